@@ -1,0 +1,1 @@
+//! The worker: session, task state machines, executor on the Docker Engine, logs.

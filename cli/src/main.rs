@@ -1,0 +1,3 @@
+//! The command line: Swarm's verbs on a swarmd.
+
+fn main() {}

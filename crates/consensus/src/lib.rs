@@ -1,0 +1,1 @@
+//! Raft: openraft on SQLite, behind one small trait.

@@ -1,0 +1,265 @@
+//! The commands: what a log entry can say.
+//!
+//! An entry carries many small transactions. Each rests on narrow facts ([`Guard`]) and stands or falls as a whole;
+//! one that falls leaves no trace but its [`Refusal`]. Entries live across upgrades: they are written as named
+//! MessagePack, fields may be added with a default, variants only behind a new [`ENTRY_VERSION`].
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use swarm_model::{
+    Cluster, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole, NodeSpec, NodeStatus, Secret,
+    ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp,
+};
+use thiserror::Error;
+
+/// Version of the commands that this program writes and the newest that it applies.
+pub const ENTRY_VERSION: u16 = 1;
+
+/// Transactions in one entry: bounds the time that one entry keeps others waiting.
+pub const ENTRY_TXS_MAX: usize = 1024;
+
+/// One entry of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// [`ENTRY_VERSION`] of the writer. A manager that does not know it stops rather than diverge.
+    pub v: u16,
+    /// The proposer's clock. Cluster time never goes back, whatever this says.
+    pub at: Timestamp,
+    /// Transactions, applied in order, each for itself.
+    pub txs: Vec<Tx>,
+}
+
+/// Changes that happen together or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tx {
+    /// Facts that must hold.
+    pub guards: Vec<Guard>,
+    /// Changes, in order.
+    pub ops: Vec<Op>,
+}
+
+impl Tx {
+    /// A transaction without guards.
+    pub fn new(ops: Vec<Op>) -> Self {
+        Self { guards: Vec::new(), ops }
+    }
+
+    /// The same with one more guard.
+    #[must_use]
+    pub fn guard(mut self, guard: Guard) -> Self {
+        self.guards.push(guard);
+        self
+    }
+}
+
+/// A fact that a transaction rests on. Facts are narrow: a status report must not make a plan fail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Guard {
+    /// The cluster object has this version (`?version=`).
+    Cluster {
+        /// Its version.
+        version: u64,
+    },
+    /// The service has this version (`?version=`): spec and replica count are as they were.
+    Service {
+        /// The service.
+        service: ServiceId,
+        /// Its version.
+        version: u64,
+    },
+    /// The node has this version (`?version=`).
+    Node {
+        /// The node.
+        node: NodeId,
+        /// Its version.
+        version: u64,
+    },
+    /// Availability, state, labels and capacity of the node are as they were.
+    NodeEpoch {
+        /// The node.
+        node: NodeId,
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// The slot's live task (desired state up to running) is this one, or there is none.
+    Slot {
+        /// The service.
+        service: ServiceId,
+        /// The slot.
+        slot: u32,
+        /// Its live task.
+        live: Option<TaskId>,
+    },
+}
+
+/// A task to be made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewTask {
+    /// Its id.
+    pub id: TaskId,
+    /// Its slot.
+    pub slot: u32,
+    /// Its node, or why there is none.
+    pub place: Place,
+}
+
+/// Where a task goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Place {
+    /// To this node.
+    On(NodeId),
+    /// Nowhere yet: why, for people.
+    Pending(Arc<str>),
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Op {
+    /// `swarm init`.
+    CreateCluster(Arc<Cluster>),
+    /// New settings or new tokens of the cluster.
+    UpdateCluster {
+        /// Settings, defaults filled in.
+        spec: Arc<ClusterSpec>,
+        /// Tokens, if they change.
+        join_tokens: Option<Arc<JoinTokens>>,
+    },
+    /// A node got its first certificate, or a new one.
+    AdmitNode {
+        /// The node.
+        node: NodeId,
+        /// The role in the certificate.
+        role: NodeRole,
+        /// When the certificate expires.
+        cert_expires_at: Timestamp,
+        /// `host:port` of its manager, if it is one.
+        manager_addr: Option<String>,
+    },
+    /// The operator changes a node.
+    UpdateNode {
+        /// The node.
+        node: NodeId,
+        /// The new spec.
+        spec: Arc<NodeSpec>,
+    },
+    /// The dispatcher saw a node come, go or change.
+    ReportNode {
+        /// The node.
+        node: NodeId,
+        /// Its state.
+        status: NodeStatus,
+        /// Its description, if it changed.
+        description: Option<Arc<NodeDescription>>,
+    },
+    /// The operator removes a node. It is locked out until its certificate has expired.
+    RemoveNode {
+        /// The node.
+        node: NodeId,
+        /// Also when it is not down.
+        force: bool,
+    },
+    /// A new service.
+    CreateService {
+        /// Its id.
+        service: ServiceId,
+        /// What it is.
+        spec: Arc<ServiceSpec>,
+        /// Registry credentials.
+        registry_auth: Option<Secret>,
+    },
+    /// A new spec of a service.
+    UpdateService {
+        /// The service.
+        service: ServiceId,
+        /// What it is to be.
+        spec: Arc<ServiceSpec>,
+        /// Registry credentials; none keeps those that there are.
+        registry_auth: Option<Secret>,
+    },
+    /// The end of a service: its tasks are stopped, then deleted.
+    RemoveService {
+        /// The service.
+        service: ServiceId,
+    },
+    /// New tasks of a service, of its current spec version.
+    CreateTasks {
+        /// The service.
+        service: ServiceId,
+        /// The spec version; the transaction falls if the service has another one.
+        spec_version: u64,
+        /// What is wanted of them.
+        desired: DesiredState,
+        /// When a task with desired state ready may run.
+        start_at: Option<Timestamp>,
+        /// The tasks. A node without room for one makes the transaction fall.
+        tasks: Vec<NewTask>,
+    },
+    /// Places a pending task, or says anew why it cannot be placed.
+    PlaceTask {
+        /// The task.
+        task: TaskId,
+        /// Where to.
+        place: Place,
+    },
+    /// Raises the desired state of tasks. Those that are as high already stay as they are.
+    SetDesired {
+        /// What is wanted.
+        desired: DesiredState,
+        /// Of which tasks.
+        tasks: Vec<TaskId>,
+    },
+    /// What agents observed. Lower states than the stored ones and tasks of other nodes are skipped.
+    ReportTasks {
+        /// The node that says so.
+        node: NodeId,
+        /// Task by task.
+        reports: Vec<(TaskId, TaskStatus)>,
+    },
+    /// What the managers decide on an agent's behalf: rejected by the constraint enforcer, orphaned, or stopped
+    /// before it had a node.
+    EndTasks {
+        /// The end.
+        status: TaskStatus,
+        /// Of which tasks.
+        tasks: Vec<TaskId>,
+    },
+    /// History that is no longer kept.
+    DeleteTasks {
+        /// Tasks that have ended, or never had a node.
+        tasks: Vec<TaskId>,
+    },
+}
+
+/// Why a transaction fell.
+#[derive(Clone, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The object is not there.
+    #[error("{kind} {id} not found")]
+    NotFound {
+        /// Its kind.
+        kind: String,
+        /// Its id.
+        id: String,
+    },
+    /// An object of that name, or with that id, is there already.
+    #[error("name conflicts with an existing object: {kind} {name} already exists")]
+    Exists {
+        /// Its kind.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
+    /// The object changed since it was read.
+    #[error("update out of sequence")]
+    OutOfSequence,
+    /// What the plan rests on changed; it is made anew.
+    #[error("overtaken: {0}")]
+    Stale(String),
+    /// The change is not possible.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// What became of a transaction.
+pub type Outcome = Result<(), Refusal>;

@@ -1,0 +1,14 @@
+//! The pure core: the state, `apply`, and `decide`.
+//!
+//! No clock, no randomness, no I/O, no hash maps: time and ids come in with the entry. `apply` runs on every manager
+//! and must come out the same everywhere; `decide` runs on the leader and only proposes.
+
+mod apply;
+mod decide;
+mod entry;
+mod state;
+
+pub use apply::{Event, apply};
+pub use decide::{Dirty, Plan, decide};
+pub use entry::{ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Guard, NewTask, Op, Outcome, Place, Refusal, Tx};
+pub use state::{Object, State};

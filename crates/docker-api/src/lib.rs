@@ -1,0 +1,1 @@
+//! Docker's HTTP conventions: filters, versions, views, errors, log frames.

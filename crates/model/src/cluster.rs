@@ -1,0 +1,170 @@
+//! The cluster: its settings, its certificate authority, its tokens.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ClusterId, Extra, Labels, LogDriver, NodeId, Secret, Timestamp};
+
+/// Docker's `swarm.Spec`. Absent and zero values mean the defaults of swarm-behaviour §1.3, which
+/// [`ClusterSpec::fill_defaults`] writes in.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ClusterSpec {
+    /// Always `default`.
+    pub name: String,
+    /// Labels of the cluster.
+    pub labels: Labels,
+    /// Task history.
+    pub orchestration: OrchestrationConfig,
+    /// Raft.
+    pub raft: RaftConfig,
+    /// Heartbeats.
+    pub dispatcher: DispatcherConfig,
+    /// Certificates.
+    #[serde(rename = "CAConfig")]
+    pub ca_config: CaConfig,
+    /// Defaults of tasks.
+    pub task_defaults: TaskDefaults,
+    /// Autolock.
+    pub encryption_config: EncryptionConfig,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl ClusterSpec {
+    /// Ended tasks kept per slot, with the live one.
+    pub const TASK_HISTORY_DEFAULT: i64 = 5;
+    /// Validity of node certificates: 90 days.
+    pub const NODE_CERT_EXPIRY_DEFAULT_NS: i64 = 7_776_000_000_000_000;
+    /// Time between two heartbeats: 2 s (Swarm: 5 s).
+    pub const HEARTBEAT_PERIOD_DEFAULT_NS: i64 = 2_000_000_000;
+    /// Log entries between two snapshots.
+    pub const SNAPSHOT_INTERVAL_DEFAULT: u64 = 10_000;
+
+    /// Replaces absent and zero values by the defaults.
+    pub fn fill_defaults(&mut self) {
+        fn or<T: Default + PartialEq>(value: &mut T, default: T) {
+            if *value == T::default() {
+                *value = default;
+            }
+        }
+        or(&mut self.name, "default".to_owned());
+        self.orchestration.task_history_retention_limit.get_or_insert(Self::TASK_HISTORY_DEFAULT);
+        or(&mut self.raft.snapshot_interval, Self::SNAPSHOT_INTERVAL_DEFAULT);
+        or(&mut self.raft.log_entries_for_slow_followers, 500);
+        or(&mut self.raft.election_tick, 10);
+        or(&mut self.raft.heartbeat_tick, 1);
+        or(&mut self.dispatcher.heartbeat_period_ns, Self::HEARTBEAT_PERIOD_DEFAULT_NS);
+        or(&mut self.ca_config.node_cert_expiry_ns, Self::NODE_CERT_EXPIRY_DEFAULT_NS);
+    }
+
+    /// Ended tasks kept per slot, with the live one; negative keeps all.
+    pub fn task_history(&self) -> i64 {
+        self.orchestration.task_history_retention_limit.unwrap_or(Self::TASK_HISTORY_DEFAULT)
+    }
+}
+
+/// Settings of the orchestrators.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct OrchestrationConfig {
+    /// Tasks kept per slot, the live one included; negative keeps all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_history_retention_limit: Option<i64>,
+}
+
+/// Settings of Raft.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RaftConfig {
+    /// Log entries between two snapshots.
+    pub snapshot_interval: u64,
+    /// Older snapshots that are kept.
+    #[serde(default)]
+    pub keep_old_snapshots: u64,
+    /// Log entries kept behind a snapshot.
+    pub log_entries_for_slow_followers: u64,
+    /// Shown for Docker's clients; our timers are fixed (design §5).
+    pub election_tick: i64,
+    /// Shown for Docker's clients; our timers are fixed (design §5).
+    pub heartbeat_tick: i64,
+}
+
+/// Settings of the dispatcher.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DispatcherConfig {
+    /// Nanoseconds between two heartbeats of an agent.
+    #[serde(rename = "HeartbeatPeriod")]
+    pub heartbeat_period_ns: i64,
+}
+
+/// Settings of the certificate authority.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CaConfig {
+    /// Nanoseconds that a node certificate is valid.
+    #[serde(rename = "NodeCertExpiry")]
+    pub node_cert_expiry_ns: i64,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Defaults of tasks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct TaskDefaults {
+    /// Used when a service names none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_driver: Option<LogDriver>,
+}
+
+/// Autolock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct EncryptionConfig {
+    /// Whether managers need a key from a person after a restart.
+    pub auto_lock_managers: bool,
+}
+
+/// The cluster as it is kept. There is one, from `swarm init` on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Id; the organisation (O) of every node certificate.
+    pub id: ClusterId,
+    /// Log index of the last change that the API's `?version=` guards.
+    pub version: u64,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Settings, defaults filled in.
+    pub spec: Arc<ClusterSpec>,
+    /// The certificate authority.
+    pub root_ca: Arc<RootCa>,
+    /// The secrets that let nodes join.
+    pub join_tokens: Arc<JoinTokens>,
+    /// Removed nodes, locked out until their certificates have expired (swarm-behaviour §1.3).
+    pub removed_nodes: BTreeMap<NodeId, Timestamp>,
+}
+
+/// The cluster's own certificate authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootCa {
+    /// Certificate, PEM.
+    pub cert_pem: String,
+    /// Private key, PEM.
+    pub key_pem: Secret,
+}
+
+/// Join tokens in full, `SWMTKN-1-<digest>-<secret>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokens {
+    /// Lets a node join as a worker.
+    pub worker: Secret,
+    /// Lets a node join as a manager.
+    pub manager: Secret,
+}

@@ -1,0 +1,56 @@
+//! The object model: what a cluster consists of, and nothing about how it behaves.
+//!
+//! * What users write ([`ServiceSpec`], [`NodeSpec`], [`ClusterSpec`]) keeps Docker's own JSON shape, unknown
+//!   fields included, so that the API, the log and memory share one definition and a read-modify-write by an
+//!   unmodified `docker` CLI gives back every field that it was shown.
+//! * What the cluster observes and decides ([`Task`], [`Node`], [`Service`], [`Cluster`]) are enums and structs of
+//!   our own, written in named MessagePack.
+//!
+//! Not here: time, randomness, I/O, policy. Leniency towards clients is in `swarm-docker-api`.
+
+mod cluster;
+mod constraint;
+mod container;
+mod error;
+mod id;
+mod node;
+mod secret;
+mod service;
+mod task;
+mod time;
+mod validate;
+
+pub use cluster::{
+    CaConfig, Cluster, ClusterSpec, DispatcherConfig, EncryptionConfig, JoinTokens, OrchestrationConfig, RaftConfig,
+    RootCa, TaskDefaults,
+};
+pub use constraint::{Constraint, ConstraintKey, Operator};
+pub use container::{
+    BindOptions, ContainerSpec, DnsConfig, HealthConfig, Mount, MountType, TmpfsOptions, Ulimit, VolumeDriver,
+    VolumeOptions,
+};
+pub use error::Invalid;
+pub use id::{ClusterId, Id, IdParseError, NodeId, ServiceId, TaskId};
+pub use node::{
+    Availability, EngineDescription, EnginePlugin, GenericResource, Node, NodeDescription, NodeResources, NodeRole,
+    NodeSpec, NodeState, NodeStatus, Platform,
+};
+pub use secret::Secret;
+pub use service::{
+    EndpointMode, EndpointSpec, FailureAction, LogDriver, NetworkAttachment, Placement, PlacementPreference,
+    PortConfig, PortProtocol, PublishMode, ReplicatedJob, ResourceLimits, ResourceReservations, Resources,
+    RestartCondition, RestartPolicy, Service, ServiceMode, ServiceSpec, SpecVersion, SpreadOver, TaskSpec,
+    UpdateConfig, UpdateOrder,
+};
+pub use task::{ContainerStatus, DesiredState, PortStatus, Task, TaskState, TaskStatus};
+pub use time::Timestamp;
+pub use validate::{
+    LABELS_BYTES_MAX, MEMORY_BYTES_MIN, NAME_LEN_MAX, NANO_CPUS_MIN, SPEC_BYTES_MAX, validate_cluster_spec,
+    validate_node_spec, validate_service_spec,
+};
+
+/// Key–value labels; ordered, so that two equal sets are written alike.
+pub type Labels = std::collections::BTreeMap<String, String>;
+
+/// Fields of a user's spec that this program does not know, kept as they came.
+pub type Extra = std::collections::BTreeMap<String, serde_json::Value>;

@@ -1,0 +1,241 @@
+//! Nodes: what operators set, what agents report, and the record that the cluster keeps.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Extra, Labels, NodeId, Timestamp};
+
+/// Docker's `NodeSpec`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NodeSpec {
+    /// A name for people; usually empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Labels that constraints and preferences can use.
+    pub labels: Labels,
+    /// The role that the operator wants.
+    pub role: NodeRole,
+    /// Whether the node takes tasks.
+    pub availability: Availability,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Role of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeRole {
+    /// Runs tasks.
+    #[default]
+    Worker,
+    /// Runs tasks and takes part in Raft.
+    Manager,
+}
+
+impl NodeRole {
+    /// `worker` or `manager`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Manager => "manager",
+        }
+    }
+}
+
+impl fmt::Display for NodeRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether a node takes tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Availability {
+    /// Takes new tasks and keeps those that it has.
+    #[default]
+    Active,
+    /// Keeps its tasks, takes no new ones.
+    Pause,
+    /// Takes none and gives up those that it has.
+    Drain,
+}
+
+impl Availability {
+    /// `active`, `pause`, `drain`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Pause => "pause",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+/// What an agent says of its node. Docker's shape, since it is shown as it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NodeDescription {
+    /// Host name.
+    pub hostname: String,
+    /// Processor and operating system.
+    pub platform: Platform,
+    /// What tasks can reserve.
+    pub resources: NodeResources,
+    /// The container engine.
+    pub engine: EngineDescription,
+}
+
+/// Processor architecture and operating system. Empty matches any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Platform {
+    /// For example `x86_64` or `amd64`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub architecture: String,
+    /// For example `linux`.
+    #[serde(rename = "OS", skip_serializing_if = "String::is_empty")]
+    pub os: String,
+}
+
+/// What a node has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NodeResources {
+    /// Billionths of a CPU.
+    #[serde(rename = "NanoCPUs")]
+    pub nano_cpus: i64,
+    /// Bytes of memory.
+    pub memory_bytes: i64,
+    /// Counted resources such as GPUs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub generic_resources: Vec<GenericResource>,
+}
+
+/// A counted resource. In JSON `{"DiscreteResourceSpec": {…}}` or `{"NamedResourceSpec": {…}}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GenericResource {
+    /// So many of a kind.
+    #[serde(rename = "DiscreteResourceSpec")]
+    Discrete {
+        /// Kind, for example `SSD`.
+        #[serde(rename = "Kind")]
+        kind: String,
+        /// How many.
+        #[serde(rename = "Value")]
+        value: i64,
+    },
+    /// One named piece of a kind.
+    #[serde(rename = "NamedResourceSpec")]
+    Named {
+        /// Kind, for example `GPU`.
+        #[serde(rename = "Kind")]
+        kind: String,
+        /// Its name.
+        #[serde(rename = "Value")]
+        value: String,
+    },
+}
+
+/// The container engine of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct EngineDescription {
+    /// Version of the engine.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub engine_version: String,
+    /// Labels of the engine (`engine.labels.KEY` in constraints).
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// Log, network and volume drivers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<EnginePlugin>,
+}
+
+/// A driver of the engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct EnginePlugin {
+    /// `Log`, `Network`, `Volume`.
+    #[serde(rename = "Type")]
+    pub kind: String,
+    /// Name of the driver.
+    pub name: String,
+}
+
+/// Whether a node answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// Not heard of since the leader started. Its tasks are left alone.
+    #[default]
+    Unknown,
+    /// Three heartbeats missed, or it left. Its tasks are replaced.
+    Down,
+    /// Heartbeats arrive.
+    Ready,
+    /// Its manager stopped; it is looking for another one.
+    Disconnected,
+}
+
+impl NodeState {
+    /// `unknown`, `down`, `ready`, `disconnected`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Down => "down",
+            Self::Ready => "ready",
+            Self::Disconnected => "disconnected",
+        }
+    }
+}
+
+/// Observed state of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Whether it answers.
+    pub state: NodeState,
+    /// Why, for people; empty when all is well.
+    pub message: String,
+    /// The address that its agent comes from, without a port.
+    pub addr: String,
+    /// Whether the node's own container engine answers its agent. Without it the node gets no new tasks.
+    pub engine_reachable: bool,
+}
+
+/// A node as the cluster keeps it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Id.
+    pub id: NodeId,
+    /// Log index of the last change that the API's `?version=` guards.
+    pub version: u64,
+    /// When it joined.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// What the operator set.
+    pub spec: Arc<NodeSpec>,
+    /// The role that its certificate has.
+    pub role: NodeRole,
+    /// What its agent reported; none before its first session.
+    pub description: Option<Arc<NodeDescription>>,
+    /// Observed state.
+    pub status: NodeStatus,
+    /// `host:port` of its manager, if it is one.
+    pub manager_addr: Option<String>,
+    /// Log index of the last change that can make a placement wrong: availability, state, labels, capacity.
+    pub epoch: u64,
+    /// When its last issued certificate expires.
+    pub cert_expires_at: Timestamp,
+}
+
+impl Node {
+    /// The host name, or nothing before the first session.
+    pub fn hostname(&self) -> &str {
+        self.description.as_ref().map_or("", |d| &d.hostname)
+    }
+}

@@ -1,0 +1,519 @@
+//! Services: what users ask for, and the record that the cluster keeps of it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ContainerSpec, Extra, GenericResource, Invalid, Labels, Platform, Secret, ServiceId, Timestamp};
+
+/// Docker's `ServiceSpec`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ServiceSpec {
+    /// Name, unique in the cluster without regard to case.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Labels of the service (not of its containers).
+    pub labels: Labels,
+    /// What each task runs.
+    pub task_template: TaskSpec,
+    /// How many tasks there are.
+    pub mode: ServiceMode,
+    /// Policy of rolling updates; absent means the defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update_config: Option<UpdateConfig>,
+    /// Policy of rollbacks; absent means the defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback_config: Option<UpdateConfig>,
+    /// Published ports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint_spec: Option<EndpointSpec>,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl ServiceSpec {
+    /// The published ports, host mode and ingress mode alike.
+    pub fn ports(&self) -> &[PortConfig] {
+        self.endpoint_spec.as_ref().map_or(&[], |e| &e.ports)
+    }
+
+    /// The number of replicas, if the mode has one.
+    pub fn replicas(&self) -> Option<u64> {
+        match &self.mode {
+            ServiceMode::Replicated { replicas } => Some(*replicas),
+            ServiceMode::ReplicatedJob(job) => job.total_completions,
+            ServiceMode::Global | ServiceMode::GlobalJob => None,
+        }
+    }
+}
+
+/// How many tasks a service has. In JSON an object with exactly one key; with none it is one replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ModeFields", into = "ModeFields")]
+pub enum ServiceMode {
+    /// A number of tasks, spread over the nodes.
+    Replicated {
+        /// Tasks to keep running.
+        replicas: u64,
+    },
+    /// One task on each eligible node.
+    Global,
+    /// A number of tasks that run to completion.
+    ReplicatedJob(ReplicatedJob),
+    /// One task on each eligible node, run to completion.
+    GlobalJob,
+}
+
+/// The numbers of a replicated job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ReplicatedJob {
+    /// Tasks at the same time; absent means 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_concurrent: Option<u64>,
+    /// Tasks in all; absent means `max_concurrent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_completions: Option<u64>,
+}
+
+impl Default for ServiceMode {
+    fn default() -> Self {
+        Self::Replicated { replicas: 1 }
+    }
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ModeFields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replicated: Option<ReplicatedFields>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    global: Option<NoFields>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replicated_job: Option<ReplicatedJob>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    global_job: Option<NoFields>,
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ReplicatedFields {
+    replicas: Option<u64>,
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct NoFields {}
+
+impl TryFrom<ModeFields> for ServiceMode {
+    type Error = Invalid;
+    fn try_from(m: ModeFields) -> Result<Self, Invalid> {
+        match (m.replicated, m.global, m.replicated_job, m.global_job) {
+            (None, None, None, None) => Ok(Self::default()),
+            (Some(r), None, None, None) => Ok(Self::Replicated { replicas: r.replicas.unwrap_or(1) }),
+            (None, Some(_), None, None) => Ok(Self::Global),
+            (None, None, Some(job), None) => Ok(Self::ReplicatedJob(job)),
+            (None, None, None, Some(_)) => Ok(Self::GlobalJob),
+            _ => Err(Invalid::new("must specify only one service mode")),
+        }
+    }
+}
+
+impl From<ServiceMode> for ModeFields {
+    fn from(mode: ServiceMode) -> Self {
+        let mut m = Self::default();
+        match mode {
+            ServiceMode::Replicated { replicas } => {
+                m.replicated = Some(ReplicatedFields { replicas: Some(replicas) });
+            }
+            ServiceMode::Global => m.global = Some(NoFields {}),
+            ServiceMode::ReplicatedJob(job) => m.replicated_job = Some(job),
+            ServiceMode::GlobalJob => m.global_job = Some(NoFields {}),
+        }
+        m
+    }
+}
+
+/// Docker's `TaskSpec`: the template of a service's tasks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct TaskSpec {
+    /// The container.
+    pub container_spec: ContainerSpec,
+    /// Limits and reservations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// What happens when a task ends; absent means the defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart_policy: Option<RestartPolicy>,
+    /// Which nodes may run the tasks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// Networks that the tasks join.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<NetworkAttachment>,
+    /// Where the container's output goes; absent means the engine's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_driver: Option<LogDriver>,
+    /// A counter: a change of it replaces all tasks, and nothing else.
+    pub force_update: u64,
+    /// `container`, or empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub runtime: String,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl TaskSpec {
+    /// The restart policy with its defaults filled in.
+    pub fn restart(&self) -> RestartPolicy {
+        self.restart_policy.clone().unwrap_or_default()
+    }
+
+    /// What the scheduler sets aside for a task.
+    pub fn reservations(&self) -> ResourceReservations {
+        self.resources.as_ref().and_then(|r| r.reservations.clone()).unwrap_or_default()
+    }
+}
+
+/// Limits that the engine enforces, and reservations that the scheduler counts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Resources {
+    /// Enforced on the container; no influence on placement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<ResourceLimits>,
+    /// Set aside on the node; no influence on the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reservations: Option<ResourceReservations>,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Limits of a container; 0 is unlimited.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ResourceLimits {
+    /// Billionths of a CPU.
+    #[serde(rename = "NanoCPUs", skip_serializing_if = "is_zero")]
+    pub nano_cpus: i64,
+    /// Bytes of memory.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub memory_bytes: i64,
+    /// Processes.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pids: i64,
+}
+
+/// Resources set aside for a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ResourceReservations {
+    /// Billionths of a CPU.
+    #[serde(rename = "NanoCPUs", skip_serializing_if = "is_zero")]
+    pub nano_cpus: i64,
+    /// Bytes of memory.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub memory_bytes: i64,
+    /// Counted resources such as GPUs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub generic_resources: Vec<GenericResource>,
+}
+
+fn is_zero(n: &i64) -> bool {
+    *n == 0
+}
+
+/// When a task that ended is replaced, and after how long (swarm-behaviour §3.5).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RestartPolicy {
+    /// Which ends count.
+    pub condition: RestartCondition,
+    /// Nanoseconds between the end of a task and the start of its replacement; absent means 5 s.
+    #[serde(rename = "Delay", skip_serializing_if = "Option::is_none")]
+    pub delay_ns: Option<i64>,
+    /// Restarts allowed per slot and spec version; 0 is unlimited.
+    pub max_attempts: u64,
+    /// Nanoseconds over which restarts are counted; 0 counts all.
+    #[serde(rename = "Window", skip_serializing_if = "is_zero")]
+    pub window_ns: i64,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl RestartPolicy {
+    /// Delay when none is given (swarm-behaviour §1.5).
+    pub const DELAY_DEFAULT_NS: i64 = 5_000_000_000;
+
+    /// The delay with its default.
+    pub fn delay_or_default_ns(&self) -> i64 {
+        self.delay_ns.unwrap_or(Self::DELAY_DEFAULT_NS)
+    }
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self { condition: RestartCondition::Any, delay_ns: None, max_attempts: 0, window_ns: 0, extra: Extra::new() }
+    }
+}
+
+/// Which ends of a task lead to a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartCondition {
+    /// Never restart.
+    None,
+    /// Restart unless the task completed with exit code 0.
+    OnFailure,
+    /// Always restart.
+    #[default]
+    #[serde(alias = "")]
+    Any,
+}
+
+/// Which nodes may run a service's tasks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Placement {
+    /// Constraints in the grammar of swarm-behaviour §5.6, all of which must hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<String>,
+    /// Spread over the values of a label, outermost first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preferences: Vec<PlacementPreference>,
+    /// Tasks of this service on one node; 0 is unlimited.
+    #[serde(skip_serializing_if = "is_zero_u64")]
+    pub max_replicas: u64,
+    /// Platforms that the image runs on; empty means any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<Platform>,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+fn is_zero_u64(n: &u64) -> bool {
+    *n == 0
+}
+
+/// A placement preference.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PlacementPreference {
+    /// Spread evenly over the values of a label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<SpreadOver>,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// The label to spread over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SpreadOver {
+    /// `node.labels.KEY` or `engine.labels.KEY`.
+    pub spread_descriptor: String,
+}
+
+/// A network that tasks join.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkAttachment {
+    /// Name or id of the network.
+    pub target: String,
+    /// Names of the service in that network.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// Options for the network driver.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub driver_opts: BTreeMap<String, String>,
+}
+
+/// Where a container's output goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct LogDriver {
+    /// Driver name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Driver options.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+}
+
+/// Policy of a rolling update or a rollback (swarm-behaviour §4).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct UpdateConfig {
+    /// Slots replaced at the same time; 0 is all at once.
+    pub parallelism: u64,
+    /// Nanoseconds between two slots of one worker.
+    #[serde(rename = "Delay", skip_serializing_if = "is_zero")]
+    pub delay_ns: i64,
+    /// What a failure leads to.
+    pub failure_action: FailureAction,
+    /// Nanoseconds during which the end of a new task counts as a failure; absent means 5 s.
+    #[serde(rename = "Monitor", skip_serializing_if = "Option::is_none")]
+    pub monitor_ns: Option<i64>,
+    /// Share of failed slots that is tolerated, 0 to 1.
+    pub max_failure_ratio: f32,
+    /// Whether the old task stops before the new one starts.
+    pub order: UpdateOrder,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// What too many failures of an update lead to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailureAction {
+    /// Stop where it is.
+    #[default]
+    #[serde(alias = "")]
+    Pause,
+    /// Ignore failures.
+    Continue,
+    /// Go back to the previous spec.
+    Rollback,
+}
+
+/// Order of stopping and starting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpdateOrder {
+    /// Stop the old task, then start the new one.
+    #[default]
+    #[serde(alias = "")]
+    StopFirst,
+    /// Start the new task, then stop the old one.
+    StartFirst,
+}
+
+/// Published ports and their mode.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct EndpointSpec {
+    /// How clients inside the cluster find the service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<EndpointMode>,
+    /// Published ports.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortConfig>,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// How clients inside the cluster find a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointMode {
+    /// One virtual address.
+    #[default]
+    #[serde(alias = "")]
+    Vip,
+    /// The addresses of all tasks.
+    Dnsrr,
+}
+
+/// A published port.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PortConfig {
+    /// A name for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Transport protocol.
+    pub protocol: PortProtocol,
+    /// Port inside the container.
+    pub target_port: u16,
+    /// Port outside; 0 lets the cluster (ingress) or the engine (host) choose.
+    #[serde(skip_serializing_if = "is_zero_u16")]
+    pub published_port: u16,
+    /// Where the port is open.
+    pub publish_mode: PublishMode,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+fn is_zero_u16(n: &u16) -> bool {
+    *n == 0
+}
+
+/// Transport protocol of a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortProtocol {
+    /// TCP.
+    #[default]
+    #[serde(alias = "")]
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl PortProtocol {
+    /// `tcp`, `udp`, `sctp`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+/// Where a published port is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PublishMode {
+    /// On every node (routing mesh).
+    #[default]
+    #[serde(alias = "")]
+    Ingress,
+    /// On the node of the task.
+    Host,
+}
+
+/// A service as the cluster keeps it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Id.
+    pub id: ServiceId,
+    /// Log index of the last change that the API's `?version=` guards.
+    pub version: u64,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// The spec in force.
+    pub spec: Arc<ServiceSpec>,
+    /// Number of the spec version that new tasks get; see [`SpecVersion`].
+    pub spec_version: u64,
+    /// The spec before the last update.
+    pub previous_spec: Option<Arc<ServiceSpec>>,
+}
+
+/// One version of a service's spec, kept while a task refers to it.
+/// A version changes only with what makes tasks dirty (task template, endpoint); scaling keeps it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpecVersion {
+    /// The service.
+    pub service: ServiceId,
+    /// Log index of the entry that brought this version.
+    pub version: u64,
+    /// The spec as it was then. Its replica count may be out of date.
+    pub spec: Arc<ServiceSpec>,
+    /// Registry credentials (`X-Registry-Auth`, base64) for pulling the image.
+    pub registry_auth: Option<Secret>,
+}

@@ -1,0 +1,235 @@
+//! Tasks: one-way state machines, each one attempt to run one container.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{NodeId, PortProtocol, ServiceId, TaskId, Timestamp};
+
+/// Observed state of a task, written by its agent. It only goes up (swarm-behaviour §2.1, §2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    /// Waits for a node; the only state without one.
+    Pending,
+    /// Has a node.
+    Assigned,
+    /// The agent has it.
+    Accepted,
+    /// The agent pulls the image and creates the container.
+    Preparing,
+    /// The container exists and may be started.
+    Ready,
+    /// Started; waits to be healthy.
+    Starting,
+    /// Runs, and is healthy if there is a health check.
+    Running,
+    /// Ended by itself with exit code 0.
+    Complete,
+    /// Stopped because it was asked to.
+    Shutdown,
+    /// Ended by itself with an error, at or after the start.
+    Failed,
+    /// Could not be started, or its node no longer fits.
+    Rejected,
+    /// Its node is gone; what became of it is unknown.
+    Orphaned,
+}
+
+impl TaskState {
+    /// All states, lowest first.
+    pub const ALL: [Self; 12] = [
+        Self::Pending,
+        Self::Assigned,
+        Self::Accepted,
+        Self::Preparing,
+        Self::Ready,
+        Self::Starting,
+        Self::Running,
+        Self::Complete,
+        Self::Shutdown,
+        Self::Failed,
+        Self::Rejected,
+        Self::Orphaned,
+    ];
+
+    /// Whether nothing more will happen.
+    pub fn is_terminal(self) -> bool {
+        self > Self::Running
+    }
+
+    /// The name that Docker's API uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Assigned => "assigned",
+            Self::Accepted => "accepted",
+            Self::Preparing => "preparing",
+            Self::Ready => "ready",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::Shutdown => "shutdown",
+            Self::Failed => "failed",
+            Self::Rejected => "rejected",
+            Self::Orphaned => "orphaned",
+        }
+    }
+
+    /// The message that goes with a state when there is nothing special to say (docker-api §6).
+    pub const fn default_message(self) -> &'static str {
+        match self {
+            Self::Pending => "pending task scheduling",
+            Self::Assigned => "scheduler assigned task to node",
+            Self::Accepted => "accepted",
+            Self::Preparing => "preparing",
+            Self::Ready => "prepared",
+            Self::Starting => "starting",
+            Self::Running => "started",
+            Self::Complete => "finished",
+            Self::Shutdown => "shutdown",
+            Self::Failed => "started",
+            Self::Rejected => "preparing",
+            Self::Orphaned => "node is gone",
+        }
+    }
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What the orchestrators want of a task. It only goes up (swarm-behaviour §2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DesiredState {
+    /// Prepare, then wait.
+    Ready,
+    /// Run.
+    Running,
+    /// Run to the end (jobs).
+    Complete,
+    /// Stop; keep the record as history.
+    Shutdown,
+    /// Stop; then delete the record.
+    Remove,
+}
+
+impl DesiredState {
+    /// Whether the task is meant to live.
+    pub fn is_live(self) -> bool {
+        self < Self::Shutdown
+    }
+
+    /// The name that Docker's API uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::Shutdown => "shutdown",
+            Self::Remove => "remove",
+        }
+    }
+}
+
+impl fmt::Display for DesiredState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The container behind a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerStatus {
+    /// Id of the container; empty if there was none.
+    pub id: String,
+    /// Process id on its node; 0 when it does not run.
+    pub pid: i64,
+    /// Exit code once it has ended.
+    pub exit_code: Option<i64>,
+}
+
+/// A port that is really open on the task's node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// Transport protocol.
+    pub protocol: PortProtocol,
+    /// Port inside the container.
+    pub target_port: u16,
+    /// Port on the node.
+    pub published_port: u16,
+}
+
+/// Observed status of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskStatus {
+    /// How far it is.
+    pub state: TaskState,
+    /// When the agent saw it (the agent's clock).
+    pub at: Timestamp,
+    /// What goes with the state when it is not [`TaskState::default_message`].
+    pub message: Option<Arc<str>>,
+    /// What went wrong, for people; for a pending task, why no node fits.
+    pub err: Option<Arc<str>>,
+    /// The container, once there is one.
+    pub container: Option<Arc<ContainerStatus>>,
+    /// Host-mode ports that are open.
+    pub ports: Arc<[PortStatus]>,
+}
+
+impl TaskStatus {
+    /// A status with nothing but a state.
+    pub fn new(state: TaskState, at: Timestamp) -> Self {
+        Self { state, at, message: None, err: None, container: None, ports: Arc::new([]) }
+    }
+
+    /// The message to show.
+    pub fn message(&self) -> &str {
+        self.message.as_deref().unwrap_or(self.state.default_message())
+    }
+}
+
+/// A task as the cluster keeps it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Id.
+    pub id: TaskId,
+    /// Its service.
+    pub service: ServiceId,
+    /// The [`SpecVersion`](crate::SpecVersion) that it runs.
+    pub spec_version: u64,
+    /// Its place in the service, from 1.
+    pub slot: u32,
+    /// Its node; none while it is pending. Set once.
+    pub node: Option<NodeId>,
+    /// What is wanted of it.
+    pub desired: DesiredState,
+    /// What is observed of it.
+    pub status: TaskStatus,
+    /// When the manager stored `status` (the cluster's clock); restart delays and windows count from here.
+    pub status_applied_at: Timestamp,
+    /// Log index of the last change.
+    pub version: u64,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// For a task with desired state ready: when its restart delay ends and it may run.
+    pub start_at: Option<Timestamp>,
+}
+
+impl Task {
+    /// Whether it is meant to live and has not ended.
+    pub fn is_live(&self) -> bool {
+        self.desired.is_live() && !self.status.state.is_terminal()
+    }
+
+    /// Whether it holds its node's resources and ports: it has a node and has not ended
+    /// (swarm-behaviour §5.1; stopping tasks still hold them).
+    pub fn holds_resources(&self) -> bool {
+        self.node.is_some() && !self.status.state.is_terminal()
+    }
+}

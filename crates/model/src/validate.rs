@@ -1,0 +1,326 @@
+//! Which specs are accepted. Every rule of swarm-behaviour §1.2 and docker-api §5 that needs only the spec itself.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    ClusterSpec, Constraint, EndpointMode, FailureAction, Invalid, Labels, MountType, NodeSpec, PublishMode,
+    ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+};
+
+/// Characters of a service name: it becomes a DNS label.
+pub const NAME_LEN_MAX: usize = 63;
+/// Smallest memory limit or reservation that the engine accepts.
+pub const MEMORY_BYTES_MIN: i64 = 4 << 20;
+/// Smallest CPU limit or reservation: 0.001 CPU.
+pub const NANO_CPUS_MIN: i64 = 1_000_000;
+/// All labels of one object together. They are copied to every agent that runs a task of it.
+pub const LABELS_BYTES_MAX: usize = 64 << 10;
+/// A whole spec in JSON; one log entry must hold it twice.
+pub const SPEC_BYTES_MAX: usize = 512 << 10;
+/// Environment, arguments and labels are lists of people's making; this many is a mistake.
+const LIST_LEN_MAX: usize = 4096;
+/// Shortest validity of node certificates: one hour.
+const NODE_CERT_EXPIRY_MIN_NS: i64 = 3_600_000_000_000;
+/// Shortest interval or timeout of a health check: one millisecond.
+const HEALTH_INTERVAL_MIN_NS: i64 = 1_000_000;
+
+fn check(ok: bool, text: impl FnOnce() -> String) -> Result<(), Invalid> {
+    if ok { Ok(()) } else { Err(Invalid(text())) }
+}
+
+/// Checks a service spec.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn validate_service_spec(spec: &ServiceSpec) -> Result<(), Invalid> {
+    validate_service_name(&spec.name)?;
+    validate_labels(&spec.labels)?;
+    validate_task(&spec.task_template)?;
+    validate_mode(spec)?;
+    for (name, config) in [("UpdateConfig", &spec.update_config), ("RollbackConfig", &spec.rollback_config)] {
+        if let Some(config) = config {
+            validate_update_config(name, config)?;
+        }
+    }
+    if let Some(config) = &spec.rollback_config {
+        check(config.failure_action != FailureAction::Rollback, || {
+            "RollbackConfig: failure action 'rollback' is not possible, use pause or continue".into()
+        })?;
+    }
+    validate_endpoint(spec)?;
+    let size = serde_json::to_vec(spec).map_err(|e| Invalid(e.to_string()))?.len();
+    check(size <= SPEC_BYTES_MAX, || {
+        format!("service spec of {size} bytes is too large, the limit is {SPEC_BYTES_MAX}")
+    })
+}
+
+fn validate_service_name(name: &str) -> Result<(), Invalid> {
+    check(name.len() <= NAME_LEN_MAX, || {
+        format!("name must be {NAME_LEN_MAX} characters or fewer, '{name}' has {}", name.len())
+    })?;
+    let inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    check(edge(name.chars().next()) && edge(name.chars().last()) && name.chars().all(inner), || {
+        format!("name must be valid as a DNS name component: '{name}' (letters, digits, - and _ inside)")
+    })
+}
+
+fn validate_labels(labels: &Labels) -> Result<(), Invalid> {
+    let size: usize = labels.iter().map(|(k, v)| k.len() + v.len()).sum();
+    check(size <= LABELS_BYTES_MAX, || {
+        format!("labels of {size} bytes are too large, the limit is {LABELS_BYTES_MAX}")
+    })?;
+    check(labels.keys().all(|k| !k.is_empty()), || "a label needs a name".into())
+}
+
+fn validate_task(task: &TaskSpec) -> Result<(), Invalid> {
+    validate_container(task)?;
+    if let Some(resources) = &task.resources {
+        if let Some(l) = &resources.limits {
+            validate_cpu_and_memory(l.nano_cpus, l.memory_bytes)?;
+            check(l.pids >= 0, || format!("invalid pids limit {}: must not be negative", l.pids))?;
+        }
+        if let Some(r) = &resources.reservations {
+            validate_cpu_and_memory(r.nano_cpus, r.memory_bytes)?;
+        }
+    }
+    if let Some(restart) = &task.restart_policy {
+        check(restart.delay_ns.unwrap_or(0) >= 0, || "TaskSpec: restart-delay cannot be negative".into())?;
+        check(restart.window_ns >= 0, || "TaskSpec: restart-window cannot be negative".into())?;
+    }
+    if let Some(placement) = &task.placement {
+        for text in &placement.constraints {
+            Constraint::parse(text)?;
+        }
+    }
+    check(matches!(task.runtime.as_str(), "" | "container"), || {
+        format!("TaskSpec: runtime '{}' is not supported, only container is", task.runtime)
+    })
+}
+
+fn validate_cpu_and_memory(nano_cpus: i64, memory_bytes: i64) -> Result<(), Invalid> {
+    check(nano_cpus == 0 || nano_cpus >= NANO_CPUS_MIN, || {
+        format!("invalid cpu value {}: Must be at least 0.001", nano_cpus as f64 / 1e9)
+    })?;
+    check(memory_bytes == 0 || memory_bytes >= MEMORY_BYTES_MIN, || {
+        format!("invalid memory value {memory_bytes}: Must be at least 4MiB")
+    })
+}
+
+fn validate_container(task: &TaskSpec) -> Result<(), Invalid> {
+    let c = &task.container_spec;
+    check(!c.image.is_empty(), || "ContainerSpec: image reference must be provided".into())?;
+    check(is_image_reference(&c.image), || format!("ContainerSpec: \"{}\" is not a valid repository/tag", c.image))?;
+    validate_labels(&c.labels)?;
+    for (name, len) in
+        [("Env", c.env.len()), ("Args", c.args.len()), ("Command", c.command.len()), ("Mounts", c.mounts.len())]
+    {
+        check(len <= LIST_LEN_MAX, || format!("ContainerSpec: {name} has {len} items, the limit is {LIST_LEN_MAX}"))?;
+    }
+    let mut targets = BTreeSet::new();
+    for mount in &c.mounts {
+        check(mount.target.starts_with('/'), || {
+            format!("ContainerSpec: mount target '{}' must be an absolute path", mount.target)
+        })?;
+        check(targets.insert(mount.target.trim_end_matches('/')), || {
+            format!("ContainerSpec: duplicate mount point: {}", mount.target)
+        })?;
+        match mount.kind {
+            MountType::Bind => check(mount.source.starts_with('/'), || {
+                format!("ContainerSpec: bind source '{}' must be an absolute path", mount.source)
+            })?,
+            MountType::Tmpfs => check(mount.source.is_empty(), || "ContainerSpec: a tmpfs mount has no source".into())?,
+            MountType::Volume => {}
+        }
+    }
+    check(c.stop_grace_period_ns.unwrap_or(0) >= 0, || "ContainerSpec: stop-grace-period cannot be negative".into())?;
+    if let Some(h) = &c.healthcheck {
+        for (name, ns) in [
+            ("interval", h.interval_ns),
+            ("timeout", h.timeout_ns),
+            ("start-period", h.start_period_ns),
+            ("start-interval", h.start_interval_ns),
+        ] {
+            check(ns == 0 || ns >= HEALTH_INTERVAL_MIN_NS, || {
+                format!("ContainerSpec: health check {name} cannot be less than 1ms")
+            })?;
+        }
+        check(h.retries >= 0, || "ContainerSpec: health check retries cannot be negative".into())?;
+    }
+    Ok(())
+}
+
+/// Whether a text can be an image reference: `[host[:port]/]path[:tag][@algorithm:hex]`, or an image id.
+fn is_image_reference(text: &str) -> bool {
+    let (name, digest) = match text.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (text, None),
+    };
+    if let Some(digest) = digest {
+        let ok = digest
+            .split_once(':')
+            .is_some_and(|(a, h)| !a.is_empty() && h.len() >= 32 && h.chars().all(|c| c.is_ascii_hexdigit()));
+        if !ok {
+            return false;
+        }
+    }
+    let last_slash = name.rfind('/').map_or(0, |i| i + 1);
+    let (path, tag) = match name[last_slash..].split_once(':') {
+        Some((_, tag)) => (&name[..name.len() - tag.len() - 1], Some(tag)),
+        None => (name, None),
+    };
+    if let Some(tag) = tag {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let ok = tag.len() <= 128
+            && tag.chars().next().is_some_and(word)
+            && tag.chars().all(|c| word(c) || c == '.' || c == '-');
+        if !ok {
+            return false;
+        }
+    }
+    let (host, rest) = match path.split_once('/') {
+        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => (Some(host), rest),
+        _ => (None, path),
+    };
+    host.is_none_or(|h| h.chars().all(|c| c.is_ascii_alphanumeric() || ".:-[]".contains(c)))
+        && rest.len() <= 255
+        && rest.split('/').all(|part| {
+            let alnum = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+            part.chars().next().is_some_and(alnum)
+                && part.chars().last().is_some_and(alnum)
+                && part.chars().all(|c| alnum(c) || "._-".contains(c))
+        })
+}
+
+fn validate_mode(spec: &ServiceSpec) -> Result<(), Invalid> {
+    let is_job = matches!(spec.mode, ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob);
+    check(!is_job || spec.update_config.is_none(), || "Jobs may not have an update config".into())?;
+    let replicas = spec.replicas().unwrap_or(0);
+    check(replicas <= u64::from(u32::MAX), || {
+        format!("invalid replicas value {replicas}: at most {} are possible", u32::MAX)
+    })
+}
+
+fn validate_update_config(name: &str, config: &UpdateConfig) -> Result<(), Invalid> {
+    check(config.delay_ns >= 0, || format!("{name}: delay cannot be negative"))?;
+    check(config.monitor_ns.unwrap_or(0) >= 0, || format!("{name}: monitor cannot be negative"))?;
+    let ratio = config.max_failure_ratio;
+    check((0.0..=1.0).contains(&ratio), || format!("{name}: max failure ratio {ratio} must be between 0 and 1"))
+}
+
+fn validate_endpoint(spec: &ServiceSpec) -> Result<(), Invalid> {
+    let dnsrr = spec.endpoint_spec.as_ref().and_then(|e| e.mode) == Some(EndpointMode::Dnsrr);
+    let mut published = BTreeSet::new();
+    let mut targets = BTreeSet::new();
+    for port in spec.ports() {
+        let protocol = port.protocol.as_str();
+        check(port.target_port != 0, || "EndpointSpec: a port needs a target port between 1 and 65535".into())?;
+        check(!(dnsrr && port.publish_mode == PublishMode::Ingress), || {
+            "EndpointSpec: port published with ingress mode can't be used with dnsrr mode".into()
+        })?;
+        check(port.published_port == 0 || published.insert((protocol, port.published_port)), || {
+            format!("EndpointSpec: duplicate published port {}/{protocol} provided", port.published_port)
+        })?;
+        check(targets.insert((protocol, port.target_port, port.published_port)), || {
+            format!("EndpointSpec: duplicate target port {}/{protocol} provided", port.target_port)
+        })?;
+    }
+    Ok(())
+}
+
+/// Checks a node spec.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn validate_node_spec(spec: &NodeSpec) -> Result<(), Invalid> {
+    validate_labels(&spec.labels)
+}
+
+/// Checks the cluster's settings, defaults filled in.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn validate_cluster_spec(spec: &ClusterSpec) -> Result<(), Invalid> {
+    check(spec.name == "default", || format!("swarm spec must be named \"default\", not \"{}\"", spec.name))?;
+    validate_labels(&spec.labels)?;
+    check(spec.ca_config.node_cert_expiry_ns >= NODE_CERT_EXPIRY_MIN_NS, || {
+        "minimum certificate expiry time is 1h0m0s".into()
+    })?;
+    let period = spec.dispatcher.heartbeat_period_ns;
+    check((100_000_000..=3_600_000_000_000).contains(&period), || {
+        format!("heartbeat period of {period} ns must be between 100ms and 1h")
+    })?;
+    check(spec.raft.snapshot_interval > 0, || "snapshot interval must be at least 1".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn spec(json: &str) -> ServiceSpec {
+        serde_json::from_str(json).expect("test spec")
+    }
+
+    const PLAIN: &str = r#"{"Name":"web","TaskTemplate":{"ContainerSpec":{"Image":"hello:1"}}}"#;
+
+    #[test]
+    fn a_plain_service_has_one_replica_and_is_valid() {
+        let spec = spec(PLAIN);
+        assert_eq!(spec.replicas(), Some(1));
+        assert_eq!(validate_service_spec(&spec), Ok(()));
+    }
+
+    #[test]
+    fn each_broken_rule_is_named() {
+        type Change = fn(&mut ServiceSpec);
+        let cases: &[(Change, &str)] = &[
+            (|s| s.name = "a.b".into(), "DNS name component"),
+            (|s| s.name = "x".repeat(64), "63 characters"),
+            (|s| s.task_template.container_spec.image.clear(), "must be provided"),
+            (|s| s.task_template.container_spec.image = "A B".into(), "not a valid repository/tag"),
+            (|s| drop(s.labels.insert("k".into(), "v".repeat(1 << 20))), "labels of"),
+            (|s| s.mode = ServiceMode::Replicated { replicas: 1 << 40 }, "replicas"),
+        ];
+        for (change, part) in cases {
+            let mut spec = spec(PLAIN);
+            change(&mut spec);
+            let error = validate_service_spec(&spec).expect_err(part).to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn memory_below_4_mib_is_refused() {
+        let spec = spec(
+            r#"{"Name":"a","TaskTemplate":{"ContainerSpec":{"Image":"x"},"Resources":{"Limits":{"MemoryBytes":1048576}}}}"#,
+        );
+        let error = validate_service_spec(&spec).expect_err("too small").to_string();
+        assert_eq!(error, "invalid memory value 1048576: Must be at least 4MiB");
+    }
+
+    #[test]
+    fn image_references() {
+        for good in [
+            "hello",
+            "hello:1",
+            "a/b/c:v1.2",
+            "reg.example:5000/x/y:z",
+            "x@sha256:0123456789abcdef0123456789abcdef",
+            "localhost/x",
+        ] {
+            assert!(is_image_reference(good), "{good}");
+        }
+        for bad in ["", ":1", "Hello", "x:", "x@sha256:zz", "a//b", "-x", "x/"] {
+            assert!(!is_image_reference(bad), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_image_or_not(text in "\\PC{0,40}") {
+            let _ = is_image_reference(&text);
+        }
+    }
+}

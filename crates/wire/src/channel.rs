@@ -1,0 +1,118 @@
+//! Framed streams: messages of one type each way over any byte stream.
+//!
+//! A frame is its length and a correlation id (two big-endian `u32`), then one message in named MessagePack; the kind
+//! is the message's enum variant. The correlation id pairs answers with requests where a stream carries several at
+//! once, and is 0 elsewhere.
+
+use std::{io, marker::PhantomData};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+
+/// Largest message: a batch of assignments with large specs fits, a hostile length does not exhaust memory.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// Memory set aside for a frame before its bytes have arrived.
+const READ_AHEAD_BYTES: usize = 64 << 10;
+
+/// Splits a byte stream into a sender of `Out` and a receiver of `In`.
+pub fn channel<S, Out, In>(stream: S) -> (Sender<WriteHalf<S>, Out>, Receiver<ReadHalf<S>, In>)
+where
+    S: AsyncRead + AsyncWrite,
+    Out: Serialize,
+    In: DeserializeOwned,
+{
+    let (read, write) = tokio::io::split(stream);
+    (Sender { stream: write, message: PhantomData }, Receiver { stream: read, message: PhantomData })
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub struct Sender<W, T> {
+    stream: W,
+    message: PhantomData<fn(T)>,
+}
+
+impl<W: AsyncWrite + Unpin, T: Serialize> Sender<W, T> {
+    /// Sends one message and flushes.
+    ///
+    /// # Errors
+    /// The stream's, and `InvalidInput` for a message over [`FRAME_BYTES_MAX`]. The stream is of no more use after one.
+    pub async fn send(&mut self, message: &T) -> io::Result<()> {
+        self.send_to(0, message).await
+    }
+
+    /// The same with a correlation id.
+    ///
+    /// # Errors
+    /// As [`Sender::send`].
+    pub async fn send_to(&mut self, correlation: u32, message: &T) -> io::Result<()> {
+        let mut frame = vec![0; 8];
+        rmp_serde::encode::write_named(&mut frame, message).map_err(io::Error::other)?;
+        let len = frame.len() - 8;
+        if len > FRAME_BYTES_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("a message of {len} bytes is over the limit of {FRAME_BYTES_MAX}"),
+            ));
+        }
+        frame[..4].copy_from_slice(&(len as u32).to_be_bytes());
+        frame[4..8].copy_from_slice(&correlation.to_be_bytes());
+        self.stream.write_all(&frame).await?;
+        self.stream.flush().await
+    }
+
+    /// Ends the stream in this direction.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub async fn close(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
+    }
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub struct Receiver<R, T> {
+    stream: R,
+    message: PhantomData<fn() -> T>,
+}
+
+impl<R: AsyncRead + Unpin, T: DeserializeOwned> Receiver<R, T> {
+    /// The next message, or none when the peer closed the stream between two frames.
+    /// Not cancel-safe: a receive that was dropped half-way leaves the stream of no use.
+    ///
+    /// # Errors
+    /// The stream's; `InvalidData` for a frame that is too large or is no message; `UnexpectedEof` inside a frame.
+    pub async fn recv(&mut self) -> io::Result<Option<T>> {
+        Ok(self.recv_from().await?.map(|(_, message)| message))
+    }
+
+    /// The same with its correlation id.
+    ///
+    /// # Errors
+    /// As [`Receiver::recv`].
+    pub async fn recv_from(&mut self) -> io::Result<Option<(u32, T)>> {
+        let mut head = [0; 8];
+        if self.stream.read(&mut head[..1]).await? == 0 {
+            return Ok(None);
+        }
+        self.stream.read_exact(&mut head[1..]).await?;
+        let [l0, l1, l2, l3, c0, c1, c2, c3] = head;
+        let len = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
+        if len > FRAME_BYTES_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("a frame of {len} bytes is over the limit of {FRAME_BYTES_MAX}"),
+            ));
+        }
+        let mut frame = Vec::with_capacity(len.min(READ_AHEAD_BYTES));
+        (&mut self.stream).take(len as u64).read_to_end(&mut frame).await?;
+        if frame.len() < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let message = rmp_serde::from_slice(&frame)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("no message: {e}")))?;
+        Ok(Some((u32::from_be_bytes([c0, c1, c2, c3]), message)))
+    }
+}

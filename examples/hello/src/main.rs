@@ -1,0 +1,3 @@
+//! A tiny web service for demos and tests.
+
+fn main() {}

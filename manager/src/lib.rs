@@ -1,0 +1,1 @@
+//! The manager plane: leader loop, dispatcher, certificate authority, the swarm routes of the API.

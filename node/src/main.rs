@@ -1,0 +1,3 @@
+//! The node daemon: identity, role, the API socket.
+
+fn main() {}
