@@ -1,0 +1,2 @@
+//! Sessions of agents.
+pub mod liveness;
