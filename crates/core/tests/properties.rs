@@ -320,3 +320,43 @@ proptest! {
         }
     }
 }
+
+/// A decision that was made before another one took the port, the room or the slot falls as a whole.
+#[test]
+fn late_placements_fall() {
+    let mut world = World::new(1);
+    let node = world.state.nodes().next().expect("one node").id;
+    let create = |number, cpu, port| Op::CreateService {
+        service: ServiceId(number),
+        spec: spec(number, 1, cpu, port, 0),
+        registry_auth: None,
+    };
+    world.commit(vec![
+        Tx::new(vec![create(1, 3, true)]),
+        Tx::new(vec![create(2, 3, false)]),
+        Tx::new(vec![create(3, 0, true)]),
+    ]);
+    let place = |state: &State, service, id| {
+        let service = state.service(ServiceId(service)).expect("just made");
+        Tx::new(vec![Op::CreateTasks {
+            service: service.id,
+            spec_version: service.spec_version,
+            desired: DesiredState::Running,
+            start_at: None,
+            tasks: vec![swarm_core::NewTask { id: TaskId(id), slot: 1, place: swarm_core::Place::On(node) }],
+        }])
+    };
+    let txs = vec![
+        place(&world.state, 1, 1),
+        place(&world.state, 2, 2), // 3 of 4 CPUs are taken
+        place(&world.state, 3, 3), // port 80 is taken
+        place(&world.state, 1, 4), // the slot is taken
+    ];
+    let outcomes: Vec<String> =
+        world.commit(txs).into_iter().map(|o| o.map_or_else(|refusal| refusal.to_string(), |()| "ok".into())).collect();
+    assert_eq!(outcomes[0], "ok");
+    assert!(outcomes[1].contains("too few resources"), "{outcomes:?}");
+    assert!(outcomes[2].contains("port is taken"), "{outcomes:?}");
+    assert!(outcomes[3].contains("has task"), "{outcomes:?}");
+    assert_eq!(world.state.tasks().count(), 1, "what falls leaves no trace");
+}
