@@ -82,15 +82,6 @@ pub enum Guard {
         /// Its epoch.
         epoch: u64,
     },
-    /// The slot's live task (desired state up to running) is this one, or there is none.
-    Slot {
-        /// The service.
-        service: ServiceId,
-        /// The slot.
-        slot: u32,
-        /// Its live task.
-        live: Option<TaskId>,
-    },
 }
 
 /// A task to be made.
@@ -195,7 +186,8 @@ pub enum Op {
         desired: DesiredState,
         /// When a task with desired state ready may run.
         start_at: Option<Timestamp>,
-        /// The tasks. A node without room for one makes the transaction fall.
+        /// The tasks. A node without room for one, or a slot that has a task that is meant to live, makes the
+        /// transaction fall.
         tasks: Vec<NewTask>,
     },
     /// Places a pending task, or says anew why it cannot be placed.

@@ -43,7 +43,8 @@ pub fn apply(state: &mut State, index: u64, entry: &Entry) -> (Vec<Outcome>, Vec
     assert!(entry.v <= ENTRY_VERSION, "entry {index} has version {}, this program knows {ENTRY_VERSION}", entry.v);
     assert!(index > state.revision, "entry {index} comes after entry {}", state.revision);
     state.revision = index;
-    state.time = state.time.max(entry.at);
+    // Cluster time never goes back and never stands still, whatever the proposer's clock does.
+    state.time = state.time.plus_ns(1).max(entry.at);
     let mut events = Vec::new();
     let outcomes = entry.txs.iter().map(|tx| apply_tx(state, tx, &mut events)).collect();
     (outcomes, events)
@@ -91,13 +92,6 @@ fn check(state: &State, guard: &Guard) -> Outcome {
             Some(_) => Err(Refusal::Stale(format!("node {node} changed"))),
             None => Err(Refusal::Stale(format!("node {node} was removed"))),
         },
-        Guard::Slot { service, slot, live } => {
-            if state.live_task(service, slot).map(|task| task.id) == live {
-                Ok(())
-            } else {
-                Err(Refusal::Stale(format!("slot {slot} of service {service} has another task")))
-            }
-        }
     }
 }
 

@@ -23,6 +23,9 @@ pub(super) fn create(state: &mut State, batch: &Batch, new: &NewTask, events: &m
     if state.task(new.id).is_some() {
         return Err(Refusal::Exists { kind: "task".into(), name: new.id.to_string() });
     }
+    if let Some(live) = state.live_task(batch.service, new.slot) {
+        return Err(Refusal::Stale(format!("slot {} of service {} has task {}", new.slot, batch.service, live.id)));
+    }
     let mut task = Task {
         id: new.id,
         service: batch.service,
