@@ -5,6 +5,7 @@ mod ca;
 mod channel;
 pub mod clock;
 mod identity;
+pub mod join;
 mod peer;
 pub mod tls;
 mod token;
