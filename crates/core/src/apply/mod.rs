@@ -121,9 +121,19 @@ fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
             services::update(state, *service, spec, registry_auth.as_ref(), events)
         }
         Op::RemoveService { service } => services::remove(state, *service, events),
-        Op::CreateTasks { service, spec_version, desired, start_at, tasks } => {
-            let batch =
-                tasks::Batch { service: *service, spec_version: *spec_version, desired: *desired, start_at: *start_at };
+        Op::RollBack { service, keep_previous, message } => {
+            services::roll_back(state, *service, *keep_previous, message, events)
+        }
+        Op::SetUpdate { service, update } => services::set_update(state, *service, update, events),
+        Op::CreateTasks { service, spec_version, desired, cause, beside, start_at, tasks } => {
+            let batch = tasks::Batch {
+                service: *service,
+                spec_version: *spec_version,
+                desired: *desired,
+                cause: *cause,
+                beside: *beside,
+                start_at: *start_at,
+            };
             tasks.iter().try_for_each(|task| tasks::create(state, &batch, task, events))
         }
         Op::PlaceTask { task, place } => tasks::place(state, *task, place, events),

@@ -280,6 +280,7 @@ impl World {
         match place {
             Place::On(node) => format!("on {}", self.node_name(*node)),
             Place::Pending(reason) => format!("pending: {reason}"),
+            Place::PendingOn(node, reason) => format!("pending on {}: {reason}", self.node_name(*node)),
         }
     }
 
