@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use swarm_model::{
     Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole, NodeSpec,
-    NodeStatus, Secret, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
+    NodeStatus, Secret, Service, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
 };
 use thiserror::Error;
 
@@ -68,6 +68,16 @@ pub enum Guard {
         /// Its version.
         version: u64,
     },
+    /// The service wants of its tasks what it wanted: what they are and how many. Progress of an update does not
+    /// touch this.
+    Wanted {
+        /// The service.
+        service: ServiceId,
+        /// Its spec version.
+        spec_version: u64,
+        /// Its replicas, if it has a number of them.
+        replicas: Option<u64>,
+    },
     /// The node has this version (`?version=`).
     Node {
         /// The node.
@@ -82,6 +92,13 @@ pub enum Guard {
         /// Its epoch.
         epoch: u64,
     },
+}
+
+impl Guard {
+    /// [`Guard::Wanted`] as a service is.
+    pub fn wanted(service: &Service) -> Self {
+        Self::Wanted { service: service.id, spec_version: service.spec_version, replicas: service.spec.replicas() }
+    }
 }
 
 /// A task to be made.

@@ -84,6 +84,11 @@ fn check(state: &State, guard: &Guard) -> Outcome {
         Guard::Service { service, version } => {
             in_sequence(version, state.service(service).ok_or_else(|| not_found("service", service))?.version)
         }
+        Guard::Wanted { service, spec_version, replicas } => match state.service(service) {
+            Some(found) if (found.spec_version, found.spec.replicas()) == (spec_version, replicas) => Ok(()),
+            Some(_) => Err(Refusal::Stale(format!("service {service} was updated"))),
+            None => Err(Refusal::Stale(format!("service {service} was removed"))),
+        },
         Guard::Node { node, version } => {
             in_sequence(version, state.node(node).ok_or_else(|| not_found("node", node))?.version)
         }

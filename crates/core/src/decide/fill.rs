@@ -92,7 +92,7 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
         }
     }
     for batch in new.chunks(CREATE_BATCH_MAX) {
-        let tx = Tx::default().guard(Guard::Service { service: service.id, version: service.version });
+        let tx = Tx::default().guard(Guard::wanted(service));
         let mut tx = on_same_nodes(&planner.state, tx, batch.iter().map(|task| &task.place));
         tx.ops.push(Op::CreateTasks {
             service: service.id,

@@ -88,6 +88,10 @@ pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
         services.extend(state.services_with_tasks());
     } else {
         services.extend(nodes.iter().flat_map(|node| state.tasks_of_node(*node)).map(|task| task.service));
+        if !nodes.is_empty() {
+            // A node that comes, goes or changes concerns every service that is to be on all of them.
+            services.extend(state.services().filter(|s| s.spec.mode == ServiceMode::Global).map(|s| s.id));
+        }
         if dirty.room {
             services.extend(state.services_with_pending());
         }

@@ -22,7 +22,7 @@ pub(super) fn scale_down(planner: &mut Planner, service: &Service, replicas: u64
     let surplus = keep_order(&taken).split_off(replicas);
     let tasks = surplus.iter().flat_map(|place| &taken[place].0).map(|task| task.id).collect();
     let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Remove, tasks }]);
-    planner.push(tx.guard(Guard::Service { service: service.id, version: service.version }));
+    planner.push(tx.guard(Guard::wanted(service)));
 }
 
 /// The slots in the order in which they are kept (swarm-behaviour §3.2): running ones first; then so that what goes

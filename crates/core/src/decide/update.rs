@@ -55,7 +55,7 @@ fn count_failures(planner: &mut Planner, service: &Service) {
     failed.extend(made.filter(|task| has_failed(task, &config)).map(|task| task.id));
     let Some(newest) = failed.iter().rfind(|id| !update.failed.contains(id)).copied() else { return };
     let ratio = failed.len() as f32 / update.slots.max(1) as f32;
-    let guard = Guard::Service { service: service.id, version: service.version };
+    let guard = Guard::wanted(service);
     let mut next = UpdateStatus { failed, ..update.clone() };
     let mut op = None;
     if ratio > config.max_failure_ratio {
@@ -188,10 +188,7 @@ fn begin(planner: &mut Planner, service: &Arc<Service>, dirty: usize) -> Option<
             failed: Default::default(),
         },
     };
-    planner.push(
-        Tx::new(vec![Op::SetUpdate { service: service.id, update }])
-            .guard(Guard::Service { service: service.id, version: service.version }),
-    );
+    planner.push(Tx::new(vec![Op::SetUpdate { service: service.id, update }]).guard(Guard::wanted(service)));
     planner.state.service(service.id).cloned()
 }
 
@@ -227,8 +224,5 @@ fn complete(planner: &mut Planner, service: &Service, config: &UpdateConfig, las
         _ => (UpdateState::Completed, "update completed"),
     };
     let update = UpdateStatus { state, message: message.into(), completed_at: Some(planner.now), ..update };
-    planner.push(
-        Tx::new(vec![Op::SetUpdate { service: service.id, update }])
-            .guard(Guard::Service { service: service.id, version: service.version }),
-    );
+    planner.push(Tx::new(vec![Op::SetUpdate { service: service.id, update }]).guard(Guard::wanted(service)));
 }
