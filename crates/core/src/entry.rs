@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    Cluster, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole, NodeSpec, NodeStatus, Secret,
-    ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp,
+    Availability, Cluster, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole, NodeSpec,
+    NodeStatus, Secret, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp,
 };
 use thiserror::Error;
 
@@ -82,15 +82,6 @@ pub enum Guard {
         /// Its epoch.
         epoch: u64,
     },
-    /// The slot's live task (desired state up to running) is this one, or there is none.
-    Slot {
-        /// The service.
-        service: ServiceId,
-        /// The slot.
-        slot: u32,
-        /// Its live task.
-        live: Option<TaskId>,
-    },
 }
 
 /// A task to be made.
@@ -135,6 +126,9 @@ pub enum Op {
         cert_expires_at: Timestamp,
         /// `host:port` of its manager, if it is one.
         manager_addr: Option<String>,
+        /// For a node that is new: whether it takes tasks.
+        #[serde(default)]
+        availability: Availability,
     },
     /// The operator changes a node.
     UpdateNode {
@@ -192,7 +186,8 @@ pub enum Op {
         desired: DesiredState,
         /// When a task with desired state ready may run.
         start_at: Option<Timestamp>,
-        /// The tasks. A node without room for one makes the transaction fall.
+        /// The tasks. A node without room for one, or a slot that has a task that is meant to live, makes the
+        /// transaction fall.
         tasks: Vec<NewTask>,
     },
     /// Places a pending task, or says anew why it cannot be placed.

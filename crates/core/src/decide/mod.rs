@@ -1,0 +1,145 @@
+//! `decide`: what to do about what changed.
+//!
+//! Reconcilers, one per kind of service, look at one service at a time and at the state alone. They work on a clone,
+//! through the same `apply`, so that later ones see earlier choices. Nothing here waits: what has to happen later is
+//! a deadline of the plan, and what must outlive a leader is a field of an object.
+
+mod enforce;
+mod reap;
+mod replicated;
+mod restart;
+mod schedule;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use swarm_model::{Id, NodeId, ServiceId, ServiceMode, TaskId, Timestamp};
+
+use crate::{Event, Refusal, State, Tx, apply::apply_tx};
+
+/// What a decision is to look at. Events only mark keys; reconcilers read the state alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dirty {
+    /// Everything: what a new leader starts with.
+    pub all: bool,
+    /// These services.
+    pub services: BTreeSet<ServiceId>,
+    /// These nodes: all services that have tasks there.
+    pub nodes: BTreeSet<NodeId>,
+    /// Some node has more room: all services that have tasks waiting for one.
+    pub room: bool,
+}
+
+impl Dirty {
+    /// What a new leader starts with.
+    pub fn everything() -> Self {
+        Self { all: true, ..Self::default() }
+    }
+
+    /// Whether there is nothing to look at.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Marks what an event touches.
+    pub fn mark(&mut self, event: &Event) {
+        match *event {
+            Event::Cluster => self.all = true,
+            Event::Node(node) => drop(self.nodes.insert(node)),
+            Event::Service(service) | Event::Task { service, .. } => drop(self.services.insert(service)),
+            Event::Room(_) => self.room = true,
+        }
+    }
+}
+
+/// What `decide` proposes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Transactions in order; later ones may rest on earlier ones.
+    pub txs: Vec<Tx>,
+    /// When to look at a service again although nothing has changed (a delay ends).
+    /// Replaces what an earlier plan said of the services it looked at.
+    pub deadlines: BTreeMap<ServiceId, Timestamp>,
+    /// All services that this plan looked at.
+    pub services: BTreeSet<ServiceId>,
+    /// Transactions that a reconciler made and `apply` refused on the clone: defects of this program, to be logged.
+    pub refused: Vec<(Tx, Refusal)>,
+}
+
+/// Looks at what is dirty and proposes changes. `now` is the leader's clock, `seed` makes ids.
+/// Deciding again right after the plan was applied gives an empty plan.
+pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
+    let mut planner = Planner::new(state, now, seed);
+    let nodes: Vec<NodeId> =
+        if dirty.all { state.nodes.keys().copied().collect() } else { dirty.nodes.iter().copied().collect() };
+    for node in &nodes {
+        enforce::node(&mut planner, *node);
+    }
+    let mut services = dirty.services.clone();
+    if dirty.all {
+        services.extend(state.services.keys());
+        services.extend(state.services_with_tasks());
+    } else {
+        services.extend(nodes.iter().flat_map(|node| state.tasks_of_node(*node)).map(|task| task.service));
+        if dirty.room {
+            services.extend(state.services_with_pending());
+        }
+    }
+    for id in &services {
+        match planner.state.service(*id).cloned() {
+            None => reap::removed_service(&mut planner, *id),
+            Some(service) => match service.spec.mode {
+                ServiceMode::Replicated { replicas } => replicated::reconcile(&mut planner, &service, replicas),
+                // The API refuses these modes until there is a reconciler for them.
+                ServiceMode::Global | ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob => {}
+            },
+        }
+    }
+    planner.plan.services = services;
+    planner.plan
+}
+
+/// A plan in the making, on a clone of the state.
+struct Planner {
+    /// The state with the plan so far applied.
+    state: State,
+    now: Timestamp,
+    plan: Plan,
+    random: u64,
+}
+
+impl Planner {
+    fn new(state: &State, now: Timestamp, seed: u64) -> Self {
+        let mut state = state.clone();
+        // Later than all that was made before: ids sort by age, also when the clock stands still.
+        state.time = state.time.plus_ns(1).max(now);
+        Self { now: state.time, state, plan: Plan::default(), random: seed }
+    }
+
+    /// Adds a transaction.
+    fn push(&mut self, tx: Tx) {
+        match apply_tx(&mut self.state, &tx, &mut Vec::new()) {
+            Ok(()) => self.plan.txs.push(tx),
+            Err(refusal) => {
+                debug_assert!(false, "a reconciler made a transaction that does not apply: {refusal}: {tx:?}");
+                self.plan.refused.push((tx, refusal));
+            }
+        }
+    }
+
+    /// Looks at the service again at that time, or earlier.
+    fn wake(&mut self, service: ServiceId, at: Timestamp) {
+        let deadline = self.plan.deadlines.entry(service).or_insert(at);
+        *deadline = at.min(*deadline);
+    }
+
+    /// An id that sorts behind those of earlier plans.
+    fn task_id(&mut self) -> TaskId {
+        // SplitMix64: one step of a counter, then a mix.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        TaskId::make(self.now, u128::from(z))
+    }
+}
