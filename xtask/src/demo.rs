@@ -8,7 +8,7 @@ mod view;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 
 use crate::engine::Engine;
 use crate::{images, interrupt, process, ui, workspace};
@@ -40,7 +40,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         (None, Vec::new())
     } else {
         let engine = Engine::ensure()
-            .context("the demo needs a Docker Engine; `cargo xtask demo --simulated` shows the rest without one")?;
+            .map_err(|error| anyhow!("{error:#}; `cargo xtask demo --simulated` needs no Docker Engine"))?;
         ui::seen(&format!("a Docker Engine {} answers at {}", engine.version(), engine.host()));
         let images = images::ensure(&engine)?;
         (Some(engine), images)

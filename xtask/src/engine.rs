@@ -53,7 +53,7 @@ impl Engine {
         if let Ok(engine) = Self::ask(&daemon::socket()) {
             return Ok(engine.stopped_by(daemon::stop_hint()));
         }
-        ui::say(&format!("No Docker Engine answers ({}).", reason.root_cause()));
+        ui::say(&format!("No Docker Engine answers at {SOCKET_DEFAULT} ({}).", reason.root_cause()));
         install::ensure_installed()?;
         // Where there is systemd, the package's own service is the engine.
         if install::systemd() {

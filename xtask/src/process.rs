@@ -1,5 +1,6 @@
 //! Running other programs.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -7,9 +8,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::wait::{self, Look};
 
-/// A command line as a person would type it.
+/// A command line as a person would type it, without the folder of the program.
 pub(crate) fn line(command: &Command) -> String {
-    std::iter::once(command.get_program())
+    let program = Path::new(command.get_program());
+    std::iter::once(program.file_name().unwrap_or(program.as_os_str()))
         .chain(command.get_args())
         .map(|word| {
             let word = word.to_string_lossy();
@@ -87,7 +89,7 @@ mod tests {
 
     #[test]
     fn quotes_what_a_shell_would_split() {
-        let mut command = Command::new("swarmctl");
+        let mut command = Command::new("/usr/bin/swarmctl");
         command.args(["service", "create", "--env", "TASK={{.Task.Name}}", "a b", ""]);
         assert_eq!(line(&command), "swarmctl service create --env 'TASK={{.Task.Name}}' 'a b' ''");
     }
