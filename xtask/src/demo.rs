@@ -57,6 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 ui::seen(line);
             }
         }
+        Err(_) if interrupt::check().is_err() => ui::heading("Interrupted"),
         Err(error) => {
             ui::heading("This did not go as it should");
             ui::say(&format!("{} {error:#}", ui::red("✗")));
