@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    Cluster, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole, NodeSpec, NodeStatus, Secret,
-    ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp,
+    Availability, Cluster, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole, NodeSpec,
+    NodeStatus, Secret, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp,
 };
 use thiserror::Error;
 
@@ -135,6 +135,9 @@ pub enum Op {
         cert_expires_at: Timestamp,
         /// `host:port` of its manager, if it is one.
         manager_addr: Option<String>,
+        /// For a node that is new: whether it takes tasks.
+        #[serde(default)]
+        availability: Availability,
     },
     /// The operator changes a node.
     UpdateNode {

@@ -11,4 +11,4 @@ mod state;
 pub use apply::{Event, apply};
 pub use decide::{Dirty, Plan, decide};
 pub use entry::{ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Guard, NewTask, Op, Outcome, Place, Refusal, Tx};
-pub use state::{Object, State};
+pub use state::{NodeLoad, Object, State};

@@ -13,8 +13,10 @@ pub struct Dirty {
     pub all: bool,
     /// These services.
     pub services: BTreeSet<ServiceId>,
-    /// These nodes.
+    /// These nodes: all services that have tasks there.
     pub nodes: BTreeSet<NodeId>,
+    /// Some node has more room: all services that have tasks waiting for one.
+    pub room: bool,
 }
 
 impl Dirty {
@@ -25,7 +27,7 @@ impl Dirty {
 
     /// Whether there is nothing to look at.
     pub fn is_empty(&self) -> bool {
-        !self.all && self.services.is_empty() && self.nodes.is_empty()
+        *self == Self::default()
     }
 
     /// Marks what an event touches.
@@ -35,6 +37,7 @@ impl Dirty {
             Event::Node(node) => drop(self.nodes.insert(node)),
             Event::Service(service) => drop(self.services.insert(service)),
             Event::Task { service, .. } => drop(self.services.insert(service)),
+            Event::Room(_) => self.room = true,
         }
     }
 }

@@ -1,0 +1,153 @@
+//! `apply`: the only function that changes the state.
+//!
+//! It checks guards and stores; it holds no policy, so that two versions of the program apply the same entry alike.
+//! Every operation checks before it changes, so that a transaction of one operation needs no way back.
+
+mod cluster;
+mod services;
+mod tasks;
+
+use swarm_model::{NodeId, ServiceId, TaskId};
+
+use crate::{ENTRY_VERSION, Entry, Guard, Op, Outcome, Refusal, State, Tx};
+
+/// What a change touched; reconcilers and readers mark it dirty and look at the state alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Event {
+    /// The cluster object.
+    Cluster,
+    /// A node was made, changed or removed.
+    Node(NodeId),
+    /// A service was made, changed or removed.
+    Service(ServiceId),
+    /// A task was made, changed or removed.
+    Task {
+        /// The task.
+        task: TaskId,
+        /// Its service.
+        service: ServiceId,
+        /// Its node.
+        node: Option<NodeId>,
+    },
+    /// A node has more room than before: what waits for room may fit now.
+    Room(NodeId),
+}
+
+/// Applies one entry with its log index. Returns what became of each transaction, and what changed.
+/// The same entries on the same state come out the same on every manager.
+///
+/// # Panics
+/// If the entry's version is unknown: a manager that cannot apply what its peers apply must stop. The log's reader
+/// checks that before.
+pub fn apply(state: &mut State, index: u64, entry: &Entry) -> (Vec<Outcome>, Vec<Event>) {
+    assert!(entry.v <= ENTRY_VERSION, "entry {index} has version {}, this program knows {ENTRY_VERSION}", entry.v);
+    assert!(index > state.revision, "entry {index} comes after entry {}", state.revision);
+    state.revision = index;
+    state.time = state.time.max(entry.at);
+    let mut events = Vec::new();
+    let outcomes = entry.txs.iter().map(|tx| apply_tx(state, tx, &mut events)).collect();
+    (outcomes, events)
+}
+
+/// Applies one transaction, or leaves the state as it is.
+pub(crate) fn apply_tx(state: &mut State, tx: &Tx, events: &mut Vec<Event>) -> Outcome {
+    tx.guards.iter().try_for_each(|guard| check(state, guard))?;
+    match tx.ops.as_slice() {
+        [] => Ok(()),
+        [op] if !matches!(op, Op::CreateTasks { .. }) => apply_op(state, op, events),
+        ops => {
+            let mut next = state.clone();
+            let known = events.len();
+            for op in ops {
+                if let Err(refusal) = apply_op(&mut next, op, events) {
+                    events.truncate(known);
+                    return Err(refusal);
+                }
+            }
+            *state = next;
+            Ok(())
+        }
+    }
+}
+
+fn not_found(kind: &str, id: impl ToString) -> Refusal {
+    Refusal::NotFound { kind: kind.into(), id: id.to_string() }
+}
+
+fn check(state: &State, guard: &Guard) -> Outcome {
+    let in_sequence = |expected: u64, found: u64| if expected == found { Ok(()) } else { Err(Refusal::OutOfSequence) };
+    match *guard {
+        Guard::Cluster { version } => {
+            in_sequence(version, state.cluster.as_ref().ok_or_else(|| not_found("swarm", "default"))?.version)
+        }
+        Guard::Service { service, version } => {
+            in_sequence(version, state.service(service).ok_or_else(|| not_found("service", service))?.version)
+        }
+        Guard::Node { node, version } => {
+            in_sequence(version, state.node(node).ok_or_else(|| not_found("node", node))?.version)
+        }
+        Guard::NodeEpoch { node, epoch } => match state.node(node) {
+            Some(found) if found.epoch == epoch => Ok(()),
+            Some(_) => Err(Refusal::Stale(format!("node {node} changed"))),
+            None => Err(Refusal::Stale(format!("node {node} was removed"))),
+        },
+        Guard::Slot { service, slot, live } => {
+            if state.live_task(service, slot).map(|task| task.id) == live {
+                Ok(())
+            } else {
+                Err(Refusal::Stale(format!("slot {slot} of service {service} has another task")))
+            }
+        }
+    }
+}
+
+fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
+    match op {
+        Op::CreateCluster(cluster) => cluster::create(state, cluster, events),
+        Op::UpdateCluster { spec, join_tokens } => cluster::update(state, spec, join_tokens.as_ref(), events),
+        Op::AdmitNode { node, role, cert_expires_at, manager_addr, availability } => {
+            let admission = cluster::Admission {
+                node: *node,
+                role: *role,
+                cert_expires_at: *cert_expires_at,
+                manager_addr: manager_addr.as_deref(),
+                availability: *availability,
+            };
+            cluster::admit_node(state, &admission, events)
+        }
+        Op::UpdateNode { node, spec } => cluster::update_node(state, *node, spec, events),
+        Op::ReportNode { node, status, description } => {
+            cluster::report_node(state, *node, status, description.as_ref(), events)
+        }
+        Op::RemoveNode { node, force } => cluster::remove_node(state, *node, *force, events),
+        Op::CreateService { service, spec, registry_auth } => {
+            services::create(state, *service, spec, registry_auth.as_ref(), events)
+        }
+        Op::UpdateService { service, spec, registry_auth } => {
+            services::update(state, *service, spec, registry_auth.as_ref(), events)
+        }
+        Op::RemoveService { service } => services::remove(state, *service, events),
+        Op::CreateTasks { service, spec_version, desired, start_at, tasks } => {
+            let batch =
+                tasks::Batch { service: *service, spec_version: *spec_version, desired: *desired, start_at: *start_at };
+            tasks.iter().try_for_each(|task| tasks::create(state, &batch, task, events))
+        }
+        Op::PlaceTask { task, place } => tasks::place(state, *task, place, events),
+        Op::SetDesired { desired, tasks } => {
+            tasks.iter().for_each(|task| tasks::set_desired(state, *task, *desired, events));
+            Ok(())
+        }
+        Op::ReportTasks { node, reports } => {
+            reports.iter().for_each(|(task, status)| tasks::report(state, *node, *task, status, events));
+            Ok(())
+        }
+        Op::EndTasks { status, tasks } => {
+            tasks.iter().for_each(|task| tasks::end(state, *task, status, events));
+            Ok(())
+        }
+        Op::DeleteTasks { tasks } => {
+            tasks.iter().for_each(|task| tasks::delete(state, *task, events));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Applying what concerns services.
+
+use std::sync::Arc;
+
+use swarm_model::{DesiredState, PublishMode, Secret, Service, ServiceId, ServiceSpec, SpecVersion, TaskId};
+
+use super::{Event, not_found, tasks};
+use crate::{Outcome, Refusal, State};
+
+pub(super) fn create(
+    state: &mut State,
+    id: ServiceId,
+    spec: &Arc<ServiceSpec>,
+    registry_auth: Option<&Secret>,
+    events: &mut Vec<Event>,
+) -> Outcome {
+    let exists = |name: &str| Refusal::Exists { kind: "service".into(), name: name.into() };
+    if state.service_by_name(&spec.name).is_some() {
+        return Err(exists(&spec.name));
+    }
+    if state.service(id).is_some() {
+        return Err(exists(&id.to_string()));
+    }
+    check_ports(state, id, spec)?;
+    let version = state.revision;
+    state.put_spec(SpecVersion { service: id, version, spec: spec.clone(), registry_auth: registry_auth.cloned() });
+    state.service_names.insert(spec.name.to_lowercase(), id);
+    let service = Service {
+        id,
+        version,
+        created_at: state.time,
+        updated_at: state.time,
+        spec: spec.clone(),
+        spec_version: version,
+        previous_spec: None,
+    };
+    state.services.insert(id, Arc::new(service));
+    events.push(Event::Service(id));
+    Ok(())
+}
+
+pub(super) fn update(
+    state: &mut State,
+    id: ServiceId,
+    spec: &Arc<ServiceSpec>,
+    registry_auth: Option<&Secret>,
+    events: &mut Vec<Event>,
+) -> Outcome {
+    let old = state.service(id).cloned().ok_or_else(|| not_found("service", id))?;
+    if old.spec.name != spec.name {
+        return Err(Refusal::Invalid("renaming services is not supported".into()));
+    }
+    if std::mem::discriminant(&old.spec.mode) != std::mem::discriminant(&spec.mode) {
+        return Err(Refusal::Invalid("service mode change is not allowed".into()));
+    }
+    check_ports(state, id, spec)?;
+    let (revision, time) = (state.revision, state.time);
+    let current = state.spec(id, old.spec_version).cloned().expect("a service's current spec version is kept");
+    let auth = registry_auth.or(current.registry_auth.as_ref()).cloned();
+    if old.spec == *spec && auth == current.registry_auth {
+        return Ok(()); // The same spec again changes nothing: no task restarts, the way back stays (design §8).
+    }
+    // Only template and endpoint make a task dirty (swarm-behaviour §4.1); other changes keep the version.
+    let same_tasks = old.spec.task_template == spec.task_template && old.spec.endpoint_spec == spec.endpoint_spec;
+    let version = if same_tasks { old.spec_version } else { revision };
+    state.put_spec(SpecVersion { service: id, version, spec: spec.clone(), registry_auth: auth });
+    let mut service = Service::clone(&old);
+    if old.spec != *spec {
+        service.previous_spec = Some(old.spec.clone());
+    }
+    service.spec = spec.clone();
+    service.spec_version = version;
+    (service.version, service.updated_at) = (revision, time);
+    state.services.insert(id, Arc::new(service));
+    state.forget_spec(id, old.spec_version);
+    events.push(Event::Service(id));
+    Ok(())
+}
+
+pub(super) fn remove(state: &mut State, id: ServiceId, events: &mut Vec<Event>) -> Outcome {
+    let service = state.services.remove(&id).ok_or_else(|| not_found("service", id))?;
+    state.service_names.remove(&service.spec.name.to_lowercase());
+    let tasks: Vec<TaskId> = state.tasks_of_service(id).map(|task| task.id).collect();
+    tasks.iter().for_each(|task| tasks::set_desired(state, *task, DesiredState::Remove, events));
+    state.forget_spec(id, service.spec_version);
+    events.push(Event::Service(id));
+    Ok(())
+}
+
+/// No two services publish the same port, unless both do it in host mode: the scheduler keeps those apart
+/// (swarm-behaviour §1.7).
+fn check_ports(state: &State, id: ServiceId, spec: &ServiceSpec) -> Outcome {
+    for port in spec.ports().iter().filter(|port| port.published_port != 0) {
+        for other in state.services().filter(|other| other.id != id) {
+            let clash = other.spec.ports().iter().find(|theirs| {
+                (theirs.protocol, theirs.published_port) == (port.protocol, port.published_port)
+                    && !(theirs.publish_mode == PublishMode::Host && port.publish_mode == PublishMode::Host)
+            });
+            if let Some(theirs) = clash {
+                let mode = if theirs.publish_mode == PublishMode::Host { "a host-published" } else { "an ingress" };
+                return Err(Refusal::Invalid(format!(
+                    "port '{}' is already in use by service '{}' ({}) as {mode} port",
+                    port.published_port, other.spec.name, other.id
+                )));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! The state: an immutable value, one per log index.
+
+mod load;
+mod snapshot;
+mod tasks;
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use swarm_model::{Cluster, Node, NodeId, Service, ServiceId, SpecVersion, Task, TaskId, Timestamp};
+
+pub use load::NodeLoad;
+pub(crate) use load::host_ports;
+pub use snapshot::Object;
+
+/// Everything that the managers agree on. A clone costs nothing; only [`apply`](crate::apply) changes it.
+///
+/// The objects are the first group of fields; the rest are indexes, which follow from the objects and are not part
+/// of a snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub(crate) revision: u64,
+    pub(crate) time: Timestamp,
+    pub(crate) cluster: Option<Arc<Cluster>>,
+    pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
+    pub(crate) services: OrdMap<ServiceId, Arc<Service>>,
+    specs: OrdMap<(ServiceId, u64), Arc<SpecVersion>>,
+    tasks: OrdMap<TaskId, Arc<Task>>,
+
+    /// Service names in lower case.
+    pub(crate) service_names: OrdMap<String, ServiceId>,
+    /// How many tasks refer to a spec version.
+    spec_refs: OrdMap<(ServiceId, u64), usize>,
+    by_service: OrdSet<(ServiceId, u32, TaskId)>,
+    by_node: OrdSet<(NodeId, TaskId)>,
+    /// Tasks that wait for a node and are meant to live.
+    pending: OrdSet<(ServiceId, TaskId)>,
+    loads: OrdMap<NodeId, Arc<NodeLoad>>,
+}
+
+impl State {
+    /// Log index of the last entry that was applied; 0 for the empty state.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Cluster time: the latest time of all entries.
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// The cluster object; none before `swarm init`.
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
+    }
+
+    /// All nodes, in order of their ids.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// A node.
+    pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.get(&id)
+    }
+
+    /// What the tasks of a node hold of it.
+    pub fn load(&self, node: NodeId) -> Arc<NodeLoad> {
+        self.loads.get(&node).cloned().unwrap_or_default()
+    }
+
+    /// All services, in order of their ids.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// A service.
+    pub fn service(&self, id: ServiceId) -> Option<&Arc<Service>> {
+        self.services.get(&id)
+    }
+
+    /// A service by its name, without regard to case.
+    pub fn service_by_name(&self, name: &str) -> Option<&Arc<Service>> {
+        self.service_names.get(&name.to_lowercase()).and_then(|id| self.services.get(id))
+    }
+
+    /// A version of a service's spec: the current one, or one that a task still refers to, also after the service
+    /// itself was removed.
+    pub fn spec(&self, service: ServiceId, version: u64) -> Option<&Arc<SpecVersion>> {
+        self.specs.get(&(service, version))
+    }
+
+    /// All tasks, in order of their ids: the oldest first.
+    pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.values()
+    }
+
+    /// A task.
+    pub fn task(&self, id: TaskId) -> Option<&Arc<Task>> {
+        self.tasks.get(&id)
+    }
+
+    /// The tasks of a service by slot, within a slot the oldest first; also those that are left of a removed service.
+    pub fn tasks_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        let range = (service, 0, TaskId(0))..=(service, u32::MAX, TaskId(u128::MAX));
+        self.by_service.range(range).map(|(_, _, id)| self.indexed(*id))
+    }
+
+    /// The tasks of one slot, the oldest first.
+    pub fn tasks_of_slot(&self, service: ServiceId, slot: u32) -> impl DoubleEndedIterator<Item = &Arc<Task>> {
+        let range = (service, slot, TaskId(0))..=(service, slot, TaskId(u128::MAX));
+        self.by_service.range(range).map(|(_, _, id)| self.indexed(*id))
+    }
+
+    /// The newest task of a slot that is meant to live.
+    pub fn live_task(&self, service: ServiceId, slot: u32) -> Option<&Arc<Task>> {
+        self.tasks_of_slot(service, slot).rev().find(|task| task.desired.is_live())
+    }
+
+    /// The tasks that a node was given, the oldest first.
+    pub fn tasks_of_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
+        self.by_node.range((node, TaskId(0))..=(node, TaskId(u128::MAX))).map(|(_, id)| self.indexed(*id))
+    }
+
+    /// The tasks of a service that wait for a node, the oldest first.
+    pub fn pending_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        self.pending.range((service, TaskId(0))..=(service, TaskId(u128::MAX))).map(|(_, id)| self.indexed(*id))
+    }
+
+    /// The services that have tasks waiting for a node.
+    pub fn services_with_pending(&self) -> impl Iterator<Item = ServiceId> + '_ {
+        distinct(&self.pending, (ServiceId(0), TaskId(0)), |(service, _)| (*service, TaskId(u128::MAX)))
+            .map(|(service, _)| service)
+    }
+
+    /// The services that tasks refer to, those that were removed included.
+    pub fn services_with_tasks(&self) -> impl Iterator<Item = ServiceId> + '_ {
+        let start = (ServiceId(0), 0, TaskId(0));
+        distinct(&self.by_service, start, |(service, ..)| (*service, u32::MAX, TaskId(u128::MAX)))
+            .map(|(service, ..)| service)
+    }
+
+    fn indexed(&self, id: TaskId) -> &Arc<Task> {
+        self.tasks.get(&id).expect("an index names only tasks that exist")
+    }
+}
+
+/// The first item of each group: after one, the search goes on behind the last key that its group can have.
+fn distinct<K: Ord + Copy>(set: &OrdSet<K>, start: K, last_of_group: impl Fn(&K) -> K) -> impl Iterator<Item = K> {
+    let mut next = set.get_next(&start).copied();
+    std::iter::from_fn(move || {
+        let found = next?;
+        let last = last_of_group(&found);
+        next = set.range((std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded)).next().copied();
+        Some(found)
+    })
+}
