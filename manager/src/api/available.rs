@@ -46,6 +46,32 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
     }
 }
 
+/// Checks the options of a service update.
+pub(super) fn check_update_options(rollback: Option<&str>, auth_from: Option<&str>) -> Result<(), ApiError> {
+    match rollback.unwrap_or_default() {
+        "" => {}
+        "previous" => return Err(not_yet("rolling back is not available in this version yet")),
+        other => return Err(ApiError::bad_request(format!("unrecognized rollback option {other}"))),
+    }
+    match auth_from.unwrap_or_default() {
+        "" | "spec" => Ok(()),
+        "previous-spec" => {
+            Err(not_yet("registryAuthFrom=previous-spec is not available in this version yet: use spec"))
+        }
+        other => Err(ApiError::bad_request(format!("unsupported registryAuthFrom '{other}'"))),
+    }
+}
+
+/// Checks what an update changes: nothing yet that would replace tasks.
+pub(super) fn check_update(old: &ServiceSpec, new: &ServiceSpec) -> Result<(), ApiError> {
+    if old.task_template == new.task_template && old.endpoint_spec == new.endpoint_spec {
+        return Ok(());
+    }
+    Err(not_yet(
+        "rolling updates are not available in this version yet: only replicas, labels and update settings can change",
+    ))
+}
+
 /// Checks the cluster's settings.
 pub(super) fn check_cluster(spec: &ClusterSpec) -> Result<(), ApiError> {
     if spec.encryption_config.auto_lock_managers {

@@ -46,10 +46,14 @@ pub(super) fn task<'a>(state: &'a State, text: &str) -> Result<&'a Arc<Task>, Ap
         .map_or_else(|| by_prefix("task", text, state.tasks(), |task| task.id), Ok)
 }
 
-/// The name of a task: `<service>.<slot>.<id>` (swarm-behaviour §1.6).
+/// The name of a task: `<service>.<slot>.<id>`, with its node in place of the slot for a global service
+/// (swarm-behaviour §1.6).
 pub(super) fn task_name(state: &State, task: &Task) -> String {
     let service = state.spec(task.service, task.spec_version).map_or("", |spec| &spec.spec.name);
-    format!("{service}.{}.{}", task.slot, task.id)
+    match task.node {
+        Some(node) if task.slot == 0 => format!("{service}.{node}.{}", task.id),
+        _ => format!("{service}.{}.{}", task.slot, task.id),
+    }
 }
 
 fn by_prefix<'a, T: 'a, I: Display>(

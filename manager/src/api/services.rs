@@ -9,7 +9,9 @@ use swarm_docker_api::{
     view::{CreateServiceResponse, ServiceStatus, ServiceView, UpdateServiceResponse},
     with_service_defaults,
 };
-use swarm_model::{Id, NodeState, Service, ServiceId, ServiceMode, ServiceSpec, TaskState, validate_service_spec};
+use swarm_model::{
+    DesiredState, Id, NodeState, Service, ServiceId, ServiceMode, ServiceSpec, TaskState, validate_service_spec,
+};
 
 use super::{
     Plane, available,
@@ -53,12 +55,14 @@ fn matches(filters: &Filters, service: &Service) -> bool {
 /// whether those do.
 fn count_tasks(state: &State, service: &Service) -> ServiceStatus {
     let is_down = |node| state.node(node).is_none_or(|n| n.status.state == NodeState::Down);
-    let runs = state
-        .tasks_of_service(service.id)
-        .filter(|task| task.status.state == TaskState::Running && !task.node.is_none_or(is_down));
+    let tasks = || state.tasks_of_service(service.id);
+    let runs = tasks().filter(|task| task.status.state == TaskState::Running && !task.node.is_none_or(is_down));
     ServiceStatus {
         running_tasks: runs.count() as u64,
-        desired_tasks: service.spec.replicas().unwrap_or(0),
+        desired_tasks: match service.spec.replicas() {
+            Some(replicas) => replicas,
+            None => tasks().filter(|task| task.desired == DesiredState::Running).count() as u64,
+        },
         completed_tasks: 0,
     }
 }
@@ -100,19 +104,7 @@ fn check(spec: &mut ServiceSpec) -> Result<(), reply::Failure> {
 /// `POST /services/{id}/update`
 pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
     let version = call.version("service")?;
-    match call.param("rollback").unwrap_or_default() {
-        "" => {}
-        "previous" => return Err(ApiError::not_implemented("rolling back is not available in this version yet").into()),
-        other => return Err(ApiError::bad_request(format!("unrecognized rollback option {other}")).into()),
-    }
-    match call.param("registryAuthFrom").unwrap_or_default() {
-        "" | "spec" => {}
-        "previous-spec" => {
-            let text = "registryAuthFrom=previous-spec is not available in this version yet: use spec";
-            return Err(ApiError::not_implemented(text).into());
-        }
-        other => return Err(ApiError::bad_request(format!("unsupported registryAuthFrom '{other}'")).into()),
-    }
+    available::check_update_options(call.param("rollback"), call.param("registryAuthFrom"))?;
     let mut spec: ServiceSpec = call.body()?;
     let registry_auth = call.registry_auth()?;
     let state = plane.read().await?;
@@ -123,12 +115,7 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
     }
     check_change(old, &spec)?;
     check(&mut spec)?;
-    let same_tasks = old.spec.task_template == spec.task_template && old.spec.endpoint_spec == spec.endpoint_spec;
-    if !same_tasks {
-        let text = "rolling updates are not available in this version yet: only replicas, labels and update settings \
-                    can change";
-        return Err(ApiError::not_implemented(text).into());
-    }
+    available::check_update(&old.spec, &spec)?;
     let service = old.id;
     let tx = Tx::new(vec![Op::UpdateService { service, spec: Arc::new(spec), registry_auth }])
         .guard(Guard::Service { service, version });

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use swarm_core::{ENTRY_VERSION, Entry, NewTask, Op, Outcome, Place, State, Tx, apply};
 use swarm_docker_api::{ApiVersion, view::TlsInfo};
 use swarm_model::{
-    Cluster, ClusterId, ClusterSpec, DesiredState, Id, JoinTokens, NodeDescription, NodeId, NodeRole, NodeState,
+    Cause, Cluster, ClusterId, ClusterSpec, DesiredState, Id, JoinTokens, NodeDescription, NodeId, NodeRole, NodeState,
     NodeStatus, RootCa, Secret, ServiceId, TaskId, TaskState, TaskStatus, Timestamp,
 };
 use swarm_wire::agent::LogMessage;
@@ -162,6 +162,8 @@ fn add_task(plane: &TestPlane, service: &str, slot: u32, node: NodeId, state: Ta
         service,
         spec_version,
         desired: DesiredState::Running,
+        cause: Cause::Fill,
+        beside: false,
         start_at: None,
         tasks: vec![NewTask { id, slot, place: Place::On(node) }],
     }]);

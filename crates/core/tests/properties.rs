@@ -1,0 +1,364 @@
+//! Safety of plans under random histories: users, agents and nodes do as they please; time jumps; plans are lost,
+//! late or applied twice.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proptest::prelude::*;
+use swarm_core::{Dirty, ENTRY_VERSION, Entry, Object, Op, Outcome, Plan, State, Tx, apply, decide};
+use swarm_model::{
+    Availability, DesiredState, Id, NodeDescription, NodeId, NodeRole, NodeState, NodeStatus, ServiceId, ServiceMode,
+    ServiceSpec, TaskId, TaskState, TaskStatus, Timestamp,
+};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Create {
+        replicas: u64,
+        cpu: i64,
+        port: bool,
+        attempts: u64,
+    },
+    Scale {
+        service: usize,
+        replicas: u64,
+    },
+    Remove {
+        service: usize,
+    },
+    Node {
+        node: usize,
+        state: NodeState,
+    },
+    Availability {
+        node: usize,
+        availability: Availability,
+    },
+    RemoveNode {
+        node: usize,
+    },
+    Report {
+        task: usize,
+        state: TaskState,
+    },
+    Advance {
+        seconds: i64,
+    },
+    Decide,
+    /// A plan that never reaches the log.
+    DecideAndLose,
+    /// A plan that is applied a second time.
+    DecideTwice,
+    /// A plan that comes some steps later, when another one may have been applied.
+    DecideLate,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let node_state = prop_oneof![Just(NodeState::Ready), Just(NodeState::Down), Just(NodeState::Unknown)];
+    let availability =
+        prop_oneof![3 => Just(Availability::Active), 1 => Just(Availability::Pause), 1 => Just(Availability::Drain)];
+    prop_oneof![
+        1 => (0..6_u64, 0..3_i64, any::<bool>(), 0..3_u64)
+            .prop_map(|(replicas, cpu, port, attempts)| Step::Create { replicas, cpu, port, attempts }),
+        2 => (any::<usize>(), 0..8_u64).prop_map(|(service, replicas)| Step::Scale { service, replicas }),
+        1 => any::<usize>().prop_map(|service| Step::Remove { service }),
+        2 => (any::<usize>(), node_state).prop_map(|(node, state)| Step::Node { node, state }),
+        2 => (any::<usize>(), availability).prop_map(|(node, availability)| Step::Availability { node, availability }),
+        1 => any::<usize>().prop_map(|node| Step::RemoveNode { node }),
+        12 => (any::<usize>(), 0..TaskState::ALL.len())
+            .prop_map(|(task, state)| Step::Report { task, state: TaskState::ALL[state] }),
+        3 => (0..90_i64).prop_map(|seconds| Step::Advance { seconds }),
+        8 => Just(Step::Decide),
+        1 => Just(Step::DecideAndLose),
+        1 => Just(Step::DecideTwice),
+        4 => Just(Step::DecideLate),
+    ]
+}
+
+struct World {
+    state: State,
+    now: Timestamp,
+    dirty: Dirty,
+    deadlines: BTreeMap<ServiceId, Timestamp>,
+    seed: u64,
+    made: u128,
+}
+
+impl World {
+    fn new(nodes: u128) -> Self {
+        let mut world = Self {
+            state: State::default(),
+            now: Timestamp::from_millis(1_000_000),
+            dirty: Dirty::default(),
+            deadlines: BTreeMap::new(),
+            seed: 7,
+            made: 0,
+        };
+        for number in 0..nodes {
+            let node = NodeId::make(world.now, number);
+            let mut description = NodeDescription::default();
+            description.resources.nano_cpus = 4_000_000_000;
+            let (role, cert_expires_at, availability) = (NodeRole::Worker, world.now, Availability::Active);
+            let admit = Op::AdmitNode { node, role, cert_expires_at, manager_addr: None, availability };
+            let report =
+                Op::ReportNode { node, status: status(NodeState::Ready), description: Some(Arc::new(description)) };
+            world.commit(vec![Tx::new(vec![admit, report])]);
+        }
+        world
+    }
+
+    fn commit(&mut self, txs: Vec<Tx>) -> Vec<Outcome> {
+        let before = self.state.clone();
+        let index = self.state.revision() + 1;
+        let (outcomes, events) = apply(&mut self.state, index, &Entry { v: ENTRY_VERSION, at: self.now, txs });
+        events.iter().for_each(|event| self.dirty.mark(event));
+        self.check_monotone(&before);
+        outcomes
+    }
+
+    /// Observed and desired states only go up, and a task keeps its node.
+    fn check_monotone(&self, before: &State) {
+        for task in before.tasks() {
+            if let Some(after) = self.state.task(task.id) {
+                assert!(after.desired >= task.desired && after.status.state >= task.status.state);
+                assert!(task.node.is_none() || task.node == after.node);
+            }
+        }
+    }
+
+    fn decide(&mut self) -> Plan {
+        let due = self.deadlines.iter().filter(|(_, at)| **at <= self.now).map(|(service, _)| *service);
+        self.dirty.services.extend(due);
+        self.seed += 1;
+        let plan = decide(&self.state, &std::mem::take(&mut self.dirty), self.now, self.seed);
+        assert_eq!(plan.refused, [], "a plan that its own clone refuses");
+        self.deadlines.retain(|service, _| !plan.services.contains(service));
+        self.deadlines.extend(plan.deadlines.clone());
+        plan
+    }
+
+    /// Applies a plan. What falls makes its services dirty again, as the leader does.
+    fn apply_plan(&mut self, plan: Plan) {
+        if self.commit(plan.txs).iter().any(Result::is_err) {
+            self.dirty.all = true;
+        }
+        self.check_safety();
+    }
+
+    /// One live task a slot; no node holds more than it has, and no port twice.
+    fn check_safety(&self) {
+        for service in self.state.services() {
+            let mut live: BTreeMap<u32, u32> = BTreeMap::new();
+            for task in self.state.tasks_of_service(service.id).filter(|task| task.desired.is_live()) {
+                *live.entry(task.slot).or_default() += 1;
+            }
+            assert!(live.values().all(|count| *count == 1), "a slot with several live tasks: {live:?}");
+        }
+        for node in self.state.nodes() {
+            let load = self.state.load(node.id);
+            assert!(load.nano_cpus <= 4_000_000_000, "node over its capacity");
+            assert!(load.ports.values().all(|count| *count == 1), "a port held twice");
+        }
+    }
+
+    fn run(&mut self, step: &Step) {
+        let services: Vec<ServiceId> = self.state.services().map(|s| s.id).collect();
+        let nodes: Vec<NodeId> = self.state.nodes().map(|n| n.id).collect();
+        let pick = |list: usize, number: usize| (list > 0).then(|| number % list.max(1));
+        let op = match step {
+            Step::Create { replicas, cpu, port, attempts } => {
+                self.made += 1;
+                let spec = spec(self.made, *replicas, *cpu, *port, *attempts);
+                Some(Op::CreateService { service: ServiceId::make(self.now, self.made), spec, registry_auth: None })
+            }
+            Step::Scale { service, replicas } => pick(services.len(), *service).map(|n| {
+                let mut spec = (*self.state.service(services[n]).expect("listed").spec).clone();
+                spec.mode = ServiceMode::Replicated { replicas: *replicas };
+                Op::UpdateService { service: services[n], spec: spec.into(), registry_auth: None }
+            }),
+            Step::Remove { service } => {
+                pick(services.len(), *service).map(|n| Op::RemoveService { service: services[n] })
+            }
+            Step::Node { node, state } => pick(nodes.len(), *node).map(|n| Op::ReportNode {
+                node: nodes[n],
+                status: status(*state),
+                description: None,
+            }),
+            Step::Availability { node, availability } => pick(nodes.len(), *node).map(|n| {
+                let mut spec = (*self.state.node(nodes[n]).expect("listed").spec).clone();
+                spec.availability = *availability;
+                Op::UpdateNode { node: nodes[n], spec: spec.into() }
+            }),
+            Step::RemoveNode { node } => {
+                pick(nodes.len(), *node).map(|n| Op::RemoveNode { node: nodes[n], force: false })
+            }
+            Step::Report { task, state } => {
+                let tasks: Vec<(TaskId, NodeId)> =
+                    self.state.tasks().filter_map(|t| t.node.map(|node| (t.id, node))).collect();
+                pick(tasks.len(), *task).map(|n| Op::ReportTasks {
+                    node: tasks[n].1,
+                    reports: vec![(tasks[n].0, TaskStatus::new(*state, self.now))],
+                })
+            }
+            Step::Advance { seconds } => {
+                self.now = self.now.plus_ns(seconds * 1_000_000_000);
+                None
+            }
+            Step::Decide => {
+                let plan = self.decide();
+                self.apply_plan(plan);
+                None
+            }
+            Step::DecideAndLose => {
+                self.decide();
+                self.dirty = Dirty::everything();
+                None
+            }
+            Step::DecideTwice => {
+                let plan = self.decide();
+                self.apply_plan(plan.clone());
+                self.apply_plan(plan);
+                None
+            }
+            Step::DecideLate => None,
+        };
+        if let Some(op) = op {
+            self.commit(vec![Tx::new(vec![op])]);
+        }
+    }
+
+    /// Faults stop: all nodes answer and take tasks, agents do as they are told.
+    fn recover(&mut self) {
+        let nodes: Vec<NodeId> = self.state.nodes().map(|n| n.id).collect();
+        for node in nodes {
+            self.commit(vec![Tx::new(vec![
+                Op::UpdateNode { node, spec: Arc::default() },
+                Op::ReportNode { node, status: status(NodeState::Ready), description: None },
+            ])]);
+        }
+        for _ in 0..200 {
+            self.now = self.now.plus_ns(5_000_000_000);
+            let plan = self.decide();
+            self.apply_plan(plan);
+            let mut txs = Vec::new();
+            for task in self.state.tasks().filter(|task| task.holds_resources()) {
+                let state = match task.desired {
+                    DesiredState::Ready => TaskState::Ready,
+                    DesiredState::Running | DesiredState::Complete => TaskState::Running,
+                    DesiredState::Shutdown | DesiredState::Remove => TaskState::Shutdown,
+                };
+                let node = task.node.expect("it holds resources of a node");
+                let reports = vec![(task.id, TaskStatus::new(state, self.now))];
+                txs.push(Tx::new(vec![Op::ReportTasks { node, reports }]));
+            }
+            self.commit(txs);
+        }
+    }
+}
+
+fn status(state: NodeState) -> NodeStatus {
+    NodeStatus { state, engine_reachable: true, ..NodeStatus::default() }
+}
+
+fn spec(number: u128, replicas: u64, cpu: i64, port: bool, attempts: u64) -> Arc<ServiceSpec> {
+    let mut spec = ServiceSpec { name: format!("s{number}"), ..ServiceSpec::default() };
+    spec.mode = ServiceMode::Replicated { replicas };
+    let reserved = serde_json::json!({"Reservations": {"NanoCPUs": cpu * 1_000_000_000}});
+    spec.task_template.resources = serde_json::from_value(reserved).expect("valid");
+    spec.task_template.restart_policy =
+        serde_json::from_value(serde_json::json!({"MaxAttempts": attempts})).expect("valid");
+    if port {
+        let ports = serde_json::json!({"Ports": [{"TargetPort": 80, "PublishedPort": 80, "PublishMode": "host"}]});
+        spec.endpoint_spec = serde_json::from_value(ports).expect("valid");
+    }
+    spec.into()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn plans_are_safe_and_services_converge(steps in prop::collection::vec(step(), 1..120)) {
+        let mut world = World::new(4);
+        let mut late = None;
+        for (number, step) in steps.iter().enumerate() {
+            if matches!(step, Step::DecideLate) {
+                // As a deposed leader does it: the new one decides on the same.
+                let dirty = world.dirty.clone();
+                late = Some(world.decide());
+                world.dirty = dirty;
+                continue;
+            }
+            world.run(step);
+            if let Some(plan) = late.take_if(|_| number % 3 == 0) {
+                world.apply_plan(plan);
+            }
+        }
+        // What was decided but never applied would be found by a new leader.
+        world.dirty = Dirty::everything();
+        world.recover();
+
+        let plan = world.decide();
+        prop_assert_eq!(plan.txs, [], "a settled cluster proposes nothing");
+        for service in world.state.services() {
+            let wanted = service.spec.replicas().expect("replicated");
+            let attempts = service.spec.task_template.restart().max_attempts;
+            let live: Vec<_> = world.state.tasks_of_service(service.id).filter(|t| t.desired.is_live()).collect();
+            prop_assert!(live.len() as u64 <= wanted);
+            if attempts == 0 {
+                prop_assert_eq!(live.len() as u64, wanted, "service {} has its tasks", service.spec.name);
+                prop_assert!(live.iter().all(|t| t.status.state == TaskState::Running || t.node.is_none()));
+            }
+        }
+        for task in world.state.tasks() {
+            prop_assert!(world.state.service(task.service).is_some(), "a task that nobody owns is left");
+        }
+
+        let copy = State::import(world.state.export().collect::<Vec<Object>>());
+        prop_assert!(copy.export().eq(world.state.export()), "a snapshot gives back the state");
+        for node in world.state.nodes() {
+            prop_assert_eq!(copy.load(node.id), world.state.load(node.id), "indexes follow from the objects");
+        }
+    }
+}
+
+/// A decision that was made before another one took the port, the room or the slot falls as a whole.
+#[test]
+fn late_placements_fall() {
+    let mut world = World::new(1);
+    let node = world.state.nodes().next().expect("one node").id;
+    let create = |number, cpu, port| Op::CreateService {
+        service: ServiceId(number),
+        spec: spec(number, 1, cpu, port, 0),
+        registry_auth: None,
+    };
+    world.commit(vec![
+        Tx::new(vec![create(1, 3, true)]),
+        Tx::new(vec![create(2, 3, false)]),
+        Tx::new(vec![create(3, 0, true)]),
+    ]);
+    let place = |state: &State, service, id| {
+        let service = state.service(ServiceId(service)).expect("just made");
+        Tx::new(vec![Op::CreateTasks {
+            service: service.id,
+            spec_version: service.spec_version,
+            desired: DesiredState::Running,
+            cause: swarm_model::Cause::Fill,
+            beside: false,
+            start_at: None,
+            tasks: vec![swarm_core::NewTask { id: TaskId(id), slot: 1, place: swarm_core::Place::On(node) }],
+        }])
+    };
+    let txs = vec![
+        place(&world.state, 1, 1),
+        place(&world.state, 2, 2), // 3 of 4 CPUs are taken
+        place(&world.state, 3, 3), // port 80 is taken
+        place(&world.state, 1, 4), // the slot is taken
+    ];
+    let outcomes: Vec<String> =
+        world.commit(txs).into_iter().map(|o| o.map_or_else(|refusal| refusal.to_string(), |()| "ok".into())).collect();
+    assert_eq!(outcomes[0], "ok");
+    assert!(outcomes[1].contains("too few resources"), "{outcomes:?}");
+    assert!(outcomes[2].contains("port is taken"), "{outcomes:?}");
+    assert!(outcomes[3].contains("has task"), "{outcomes:?}");
+    assert_eq!(world.state.tasks().count(), 1, "what falls leaves no trace");
+}
