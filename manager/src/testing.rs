@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use swarm_consensus::{Committed, Observer, ProposeError, Role};
 use swarm_core::{ENTRY_VERSION, Entry, NewTask, Op, Place, State, Tx, apply};
 use swarm_model::{
     Availability, Cluster, ClusterId, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole,
@@ -13,10 +14,7 @@ use swarm_model::{
 };
 use tokio::sync::watch;
 
-use crate::{
-    feed::lock,
-    raft::{Committed, Observer, ProposeError, Raft, Role},
-};
+use crate::{feed::lock, raft::Raft};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(77);
 
@@ -148,7 +146,7 @@ impl FakeRaft {
     pub(crate) fn new(state: State, observer: Arc<dyn Observer>) -> Arc<Self> {
         observer.restored(&state);
         let inner = Mutex::new(Inner { state, ..Inner::default() });
-        Arc::new(Self { inner, observer, role: watch::Sender::new(Role::Leader) })
+        Arc::new(Self { inner, observer, role: watch::Sender::new(Role::Leader { term: 1 }) })
     }
 
     pub(crate) fn state(&self) -> State {
@@ -176,7 +174,7 @@ impl FakeRaft {
     }
 
     fn apply(&self, txs: Vec<Tx>) -> Result<Committed, ProposeError> {
-        let leads = matches!(*self.role.borrow(), Role::Leader);
+        let leads = matches!(*self.role.borrow(), Role::Leader { .. });
         let mut inner = lock(&self.inner);
         if !leads {
             return Err(ProposeError::NotLeader { leader: None });

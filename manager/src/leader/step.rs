@@ -137,7 +137,10 @@ impl LeaderStep {
         }
         let looked_at = std::mem::take(&mut self.dirty);
         self.decisions += 1;
-        let Plan { txs, deadlines, services } = (self.decide)(state, &looked_at, now, mix(self.seed, self.decisions));
+        let Plan { txs, deadlines, services, refused } = (self.decide)(state, &looked_at, now, mix(self.seed, self.decisions));
+        for (tx, refusal) in &refused {
+            tracing::error!(%refusal, guards = ?tx.guards, "a planned change does not apply to its own plan");
+        }
         for service in &services {
             self.deadlines.remove(service);
         }
@@ -158,6 +161,7 @@ impl LeaderStep {
 
 fn merge(into: &mut Dirty, mut more: Dirty) {
     into.all |= more.all;
+    into.room |= more.room;
     into.services.append(&mut more.services);
     into.nodes.append(&mut more.nodes);
 }
