@@ -1,5 +1,6 @@
 //! The manager plane: leader loop, dispatcher, certificate authority, the swarm routes of the API.
 
+pub mod api;
 pub mod dispatcher;
 pub mod feed;
 pub mod leader;

@@ -342,6 +342,8 @@ fn late_placements_fall() {
             service: service.id,
             spec_version: service.spec_version,
             desired: DesiredState::Running,
+            cause: swarm_model::Cause::Fill,
+            beside: false,
             start_at: None,
             tasks: vec![swarm_core::NewTask { id: TaskId(id), slot: 1, place: swarm_core::Place::On(node) }],
         }])
