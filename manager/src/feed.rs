@@ -11,7 +11,6 @@ use swarm_core::{Dirty, Event, State};
 use swarm_model::{NodeId, ServiceId};
 use tokio::sync::Notify;
 
-
 /// What a watcher wants to be woken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use swarm_consensus::{Committed, Observer, ProposeError, Role};
 use swarm_core::{ENTRY_VERSION, Entry, NewTask, Op, Place, State, Tx, apply};
 use swarm_model::{
-    Availability, Cluster, ClusterId, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole,
+    Availability, Cause, Cluster, ClusterId, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole,
     NodeState, NodeStatus, RootCa, Secret, ServiceId, ServiceSpec, TaskId, Timestamp,
 };
 use tokio::sync::watch;
@@ -91,7 +91,8 @@ impl World {
     pub(crate) fn apply(&mut self, op: Op) {
         let index = self.state.revision() + 1;
         let at = Timestamp(i64::try_from(index).expect("small"));
-        let (outcomes, _) = apply(&mut self.state, index, &Entry { v: ENTRY_VERSION, at, txs: vec![Tx::new(vec![op])] });
+        let (outcomes, _) =
+            apply(&mut self.state, index, &Entry { v: ENTRY_VERSION, at, txs: vec![Tx::new(vec![op])] });
         assert_eq!(outcomes, [Ok(())]);
     }
 
@@ -120,6 +121,8 @@ impl World {
             service,
             spec_version,
             desired: DesiredState::Running,
+            cause: Cause::Fill,
+            beside: false,
             start_at: None,
             tasks: vec![NewTask { id: task_id(n), slot: n + 1, place: Place::On(node) }],
         });

@@ -196,7 +196,7 @@ impl Term {
                 alive.insert(node.id);
             }
         }
-        table.liveness.retain(|node| alive.contains(node));
+        table.liveness.retain(|node| alive.contains(&node));
     }
 
     /// One tick of the liveness table. Returns the time to the next.

@@ -13,7 +13,7 @@ use swarm_consensus::Role;
 use swarm_core::State;
 use swarm_wire::{
     PeerIdentity, Receiver, Sender,
-    agent::{AGENT_PROTOCOL, Hello, LogRequest, NodeReport, STATUS_BATCH_MAX, ToAgent, ToManager, Welcome},
+    agent::{AGENT_PROTOCOL, Hello, LogRequest, NodeReport, Resume, STATUS_BATCH_MAX, ToAgent, ToManager, Welcome},
     channel,
 };
 use thiserror::Error;
@@ -110,7 +110,7 @@ impl Dispatcher {
     /// Serves one stream of an authenticated peer until it ends.
     pub async fn serve<S>(&self, peer: PeerIdentity, addr: SocketAddr, mut stream: S)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let first = {
             let (_, mut receiver) = channel::<_, ToAgent, ToManager>(&mut stream);
@@ -118,7 +118,7 @@ impl Dispatcher {
         };
         let end = match first {
             Ok(Ok(Some(ToManager::Logs { subscription }))) => {
-                return self.logs.accept(peer.node, subscription, stream).await;
+                return self.logs.accept(peer.node, subscription, Box::new(stream));
             }
             Ok(Ok(Some(ToManager::Hello(hello)))) => {
                 let (mut sender, receiver) = channel(stream);
@@ -231,7 +231,7 @@ impl Term {
 impl Ctx<'_> {
     async fn run<S>(
         &self,
-        resume: Option<swarm_wire::agent::Resume>,
+        resume: Option<Resume>,
         sender: &mut Sender<WriteHalf<S>, ToAgent>,
         receiver: Receiver<ReadHalf<S>, ToManager>,
         watch: Watch,
@@ -241,18 +241,13 @@ impl Ctx<'_> {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         self.committed(&watch).await?;
-        let state = self.state();
-        let welcome = welcome(&state);
+        let welcome = welcome(&self.state());
         sender.send(&ToAgent::Welcome(welcome.clone())).await?;
-        let mut session = Session::new(self.peer.node);
-        for message in session.open(&state, resume) {
-            sender.send(&ToAgent::Assignments(message)).await?;
-        }
         // Unbounded, but every answer holds one of the permits that a message needs to be read.
         let (answers, answered) = mpsc::unbounded_channel();
         tokio::select! {
             end = self.read(receiver, answers) => end,
-            end = self.write(session, welcome, sender, &watch, answered, ordered) => end,
+            end = self.write(resume, welcome, sender, &watch, answered, ordered) => end,
         }
     }
 
@@ -357,7 +352,7 @@ impl Ctx<'_> {
     /// Tells the agent what it is to know.
     async fn write<W>(
         &self,
-        mut session: Session,
+        resume: Option<Resume>,
         welcome: Welcome,
         sender: &mut Sender<W, ToAgent>,
         watch: &Watch,
@@ -367,6 +362,10 @@ impl Ctx<'_> {
     where
         W: AsyncWrite + Unpin,
     {
+        let mut session = Session::new(self.peer.node);
+        for message in session.open(&self.state(), resume) {
+            sender.send(&ToAgent::Assignments(message)).await?;
+        }
         loop {
             tokio::select! {
                 Some(answer) = answered.recv() => {

@@ -137,7 +137,8 @@ impl LeaderStep {
         }
         let looked_at = std::mem::take(&mut self.dirty);
         self.decisions += 1;
-        let Plan { txs, deadlines, services, refused } = (self.decide)(state, &looked_at, now, mix(self.seed, self.decisions));
+        let Plan { txs, deadlines, services, refused } =
+            (self.decide)(state, &looked_at, now, mix(self.seed, self.decisions));
         for (tx, refusal) in &refused {
             tracing::error!(%refusal, guards = ?tx.guards, "a planned change does not apply to its own plan");
         }
@@ -195,7 +196,7 @@ fn mix(seed: u64, n: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use swarm_core::{NewTask, Op, Place};
-    use swarm_model::{DesiredState, NodeId};
+    use swarm_model::{Cause, DesiredState, NodeId};
 
     use super::*;
     use crate::testing::{World, task_id};
@@ -213,6 +214,8 @@ mod tests {
                     service: service.id,
                     spec_version: service.spec_version,
                     desired: DesiredState::Running,
+                    cause: Cause::Fill,
+                    beside: false,
                     start_at: None,
                     tasks,
                 }]));
