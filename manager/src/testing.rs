@@ -93,7 +93,8 @@ impl World {
     pub(crate) fn apply(&mut self, op: Op) {
         let index = self.state.revision() + 1;
         let at = Timestamp(i64::try_from(index).expect("small"));
-        let (outcomes, _) = apply(&mut self.state, index, &Entry { v: ENTRY_VERSION, at, txs: vec![Tx::new(vec![op])] });
+        let (outcomes, _) =
+            apply(&mut self.state, index, &Entry { v: ENTRY_VERSION, at, txs: vec![Tx::new(vec![op])] });
         assert_eq!(outcomes, [Ok(())]);
     }
 

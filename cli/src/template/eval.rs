@@ -121,9 +121,7 @@ fn lookup<'v>(value: &'v Value, rest: &[String], path: &[String]) -> Result<&'v 
                 error(format!("unknown field '{}'; the fields there are: {known}", so_far()))
             }
         },
-        Value::Array(_) => {
-            error(format!("'{}': this is a list; use {{{{range …}}}} or {{{{index … 0}}}}", so_far()))
-        }
+        Value::Array(_) => error(format!("'{}': this is a list; use {{{{range …}}}} or {{{{index … 0}}}}", so_far())),
         other => error(format!("'{}': the value {} has no fields", so_far(), text_of(other))),
     }
 }
@@ -157,12 +155,10 @@ fn index(value: &Value, key: &Value) -> Result<Value, TemplateError> {
         (Value::Object(fields), Value::String(name)) => {
             Ok(fields.get(name).cloned().unwrap_or_else(|| Value::String(String::new())))
         }
-        (Value::Array(items), Value::Number(n)) => {
-            match n.as_u64().and_then(|i| items.get(usize::try_from(i).ok()?)) {
-                Some(item) => Ok(item.clone()),
-                None => error(format!("index {n} is outside a list of {}", items.len())),
-            }
-        }
+        (Value::Array(items), Value::Number(n)) => match n.as_u64().and_then(|i| items.get(usize::try_from(i).ok()?)) {
+            Some(item) => Ok(item.clone()),
+            None => error(format!("index {n} is outside a list of {}", items.len())),
+        },
         _ => error(format!("index {} does not fit {}", text_of(key), text_of(value))),
     }
 }

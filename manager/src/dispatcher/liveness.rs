@@ -52,13 +52,8 @@ pub struct Liveness {
 impl Liveness {
     /// A new leader's table: every node of the cluster that is not down gets the grace.
     pub fn new(period: Duration, nodes: impl IntoIterator<Item = NodeId>, now: Duration) -> Self {
-        let mut this = Self {
-            period,
-            deadlines: BTreeMap::new(),
-            given_up: VecDeque::new(),
-            held_until: None,
-            last_tick: now,
-        };
+        let mut this =
+            Self { period, deadlines: BTreeMap::new(), given_up: VecDeque::new(), held_until: None, last_tick: now };
         for node in nodes {
             this.expect(node, now);
         }

@@ -229,13 +229,16 @@ mod tests {
         say("c", 1, vec![report(0, TaskState::Running)]);
         let flush = reports.take().unwrap();
         let of = |n, state| (task_id(n), TaskStatus::new(state, Timestamp(9)));
-        assert_eq!(flush.txs, [
-            Tx::new(vec![Op::ReportTasks {
-                node: NodeId(1),
-                reports: vec![of(0, TaskState::Running), of(1, TaskState::Accepted)]
-            }]),
-            Tx::new(vec![Op::ReportTasks { node: NodeId(2), reports: vec![of(2, TaskState::Running)] }]),
-        ]);
+        assert_eq!(
+            flush.txs,
+            [
+                Tx::new(vec![Op::ReportTasks {
+                    node: NodeId(1),
+                    reports: vec![of(0, TaskState::Running), of(1, TaskState::Accepted)]
+                }]),
+                Tx::new(vec![Op::ReportTasks { node: NodeId(2), reports: vec![of(2, TaskState::Running)] }]),
+            ]
+        );
         assert!(reports.is_empty() && reports.take().is_none());
         assert!(rx.try_recv().is_err(), "nobody is answered before the commit");
         flush.answer(|tx| tx == 0);

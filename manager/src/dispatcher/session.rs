@@ -314,8 +314,7 @@ mod tests {
         let status = TaskStatus::new(TaskState::Running, Timestamp(5));
         world.apply(Op::ReportTasks { node: NODE, reports: vec![(task, status)] });
         let messages: Vec<_> = Session::new(NODE).open(&world.state, Some(model.resume())).collect();
-        let nothing =
-            Assignments { complete: true, revision: world.state.revision(), ..Assignments::default() };
+        let nothing = Assignments { complete: true, revision: world.state.revision(), ..Assignments::default() };
         assert_eq!(messages, [nothing]);
     }
 
@@ -351,14 +350,27 @@ mod tests {
     /// What can happen to the tasks of a node, and to its session.
     #[derive(Clone, Debug)]
     enum Step {
-        Create { service: usize },
-        Desire { task: usize, desired: DesiredState },
-        Run { task: usize },
-        End { task: usize },
-        Delete { task: usize },
+        Create {
+            service: usize,
+        },
+        Desire {
+            task: usize,
+            desired: DesiredState,
+        },
+        Run {
+            task: usize,
+        },
+        End {
+            task: usize,
+        },
+        Delete {
+            task: usize,
+        },
         Update,
         /// The stream breaks after some of the messages; the agent comes back with what it has.
-        Reconnect { lost_after: usize },
+        Reconnect {
+            lost_after: usize,
+        },
         /// The agent comes back with nothing.
         Fresh,
     }

@@ -16,13 +16,7 @@ use crate::{feed::Feed, raft::Raft};
 const SLEEP_MAX: Duration = Duration::from_secs(10);
 
 /// Runs the loop while this manager leads. The feed must have everything that earlier leaders committed.
-pub(crate) async fn run(
-    raft: &dyn Raft,
-    feed: &Feed,
-    clock: fn() -> Timestamp,
-    seed: u64,
-    stop: &CancellationToken,
-) {
+pub(crate) async fn run(raft: &dyn Raft, feed: &Feed, clock: fn() -> Timestamp, seed: u64, stop: &CancellationToken) {
     stop.run_until_cancelled(lead(raft, feed, clock, seed)).await;
 }
 
@@ -122,7 +116,11 @@ mod tests {
         raft.fail_next(ProposeError::Unknown);
         let mut spec = service_spec("web");
         spec.mode = swarm_model::ServiceMode::Replicated { replicas: 5 };
-        raft.commit(Op::CreateService { service: swarm_model::ServiceId(9), spec: Arc::new(spec), registry_auth: None });
+        raft.commit(Op::CreateService {
+            service: swarm_model::ServiceId(9),
+            spec: Arc::new(spec),
+            registry_auth: None,
+        });
         while feed.state().tasks_of_service(swarm_model::ServiceId(9)).count() < 5 {
             watch.changed().await;
         }

@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use swarm_model::{
-    Availability, Cause, DesiredState, FailureAction, Service, Task, TaskState, Timestamp, UpdateConfig, UpdateOrder,
-    UpdateState, UpdateStatus,
+    Availability, Cause, DesiredState, FailureAction, Service, ServiceMode, Task, TaskState, Timestamp, UpdateConfig,
+    UpdateOrder, UpdateState, UpdateStatus,
 };
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     fill::{self, Need, Replacement},
     slots::{self, Place, Slot},
 };
-use crate::{Guard, Op, Tx};
+use crate::{Guard, Op, Tx, state::host_ports};
 
 /// After the last place an update is watched so much longer than the delay, if the delay is longer than the monitor
 /// period (swarm-behaviour §4.4).
@@ -165,7 +165,8 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
         0 => dirty.len(),
         parallelism => usize::try_from(parallelism.saturating_sub(busy)).unwrap_or(usize::MAX),
     };
-    let needs = dirty.into_iter().take(room).map(|place| replacement(planner, &slots, place, config.order)).collect();
+    let order = order(&service, &config);
+    let needs = dirty.into_iter().take(room).map(|place| replacement(planner, &slots, place, order)).collect();
     fill::place(planner, &service, needs);
 }
 
@@ -192,21 +193,29 @@ fn begin(planner: &mut Planner, service: &Arc<Service>, dirty: usize) -> Option<
     planner.state.service(service.id).cloned()
 }
 
+/// On its one node, the new task of a global service could never open a port that the old one holds: such a service is
+/// updated stop-first, whatever it says.
+fn order(service: &Service, config: &UpdateConfig) -> UpdateOrder {
+    let fixed_port = host_ports(&service.spec).next().is_some();
+    if service.spec.mode == ServiceMode::Global && fixed_port { UpdateOrder::StopFirst } else { config.order }
+}
+
 fn replacement(planner: &Planner, slots: &BTreeMap<Place, Slot>, place: Place, order: UpdateOrder) -> Need {
     let slot = &slots[&place];
     let has_ended = slot.live().all(|task| task.status.state.is_terminal());
-    Need::Replace(match order {
-        UpdateOrder::StartFirst if !has_ended => {
-            Replacement { place, old: Vec::new(), cause: Cause::Update, beside: true, start_at: None }
-        }
+    // The task that serves while the new one starts; others in the place are left of an update that was cut short.
+    let serves = |task: &&Arc<Task>| task.status.state == TaskState::Running;
+    let kept = match order {
+        UpdateOrder::StartFirst if !has_ended => slot.live().find(serves).or(slot.live().next()),
+        UpdateOrder::StartFirst | UpdateOrder::StopFirst => None,
+    };
+    Need::Replace(Replacement {
+        place,
+        old: slot.live().filter(|task| kept.is_none_or(|kept| kept.id != task.id)).map(|task| task.id).collect(),
+        cause: Cause::Update,
+        beside: kept.is_some(),
         // Prepared first, it runs when the old one has stopped.
-        UpdateOrder::StopFirst | UpdateOrder::StartFirst => Replacement {
-            place,
-            old: slot.live().map(|task| task.id).collect(),
-            cause: Cause::Update,
-            beside: false,
-            start_at: Some(planner.now),
-        },
+        start_at: if kept.is_some() { None } else { Some(planner.now) },
     })
 }
 
