@@ -1,1 +1,23 @@
 //! Docker's HTTP conventions: filters, versions, views, errors, log frames.
+//!
+//! What users write is defined in `swarm-model`, in Docker's own JSON shape. Here is everything else that the Docker
+//! Engine API 1.50 has an opinion on: what objects look like when they are shown, and how lenient a server must be
+//! with what clients send. Nothing in here does I/O.
+
+mod auth;
+mod bools;
+mod defaults;
+mod error;
+mod filters;
+mod lenient;
+pub mod logs;
+mod version;
+pub mod view;
+
+pub use auth::{REGISTRY_AUTH_BYTES_MAX, read_registry_auth};
+pub use bools::{is_truthy, parse_bool};
+pub use defaults::{normalize_service_spec, with_service_defaults};
+pub use error::{ApiError, CONTENT_TYPE_JSON, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND};
+pub use filters::Filters;
+pub use lenient::{read_body, read_json};
+pub use version::{API_VERSION_MAX, API_VERSION_MIN, ApiVersion, split_version};

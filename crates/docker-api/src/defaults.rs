@@ -1,0 +1,104 @@
+//! What a server adds to the specs that it is sent, and what `insertDefaults` adds when they are shown.
+
+use serde_json::Value;
+use swarm_model::{
+    ContainerSpec, Placement, ResourceLimits, ResourceReservations, Resources, RestartPolicy, ServiceSpec, UpdateConfig,
+};
+
+/// Nanoseconds between the stop signal and SIGKILL when the spec names none (swarm-behaviour §1.5).
+const STOP_GRACE_PERIOD_DEFAULT_NS: i64 = 10_000_000_000;
+/// Nanoseconds of a monitor window when the spec names none (swarm-behaviour §1.5).
+const MONITOR_DEFAULT_NS: i64 = 5_000_000_000;
+
+/// Adds to a new spec what Docker's server adds (docker-api §5): the runtime and the isolation. Done when a spec
+/// comes in, so that what is kept, what is shown and what a client sends back are equal.
+pub fn normalize_service_spec(spec: &mut ServiceSpec) {
+    if spec.task_template.runtime.is_empty() {
+        spec.task_template.runtime = "container".into();
+    }
+    let isolation = spec.task_template.container_spec.extra.entry("Isolation".into()).or_default();
+    if isolation.is_null() || *isolation == "" {
+        *isolation = Value::from("default");
+    }
+}
+
+/// The spec with every default written out, as `GET /services/{id}?insertDefaults=true` shows it.
+pub fn with_service_defaults(spec: &ServiceSpec) -> ServiceSpec {
+    let mut spec = spec.clone();
+    let task = &mut spec.task_template;
+    insert_container_defaults(&mut task.container_spec);
+    let resources = task.resources.get_or_insert_with(Resources::default);
+    resources.limits.get_or_insert_with(ResourceLimits::default);
+    resources.reservations.get_or_insert_with(ResourceReservations::default);
+    let restart = task.restart_policy.get_or_insert_with(RestartPolicy::default);
+    restart.delay_ns.get_or_insert(RestartPolicy::DELAY_DEFAULT_NS);
+    task.placement.get_or_insert_with(Placement::default);
+    for config in [&mut spec.update_config, &mut spec.rollback_config] {
+        // One at a time, if there is no policy at all; a policy without a number means all at once.
+        let config = config.get_or_insert_with(|| UpdateConfig { parallelism: 1, ..UpdateConfig::default() });
+        config.monitor_ns.get_or_insert(MONITOR_DEFAULT_NS);
+    }
+    spec
+}
+
+fn insert_container_defaults(container: &mut ContainerSpec) {
+    container.stop_grace_period_ns.get_or_insert(STOP_GRACE_PERIOD_DEFAULT_NS);
+    container.dns_config.get_or_insert_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec(json: Value) -> ServiceSpec {
+        serde_json::from_value(json).expect("test spec")
+    }
+
+    #[test]
+    fn what_the_server_adds_is_added_once() {
+        let mut spec = spec(json!({"Name": "web", "TaskTemplate": {"ContainerSpec": {"Image": "x"}}}));
+        normalize_service_spec(&mut spec);
+        assert_eq!(
+            serde_json::to_value(&spec).expect("JSON"),
+            json!({
+                "Name": "web",
+                "Labels": {},
+                "TaskTemplate": {
+                    "ContainerSpec": {"Image": "x", "Isolation": "default"},
+                    "ForceUpdate": 0,
+                    "Runtime": "container"
+                },
+                "Mode": {"Replicated": {"Replicas": 1}}
+            })
+        );
+        let again = spec.clone();
+        normalize_service_spec(&mut spec);
+        assert_eq!(spec, again);
+    }
+
+    #[test]
+    fn defaults_fill_only_what_is_absent() {
+        let spec = with_service_defaults(&spec(json!({
+            "TaskTemplate": {
+                "ContainerSpec": {"Image": "x"},
+                "RestartPolicy": {"Condition": "none"},
+                "Resources": {"Limits": {"MemoryBytes": 8388608}}
+            },
+            "UpdateConfig": {"Parallelism": 0, "Order": "start-first"}
+        })));
+        let json = serde_json::to_value(&spec).expect("JSON");
+        let task = &json["TaskTemplate"];
+        assert_eq!(task["ContainerSpec"]["StopGracePeriod"], 10_000_000_000_i64);
+        assert_eq!(task["RestartPolicy"], json!({"Condition": "none", "Delay": 5_000_000_000_i64, "MaxAttempts": 0}));
+        assert_eq!(task["Resources"], json!({"Limits": {"MemoryBytes": 8388608}, "Reservations": {}}));
+        assert_eq!(task["Placement"], json!({}));
+        assert_eq!(
+            (&json["UpdateConfig"]["Parallelism"], &json["RollbackConfig"]["Parallelism"]),
+            (&json!(0), &json!(1))
+        );
+        assert_eq!(json["UpdateConfig"]["Order"], "start-first");
+        assert_eq!(json["RollbackConfig"]["Monitor"], 5_000_000_000_i64);
+    }
+}

@@ -1,0 +1,333 @@
+//! Request bodies, read as leniently as Go reads them (docker-api §0.18, §0.19).
+//!
+//! A `null` is the same as nothing, and the case of a field's name does not matter. Fields that this program does not
+//! know are kept by the types of `swarm-model`. Maps whose keys are the user's own (labels, driver options, kernel
+//! parameters) are left alone.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::ApiError;
+
+/// Every field of a request that this program knows, as it is spelt.
+const FIELDS: &[&str] = &[
+    "AdvertiseAddr",
+    "Aliases",
+    "Architecture",
+    "Args",
+    "AutoLockManagers",
+    "Availability",
+    "BindOptions",
+    "CAConfig",
+    "CapabilityAdd",
+    "CapabilityDrop",
+    "Command",
+    "Condition",
+    "Configs",
+    "Constraints",
+    "ContainerSpec",
+    "CreateMountpoint",
+    "DNSConfig",
+    "DataPathAddr",
+    "DataPathPort",
+    "DefaultAddrPool",
+    "Delay",
+    "Dir",
+    "DiscreteResourceSpec",
+    "Dispatcher",
+    "DriverConfig",
+    "DriverOpts",
+    "ElectionTick",
+    "EncryptionConfig",
+    "EndpointSpec",
+    "Env",
+    "FailureAction",
+    "ForceNewCluster",
+    "ForceUpdate",
+    "GenericResources",
+    "Global",
+    "GlobalJob",
+    "Groups",
+    "Hard",
+    "Healthcheck",
+    "HeartbeatPeriod",
+    "HeartbeatTick",
+    "Hostname",
+    "Hosts",
+    "Image",
+    "Init",
+    "Interval",
+    "Isolation",
+    "JoinToken",
+    "KeepOldSnapshots",
+    "Kind",
+    "Labels",
+    "Limits",
+    "ListenAddr",
+    "LogDriver",
+    "LogEntriesForSlowFollowers",
+    "MaxAttempts",
+    "MaxConcurrent",
+    "MaxFailureRatio",
+    "MaxReplicas",
+    "MemoryBytes",
+    "Mode",
+    "Monitor",
+    "Mounts",
+    "Name",
+    "NamedResourceSpec",
+    "Nameservers",
+    "NanoCPUs",
+    "Networks",
+    "NoCopy",
+    "NodeCertExpiry",
+    "NonRecursive",
+    "OS",
+    "OomScoreAdj",
+    "OpenStdin",
+    "Options",
+    "Orchestration",
+    "Order",
+    "Parallelism",
+    "Pids",
+    "Placement",
+    "Platforms",
+    "Ports",
+    "Preferences",
+    "Propagation",
+    "Protocol",
+    "PublishMode",
+    "PublishedPort",
+    "Raft",
+    "ReadOnly",
+    "RemoteAddrs",
+    "Replicas",
+    "Replicated",
+    "ReplicatedJob",
+    "Reservations",
+    "Resources",
+    "RestartPolicy",
+    "Retries",
+    "Role",
+    "RollbackConfig",
+    "Runtime",
+    "Search",
+    "Secrets",
+    "SizeBytes",
+    "SnapshotInterval",
+    "Soft",
+    "Source",
+    "Spec",
+    "Spread",
+    "SpreadDescriptor",
+    "StartInterval",
+    "StartPeriod",
+    "StopGracePeriod",
+    "StopSignal",
+    "SubnetSize",
+    "Sysctls",
+    "TTY",
+    "Target",
+    "TargetPort",
+    "TaskDefaults",
+    "TaskHistoryRetentionLimit",
+    "TaskTemplate",
+    "Test",
+    "Timeout",
+    "TmpfsOptions",
+    "TotalCompletions",
+    "Type",
+    "Ulimits",
+    "UnlockKey",
+    "UpdateConfig",
+    "User",
+    "Value",
+    "VolumeOptions",
+    "Window",
+];
+
+/// Fields whose value, if it is an object, has keys of the user's own.
+const FREE_FORM: &[&str] = &["DriverOpts", "Labels", "Options", "Sysctls"];
+
+static BY_LOWER_CASE: LazyLock<BTreeMap<String, &'static str>> =
+    LazyLock::new(|| FIELDS.iter().map(|field| (field.to_ascii_lowercase(), *field)).collect());
+
+/// Reads the body of a request that needs one.
+///
+/// # Errors
+/// 400 when there is none, when its content type is not JSON, or when it is not what is expected: where, and why.
+pub fn read_body<T: DeserializeOwned>(content_type: Option<&str>, body: &[u8]) -> Result<T, ApiError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(ApiError::bad_request("the request has no body, expected a JSON object"));
+    }
+    let content_type = content_type.unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case("application/json") {
+        return Err(ApiError::bad_request(format!(
+            "unsupported Content-Type header ({content_type}): must be 'application/json'"
+        )));
+    }
+    read_json(body)
+}
+
+/// Reads JSON as leniently as Go does.
+///
+/// # Errors
+/// 400 that says where the text is not what is expected, and why.
+pub fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let value: Value =
+        serde_json::from_slice(body).map_err(|e| ApiError::bad_request(format!("invalid JSON in the request: {e}")))?;
+    if !value.is_object() {
+        return Err(ApiError::bad_request("invalid JSON in the request: expected an object"));
+    }
+    serde_path_to_error::deserialize(settle(value)).map_err(|e| {
+        let place = e.path().to_string();
+        let place = if place == "." { "the request".into() } else { place };
+        ApiError::bad_request(format!("invalid value in {place}: {}", e.into_inner()))
+    })
+}
+
+/// Drops nulls and spells the names of fields as this program does.
+fn settle(value: Value) -> Value {
+    match value {
+        Value::Object(object) => Value::Object(settle_object(object)),
+        Value::Array(items) => Value::Array(items.into_iter().map(settle).collect()),
+        scalar => scalar,
+    }
+}
+
+fn settle_object(object: Map<String, Value>) -> Map<String, Value> {
+    let mut settled = Map::new();
+    for (key, value) in object {
+        if value.is_null() {
+            continue;
+        }
+        let field = BY_LOWER_CASE.get(&key.to_ascii_lowercase()).copied();
+        let value = match value {
+            Value::Object(map) if field.is_some_and(|f| FREE_FORM.contains(&f)) => Value::Object(settle_map(map)),
+            value => settle(value),
+        };
+        match field {
+            // A field that comes twice counts in its proper spelling.
+            Some(field) if field != key => drop(settled.entry(field).or_insert(value)),
+            _ => drop(settled.insert(key, value)),
+        }
+    }
+    settled
+}
+
+/// In a map of texts null is the empty text; the keys stay.
+fn settle_map(map: Map<String, Value>) -> Map<String, Value> {
+    map.into_iter().map(|(key, value)| (key, if value.is_null() { Value::from("") } else { value })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+    use swarm_model::{ClusterSpec, NodeSpec, ServiceSpec};
+
+    use super::*;
+
+    fn read<T: DeserializeOwned>(value: &Value) -> Result<T, ApiError> {
+        read_body(Some("application/json"), value.to_string().as_bytes())
+    }
+
+    #[test]
+    fn nulls_are_nothing_and_case_does_not_matter() {
+        let spec: ServiceSpec = read(&json!({
+            "name": "web",
+            "LABELS": null,
+            "taskTemplate": {
+                "ContainerSpec": {"image": "x", "Env": null, "Sysctls": {"Net.Core": null}, "Mounts": [{"type": "tmpfs", "Target": "/t", "tmpfsoptions": {"sizeBYTES": 5}}]},
+                "RestartPolicy": null,
+                "LogDriver": {"Name": "local", "Options": {"Mode": "name", "name": "x"}}
+            },
+            "mode": {"replicated": {"replicas": null}},
+            "Own": {"name": 1, "x": null}
+        }))
+        .expect("lenient");
+        assert_eq!((spec.name.as_str(), spec.replicas()), ("web", Some(1)));
+        let container = &spec.task_template.container_spec;
+        assert_eq!(container.sysctls["Net.Core"], "");
+        assert_eq!(container.mounts[0].tmpfs_options.as_ref().expect("given").size_bytes, 5);
+        assert_eq!(spec.task_template.log_driver.expect("given").options.keys().collect::<Vec<_>>(), ["Mode", "name"]);
+        assert_eq!(spec.extra["Own"], json!({"Name": 1}));
+        let spec: ServiceSpec = read(&json!({"Name": "proper", "NAME": "other"})).expect("lenient");
+        assert_eq!(spec.name, "proper");
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        let message = |json| read::<ServiceSpec>(&json).expect_err("refused").message;
+        let text = message(json!({"TaskTemplate": {"RestartPolicy": {"Delay": "5s"}}}));
+        assert!(text.contains("TaskTemplate.RestartPolicy.Delay") && text.contains("\"5s\""), "{text}");
+        let text = message(json!({"Mode": {"Global": {}, "Replicated": {}}}));
+        assert!(text.contains("must specify only one service mode"), "{text}");
+        let text = message(json!([1]));
+        assert!(text.contains("expected an object"), "{text}");
+    }
+
+    #[test]
+    fn the_body_must_be_json_and_say_so() {
+        let read = |content_type, body: &[u8]| read_body::<NodeSpec>(content_type, body);
+        let text = read(Some("text/plain"), b"{}").expect_err("refused").message;
+        assert_eq!(text, "unsupported Content-Type header (text/plain): must be 'application/json'");
+        assert!(read(None, b"{}").is_err());
+        assert!(read(Some("application/json"), b" \n").expect_err("refused").message.contains("no body"));
+        assert!(read(Some("application/json"), b"{} {}").expect_err("refused").message.contains("trailing"));
+        assert!(read(Some("Application/JSON; charset=utf-8"), b"{}").is_ok());
+    }
+
+    /// Every field that the types write is in the list, so that none is case-sensitive.
+    #[test]
+    fn all_fields_are_known() {
+        fn walk(value: &Value) {
+            match value {
+                Value::Object(object) => {
+                    for (key, value) in object {
+                        assert!(FIELDS.contains(&key.as_str()), "{key} is missing in FIELDS");
+                        if !FREE_FORM.contains(&key.as_str()) {
+                            walk(value);
+                        }
+                    }
+                }
+                Value::Array(items) => items.iter().for_each(walk),
+                _ => {}
+            }
+        }
+        let mut cluster = ClusterSpec::default();
+        cluster.fill_defaults();
+        for value in [
+            serde_json::to_value(crate::with_service_defaults(&ServiceSpec::default())),
+            serde_json::to_value(NodeSpec::default()),
+            serde_json::to_value(cluster),
+            serde_json::to_value(crate::view::InitRequest::default()),
+            serde_json::to_value(crate::view::JoinRequest::default()),
+        ] {
+            walk(&value.expect("JSON"));
+        }
+        assert!(FIELDS.is_sorted());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(body: Vec<u8>) {
+            let _ = read_json::<ServiceSpec>(&body);
+        }
+
+        #[test]
+        fn any_json_is_read_or_refused(
+            key in "(?i)(name|labels|mode|tasktemplate|endpointspec|\\PC{0,4})",
+            inner in "(?i)(name|containerspec|replicated|ports|\\PC{0,4})",
+            leaf in "null|true|-1|1e9|99999999999999999999|\"\"|\"x\"|\\[\\]|\\[null\\]|\\{\\}|\\{\"a\":null\\}",
+        ) {
+            let leaf: Value = serde_json::from_str(&leaf).expect("valid JSON");
+            if let Err(error) = read::<ServiceSpec>(&json!({key: {inner: leaf}})) {
+                prop_assert_eq!(error.status, 400);
+            }
+        }
+    }
+}

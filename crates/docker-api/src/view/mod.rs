@@ -1,0 +1,44 @@
+//! The shapes of requests and responses. A server writes them and `swarmctl` reads them.
+//!
+//! Reading is lenient: what is absent is its default, what is unknown is ignored, ids and states are plain text, so
+//! that a client also understands a server that knows more states, or longer ids, than this program.
+
+mod cluster;
+mod node;
+mod service;
+mod system;
+mod task;
+mod time;
+
+pub use cluster::{ClusterInfo, InitRequest, JoinRequest, JoinTokensView, SwarmView, TlsInfo, UnlockKeyView};
+pub use node::{ManagerStatusView, NodeDescriptionView, NodeStatusView, NodeView};
+pub use service::{
+    CreateServiceResponse, EndpointView, JobStatusView, ServiceStatus, ServiceView, UpdateServiceResponse,
+    UpdateStatusView, VirtualIp,
+};
+pub use system::{ComponentView, InfoView, PeerView, PlatformView, SwarmInfo, VersionView};
+pub use task::{ContainerStatusView, PortStatusView, TaskStatusView, TaskView};
+pub use time::Time;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of an object: what an update must name in `?version=`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Version {
+    /// Log index of the last change; absent when zero.
+    #[serde(skip_serializing_if = "is_default")]
+    pub index: u64,
+}
+
+/// Body of every error response.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ErrorMessage {
+    /// What was wrong, for people.
+    pub message: String,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
