@@ -3,13 +3,14 @@
 //! * [`step`] – one task: what to do next. Pure.
 //! * [`Worker`] – all tasks of a node, assignments, the session with the managers. Pure.
 //! * [`Agent`] – the shell around the worker: streams, engine calls, the store.
-//! * [`Executor`] – what is asked of a container engine; `DockerExecutor` and [`SimulatedExecutor`] answer.
+//! * [`Executor`] – what is asked of a container engine; [`DockerExecutor`] and [`SimulatedExecutor`] answer.
 //!
 //! Not here: how a manager is found and authenticated ([`Connector`], from the node), what is to run (the managers).
 
 mod agent;
 mod clock;
 mod connection;
+mod docker;
 mod engine;
 mod executor;
 mod logs;
@@ -17,12 +18,14 @@ mod rng;
 mod simulated;
 mod step;
 mod store;
+mod template;
 #[cfg(test)]
 mod testing;
 mod worker;
 
 pub use agent::{Agent, AgentError, AgentOptions};
 pub use connection::{ByteStream, Connector, Purpose};
+pub use docker::{BadEngineAddress, DockerExecutor};
 pub use executor::{
     ContainerRequest, EngineError, EngineReport, Executor, Exited, Health, Listed, LogLine, LogSelection, NodeIdentity,
     Observed, Running,
