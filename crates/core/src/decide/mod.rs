@@ -5,16 +5,24 @@
 //! a deadline of the plan, and what must outlive a leader is a field of an object.
 
 mod enforce;
+mod fill;
+mod global;
 mod reap;
 mod replicated;
 mod restart;
 mod schedule;
+mod slots;
+mod update;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use swarm_model::{Id, NodeId, ServiceId, ServiceMode, TaskId, Timestamp};
+use restart::Start;
+use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, TaskId, Timestamp};
 
-use crate::{Event, Refusal, State, Tx, apply::apply_tx};
+use crate::{Event, Op, Refusal, State, Tx, apply::apply_tx};
 
 /// What a decision is to look at. Events only mark keys; reconcilers read the state alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +88,10 @@ pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
         services.extend(state.services_with_tasks());
     } else {
         services.extend(nodes.iter().flat_map(|node| state.tasks_of_node(*node)).map(|task| task.service));
+        if !nodes.is_empty() {
+            // A node that comes, goes or changes concerns every service that is to be on all of them.
+            services.extend(state.services().filter(|s| s.spec.mode == ServiceMode::Global).map(|s| s.id));
+        }
         if dirty.room {
             services.extend(state.services_with_pending());
         }
@@ -87,15 +99,48 @@ pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
     for id in &services {
         match planner.state.service(*id).cloned() {
             None => reap::removed_service(&mut planner, *id),
-            Some(service) => match service.spec.mode {
-                ServiceMode::Replicated { replicas } => replicated::reconcile(&mut planner, &service, replicas),
-                // The API refuses these modes until there is a reconciler for them.
-                ServiceMode::Global | ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob => {}
-            },
+            Some(service) => reconcile(&mut planner, &service),
         }
     }
     planner.plan.services = services;
     planner.plan
+}
+
+/// Looks at one service: what is too many goes, an update takes a step, what is missing comes, what is prepared runs.
+fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
+    reap::orphans(planner, service.id);
+    match service.spec.mode {
+        ServiceMode::Replicated { replicas } => {
+            replicated::scale_down(planner, service, replicas);
+            let service = update::advance(planner, service);
+            replicated::fill(planner, &service, service.spec.replicas().unwrap_or(replicas));
+        }
+        ServiceMode::Global => {
+            global::retire(planner, service);
+            let service = update::advance(planner, service);
+            global::fill(planner, &service);
+        }
+        // The API refuses these modes until there is a reconciler for them.
+        ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob => return,
+    }
+    promote(planner, service);
+    reap::history(planner, service);
+}
+
+/// Lets prepared tasks run whose time has come.
+fn promote(planner: &mut Planner, service: &Service) {
+    let mut due = Vec::new();
+    for slot in slots::of(&planner.state, service).values() {
+        for task in slot.0.iter().filter(|t| t.desired == DesiredState::Ready && !t.status.state.is_terminal()) {
+            match restart::start(&planner.state, slot, task, planner.now) {
+                Start::Now => due.push(task.id),
+                Start::At(at) => planner.wake(service.id, at),
+            }
+        }
+    }
+    if !due.is_empty() {
+        planner.push(Tx::new(vec![Op::SetDesired { desired: DesiredState::Running, tasks: due }]));
+    }
 }
 
 /// A plan in the making, on a clone of the state.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use swarm_model::{ClusterSpec, DesiredState, NodeState, Service, ServiceId, Task, TaskId, TaskState, TaskStatus};
 
-use super::Planner;
+use super::{Planner, slots};
 use crate::{Op, Tx};
 
 /// A node that is down for so long does not come back with its tasks: 24 h (swarm-behaviour §6.1).
@@ -19,7 +19,7 @@ pub(super) fn removed_service(planner: &mut Planner, id: ServiceId) {
     if !late.is_empty() {
         planner.push(Tx::new(vec![Op::SetDesired { desired: DesiredState::Remove, tasks: late }]));
     }
-    orphans(planner, id, &tasks);
+    orphans(planner, id);
     let ended: Vec<TaskId> =
         planner.state.tasks_of_service(id).filter(|task| task.status.state.is_terminal()).map(|task| task.id).collect();
     if !ended.is_empty() {
@@ -27,8 +27,16 @@ pub(super) fn removed_service(planner: &mut Planner, id: ServiceId) {
     }
 }
 
-/// The history of one slot: no more than the limit, the oldest go first.
-pub(super) fn slot(planner: &Planner, service: &Service, tasks: &[Arc<Task>]) -> Vec<TaskId> {
+/// The history of a service: no more than the limit in each place, the oldest go first.
+pub(super) fn history(planner: &mut Planner, service: &Service) {
+    let tasks: Vec<TaskId> =
+        slots::of(&planner.state, service).values().flat_map(|slot| excess(planner, service, &slot.0)).collect();
+    if !tasks.is_empty() {
+        planner.push(Tx::new(vec![Op::DeleteTasks { tasks }]));
+    }
+}
+
+fn excess(planner: &Planner, service: &Service, tasks: &[Arc<Task>]) -> Vec<TaskId> {
     let restart = service.spec.task_template.restart();
     let limit = if restart.max_attempts > 0 {
         // The restart policy counts these (swarm-behaviour §3.6).
@@ -47,7 +55,8 @@ pub(super) fn slot(planner: &Planner, service: &Service, tasks: &[Arc<Task>]) ->
 }
 
 /// Gives up tasks whose node is down for too long, and sees to it that the others are looked at in time.
-pub(super) fn orphans(planner: &mut Planner, service: ServiceId, tasks: &[Arc<Task>]) {
+pub(super) fn orphans(planner: &mut Planner, service: ServiceId) {
+    let tasks: Vec<Arc<Task>> = planner.state.tasks_of_service(service).cloned().collect();
     let mut lost = Vec::new();
     for task in tasks.iter().filter(|task| task.holds_resources()) {
         let Some(node) = task.node.and_then(|id| planner.state.node(id)) else { continue };

@@ -3,10 +3,9 @@
 //! The history that the policy counts is the slot's tasks themselves; nothing is remembered besides the state, so a
 //! new leader goes on where the old one was.
 
-use std::sync::Arc;
-
 use swarm_model::{Availability, NodeState, RestartCondition, ServiceSpec, Task, TaskState, Timestamp};
 
+use super::slots::Slot;
 use crate::State;
 
 /// A task with a running predecessor is started anyway after this: 60 s (swarm-behaviour §3.5).
@@ -38,7 +37,7 @@ fn is_silent(state: &State, task: &Task) -> bool {
 }
 
 /// Judges a task that is meant to live. `slot` is all tasks of its slot, the oldest first.
-pub(super) fn judge(state: &State, spec: &ServiceSpec, slot: &[Arc<Task>], task: &Task, now: Timestamp) -> Verdict {
+pub(super) fn judge(state: &State, spec: &ServiceSpec, slot: &Slot, task: &Task, now: Timestamp) -> Verdict {
     let ended = task.status.state.is_terminal();
     if !ended && keeps_tasks(state, task) {
         return Verdict::Fine;
@@ -64,7 +63,7 @@ pub(super) fn judge(state: &State, spec: &ServiceSpec, slot: &[Arc<Task>], task:
 
 /// Whether the policy lets this task be replaced.
 /// Restarts count per slot and spec version: every task of the slot but the first.
-pub(super) fn allowed(spec: &ServiceSpec, slot: &[Arc<Task>], task: &Task) -> bool {
+pub(super) fn allowed(spec: &ServiceSpec, slot: &Slot, task: &Task) -> bool {
     let policy = spec.task_template.restart();
     match policy.condition {
         RestartCondition::None => return false,
@@ -77,6 +76,7 @@ pub(super) fn allowed(spec: &ServiceSpec, slot: &[Arc<Task>], task: &Task) -> bo
     // The window ends where the task ended, not now: the verdict must not change while nothing happens.
     let end = task.status_applied_at;
     let restarts = slot
+        .0
         .iter()
         .filter(|t| t.spec_version == task.spec_version && t.desired != swarm_model::DesiredState::Remove)
         .skip(1)
@@ -95,10 +95,10 @@ pub(super) enum Start {
 }
 
 /// When a task with desired state ready may run.
-pub(super) fn start(state: &State, slot: &[Arc<Task>], task: &Task, now: Timestamp) -> Start {
+pub(super) fn start(state: &State, slot: &Slot, task: &Task, now: Timestamp) -> Start {
     let delay_ends = task.start_at.unwrap_or_default();
     let waits =
-        slot.iter().any(|t| t.id != task.id && !t.desired.is_live() && t.holds_resources() && !is_silent(state, t));
+        slot.0.iter().any(|t| t.id != task.id && !t.desired.is_live() && t.holds_resources() && !is_silent(state, t));
     let stop_ends = if waits { task.created_at.plus_ns(PREDECESSOR_STOP_MAX_NS) } else { Timestamp::ZERO };
     match delay_ends.max(stop_ends) {
         at if at > now => Start::At(at),

@@ -67,6 +67,19 @@ impl World {
             ("label", [name]) => self.label(name, &options),
             ("create", [name]) => self.create(name, &options),
             ("scale", [name, count]) => self.scale(name, count.parse().map_err(|_| "a count")?),
+            ("update", [name]) => self.update(name, &options),
+            ("rollback", [name]) => {
+                let service = self.service(name)?;
+                let message = "manually requested rollback".into();
+                self.user(Op::RollBack { service, keep_previous: true, message })
+            }
+            ("status", [name]) => {
+                let service = self.state.service(self.service(name)?).ok_or("the service was removed")?;
+                let image = &service.spec.task_template.container_spec.image;
+                Ok(service.update.as_ref().map_or(format!("{image}, never updated\n"), |update| {
+                    format!("{image}, {}: {}\n", update.state.as_str(), self.named(&update.message))
+                }))
+            }
             ("rm", [name]) => {
                 let service = self.service(name)?;
                 self.user(Op::RemoveService { service })
@@ -185,9 +198,15 @@ impl World {
         };
         let spec: ServiceSpec = serde_json::from_value(serde_json::json!({
             "Name": name,
-            "Mode": {"Replicated": {"Replicas": int(options, "replicas", 1)?}},
+            "Mode": if options.get("mode") == Some(&"global") {
+                serde_json::json!({"Global": {}})
+            } else {
+                serde_json::json!({"Replicated": {"Replicas": int(options, "replicas", 1)?}})
+            },
+            "UpdateConfig": policy(options, "")?,
+            "RollbackConfig": policy(options, "rb-")?,
             "TaskTemplate": {
-                "ContainerSpec": {"Image": "hello:1"},
+                "ContainerSpec": {"Image": options.get("image").unwrap_or(&"hello:1")},
                 "Resources": {"Reservations": {
                     "NanoCPUs": int(options, "cpu", 0)? * SECOND_NS, "MemoryBytes": int(options, "mem", 0)? << 30,
                 }},
@@ -212,6 +231,30 @@ impl World {
         let mut spec = (*self.state.service(service).ok_or("the service was removed")?.spec).clone();
         spec.mode = swarm_model::ServiceMode::Replicated { replicas };
         self.user(Op::UpdateService { service, spec: spec.into(), registry_auth: None })
+    }
+
+    fn update(&mut self, name: &str, options: &Options<'_>) -> Result<String, String> {
+        let service = self.service(name)?;
+        let mut spec = (*self.state.service(service).ok_or("the service was removed")?.spec).clone();
+        let template = &mut spec.task_template;
+        if let Some(image) = options.get("image") {
+            template.container_spec.image = image.to_string();
+        }
+        if let Some(constraint) = options.get("constraint") {
+            template.placement.get_or_insert_default().constraints = vec![constraint.replace(':', "==")];
+        }
+        if options.contains_key("force") {
+            template.force_update += 1;
+        }
+        if let Some(label) = options.get("label") {
+            spec.labels.insert("label".into(), label.to_string());
+        }
+        self.user(Op::UpdateService { service, spec: spec.into(), registry_auth: None })
+    }
+
+    /// A text with the names of tasks in the place of their ids.
+    fn named(&self, text: &str) -> String {
+        self.names.iter().fold(text.to_owned(), |text, (id, name)| text.replace(&id.to_string(), name))
     }
 
     /// Decides, applies the plan, and tells it. A plan that does not settle the state is a defect.
@@ -246,9 +289,23 @@ impl World {
             Op::CreateTasks { service, desired, tasks, .. } => {
                 for task in tasks {
                     let service = self.service_name(*service);
-                    let name = self.name(task.id, &format!("{service}.{}", task.slot));
+                    let slot = match &task.place {
+                        Place::On(node) | Place::PendingOn(node, _) if task.slot == 0 => {
+                            self.node_name(*node).to_owned()
+                        }
+                        _ => task.slot.to_string(),
+                    };
+                    let name = self.name(task.id, &format!("{service}.{slot}"));
                     let _ = writeln!(out, "create {name} {desired} {}", self.place(&task.place));
                 }
+            }
+            Op::SetUpdate { service, update } => {
+                let (service, state) = (self.service_name(*service), update.state.as_str());
+                let failed = update.failed.len();
+                let _ = writeln!(out, "update of {service} is {state}: {failed} of {} failed", update.slots);
+            }
+            Op::RollBack { service, message, .. } => {
+                let _ = writeln!(out, "roll back {}: {}", self.service_name(*service), self.named(message));
             }
             Op::PlaceTask { task, place } => {
                 let _ = writeln!(out, "place {} {}", self.names[task], self.place(place));
@@ -280,6 +337,7 @@ impl World {
         match place {
             Place::On(node) => format!("on {}", self.node_name(*node)),
             Place::Pending(reason) => format!("pending: {reason}"),
+            Place::PendingOn(node, reason) => format!("pending on {}: {reason}", self.node_name(*node)),
         }
     }
 
@@ -357,6 +415,27 @@ impl World {
 
 fn status(state: NodeState) -> NodeStatus {
     NodeStatus { state, engine_reachable: true, addr: "10.0.0.1".into(), ..NodeStatus::default() }
+}
+
+/// The options of an update or rollback; none if there is none.
+fn policy(options: &Options<'_>, prefix: &str) -> Result<serde_json::Value, String> {
+    let get = |key: &str| options.get(format!("{prefix}{key}").as_str()).copied();
+    let keys = ["parallelism", "delay", "monitor", "action", "ratio", "order"];
+    if prefix.is_empty() && keys.iter().filter(|key| **key != "delay").all(|key| get(key).is_none())
+        || keys.iter().all(|key| get(key).is_none())
+    {
+        return Ok(serde_json::Value::Null);
+    }
+    let number =
+        |key: &str, default: i64| get(key).map_or(Ok(default), |t| t.parse().map_err(|_| format!("{key}: number")));
+    Ok(serde_json::json!({
+        "Parallelism": number("parallelism", 1)?,
+        "Delay": number("wait", 0)? * SECOND_NS,
+        "Monitor": number("monitor", 5)? * SECOND_NS,
+        "FailureAction": get("action").unwrap_or("pause"),
+        "MaxFailureRatio": get("ratio").unwrap_or("0").parse::<f32>().map_err(|_| "ratio: number")?,
+        "Order": get("order").unwrap_or("stop-first"),
+    }))
 }
 
 fn int(options: &Options<'_>, key: &str, default: i64) -> Result<i64, String> {

@@ -193,7 +193,7 @@ pub(super) fn explain(state: &State, request: &Request, placed: &[Place]) -> Arc
     }
 }
 
-fn reason(filter: Filter, count: u32) -> String {
+pub(super) fn reason(filter: Filter, count: u32) -> String {
     let nodes = if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") };
     match filter {
         Filter::Ready => format!("{nodes} not available for new tasks"),

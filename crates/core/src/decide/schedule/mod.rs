@@ -33,6 +33,18 @@ pub(super) fn place(state: &State, service: &Service, count: usize) -> Vec<Place
     places
 }
 
+/// The place of a task of a global service, whose node is given. Why it cannot start there yet has no prefix and
+/// does not count against the node (swarm-behaviour §5.5).
+pub(super) fn place_on(state: &State, service: &Service, id: NodeId) -> Place {
+    let request = Request::new(service);
+    let found = state.node(id).map(|node| request.check(&Candidate::new(state, node)));
+    match found {
+        Some(Ok(())) => Place::On(id),
+        Some(Err(filter)) => Place::PendingOn(id, filter::reason(filter, 1).into()),
+        None => Place::PendingOn(id, "the node was removed".into()),
+    }
+}
+
 /// Nodes on which the current spec version failed often of late.
 fn recent_failures(state: &State, service: &Service) -> BTreeMap<NodeId, u32> {
     let mut counts = BTreeMap::new();

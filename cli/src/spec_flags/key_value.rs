@@ -1,0 +1,34 @@
+//! `KEY=VALUE` flags.
+
+use std::collections::BTreeMap;
+
+/// A key with its value; a label may have none.
+pub(super) type Pair = (String, String);
+
+/// Reads `KEY=VALUE` or `KEY`.
+///
+/// # Errors
+/// Without a key.
+pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.trim().is_empty() {
+        return Err(format!("'{text}' has no name; write KEY=VALUE"));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Reads `KEY=VALUE`.
+///
+/// # Errors
+/// Without a key or without a value.
+pub(super) fn parse_pair(text: &str) -> Result<Pair, String> {
+    if !text.contains('=') {
+        return Err(format!("'{text}' has no value; write KEY=VALUE"));
+    }
+    parse_label(text)
+}
+
+/// Pairs as a map; of equal keys the last one counts.
+pub(super) fn map(pairs: &[Pair]) -> BTreeMap<String, String> {
+    pairs.iter().cloned().collect()
+}
