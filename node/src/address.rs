@@ -36,7 +36,8 @@ pub(crate) fn interfaces() -> Result<Vec<Interface>> {
 /// Reads an address to listen on: an IP with or without a port.
 pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr> {
     let (host, port) = split_port(text)?;
-    let ip = host.parse().map_err(|_| anyhow!("an IP address is wanted, with or without a port, such as 0.0.0.0:2377"))?;
+    let ip =
+        host.parse().map_err(|_| anyhow!("an IP address is wanted, with or without a port, such as 0.0.0.0:2377"))?;
     Ok(SocketAddr::new(ip, port.unwrap_or(PORT_DEFAULT)))
 }
 
@@ -98,7 +99,9 @@ fn address_of(name: &str, interfaces: &[Interface]) -> Result<IpAddr> {
         ([ip], _) | ([], [ip]) => Ok(*ip),
         ([a, b, ..], _) => bail!("interface {name} has more than one IPv4 address ({a} and {b})"),
         ([], [a, b, ..]) => bail!("interface {name} has more than one IPv6 address ({a} and {b})"),
-        ([], []) if interfaces.iter().any(|i| i.name == name) => bail!("interface {name} has no usable IPv4 or IPv6 address"),
+        ([], []) if interfaces.iter().any(|i| i.name == name) => {
+            bail!("interface {name} has no usable IPv4 or IPv6 address")
+        }
         ([], []) => bail!("{name:?} is neither an IP address nor a network interface of this machine that is up"),
     }
 }
@@ -116,12 +119,17 @@ fn the_only(interfaces: &[Interface]) -> Result<IpAddr> {
         [a, b, ..] if a.name == b.name => bail!(
             "could not choose an IP address to advertise since this system has multiple addresses on interface {} ({} \
              and {})",
-            a.name, a.ip, b.ip
+            a.name,
+            a.ip,
+            b.ip
         ),
         [a, b, ..] => bail!(
             "could not choose an IP address to advertise since this system has multiple addresses on different \
              interfaces ({} on {} and {} on {})",
-            a.ip, a.name, b.ip, b.name
+            a.ip,
+            a.name,
+            b.ip,
+            b.name
         ),
     }
 }

@@ -9,7 +9,9 @@ use std::{borrow::Cow, sync::Arc};
 
 use axum::body::Body;
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE};
-use swarm_docker_api::{ApiError, ApiVersion, CONTENT_TYPE_JSON, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND, split_version};
+use swarm_docker_api::{
+    ApiError, ApiVersion, CONTENT_TYPE_JSON, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND, split_version,
+};
 use tower::ServiceExt;
 
 use crate::node::{Node, Swarm};
@@ -98,7 +100,8 @@ fn normalize(path: &str) -> Cow<'_, str> {
 /// Errors that axum itself makes are plain texts, or nothing at all; Docker's clients want `{"message": …}`.
 async fn as_json_error(response: Response<Body>) -> Response<Body> {
     let status = response.status();
-    let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(CONTENT_TYPE_JSON.as_bytes()));
+    let is_json =
+        response.headers().get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(CONTENT_TYPE_JSON.as_bytes()));
     if status.as_u16() < 400 || is_json {
         return response;
     }
@@ -150,7 +153,10 @@ mod tests {
             let Ok(response) = routes.clone().oneshot(request).await;
             let status = response.status();
             let response = as_json_error(response).await;
-            assert_eq!((response.status(), &response.headers()[CONTENT_TYPE]), (status, &CONTENT_TYPE_JSON.parse().unwrap()));
+            assert_eq!(
+                (response.status(), &response.headers()[CONTENT_TYPE]),
+                (status, &CONTENT_TYPE_JSON.parse().unwrap())
+            );
             let body = axum::body::to_bytes(response.into_body(), 1024).await.unwrap();
             assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap()["message"], message);
         }

@@ -7,8 +7,7 @@ use hyper::Method;
 use swarm_docker_api::ApiError;
 use swarm_model::{Availability, NodeRole, Secret, Timestamp};
 use swarm_wire::{
-    Alpn, BoxedStream, IdentityHolder, JoinToken, NodeIdentity, Trust, TokenError,
-    clock,
+    Alpn, BoxedStream, IdentityHolder, JoinToken, NodeIdentity, TokenError, Trust, clock,
     join::{CA_PATH, CERTIFICATE_PATH, CertificateRequest, CertificateResponse},
     new_key_and_csr, tls,
 };
@@ -34,8 +33,9 @@ pub(crate) async fn first(addr: &str, token: &JoinToken, availability: Availabil
     let gone = |e: tls::TlsError| ApiError::unavailable(e.to_string());
     let stream = tls::connect_bootstrap(addr, Trust::Unverified).await.map_err(gone)?;
     let root = http::request(stream, addr, Method::GET, CA_PATH, Vec::new()).await?;
-    let root = String::from_utf8(root.to_vec())
-        .map_err(|_| ApiError::unavailable(format!("the manager at {addr} answers with something that is no root CA")))?;
+    let root = String::from_utf8(root.to_vec()).map_err(|_| {
+        ApiError::unavailable(format!("the manager at {addr} answers with something that is no root CA"))
+    })?;
     token.check_root(&root).map_err(|e| match e {
         TokenError::OtherCluster => ApiError::bad_request(e.to_string()),
         other => ApiError::unavailable(format!("the manager at {addr}: {other}")),

@@ -159,23 +159,33 @@ struct Sources {
 
 impl Sources {
     fn settle(self) -> Result<Config> {
-        let hostname = self.pick("hostname", |l| l.hostname.as_deref(), "", |text| {
-            if text.len() > 253 || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-                bail!("a host name has at most 253 characters and no space");
-            }
-            Ok(text.to_owned())
-        })?;
+        let hostname = self.pick(
+            "hostname",
+            |l| l.hostname.as_deref(),
+            "",
+            |text| {
+                if text.len() > 253 || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+                    bail!("a host name has at most 253 characters and no space");
+                }
+                Ok(text.to_owned())
+            },
+        )?;
         let hostname = if hostname.is_empty() {
             rustix::system::uname().nodename().to_string_lossy().into_owned()
         } else {
             hostname
         };
-        let level = self.pick("log-level", |l| l.log_level.as_deref(), "info", |text| {
-            // What openraft says at info is for its developers.
-            let filter = if text.contains([',', '=']) { text.to_owned() } else { format!("{text},openraft=warn") };
-            tracing_subscriber::EnvFilter::try_new(&filter)?;
-            Ok(filter)
-        })?;
+        let level = self.pick(
+            "log-level",
+            |l| l.log_level.as_deref(),
+            "info",
+            |text| {
+                // What openraft says at info is for its developers.
+                let filter = if text.contains([',', '=']) { text.to_owned() } else { format!("{text},openraft=warn") };
+                tracing_subscriber::EnvFilter::try_new(&filter)?;
+                Ok(filter)
+            },
+        )?;
         let folder = |text: &str| {
             if text.is_empty() { bail!("a path is wanted") } else { Ok(std::path::absolute(text)?) }
         };

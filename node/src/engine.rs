@@ -157,8 +157,7 @@ impl EngineClient {
         };
         let connected = async {
             let stream = UnixStream::connect(socket).await.map_err(|e| self.gone(e))?;
-            let (mut sender, connection) =
-                http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.gone(e))?;
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.gone(e))?;
             // Ends when the sender and the bodies of its requests are dropped.
             self.spawn(async move {
                 if let Err(e) = connection.with_upgrades().await {
@@ -189,12 +188,7 @@ async fn ask_version(sender: &mut SendRequest<Body>) -> anyhow::Result<ApiVersio
 }
 
 /// The address of a request at the engine: of the version that was asked for, but none that the engine does not speak.
-fn engine_uri(
-    path: &str,
-    query: Option<&str>,
-    asked: Option<ApiVersion>,
-    spoken: ApiVersion,
-) -> Result<Uri, ApiError> {
+fn engine_uri(path: &str, query: Option<&str>, asked: Option<ApiVersion>, spoken: ApiVersion) -> Result<Uri, ApiError> {
     let version = asked.map(|asked| format!("/v{}", asked.min(spoken))).unwrap_or_default();
     let query = query.map(|q| format!("?{q}")).unwrap_or_default();
     format!("{version}{path}{query}").parse().map_err(|e| ApiError::bad_request(format!("invalid path {path}: {e}")))

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, header::{CONTENT_TYPE, HOST}};
+use hyper::{
+    Method, Request,
+    header::{CONTENT_TYPE, HOST},
+};
 use hyper_util::rt::TokioIo;
 use swarm_docker_api::{ApiError, CONTENT_TYPE_JSON, view::ErrorMessage};
 use swarm_wire::{BoxedStream, join::JOIN_BODY_BYTES_MAX};
@@ -45,7 +48,9 @@ pub(crate) async fn request(
                 return Ok(body);
             }
             match serde_json::from_slice::<ErrorMessage>(&body) {
-                Ok(error) if !error.message.is_empty() => Err(ApiError { status: status.as_u16(), message: error.message }),
+                Ok(error) if !error.message.is_empty() => {
+                    Err(ApiError { status: status.as_u16(), message: error.message })
+                }
                 _ => Err(failed(&format!("status {status}"))),
             }
         };

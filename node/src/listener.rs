@@ -107,7 +107,10 @@ impl Listener {
             (Alpn::Agent, Some(peer)) => self.manager.serve_agent(peer, addr, accepted.stream).await,
             (alpn, None) => self.complain(addr, &format!("{} without a certificate", alpn.as_str())),
             (Alpn::Raft, Some(peer)) => {
-                self.complain(addr, &format!("{} of node {}: there is only one manager", Alpn::Raft.as_str(), peer.node));
+                self.complain(
+                    addr,
+                    &format!("{} of node {}: there is only one manager", Alpn::Raft.as_str(), peer.node),
+                );
             }
         }
     }
@@ -143,10 +146,8 @@ async fn join(
     peer: Option<PeerIdentity>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
-    let allowed = matches!(
-        (request.method(), request.uri().path()),
-        (&Method::GET, CA_PATH) | (&Method::POST, CERTIFICATE_PATH)
-    );
+    let allowed =
+        matches!((request.method(), request.uri().path()), (&Method::GET, CA_PATH) | (&Method::POST, CERTIFICATE_PATH));
     if !allowed {
         let error = ApiError::not_found("on this port nodes join the swarm; the API is on swarmd's Unix socket");
         let mut response = Response::new(Body::from(error.body()));

@@ -8,9 +8,7 @@ use swarm_docker_api::{
     ApiError,
     view::{InitRequest, JoinRequest},
 };
-use swarm_model::{
-    Availability, ClusterId, Id, JoinTokens, NodeId, NodeRole, RootCa, validate_cluster_spec,
-};
+use swarm_model::{Availability, ClusterId, Id, JoinTokens, NodeId, NodeRole, RootCa, validate_cluster_spec};
 use swarm_wire::{Ca, JoinToken, NodeIdentity, clock, new_key_and_csr};
 
 use crate::{
@@ -65,8 +63,7 @@ impl Node {
             join_tokens: tokens.map_err(|e| ApiError::internal(e.to_string()))?,
         };
         let membership = Membership { managers: vec![membership.advertise_addr.clone()], ..membership };
-        let started =
-            Member::start(&self, membership.clone(), identity, Some(port), Some(create), false).await;
+        let started = Member::start(&self, membership.clone(), identity, Some(port), Some(create), false).await;
         let member = self.settle(started, &membership).await?;
         member.wait_accepted(JOIN_WAIT).await;
         Ok(node.to_string())
@@ -168,11 +165,7 @@ impl Node {
         let wanted = Some(advertise_addr).filter(|a| !a.trim().is_empty()).or(self.config().advertise_addr.as_deref());
         let interfaces = address::interfaces().map_err(internal)?;
         let advertise: SocketAddr = address::advertise(wanted, listen, &interfaces).map_err(bad_request)?;
-        Ok(Membership {
-            listen_addr: listen.to_string(),
-            advertise_addr: advertise.to_string(),
-            managers: Vec::new(),
-        })
+        Ok(Membership { listen_addr: listen.to_string(), advertise_addr: advertise.to_string(), managers: Vec::new() })
     }
 }
 
@@ -224,9 +217,9 @@ fn read_availability(text: &str) -> Result<Availability, ApiError> {
         "" | "active" => Ok(Availability::Active),
         "pause" => Ok(Availability::Pause),
         "drain" => Ok(Availability::Drain),
-        other => Err(ApiError::bad_request(format!(
-            "invalid Availability: {other:?} (possible are active, pause, drain)"
-        ))),
+        other => {
+            Err(ApiError::bad_request(format!("invalid Availability: {other:?} (possible are active, pause, drain)")))
+        }
     }
 }
 

@@ -122,7 +122,7 @@ impl Node {
 
 /// Opens the managers' port.
 pub(crate) async fn listen(addr: &str) -> Result<TcpListener> {
-    TcpListener::bind(addr).await.with_context(|| {
-        format!("cannot listen on {addr} for other nodes (choose another address with --listen-addr)")
-    })
+    TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("cannot listen on {addr} for other nodes (choose another address with --listen-addr)"))
 }

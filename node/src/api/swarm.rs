@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use hyper::{Request, Response, body::Incoming, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::{Request, Response, body::Incoming, header::CONTENT_TYPE};
 use serde::de::DeserializeOwned;
 use swarm_docker_api::{ApiError, is_truthy, read_body};
 
@@ -25,7 +25,8 @@ pub(super) async fn join(node: &Arc<Node>, request: Request<Incoming>) -> Result
 }
 
 pub(super) async fn leave(node: &Arc<Node>, query: Option<&str>) -> Result<Response<Body>, ApiError> {
-    let force = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == "force");
+    let force =
+        query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == "force");
     to_the_end(node.clone().leave(is_truthy(force.map(|(_, value)| value)))).await?;
     Ok(respond::empty())
 }

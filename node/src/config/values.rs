@@ -73,8 +73,12 @@ pub(super) fn parse_limits(text: &str) -> Result<NodeLimits> {
     let mut limits = NodeLimits::default();
     for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
         match part.split_once('=') {
-            Some(("cpu", n)) => limits.nano_cpus = Some(decimal(n, 1_000_000_000).context("cpu: a number such as 1.5")?),
-            Some(("memory", size)) => limits.memory_bytes = Some(bytes(size).context("memory: a size such as 512m or 4g")?),
+            Some(("cpu", n)) => {
+                limits.nano_cpus = Some(decimal(n, 1_000_000_000).context("cpu: a number such as 1.5")?)
+            }
+            Some(("memory", size)) => {
+                limits.memory_bytes = Some(bytes(size).context("memory: a size such as 512m or 4g")?)
+            }
             _ => bail!("{part:?} is neither cpu=N nor memory=SIZE"),
         }
     }
@@ -122,7 +126,8 @@ mod tests {
         assert_eq!(parse_limits("memory=512MiB").unwrap().memory_bytes, Some(512 << 20));
         assert_eq!(parse_limits("memory=1.5k").unwrap().memory_bytes, Some(1536));
         assert_eq!(parse_limits("").unwrap(), NodeLimits::default());
-        for bad in ["cpu", "cpu=", "cpu=-1", "cpu=0", "cpu=1e3", "memory=5x", "disk=1", "memory=99999999t", "cpu=1.5.5"] {
+        for bad in ["cpu", "cpu=", "cpu=-1", "cpu=0", "cpu=1e3", "memory=5x", "disk=1", "memory=99999999t", "cpu=1.5.5"]
+        {
             assert!(parse_limits(bad).is_err(), "{bad}");
         }
     }

@@ -23,7 +23,7 @@ impl FakeEngine {
         let listener = UnixListener::bind(&socket).unwrap();
         let router = Router::new()
             .route("/_ping", routing::get(|| async { ([("api-version", "1.41")], "OK") }))
-            .route("/take-over", routing::post(take_over))
+            .route("/v1.41/take-over", routing::post(take_over))
             .fallback(|request: Request<Body>| async move {
                 let (parts, body) = request.into_parts();
                 let asked = format!("{} {}", parts.method, parts.uri);
@@ -80,9 +80,9 @@ async fn connect(engine: EngineClient) -> SendRequest<Body> {
             let path = request.uri().path().to_owned();
             let (version, path) = swarm_docker_api::split_version(&path).unwrap();
             let answer = engine.pass(request, version, path).await;
-            Ok::<_, std::convert::Infallible>(answer.unwrap_or_else(|e| {
-                Response::builder().status(e.status).body(Body::from(e.message)).unwrap()
-            }))
+            Ok::<_, std::convert::Infallible>(
+                answer.unwrap_or_else(|e| Response::builder().status(e.status).body(Body::from(e.message)).unwrap()),
+            )
         }
     });
     tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(a), service).with_upgrades());
@@ -104,7 +104,7 @@ async fn requests_pass_with_the_version_lowered_and_bodies_stream() {
         ("/v1.30/containers/json", "POST /v1.30/containers/json"),
         ("/containers/json?x=%20", "POST /containers/json?x=%20"),
     ] {
-        let (body_sender, body) = tokio::io::duplex(16);
+        let (body_sender, body) = duplex(16);
         let body = Body::from_stream(tokio_util::io::ReaderStream::new(body));
         let request = Request::builder().method(Method::POST).uri(asked).header(HOST, "x").body(body).unwrap();
         let response = sender.send_request(request).await.unwrap();
