@@ -27,7 +27,7 @@ use crate::{
     manager::{Init, Manager, ManagerOptions},
     node::Node,
     random,
-    state_dir::Membership,
+    state_dir::{Membership, StateDir},
 };
 
 /// What a person has to do with a node that was removed.
@@ -240,13 +240,12 @@ impl Member {
     }
 
     /// Keeps the managers that are known for the next start.
-    async fn keep_managers(self: Arc<Self>, state: Arc<crate::state_dir::StateDir>) {
+    async fn keep_managers(self: Arc<Self>, state: Arc<StateDir>) {
         let mut known = self.connector.known();
         while known.changed().await.is_ok() {
             let membership = Membership { managers: known.borrow_and_update().clone(), ..self.membership.clone() };
-            let state = state.clone();
-            let saved = tokio::task::spawn_blocking(move || state.save_membership(&membership)).await;
-            if let Ok(Err(e)) = saved {
+            // Not on another thread: a write that goes on after the node has left would make it a member again.
+            if let Err(e) = state.save_membership(&membership) {
                 tracing::warn!("the managers' addresses cannot be kept: {e:#}");
             }
         }

@@ -132,13 +132,15 @@ impl Node {
         membership: &Membership,
     ) -> Result<Arc<Member>, ApiError> {
         let kept = match started {
-            Ok(member) => match self.state().save_membership(membership) {
-                Ok(()) => Ok(member),
-                Err(e) => {
-                    member.shutdown().await;
-                    Err(e)
+            Ok(member) => {
+                match self.state().save_membership(&Membership { managers: member.managers(), ..membership.clone() }) {
+                    Ok(()) => Ok(member),
+                    Err(e) => {
+                        member.shutdown().await;
+                        Err(e)
+                    }
                 }
-            },
+            }
             Err(e) => Err(e),
         };
         match kept {

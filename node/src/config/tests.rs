@@ -54,6 +54,8 @@ fn errors_name_the_value_and_where_it_comes_from() {
     assert!(text.contains("\"xml\" of log-format in") && text.contains("swarmd.toml"), "{text}");
     let text = error(load(&["--log-level", "a=b=c"], &[], ""));
     assert!(text.contains("--log-level"), "{text}");
+    let text = error(load(&["--log-level", "verbose"], &[], ""));
+    assert!(text.contains("verbose") && text.contains("debug"), "{text}");
     let text = error(load(&["--label", "=x"], &[], ""));
     assert!(text.contains("\"=x\""), "{text}");
 }
