@@ -90,7 +90,8 @@ pub(crate) async fn keep_renewed(
     }
 }
 
-async fn renew(
+/// Gets a new certificate and keeps it.
+pub(crate) async fn renew(
     identity: &IdentityHolder,
     connector: &ManagerConnector,
     state: &StateDir,

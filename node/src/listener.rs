@@ -6,6 +6,7 @@ use axum::{Router, body::Body};
 use hyper::{Method, Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use swarm_docker_api::{ApiError, CONTENT_TYPE_JSON};
+use swarm_manager::Manager;
 use swarm_wire::{
     Accepted, Alpn, BoxedStream, IdentityHolder, PeerIdentity,
     join::{CA_PATH, CERTIFICATE_PATH},
@@ -19,7 +20,6 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use crate::manager::Manager;
 
 /// Handshakes at once. Each may last [`tls::HANDSHAKE_TIMEOUT`]; whoever comes next waits in the kernel's queue.
 const HANDSHAKES_MAX: usize = 128;
@@ -35,7 +35,7 @@ const COMPLAINT_PERIOD: Duration = Duration::from_secs(10);
 /// What serves the port.
 pub(crate) struct Listener {
     identity: Arc<IdentityHolder>,
-    manager: Arc<Manager>,
+    manager: Manager,
     join_routes: Router,
     joins: Arc<Semaphore>,
     complaints: std::sync::Mutex<Complaints>,
@@ -49,7 +49,7 @@ struct Complaints {
 
 impl Listener {
     /// Serves this manager.
-    pub(crate) fn new(identity: Arc<IdentityHolder>, manager: Arc<Manager>) -> Self {
+    pub(crate) fn new(identity: Arc<IdentityHolder>, manager: Manager) -> Self {
         Self {
             identity,
             join_routes: manager.join_routes(),

@@ -13,7 +13,6 @@ mod connector;
 mod engine;
 mod http;
 mod listener;
-mod manager;
 mod member;
 mod membership;
 mod node;
@@ -85,14 +84,15 @@ async fn run(config: Config) -> Result<()> {
     let stop = CancellationToken::new();
     let served = tokio::spawn(socket.serve(Api::new(node.clone()), stop.clone()));
     notify::notify(notify::READY);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        reason = node.failed() => Err(anyhow::anyhow!(reason)),
+    };
     tracing::info!("swarmd stops; containers keep running");
     notify::notify(notify::STOPPING);
     stop.cancel();
     served.await?;
     node.shutdown().await;
-    Ok(())
+    ended
 }

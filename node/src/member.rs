@@ -12,6 +12,8 @@ use std::{
 use anyhow::{Context, Result};
 use axum::Router;
 use swarm_agent::{Agent, AgentError, AgentOptions, SessionState};
+use swarm_consensus::Role;
+use swarm_manager::{Init, Manager, ManagerOptions};
 use swarm_model::NodeRole;
 use swarm_wire::{IdentityHolder, NodeIdentity};
 use tokio::{
@@ -24,7 +26,6 @@ use crate::{
     certificate,
     connector::ManagerConnector,
     listener::Listener,
-    manager::{Init, Manager, ManagerOptions},
     node::Node,
     random,
     state_dir::{Membership, StateDir},
@@ -50,7 +51,7 @@ pub(crate) struct Member {
     identity: Arc<IdentityHolder>,
     membership: Membership,
     connector: Arc<ManagerConnector>,
-    manager: Option<Arc<Manager>>,
+    manager: Option<Manager>,
     routes: Option<Router>,
     /// None once it has stopped.
     agent: Mutex<Option<Agent>>,
@@ -79,14 +80,12 @@ impl Member {
             None => None,
             Some(port) => {
                 let options = ManagerOptions {
-                    state_dir: node.state().manager(),
-                    node: id,
-                    cluster,
+                    state_dir: node.state().manager()?,
                     advertise_addr: membership.advertise_addr.clone(),
                     identity: identity.clone(),
                     create,
                 };
-                let manager = Arc::new(Manager::start(options).await.context("the manager does not start")?);
+                let manager = Manager::start(options).await.context("the manager does not start")?;
                 tasks.spawn(Listener::new(identity.clone(), manager.clone()).serve(port, stop.clone()));
                 Some(manager)
             }
@@ -124,7 +123,7 @@ impl Member {
         let member = Arc::new(Self {
             identity: identity.clone(),
             membership,
-            routes: manager.as_ref().map(|m| m.routes()),
+            routes: manager.as_ref().map(Manager::routes),
             manager,
             session: agent.session_state(),
             agent: Mutex::new(Some(agent)),
@@ -136,6 +135,9 @@ impl Member {
         member.spawn(certificate::keep_renewed(identity, connector, node.state().clone(), role));
         member.spawn(member.clone().watch_session());
         member.spawn(member.clone().keep_managers(node.state().clone()));
+        if let Some(manager) = &member.manager {
+            member.spawn(watch_manager(manager.role(), node.failure()));
+        }
         tracing::info!(node = %id, %cluster, %role, "this node belongs to a swarm");
         Ok(member)
     }
@@ -183,6 +185,19 @@ impl Member {
             }
             SessionState::Connecting { reason } => MemberState::Pending(reason.clone()),
         }
+    }
+
+    /// Renews the certificate now.
+    #[cfg(test)]
+    pub(crate) async fn renew_certificate(&self, state: &StateDir) -> Result<()> {
+        let role = self.identity().role();
+        certificate::renew(&self.identity, &self.connector, state, role).await.map(|_| ())
+    }
+
+    /// The certificate, for connections.
+    #[cfg(test)]
+    pub(crate) fn holder(&self) -> Arc<IdentityHolder> {
+        self.identity.clone()
     }
 
     /// Waits until a manager has taken the node, or has refused it for good.
@@ -249,6 +264,15 @@ impl Member {
                 tracing::warn!("the managers' addresses cannot be kept: {e:#}");
             }
         }
+    }
+}
+
+/// A manager that stopped by itself (a log that cannot be written) takes the daemon with it, which is started anew.
+async fn watch_manager(mut role: watch::Receiver<Role>, failure: watch::Sender<Option<String>>) {
+    if let Ok(role) = role.wait_for(|role| matches!(role, Role::Stopped { .. })).await
+        && let Role::Stopped { reason } = &*role
+    {
+        failure.send_replace(Some(format!("the manager stopped: {reason}")));
     }
 }
 

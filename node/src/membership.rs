@@ -8,15 +8,14 @@ use swarm_docker_api::{
     ApiError,
     view::{InitRequest, JoinRequest},
 };
-use swarm_model::{Availability, ClusterId, Id, JoinTokens, NodeId, NodeRole, RootCa, validate_cluster_spec};
-use swarm_wire::{Ca, JoinToken, NodeIdentity, clock, new_key_and_csr};
+use swarm_manager::{Init, InitError};
+use swarm_model::{Availability, NodeRole};
+use swarm_wire::{JoinToken, NodeIdentity};
 
 use crate::{
     address, certificate,
     config::LISTEN_ADDR_DEFAULT,
-    manager::Init,
     node::{Member, MemberState, Node, Swarm, listen},
-    random,
     state_dir::Membership,
 };
 
@@ -40,29 +39,29 @@ impl Node {
         let _changing = self.change().await;
         self.must_be_out()?;
         refuse_unsupported(&request)?;
-        let mut spec = request.spec;
-        spec.fill_defaults();
-        validate_cluster_spec(&spec).map_err(|e| ApiError::bad_request(e.to_string()))?;
         let availability = read_availability(&request.availability)?;
-        let membership = self.addresses(&request.listen_addr, &request.advertise_addr)?;
-        // The port first: if it is taken, nothing has been made yet.
-        let port = listen(&membership.listen_addr).await.map_err(bad_request)?;
-        self.state().wipe().map_err(internal)?;
-
-        let now = clock::now();
-        let (node, cluster) = (NodeId::make(now, random::bits()), ClusterId::make(now, random::bits()));
-        let ca = Ca::create().map_err(|e| ApiError::internal(e.to_string()))?;
-        let identity = own_identity(&ca, node, cluster, spec.ca_config.node_cert_expiry_ns).map_err(internal)?;
-        self.state().save_identity(&identity).map_err(internal)?;
-        let token = || JoinToken::generate(ca.cert_pem()).map(|t| t.format());
-        let tokens = token().and_then(|worker| Ok(JoinTokens { worker, manager: token()? }));
-        let create = Init {
-            spec,
-            availability,
-            root_ca: RootCa { cert_pem: ca.cert_pem().to_owned(), key_pem: ca.key_pem().clone() },
-            join_tokens: tokens.map_err(|e| ApiError::internal(e.to_string()))?,
+        let (create, identity) = Init::new(request.spec, availability).map_err(|e| match e {
+            InitError::Spec(e) => ApiError::bad_request(e.to_string()),
+            other => ApiError::internal(other.to_string()),
+        })?;
+        let node = identity.node();
+        // The port before anything is written: it may be taken.
+        let (listen_addr, advertise_addr) = self.addresses(&request.listen_addr, &request.advertise_addr)?;
+        let port = listen(&listen_addr.to_string()).await.map_err(bad_request)?;
+        let bound = port.local_addr().map_err(|e| ApiError::internal(e.to_string()))?.port();
+        let at_port = |mut addr: SocketAddr| {
+            if addr.port() == 0 {
+                addr.set_port(bound);
+            }
+            addr.to_string()
         };
-        let membership = Membership { managers: vec![membership.advertise_addr.clone()], ..membership };
+        let membership = Membership {
+            listen_addr: at_port(listen_addr),
+            advertise_addr: at_port(advertise_addr),
+            managers: vec![at_port(advertise_addr)],
+        };
+        self.state().wipe().map_err(internal)?;
+        self.state().save_identity(&identity).map_err(internal)?;
         let started = Member::start(&self, membership.clone(), identity, Some(port), Some(create), false).await;
         let member = self.settle(started, &membership).await?;
         member.wait_accepted(JOIN_WAIT).await;
@@ -80,8 +79,12 @@ impl Node {
         let availability = read_availability(&request.availability)?;
         let managers = request.remote_addrs.iter().map(|addr| address::with_port(addr)).collect::<Result<Vec<_>, _>>();
         let managers = managers.map_err(bad_request)?;
-        let membership =
-            Membership { managers: managers.clone(), ..self.addresses(&request.listen_addr, &request.advertise_addr)? };
+        let (listen_addr, advertise_addr) = self.addresses(&request.listen_addr, &request.advertise_addr)?;
+        let membership = Membership {
+            listen_addr: listen_addr.to_string(),
+            advertise_addr: advertise_addr.to_string(),
+            managers: managers.clone(),
+        };
         self.state().wipe().map_err(internal)?;
         let identity = first_certificate(&managers, &token, availability).await?;
         if identity.role() == NodeRole::Manager {
@@ -157,8 +160,8 @@ impl Node {
         }
     }
 
-    /// The node's addresses: those of the request, else those of the settings, else what there is.
-    fn addresses(&self, listen_addr: &str, advertise_addr: &str) -> Result<Membership, ApiError> {
+    /// Where to listen and what to tell others: as the request says, else as the settings say, else what there is.
+    fn addresses(&self, listen_addr: &str, advertise_addr: &str) -> Result<(SocketAddr, SocketAddr), ApiError> {
         // Docker's client sends the default when it was told nothing.
         let listen = match listen_addr.trim() {
             "" | LISTEN_ADDR_DEFAULT => self.config().listen_addr,
@@ -166,8 +169,7 @@ impl Node {
         };
         let wanted = Some(advertise_addr).filter(|a| !a.trim().is_empty()).or(self.config().advertise_addr.as_deref());
         let interfaces = address::interfaces().map_err(internal)?;
-        let advertise: SocketAddr = address::advertise(wanted, listen, &interfaces).map_err(bad_request)?;
-        Ok(Membership { listen_addr: listen.to_string(), advertise_addr: advertise.to_string(), managers: Vec::new() })
+        Ok((listen, address::advertise(wanted, listen, &interfaces).map_err(bad_request)?))
     }
 }
 
@@ -191,12 +193,6 @@ async fn first_certificate(
     }
     let texts: Vec<_> = problems.into_iter().map(|e| e.message).collect();
     Err(ApiError::unavailable(texts.join("; ")))
-}
-
-fn own_identity(ca: &Ca, node: NodeId, cluster: ClusterId, validity_ns: i64) -> anyhow::Result<NodeIdentity> {
-    let (key, csr) = new_key_and_csr()?;
-    let issued = ca.issue(&csr, node, NodeRole::Manager, cluster, validity_ns, clock::now())?;
-    Ok(NodeIdentity::new(issued.cert_pem, key, ca.cert_pem())?)
 }
 
 /// Refuses what would be accepted and then not done.
@@ -232,3 +228,6 @@ fn bad_request(error: anyhow::Error) -> ApiError {
 fn internal(error: anyhow::Error) -> ApiError {
     ApiError::internal(format!("{error:#}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,10 @@ use anyhow::{Context, Result};
 use swarm_agent::{DockerExecutor, Executor, SimulatedExecutor};
 use swarm_docker_api::ApiError;
 use swarm_model::NodeRole;
-use tokio::{net::TcpListener, sync::Mutex};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, watch},
+};
 
 pub(crate) use crate::member::{Member, MemberState};
 use crate::{
@@ -33,6 +36,7 @@ pub(crate) struct Node {
     swarm: RwLock<Arc<Swarm>>,
     /// Held by whoever changes `swarm`: init, join, leave and the end come one after another.
     changing: Mutex<()>,
+    failure: watch::Sender<Option<String>>,
 }
 
 impl Node {
@@ -49,6 +53,7 @@ impl Node {
             executor,
             swarm: RwLock::new(Arc::new(Swarm::Out)),
             changing: Mutex::default(),
+            failure: watch::Sender::new(None),
         })
     }
 
@@ -72,6 +77,19 @@ impl Node {
             member.shutdown().await;
         }
         self.engine.close().await;
+    }
+
+    /// Where what makes the daemon useless is reported.
+    pub(crate) fn failure(&self) -> watch::Sender<Option<String>> {
+        self.failure.clone()
+    }
+
+    /// Waits until something makes the daemon useless, and says what.
+    pub(crate) async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        let failed = failure.wait_for(Option::is_some).await.map(|reason| reason.clone().unwrap_or_default());
+        // The sender is a field of this very node.
+        failed.unwrap_or_default()
     }
 
     /// The settings.

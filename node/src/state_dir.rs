@@ -27,6 +27,7 @@ use crate::config::STATE_DIR_DEFAULT;
 const FORMAT: u32 = 1;
 const FORMAT_FILE: &str = "swarmd.json";
 const LOCK_FILE: &str = "lock";
+const MANAGER_FOLDER: &str = "manager";
 const MEMBERSHIP_FILE: &str = "swarm.json";
 
 /// The state folder of a running swarmd.
@@ -74,9 +75,12 @@ impl StateDir {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    /// Folder of the manager's log.
-    pub(crate) fn manager(&self) -> PathBuf {
-        self.path.join("manager")
+    /// Folder of the manager's log; made if need be.
+    pub(crate) fn manager(&self) -> Result<PathBuf> {
+        let folder = self.path.join(MANAGER_FOLDER);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(folder)
     }
 
     /// Folder of the agent's tasks.
@@ -118,7 +122,7 @@ impl StateDir {
         };
         let membership = self.path.join(MEMBERSHIP_FILE);
         gone(fs::remove_file(&membership), &membership)?;
-        for folder in [self.certificates(), self.manager(), self.agent()] {
+        for folder in [self.certificates(), self.path.join(MANAGER_FOLDER), self.agent()] {
             gone(fs::remove_dir_all(&folder), &folder)?;
         }
         Ok(())
@@ -236,9 +240,9 @@ mod tests {
         let (found, found_identity) = state.membership().unwrap().unwrap();
         assert_eq!(found, membership);
         assert_eq!(found_identity.as_peer(), identity.as_peer());
-        fs::create_dir(state.manager()).unwrap();
+        let manager = state.manager().unwrap();
         state.wipe().unwrap();
         state.wipe().unwrap();
-        assert!(state.membership().unwrap().is_none() && !state.manager().exists());
+        assert!(state.membership().unwrap().is_none() && !manager.exists());
     }
 }
