@@ -1,6 +1,7 @@
 //! A manager in a few lines, and waiting with an end.
 
 #![allow(dead_code, reason = "each test file uses its part of this")]
+#![allow(unreachable_pub, missing_docs, clippy::unwrap_used, reason = "test code")]
 
 use std::{
     collections::BTreeMap,
