@@ -158,20 +158,13 @@ fn block(pieces: &mut std::vec::IntoIter<Piece>, depth: usize) -> Result<(Vec<No
     Ok((nodes, End::Text))
 }
 
-fn conditional(
-    condition: &str,
-    pieces: &mut std::vec::IntoIter<Piece>,
-    depth: usize,
-) -> Result<Node, TemplateError> {
+fn conditional(condition: &str, pieces: &mut std::vec::IntoIter<Piece>, depth: usize) -> Result<Node, TemplateError> {
     let condition = pipe(condition)?;
     let (then, otherwise) = branches(pieces, depth)?;
     Ok(Node::If { condition, then, otherwise })
 }
 
-fn branches(
-    pieces: &mut std::vec::IntoIter<Piece>,
-    depth: usize,
-) -> Result<(Vec<Node>, Vec<Node>), TemplateError> {
+fn branches(pieces: &mut std::vec::IntoIter<Piece>, depth: usize) -> Result<(Vec<Node>, Vec<Node>), TemplateError> {
     let (then, end) = block(pieces, depth + 1)?;
     let otherwise = match end {
         End::End => Vec::new(),
