@@ -123,11 +123,11 @@ mod tests {
         assert_eq!(
             render(&COLUMNS, rows, None, false).unwrap(),
             "\
-ID             NAME         IMAGE          NODE      DESIRED STATE   CURRENT STATE               ERROR                              PORTS
-t2aaaaaaaaaa   web.2        busybox:1.35   vm        Running         Running 5 minutes ago                                          *:8080->80/tcp
-t1aaaaaaaaaa    \\_ web.2   busybox:1.35   vm        Shutdown        Failed about an hour ago    \"task: non-zero exit (7), and …\"   *:8080->80/tcp
-t4aaaaaaaaaa   web.10       busybox:1.35   vm        Running         Running about a minute ago                                     *:8080->80/tcp
-t3aaaaaaaaaa   web.11       busybox:1.35             Running         Pending 1 second ago        \"no suitable node\"                 *:8080->80/tcp
+ID             NAME        IMAGE          NODE      DESIRED STATE   CURRENT STATE                ERROR                              PORTS
+t2aaaaaaaaaa   web.2       busybox:1.35   vm        Running         Running 5 minutes ago                                           *:8080->80/tcp
+t1aaaaaaaaaa    \\_ web.2   busybox:1.35   vm        Shutdown        Failed about an hour ago     \"task: non-zero exit (7), and …\"   *:8080->80/tcp
+t4aaaaaaaaaa   web.10      busybox:1.35   vm        Running         Running about a minute ago                                      *:8080->80/tcp
+t3aaaaaaaaaa   web.11      busybox:1.35             Running         Pending 1 second ago         \"no suitable node\"                 *:8080->80/tcp
 "
         );
     }

@@ -119,13 +119,13 @@ impl<'o> Wait<'o> {
                 return Ok(());
             }
             if converged {
-                let monitor = monitor_of(&snapshot);
-                let since = *steady_since.get_or_insert_with(Instant::now);
+                let now = Instant::now();
+                let since = *steady_since.get_or_insert(now);
                 if is_job {
                     self.display.set("job", "complete".to_owned())?;
                     return Ok(());
                 }
-                let left = monitor.saturating_sub(since.elapsed());
+                let left = monitor_of(&snapshot).saturating_sub(now - since);
                 if left.is_zero() {
                     self.display.set("verify", format!("Service {} converged", snapshot.service.id))?;
                     return Ok(());

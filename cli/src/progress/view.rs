@@ -151,10 +151,7 @@ fn job_progress(snapshot: &Snapshot, total: Option<u64>) -> Progress {
 
 /// The task that stands for each place: wanted ones before others, then the one that is least far, since that one
 /// is on its way up while the other is on its way out. Tasks of nodes that are down stand for nothing.
-fn best_tasks<'s>(
-    snapshot: &'s Snapshot,
-    place: impl Fn(&TaskView) -> String,
-) -> BTreeMap<(u64, String), &'s TaskView> {
+fn best_tasks(snapshot: &Snapshot, place: impl Fn(&TaskView) -> String) -> BTreeMap<(u64, String), &TaskView> {
     let mut best: BTreeMap<(u64, String), &TaskView> = BTreeMap::new();
     let key = |task: &TaskView| Some((rank(&task.desired_state)?, rank(&task.status.state)?));
     for task in &snapshot.tasks {

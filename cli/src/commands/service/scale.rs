@@ -11,7 +11,7 @@ use super::{find, wait::WaitFlags};
 use crate::{
     client::{Query, read, segment},
     context::Context,
-    error::Reported,
+    error::{Reported, hint},
     filters,
     progress::{Outcome, ended_task_ids},
 };
@@ -53,6 +53,9 @@ impl Scale {
                 Err(error) => {
                     failed = true;
                     context.out.note(&format!("Error: {reference}: {error:#}"));
+                    if let Some(hint) = hint(&error) {
+                        context.out.note(&hint);
+                    }
                 }
             }
         }
