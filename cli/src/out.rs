@@ -99,12 +99,8 @@ pub(crate) mod capture {
     /// An `Out` and what goes to its standard output.
     pub(crate) fn out(terminal: bool) -> (Out, Captured) {
         let stdout = Captured::default();
-        let out = Out {
-            stdout: Box::new(stdout.clone()),
-            stderr: Box::new(Captured::default()),
-            terminal,
-            colour: terminal,
-        };
+        let out =
+            Out { stdout: Box::new(stdout.clone()), stderr: Box::new(Captured::default()), terminal, colour: terminal };
         (out, stdout)
     }
 }

@@ -40,7 +40,8 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell_and_three() {
-        let lines = ["ID\tNAME\tMODE\tPORTS", "hyfde9xmq0od\tweb\treplicated\t", "a\ta-long-service-name\tglobal\t*:80"];
+        let lines =
+            ["ID\tNAME\tMODE\tPORTS", "hyfde9xmq0od\tweb\treplicated\t", "a\ta-long-service-name\tglobal\t*:80"];
         assert_eq!(
             align(&lines),
             "ID             NAME                  MODE         PORTS\n\

@@ -101,15 +101,11 @@ impl ContainerFlags {
     ///
     /// # Errors
     /// An environment file that cannot be read, or an entrypoint with an open quote.
-    pub(super) fn container(
-        &self,
-        image: &str,
-        args: &[String],
-        lookup: Lookup<'_>,
-    ) -> anyhow::Result<ContainerSpec> {
+    pub(super) fn container(&self, image: &str, args: &[String], lookup: Lookup<'_>) -> anyhow::Result<ContainerSpec> {
         let command = match &self.entrypoint {
-            Some(text) => shlex::split(text)
-                .with_context(|| format!("--entrypoint '{text}' has a quote that is not closed"))?,
+            Some(text) => {
+                shlex::split(text).with_context(|| format!("--entrypoint '{text}' has a quote that is not closed"))?
+            }
             None => Vec::new(),
         };
         let dns = DnsConfig {

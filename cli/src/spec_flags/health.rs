@@ -66,6 +66,9 @@ mod tests {
             json!({"Test": ["CMD-SHELL", "wget -q x"], "Interval": 90_000_000_000_i64, "Retries": 3})
         );
         assert!(spec(&["--no-healthcheck", "--health-cmd", "x", "x"]).is_err());
-        assert!(spec(&["--health-timeout", "soon", "x"]).is_err_and(|e| e.contains("'soon' is not a duration") || e.contains("'soon'")));
+        assert!(
+            spec(&["--health-timeout", "soon", "x"])
+                .is_err_and(|e| e.contains("'soon' is not a duration") || e.contains("'soon'"))
+        );
     }
 }

@@ -80,7 +80,11 @@ fn field(mount: &mut Mount, key: &str, value: Option<&str>, text: &str) -> Resul
                 .filter(|mode| *mode <= 0o7777)
                 .ok_or_else(|| format!("tmpfs-mode in '{text}' must be octal, for example 1777"))?;
         }
-        _ => return Err(format!("unknown key '{key}' in '{text}'; there are type, source, target, readonly, bind-…, volume-…, tmpfs-…")),
+        _ => {
+            return Err(format!(
+                "unknown key '{key}' in '{text}'; there are type, source, target, readonly, bind-…, volume-…, tmpfs-…"
+            ));
+        }
     }
     Ok(())
 }

@@ -6,17 +6,25 @@ use std::{collections::BTreeMap, sync::Arc};
 use proptest::prelude::*;
 use swarm_core::{Dirty, ENTRY_VERSION, Entry, Object, Op, Outcome, Plan, State, Tx, apply, decide};
 use swarm_model::{
-    Availability, DesiredState, Id, NodeDescription, NodeId, NodeRole, NodeState, NodeStatus, ServiceId, ServiceMode,
-    ServiceSpec, TaskId, TaskState, TaskStatus, Timestamp,
+    Availability, DesiredState, FailureAction, Id, NodeDescription, NodeId, NodeRole, NodeState, NodeStatus, ServiceId,
+    ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateConfig, UpdateOrder, UpdateState,
 };
 
 #[derive(Clone, Debug)]
 enum Step {
     Create {
-        replicas: u64,
+        replicas: Option<u64>,
         cpu: i64,
         port: bool,
         attempts: u64,
+        update: UpdateConfig,
+    },
+    /// A new spec: a rolling update.
+    Update {
+        service: usize,
+    },
+    RollBack {
+        service: usize,
     },
     Scale {
         service: usize,
@@ -52,13 +60,26 @@ enum Step {
     DecideLate,
 }
 
+fn update_config() -> impl Strategy<Value = UpdateConfig> {
+    let action = prop_oneof![Just(FailureAction::Pause), Just(FailureAction::Continue), Just(FailureAction::Rollback)];
+    let order = prop_oneof![Just(UpdateOrder::StopFirst), Just(UpdateOrder::StartFirst)];
+    (0..4_u64, 0..20_i64, action, order, 0..3_u8).prop_map(|(parallelism, delay, failure_action, order, ratio)| {
+        let max_failure_ratio = f32::from(ratio) / 4.0;
+        let delay_ns = delay * 1_000_000_000;
+        UpdateConfig { parallelism, delay_ns, failure_action, max_failure_ratio, order, ..UpdateConfig::default() }
+    })
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let node_state = prop_oneof![Just(NodeState::Ready), Just(NodeState::Down), Just(NodeState::Unknown)];
     let availability =
         prop_oneof![3 => Just(Availability::Active), 1 => Just(Availability::Pause), 1 => Just(Availability::Drain)];
     prop_oneof![
-        1 => (0..6_u64, 0..3_i64, any::<bool>(), 0..3_u64)
-            .prop_map(|(replicas, cpu, port, attempts)| Step::Create { replicas, cpu, port, attempts }),
+        1 => (prop::option::weighted(0.8, 0..6_u64), 0..3_i64, any::<bool>(), 0..3_u64, update_config()).prop_map(
+            |(replicas, cpu, port, attempts, update)| Step::Create { replicas, cpu, port, attempts, update }
+        ),
+        2 => any::<usize>().prop_map(|service| Step::Update { service }),
+        1 => any::<usize>().prop_map(|service| Step::RollBack { service }),
         2 => (any::<usize>(), 0..8_u64).prop_map(|(service, replicas)| Step::Scale { service, replicas }),
         1 => any::<usize>().prop_map(|service| Step::Remove { service }),
         2 => (any::<usize>(), node_state).prop_map(|(node, state)| Step::Node { node, state }),
@@ -147,11 +168,19 @@ impl World {
     /// One live task a slot; no node holds more than it has, and no port twice.
     fn check_safety(&self) {
         for service in self.state.services() {
-            let mut live: BTreeMap<u32, u32> = BTreeMap::new();
+            let global = service.spec.mode == ServiceMode::Global;
+            let mut live: BTreeMap<_, BTreeMap<u64, u32>> = BTreeMap::new();
             for task in self.state.tasks_of_service(service.id).filter(|task| task.desired.is_live()) {
-                *live.entry(task.slot).or_default() += 1;
+                let place = (task.slot, task.node.filter(|_| global));
+                *live.entry(place).or_default().entry(task.spec_version).or_default() += 1;
             }
-            assert!(live.values().all(|count| *count == 1), "a slot with several live tasks: {live:?}");
+            for versions in live.values() {
+                assert!(versions.values().all(|count| *count == 1), "live twice in one place: {live:?}");
+                assert!(versions.len() <= 2, "more than an old and a new task in one place: {live:?}");
+            }
+            if let Some(update) = &service.update {
+                assert!(update.state != UpdateState::Completed || update.completed_at.is_some());
+            }
         }
         for node in self.state.nodes() {
             let load = self.state.load(node.id);
@@ -165,15 +194,32 @@ impl World {
         let nodes: Vec<NodeId> = self.state.nodes().map(|n| n.id).collect();
         let pick = |list: usize, number: usize| (list > 0).then(|| number % list.max(1));
         let op = match step {
-            Step::Create { replicas, cpu, port, attempts } => {
+            Step::Create { replicas, cpu, port, attempts, update } => {
                 self.made += 1;
-                let spec = spec(self.made, *replicas, *cpu, *port, *attempts);
+                let mut spec = spec(self.made, replicas.unwrap_or(0), *cpu, *port, *attempts);
+                let changed = Arc::make_mut(&mut spec);
+                changed.update_config = Some(update.clone());
+                if replicas.is_none() {
+                    changed.mode = ServiceMode::Global;
+                }
                 Some(Op::CreateService { service: ServiceId::make(self.now, self.made), spec, registry_auth: None })
             }
             Step::Scale { service, replicas } => pick(services.len(), *service).map(|n| {
                 let mut spec = (*self.state.service(services[n]).expect("listed").spec).clone();
-                spec.mode = ServiceMode::Replicated { replicas: *replicas };
+                if spec.mode != ServiceMode::Global {
+                    spec.mode = ServiceMode::Replicated { replicas: *replicas };
+                }
                 Op::UpdateService { service: services[n], spec: spec.into(), registry_auth: None }
+            }),
+            Step::Update { service } => pick(services.len(), *service).map(|n| {
+                let mut spec = (*self.state.service(services[n]).expect("listed").spec).clone();
+                spec.task_template.force_update += 1;
+                Op::UpdateService { service: services[n], spec: spec.into(), registry_auth: None }
+            }),
+            Step::RollBack { service } => pick(services.len(), *service).map(|n| Op::RollBack {
+                service: services[n],
+                keep_previous: true,
+                message: "manually requested rollback".into(),
             }),
             Step::Remove { service } => {
                 pick(services.len(), *service).map(|n| Op::RemoveService { service: services[n] })
@@ -255,6 +301,11 @@ impl World {
     }
 }
 
+/// Runs, or waits for room.
+fn is_on_its_way(task: &Task) -> bool {
+    matches!(task.status.state, TaskState::Running | TaskState::Pending)
+}
+
 fn status(state: NodeState) -> NodeStatus {
     NodeStatus { state, engine_reachable: true, ..NodeStatus::default() }
 }
@@ -300,13 +351,27 @@ proptest! {
         let plan = world.decide();
         prop_assert_eq!(plan.txs, [], "a settled cluster proposes nothing");
         for service in world.state.services() {
-            let wanted = service.spec.replicas().expect("replicated");
+            let wanted = service.spec.replicas().unwrap_or(world.state.nodes().count() as u64);
+            let state = service.update.as_ref().map(|update| update.state);
             let attempts = service.spec.task_template.restart().max_attempts;
             let live: Vec<_> = world.state.tasks_of_service(service.id).filter(|t| t.desired.is_live()).collect();
-            prop_assert!(live.len() as u64 <= wanted);
-            if attempts == 0 {
-                prop_assert_eq!(live.len() as u64, wanted, "service {} has its tasks", service.spec.name);
-                prop_assert!(live.iter().all(|t| t.status.state == TaskState::Running || t.node.is_none()));
+            let paused = matches!(state, Some(UpdateState::Paused | UpdateState::RollbackPaused));
+            let active = state.is_some_and(UpdateState::is_active);
+            prop_assert!(paused || active || live.len() as u64 <= wanted);
+            if attempts == 0 && !paused {
+                let stuck = live.iter().any(|task| task.status.state == TaskState::Pending);
+                prop_assert!(!active || stuck, "an update goes on until it is done: {:?}", service.update);
+                prop_assert!(
+                    active
+                        || live.iter().all(|task| {
+                            let spec = &world.state.spec(task.service, task.spec_version).expect("kept").spec;
+                            spec.task_template == service.spec.task_template
+                        }),
+                    "an update that ended leaves no old task: {:?} {:?}",
+                    service.update, world.state.tasks_of_slot(service.id, live[0].slot).map(|t| (t.spec_version, t.cause, t.desired, t.status.state, t.created_at, t.reached_at, t.status_applied_at, t.status.err.clone())).collect::<Vec<_>>()
+                );
+                prop_assert!(active || live.len() as u64 == wanted, "service {} has its tasks", service.spec.name);
+                prop_assert!(live.iter().all(|t| is_on_its_way(t)));
             }
         }
         for task in world.state.tasks() {

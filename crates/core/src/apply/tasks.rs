@@ -115,8 +115,13 @@ pub(super) fn set_desired(state: &mut State, id: TaskId, desired: DesiredState, 
 }
 
 pub(super) fn report(state: &mut State, node: NodeId, id: TaskId, status: &TaskStatus, events: &mut Vec<Event>) {
-    let news =
-        |task: &&Arc<Task>| task.node == Some(node) && status.state >= task.status.state && *status != task.status;
+    // An agent speaks of its own tasks only, and of none that it was not given yet.
+    let news = |task: &&Arc<Task>| {
+        task.node == Some(node)
+            && task.status.state >= TaskState::Assigned
+            && status.state >= task.status.state
+            && *status != task.status
+    };
     let Some(task) = state.task(id).filter(news) else { return };
     let mut task = Task::clone(task);
     if task.status.state != status.state {

@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use swarm_model::{
-    Availability, Cause, DesiredState, FailureAction, Service, Task, TaskState, Timestamp, UpdateConfig, UpdateOrder,
-    UpdateState, UpdateStatus,
+    Availability, Cause, DesiredState, FailureAction, Service, ServiceMode, Task, TaskState, Timestamp, UpdateConfig,
+    UpdateOrder, UpdateState, UpdateStatus,
 };
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     fill::{self, Need, Replacement},
     slots::{self, Place, Slot},
 };
-use crate::{Guard, Op, Tx};
+use crate::{Op, Tx, state::host_ports};
 
 /// After the last place an update is watched so much longer than the delay, if the delay is longer than the monitor
 /// period (swarm-behaviour §4.4).
@@ -55,7 +55,6 @@ fn count_failures(planner: &mut Planner, service: &Service) {
     failed.extend(made.filter(|task| has_failed(task, &config)).map(|task| task.id));
     let Some(newest) = failed.iter().rfind(|id| !update.failed.contains(id)).copied() else { return };
     let ratio = failed.len() as f32 / update.slots.max(1) as f32;
-    let guard = Guard::wanted(service);
     let mut next = UpdateStatus { failed, ..update.clone() };
     let mut op = None;
     if ratio > config.max_failure_ratio {
@@ -72,7 +71,7 @@ fn count_failures(planner: &mut Planner, service: &Service) {
         }
     }
     let op = op.unwrap_or(Op::SetUpdate { service: service.id, update: next });
-    planner.push(Tx::new(vec![op]).guard(guard));
+    planner.push_for(service, Tx::new(vec![op]));
 }
 
 /// Whether this update made the task, and for the spec that is being rolled out.
@@ -97,7 +96,7 @@ fn finish_places(planner: &mut Planner, service: &Service) {
         done.extend(slot.live().filter(|task| task.id != keep.id).map(|task| task.id));
     }
     if !done.is_empty() {
-        planner.push(Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: done }]));
+        planner.push_for(service, Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: done }]));
     }
 }
 
@@ -165,7 +164,8 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
         0 => dirty.len(),
         parallelism => usize::try_from(parallelism.saturating_sub(busy)).unwrap_or(usize::MAX),
     };
-    let needs = dirty.into_iter().take(room).map(|place| replacement(planner, &slots, place, config.order)).collect();
+    let order = order(&service, &config);
+    let needs = dirty.into_iter().take(room).map(|place| replacement(planner, &slots, place, order)).collect();
     fill::place(planner, &service, needs);
 }
 
@@ -188,25 +188,33 @@ fn begin(planner: &mut Planner, service: &Arc<Service>, dirty: usize) -> Option<
             failed: Default::default(),
         },
     };
-    planner.push(Tx::new(vec![Op::SetUpdate { service: service.id, update }]).guard(Guard::wanted(service)));
+    planner.push_for(service, Tx::new(vec![Op::SetUpdate { service: service.id, update }]));
     planner.state.service(service.id).cloned()
+}
+
+/// On its one node, the new task of a global service could never open a port that the old one holds: such a service is
+/// updated stop-first, whatever it says.
+fn order(service: &Service, config: &UpdateConfig) -> UpdateOrder {
+    let fixed_port = host_ports(&service.spec).next().is_some();
+    if service.spec.mode == ServiceMode::Global && fixed_port { UpdateOrder::StopFirst } else { config.order }
 }
 
 fn replacement(planner: &Planner, slots: &BTreeMap<Place, Slot>, place: Place, order: UpdateOrder) -> Need {
     let slot = &slots[&place];
     let has_ended = slot.live().all(|task| task.status.state.is_terminal());
-    Need::Replace(match order {
-        UpdateOrder::StartFirst if !has_ended => {
-            Replacement { place, old: Vec::new(), cause: Cause::Update, beside: true, start_at: None }
-        }
+    // The task that serves while the new one starts; others in the place are left of an update that was cut short.
+    let serves = |task: &&Arc<Task>| task.status.state == TaskState::Running;
+    let kept = match order {
+        UpdateOrder::StartFirst if !has_ended => slot.live().find(serves).or(slot.live().next()),
+        UpdateOrder::StartFirst | UpdateOrder::StopFirst => None,
+    };
+    Need::Replace(Replacement {
+        place,
+        old: slot.live().filter(|task| kept.is_none_or(|kept| kept.id != task.id)).map(|task| task.id).collect(),
+        cause: Cause::Update,
+        beside: kept.is_some(),
         // Prepared first, it runs when the old one has stopped.
-        UpdateOrder::StopFirst | UpdateOrder::StartFirst => Replacement {
-            place,
-            old: slot.live().map(|task| task.id).collect(),
-            cause: Cause::Update,
-            beside: false,
-            start_at: Some(planner.now),
-        },
+        start_at: if kept.is_some() { None } else { Some(planner.now) },
     })
 }
 
@@ -224,5 +232,5 @@ fn complete(planner: &mut Planner, service: &Service, config: &UpdateConfig, las
         _ => (UpdateState::Completed, "update completed"),
     };
     let update = UpdateStatus { state, message: message.into(), completed_at: Some(planner.now), ..update };
-    planner.push(Tx::new(vec![Op::SetUpdate { service: service.id, update }]).guard(Guard::wanted(service)));
+    planner.push_for(service, Tx::new(vec![Op::SetUpdate { service: service.id, update }]));
 }
