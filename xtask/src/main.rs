@@ -1,3 +1,66 @@
-//! cargo xtask demo | test | bench | verify.
+//! `cargo xtask demo | test | verify`: what the project does with itself, without a shell script.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
-fn main() {}
+mod demo;
+mod engine;
+mod http;
+mod images;
+mod interrupt;
+mod process;
+mod test;
+mod ui;
+mod verify;
+mod wait;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "Shows, tests and checks this project", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Start a cluster of three nodes on this machine, run real containers on it, and clean up
+    ///
+    /// Needs the Rust toolchain, and a Docker Engine or root on Debian or Ubuntu to install one. Builds in release
+    /// mode. Exits with 1 if anything that it shows did not happen.
+    Demo {
+        /// Leave the cluster running at the end and print how to talk to it
+        #[arg(long)]
+        keep: bool,
+        /// Run tasks in memory instead of in containers: needs neither Docker nor root
+        #[arg(long)]
+        simulated: bool,
+    },
+    /// Check rules, format and lints, then run all tests, those with a real Docker Engine included
+    ///
+    /// Installs and starts a Docker Engine as the demo does. If that is impossible, the tests that need one are left
+    /// out and the summary says so; with CI=true in the environment it is a failure instead.
+    Test {
+        /// Run only the tests whose names contain one of these, and none of the other checks
+        filters: Vec<String>,
+    },
+    /// Check the rules that the compiler does not: imports between crates, file sizes, nothing unfinished
+    Verify,
+}
+
+fn main() -> ExitCode {
+    let result = interrupt::install().and_then(|()| match Arguments::parse().task {
+        Task::Demo { keep, simulated } => demo::run(&demo::Options { keep, simulated }),
+        Task::Test { filters } => test::run(&filters),
+        Task::Verify => verify::run(),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{} {error:#}", ui::red("error:"));
+            ExitCode::FAILURE
+        }
+    }
+}

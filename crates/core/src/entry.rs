@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    Availability, Cluster, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole, NodeSpec,
-    NodeStatus, Secret, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp,
+    Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole, NodeSpec,
+    NodeStatus, Secret, Service, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
 };
 use thiserror::Error;
 
@@ -68,6 +68,16 @@ pub enum Guard {
         /// Its version.
         version: u64,
     },
+    /// The service wants of its tasks what it wanted: what they are and how many. Progress of an update does not
+    /// touch this.
+    Wanted {
+        /// The service.
+        service: ServiceId,
+        /// Its spec version.
+        spec_version: u64,
+        /// Its replicas, if it has a number of them.
+        replicas: Option<u64>,
+    },
     /// The node has this version (`?version=`).
     Node {
         /// The node.
@@ -82,15 +92,13 @@ pub enum Guard {
         /// Its epoch.
         epoch: u64,
     },
-    /// The slot's live task (desired state up to running) is this one, or there is none.
-    Slot {
-        /// The service.
-        service: ServiceId,
-        /// The slot.
-        slot: u32,
-        /// Its live task.
-        live: Option<TaskId>,
-    },
+}
+
+impl Guard {
+    /// [`Guard::Wanted`] as a service is.
+    pub fn wanted(service: &Service) -> Self {
+        Self::Wanted { service: service.id, spec_version: service.spec_version, replicas: service.spec.replicas() }
+    }
 }
 
 /// A task to be made.
@@ -111,6 +119,8 @@ pub enum Place {
     On(NodeId),
     /// Nowhere yet: why, for people.
     Pending(Arc<str>),
+    /// To this node and no other (global services), but not yet: why, for people.
+    PendingOn(NodeId, Arc<str>),
 }
 
 /// One change.
@@ -180,6 +190,23 @@ pub enum Op {
         /// Registry credentials; none keeps those that there are.
         registry_auth: Option<Secret>,
     },
+    /// Back to the previous spec: by hand, which makes the present one the previous one, or because an update failed,
+    /// which leaves none (swarm-behaviour §4.2).
+    RollBack {
+        /// The service.
+        service: ServiceId,
+        /// Whether the present spec becomes the previous one.
+        keep_previous: bool,
+        /// For people.
+        message: Arc<str>,
+    },
+    /// How far a rolling update is.
+    SetUpdate {
+        /// The service.
+        service: ServiceId,
+        /// Its update.
+        update: UpdateStatus,
+    },
     /// The end of a service: its tasks are stopped, then deleted.
     RemoveService {
         /// The service.
@@ -193,9 +220,14 @@ pub enum Op {
         spec_version: u64,
         /// What is wanted of them.
         desired: DesiredState,
+        /// Why they are made.
+        cause: Cause,
+        /// Whether a live task of another spec version may be in the slot (an update that starts first).
+        beside: bool,
         /// When a task with desired state ready may run.
         start_at: Option<Timestamp>,
-        /// The tasks. A node without room for one makes the transaction fall.
+        /// The tasks. A node without room for one, or a slot that has a task that is meant to live, makes the
+        /// transaction fall.
         tasks: Vec<NewTask>,
     },
     /// Places a pending task, or says anew why it cannot be placed.

@@ -1,8 +1,8 @@
 //! Typed 128-bit ids.
 //!
-//! Inside, an id is a number whose high 48 bits are the milliseconds of its making, so that what was made together is
-//! stored together. At the edges it is 25 base36 characters, like Swarm's ids (swarm-behaviour §1.1), with the random
-//! bits first: the characters that a person sees in a table and types as a prefix differ from id to id.
+//! Inside, an id is a number whose high 64 bits are the time of its making, so that ids sort by age and what was made
+//! together is stored together. At the edges it is 25 base36 characters, like Swarm's ids (swarm-behaviour §1.1), with the low 64
+//! bits, which are random, first: the characters that a person sees in a table and types as a prefix differ.
 
 use std::{fmt, str::FromStr};
 
@@ -13,8 +13,8 @@ use crate::Timestamp;
 
 /// Characters of a printed id.
 const TEXT_LEN: usize = 25;
-/// Bits of time at the top of the number.
-const TIME_BITS: u32 = 48;
+/// Random bits, below as many of time.
+const RANDOM_BITS: u32 = 64;
 
 /// A text that is no id.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -23,17 +23,16 @@ pub struct IdParseError;
 
 /// What all id types share.
 pub trait Id: Copy + Ord + fmt::Display + FromStr<Err = IdParseError> {
-    /// An id from the time of its making and randomness, of which the low 80 bits are used.
+    /// An id from the time of its making and randomness, of which the low 64 bits are used.
     fn make(at: Timestamp, random: u128) -> Self;
 }
 
 fn compose(at: Timestamp, random: u128) -> u128 {
-    let millis = at.as_millis().max(0) as u128 & ((1 << TIME_BITS) - 1);
-    (millis << (128 - TIME_BITS)) | (random & ((1 << (128 - TIME_BITS)) - 1))
+    ((at.0.max(0) as u128) << RANDOM_BITS) | (random & ((1 << RANDOM_BITS) - 1))
 }
 
 fn write_text(id: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let mut rest = id.rotate_left(TIME_BITS);
+    let mut rest = id.rotate_left(RANDOM_BITS);
     let mut text = [b'0'; TEXT_LEN];
     for c in text.iter_mut().rev() {
         *c = b"0123456789abcdefghijklmnopqrstuvwxyz"[(rest % 36) as usize];
@@ -55,7 +54,7 @@ fn read_text(text: &str) -> Result<u128, IdParseError> {
         };
         value = value.checked_mul(36).and_then(|v| v.checked_add(u128::from(digit))).ok_or(IdParseError)?;
     }
-    Ok(value.rotate_right(TIME_BITS))
+    Ok(value.rotate_right(RANDOM_BITS))
 }
 
 macro_rules! id_type {
@@ -150,8 +149,8 @@ mod tests {
 
     #[test]
     fn ids_made_later_sort_later_and_differ_in_their_first_characters() {
-        let a = TaskId::make(Timestamp::from_millis(1_000), 0x1111_2222_3333_4444_5555);
-        let b = TaskId::make(Timestamp::from_millis(1_001), 0x0011_2222_3333_4444_5555);
+        let a = TaskId::make(Timestamp::from_millis(1_000), 0x2222_3333_4444_5555);
+        let b = TaskId::make(Timestamp::from_millis(1_001), 0x1122_3333_4444_5555);
         assert!(a < b);
         assert_ne!(a.to_string()[..2], b.to_string()[..2]);
     }

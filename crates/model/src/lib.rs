@@ -38,11 +38,11 @@ pub use node::{
 pub use secret::Secret;
 pub use service::{
     EndpointMode, EndpointSpec, FailureAction, LogDriver, NetworkAttachment, Placement, PlacementPreference,
-    PortConfig, PortProtocol, PublishMode, ReplicatedJob, ResourceLimits, ResourceReservations, Resources,
-    RestartCondition, RestartPolicy, Service, ServiceMode, ServiceSpec, SpecVersion, SpreadOver, TaskSpec,
-    UpdateConfig, UpdateOrder,
+    PortConfig, PortProtocol, PreviousSpec, PublishMode, ReplicatedJob, ResourceLimits, ResourceReservations,
+    Resources, RestartCondition, RestartPolicy, Service, ServiceMode, ServiceSpec, SpecVersion, SpreadOver, TaskSpec,
+    UpdateConfig, UpdateOrder, UpdateState, UpdateStatus,
 };
-pub use task::{ContainerStatus, DesiredState, PortStatus, Task, TaskState, TaskStatus};
+pub use task::{Cause, ContainerStatus, DesiredState, PortStatus, Task, TaskState, TaskStatus};
 pub use time::Timestamp;
 pub use validate::{
     LABELS_BYTES_MAX, MEMORY_BYTES_MIN, NAME_LEN_MAX, NANO_CPUS_MIN, SPEC_BYTES_MAX, validate_cluster_spec,

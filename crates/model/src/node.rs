@@ -225,6 +225,8 @@ pub struct Node {
     pub description: Option<Arc<NodeDescription>>,
     /// Observed state.
     pub status: NodeStatus,
+    /// Since when it is in that state (the cluster's clock).
+    pub state_since: Timestamp,
     /// `host:port` of its manager, if it is one.
     pub manager_addr: Option<String>,
     /// Log index of the last change that can make a placement wrong: availability, state, labels, capacity.

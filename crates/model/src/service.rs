@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerSpec, Extra, GenericResource, Invalid, Labels, Platform, Secret, ServiceId, Timestamp};
+use crate::{ContainerSpec, Extra, GenericResource, Invalid, Labels, Platform, Secret, ServiceId, TaskId, Timestamp};
 
 /// Docker's `ServiceSpec`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -370,6 +370,21 @@ pub struct UpdateConfig {
     pub extra: Extra,
 }
 
+impl UpdateConfig {
+    /// How long new tasks are watched when nothing is said: 5 s (swarm-behaviour §1.5).
+    pub const MONITOR_DEFAULT_NS: i64 = 5_000_000_000;
+
+    /// The policy when none is given: one slot at a time. A block that leaves the parallelism out means all at once.
+    pub fn when_absent() -> Self {
+        Self { parallelism: 1, ..Self::default() }
+    }
+
+    /// The watch time with its default.
+    pub fn monitor_or_default_ns(&self) -> i64 {
+        self.monitor_ns.unwrap_or(Self::MONITOR_DEFAULT_NS)
+    }
+}
+
 /// What too many failures of an update lead to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -500,8 +515,80 @@ pub struct Service {
     pub spec: Arc<ServiceSpec>,
     /// Number of the spec version that new tasks get; see [`SpecVersion`].
     pub spec_version: u64,
-    /// The spec before the last update.
-    pub previous_spec: Option<Arc<ServiceSpec>>,
+    /// The spec before the last update: what a rollback goes back to.
+    pub previous: Option<PreviousSpec>,
+    /// The rolling update or rollback that is under way, or the last one.
+    pub update: Option<UpdateStatus>,
+}
+
+impl Service {
+    /// Whether a rollback is under way.
+    pub fn rolls_back(&self) -> bool {
+        self.update.as_ref().is_some_and(|update| update.state == UpdateState::RollbackStarted)
+    }
+}
+
+/// The spec before an update.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PreviousSpec {
+    /// What it was.
+    pub spec: Arc<ServiceSpec>,
+    /// Its spec version.
+    pub spec_version: u64,
+}
+
+/// How far an update is (swarm-behaviour §4.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpdateState {
+    /// Under way.
+    Updating,
+    /// Stopped after too many failures.
+    Paused,
+    /// Done.
+    Completed,
+    /// Going back to the previous spec.
+    RollbackStarted,
+    /// The way back failed too.
+    RollbackPaused,
+    /// Back at the previous spec.
+    RollbackCompleted,
+}
+
+impl UpdateState {
+    /// The name that Docker's API uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Updating => "updating",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::RollbackStarted => "rollback_started",
+            Self::RollbackPaused => "rollback_paused",
+            Self::RollbackCompleted => "rollback_completed",
+        }
+    }
+
+    /// Whether it replaces tasks.
+    pub const fn is_active(self) -> bool {
+        matches!(self, Self::Updating | Self::RollbackStarted)
+    }
+}
+
+/// A rolling update or rollback. All that it needs to go on under another leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateStatus {
+    /// How far it is.
+    pub state: UpdateState,
+    /// When it began; tasks made for it are not older.
+    pub started_at: Timestamp,
+    /// When it was done.
+    pub completed_at: Option<Timestamp>,
+    /// For people.
+    pub message: Arc<str>,
+    /// Slots that were to be replaced when it began: what the failure ratio counts against.
+    pub slots: u32,
+    /// Tasks made for it that failed while they were watched.
+    pub failed: std::collections::BTreeSet<TaskId>,
 }
 
 /// One version of a service's spec, kept while a task refers to it.

@@ -10,7 +10,7 @@ use crate::{NodeId, PortProtocol, ServiceId, TaskId, Timestamp};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskState {
-    /// Waits for a node; the only state without one.
+    /// Waits for a node, or for room on the one that it is meant for. No agent has it.
     Pending,
     /// Has a node.
     Assigned,
@@ -192,6 +192,19 @@ impl TaskStatus {
     }
 }
 
+/// Why a task was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// Its slot had no task.
+    Fill,
+    /// The one before it ended, or lost its node.
+    Restart,
+    /// A rolling update or rollback replaced the one before it; only these count for the failure ratio
+    /// (swarm-behaviour §4.5).
+    Update,
+}
+
 /// A task as the cluster keeps it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
@@ -201,16 +214,20 @@ pub struct Task {
     pub service: ServiceId,
     /// The [`SpecVersion`](crate::SpecVersion) that it runs.
     pub spec_version: u64,
-    /// Its place in the service, from 1.
+    /// Its place in the service, from 1; 0 for a task of a global service, whose place is its node.
     pub slot: u32,
-    /// Its node; none while it is pending. Set once.
+    /// Its node; none while it is pending, unless it is a task of a global service. Set once.
     pub node: Option<NodeId>,
+    /// Why it was made.
+    pub cause: Cause,
     /// What is wanted of it.
     pub desired: DesiredState,
     /// What is observed of it.
     pub status: TaskStatus,
     /// When the manager stored `status` (the cluster's clock); restart delays and windows count from here.
     pub status_applied_at: Timestamp,
+    /// When it first ran or ended, whichever came first (the cluster's clock): an update waits and watches from here.
+    pub reached_at: Option<Timestamp>,
     /// Log index of the last change.
     pub version: u64,
     /// When it was made.
@@ -227,9 +244,9 @@ impl Task {
         self.desired.is_live() && !self.status.state.is_terminal()
     }
 
-    /// Whether it holds its node's resources and ports: it has a node and has not ended
+    /// Whether it holds its node's resources and ports: it was assigned and has not ended
     /// (swarm-behaviour §5.1; stopping tasks still hold them).
     pub fn holds_resources(&self) -> bool {
-        self.node.is_some() && !self.status.state.is_terminal()
+        (TaskState::Assigned..=TaskState::Running).contains(&self.status.state)
     }
 }

@@ -116,3 +116,57 @@ impl<R: AsyncRead + Unpin, T: DeserializeOwned> Receiver<R, T> {
         Ok(Some((u32::from_be_bytes([c0, c1, c2, c3]), message)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::duplex;
+
+    use super::*;
+    use crate::agent::{ToAgent, ToManager};
+
+    #[tokio::test]
+    async fn messages_arrive_in_order_and_the_end_is_seen() {
+        let (a, b) = duplex(16);
+        let (mut send, _keep) = channel::<_, ToManager, ToAgent>(a);
+        let (_keep_too, mut recv) = channel::<_, ToAgent, ToManager>(b);
+        let sent = async {
+            send.send(&ToManager::Heartbeat).await.unwrap();
+            send.send_to(7, &ToManager::Logs { subscription: 3 }).await.unwrap();
+            send.close().await.unwrap();
+        };
+        let received = async {
+            assert_eq!(recv.recv().await.unwrap(), Some(ToManager::Heartbeat));
+            assert_eq!(recv.recv_from().await.unwrap(), Some((7, ToManager::Logs { subscription: 3 })));
+            assert_eq!(recv.recv().await.unwrap(), None);
+        };
+        tokio::join!(sent, received);
+    }
+
+    #[tokio::test]
+    async fn a_frame_over_the_limit_is_refused_by_its_length_alone() {
+        let (mut a, b) = duplex(64);
+        a.write_all(&(FRAME_BYTES_MAX as u32 + 1).to_be_bytes()).await.unwrap();
+        a.write_all(&[0; 4]).await.unwrap();
+        let (_send, mut recv) = channel::<_, ToAgent, ToManager>(b);
+        assert_eq!(recv.recv().await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(body: Vec<u8>, honest: bool) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let (mut a, b) = duplex(64 << 10);
+                if honest {
+                    a.write_all(&(body.len() as u32).to_be_bytes()).await.unwrap();
+                    a.write_all(&[0; 4]).await.unwrap();
+                }
+                a.write_all(&body).await.unwrap();
+                a.shutdown().await.unwrap();
+                let (_send, mut recv) = channel::<_, ToAgent, ToManager>(b);
+                while let Ok(Some(_)) = recv.recv().await {}
+            });
+        }
+    }
+}

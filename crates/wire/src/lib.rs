@@ -1,6 +1,18 @@
 //! Mutual TLS identity, the cluster's CA, framed streams, the agent and raft messages.
 
 pub mod agent;
+mod ca;
 mod channel;
+pub mod clock;
+mod identity;
+pub mod join;
+mod peer;
+pub mod tls;
+mod token;
 
+pub use ca::{CSR_BYTES_MAX, Ca, CaError, IssuedCert};
 pub use channel::{FRAME_BYTES_MAX, Receiver, Sender, channel};
+pub use identity::{IdentityError, NodeIdentity, new_key_and_csr, write_atomically};
+pub use peer::{PeerError, PeerIdentity, role_from_ou, role_ou};
+pub use tls::{Accepted, Alpn, BoxedStream, ByteStream, IdentityHolder, TlsError, Trust};
+pub use token::{JoinToken, TokenError};

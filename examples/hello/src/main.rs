@@ -1,3 +1,92 @@
-//! A tiny web service for demos and tests.
+//! A tiny web service for demos and tests: std only, so that it links statically and its image is one file.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /` | one line: version, task, node |
+//! | `GET /health` | 200 `healthy`, or 503 `unhealthy` after `POST /unhealthy` |
+//! | `POST /unhealthy`, `POST /healthy` | turns the health |
+//! | `POST /crash` | none: the process ends with exit code 3 |
+//! | `POST /hang` | `hanging`; from then on no request is answered, connections stay open |
+//!
+//! `hello check` asks the service on this host for its health and exits with 0 or 1: the image has no shell and no
+//! curl, so a health check is `["CMD", "/hello", "check"]`.
+//!
+//! Environment: `PORT` (8080), `HELLO_VERSION`, `TASK`, `NODE` (what `GET /` prints; a service sets the last two from
+//! the templates `{{.Task.Name}}` and `{{.Node.Hostname}}`), `HELLO_MODE=broken` (prints why and exits with 1).
+//!
+//! SIGTERM: a process that runs as PID 1 of a container ignores signals it has no handler for, and the standard
+//! library cannot install one. So run it with `--init`: the init is PID 1, passes the signal on, and the default
+//! action ends this process at once. Without `--init` a stop lasts its whole grace period.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program whose log is its standard output")]
 
-fn main() {}
+mod request;
+mod server;
+
+use std::env;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The port when `PORT` is not set.
+const PORT_DEFAULT: u16 = 8080;
+/// How long `hello check` waits for the answer; shorter than the usual timeout of a health check.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let port = match env::var("PORT").ok().map(|text| text.parse::<u16>().map_err(|_| text)) {
+        None => PORT_DEFAULT,
+        Some(Ok(port)) => port,
+        Some(Err(text)) => return fail(&format!("PORT={text} is not a port number (0 to 65535)")),
+    };
+    let result = match env::args().nth(1).as_deref() {
+        None => serve(port),
+        Some("check") => check(port),
+        Some(other) => Err(format!("unknown command {other:?}: run `hello` to serve, or `hello check`")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => fail(&message),
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    eprintln!("hello: {message}");
+    ExitCode::FAILURE
+}
+
+fn variable(name: &str) -> String {
+    env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn serve(port: u16) -> Result<(), String> {
+    if env::var("HELLO_MODE").as_deref() == Ok("broken") {
+        return Err("HELLO_MODE=broken: this version is broken on purpose".to_owned());
+    }
+    let greeting =
+        format!("hello {} from task {} on node {}\n", variable("HELLO_VERSION"), variable("TASK"), variable("NODE"));
+    let server = server::Server::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), greeting)
+        .map_err(|error| format!("cannot listen on port {port}: {error}"))?;
+    println!("listening on {}", server.address());
+    server.run()
+}
+
+/// Asks the service on this host for its health.
+fn check(port: u16) -> Result<(), String> {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), CHECK_TIMEOUT)?;
+        stream.set_read_timeout(Some(CHECK_TIMEOUT))?;
+        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.take(server::ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    match ask() {
+        Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => {
+            println!("healthy");
+            Ok(())
+        }
+        Ok(answer) => Err(format!("port {port} answers {:?}", answer.lines().next().unwrap_or_default())),
+        Err(error) => Err(format!("port {port} does not answer: {error}")),
+    }
+}

@@ -66,6 +66,7 @@ pub(super) fn admit_node(state: &mut State, admission: &Admission<'_>, events: &
             role: admission.role,
             description: None,
             status: NodeStatus::default(),
+            state_since: time,
             manager_addr: None,
             epoch: revision,
             cert_expires_at: admission.cert_expires_at,
@@ -103,6 +104,9 @@ pub(super) fn report_node(
     let node = state.nodes.get_mut(&id).map(Arc::make_mut).ok_or_else(|| not_found("node", id))?;
     let mut fits_anew = (node.status.state, node.status.engine_reachable) != (status.state, status.engine_reachable)
         || node.status.addr != status.addr;
+    if node.status.state != status.state {
+        node.state_since = time;
+    }
     node.status = status.clone();
     if let Some(description) = description {
         fits_anew |= node.description.as_ref() != Some(description);

@@ -43,7 +43,8 @@ pub fn apply(state: &mut State, index: u64, entry: &Entry) -> (Vec<Outcome>, Vec
     assert!(entry.v <= ENTRY_VERSION, "entry {index} has version {}, this program knows {ENTRY_VERSION}", entry.v);
     assert!(index > state.revision, "entry {index} comes after entry {}", state.revision);
     state.revision = index;
-    state.time = state.time.max(entry.at);
+    // Cluster time never goes back and never stands still, whatever the proposer's clock does.
+    state.time = state.time.plus_ns(1).max(entry.at);
     let mut events = Vec::new();
     let outcomes = entry.txs.iter().map(|tx| apply_tx(state, tx, &mut events)).collect();
     (outcomes, events)
@@ -83,6 +84,11 @@ fn check(state: &State, guard: &Guard) -> Outcome {
         Guard::Service { service, version } => {
             in_sequence(version, state.service(service).ok_or_else(|| not_found("service", service))?.version)
         }
+        Guard::Wanted { service, spec_version, replicas } => match state.service(service) {
+            Some(found) if (found.spec_version, found.spec.replicas()) == (spec_version, replicas) => Ok(()),
+            Some(_) => Err(Refusal::Stale(format!("service {service} was updated"))),
+            None => Err(Refusal::Stale(format!("service {service} was removed"))),
+        },
         Guard::Node { node, version } => {
             in_sequence(version, state.node(node).ok_or_else(|| not_found("node", node))?.version)
         }
@@ -91,13 +97,6 @@ fn check(state: &State, guard: &Guard) -> Outcome {
             Some(_) => Err(Refusal::Stale(format!("node {node} changed"))),
             None => Err(Refusal::Stale(format!("node {node} was removed"))),
         },
-        Guard::Slot { service, slot, live } => {
-            if state.live_task(service, slot).map(|task| task.id) == live {
-                Ok(())
-            } else {
-                Err(Refusal::Stale(format!("slot {slot} of service {service} has another task")))
-            }
-        }
     }
 }
 
@@ -127,9 +126,19 @@ fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
             services::update(state, *service, spec, registry_auth.as_ref(), events)
         }
         Op::RemoveService { service } => services::remove(state, *service, events),
-        Op::CreateTasks { service, spec_version, desired, start_at, tasks } => {
-            let batch =
-                tasks::Batch { service: *service, spec_version: *spec_version, desired: *desired, start_at: *start_at };
+        Op::RollBack { service, keep_previous, message } => {
+            services::roll_back(state, *service, *keep_previous, message, events)
+        }
+        Op::SetUpdate { service, update } => services::set_update(state, *service, update, events),
+        Op::CreateTasks { service, spec_version, desired, cause, beside, start_at, tasks } => {
+            let batch = tasks::Batch {
+                service: *service,
+                spec_version: *spec_version,
+                desired: *desired,
+                cause: *cause,
+                beside: *beside,
+                start_at: *start_at,
+            };
             tasks.iter().try_for_each(|task| tasks::create(state, &batch, task, events))
         }
         Op::PlaceTask { task, place } => tasks::place(state, *task, place, events),

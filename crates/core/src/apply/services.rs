@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use swarm_model::{DesiredState, PublishMode, Secret, Service, ServiceId, ServiceSpec, SpecVersion, TaskId};
+use swarm_model::{
+    DesiredState, PreviousSpec, PublishMode, Secret, Service, ServiceId, ServiceSpec, SpecVersion, TaskId, UpdateState,
+    UpdateStatus,
+};
 
 use super::{Event, not_found, tasks};
 use crate::{Outcome, Refusal, State};
@@ -32,7 +35,8 @@ pub(super) fn create(
         updated_at: state.time,
         spec: spec.clone(),
         spec_version: version,
-        previous_spec: None,
+        previous: None,
+        update: None,
     };
     state.services.insert(id, Arc::new(service));
     events.push(Event::Service(id));
@@ -66,13 +70,67 @@ pub(super) fn update(
     state.put_spec(SpecVersion { service: id, version, spec: spec.clone(), registry_auth: auth });
     let mut service = Service::clone(&old);
     if old.spec != *spec {
-        service.previous_spec = Some(old.spec.clone());
+        service.previous = Some(PreviousSpec { spec: old.spec.clone(), spec_version: old.spec_version });
     }
     service.spec = spec.clone();
     service.spec_version = version;
     (service.version, service.updated_at) = (revision, time);
-    state.services.insert(id, Arc::new(service));
+    // An update that goes on keeps its state; otherwise clients must not see that of an earlier one (docker-api §0.7).
+    if !(same_tasks && service.update.as_ref().is_some_and(|update| update.state.is_active())) {
+        service.update = None;
+    }
+    store(state, &old, service, events);
+    Ok(())
+}
+
+/// Stores a changed service and forgets spec versions that nothing refers to any more.
+fn store(state: &mut State, old: &Service, new: Service, events: &mut Vec<Event>) {
+    let id = new.id;
+    state.services.insert(id, Arc::new(new));
     state.forget_spec(id, old.spec_version);
+    if let Some(previous) = &old.previous {
+        state.forget_spec(id, previous.spec_version);
+    }
+    events.push(Event::Service(id));
+}
+
+pub(super) fn roll_back(
+    state: &mut State,
+    id: ServiceId,
+    keep_previous: bool,
+    message: &Arc<str>,
+    events: &mut Vec<Event>,
+) -> Outcome {
+    let old = state.service(id).cloned().ok_or_else(|| not_found("service", id))?;
+    let Some(previous) = old.previous.clone() else {
+        return Err(Refusal::Invalid(format!("service {} does not have a previous spec", old.spec.name)));
+    };
+    check_ports(state, id, &previous.spec)?;
+    let mut service = Service::clone(&old);
+    service.previous = keep_previous.then(|| PreviousSpec { spec: old.spec.clone(), spec_version: old.spec_version });
+    service.spec = previous.spec;
+    service.spec_version = previous.spec_version;
+    (service.version, service.updated_at) = (state.revision, state.time);
+    service.update = Some(UpdateStatus {
+        state: UpdateState::RollbackStarted,
+        started_at: state.time,
+        completed_at: None,
+        message: message.clone(),
+        slots: 0,
+        failed: Default::default(),
+    });
+    store(state, &old, service, events);
+    Ok(())
+}
+
+pub(super) fn set_update(state: &mut State, id: ServiceId, update: &UpdateStatus, events: &mut Vec<Event>) -> Outcome {
+    let (revision, time) = (state.revision, state.time);
+    let service = state.services.get_mut(&id).map(Arc::make_mut).ok_or_else(|| not_found("service", id))?;
+    // A new state moves the version that `?version=` guards; mere progress does not (design §4.2).
+    if service.update.as_ref().map(|u| u.state) != Some(update.state) {
+        (service.version, service.updated_at) = (revision, time);
+    }
+    service.update = Some(update.clone());
     events.push(Event::Service(id));
     Ok(())
 }
@@ -83,6 +141,9 @@ pub(super) fn remove(state: &mut State, id: ServiceId, events: &mut Vec<Event>) 
     let tasks: Vec<TaskId> = state.tasks_of_service(id).map(|task| task.id).collect();
     tasks.iter().for_each(|task| tasks::set_desired(state, *task, DesiredState::Remove, events));
     state.forget_spec(id, service.spec_version);
+    if let Some(previous) = &service.previous {
+        state.forget_spec(id, previous.spec_version);
+    }
     events.push(Event::Service(id));
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use swarm_model::{DesiredState, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp};
+use swarm_model::{Cause, DesiredState, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp};
 
 use super::{Event, not_found};
 use crate::{NewTask, Outcome, Place, Refusal, State, state::host_ports};
@@ -12,6 +12,8 @@ pub(super) struct Batch {
     pub(super) service: ServiceId,
     pub(super) spec_version: u64,
     pub(super) desired: DesiredState,
+    pub(super) cause: Cause,
+    pub(super) beside: bool,
     pub(super) start_at: Option<Timestamp>,
 }
 
@@ -23,15 +25,29 @@ pub(super) fn create(state: &mut State, batch: &Batch, new: &NewTask, events: &m
     if state.task(new.id).is_some() {
         return Err(Refusal::Exists { kind: "task".into(), name: new.id.to_string() });
     }
+    let node = match new.place {
+        Place::On(node) | Place::PendingOn(node, _) if new.slot == 0 => Some(node),
+        Place::On(_) | Place::Pending(_) | Place::PendingOn(..) => None,
+    };
+    let rival = |task: &&Arc<Task>| {
+        task.desired.is_live()
+            && (new.slot != 0 || task.node == node)
+            && (!batch.beside || task.spec_version == batch.spec_version)
+    };
+    if let Some(live) = state.tasks_of_slot(batch.service, new.slot).find(rival) {
+        return Err(Refusal::Stale(format!("slot {} of service {} has task {}", new.slot, batch.service, live.id)));
+    }
     let mut task = Task {
         id: new.id,
         service: batch.service,
         spec_version: batch.spec_version,
         slot: new.slot,
         node: None,
+        cause: batch.cause,
         desired: batch.desired,
         status: TaskStatus::new(TaskState::Pending, state.time),
         status_applied_at: state.time,
+        reached_at: None,
         version: state.revision,
         created_at: state.time,
         updated_at: state.time,
@@ -75,6 +91,11 @@ fn settle(state: &State, task: &mut Task, place: &Place) -> Outcome {
             task.status = TaskStatus::new(TaskState::Pending, state.time);
             task.status.err = Some(reason.clone());
         }
+        Place::PendingOn(node, reason) => {
+            task.node = Some(*node);
+            task.status = TaskStatus::new(TaskState::Pending, state.time);
+            task.status.err = Some(reason.clone());
+        }
     }
     task.status_applied_at = state.time;
     Ok(())
@@ -85,7 +106,7 @@ pub(super) fn set_desired(state: &mut State, id: TaskId, desired: DesiredState, 
     let mut task = Task::clone(task);
     task.desired = desired;
     task.start_at = None;
-    if task.node.is_none() && !desired.is_live() && !task.status.state.is_terminal() {
+    if task.status.state == TaskState::Pending && !desired.is_live() {
         // No agent has it, so none will report its end.
         task.status = TaskStatus { state: TaskState::Shutdown, at: state.time, ..task.status };
         task.status_applied_at = state.time;
@@ -94,8 +115,13 @@ pub(super) fn set_desired(state: &mut State, id: TaskId, desired: DesiredState, 
 }
 
 pub(super) fn report(state: &mut State, node: NodeId, id: TaskId, status: &TaskStatus, events: &mut Vec<Event>) {
-    let news =
-        |task: &&Arc<Task>| task.node == Some(node) && status.state >= task.status.state && *status != task.status;
+    // An agent speaks of its own tasks only, and of none that it was not given yet.
+    let news = |task: &&Arc<Task>| {
+        task.node == Some(node)
+            && task.status.state >= TaskState::Assigned
+            && status.state >= task.status.state
+            && *status != task.status
+    };
     let Some(task) = state.task(id).filter(news) else { return };
     let mut task = Task::clone(task);
     if task.status.state != status.state {
@@ -133,6 +159,9 @@ fn store(state: &mut State, mut task: Task, events: &mut Vec<Event>) {
         // A service's limit of tasks per node counts those that are meant to live.
         || old.desired.is_live() && !task.desired.is_live();
     (task.version, task.updated_at) = (state.revision, state.time);
+    if task.status.state >= TaskState::Running {
+        task.reached_at.get_or_insert(state.time);
+    }
     events.push(touched(&task));
     if let Some(node) = task.node.filter(|_| freed) {
         events.push(Event::Room(node));

@@ -1,10 +1,28 @@
 //! `decide`: what to do about what changed.
+//!
+//! Reconcilers, one per kind of service, look at one service at a time and at the state alone. They work on a clone,
+//! through the same `apply`, so that later ones see earlier choices. Nothing here waits: what has to happen later is
+//! a deadline of the plan, and what must outlive a leader is a field of an object.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod enforce;
+mod fill;
+mod global;
+mod reap;
+mod replicated;
+mod restart;
+mod schedule;
+mod slots;
+mod update;
 
-use swarm_model::{NodeId, ServiceId, Timestamp};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use crate::{Event, State, Tx};
+use restart::Start;
+use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, TaskId, Timestamp};
+
+use crate::{Event, Op, Refusal, State, Tx, apply::apply_tx};
 
 /// What a decision is to look at. Events only mark keys; reconcilers read the state alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,8 +53,7 @@ impl Dirty {
         match *event {
             Event::Cluster => self.all = true,
             Event::Node(node) => drop(self.nodes.insert(node)),
-            Event::Service(service) => drop(self.services.insert(service)),
-            Event::Task { service, .. } => drop(self.services.insert(service)),
+            Event::Service(service) | Event::Task { service, .. } => drop(self.services.insert(service)),
             Event::Room(_) => self.room = true,
         }
     }
@@ -52,10 +69,122 @@ pub struct Plan {
     pub deadlines: BTreeMap<ServiceId, Timestamp>,
     /// All services that this plan looked at.
     pub services: BTreeSet<ServiceId>,
+    /// Transactions that a reconciler made and `apply` refused on the clone: defects of this program, to be logged.
+    pub refused: Vec<(Tx, Refusal)>,
 }
 
 /// Looks at what is dirty and proposes changes. `now` is the leader's clock, `seed` makes ids.
+/// Deciding again right after the plan was applied gives an empty plan.
 pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
-    let _ = (state, dirty, now, seed);
-    Plan::default()
+    let mut planner = Planner::new(state, now, seed);
+    let nodes: Vec<NodeId> =
+        if dirty.all { state.nodes.keys().copied().collect() } else { dirty.nodes.iter().copied().collect() };
+    for node in &nodes {
+        enforce::node(&mut planner, *node);
+    }
+    let mut services = dirty.services.clone();
+    if dirty.all {
+        services.extend(state.services.keys());
+        services.extend(state.services_with_tasks());
+    } else {
+        services.extend(nodes.iter().flat_map(|node| state.tasks_of_node(*node)).map(|task| task.service));
+        if !nodes.is_empty() {
+            // A node that comes, goes or changes concerns every service that is to be on all of them.
+            services.extend(state.services().filter(|s| s.spec.mode == ServiceMode::Global).map(|s| s.id));
+        }
+        if dirty.room {
+            services.extend(state.services_with_pending());
+        }
+    }
+    for id in &services {
+        match planner.state.service(*id).cloned() {
+            None => reap::removed_service(&mut planner, *id),
+            Some(service) => reconcile(&mut planner, &service),
+        }
+    }
+    planner.plan.services = services;
+    planner.plan
+}
+
+/// Looks at one service: what is too many goes, an update takes a step, what is missing comes, what is prepared runs.
+fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
+    reap::orphans(planner, service.id);
+    match service.spec.mode {
+        ServiceMode::Replicated { replicas } => {
+            replicated::scale_down(planner, service, replicas);
+            let service = update::advance(planner, service);
+            replicated::fill(planner, &service, service.spec.replicas().unwrap_or(replicas));
+        }
+        ServiceMode::Global => {
+            global::retire(planner, service);
+            let service = update::advance(planner, service);
+            global::fill(planner, &service);
+        }
+        // The API refuses these modes until there is a reconciler for them.
+        ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob => return,
+    }
+    promote(planner, service);
+    reap::history(planner, service);
+}
+
+/// Lets prepared tasks run whose time has come.
+fn promote(planner: &mut Planner, service: &Service) {
+    let mut due = Vec::new();
+    for slot in slots::of(&planner.state, service).values() {
+        for task in slot.0.iter().filter(|t| t.desired == DesiredState::Ready && !t.status.state.is_terminal()) {
+            match restart::start(&planner.state, slot, task, planner.now) {
+                Start::Now => due.push(task.id),
+                Start::At(at) => planner.wake(service.id, at),
+            }
+        }
+    }
+    if !due.is_empty() {
+        planner.push(Tx::new(vec![Op::SetDesired { desired: DesiredState::Running, tasks: due }]));
+    }
+}
+
+/// A plan in the making, on a clone of the state.
+struct Planner {
+    /// The state with the plan so far applied.
+    state: State,
+    now: Timestamp,
+    plan: Plan,
+    random: u64,
+}
+
+impl Planner {
+    fn new(state: &State, now: Timestamp, seed: u64) -> Self {
+        let mut state = state.clone();
+        // Later than all that was made before: ids sort by age, also when the clock stands still.
+        state.time = state.time.plus_ns(1).max(now);
+        Self { now: state.time, state, plan: Plan::default(), random: seed }
+    }
+
+    /// Adds a transaction.
+    fn push(&mut self, tx: Tx) {
+        match apply_tx(&mut self.state, &tx, &mut Vec::new()) {
+            Ok(()) => self.plan.txs.push(tx),
+            Err(refusal) => {
+                debug_assert!(false, "a reconciler made a transaction that does not apply: {refusal}: {tx:?}");
+                self.plan.refused.push((tx, refusal));
+            }
+        }
+    }
+
+    /// Looks at the service again at that time, or earlier.
+    fn wake(&mut self, service: ServiceId, at: Timestamp) {
+        let deadline = self.plan.deadlines.entry(service).or_insert(at);
+        *deadline = at.min(*deadline);
+    }
+
+    /// An id that sorts behind those of earlier plans.
+    fn task_id(&mut self) -> TaskId {
+        // SplitMix64: one step of a counter, then a mix.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        TaskId::make(self.now, u128::from(z))
+    }
 }

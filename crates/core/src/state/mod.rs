@@ -10,7 +10,7 @@ use imbl::{OrdMap, OrdSet};
 use swarm_model::{Cluster, Node, NodeId, Service, ServiceId, SpecVersion, Task, TaskId, Timestamp};
 
 pub use load::NodeLoad;
-pub(crate) use load::host_ports;
+pub(crate) use load::{generic_counts, host_ports};
 pub use snapshot::Object;
 
 /// Everything that the managers agree on. A clone costs nothing; only [`apply`](crate::apply) changes it.

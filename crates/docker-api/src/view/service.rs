@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{EndpointSpec, PortConfig, Service, ServiceSpec};
+use swarm_model::{EndpointSpec, PortConfig, Service, ServiceSpec, UpdateStatus};
 
 use super::{Time, Version, is_default};
 
@@ -47,13 +47,13 @@ impl ServiceView {
             created_at: service.created_at.into(),
             updated_at: service.updated_at.into(),
             spec: service.spec.clone(),
-            previous_spec: service.previous_spec.clone(),
+            previous_spec: service.previous.as_ref().map(|previous| previous.spec.clone()),
             endpoint: EndpointView {
                 spec: service.spec.endpoint_spec.clone().unwrap_or_default(),
                 ports: service.spec.ports().to_vec(),
                 virtual_ips: Vec::new(),
             },
-            update_status: None,
+            update_status: service.update.as_ref().map(UpdateStatusView::new),
             service_status: status,
             job_status: None,
         }
@@ -99,6 +99,17 @@ pub struct UpdateStatusView {
     pub completed_at: Option<Time>,
     /// For people.
     pub message: String,
+}
+
+impl UpdateStatusView {
+    fn new(update: &UpdateStatus) -> Self {
+        Self {
+            state: update.state.as_str().into(),
+            started_at: Some(update.started_at.into()),
+            completed_at: update.completed_at.map(Time::from),
+            message: update.message.to_string(),
+        }
+    }
 }
 
 /// Numbers of tasks of a service (swarm-behaviour §11.1).

@@ -1,0 +1,425 @@
+//! The shell around the worker: carries out what [`Worker::step`] says and feeds the outcomes back.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use swarm_model::{Labels, NodeId, NodeResources, ServiceId, TaskId};
+use swarm_wire::agent::ToManager;
+use thiserror::Error;
+use tokio::{
+    sync::{Notify, Semaphore, mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock,
+    connection::{self, Connector, Event, OUTGOING_MAX},
+    engine,
+    executor::{Executor, NodeIdentity},
+    logs,
+    store::{Store, StoreError},
+    worker::{Change, Input, Now, Operation, Output, SessionState, Stored, Worker, WorkerOptions},
+};
+
+/// Things that happened and wait for the main loop; when it is full, those who bring more wait.
+const EVENTS_MAX: usize = 1024;
+/// Things that happened and are taken in one step, so that their reports and writes go together.
+const STEP_INPUTS_MAX: usize = 256;
+/// Longest sleep of the main loop. There is always something sooner; this is for the arithmetic.
+const SLEEP_MS_MAX: u64 = 3_600_000;
+/// Time for the containers to stop when the node leaves: longer than the usual grace, short enough for a person.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// How to run an agent.
+pub struct AgentOptions {
+    /// Folder of the agent's own files; none keeps nothing (simulations).
+    pub state_dir: Option<PathBuf>,
+    /// Id of the node, from its certificate.
+    pub node: NodeId,
+    /// Host name that the cluster sees.
+    pub hostname: String,
+    /// The address on which host-mode ports are opened; none means all. Several nodes may share one engine.
+    pub bind_addr: Option<IpAddr>,
+    /// What tasks can reserve; none means all that the host has.
+    pub resources: Option<NodeResources>,
+    /// Labels on top of the engine's own (`engine.labels.KEY` in constraints).
+    pub engine_labels: Labels,
+    /// Name and version of the program, for people.
+    pub program: String,
+    /// The container engine.
+    pub executor: Arc<dyn Executor>,
+    /// The way to the managers.
+    pub connector: Arc<dyn Connector>,
+    /// Seed of the randomness (reconnection delays).
+    pub seed: u64,
+}
+
+/// Why an agent cannot start or leave.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// Its files.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Containers that could not be removed.
+    #[error(
+        "the containers of this node could not all be removed: the container engine does not answer, or they do not \
+         stop; remove those with the label com.docker.swarm.node.id={node} by hand"
+    )]
+    ContainersLeft {
+        /// The node.
+        node: NodeId,
+    },
+}
+
+/// A running agent. Dropping it stops the agent as [`Agent::shutdown`] does, without waiting.
+#[derive(Debug)]
+pub struct Agent {
+    node: NodeId,
+    state_dir: Option<PathBuf>,
+    session: watch::Receiver<SessionState>,
+    left: watch::Receiver<bool>,
+    events: mpsc::Sender<Event>,
+    stop: CancellationToken,
+    main: JoinHandle<()>,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Agent {
+    /// Starts an agent on the current tokio runtime. What it ran before is watched again at once.
+    ///
+    /// # Errors
+    /// Its files cannot be opened.
+    pub fn start(options: AgentOptions) -> Result<Self, AgentError> {
+        let (store, stored) = match &options.state_dir {
+            Some(folder) => {
+                let (store, stored) = Store::open(folder)?;
+                (Some(store), stored)
+            }
+            None => (None, Stored::default()),
+        };
+        let node =
+            Arc::new(NodeIdentity { id: options.node, hostname: options.hostname, bind_addr: options.bind_addr });
+        let worker = Worker::new(
+            WorkerOptions {
+                node,
+                program: options.program,
+                resources: options.resources,
+                engine_labels: options.engine_labels,
+                seed: options.seed,
+            },
+            stored,
+        );
+        let (events, incoming) = mpsc::channel(EVENTS_MAX);
+        let (session_out, session) = watch::channel(SessionState::Connecting { reason: String::new() });
+        let (left_out, left) = watch::channel(false);
+        let stop = CancellationToken::new();
+        let shell = Shell {
+            worker,
+            executor: options.executor,
+            connector: options.connector,
+            started: Instant::now(),
+            events: events.clone(),
+            check_engine: Arc::new(Notify::new()),
+            stop: stop.clone(),
+            tracker: TaskTracker::new(),
+            stream: None,
+            streams: 0,
+            preparing: BTreeMap::new(),
+            saver: Saver { store, ..Saver::default() },
+            log_permits: Arc::new(Semaphore::new(logs::STREAMS_MAX)),
+            session: session_out,
+            left: left_out,
+        };
+        let main = tokio::spawn(shell.run(incoming));
+        Ok(Self { node: options.node, state_dir: options.state_dir, session, left, events, stop, main })
+    }
+
+    /// How the session with the managers stands.
+    pub fn session_state(&self) -> watch::Receiver<SessionState> {
+        self.session.clone()
+    }
+
+    /// Stops the agent. Its containers keep running; the next start adopts them.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        if let Err(error) = (&mut self.main).await {
+            tracing::error!(%error, "the agent ended badly");
+        }
+    }
+
+    /// Tells the managers that the node leaves, stops and removes all its containers and deletes the agent's files.
+    ///
+    /// # Errors
+    /// Containers that are still there after two minutes, or files that cannot be deleted. The agent has stopped in
+    /// any case; its files are kept if containers are left.
+    pub async fn leave(mut self) -> Result<(), AgentError> {
+        // The main loop ends only with `stop`, which nobody else can cancel.
+        let _ = self.events.send(Event::Input(Input::Leave)).await;
+        let gone = timeout(LEAVE_TIME_MAX, self.left.wait_for(|left| *left)).await.is_ok_and(|r| r.is_ok());
+        let (node, folder) = (self.node, self.state_dir.clone());
+        self.shutdown().await;
+        if !gone {
+            return Err(AgentError::ContainersLeft { node });
+        }
+        folder.map_or(Ok(()), |f| Store::wipe(&f)).map_err(AgentError::from)
+    }
+}
+
+struct Stream {
+    number: u64,
+    outgoing: mpsc::Sender<ToManager>,
+    stop: CancellationToken,
+}
+
+struct Shell {
+    worker: Worker,
+    executor: Arc<dyn Executor>,
+    connector: Arc<dyn Connector>,
+    started: Instant,
+    events: mpsc::Sender<Event>,
+    check_engine: Arc<Notify>,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+    stream: Option<Stream>,
+    streams: u64,
+    /// Ends the wait for the image of a task that is being prepared.
+    preparing: BTreeMap<TaskId, CancellationToken>,
+    saver: Saver,
+    log_permits: Arc<Semaphore>,
+    session: watch::Sender<SessionState>,
+    left: watch::Sender<bool>,
+}
+
+impl Shell {
+    async fn run(mut self, mut incoming: mpsc::Receiver<Event>) {
+        self.tracker.spawn(engine::watch(
+            self.executor.clone(),
+            self.worker.node_id(),
+            self.check_engine.clone(),
+            self.events.clone(),
+            self.stop.clone(),
+        ));
+        let mut batch = Vec::new();
+        loop {
+            let now_ms = self.now().mono_ms;
+            let wait_ms = self.worker.deadline_ms().saturating_sub(now_ms).min(SLEEP_MS_MAX);
+            let wake = Instant::now() + Duration::from_millis(wait_ms);
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                _ = incoming.recv_many(&mut batch, STEP_INPUTS_MAX) => {}
+                () = sleep_until(wake) => {}
+                store = self.saver.written() => self.saver.next(store),
+            }
+            let inputs: Vec<_> = batch.drain(..).filter_map(|event| self.accept(event)).collect();
+            for output in self.worker.step(self.now(), inputs) {
+                self.perform(output);
+            }
+        }
+        self.stream = None;
+        self.tracker.close();
+        self.tracker.wait().await;
+        self.saver.finish().await;
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: clock::now(), mono_ms: self.started.elapsed().as_millis() as u64 }
+    }
+
+    /// Drops what a stream that was given up still says.
+    fn accept(&mut self, event: Event) -> Option<Input> {
+        let input = match event {
+            Event::Input(input) => input,
+            Event::Stream(number, input) if self.stream.as_ref().is_some_and(|s| s.number == number) => input,
+            Event::Stream(..) => return None,
+        };
+        if let Input::Done { task, .. } = &input {
+            self.preparing.remove(task);
+        }
+        Some(input)
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Connect { leader } => self.connect(leader),
+            Output::Disconnect => self.disconnect(),
+            Output::Send(message) => self.send(message),
+            Output::Managers(addrs) => self.connector.managers(&addrs),
+            Output::Session(state) => drop(self.session.send_replace(state)),
+            Output::Run(task, operation) => self.operate(task, operation),
+            Output::Cancel(task) => {
+                if let Some(token) = self.preparing.get(&task) {
+                    token.cancel();
+                }
+            }
+            Output::List => {
+                let (executor, node) = (self.executor.clone(), self.worker.node_id());
+                self.spawn(async move { Input::Listed(executor.list(node).await) });
+            }
+            Output::RemoveStray(id) => {
+                let executor = self.executor.clone();
+                self.spawn(async move {
+                    let result = executor.remove(id.clone(), STRAY_GRACE_SECS).await;
+                    Input::StrayRemoved { id, result }
+                });
+            }
+            Output::CheckEngine => self.check_engine.notify_one(),
+            Output::Save(changes) => self.saver.add(changes),
+            Output::Logs(request) => {
+                let source = |task| self.worker.observed(task).and_then(|o| o.container_id()).map(str::to_owned);
+                let sources = request.tasks.iter().map(|task| (*task, source(*task))).collect();
+                let serve = logs::serve(
+                    self.worker.node_id(),
+                    request,
+                    sources,
+                    self.executor.clone(),
+                    self.connector.clone(),
+                    self.log_permits.clone(),
+                    self.stop.clone(),
+                );
+                self.tracker.spawn(serve);
+            }
+            Output::Left => drop(self.left.send_replace(true)),
+        }
+    }
+
+    /// Runs something whose outcome is an input.
+    fn spawn(&self, work: impl Future<Output = Input> + Send + 'static) {
+        let (events, stop) = (self.events.clone(), self.stop.clone());
+        self.tracker.spawn(async move {
+            tokio::select! {
+                input = work => drop(events.send(Event::Input(input)).await),
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    fn operate(&mut self, task: TaskId, operation: Operation) {
+        let executor = self.executor.clone();
+        let cancel = CancellationToken::new();
+        if let Operation::Prepare(_) = operation {
+            self.preparing.insert(task, cancel.clone());
+        }
+        self.spawn(async move {
+            let result = match operation {
+                Operation::Inspect(request) => executor.inspect(request).await,
+                Operation::Prepare(request) => executor.prepare(request, cancel).await,
+                Operation::Start(id) => executor.start(id).await,
+                Operation::Stop(id, grace_secs) => executor.stop(id, grace_secs).await,
+                Operation::Remove(id, grace_secs) => {
+                    executor.remove(id, grace_secs).await.map(|()| crate::executor::Observed::Absent)
+                }
+            };
+            Input::Done { task, result }
+        });
+    }
+
+    fn connect(&mut self, leader: Option<String>) {
+        self.disconnect();
+        self.streams += 1;
+        let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
+        let stop = self.stop.child_token();
+        let (number, events) = (self.streams, self.events.clone());
+        self.tracker.spawn(connection::run(number, self.connector.clone(), leader, messages, events, stop.clone()));
+        self.stream = Some(Stream { number, outgoing, stop });
+    }
+
+    fn disconnect(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            stream.stop.cancel();
+        }
+    }
+
+    fn send(&mut self, message: ToManager) {
+        let Some(stream) = &self.stream else { return };
+        if stream.outgoing.try_send(message).is_ok() {
+            return;
+        }
+        let (number, events) = (stream.number, self.events.clone());
+        let broken = Input::Disconnected("the manager does not take what is sent".into());
+        // The number is checked again when it arrives; the stream stops at once.
+        stream.stop.cancel();
+        self.tracker.spawn(async move { drop(events.send(Event::Stream(number, broken)).await) });
+    }
+}
+
+/// Grace of a container that belongs to no task: nobody knows its spec any more (swarm-behaviour §12.1).
+const STRAY_GRACE_SECS: u32 = 10;
+
+type Writing = JoinHandle<Store>;
+
+/// What a change is about; a newer change replaces an older one.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Task(TaskId),
+    Spec(ServiceId, u64),
+}
+
+/// Writes changes to the store, one transaction after another, away from the main loop. While one is being written
+/// the next ones are gathered, at most one for each task and spec.
+#[derive(Default)]
+struct Saver {
+    /// The store, unless it is with the writer; never there without a state folder.
+    store: Option<Store>,
+    waiting: BTreeMap<Key, Change>,
+    writing: Option<Writing>,
+}
+
+impl Saver {
+    fn add(&mut self, changes: Vec<Change>) {
+        if self.store.is_none() && self.writing.is_none() {
+            return;
+        }
+        for change in changes {
+            let key = match &change {
+                Change::PutTask(task) => Key::Task(task.assigned.id),
+                Change::DeleteTask(id) => Key::Task(*id),
+                Change::PutSpec(spec) => Key::Spec(spec.service, spec.version),
+                Change::DeleteSpec(service, version) => Key::Spec(*service, *version),
+            };
+            self.waiting.insert(key, change);
+        }
+        self.write();
+    }
+
+    fn write(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        if let Some(mut store) = self.store.take() {
+            let changes: Vec<_> = std::mem::take(&mut self.waiting).into_values().collect();
+            self.writing = Some(tokio::task::spawn_blocking(move || {
+                if let Err(error) = store.save(&changes) {
+                    tracing::error!(%error, "changes of tasks could not be kept; a restart will ask the managers");
+                }
+                store
+            }));
+        }
+    }
+
+    /// Waits for the transaction that is under way, for ever if there is none.
+    async fn written(&mut self) -> Option<Store> {
+        match &mut self.writing {
+            Some(writing) => writing.await.ok(),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn next(&mut self, store: Option<Store>) {
+        self.writing = None;
+        self.store = store;
+        self.write();
+    }
+
+    async fn finish(mut self) {
+        while self.writing.is_some() {
+            let store = self.written().await;
+            self.next(store);
+        }
+    }
+}

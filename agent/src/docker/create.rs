@@ -1,0 +1,292 @@
+//! From a task's spec to the engine's request (swarm-behaviour §7.4).
+
+use bollard::models::{
+    ContainerCreateBody, HealthConfig as DockerHealth, HostConfig, HostConfigLogConfig, Mount as DockerMount,
+    MountBindOptions, MountBindOptionsPropagationEnum as Propagation, MountTmpfsOptions, MountType as DockerMountType,
+    MountVolumeOptions, MountVolumeOptionsDriverConfig, PortBinding, ResourcesUlimits,
+};
+use serde_json::Value;
+use swarm_model::{ContainerSpec, Extra, HealthConfig, Mount, MountType, PortConfig, PublishMode};
+
+use super::{LABEL_NODE, LABEL_TASK};
+use crate::{executor::ContainerRequest, template};
+
+/// Networks that every engine has; a task may name one of them.
+const PREDEFINED_NETWORKS: [&str; 3] = ["bridge", "host", "none"];
+
+/// Whether the task can be run at all, before anything is pulled.
+///
+/// # Errors
+/// What is not supported, for people.
+pub(super) fn check(request: &ContainerRequest) -> Result<(), String> {
+    body(request).map(drop)
+}
+
+/// The engine's request.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn body(request: &ContainerRequest) -> Result<ContainerCreateBody, String> {
+    let task = &request.spec.task;
+    let spec = &task.container_spec;
+    refuse_unknown("TaskSpec", &task.extra, &[])?;
+    if let Some(resources) = &task.resources {
+        refuse_unknown("Resources", &resources.extra, &[])?;
+    }
+    refuse_unknown("ContainerSpec", &spec.extra, &["Privileges", "Isolation"])?;
+    let expand = |text: &String| template::expand(text, request);
+    let ports: Vec<_> = request.spec.ports.iter().filter(|p| p.publish_mode == PublishMode::Host).collect();
+    Ok(ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        labels: Some(labels(request).collect()),
+        entrypoint: list(&spec.command),
+        cmd: list(&spec.args),
+        hostname: text(&expand(&spec.hostname)?),
+        env: list(&spec.env.iter().map(expand).collect::<Result<Vec<_>, _>>()?),
+        working_dir: text(&spec.dir),
+        user: text(&spec.user),
+        stop_signal: text(&spec.stop_signal),
+        stop_timeout: spec.stop_grace_period_ns.map(|ns| ns.max(0) / 1_000_000_000),
+        tty: Some(spec.tty),
+        open_stdin: Some(spec.open_stdin),
+        healthcheck: spec.healthcheck.as_ref().map(health).transpose()?,
+        exposed_ports: (!ports.is_empty()).then(|| ports.iter().map(|p| target(p)).collect()),
+        host_config: Some(host_config(request, &ports)?),
+        ..ContainerCreateBody::default()
+    })
+}
+
+fn host_config(request: &ContainerRequest, ports: &[&PortConfig]) -> Result<HostConfig, String> {
+    let task = &request.spec.task;
+    let spec = &task.container_spec;
+    let limits = task.resources.as_ref().and_then(|r| r.limits.clone()).unwrap_or_default();
+    let dns = spec.dns_config.clone().unwrap_or_default();
+    let mounts = spec.mounts.iter().map(|m| mount(m, request)).collect::<Result<Vec<_>, _>>()?;
+    Ok(HostConfig {
+        network_mode: network_mode(request)?,
+        port_bindings: (!ports.is_empty()).then(|| bindings(request, ports).collect()),
+        mounts: (!mounts.is_empty()).then_some(mounts),
+        nano_cpus: number(limits.nano_cpus),
+        memory: number(limits.memory_bytes),
+        pids_limit: number(limits.pids),
+        ulimits: list(&spec.ulimits).map(|ulimits| {
+            let convert = |u: swarm_model::Ulimit| ResourcesUlimits {
+                name: Some(u.name),
+                soft: Some(u.soft),
+                hard: Some(u.hard),
+            };
+            ulimits.into_iter().map(convert).collect()
+        }),
+        sysctls: (!spec.sysctls.is_empty()).then(|| spec.sysctls.clone().into_iter().collect()),
+        cap_add: list(&spec.capability_add),
+        cap_drop: list(&spec.capability_drop),
+        group_add: list(&spec.groups),
+        dns: list(&dns.nameservers),
+        dns_search: list(&dns.search),
+        dns_options: list(&dns.options),
+        extra_hosts: list(&extra_hosts(&spec.hosts)?),
+        oom_score_adj: number(spec.oom_score_adj),
+        readonly_rootfs: Some(spec.read_only),
+        init: spec.init,
+        security_opt: security_options(spec)?,
+        log_config: task.log_driver.as_ref().filter(|l| !l.name.is_empty()).map(|l| HostConfigLogConfig {
+            typ: Some(l.name.clone()),
+            config: Some(l.options.clone().into_iter().collect()),
+        }),
+        // No restart policy, no automatic removal: both are the orchestrator's business.
+        ..HostConfig::default()
+    })
+}
+
+/// The spec's labels, then ours, which win.
+fn labels(request: &ContainerRequest) -> impl Iterator<Item = (String, String)> {
+    let system = [
+        ("com.docker.swarm.task", String::new()),
+        (LABEL_TASK, request.task.id.to_string()),
+        ("com.docker.swarm.task.name", request.name()),
+        (LABEL_NODE, request.node.id.to_string()),
+        ("com.docker.swarm.service.id", request.task.service.to_string()),
+        ("com.docker.swarm.service.name", request.spec.service_name.clone()),
+    ];
+    let own = request.spec.task.container_spec.labels.clone().into_iter();
+    own.chain(system.map(|(k, v)| (k.to_owned(), v)))
+}
+
+fn network_mode(request: &ContainerRequest) -> Result<Option<String>, String> {
+    let networks = &request.spec.task.networks;
+    if let Some(other) = networks.iter().find(|n| !PREDEFINED_NETWORKS.contains(&n.target.as_str())) {
+        return Err(format!("network {}: overlay networks are not supported yet", other.target));
+    }
+    match networks.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(one.target.clone())),
+        _ => Err("a task can be in only one of the networks bridge, host and none".into()),
+    }
+}
+
+fn target(port: &PortConfig) -> String {
+    format!("{}/{}", port.target_port, port.protocol.as_str())
+}
+
+/// One entry for each target port; each may be published several times.
+fn bindings(
+    request: &ContainerRequest,
+    ports: &[&PortConfig],
+) -> impl Iterator<Item = (String, Option<Vec<PortBinding>>)> {
+    let host_ip = request.node.bind_addr.map(|addr| addr.to_string());
+    let mut bindings = std::collections::BTreeMap::<_, Vec<_>>::new();
+    for port in ports {
+        // An empty port lets the engine choose.
+        let host_port = if port.published_port == 0 { String::new() } else { port.published_port.to_string() };
+        bindings
+            .entry(target(port))
+            .or_default()
+            .push(PortBinding { host_ip: host_ip.clone(), host_port: Some(host_port) });
+    }
+    bindings.into_iter().map(|(target, list)| (target, Some(list)))
+}
+
+fn mount(mount: &Mount, request: &ContainerRequest) -> Result<DockerMount, String> {
+    refuse_unknown("Mount", &mount.extra, &["Consistency"])?;
+    let mut result = DockerMount {
+        target: Some(template::expand(&mount.target, request)?),
+        source: text(&template::expand(&mount.source, request)?),
+        typ: Some(match mount.kind {
+            MountType::Bind => DockerMountType::BIND,
+            MountType::Volume => DockerMountType::VOLUME,
+            MountType::Tmpfs => DockerMountType::TMPFS,
+        }),
+        read_only: Some(mount.read_only),
+        ..DockerMount::default()
+    };
+    if let (MountType::Bind, Some(options)) = (mount.kind, &mount.bind_options) {
+        refuse_unknown("BindOptions", &options.extra, &[])?;
+        result.bind_options = Some(MountBindOptions {
+            propagation: propagation(&options.propagation)?,
+            non_recursive: options.non_recursive.then_some(true),
+            create_mountpoint: options.create_mountpoint.then_some(true),
+            ..MountBindOptions::default()
+        });
+    }
+    if let (MountType::Volume, Some(options)) = (mount.kind, &mount.volume_options) {
+        refuse_unknown("VolumeOptions", &options.extra, &[])?;
+        let expand = |(k, v): (&String, &String)| Ok::<_, String>((k.clone(), template::expand(v, request)?));
+        let driver = options.driver_config.as_ref().map(|driver| {
+            Ok::<_, String>(MountVolumeOptionsDriverConfig {
+                name: text(&driver.name),
+                options: Some(driver.options.iter().map(expand).collect::<Result<_, _>>()?),
+            })
+        });
+        result.volume_options = Some(MountVolumeOptions {
+            no_copy: Some(options.no_copy),
+            labels: Some(options.labels.iter().map(expand).collect::<Result<_, _>>()?),
+            driver_config: driver.transpose()?,
+            ..MountVolumeOptions::default()
+        });
+    }
+    if let (MountType::Tmpfs, Some(options)) = (mount.kind, &mount.tmpfs_options) {
+        refuse_unknown("TmpfsOptions", &options.extra, &[])?;
+        result.tmpfs_options = Some(MountTmpfsOptions {
+            size_bytes: number(options.size_bytes),
+            mode: (options.mode != 0).then(|| options.mode.into()),
+            ..MountTmpfsOptions::default()
+        });
+    }
+    Ok(result)
+}
+
+fn propagation(name: &str) -> Result<Option<Propagation>, String> {
+    Ok(Some(match name {
+        "" => return Ok(None),
+        "private" => Propagation::PRIVATE,
+        "rprivate" => Propagation::RPRIVATE,
+        "shared" => Propagation::SHARED,
+        "rshared" => Propagation::RSHARED,
+        "slave" => Propagation::SLAVE,
+        "rslave" => Propagation::RSLAVE,
+        other => return Err(format!("bind propagation \"{other}\" is not known")),
+    }))
+}
+
+fn health(check: &HealthConfig) -> Result<DockerHealth, String> {
+    refuse_unknown("Healthcheck", &check.extra, &[])?;
+    Ok(DockerHealth {
+        test: list(&check.test),
+        interval: number(check.interval_ns),
+        timeout: number(check.timeout_ns),
+        retries: number(check.retries),
+        start_period: number(check.start_period_ns),
+        // Engines before API 1.44 ignore it.
+        start_interval: number(check.start_interval_ns),
+    })
+}
+
+/// `IP name [name…]` becomes `name:IP` for each name.
+fn extra_hosts(lines: &[String]) -> Result<Vec<String>, String> {
+    let mut hosts = Vec::new();
+    for line in lines {
+        let mut words = line.split_whitespace();
+        let ip = words.next().ok_or("a line of Hosts is empty")?;
+        let before = hosts.len();
+        hosts.extend(words.map(|name| format!("{name}:{ip}")));
+        if hosts.len() == before {
+            return Err(format!("Hosts: \"{line}\" should be an address and a name"));
+        }
+    }
+    Ok(hosts)
+}
+
+fn security_options(spec: &ContainerSpec) -> Result<Option<Vec<String>>, String> {
+    if let Some(isolation) = spec.extra.get("Isolation")
+        && !is_empty(isolation)
+        && isolation != "default"
+    {
+        return Err(format!("ContainerSpec.Isolation {isolation} is not supported"));
+    }
+    let Some(Value::Object(privileges)) = spec.extra.get("Privileges") else { return Ok(None) };
+    for (name, value) in privileges {
+        if name != "NoNewPrivileges" && !is_empty(value) {
+            return Err(format!("ContainerSpec.Privileges.{name} is not supported yet"));
+        }
+    }
+    let only = privileges.get("NoNewPrivileges").is_some_and(|v| !is_empty(v));
+    Ok(only.then(|| vec!["no-new-privileges".to_owned()]))
+}
+
+/// A field that this program does not know and that says something is an error: the task would not run as asked.
+fn refuse_unknown(place: &str, extra: &Extra, known: &[&str]) -> Result<(), String> {
+    match extra.iter().find(|(name, value)| !known.contains(&name.as_str()) && !is_empty(value)) {
+        Some((name, _)) if name == "Secrets" || name == "Configs" => {
+            Err(format!("{} are not supported yet; remove them from the service", name.to_lowercase()))
+        }
+        Some((name, _)) => Err(format!("{place}.{name} is not supported yet; remove it from the service")),
+        None => Ok(()),
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(b) => !b,
+        Value::Number(n) => n.as_f64() == Some(0.0),
+        Value::String(s) => s.is_empty(),
+        Value::Array(a) => a.is_empty(),
+        Value::Object(o) => o.values().all(is_empty),
+    }
+}
+
+fn text(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn list<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+    (!list.is_empty()).then(|| list.to_vec())
+}
+
+/// Zero means "not given".
+fn number(n: i64) -> Option<i64> {
+    (n != 0).then_some(n)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! What the engine's descriptions of containers mean.
+
+use bollard::models::{
+    ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status, ContainerSummary,
+    ContainerSummaryStateEnum as SummaryState, HealthStatusEnum,
+};
+use swarm_model::{PortProtocol, PortStatus};
+
+use super::{LABEL_NODE, LABEL_TASK};
+use crate::executor::{ContainerRequest, Exited, Health, Listed, Observed, Running};
+
+/// Whether a container is that of the task: the name alone proves nothing.
+pub(super) fn is_ours(container: &ContainerInspectResponse, request: &ContainerRequest) -> bool {
+    let labels = container.config.as_ref().and_then(|c| c.labels.as_ref());
+    labels.is_some_and(|l| {
+        l.get(LABEL_NODE) == Some(&request.node.id.to_string())
+            && l.get(LABEL_TASK) == Some(&request.task.id.to_string())
+    })
+}
+
+pub(super) fn inspected(container: &ContainerInspectResponse) -> Observed {
+    let id = container.id.clone().unwrap_or_default();
+    let empty = ContainerState::default();
+    let state = container.state.as_ref().unwrap_or(&empty);
+    match state.status {
+        Some(Status::RUNNING | Status::PAUSED | Status::RESTARTING | Status::STOPPING) => Observed::Running(Running {
+            id,
+            pid: state.pid.unwrap_or_default(),
+            health: health(state),
+            ports: ports(container),
+        }),
+        Some(Status::EXITED | Status::DEAD | Status::REMOVING) => Observed::Exited(Exited {
+            id,
+            exit_code: state.exit_code.unwrap_or_default(),
+            oom_killed: state.oom_killed.unwrap_or_default(),
+            error: state.error.clone().unwrap_or_default(),
+        }),
+        Some(Status::CREATED | Status::EMPTY) | None => Observed::Created { id },
+    }
+}
+
+fn health(state: &ContainerState) -> Health {
+    match state.health.as_ref().and_then(|h| h.status) {
+        Some(HealthStatusEnum::STARTING) => Health::Starting,
+        Some(HealthStatusEnum::HEALTHY) => Health::Healthy,
+        Some(HealthStatusEnum::UNHEALTHY) => Health::Unhealthy,
+        Some(HealthStatusEnum::NONE | HealthStatusEnum::EMPTY) | None => Health::None,
+    }
+}
+
+/// Ports that are bound on the host. One that is bound for IPv4 and IPv6 counts once.
+fn ports(container: &ContainerInspectResponse) -> Vec<PortStatus> {
+    let bound = container.network_settings.as_ref().and_then(|n| n.ports.as_ref());
+    let mut ports: Vec<_> = bound
+        .into_iter()
+        .flatten()
+        .flat_map(|(target, bindings)| {
+            let bindings = bindings.iter().flatten();
+            bindings.filter_map(move |b| port_status(target, b.host_port.as_deref()?))
+        })
+        .collect();
+    ports.sort_by_key(|p| (p.target_port, p.protocol, p.published_port));
+    ports.dedup();
+    ports
+}
+
+/// From a key like `80/tcp` and a port number.
+fn port_status(target: &str, published: &str) -> Option<PortStatus> {
+    let (port, protocol) = target.split_once('/').unwrap_or((target, "tcp"));
+    let protocol = match protocol {
+        "tcp" => PortProtocol::Tcp,
+        "udp" => PortProtocol::Udp,
+        "sctp" => PortProtocol::Sctp,
+        _ => return None,
+    };
+    Some(PortStatus { protocol, target_port: port.parse().ok()?, published_port: published.parse().ok()? })
+}
+
+pub(super) fn listed(container: &ContainerSummary) -> Listed {
+    let id = container.id.clone().unwrap_or_default();
+    let task = container.labels.as_ref().and_then(|l| l.get(LABEL_TASK)?.parse().ok());
+    let state = match container.state {
+        Some(SummaryState::RUNNING | SummaryState::PAUSED | SummaryState::RESTARTING | SummaryState::STOPPING) => {
+            let health = listed_health(container.status.as_deref().unwrap_or_default());
+            Observed::Running(Running { id, health, ..Running::default() })
+        }
+        Some(SummaryState::EXITED | SummaryState::DEAD | SummaryState::REMOVING) => {
+            Observed::Exited(Exited { id, ..Exited::default() })
+        }
+        Some(SummaryState::CREATED | SummaryState::EMPTY) | None => Observed::Created { id },
+    };
+    Listed { task, state }
+}
+
+/// From a text like `Up 3 minutes (healthy)`; engines before API 1.52 say it nowhere else.
+fn listed_health(status: &str) -> Health {
+    match status.rsplit_once('(').map(|(_, health)| health) {
+        Some("healthy)") => Health::Healthy,
+        Some("unhealthy)") => Health::Unhealthy,
+        Some("health: starting)") => Health::Starting,
+        _ => Health::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_the_engine() {
+        assert_eq!(listed_health("Up 2 hours"), Health::None);
+        assert_eq!(listed_health("Up 2 hours (healthy)"), Health::Healthy);
+        assert_eq!(listed_health("Up 1 second (health: starting)"), Health::Starting);
+        assert_eq!(listed_health("Up 2 hours (unhealthy)"), Health::Unhealthy);
+        assert_eq!(listed_health("Up 2 hours (Paused)"), Health::None);
+        let port = PortStatus { protocol: PortProtocol::Udp, target_port: 53, published_port: 5353 };
+        assert_eq!(port_status("53/udp", "5353"), Some(port));
+        assert_eq!(port_status("x/udp", "5353"), None);
+        assert_eq!(port_status("53/foo", "5353"), None);
+    }
+}

@@ -1,0 +1,216 @@
+//! What the agent asks of a container engine.
+//!
+//! Two implementations: [`DockerExecutor`](crate::DockerExecutor) and [`SimulatedExecutor`](crate::SimulatedExecutor).
+//! Every call bounds its own time and its own share of the engine; a call that gives up says
+//! [`EngineError::Unreachable`], which never counts against a task.
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{future::BoxFuture, stream::BoxStream};
+use swarm_model::{EngineDescription, NodeId, NodeResources, Platform, PortStatus, TaskId, Timestamp};
+use swarm_wire::agent::{AssignedSpec, AssignedTask};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+/// Why a call to the engine failed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum EngineError {
+    /// The engine answered and trying again would not help.
+    #[error("{0}")]
+    Fatal(String),
+    /// The engine answered, and may answer otherwise later.
+    #[error("{0}")]
+    Temporary(String),
+    /// The engine did not answer; what became of the call is unknown.
+    #[error("the container engine does not answer: {0}")]
+    Unreachable(String),
+    /// The caller did not want it any more.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// The node, as containers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeIdentity {
+    /// Id; the label that marks the containers of this node.
+    pub id: NodeId,
+    /// Host name, for templates.
+    pub hostname: String,
+    /// The address on which host-mode ports are open; none means all of the host's addresses.
+    pub bind_addr: Option<IpAddr>,
+}
+
+/// All that is needed to make or find the container of a task.
+#[derive(Clone, Debug)]
+pub struct ContainerRequest {
+    /// The node.
+    pub node: Arc<NodeIdentity>,
+    /// The task.
+    pub task: AssignedTask,
+    /// What to run.
+    pub spec: Arc<AssignedSpec>,
+}
+
+impl ContainerRequest {
+    /// `<service>.<slot>.<task id>`, the name of the task and of its container (swarm-behaviour §7.4).
+    pub fn name(&self) -> String {
+        format!("{}.{}.{}", self.spec.service_name, self.task.slot, self.task.id)
+    }
+}
+
+/// Health of a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// There is no health check.
+    #[default]
+    None,
+    /// Not known yet.
+    Starting,
+    /// The last check succeeded.
+    Healthy,
+    /// Too many checks in a row failed.
+    Unhealthy,
+}
+
+/// A container that runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Running {
+    /// Id of the container.
+    pub id: String,
+    /// Process id on the host; 0 if not known.
+    pub pid: i64,
+    /// Its health.
+    pub health: Health,
+    /// Open host-mode ports.
+    pub ports: Vec<PortStatus>,
+}
+
+/// A container that ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exited {
+    /// Id of the container.
+    pub id: String,
+    /// Exit code.
+    pub exit_code: i64,
+    /// Whether the kernel killed it for want of memory.
+    pub oom_killed: bool,
+    /// What the engine has to say about it; usually empty.
+    pub error: String,
+}
+
+/// What is known of a task's container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Observed {
+    /// Nothing: the agent or the engine was restarted, or a call has an unknown outcome.
+    #[default]
+    Unknown,
+    /// There is none.
+    Absent,
+    /// It is there and was never started.
+    Created {
+        /// Id of the container.
+        id: String,
+    },
+    /// It runs.
+    Running(Running),
+    /// It ended.
+    Exited(Exited),
+}
+
+impl Observed {
+    /// Id of the container, if there is one.
+    pub fn container_id(&self) -> Option<&str> {
+        match self {
+            Self::Unknown | Self::Absent => None,
+            Self::Created { id } => Some(id),
+            Self::Running(r) => Some(&r.id),
+            Self::Exited(e) => Some(&e.id),
+        }
+    }
+}
+
+/// A container of this node, as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its task; none if the label is no id.
+    pub task: Option<TaskId>,
+    /// Its state. Of a running container the process id and the ports may be missing, of an exited one the exit code.
+    pub state: Observed,
+}
+
+/// What the engine says of itself and of its host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EngineReport {
+    /// Processor and operating system.
+    pub platform: Platform,
+    /// Processors and memory of the host.
+    pub resources: NodeResources,
+    /// Version, labels, drivers.
+    pub engine: EngineDescription,
+}
+
+/// Which log lines are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSelection {
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error.
+    pub stderr: bool,
+    /// Go on when the end is reached, until the container ends.
+    pub follow: bool,
+    /// Not older than this; zero for all.
+    pub since: Timestamp,
+    /// Only so many lines from the end.
+    pub tail: Option<u64>,
+}
+
+/// A line of a container's output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// Whether it comes from standard error.
+    pub stderr: bool,
+    /// When it was written.
+    pub at: Timestamp,
+    /// The bytes, with the line end if there was one.
+    pub data: Bytes,
+}
+
+/// A container engine. Methods that name a container by id leave it to the caller that it is one of this node's.
+pub trait Executor: Send + Sync + 'static {
+    /// Whether the engine answers.
+    fn ping(&self) -> BoxFuture<'_, Result<(), EngineError>>;
+
+    /// What the engine is like.
+    fn describe(&self) -> BoxFuture<'_, Result<EngineReport, EngineError>>;
+
+    /// All containers that carry the node's label, running or not.
+    fn list(&self, node: NodeId) -> BoxFuture<'_, Result<Vec<Listed>, EngineError>>;
+
+    /// Tasks whose container ended, changed its health or is gone, from `since` on. The stream ends when it breaks;
+    /// what happened meanwhile must then be found out by listing.
+    fn events(&self, node: NodeId, since: Timestamp) -> BoxStream<'static, TaskId>;
+
+    /// Finds the container of a task by its name. A container of that name that is not this task's is "absent".
+    fn inspect(&self, request: ContainerRequest) -> BoxFuture<'_, Result<Observed, EngineError>>;
+
+    /// Gets the image and creates the container, or finds the one that is already there.
+    /// `cancel` ends the wait for the image.
+    fn prepare(
+        &self,
+        request: ContainerRequest,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'_, Result<Observed, EngineError>>;
+
+    /// Starts a container; one that was started before is fine.
+    fn start(&self, id: String) -> BoxFuture<'_, Result<Observed, EngineError>>;
+
+    /// Asks a container to stop and kills it after so many seconds; one that does not run is fine.
+    fn stop(&self, id: String, grace_secs: u32) -> BoxFuture<'_, Result<Observed, EngineError>>;
+
+    /// Stops a container and removes it with its anonymous volumes; one that is gone is fine.
+    fn remove(&self, id: String, grace_secs: u32) -> BoxFuture<'_, Result<(), EngineError>>;
+
+    /// Output of a container.
+    fn logs(&self, id: String, selection: LogSelection) -> BoxStream<'static, Result<LogLine, EngineError>>;
+}

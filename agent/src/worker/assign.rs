@@ -1,0 +1,107 @@
+//! Assignments: what the managers want this node to run (swarm-behaviour §7.2).
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use swarm_model::TaskId;
+use swarm_wire::agent::{AssignedSpec, AssignedTask, Assignments};
+
+use super::{Change, Now, Output, SpecEntry, Worker, tasks};
+use crate::{executor::Observed, step::LocalTask};
+
+impl Worker {
+    pub(super) fn assign(&mut self, now: Now, assignments: Assignments, out: &mut Vec<Output>) {
+        let mut touched = BTreeSet::new();
+        for spec in assignments.specs {
+            self.learn_spec(spec, &mut touched);
+        }
+        if assignments.full {
+            self.incoming = Some(BTreeSet::new());
+        }
+        for task in assignments.tasks {
+            touched.insert(task.id);
+            self.take_on(now, task);
+        }
+        for id in assignments.removed {
+            self.part_with(now, id, out);
+        }
+        if assignments.complete {
+            self.revision = Some(assignments.revision);
+            self.session.proved();
+            if let Some(named) = self.incoming.take() {
+                self.full_set(now, &named, out);
+            }
+        }
+        for id in touched {
+            self.pump(now, id, out);
+        }
+    }
+
+    fn learn_spec(&mut self, spec: AssignedSpec, touched: &mut BTreeSet<TaskId>) {
+        let key = (spec.service, spec.version);
+        let spec = Arc::new(spec);
+        self.changes.push(Change::PutSpec(spec.clone()));
+        let old = self.specs.insert(key, SpecEntry { spec, credentials_missing: false });
+        if old.is_some_and(|old| old.credentials_missing) {
+            let waiting = self.tasks.values().map(|e| &e.task.assigned);
+            touched.extend(waiting.filter(|a| (a.service, a.spec_version) == key).map(|a| a.id));
+        }
+    }
+
+    fn take_on(&mut self, now: Now, task: AssignedTask) {
+        let id = task.id;
+        if let Some(named) = &mut self.incoming {
+            named.insert(id);
+        }
+        if self.leaving {
+            return;
+        }
+        if let Some(entry) = self.tasks.get_mut(&id) {
+            // Desired states only go up; a manager that says less has not heard of the latest yet.
+            let desired = entry.task.assigned.desired.max(task.desired);
+            if desired != entry.task.assigned.desired || entry.task.leaving {
+                entry.task.assigned.desired = desired;
+                entry.task.leaving = false;
+                self.unsaved.insert(id);
+            }
+            return;
+        }
+        // The container of a task that is new to this agent may exist all the same if its store was lost. A task that
+        // is to run finds it when it is created; before the first listing, and for one that is to stop, look first.
+        let observed = if self.synced && task.desired.is_live() { Observed::Absent } else { Observed::Unknown };
+        let known = self.specs.contains_key(&(task.service, task.spec_version));
+        let lost = format!("version {} of the service's spec did not arrive at the node", task.spec_version);
+        self.tasks.insert(id, tasks::Entry::new(LocalTask::new(task, now.wall), observed));
+        self.unsaved.insert(id);
+        if known {
+            self.outbox.mark(id, now.mono_ms, false);
+        } else {
+            self.set_status(now, id, tasks::rejected(lost, now.wall));
+        }
+    }
+
+    /// A full set is complete: what it does not name goes, and the managers hear of everything once more, since they
+    /// may have lost what they once acknowledged (a restored backup).
+    fn full_set(&mut self, now: Now, named: &BTreeSet<TaskId>, out: &mut Vec<Output>) {
+        let gone: Vec<_> = self.tasks.keys().filter(|id| !named.contains(id)).copied().collect();
+        for id in gone {
+            self.part_with(now, id, out);
+        }
+        for id in named {
+            self.outbox.mark(*id, now.mono_ms, false);
+        }
+        self.adopting = self.adopting || !self.synced;
+        self.synced = true;
+        self.request_list(now, out);
+    }
+
+    /// Forgets specs that no task needs. Only between sessions: within one, the manager counts on what it has sent.
+    pub(super) fn drop_unused_specs(&mut self) {
+        let used: BTreeSet<_> =
+            self.tasks.values().map(|e| (e.task.assigned.service, e.task.assigned.spec_version)).collect();
+        let unused: Vec<_> = self.specs.keys().filter(|key| !used.contains(key)).copied().collect();
+        for (service, version) in unused {
+            self.specs.remove(&(service, version));
+            self.changes.push(Change::DeleteSpec(service, version));
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The worker: sessions with managers, assignments, and all tasks of the node. Pure.
+//!
+//! [`Worker::step`] takes what happened and the time and says what to do; the shell ([`crate::Agent`]) or a simulator
+//! does it and feeds the outcome back. Invariants:
+//! * at most one engine call is under way for a task, so that a container is never made twice;
+//! * the state of a task only goes up, and only the newest is reported;
+//! * nothing is reported as failed because the engine did not answer.
+//!
+//! Not here: sockets, files, the engine, clocks.
+
+mod assign;
+mod outbox;
+mod session;
+mod tasks;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use swarm_model::{Labels, NodeDescription, NodeId, NodeResources, ServiceId, TaskId, Timestamp};
+use swarm_wire::agent::{AssignedSpec, LogRequest, NodeReport, ToAgent, ToManager};
+
+use crate::{
+    executor::{ContainerRequest, EngineError, EngineReport, Listed, NodeIdentity, Observed},
+    step::LocalTask,
+};
+use outbox::Outbox;
+use session::Session;
+use tasks::Entry;
+
+/// How often the containers of this node are listed although nothing points to a change: events can be lost.
+pub const LIST_PERIOD_MS: u64 = 60_000;
+
+/// Time between two attempts of a call that failed (swarm-behaviour §2.4).
+pub const RETRY_MS: u64 = 1_000;
+
+/// What the time is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// The host's clock, for people; may jump.
+    pub wall: Timestamp,
+    /// Milliseconds since some fixed moment; never goes back.
+    pub mono_ms: u64,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// The stream that [`Output::Connect`] asked for is open.
+    Connected,
+    /// The stream could not be opened, or ended.
+    Disconnected(String),
+    /// A message arrived.
+    Message(ToAgent),
+    /// The engine answers and is like this.
+    EngineUp(EngineReport),
+    /// The engine does not answer.
+    EngineDown(String),
+    /// Engine events may have been lost.
+    EventsLost,
+    /// The container of this task changed.
+    ContainerChanged(TaskId),
+    /// Outcome of [`Output::List`].
+    Listed(Result<Vec<Listed>, EngineError>),
+    /// Outcome of [`Output::Run`].
+    Done {
+        /// The task.
+        task: TaskId,
+        /// How its container is now.
+        result: Result<Observed, EngineError>,
+    },
+    /// Outcome of [`Output::RemoveStray`].
+    StrayRemoved {
+        /// Id of the container.
+        id: String,
+        /// Whether it is gone.
+        result: Result<(), EngineError>,
+    },
+    /// The node leaves the cluster.
+    Leave,
+}
+
+/// A call to the engine on behalf of a task.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// [`Executor::inspect`](crate::Executor::inspect).
+    Inspect(ContainerRequest),
+    /// [`Executor::prepare`](crate::Executor::prepare).
+    Prepare(ContainerRequest),
+    /// [`Executor::start`](crate::Executor::start) of the container of this id.
+    Start(String),
+    /// [`Executor::stop`](crate::Executor::stop) of the container of this id, with so many seconds of grace.
+    Stop(String, u32),
+    /// [`Executor::remove`](crate::Executor::remove) of the container of this id, with so many seconds of grace.
+    Remove(String, u32),
+}
+
+/// A change of what the agent keeps on disk.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A task is new or changed.
+    PutTask(LocalTask),
+    /// A task is forgotten.
+    DeleteTask(TaskId),
+    /// A spec is new.
+    PutSpec(Arc<AssignedSpec>),
+    /// No task needs this version of a service's spec.
+    DeleteSpec(ServiceId, u64),
+}
+
+/// How the session with the managers stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionState {
+    /// There is none; why the last one ended or could not be opened. Tasks go on.
+    Connecting {
+        /// For people; empty before the first attempt.
+        reason: String,
+    },
+    /// There is one.
+    Open,
+    /// The node was removed from the cluster. Its containers are left alone.
+    Removed {
+        /// What the manager said.
+        reason: String,
+    },
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Open a stream, to this manager if one is named, and drop the one before.
+    Connect {
+        /// Address of the leader, as far as known.
+        leader: Option<String>,
+    },
+    /// Close the stream.
+    Disconnect,
+    /// Send on the stream.
+    Send(ToManager),
+    /// The cluster's managers are now these (`host:port`).
+    Managers(Vec<String>),
+    /// The session changed.
+    Session(SessionState),
+    /// Call the engine; answered by [`Input::Done`].
+    Run(TaskId, Operation),
+    /// Give up waiting for the image of this task; [`Input::Done`] still comes.
+    Cancel(TaskId),
+    /// List the containers of this node; answered by [`Input::Listed`].
+    List,
+    /// Stop and remove a container of this node that belongs to no task; answered by [`Input::StrayRemoved`].
+    RemoveStray(String),
+    /// A call failed for want of an answer: find out whether the engine is there.
+    CheckEngine,
+    /// Keep this on disk.
+    Save(Vec<Change>),
+    /// Serve logs.
+    Logs(LogRequest),
+    /// All containers of this node are gone, after [`Input::Leave`].
+    Left,
+}
+
+/// What a worker is made from.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// The node.
+    pub node: Arc<NodeIdentity>,
+    /// Name and version of the program, for people.
+    pub program: String,
+    /// What tasks can reserve, in place of what the host has.
+    pub resources: Option<NodeResources>,
+    /// Labels on top of the engine's own.
+    pub engine_labels: Labels,
+    /// Seed of the randomness (reconnection delays).
+    pub seed: u64,
+}
+
+/// What an earlier run left on disk.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stored {
+    /// Tasks.
+    pub tasks: Vec<LocalTask>,
+    /// Specs, and whether registry credentials were left out of them.
+    pub specs: Vec<(AssignedSpec, bool)>,
+}
+
+#[derive(Debug)]
+struct SpecEntry {
+    spec: Arc<AssignedSpec>,
+    /// The spec comes from disk and its credentials do not: images wait for the manager to send it again.
+    credentials_missing: bool,
+}
+
+/// All that an agent knows.
+#[derive(Debug)]
+pub struct Worker {
+    options: WorkerOptions,
+    tasks: BTreeMap<TaskId, Entry>,
+    specs: BTreeMap<(ServiceId, u64), SpecEntry>,
+    session: Session,
+    outbox: Outbox,
+    /// The node as last described by its engine.
+    engine: EngineReport,
+    engine_up: bool,
+    /// The report that the managers have.
+    told: Option<NodeReport>,
+    /// A listing is under way; what was touched after this count is newer than it.
+    listing: Option<u64>,
+    list_again: bool,
+    list_at_ms: u64,
+    /// Containers are not to be inspected one by one: a listing will tell.
+    adopting: bool,
+    /// Counts observations.
+    touches: u64,
+    /// A complete assignment has arrived in this run: what is not in it is not ours to keep.
+    synced: bool,
+    /// Tasks named so far by a full set that is still arriving.
+    incoming: Option<BTreeSet<TaskId>>,
+    /// Revision of the last complete assignment of this run.
+    revision: Option<u64>,
+    retries: BTreeSet<(u64, TaskId)>,
+    strays: BTreeSet<String>,
+    unsaved: BTreeSet<TaskId>,
+    changes: Vec<Change>,
+    leaving: bool,
+    left: bool,
+}
+
+impl Worker {
+    /// A worker with what an earlier run left.
+    pub fn new(options: WorkerOptions, stored: Stored) -> Self {
+        let tasks = stored.tasks.into_iter().map(|t| (t.assigned.id, Entry::new(t, Observed::Unknown))).collect();
+        let specs = stored
+            .specs
+            .into_iter()
+            .map(|(spec, had_credentials)| {
+                let missing = had_credentials && spec.registry_auth.is_none();
+                let key = (spec.service, spec.version);
+                (key, SpecEntry { spec: Arc::new(spec), credentials_missing: missing })
+            })
+            .collect();
+        Self {
+            session: Session::new(options.seed),
+            options,
+            tasks,
+            specs,
+            outbox: Outbox::default(),
+            engine: EngineReport::default(),
+            engine_up: false,
+            told: None,
+            listing: None,
+            list_again: false,
+            list_at_ms: u64::MAX,
+            adopting: false,
+            touches: 0,
+            synced: false,
+            incoming: None,
+            revision: None,
+            retries: BTreeSet::new(),
+            strays: BTreeSet::new(),
+            unsaved: BTreeSet::new(),
+            changes: Vec::new(),
+            leaving: false,
+            left: false,
+        }
+    }
+
+    /// Takes what happened, in order, and says what to do.
+    pub fn step(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) -> Vec<Output> {
+        let mut out = Vec::new();
+        for input in inputs {
+            self.input(now, input, &mut out);
+        }
+        self.timers(now, &mut out);
+        self.flush(now, &mut out);
+        out
+    }
+
+    /// When [`Worker::step`] is to be called although nothing happened.
+    pub fn deadline_ms(&self) -> u64 {
+        let retry = self.retries.first().map_or(u64::MAX, |(at, _)| *at);
+        let report = if self.session.is_open() { self.outbox.deadline_ms() } else { u64::MAX };
+        self.session.deadline_ms().min(retry).min(self.list_at_ms).min(report)
+    }
+
+    /// The node that this worker is for.
+    pub fn node_id(&self) -> NodeId {
+        self.options.node.id
+    }
+
+    /// The tasks of the node.
+    pub fn tasks(&self) -> impl Iterator<Item = &LocalTask> {
+        self.tasks.values().map(|e| &e.task)
+    }
+
+    /// The container of a task, as far as known.
+    pub fn observed(&self, task: TaskId) -> Option<&Observed> {
+        self.tasks.get(&task).map(|e| &e.observed)
+    }
+
+    fn input(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Connected => self.connected(now, out),
+            Input::Disconnected(reason) => self.disconnected(now, reason, out),
+            Input::Message(message) => self.message(now, message, out),
+            Input::EngineUp(report) => self.engine_is_up(now, report, out),
+            Input::EngineDown(reason) => self.engine_is_down(now, &reason, out),
+            Input::EventsLost => self.request_list(now, out),
+            Input::ContainerChanged(task) => self.container_changed(now, task, out),
+            Input::Listed(result) => self.listed(now, result, out),
+            Input::Done { task, result } => self.done(now, task, result, out),
+            Input::StrayRemoved { id, result } => self.stray_removed(now, &id, result, out),
+            Input::Leave => self.leave(now, out),
+        }
+    }
+
+    fn timers(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.session_timers(now, out);
+        while let Some((at, task)) = self.retries.first().copied() {
+            if at > now.mono_ms {
+                break;
+            }
+            self.retries.pop_first();
+            if let Some(entry) = self.tasks.get_mut(&task) {
+                entry.retry_at_ms = None;
+            }
+            self.pump(now, task, out);
+        }
+        if self.list_at_ms <= now.mono_ms {
+            self.request_list(now, out);
+        }
+    }
+
+    fn flush(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.send_reports(now, out);
+        let mut changes = std::mem::take(&mut self.changes);
+        for id in std::mem::take(&mut self.unsaved) {
+            changes.push(match self.tasks.get(&id) {
+                Some(entry) => Change::PutTask(entry.task.clone()),
+                None => Change::DeleteTask(id),
+            });
+        }
+        if !changes.is_empty() {
+            out.push(Output::Save(changes));
+        }
+    }
+
+    fn report(&self) -> NodeReport {
+        let mut engine = self.engine.engine.clone();
+        engine.labels.extend(self.options.engine_labels.clone());
+        NodeReport {
+            description: NodeDescription {
+                hostname: self.options.node.hostname.clone(),
+                platform: self.engine.platform.clone(),
+                resources: self.options.resources.clone().unwrap_or_else(|| self.engine.resources.clone()),
+                engine,
+            },
+            engine_reachable: self.engine_up,
+        }
+    }
+}

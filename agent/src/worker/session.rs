@@ -1,0 +1,226 @@
+//! The session with a manager: connect, say hello, heartbeats, reconnect (swarm-behaviour §7.1).
+
+use swarm_wire::agent::{AGENT_PROTOCOL, Hello, Resume, TaskReport, ToAgent, ToManager, digest};
+
+use super::{Input, Now, Output, SessionState, Worker};
+use crate::rng::Rng;
+
+/// First step of the reconnection delay.
+const BACKOFF_FIRST_MS: u64 = 100;
+/// Longest reconnection delay.
+const BACKOFF_MS_MAX: u64 = 8_000;
+/// Delay after a manager said that the node was removed: somebody may yet join it again under the same identity.
+const REMOVED_RETRY_MS: u64 = 60_000;
+/// Time for opening a stream, and again for the answer to the hello. A TLS handshake takes milliseconds; a new leader
+/// may take seconds to answer.
+const OPEN_MS_MAX: u64 = 15_000;
+/// Heartbeats without an answer after which the stream counts as broken.
+const UNANSWERED_MAX: u32 = 3;
+/// Bounds of the heartbeat period that a manager may ask for.
+const PERIOD_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
+
+#[derive(Debug, PartialEq)]
+enum Phase {
+    Waiting { until_ms: u64 },
+    Connecting { until_ms: u64 },
+    Greeting { until_ms: u64 },
+    Open { beat_ms: u64 },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Session {
+    phase: Phase,
+    rng: Rng,
+    backoff_ms: u64,
+    period_ms: u64,
+    unanswered: u32,
+    leader: Option<String>,
+}
+
+impl Session {
+    /// A session that waits for [`Session::allow`].
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            phase: Phase::Waiting { until_ms: u64::MAX },
+            rng: Rng::new(seed),
+            backoff_ms: 0,
+            period_ms: *PERIOD_MS.end(),
+            unanswered: 0,
+            leader: None,
+        }
+    }
+
+    /// The first attempt may be made: the node can be described.
+    pub(super) fn allow(&mut self, now_ms: u64) {
+        if self.phase == (Phase::Waiting { until_ms: u64::MAX }) {
+            self.phase = Phase::Waiting { until_ms: now_ms };
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open { .. })
+    }
+
+    pub(super) fn deadline_ms(&self) -> u64 {
+        match self.phase {
+            Phase::Waiting { until_ms } | Phase::Connecting { until_ms } | Phase::Greeting { until_ms } => until_ms,
+            Phase::Open { beat_ms } => beat_ms,
+        }
+    }
+
+    /// A session works: the next failure is the first one again.
+    pub(super) fn proved(&mut self) {
+        self.backoff_ms = 0;
+    }
+
+    /// Waits a random part of a growing delay (full jitter), so that agents do not all come at once.
+    fn back_off(&mut self, now_ms: u64) {
+        self.backoff_ms = (BACKOFF_FIRST_MS + 2 * self.backoff_ms).min(BACKOFF_MS_MAX);
+        let delay = self.rng.below(self.backoff_ms);
+        self.phase = Phase::Waiting { until_ms: now_ms.saturating_add(delay) };
+    }
+}
+
+impl Worker {
+    pub(super) fn session_timers(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.session.deadline_ms() > now.mono_ms {
+            return;
+        }
+        match self.session.phase {
+            Phase::Waiting { .. } => {
+                self.session.phase = Phase::Connecting { until_ms: now.mono_ms.saturating_add(OPEN_MS_MAX) };
+                out.push(Output::Connect { leader: self.session.leader.take() });
+            }
+            Phase::Connecting { .. } => self.hang_up(now, "no manager could be reached in time".into(), out),
+            Phase::Greeting { .. } => self.hang_up(now, "the manager did not answer in time".into(), out),
+            Phase::Open { .. } => self.beat(now, out),
+        }
+    }
+
+    /// Unanswered heartbeats are counted, not timed: after the process was stopped for a while one heartbeat is due,
+    /// and its answer shows that the session still stands.
+    fn beat(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.session.unanswered >= UNANSWERED_MAX {
+            return self.hang_up(now, format!("the manager left {UNANSWERED_MAX} heartbeats unanswered"), out);
+        }
+        self.session.unanswered += 1;
+        self.session.phase = Phase::Open { beat_ms: now.mono_ms.saturating_add(self.session.period_ms) };
+        out.push(Output::Send(ToManager::Heartbeat));
+    }
+
+    fn hang_up(&mut self, now: Now, reason: String, out: &mut Vec<Output>) {
+        out.push(Output::Disconnect);
+        self.disconnected(now, reason, out);
+    }
+
+    pub(super) fn connected(&mut self, now: Now, out: &mut Vec<Output>) {
+        if !matches!(self.session.phase, Phase::Connecting { .. }) {
+            return;
+        }
+        self.session.phase = Phase::Greeting { until_ms: now.mono_ms.saturating_add(OPEN_MS_MAX) };
+        let node = self.report();
+        self.told = Some(node.clone());
+        let resume = self.revision.map(|revision| {
+            let tasks = self.tasks.values().filter(|e| !e.task.leaving);
+            Resume { revision, digest: digest(tasks.map(|e| (e.task.assigned.id, e.task.assigned.desired))) }
+        });
+        let program = self.options.program.clone();
+        out.push(Output::Send(ToManager::Hello(Hello { protocol: AGENT_PROTOCOL, program, node, resume })));
+    }
+
+    pub(super) fn disconnected(&mut self, now: Now, reason: String, out: &mut Vec<Output>) {
+        if matches!(self.session.phase, Phase::Waiting { .. }) {
+            return;
+        }
+        tracing::info!(%reason, "no session with a manager");
+        self.session.back_off(now.mono_ms);
+        self.incoming = None;
+        self.outbox.session_over(now.mono_ms);
+        out.push(Output::Session(SessionState::Connecting { reason }));
+    }
+
+    pub(super) fn message(&mut self, now: Now, message: ToAgent, out: &mut Vec<Output>) {
+        match (message, &self.session.phase) {
+            (ToAgent::Welcome(welcome), Phase::Greeting { .. }) => {
+                self.session.period_ms = welcome.heartbeat_period_ms.clamp(*PERIOD_MS.start(), *PERIOD_MS.end());
+                self.session.unanswered = 0;
+                self.session.phase = Phase::Open { beat_ms: now.mono_ms };
+                self.drop_unused_specs();
+                out.push(Output::Managers(welcome.managers));
+                out.push(Output::Session(SessionState::Open));
+                tracing::info!("session with a manager is open");
+                if self.leaving {
+                    out.push(Output::Send(ToManager::Leaving));
+                }
+                self.tell(out);
+            }
+            (ToAgent::Refused { reason, leader, removed }, Phase::Greeting { .. } | Phase::Open { .. }) => {
+                self.refused(now, reason, leader, removed, out);
+            }
+            (ToAgent::HeartbeatAck, Phase::Open { .. }) => self.session.unanswered = 0,
+            (ToAgent::StatusAck { batch }, Phase::Open { .. }) => self.outbox.acknowledge(batch),
+            (ToAgent::Assignments(assignments), Phase::Open { .. }) => self.assign(now, assignments, out),
+            (ToAgent::StartLogs(request), Phase::Open { .. }) => out.push(Output::Logs(request)),
+            (_, Phase::Greeting { .. } | Phase::Open { .. }) => {
+                self.hang_up(now, "the manager sent a message that does not belong here".into(), out);
+            }
+            // Left over from a stream that was given up.
+            (_, Phase::Waiting { .. } | Phase::Connecting { .. }) => {}
+        }
+    }
+
+    fn refused(&mut self, now: Now, reason: String, leader: Option<String>, removed: bool, out: &mut Vec<Output>) {
+        self.session.leader = leader;
+        if !removed {
+            return self.hang_up(now, format!("refused: {reason}"), out);
+        }
+        tracing::error!(%reason, "this node was removed from the cluster; its containers keep running");
+        self.hang_up(now, reason.clone(), out);
+        self.session.phase = Phase::Waiting { until_ms: now.mono_ms.saturating_add(REMOVED_RETRY_MS) };
+        out.push(Output::Session(SessionState::Removed { reason }));
+    }
+
+    /// Describes the node if the managers have another description.
+    pub(super) fn tell(&mut self, out: &mut Vec<Output>) {
+        if !self.session.is_open() {
+            return;
+        }
+        let report = self.report();
+        if self.told.as_ref() != Some(&report) {
+            self.told = Some(report.clone());
+            out.push(Output::Send(ToManager::Describe(report)));
+        }
+    }
+
+    pub(super) fn send_reports(&mut self, now: Now, out: &mut Vec<Output>) {
+        if !self.session.is_open() {
+            return;
+        }
+        let is_known = |id| self.tasks.get(&id).is_some_and(|e| !e.task.leaving);
+        if let Some((batch, tasks)) = self.outbox.take(now.mono_ms, is_known) {
+            let reports = tasks
+                .into_iter()
+                .filter_map(|task| Some(TaskReport { task, status: self.tasks.get(&task)?.task.status.clone() }))
+                .collect();
+            out.push(Output::Send(ToManager::Status { batch, reports }));
+        }
+    }
+
+    /// Tells the managers and gets rid of all containers; [`Output::Left`] follows.
+    pub(super) fn leave(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.leaving {
+            return;
+        }
+        self.leaving = true;
+        self.synced = true;
+        if self.session.is_open() {
+            out.push(Output::Send(ToManager::Leaving));
+        }
+        let ids: Vec<_> = self.tasks.keys().copied().collect();
+        for id in ids {
+            self.part_with(now, id, out);
+        }
+        self.input(now, Input::EventsLost, out);
+    }
+}

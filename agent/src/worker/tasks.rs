@@ -1,0 +1,403 @@
+//! The tasks: what to ask of the engine, and what its answers mean.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use swarm_model::{ContainerSpec, DesiredState, TaskId, TaskState, TaskStatus, Timestamp};
+
+use super::{LIST_PERIOD_MS, Now, Operation, Output, RETRY_MS, Worker};
+use crate::{
+    executor::{ContainerRequest, EngineError, EngineReport, Health, Listed, Observed},
+    step::{self, Action, LocalTask},
+};
+
+/// Grace when the spec says nothing (swarm-behaviour §12.1).
+const GRACE_SECS_DEFAULT: u32 = 10;
+/// Longest grace that is passed on: a day.
+const GRACE_SECS_MAX: i64 = 86_400;
+
+/// Which call is under way for a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    Inspect,
+    Prepare,
+    Start,
+    Stop,
+    Remove,
+}
+
+/// A task and what the worker remembers of it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) task: LocalTask,
+    pub(super) observed: Observed,
+    call: Option<Call>,
+    /// The call that ended last, if it changed nothing: the same call again has to wait.
+    last_call: Option<Call>,
+    cancelled: bool,
+    /// The container changed while the call was under way.
+    stale: bool,
+    pub(super) retry_at_ms: Option<u64>,
+    /// [`Worker::touches`] when it was last observed.
+    touched: u64,
+}
+
+impl Entry {
+    pub(super) fn new(task: LocalTask, observed: Observed) -> Self {
+        Self {
+            task,
+            observed,
+            call: None,
+            last_call: None,
+            cancelled: false,
+            stale: false,
+            retry_at_ms: None,
+            touched: 0,
+        }
+    }
+
+    /// A container that runs and is sick dooms a live task that was started.
+    fn observe(&mut self, observed: Observed) {
+        if let Observed::Running(r) = &observed
+            && r.health == Health::Unhealthy
+            && self.task.status.state >= TaskState::Starting
+        {
+            self.task.unhealthy = true;
+        }
+        self.observed = observed;
+    }
+}
+
+fn grace_secs(spec: &ContainerSpec) -> u32 {
+    // Whole seconds, rounded up: a grace of 500 ms must not become an immediate kill.
+    spec.stop_grace_period_ns.map_or(GRACE_SECS_DEFAULT, |ns| {
+        (ns.max(0) / 1_000_000_000 + i64::from(ns % 1_000_000_000 > 0)).min(GRACE_SECS_MAX) as u32
+    })
+}
+
+impl Worker {
+    /// Takes a task as far as it goes without waiting.
+    pub(super) fn pump(&mut self, now: Now, id: TaskId, out: &mut Vec<Output>) {
+        loop {
+            let Some(entry) = self.tasks.get_mut(&id) else { return };
+            let wanted = entry.task.assigned.desired.is_live() && !entry.task.leaving;
+            if let Some(call) = entry.call {
+                if call == Call::Prepare && !wanted && !entry.cancelled {
+                    entry.cancelled = true;
+                    out.push(Output::Cancel(id));
+                }
+                return;
+            }
+            match step::step(&entry.task, &entry.observed) {
+                Action::Park => return,
+                Action::Enter(state, err) => {
+                    let status = step::status(state, err, &entry.observed, now.wall);
+                    self.set_status(now, id, status);
+                }
+                Action::Forget => {
+                    if let Some(at) = entry.retry_at_ms {
+                        self.retries.remove(&(at, id));
+                    }
+                    self.tasks.remove(&id);
+                    self.unsaved.insert(id);
+                    return;
+                }
+                action => return self.call(now, id, action, out),
+            }
+        }
+    }
+
+    /// Calls the engine, unless it has to wait.
+    fn call(&mut self, now: Now, id: TaskId, action: Action, out: &mut Vec<Output>) {
+        let Some(entry) = self.tasks.get_mut(&id) else { return };
+        let key = (entry.task.assigned.service, entry.task.assigned.spec_version);
+        let spec = self.specs.get(&key);
+        let call = match action {
+            Action::Inspect => Call::Inspect,
+            Action::Prepare => Call::Prepare,
+            Action::Start(_) => Call::Start,
+            Action::Stop(_) => Call::Stop,
+            Action::Remove(_) => Call::Remove,
+            Action::Park | Action::Enter(..) | Action::Forget => return,
+        };
+        if !self.engine_up || entry.retry_at_ms.is_some() || (call == Call::Inspect && self.adopting) {
+            return;
+        }
+        if entry.last_call == Some(call) {
+            // The call succeeded and changed nothing: no reason to hammer the engine.
+            return self.retry_later(now, id);
+        }
+        let request = |spec: &Arc<_>| ContainerRequest {
+            node: self.options.node.clone(),
+            task: entry.task.assigned.clone(),
+            spec: Arc::clone(spec),
+        };
+        let grace = spec.map_or(GRACE_SECS_DEFAULT, |s| grace_secs(&s.spec.task.container_spec));
+        let operation = match (action, spec) {
+            (Action::Start(container), _) => Operation::Start(container),
+            (Action::Stop(container), _) => Operation::Stop(container, grace),
+            (Action::Remove(container), _) => Operation::Remove(container, grace),
+            (Action::Prepare, Some(s)) if s.credentials_missing => return,
+            (Action::Prepare, Some(s)) => Operation::Prepare(request(&s.spec)),
+            (Action::Inspect, Some(s)) => Operation::Inspect(request(&s.spec)),
+            // Without a spec a container has no name; the next listing tells.
+            _ => return,
+        };
+        entry.call = Some(call);
+        entry.cancelled = false;
+        entry.stale = false;
+        out.push(Output::Run(id, operation));
+    }
+
+    /// The outcome of a call.
+    pub(super) fn done(&mut self, now: Now, id: TaskId, result: Result<Observed, EngineError>, out: &mut Vec<Output>) {
+        self.touches += 1;
+        let Some(entry) = self.tasks.get_mut(&id) else { return };
+        let Some(call) = entry.call.take() else { return };
+        entry.touched = self.touches;
+        entry.last_call = None;
+        match result {
+            Ok(observed) => {
+                let before = std::mem::take(&mut entry.observed);
+                let is_final = matches!(observed, Observed::Absent | Observed::Exited(_));
+                if before == observed {
+                    entry.last_call = Some(call);
+                }
+                entry.observe(if entry.stale && !is_final { Observed::Unknown } else { observed });
+                self.clear_error(now, id);
+                self.refresh(now, id);
+            }
+            Err(EngineError::Cancelled) => entry.observed = Observed::Unknown,
+            Err(EngineError::Unreachable(reason)) => {
+                tracing::warn!(task = %id, %reason, "the container engine does not answer");
+                entry.observed = Observed::Unknown;
+                out.push(Output::CheckEngine);
+                self.retry_later(now, id);
+            }
+            Err(EngineError::Fatal(reason)) if matches!(call, Call::Prepare | Call::Start) => {
+                self.failed_for_good(now, id, reason);
+            }
+            Err(EngineError::Temporary(reason) | EngineError::Fatal(reason)) => {
+                tracing::warn!(task = %id, %reason, "will be tried again");
+                if call != Call::Prepare {
+                    entry.observed = Observed::Unknown;
+                }
+                self.note_error(now, id, reason);
+                self.retry_later(now, id);
+            }
+        }
+        self.pump(now, id, out);
+    }
+
+    /// The engine refuses: a task that is still wanted ends here.
+    fn failed_for_good(&mut self, now: Now, id: TaskId, reason: String) {
+        let Some(entry) = self.tasks.get(&id) else { return };
+        tracing::warn!(task = %id, %reason, "the task cannot run");
+        if entry.task.assigned.desired.is_live() && !entry.task.status.state.is_terminal() {
+            let state = step::state_after_error(entry.task.status.state);
+            let status = step::status(state, Some(reason.into()), &entry.observed, now.wall);
+            self.set_status(now, id, status);
+        }
+    }
+
+    pub(super) fn set_status(&mut self, now: Now, id: TaskId, status: TaskStatus) {
+        let Some(entry) = self.tasks.get_mut(&id) else { return };
+        debug_assert!(status.state >= entry.task.status.state, "task states only go up");
+        let waits = status.state == TaskState::Ready && entry.task.assigned.desired == DesiredState::Ready;
+        let urgent = waits || status.state >= TaskState::Running;
+        entry.task.status = status;
+        self.unsaved.insert(id);
+        self.outbox.mark(id, now.mono_ms, urgent);
+    }
+
+    /// Says what goes wrong with a task that is tried again.
+    fn note_error(&mut self, now: Now, id: TaskId, reason: String) {
+        let Some(entry) = self.tasks.get(&id) else { return };
+        let status = &entry.task.status;
+        if !status.state.is_terminal() && status.err.as_deref() != Some(&reason) {
+            let status = TaskStatus { err: Some(reason.into()), ..status.clone() };
+            self.set_status(now, id, status);
+        }
+    }
+
+    fn clear_error(&mut self, now: Now, id: TaskId) {
+        let Some(entry) = self.tasks.get(&id) else { return };
+        let status = &entry.task.status;
+        if !status.state.is_terminal() && status.err.is_some() {
+            let status = TaskStatus { err: None, ..status.clone() };
+            self.set_status(now, id, status);
+        }
+    }
+
+    /// The container of a running task got another process id or other ports: the engine was restarted under it.
+    fn refresh(&mut self, now: Now, id: TaskId) {
+        let Some(entry) = self.tasks.get(&id) else { return };
+        let old = &entry.task.status;
+        if old.state == TaskState::Running && matches!(entry.observed, Observed::Running(_)) {
+            let new = step::status(TaskState::Running, old.err.clone(), &entry.observed, old.at);
+            if new != *old {
+                self.set_status(now, id, new);
+            }
+        }
+    }
+
+    pub(super) fn retry_later(&mut self, now: Now, id: TaskId) {
+        let Some(entry) = self.tasks.get_mut(&id) else { return };
+        if entry.retry_at_ms.is_none() {
+            let at = now.mono_ms.saturating_add(RETRY_MS);
+            entry.retry_at_ms = Some(at);
+            entry.last_call = None;
+            self.retries.insert((at, id));
+        }
+    }
+
+    pub(super) fn container_changed(&mut self, now: Now, id: TaskId, out: &mut Vec<Output>) {
+        let Some(entry) = self.tasks.get_mut(&id) else { return };
+        self.touches += 1;
+        entry.touched = self.touches;
+        entry.stale = true;
+        if entry.call.is_none() && !matches!(entry.observed, Observed::Absent | Observed::Exited(_)) {
+            entry.observed = Observed::Unknown;
+            self.pump(now, id, out);
+        }
+    }
+
+    /// The task has left the assignment: its container goes, then it is forgotten.
+    pub(super) fn part_with(&mut self, now: Now, id: TaskId, out: &mut Vec<Output>) {
+        if let Some(entry) = self.tasks.get_mut(&id)
+            && !entry.task.leaving
+        {
+            entry.task.leaving = true;
+            self.unsaved.insert(id);
+            self.pump(now, id, out);
+        }
+    }
+
+    pub(super) fn pump_all(&mut self, now: Now, out: &mut Vec<Output>) {
+        let ids: Vec<_> = self.tasks.keys().copied().collect();
+        for id in ids {
+            self.pump(now, id, out);
+        }
+    }
+
+    pub(super) fn engine_is_up(&mut self, now: Now, report: EngineReport, out: &mut Vec<Output>) {
+        self.engine = report;
+        if !self.engine_up {
+            tracing::info!(version = %self.engine.engine.engine_version, "the container engine answers");
+            self.engine_up = true;
+            self.adopting = true;
+            self.request_list(now, out);
+            self.pump_all(now, out);
+        }
+        self.session.allow(now.mono_ms);
+        self.tell(out);
+    }
+
+    pub(super) fn engine_is_down(&mut self, now: Now, reason: &str, out: &mut Vec<Output>) {
+        if self.engine_up {
+            tracing::warn!(%reason, "the container engine does not answer");
+            self.engine_up = false;
+            self.list_at_ms = u64::MAX;
+        }
+        self.session.allow(now.mono_ms);
+        self.tell(out);
+    }
+
+    pub(super) fn request_list(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.list_at_ms = u64::MAX;
+        if !self.engine_up {
+            return;
+        }
+        if self.listing.is_some() {
+            self.list_again = true;
+            return;
+        }
+        self.listing = Some(self.touches);
+        self.list_again = false;
+        self.list_at_ms = now.mono_ms.saturating_add(LIST_PERIOD_MS);
+        out.push(Output::List);
+    }
+
+    /// Compares what there is with what was thought to be.
+    pub(super) fn listed(&mut self, now: Now, result: Result<Vec<Listed>, EngineError>, out: &mut Vec<Output>) {
+        let Some(as_of) = self.listing.take() else { return };
+        let listed = match result {
+            Ok(listed) => listed,
+            Err(error) => {
+                tracing::warn!(%error, "the containers of this node cannot be listed");
+                out.push(Output::CheckEngine);
+                self.list_at_ms = now.mono_ms.saturating_add(RETRY_MS);
+                return;
+            }
+        };
+        self.adopting = false;
+        let mut found = BTreeMap::new();
+        let mut strays = Vec::new();
+        for container in listed {
+            match container.task.filter(|t| self.tasks.contains_key(t)) {
+                Some(task) => drop(found.insert(task, container.state)),
+                None => strays.extend(container.state.container_id().map(str::to_owned)),
+            }
+        }
+        for (id, entry) in &mut self.tasks {
+            let state = found.remove(id).unwrap_or(Observed::Absent);
+            if entry.call.is_none() && entry.touched <= as_of {
+                reconcile(entry, state);
+            }
+        }
+        if self.synced {
+            self.left = self.leaving && strays.is_empty() && self.tasks.is_empty();
+            for id in strays {
+                self.remove_stray(id, out);
+            }
+        }
+        self.pump_all(now, out);
+        if self.left {
+            out.push(Output::Left);
+        } else if self.leaving {
+            self.list_at_ms = self.list_at_ms.min(now.mono_ms.saturating_add(RETRY_MS));
+        }
+        if self.list_again {
+            self.request_list(now, out);
+        }
+    }
+
+    fn remove_stray(&mut self, id: String, out: &mut Vec<Output>) {
+        if self.strays.insert(id.clone()) {
+            tracing::info!(container = %id, "removing a container of this node that belongs to no task");
+            out.push(Output::RemoveStray(id));
+        }
+    }
+
+    pub(super) fn stray_removed(&mut self, now: Now, id: &str, result: Result<(), EngineError>, out: &mut Vec<Output>) {
+        self.strays.remove(id);
+        if let Err(error) = result {
+            tracing::warn!(container = %id, %error, "a container that belongs to no task stays for now");
+        } else if self.leaving {
+            self.request_list(now, out);
+        }
+    }
+}
+
+/// Takes over what a listing says where it differs from what was known.
+fn reconcile(entry: &mut Entry, listed: Observed) {
+    let same = match (&listed, &entry.observed) {
+        (Observed::Running(a), Observed::Running(b)) => a.id == b.id && a.health == b.health,
+        (Observed::Exited(a), Observed::Exited(b)) => a.id == b.id,
+        (a, b) => a == b,
+    };
+    if same {
+        return;
+    }
+    let over = entry.task.leaving || entry.task.status.state.is_terminal();
+    match listed {
+        // A listing tells less of these than a live task needs.
+        Observed::Running(_) | Observed::Exited(_) if !over => entry.observed = Observed::Unknown,
+        state => entry.observed = state,
+    }
+    entry.last_call = None;
+}
+
+/// A status for a task that cannot even be tried.
+pub(super) fn rejected(reason: String, at: Timestamp) -> TaskStatus {
+    TaskStatus { err: Some(reason.into()), ..TaskStatus::new(TaskState::Rejected, at) }
+}

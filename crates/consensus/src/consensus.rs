@@ -1,0 +1,475 @@
+//! The handle: create, open, propose, read.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use openraft::{
+    BasicNode, Config, Raft, RaftMetrics, ReadPolicy, SnapshotPolicy,
+    async_runtime::watch::WatchReceiver,
+    errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError},
+};
+use swarm_core::{ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Event, Outcome, State, Tx};
+use swarm_model::Timestamp;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use crate::{
+    Error, ProposeError, Role, SealKey,
+    disk::{Change, Disk, FolderDisk, Name},
+    machine::Machine,
+    network::Network,
+    records::{self, Identity},
+    role,
+    seal::{Kind, RandomId, Seal, random_id},
+    snapshot::Snapshots,
+    store::LogStore,
+    types::{Command, Types},
+    writer::Fault,
+};
+
+/// The longest entry, encoded: bounds how long one entry keeps others waiting on the way to disk and to followers.
+pub const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Encoded bytes of all proposals under way; more wait for their turn. Bounds the memory of a burst.
+pub const IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What a proposal counts at least, of [`IN_FLIGHT_BYTES_MAX`]; bounds how many are under way.
+const IN_FLIGHT_UNIT_BYTES: usize = 1024;
+/// How long a proposal waits for a leader and for its entry to be applied: several elections, and far beyond the
+/// slowest healthy disk.
+pub const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Entries that stay in the log behind a snapshot, so that a follower that was away for a moment needs no snapshot.
+pub const LOG_KEEP_ENTRIES: u64 = 500;
+/// First and longest pause before a proposal is tried again while there is no leader.
+const RETRY_MS: std::ops::Range<u64> = 5..100;
+/// Pause before a snapshot is asked for again: openraft drops the wish while it is busy with another one.
+const SNAPSHOT_RETRY: Duration = Duration::from_millis(100);
+
+/// What a manager needs to take part in Raft.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Folder of log and snapshot, e.g. `<state dir>/raft`.
+    pub dir: PathBuf,
+    /// Raft id of this manager: never used before by another manager of the cluster, nor by this one with another log.
+    pub raft_id: u64,
+    /// `host:port` under which other managers reach this one.
+    pub addr: String,
+    /// Seals everything in the folder.
+    pub key: SealKey,
+    /// Entries between two snapshots; at least one.
+    pub snapshot_interval: u64,
+    /// Heartbeats and elections.
+    pub timers: Timers,
+}
+
+/// Raft's timers. A follower campaigns after the longest election timeout plus a random one between the two: with the
+/// defaults 0.6 to 0.9 s after the last heartbeat (design §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timers {
+    /// Between two heartbeats.
+    pub heartbeat_ms: u64,
+    /// The shortest election timeout.
+    pub election_min_ms: u64,
+    /// The longest election timeout.
+    pub election_max_ms: u64,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self { heartbeat_ms: 75, election_min_ms: 300, election_max_ms: 450 }
+    }
+}
+
+/// Told of every change of the state, in log order, on the apply path: must be quick and must not block.
+pub trait Observer: Send + Sync + 'static {
+    /// An entry was applied. Proposals and reads that depend on it return after this does.
+    fn applied(&self, state: &State, events: &[Event]);
+    /// The whole state was replaced: at the start, and when a snapshot of the leader was installed.
+    fn restored(&self, state: &State);
+}
+
+/// A write that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Log index of its entry: the revision of the state that has it.
+    pub index: u64,
+    /// What became of each transaction.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// A manager that takes part in Raft.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its Raft id.
+    pub raft_id: u64,
+    /// Its `host:port`.
+    pub addr: String,
+    /// Whether it votes; otherwise it only learns.
+    pub voter: bool,
+}
+
+/// Raft in numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The current term.
+    pub term: u64,
+    /// Index of the last entry in the log, durable or not.
+    pub last_log_index: Option<u64>,
+    /// Index of the last applied entry.
+    pub applied_index: Option<u64>,
+    /// Index of the last entry in the snapshot.
+    pub snapshot_index: Option<u64>,
+    /// Index of the last entry that is gone from the log.
+    pub purged_index: Option<u64>,
+    /// The managers.
+    pub members: Vec<Member>,
+}
+
+/// A manager's part in Raft. Clones are handles of the same one; call [`Consensus::shutdown`] at the end.
+#[derive(Clone)]
+pub struct Consensus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    raft: Raft<Types, Machine>,
+    log: LogStore,
+    disk: Arc<dyn Disk>,
+    snapshots: Arc<Snapshots>,
+    published: Arc<ArcSwap<State>>,
+    role: watch::Receiver<Role>,
+    role_task: Mutex<Option<JoinHandle<()>>>,
+    in_flight: Semaphore,
+    fault: Fault,
+}
+
+impl Consensus {
+    /// Founds a cluster whose only manager is this one. Refuses a folder that holds a log.
+    pub async fn create(options: Options, observer: Arc<dyn Observer>) -> Result<Self, Error> {
+        let config = config(&options)?;
+        let (dir, key, raft_id) = (options.dir.clone(), options.key.clone(), options.raft_id);
+        let disk = blocking(move || Ok(FolderDisk::create(&dir, &first_values(&key, raft_id)?)?)).await?;
+        Self::start(options, config, Arc::new(disk), observer).await
+    }
+
+    /// Opens the log of this manager and takes its place in the cluster again. A log that is missing, damaged, of
+    /// another manager or sealed with another key is refused; nothing is ever reset.
+    pub async fn open(options: Options, observer: Arc<dyn Observer>) -> Result<Self, Error> {
+        let config = config(&options)?;
+        let dir = options.dir.clone();
+        let disk = blocking(move || FolderDisk::open(&dir)).await?;
+        Self::start(options, config, Arc::new(disk), observer).await
+    }
+
+    pub(crate) async fn start(
+        options: Options,
+        config: Config,
+        disk: Arc<dyn Disk>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, Error> {
+        let fault = Fault::default();
+        let Options { raft_id, addr, key, .. } = options;
+        let opened = {
+            let (disk, fault) = (Arc::clone(&disk), fault.clone());
+            blocking(move || load(disk, &key, raft_id, observer, fault)).await?
+        };
+        let Loaded { log, machine, snapshots, founder } = opened;
+        let published = machine.published();
+        let stopped = |fatal: Fatal<Types>| Error::Stopped(fault.get().unwrap_or_else(|| fatal.to_string()));
+        let raft = Raft::new(raft_id, Arc::new(config), Network, log.clone(), machine).await.map_err(stopped)?;
+        let (role, role_receiver) = watch::channel(Role::Follower { leader: None });
+        let role_task = tokio::spawn(role::follow(raft.metrics(), role, fault.clone()));
+        let consensus = Self {
+            inner: Arc::new(Inner {
+                raft,
+                log,
+                disk,
+                snapshots,
+                published,
+                role: role_receiver,
+                role_task: Mutex::new(Some(role_task)),
+                in_flight: Semaphore::new(IN_FLIGHT_BYTES_MAX / IN_FLIGHT_UNIT_BYTES),
+                fault: fault.clone(),
+            }),
+        };
+        let raft = &consensus.inner.raft;
+        if raft.is_initialized().await.map_err(stopped)? {
+            // Nobody to wait for: a sole voter need not sit out the election timeout.
+            let voters: Vec<u64> = raft.voter_ids().collect();
+            if voters == [raft_id] {
+                raft.trigger().elect(false).await.map_err(stopped)?;
+            }
+        } else if founder {
+            let members = BTreeMap::from([(raft_id, BasicNode { addr })]);
+            raft.initialize(members).await.map_err(|error| Error::Stopped(error.to_string()))?;
+        }
+        Ok(consensus)
+    }
+
+    /// Appends transactions as one entry and waits until it is applied here.
+    ///
+    /// While there is no leader it waits for one, up to [`PROPOSE_TIMEOUT`]. [`ProposeError::Unknown`] means that the
+    /// entry was handed to the log; every other error but `Stopped` means that nothing has happened.
+    pub async fn propose(&self, txs: Vec<Tx>) -> Result<Committed, ProposeError> {
+        if txs.len() > ENTRY_TXS_MAX {
+            return Err(ProposeError::TooMany { txs: txs.len(), limit: ENTRY_TXS_MAX });
+        }
+        let entry = Entry { v: ENTRY_VERSION, at: now(), txs };
+        let command = Command::encode(entry).map_err(|error| ProposeError::Stopped(error.to_string()))?;
+        let bytes = command.bytes().len();
+        if bytes > ENTRY_BYTES_MAX {
+            return Err(ProposeError::TooLarge { bytes, limit: ENTRY_BYTES_MAX });
+        }
+        let units = bytes.div_ceil(IN_FLIGHT_UNIT_BYTES) as u32;
+        let deadline = Instant::now() + PROPOSE_TIMEOUT;
+        let not_leader = ProposeError::NotLeader { leader: None };
+        let _turn = match timeout_at(deadline, self.inner.in_flight.acquire_many(units)).await {
+            Ok(turn) => turn.map_err(|_| self.stopped(None))?,
+            Err(_) => return Err(not_leader),
+        };
+        let mut retry = Retry::until(deadline);
+        loop {
+            let Ok(result) = timeout_at(deadline, self.inner.raft.client_write(command.clone())).await else {
+                return Err(ProposeError::Unknown);
+            };
+            match result {
+                Ok(response) => return Ok(Committed { index: response.log_id.index, outcomes: response.data }),
+                Err(RaftError::Fatal(fatal)) => return Err(self.stopped(Some(fatal))),
+                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                    self.wait_for_leader(forward, &mut retry).await?;
+                }
+                // The entry was in the log of a leader that lost its place: another leader may still commit it.
+                Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => return Err(ProposeError::Unknown),
+                Err(RaftError::APIError(error)) => return Err(ProposeError::Stopped(error.to_string())),
+            }
+        }
+    }
+
+    /// A linearizable read: the returned state has every write that was acknowledged, by any manager, before the call.
+    /// Uses ReadIndex, never a clock.
+    pub async fn read_barrier(&self) -> Result<State, ProposeError> {
+        let deadline = Instant::now() + PROPOSE_TIMEOUT;
+        let mut retry = Retry::until(deadline);
+        loop {
+            let barrier = self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+            match timeout_at(deadline, barrier).await {
+                Ok(Ok(_)) => return Ok(self.state()),
+                Ok(Err(RaftError::Fatal(fatal))) => return Err(self.stopped(Some(fatal))),
+                Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
+                    self.wait_for_leader(forward, &mut retry).await?;
+                }
+                Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) => retry.pause().await?,
+                Err(_) => return Err(ProposeError::NotLeader { leader: None }),
+            }
+        }
+    }
+
+    /// The latest applied state. Never waits.
+    pub fn state(&self) -> State {
+        State::clone(&self.inner.published.load())
+    }
+
+    /// What this manager is, and when that changes.
+    pub fn role(&self) -> watch::Receiver<Role> {
+        self.inner.role.clone()
+    }
+
+    /// Raft in numbers.
+    pub fn status(&self) -> Status {
+        let metrics: RaftMetrics<Types> = self.inner.raft.metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let members = membership.nodes().map(|(id, node)| Member {
+            raft_id: *id,
+            addr: node.addr.clone(),
+            voter: voters.contains(id),
+        });
+        Status {
+            term: metrics.current_term,
+            last_log_index: metrics.last_log_index,
+            applied_index: metrics.last_applied.map(|id| id.index),
+            snapshot_index: metrics.snapshot.map(|id| id.index),
+            purged_index: metrics.purged.map(|id| id.index),
+            members: members.collect(),
+        }
+    }
+
+    /// Takes a snapshot that has at least what is applied now, and waits until it is durable.
+    pub async fn snapshot(&self) -> Result<(), Error> {
+        let Some(target) = self.status().applied_index else { return Ok(()) };
+        let mut progress = self.inner.snapshots.progress();
+        let attempts = progress.borrow_and_update().attempts;
+        while self.status().snapshot_index < Some(target) {
+            let fatal = |fatal| Error::Stopped(self.reason(Some(fatal)));
+            self.inner.raft.trigger().snapshot().await.map_err(fatal)?;
+            // Either an attempt ends, or it is time to ask again.
+            let ended = timeout(SNAPSHOT_RETRY, progress.changed()).await;
+            let progress = progress.borrow_and_update().clone();
+            if matches!(ended, Ok(Ok(())))
+                && progress.attempts > attempts
+                && let Some(failure) = progress.failure
+            {
+                return Err(Error::Io { file: self.inner.disk.snapshot_file(), source: io::Error::other(failure) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops taking part, writes what is left, and lets go of the folder. Proposals under way end with
+    /// [`ProposeError::Stopped`].
+    pub async fn shutdown(&self) {
+        self.inner.in_flight.close();
+        // It only fails when Raft has ended by itself.
+        drop(self.inner.raft.shutdown().await);
+        let task = self.inner.role_task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task {
+            drop(task.await);
+        }
+        self.inner.log.close().await;
+        let disk = Arc::clone(&self.inner.disk);
+        drop(spawn_blocking(move || disk.close()).await);
+    }
+
+    /// Waits a little if this manager may yet lead, or says who does.
+    async fn wait_for_leader(&self, forward: ForwardToLeader<Types>, retry: &mut Retry) -> Result<(), ProposeError> {
+        // Right after an election, and after a stalled quorum, a leader does not yet trust its lease and names nobody
+        // or itself: that passes.
+        match forward.leader_id {
+            Some(id) if id != *self.inner.raft.node_id() => {
+                Err(ProposeError::NotLeader { leader: forward.leader_node.map(|node| node.addr) })
+            }
+            _ => retry.pause().await,
+        }
+    }
+
+    fn reason(&self, fatal: Option<Fatal<Types>>) -> String {
+        self.inner.fault.get().unwrap_or_else(|| match fatal {
+            None | Some(Fatal::Stopped) => role::SHUT_DOWN.into(),
+            Some(fatal) => fatal.to_string(),
+        })
+    }
+
+    fn stopped(&self, fatal: Option<Fatal<Types>>) -> ProposeError {
+        ProposeError::Stopped(self.reason(fatal))
+    }
+}
+
+/// Growing pauses up to a deadline.
+struct Retry {
+    deadline: Instant,
+    pause_ms: u64,
+}
+
+impl Retry {
+    fn until(deadline: Instant) -> Self {
+        Self { deadline, pause_ms: RETRY_MS.start }
+    }
+
+    async fn pause(&mut self) -> Result<(), ProposeError> {
+        let pause = Duration::from_millis(self.pause_ms);
+        if Instant::now() + pause >= self.deadline {
+            return Err(ProposeError::NotLeader { leader: None });
+        }
+        sleep(pause).await;
+        self.pause_ms = (self.pause_ms * 2).min(RETRY_MS.end);
+        Ok(())
+    }
+}
+
+/// What was read from the disk.
+struct Loaded {
+    log: LogStore,
+    machine: Machine,
+    snapshots: Arc<Snapshots>,
+    founder: bool,
+}
+
+fn load(
+    disk: Arc<dyn Disk>,
+    key: &SealKey,
+    raft_id: u64,
+    observer: Arc<dyn Observer>,
+    fault: Fault,
+) -> Result<Loaded, Error> {
+    let file = disk.log_file();
+    let value = |name: Name| {
+        let value = disk.value(name).map_err(|error| Error::io(&file, error))?;
+        value.ok_or_else(|| Error::corrupt(&file, format!("value {name:?} is missing")))
+    };
+    let store: RandomId =
+        value(Name::Store)?.try_into().map_err(|_| Error::corrupt(&file, "value Store has a wrong length"))?;
+    let seal = Seal::new(key, store);
+    let identity =
+        seal.open(Kind::Identity, 0, &value(Name::Identity)?).map_err(|_| Error::WrongKey { file: file.clone() })?;
+    let identity: Identity = records::decode(&identity).map_err(|error| Error::corrupt(&file, error))?;
+    if identity.raft_id != raft_id {
+        let detail = format!("it is the log of manager {}, this is manager {raft_id}", identity.raft_id);
+        return Err(Error::Foreign { file, detail });
+    }
+    let log = LogStore::open(Arc::clone(&disk), seal.clone(), fault.clone())?;
+    let snapshots = Snapshots::new(Arc::clone(&disk), seal);
+    let machine = Machine::open(Arc::clone(&snapshots), observer, fault)?;
+    if let Some(purged) = log.purged()
+        && machine.applied() < Some(purged)
+    {
+        let file = disk.snapshot_file();
+        let detail = format!("the log begins after entry {}, what came before is only in the snapshot", purged.index);
+        return Err(match machine.applied() {
+            None => Error::Missing { file, detail },
+            Some(applied) => Error::corrupt(file, format!("{detail}; this one ends at entry {}", applied.index)),
+        });
+    }
+    Ok(Loaded { log, machine, snapshots, founder: identity.founder })
+}
+
+/// What a new store begins with.
+pub(crate) fn first_values(key: &SealKey, raft_id: u64) -> Result<[Change; 2], Error> {
+    let failed = |_| Error::Stopped("the system gave no random bytes".into());
+    let store = random_id().map_err(failed)?;
+    let identity = records::encode(&Identity { raft_id, founder: true }).map_err(Error::Stopped)?;
+    let sealed = Seal::new(key, store).seal(Kind::Identity, 0, &identity).map_err(failed)?;
+    Ok([Change::Value(Name::Store, store.to_vec()), Change::Value(Name::Identity, sealed)])
+}
+
+/// openraft's options.
+pub(crate) fn config(options: &Options) -> Result<Config, Error> {
+    if options.snapshot_interval == 0 {
+        return Err(Error::Options("the snapshot interval must be at least 1 entry".into()));
+    }
+    let Timers { heartbeat_ms, election_min_ms, election_max_ms } = options.timers;
+    let config = Config {
+        cluster_name: "swarm".into(),
+        heartbeat_interval: heartbeat_ms,
+        election_timeout_min: election_min_ms,
+        election_timeout_max: election_max_ms,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_interval),
+        max_in_snapshot_log_to_keep: LOG_KEEP_ENTRIES,
+        // A follower that is further behind than the log reaches needs a snapshot anyway.
+        replication_lag_threshold: options.snapshot_interval.saturating_add(2 * LOG_KEEP_ENTRIES),
+        enable_pre_vote: Some(true),
+        // A leader that restarts is elected anew: its first entry then commits everything that it had in its log.
+        enable_leader_restore: Some(false),
+        // A leader that nobody answers falls silent for a while, so that others can elect one that they hear.
+        quorum_loss_probe_interval: Some(election_max_ms.saturating_mul(4)),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| Error::Options(error.to_string()))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    spawn_blocking(work).await.map_err(|error| Error::Stopped(error.to_string()))?
+}
+
+/// The proposer's clock; apply keeps cluster time monotone.
+#[allow(clippy::disallowed_methods, reason = "moves to the one clock of the wire crate")]
+fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}

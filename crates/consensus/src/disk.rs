@@ -1,0 +1,91 @@
+//! What the log stands on: SQLite in a folder, or memory.
+
+mod folder;
+#[cfg(test)]
+pub(crate) mod memory;
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    ops::Range,
+    path::Path,
+};
+
+pub(crate) use folder::FolderDisk;
+
+/// A change to the disk. Those of one [`Disk::commit`] happen together or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// A new row; there is none with that index.
+    Row {
+        /// Its index.
+        index: u64,
+        /// Its sealed bytes.
+        bytes: Vec<u8>,
+    },
+    /// Rows with this index and higher ones go.
+    RemoveFrom(u64),
+    /// Rows with this index and lower ones go.
+    RemoveTo(u64),
+    /// A named value is set.
+    Value(Name, Vec<u8>),
+}
+
+/// Names of single values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Name {
+    /// Who owns the store.
+    Identity,
+    /// Random name of the store, not sealed.
+    Store,
+    /// The vote.
+    Vote,
+    /// The commit hint.
+    Committed,
+    /// The last purged log id.
+    Purged,
+}
+
+impl Name {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Store => "store",
+            Self::Vote => "vote",
+            Self::Committed => "committed",
+            Self::Purged => "purged",
+        }
+    }
+}
+
+/// Takes rows in order of their index; `false` ends the reading.
+pub(crate) type RowVisitor<'a> = dyn FnMut(u64, &[u8]) -> io::Result<bool> + 'a;
+/// Writes a file.
+pub(crate) type FileWriter<'a> = dyn FnMut(&mut dyn Write) -> io::Result<()> + 'a;
+
+/// Durable storage of one log and one snapshot. All calls block. The caller sees to it that only one thread commits.
+pub(crate) trait Disk: Send + Sync + 'static {
+    /// The file that holds rows and values, for error messages.
+    fn log_file(&self) -> String;
+    /// The file that holds the snapshot, for error messages.
+    fn snapshot_file(&self) -> String;
+    /// Reads a named value.
+    fn value(&self, name: Name) -> io::Result<Option<Vec<u8>>>;
+    /// Reads rows.
+    fn rows(&self, range: Range<u64>, visit: &mut RowVisitor<'_>) -> io::Result<()>;
+    /// Writes changes. When it returns they survive a power cut; when it fails, nobody knows, and nothing more may be
+    /// written.
+    fn commit(&self, changes: &[Change]) -> io::Result<()>;
+    /// Replaces the snapshot. When it returns the new one survives a power cut; when it fails the old one is untouched.
+    fn write_snapshot(&self, write: &mut FileWriter<'_>) -> io::Result<()>;
+    /// Opens the snapshot; it stays readable while it is replaced.
+    fn read_snapshot(&self) -> io::Result<Option<Box<dyn Read + Send>>>;
+    /// Waits for what is under way and lets go of the files. Later calls fail.
+    fn close(&self);
+}
+
+/// Makes the names in the folder of this path durable.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}

@@ -1,0 +1,300 @@
+//! A folder with an SQLite file for the log and a plain file for the snapshot.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Read, Write},
+    ops::Range,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use super::{Change, Disk, FileWriter, Name, RowVisitor, sync_folder};
+use crate::Error;
+
+/// Marks an SQLite file as one of ours (`PRAGMA application_id`): "swrl".
+const APPLICATION_ID: i32 = 0x7377_726c;
+/// Layout of the file (`PRAGMA user_version`).
+const LAYOUT: i32 = 1;
+/// Pages of 4 KiB in the write-ahead log before SQLite copies them over: 16 MiB, so that this costs its two fsyncs
+/// rarely and a start stays quick.
+const CHECKPOINT_PAGES: u32 = 4096;
+
+const LOG: &str = "log.db";
+const SNAPSHOT: &str = "snapshot";
+const LOCK: &str = "lock";
+
+/// The real disk.
+pub(crate) struct FolderDisk {
+    dir: PathBuf,
+    /// Taken by the writer thread alone.
+    writer: Mutex<Option<Connection>>,
+    /// A connection of its own, so that reads do not wait for fsync.
+    reader: Mutex<Option<Connection>>,
+    /// Held while a snapshot is written.
+    snapshot: Mutex<()>,
+    closing: AtomicBool,
+    lock: Mutex<Option<File>>,
+}
+
+impl FolderDisk {
+    /// Makes a new log with these first values. Refuses a folder that has one.
+    pub(crate) fn create(dir: &Path, values: &[Change]) -> Result<Self, Error> {
+        make_folder(dir)?;
+        let lock = lock_folder(dir)?;
+        for name in [LOG, SNAPSHOT] {
+            let path = dir.join(name);
+            if path.try_exists().map_err(|error| Error::path(&path, error))? {
+                return Err(Error::Exists { file: path.display().to_string() });
+            }
+        }
+        // The log gets its name when it is whole: a crash in between leaves nothing that looks like a log.
+        let temporary = dir.join("log.db.new");
+        for leftover in [temporary.clone(), dir.join("log.db.new-journal")] {
+            match fs::remove_file(&leftover) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::path(&leftover, error)),
+                _ => {}
+            }
+        }
+        let path = dir.join(LOG);
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(|error| Error::path(&temporary, error))?;
+        let filled = (|| {
+            let mut connection = Connection::open_with_flags(&temporary, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            connection.execute_batch(&format!(
+                "PRAGMA synchronous = FULL;
+                 PRAGMA application_id = {APPLICATION_ID};
+                 PRAGMA user_version = {LAYOUT};
+                 CREATE TABLE log (idx INTEGER PRIMARY KEY, row BLOB NOT NULL);
+                 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;"
+            ))?;
+            commit(&mut connection, values)?;
+            connection.close().map_err(|(_, error)| error)
+        })();
+        filled.map_err(|error| Error::io(temporary.display().to_string(), sql(error)))?;
+        File::open(&temporary)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(&temporary, &path))
+            .and_then(|()| sync_folder(&path))
+            .map_err(|error| Error::path(&path, error))?;
+        Self::attach(dir, lock)
+    }
+
+    /// Opens an existing log.
+    pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join(LOG);
+        if !path.try_exists().map_err(|error| Error::path(&path, error))? {
+            return Err(Error::Missing {
+                file: path.display().to_string(),
+                detail: "it is the Raft log of this manager; restore it, or start over with an empty folder".into(),
+            });
+        }
+        Self::attach(dir, lock_folder(dir)?)
+    }
+
+    fn attach(dir: &Path, lock: File) -> Result<Self, Error> {
+        let path = dir.join(LOG);
+        let file = path.display().to_string();
+        let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::NotADatabase) => {
+                Error::Foreign { file: file.clone(), detail: "it is not an SQLite file".into() }
+            }
+            Some(rusqlite::ErrorCode::DatabaseCorrupt) => Error::corrupt(&file, error.to_string()),
+            _ => Error::io(&file, sql(error)),
+        };
+        let writer = connect(&path).map_err(failed)?;
+        let number = |pragma: &str| writer.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+        if number("application_id").map_err(failed)? != APPLICATION_ID {
+            return Err(Error::Foreign { file, detail: "it is an SQLite file, but not a Raft log".into() });
+        }
+        let layout = number("user_version").map_err(failed)?;
+        if layout != LAYOUT {
+            return Err(Error::Newer { file, detail: format!("its layout is {layout}, this one knows {LAYOUT}") });
+        }
+        writer
+            .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
+            .and_then(|()| writer.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)))
+            .and_then(|mode| if mode == "wal" { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) })
+            .map_err(failed)?;
+        let reader = connect(&path).map_err(failed)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            writer: Mutex::new(Some(writer)),
+            reader: Mutex::new(Some(reader)),
+            snapshot: Mutex::new(()),
+            closing: AtomicBool::new(false),
+            lock: Mutex::new(Some(lock)),
+        })
+    }
+}
+
+impl Disk for FolderDisk {
+    fn log_file(&self) -> String {
+        self.dir.join(LOG).display().to_string()
+    }
+
+    fn snapshot_file(&self) -> String {
+        self.dir.join(SNAPSHOT).display().to_string()
+    }
+
+    fn value(&self, name: Name) -> io::Result<Option<Vec<u8>>> {
+        let guard = hold(&self.reader);
+        let connection = guard.as_ref().ok_or_else(closed)?;
+        connection
+            .query_row("SELECT value FROM meta WHERE name = ?1", params![name.text()], |row| row.get(0))
+            .optional()
+            .map_err(sql)
+    }
+
+    fn rows(&self, range: Range<u64>, visit: &mut RowVisitor<'_>) -> io::Result<()> {
+        let guard = hold(&self.reader);
+        let connection = guard.as_ref().ok_or_else(closed)?;
+        let mut statement = connection
+            .prepare_cached("SELECT idx, row FROM log WHERE idx >= ?1 AND idx < ?2 ORDER BY idx")
+            .map_err(sql)?;
+        let bound = |index: u64| i64::try_from(index).unwrap_or(i64::MAX);
+        let mut rows = statement.query(params![bound(range.start), bound(range.end)]).map_err(sql)?;
+        while let Some(row) = rows.next().map_err(sql)? {
+            let index: i64 = row.get(0).map_err(sql)?;
+            let index = u64::try_from(index).map_err(|_| io::Error::other(format!("row {index} is negative")))?;
+            let bytes = row.get_ref(1).map_err(sql)?.as_blob().map_err(|error| io::Error::other(error.to_string()))?;
+            if !visit(index, bytes)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&self, changes: &[Change]) -> io::Result<()> {
+        let mut guard = hold(&self.writer);
+        commit(guard.as_mut().ok_or_else(closed)?, changes).map_err(sql)
+    }
+
+    fn write_snapshot(&self, write: &mut FileWriter<'_>) -> io::Result<()> {
+        let _one = hold(&self.snapshot);
+        let path = self.dir.join(SNAPSHOT);
+        let temporary = self.dir.join("snapshot.new");
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = UntilClosed { file, closing: &self.closing };
+        write(&mut file)?;
+        file.file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        sync_folder(&path)
+    }
+
+    fn read_snapshot(&self) -> io::Result<Option<Box<dyn Read + Send>>> {
+        match File::open(self.dir.join(SNAPSHOT)) {
+            Ok(file) => Ok(Some(Box::new(io::BufReader::new(file)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        // The lock goes last: after it another process may come in.
+        let _no_snapshot = hold(&self.snapshot);
+        drop(hold(&self.reader).take());
+        drop(hold(&self.writer).take());
+        drop(hold(&self.lock).take());
+    }
+}
+
+/// Fails once the disk is being closed, so that a large snapshot does not hold up the end.
+struct UntilClosed<'a> {
+    file: File,
+    closing: &'a AtomicBool,
+}
+
+impl Write for UntilClosed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn make_folder(dir: &Path) -> Result<(), Error> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .and_then(|()| sync_folder(dir))
+        .map_err(|error| Error::path(dir, error))
+}
+
+/// The lock is the process's (flock): it is gone when the process is, however that ended.
+fn lock_folder(dir: &Path) -> Result<File, Error> {
+    let path = dir.join(LOCK);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| Error::path(&path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse { file: path.display().to_string() }),
+        Err(TryLockError::Error(error)) => Err(Error::path(&path, error)),
+    }
+}
+
+/// FULL: in WAL mode anything less loses acknowledged commits at a power cut.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;")?;
+    Ok(connection)
+}
+
+fn commit(connection: &mut Connection, changes: &[Change]) -> rusqlite::Result<()> {
+    // SQLite's integers are signed; a log index never comes near the end of them.
+    let signed =
+        |index: u64| i64::try_from(index).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()));
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    for change in changes {
+        match change {
+            Change::Row { index, bytes } => transaction
+                .prepare_cached("INSERT INTO log (idx, row) VALUES (?1, ?2)")?
+                .execute(params![signed(*index)?, bytes])?,
+            Change::RemoveFrom(index) => {
+                transaction.prepare_cached("DELETE FROM log WHERE idx >= ?1")?.execute(params![signed(*index)?])?
+            }
+            Change::RemoveTo(index) => {
+                transaction.prepare_cached("DELETE FROM log WHERE idx <= ?1")?.execute(params![signed(*index)?])?
+            }
+            Change::Value(name, bytes) => transaction
+                .prepare_cached("INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2")?
+                .execute(params![name.text(), bytes])?,
+        };
+    }
+    transaction.commit()
+}
+
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn sql(error: rusqlite::Error) -> io::Error {
+    io::Error::other(error)
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the log is closed")
+}

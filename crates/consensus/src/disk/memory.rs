@@ -1,0 +1,82 @@
+//! A disk in memory, for tests.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Cursor, Read},
+    ops::Range,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Change, Disk, FileWriter, Name, RowVisitor};
+
+/// Everything is durable at once and gone with the process.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryDisk {
+    files: Mutex<Files>,
+}
+
+#[derive(Debug, Default)]
+struct Files {
+    rows: BTreeMap<u64, Vec<u8>>,
+    values: BTreeMap<Name, Vec<u8>>,
+    snapshot: Option<Vec<u8>>,
+}
+
+impl MemoryDisk {
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn log_file(&self) -> String {
+        "memory log".into()
+    }
+
+    fn snapshot_file(&self) -> String {
+        "memory snapshot".into()
+    }
+
+    fn value(&self, name: Name) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.files().values.get(&name).cloned())
+    }
+
+    fn rows(&self, range: Range<u64>, visit: &mut RowVisitor<'_>) -> io::Result<()> {
+        for (index, row) in self.files().rows.range(range) {
+            if !visit(*index, row)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&self, changes: &[Change]) -> io::Result<()> {
+        let mut files = self.files();
+        for change in changes {
+            match change {
+                Change::Row { index, bytes } => {
+                    if files.rows.insert(*index, bytes.clone()).is_some() {
+                        return Err(io::Error::other(format!("row {index} is there already")));
+                    }
+                }
+                Change::RemoveFrom(index) => drop(files.rows.split_off(index)),
+                Change::RemoveTo(index) => files.rows = files.rows.split_off(&(index + 1)),
+                Change::Value(name, bytes) => drop(files.values.insert(*name, bytes.clone())),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_snapshot(&self, write: &mut FileWriter<'_>) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        write(&mut bytes)?;
+        self.files().snapshot = Some(bytes);
+        Ok(())
+    }
+
+    fn read_snapshot(&self) -> io::Result<Option<Box<dyn Read + Send>>> {
+        Ok(self.files().snapshot.clone().map(|bytes| Box::new(Cursor::new(bytes)) as Box<dyn Read + Send>))
+    }
+
+    fn close(&self) {}
+}

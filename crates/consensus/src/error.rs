@@ -1,0 +1,135 @@
+//! What can go wrong, for the person who reads it.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+/// A log that cannot be created, opened or snapshotted.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A new log would overwrite an old one.
+    #[error("{file} exists already: this folder holds a Raft log; open it, or give the new cluster an empty folder")]
+    Exists {
+        /// The file that is there.
+        file: String,
+    },
+    /// A file that must be there is not.
+    #[error("{file} is missing: {detail}")]
+    Missing {
+        /// The file.
+        file: String,
+        /// What it is needed for, and what to do.
+        detail: String,
+    },
+    /// Another process has the folder open.
+    #[error("{file} is locked: another swarmd uses this folder; stop it first, or use another folder")]
+    InUse {
+        /// The lock file.
+        file: String,
+    },
+    /// The file was sealed with another key.
+    #[error("{file} was sealed with another key: put back the key file that belongs to this folder")]
+    WrongKey {
+        /// The file.
+        file: String,
+    },
+    /// The file is not ours, or belongs to another log.
+    #[error("{file} does not belong here: {detail}")]
+    Foreign {
+        /// The file.
+        file: String,
+        /// Why.
+        detail: String,
+    },
+    /// The file was damaged or tampered with.
+    #[error("{file} is damaged: {detail}; restore it from a backup, or rejoin this manager with an empty folder")]
+    Corrupt {
+        /// The file.
+        file: String,
+        /// Where, and how it shows.
+        detail: String,
+    },
+    /// The file was written by a newer program.
+    #[error("{file} needs a newer swarmd: {detail}")]
+    Newer {
+        /// The file.
+        file: String,
+        /// What is too new.
+        detail: String,
+    },
+    /// The key file cannot be used.
+    #[error("key file {file}: {detail}")]
+    Key {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The operating system or SQLite failed.
+    #[error("{file}: {source}")]
+    Io {
+        /// The file.
+        file: String,
+        /// What failed.
+        source: io::Error,
+    },
+    /// The options make no sense.
+    #[error("Raft options: {0}")]
+    Options(String),
+    /// Raft has stopped.
+    #[error("Raft has stopped: {0}")]
+    Stopped(String),
+}
+
+impl Error {
+    pub(crate) fn io(file: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { file: file.into(), source }
+    }
+
+    pub(crate) fn path(file: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Io { file: file.into().display().to_string(), source }
+    }
+
+    pub(crate) fn corrupt(file: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Corrupt { file: file.into(), detail: detail.into() }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::other(error)
+    }
+}
+
+/// A proposal or a linearizable read that did not succeed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ProposeError {
+    /// This manager does not lead; nothing has happened.
+    #[error("this manager is not the leader{}", leader.as_ref().map(|l| format!("; the leader is {l}")).unwrap_or_else(|| "; no leader is known".into()))]
+    NotLeader {
+        /// `host:port` of the leader, if it is known.
+        leader: Option<String>,
+    },
+    /// The write was handed to the log but not confirmed in time: it may or may not happen.
+    #[error("the write was not confirmed in time: it may or may not have happened")]
+    Unknown,
+    /// The entry is too large; nothing has happened.
+    #[error("the change is too large: {bytes} bytes, at most {limit} are possible; split it")]
+    TooLarge {
+        /// Its encoded size.
+        bytes: usize,
+        /// The limit, [`ENTRY_BYTES_MAX`](crate::ENTRY_BYTES_MAX).
+        limit: usize,
+    },
+    /// There are too many transactions in one entry; nothing has happened.
+    #[error("{txs} transactions are too many for one entry, at most {limit} are possible; split them")]
+    TooMany {
+        /// How many there are.
+        txs: usize,
+        /// The limit, [`ENTRY_TXS_MAX`](swarm_core::ENTRY_TXS_MAX).
+        limit: usize,
+    },
+    /// Raft has stopped, for this reason. A write that was under way may or may not have happened.
+    #[error("Raft has stopped: {0}")]
+    Stopped(String),
+}

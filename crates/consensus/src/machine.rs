@@ -1,0 +1,201 @@
+//! The state machine: `swarm_core::State` in memory, its snapshots on disk.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use futures_util::{Stream, TryStreamExt};
+use openraft::{
+    EntryPayload, OptionalSend,
+    storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot},
+};
+use swarm_core::{Entry, Event, Outcome, State};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    Observer,
+    snapshot::{Content, Snapshots},
+    types::{LeaderId, LogId, SnapshotMeta, StoredMembership, Types, check_version},
+    writer::Fault,
+};
+
+type StoredSnapshot = Snapshot<LeaderId, u64, openraft::BasicNode, Content>;
+
+/// Applies committed entries and publishes the state after each.
+pub(crate) struct Machine {
+    state: State,
+    applied: Option<LogId>,
+    members: StoredMembership,
+    published: Arc<ArcSwap<State>>,
+    observer: Arc<dyn Observer>,
+    snapshots: Arc<Snapshots>,
+    fault: Fault,
+}
+
+impl Machine {
+    /// A machine with the state of the stored snapshot, or an empty one. Blocks.
+    pub(crate) fn open(
+        snapshots: Arc<Snapshots>,
+        observer: Arc<dyn Observer>,
+        fault: Fault,
+    ) -> Result<Self, crate::Error> {
+        let (meta, state) = match snapshots.open()? {
+            Some((meta, content)) => (
+                meta,
+                content.into_state().map_err(|error| match error.downcast::<crate::Error>() {
+                    Ok(error) => error,
+                    Err(error) => crate::Error::io("snapshot", error),
+                })?,
+            ),
+            None => (SnapshotMeta::default(), State::default()),
+        };
+        let published = Arc::new(ArcSwap::from_pointee(state.clone()));
+        observer.restored(&state);
+        Ok(Self {
+            state,
+            applied: meta.last_log_id,
+            members: meta.last_membership,
+            published,
+            observer,
+            snapshots,
+            fault,
+        })
+    }
+
+    /// Where the latest state is published.
+    pub(crate) fn published(&self) -> Arc<ArcSwap<State>> {
+        Arc::clone(&self.published)
+    }
+
+    /// Log id of the last entry in the state.
+    pub(crate) fn applied(&self) -> Option<LogId> {
+        self.applied
+    }
+
+    fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.applied, last_membership: self.members.clone() }
+    }
+
+    /// Applies one entry to a clone. What the core asserts and finds broken must stop this manager before its state
+    /// differs from that of the others, so a panic becomes an error, and the clone is thrown away.
+    fn advance(&self, index: u64, entry: &Entry) -> Result<(State, Vec<Outcome>, Vec<Event>), String> {
+        check_version(entry.v).map_err(|error| error.to_string())?;
+        let mut next = self.state.clone();
+        let applied = catch_unwind(AssertUnwindSafe(|| swarm_core::apply(&mut next, index, entry)));
+        let (outcomes, events) = applied.map_err(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text");
+            format!("an invariant is broken: {text}")
+        })?;
+        Ok((next, outcomes, events))
+    }
+
+    fn stop(&self, reason: String) -> io::Error {
+        self.fault.set(reason.clone());
+        io::Error::other(reason)
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = Content;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, self.members.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) =
+            entries.try_next().await.map_err(|error| self.stop(format!("the log cannot be read: {error}")))?
+        {
+            let index = entry.log_id.index;
+            let mut outcomes = Vec::new();
+            match entry.payload {
+                EntryPayload::Blank => {}
+                EntryPayload::Membership(members) => {
+                    self.members = StoredMembership::new(Some(entry.log_id), members);
+                }
+                EntryPayload::Normal(command) => {
+                    let (next, results, events) = self
+                        .advance(index, command.entry())
+                        .map_err(|reason| self.stop(format!("log entry {index} cannot be applied: {reason}")))?;
+                    self.state = next;
+                    outcomes = results;
+                    self.published.store(Arc::new(self.state.clone()));
+                    self.observer.applied(&self.state, &events);
+                }
+            }
+            self.applied = Some(entry.log_id);
+            if let Some(responder) = responder {
+                responder.send(outcomes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Costs nothing: the clone is O(1), the work is the builder's.
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { meta: self.meta(), state: self.state.clone(), snapshots: Arc::clone(&self.snapshots) }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, content: Content) -> io::Result<()> {
+        let snapshots = Arc::clone(&self.snapshots);
+        let stored = meta.clone();
+        // The file must be durable first: the log before it may be purged as soon as this returns.
+        let state = spawn_blocking(move || {
+            let own = snapshots.owns(&content);
+            let state = content.into_state()?;
+            if !own {
+                snapshots.store(&stored, &state)?;
+            }
+            io::Result::Ok(state)
+        });
+        self.state = state.await.map_err(io::Error::other)?.map_err(|error| self.stop(error.to_string()))?;
+        self.applied = meta.last_log_id;
+        self.members = meta.last_membership.clone();
+        self.published.store(Arc::new(self.state.clone()));
+        self.observer.restored(&self.state);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<StoredSnapshot>> {
+        let snapshots = Arc::clone(&self.snapshots);
+        let stored = spawn_blocking(move || snapshots.open()).await.map_err(io::Error::other)?;
+        Ok(stored
+            .map_err(|error| self.stop(error.to_string()))?
+            .map(|(meta, snapshot)| StoredSnapshot { meta, snapshot }))
+    }
+}
+
+/// Writes a snapshot off the apply path.
+pub(crate) struct Builder {
+    meta: SnapshotMeta,
+    state: State,
+    snapshots: Arc<Snapshots>,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = Content;
+
+    /// A snapshot that cannot be written (a full disk) is no reason to stop: the log goes on and the next attempt may
+    /// succeed. openraft takes any error here as fatal, so it is given the snapshot that there is, and learns nothing
+    /// new from it.
+    async fn build_snapshot(&mut self) -> io::Result<StoredSnapshot> {
+        let (meta, state, snapshots) = (self.meta.clone(), self.state.clone(), Arc::clone(&self.snapshots));
+        let stored = spawn_blocking(move || {
+            if let Err(error) = snapshots.store(&meta, &state) {
+                tracing::warn!(%error, "the snapshot could not be written; the log grows until one can");
+            }
+            snapshots.open()
+        });
+        let nothing = || (SnapshotMeta::default(), Content { objects: Box::new(std::iter::empty()), store: None });
+        let (meta, snapshot) = stored.await.map_err(io::Error::other)??.unwrap_or_else(nothing);
+        Ok(StoredSnapshot { meta, snapshot })
+    }
+}

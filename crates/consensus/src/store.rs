@@ -1,0 +1,399 @@
+//! The log as openraft sees it.
+//!
+//! The newest entries stay in memory, so that they can be read before they are durable and are applied and replicated
+//! without being decoded again; older ones are read back from the disk.
+
+use std::{
+    collections::VecDeque,
+    fmt::Debug,
+    io,
+    ops::{Bound, Range, RangeBounds},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc::Sender},
+};
+
+use futures_util::{Stream, stream};
+use openraft::{
+    OptionalSend, RaftLogReader,
+    storage::{IOFlushed, LogState, RaftLogStorage},
+};
+use tokio::{sync::oneshot, task::spawn_blocking};
+
+use crate::{
+    Error,
+    disk::{Disk, Name},
+    records::{self, Ballot, Place, RowError},
+    seal::{Kind, Seal},
+    types::{LogEntry, LogId, Types, Vote, weight},
+    writer::{self, Fault, Op},
+};
+
+/// Durable entries that stay in memory: what followers in step and the apply path read.
+const TAIL_ENTRIES: usize = 1024;
+/// Bytes of them.
+const TAIL_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of entries that one read for replication or apply returns, one entry at least.
+const READ_BYTES: usize = 4 * 1024 * 1024;
+
+/// What is known of the log without reading it.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    purged: Option<LogId>,
+    last: Option<LogId>,
+    /// The newest entries, up to `last`.
+    tail: VecDeque<LogEntry>,
+    tail_bytes: usize,
+    /// Index after the last durable entry.
+    flushed_end: u64,
+}
+
+impl Index {
+    pub(crate) fn committed(&self) -> Option<LogId> {
+        self.committed
+    }
+
+    pub(crate) fn flushed_end(&self) -> u64 {
+        self.flushed_end
+    }
+
+    /// Index of the first entry.
+    fn start(&self) -> u64 {
+        self.purged.map_or(0, |purged| purged.index + 1)
+    }
+
+    /// Index after the last entry.
+    fn end(&self) -> u64 {
+        self.last.or(self.purged).map_or(0, |last| last.index + 1)
+    }
+
+    fn push(&mut self, entry: LogEntry) {
+        self.last = Some(entry.log_id);
+        self.tail_bytes += weight(&entry);
+        self.tail.push_back(entry);
+    }
+
+    /// Entries before this index are durable now; what the tail need not hold goes.
+    pub(crate) fn flushed(&mut self, end: u64) {
+        self.flushed_end = end;
+        while (self.tail.len() > TAIL_ENTRIES || self.tail_bytes > TAIL_BYTES)
+            && let Some(first) = self.tail.pop_front_if(|first| first.log_id.index < end)
+        {
+            self.tail_bytes -= weight(&first);
+        }
+    }
+
+    /// A purge may reach beyond the last entry, when a snapshot took the place of the log.
+    pub(crate) fn purged(&mut self, upto: LogId) {
+        self.flushed_end = self.flushed_end.max(upto.index + 1);
+    }
+
+    /// Entries from this index on are gone from the disk.
+    pub(crate) fn unflushed(&mut self, index: u64) {
+        self.flushed_end = self.flushed_end.min(index);
+    }
+
+    fn truncate_after(&mut self, last: Option<LogId>) -> u64 {
+        let end = last.map_or(0, |last| last.index + 1);
+        while let Some(entry) = self.tail.pop_back_if(|entry| entry.log_id.index >= end) {
+            self.tail_bytes -= weight(&entry);
+        }
+        if end < self.end() {
+            self.last = last.filter(|last| last.index >= self.start());
+        }
+        end
+    }
+
+    fn purge(&mut self, upto: LogId) {
+        while let Some(entry) = self.tail.pop_front_if(|entry| entry.log_id.index <= upto.index) {
+            self.tail_bytes -= weight(&entry);
+        }
+        self.last = self.last.filter(|last| last.index > upto.index);
+        self.purged = Some(upto);
+    }
+
+    /// Splits a range into what the disk has and what the tail has.
+    fn split(&self, range: Range<u64>) -> (Range<u64>, Range<usize>) {
+        let start = range.start.max(self.start());
+        let end = range.end.min(self.end());
+        let first = self.tail.front().map_or(end, |first| first.log_id.index);
+        let place = |index: u64| index.saturating_sub(first) as usize;
+        if start >= end { (0..0, 0..0) } else { (start..end.min(first), place(start)..place(end)) }
+    }
+}
+
+/// What the store, its readers and the writer thread share.
+pub(crate) struct Shared {
+    disk: Arc<dyn Disk>,
+    seal: Seal,
+    index: RwLock<Index>,
+    fault: Fault,
+}
+
+impl Shared {
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    pub(crate) fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
+    pub(crate) fn fault(&self) -> &Fault {
+        &self.fault
+    }
+
+    pub(crate) fn log_file(&self) -> String {
+        self.disk.log_file()
+    }
+
+    pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads entries, at most about so many bytes but one at least. Blocks.
+    fn read_disk(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
+        let mut entries: Vec<LogEntry> = Vec::new();
+        let mut bytes = 0;
+        self.disk.rows(range.clone(), &mut |index, row| {
+            let entry = open_row(&self.seal, &self.disk.log_file(), index, row)?;
+            bytes += weight(&entry);
+            entries.push(entry);
+            Ok(bytes < bytes_max)
+        })?;
+        // Only a purge that came in between may have taken entries, and only from the start.
+        let mut expected = range.start.max(self.index().start());
+        for entry in &entries {
+            if entry.log_id.index != expected.min(entry.log_id.index) {
+                return Err(Error::corrupt(self.log_file(), format!("entry {expected} is missing")).into());
+            }
+            expected = entry.log_id.index + 1;
+        }
+        if bytes < bytes_max && expected < range.end {
+            return Err(Error::corrupt(self.log_file(), format!("entry {expected} is missing")).into());
+        }
+        Ok(entries)
+    }
+
+    async fn read(self: &Arc<Self>, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
+        let (on_disk, tail): (_, Vec<LogEntry>) = {
+            let index = self.index();
+            let (on_disk, in_tail) = index.split(range);
+            (on_disk, index.tail.range(in_tail).cloned().collect())
+        };
+        let mut entries = Vec::new();
+        if !on_disk.is_empty() {
+            let shared = Arc::clone(self);
+            let end = on_disk.end;
+            entries =
+                spawn_blocking(move || shared.read_disk(on_disk, bytes_max)).await.map_err(io::Error::other)??;
+            if entries.last().is_none_or(|last| last.log_id.index + 1 < end) && bytes_max < usize::MAX {
+                return Ok(entries);
+            }
+        }
+        let mut bytes: usize = entries.iter().map(weight).sum();
+        for entry in tail {
+            if !entries.is_empty() && bytes >= bytes_max {
+                break;
+            }
+            bytes += weight(&entry);
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}
+
+fn open_row(seal: &Seal, file: &str, index: u64, row: &[u8]) -> Result<LogEntry, Error> {
+    let plain = seal
+        .open(Kind::Row, index, row)
+        .map_err(|_| Error::corrupt(file, format!("entry {index} is not what was written")))?;
+    records::decode_row(index, &plain).map_err(|error| match error {
+        RowError::Malformed(detail) => Error::corrupt(file, format!("entry {index}: {detail}")),
+        RowError::Newer(detail) => Error::Newer { file: file.into(), detail: format!("entry {index}: {detail}") },
+    })
+}
+
+/// The log. Clones are handles of the same log.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    shared: Arc<Shared>,
+    ops: Sender<Op>,
+}
+
+impl LogStore {
+    /// Reads and checks the whole log and starts the writer thread. Blocks.
+    pub(crate) fn open(disk: Arc<dyn Disk>, seal: Seal, fault: Fault) -> Result<Self, Error> {
+        let file = disk.log_file();
+        let value = |name: Name, kind: Kind| {
+            let Some(sealed) = disk.value(name).map_err(|error| Error::io(&file, error))? else { return Ok(None) };
+            let damaged = || Error::corrupt(&file, format!("value {name:?} is not what was written"));
+            seal.open(kind, 0, &sealed).map(Some).map_err(|_| damaged())
+        };
+        let place = |name: Name, kind: Kind| -> Result<Option<LogId>, Error> {
+            let Some(plain) = value(name, kind)? else { return Ok(None) };
+            let place: Place = records::decode(&plain).map_err(|error| Error::corrupt(&file, error))?;
+            Ok(Some(place.into()))
+        };
+        let mut index = Index {
+            committed: place(Name::Committed, Kind::Committed)?,
+            purged: place(Name::Purged, Kind::Purged)?,
+            ..Index::default()
+        };
+        if let Some(plain) = value(Name::Vote, Kind::Vote)? {
+            let ballot: Ballot = records::decode(&plain).map_err(|error| Error::corrupt(&file, error))?;
+            index.vote = Some(ballot.into());
+        }
+        index.flushed_end = index.end();
+        disk.rows(0..u64::MAX, &mut |at, row| {
+            let expected = index.end();
+            if at != expected {
+                return Err(Error::corrupt(&file, format!("entry {expected} is missing, entry {at} follows")).into());
+            }
+            index.push(open_row(&seal, &file, at, row)?);
+            index.flushed(at + 1);
+            Ok(true)
+        })
+        .map_err(|error| match error.downcast::<Error>() {
+            Ok(error) => error,
+            Err(error) => Error::corrupt(&file, error.to_string()),
+        })?;
+        let shared = Arc::new(Shared { disk, seal, index: RwLock::new(index), fault });
+        let ops = writer::start(Arc::clone(&shared)).map_err(|error| Error::io(file, error))?;
+        Ok(Self { shared, ops })
+    }
+
+    /// Log id of the last entry that is gone.
+    pub(crate) fn purged(&self) -> Option<LogId> {
+        self.shared.index().purged
+    }
+
+    /// Ends the writer thread once everything sent before is durable.
+    pub(crate) async fn close(&self) {
+        // An error means that the thread has ended already.
+        drop(self.done(Op::Close).await);
+    }
+
+    fn send(&self, op: Op) -> io::Result<()> {
+        self.ops
+            .send(op)
+            .map_err(|_| io::Error::other(self.shared.fault.get().unwrap_or_else(|| "the log is closed".into())))
+    }
+
+    async fn done(&self, op: impl FnOnce(writer::Done) -> Op) -> io::Result<()> {
+        let (done, wait) = oneshot::channel();
+        self.send(op(done))?;
+        wait.await.map_err(|_| io::Error::other("the log's writer has ended"))?
+    }
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<LogEntry>> {
+        self.shared.read(half_open(&range), usize::MAX).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
+        self.shared.read(start..end, READ_BYTES).await
+    }
+
+    /// Streams in pieces: after a restart there may be more to apply than should be in memory at once.
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<LogEntry>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let shared = Arc::clone(&self.shared);
+        stream::unfold((half_open(&range), VecDeque::new()), move |(mut rest, mut ready)| {
+            let shared = Arc::clone(&shared);
+            async move {
+                if ready.is_empty() && !rest.is_empty() {
+                    match shared.read(rest.clone(), READ_BYTES).await {
+                        Ok(entries) => ready.extend(entries),
+                        Err(error) => return Some((Err(error), (0..0, ready))),
+                    }
+                }
+                let entry: LogEntry = ready.pop_front()?;
+                rest.start = entry.log_id.index + 1;
+                Some((Ok(entry), (rest, ready)))
+            }
+        })
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.shared.index().vote)
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+        let index = self.shared.index();
+        Ok(LogState { last_purged_log_id: index.purged, last_log_id: index.last.or(index.purged) })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let vote = *vote;
+        self.done(|done| Op::Vote(vote, done)).await?;
+        self.shared.index_mut().vote = Some(vote);
+        Ok(())
+    }
+
+    /// Costs nothing: the writer puts the newest value into its next transaction.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.shared.index_mut().committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.shared.index().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, flushed: IOFlushed<Types>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = LogEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<LogEntry> = entries.into_iter().collect();
+        {
+            let mut index = self.shared.index_mut();
+            for entry in &entries {
+                index.push(entry.clone());
+            }
+        }
+        self.send(Op::Append(entries, flushed))
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let end = self.shared.index_mut().truncate_after(last);
+        self.done(|done| Op::RemoveFrom(end, done)).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.shared.index_mut().purge(upto);
+        self.send(Op::Purge(upto))
+    }
+}
+
+fn half_open(range: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => end.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
+}

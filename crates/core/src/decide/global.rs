@@ -1,0 +1,49 @@
+//! Global services: one task on each eligible node (swarm-behaviour §3.3).
+
+use swarm_model::{Availability, DesiredState, Node, NodeState, Service, TaskId};
+
+use super::{
+    Planner,
+    fill::{self, Need},
+    schedule,
+    slots::{self, Place},
+};
+use crate::{Op, Tx};
+
+/// Whether a node is to have a task of the service. Resources and the like are left to the scheduler: without them
+/// the task waits.
+fn is_eligible(service: &Service, node: &Node) -> bool {
+    node.status.state != NodeState::Down
+        && node.spec.availability != Availability::Drain
+        && schedule::constraints_hold(&service.spec, node)
+}
+
+/// Stops tasks on nodes that are not, or no longer, to have one; on a paused node also what has ended.
+pub(super) fn retire(planner: &mut Planner, service: &Service) {
+    let mut gone: Vec<TaskId> = Vec::new();
+    for (place, slot) in slots::of(&planner.state, service) {
+        let Place::Node(id) = place else { continue };
+        let node = planner.state.node(id);
+        let eligible = node.is_some_and(|node| is_eligible(service, node));
+        let paused = node.is_some_and(|node| node.spec.availability == Availability::Pause);
+        let ends = |task: &&std::sync::Arc<swarm_model::Task>| !eligible || paused && task.status.state.is_terminal();
+        gone.extend(slot.live().filter(ends).map(|task| task.id));
+    }
+    if !gone.is_empty() {
+        planner.push(Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: gone }]));
+    }
+}
+
+/// Replaces what cannot go on, and gives each eligible node its task.
+pub(super) fn fill(planner: &mut Planner, service: &Service) {
+    let mut needs = fill::restarts(planner, service);
+    let slots = slots::of(&planner.state, service);
+    for node in planner.state.nodes() {
+        let place = Place::Node(node.id);
+        let taken = slots.get(&place).is_some_and(|slot| slot.is_taken(service));
+        if !taken && node.spec.availability == Availability::Active && is_eligible(service, node) {
+            needs.push(Need::New(place));
+        }
+    }
+    fill::place(planner, service, needs);
+}

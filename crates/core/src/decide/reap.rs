@@ -1,0 +1,78 @@
+//! The end of tasks: which records are deleted, and when a silent node's tasks are given up (swarm-behaviour §3.8, §3.9).
+
+use std::sync::Arc;
+
+use swarm_model::{ClusterSpec, DesiredState, NodeState, Service, ServiceId, Task, TaskId, TaskState, TaskStatus};
+
+use super::{Planner, slots};
+use crate::{Op, Tx};
+
+/// A node that is down for so long does not come back with its tasks: 24 h (swarm-behaviour §6.1).
+const ORPHAN_AFTER_NS: i64 = 24 * 3_600_000_000_000;
+
+/// What is left of a service that was removed: its tasks go as they end.
+pub(super) fn removed_service(planner: &mut Planner, id: ServiceId) {
+    let tasks: Vec<Arc<Task>> = planner.state.tasks_of_service(id).cloned().collect();
+    // Tasks that were created by an entry that overtook the removal are told to stop here.
+    let late: Vec<TaskId> =
+        tasks.iter().filter(|task| task.desired != DesiredState::Remove).map(|task| task.id).collect();
+    if !late.is_empty() {
+        planner.push(Tx::new(vec![Op::SetDesired { desired: DesiredState::Remove, tasks: late }]));
+    }
+    orphans(planner, id);
+    let ended: Vec<TaskId> =
+        planner.state.tasks_of_service(id).filter(|task| task.status.state.is_terminal()).map(|task| task.id).collect();
+    if !ended.is_empty() {
+        planner.push(Tx::new(vec![Op::DeleteTasks { tasks: ended }]));
+    }
+}
+
+/// The history of a service: no more than the limit in each place, the oldest go first.
+pub(super) fn history(planner: &mut Planner, service: &Service) {
+    let tasks: Vec<TaskId> =
+        slots::of(&planner.state, service).values().flat_map(|slot| excess(planner, service, &slot.0)).collect();
+    if !tasks.is_empty() {
+        planner.push(Tx::new(vec![Op::DeleteTasks { tasks }]));
+    }
+}
+
+fn excess(planner: &Planner, service: &Service, tasks: &[Arc<Task>]) -> Vec<TaskId> {
+    let restart = service.spec.task_template.restart();
+    let limit = if restart.max_attempts > 0 {
+        // The restart policy counts these (swarm-behaviour §3.6).
+        usize::try_from(restart.max_attempts).unwrap_or(usize::MAX).saturating_add(1)
+    } else {
+        let history = planner.state.cluster().map_or(ClusterSpec::TASK_HISTORY_DEFAULT, |c| c.spec.task_history());
+        // The newest stays in any case: it may be what says that the slot is not to be restarted. Negative keeps all.
+        usize::try_from(history).map_or(usize::MAX, |limit| limit.max(1))
+    };
+    let ended = |task: &&Arc<Task>| task.status.state.is_terminal();
+    let removed = tasks.iter().filter(|task| task.desired == DesiredState::Remove);
+    let kept: Vec<&Arc<Task>> = tasks.iter().filter(|task| task.desired != DesiredState::Remove).collect();
+    let excess = kept.len().saturating_sub(limit);
+    let history = kept.into_iter().filter(|task| !task.desired.is_live());
+    removed.filter(ended).chain(history.filter(ended).take(excess)).map(|task| task.id).collect()
+}
+
+/// Gives up tasks whose node is down for too long, and sees to it that the others are looked at in time.
+pub(super) fn orphans(planner: &mut Planner, service: ServiceId) {
+    let tasks: Vec<Arc<Task>> = planner.state.tasks_of_service(service).cloned().collect();
+    let mut lost = Vec::new();
+    for task in tasks.iter().filter(|task| task.holds_resources()) {
+        let Some(node) = task.node.and_then(|id| planner.state.node(id)) else { continue };
+        if node.status.state != NodeState::Down {
+            continue;
+        }
+        let at = node.state_since.plus_ns(ORPHAN_AFTER_NS);
+        if at <= planner.now {
+            lost.push(task.id);
+        } else {
+            planner.wake(service, at);
+        }
+    }
+    if !lost.is_empty() {
+        let mut status = TaskStatus::new(TaskState::Orphaned, planner.now);
+        status.err = Some("the task's node has been down for 24 hours".into());
+        planner.push(Tx::new(vec![Op::EndTasks { status, tasks: lost }]));
+    }
+}

@@ -1,0 +1,61 @@
+//! Replicated services: so many tasks, no more and no less (swarm-behaviour §3.2).
+
+use std::collections::BTreeMap;
+
+use swarm_model::{DesiredState, NodeId, Service};
+
+use super::{
+    Planner,
+    fill::{self, Need},
+    slots::{self, Place, Slot},
+};
+use crate::{Guard, Op, Tx};
+
+/// Takes away the slots that are too many, those first that matter least.
+pub(super) fn scale_down(planner: &mut Planner, service: &Service, replicas: u64) {
+    let mut taken = slots::of(&planner.state, service);
+    taken.retain(|_, slot| slot.is_taken(service));
+    let replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
+    if taken.len() <= replicas {
+        return;
+    }
+    let surplus = keep_order(&taken).split_off(replicas);
+    let tasks = surplus.iter().flat_map(|place| &taken[place].0).map(|task| task.id).collect();
+    let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Remove, tasks }]);
+    planner.push(tx.guard(Guard::wanted(service)));
+}
+
+/// The slots in the order in which they are kept (swarm-behaviour §3.2): running ones first; then so that what goes
+/// first are slots without a node of their own and those on the nodes that hold most of this service.
+fn keep_order(slots: &BTreeMap<Place, Slot>) -> Vec<Place> {
+    let mut order: Vec<Place> = slots.keys().copied().collect();
+    order.sort_by_key(|place| (!slots[place].runs(), *place));
+    let mut seen: BTreeMap<NodeId, u32> = BTreeMap::new();
+    let mut rank: BTreeMap<Place, u32> = BTreeMap::new();
+    for place in &order {
+        let mut live = slots[place].live();
+        let ordinal = match (live.next().and_then(|task| task.node), live.next()) {
+            (Some(node), None) => {
+                let count = seen.entry(node).or_insert(0);
+                *count += 1;
+                *count
+            }
+            _ => u32::MAX,
+        };
+        rank.insert(*place, ordinal);
+    }
+    order.sort_by_key(|place| rank[place]);
+    order
+}
+
+/// Replaces what cannot go on and fills the slots that are missing, the lowest numbers first.
+pub(super) fn fill(planner: &mut Planner, service: &Service, replicas: u64) {
+    let mut needs = fill::restarts(planner, service);
+    let slots = slots::of(&planner.state, service);
+    let taken = |place: &Place| slots.get(place).is_some_and(|slot| slot.is_taken(service));
+    let missing =
+        usize::try_from(replicas).unwrap_or(usize::MAX).saturating_sub(slots.keys().filter(|p| taken(p)).count());
+    let free = (1..=u32::MAX).map(Place::Number).filter(|place| !taken(place));
+    needs.extend(free.take(missing).map(Need::New));
+    fill::place(planner, service, needs);
+}

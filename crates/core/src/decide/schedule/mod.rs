@@ -1,0 +1,95 @@
+//! The scheduler: which nodes get the tasks of a service (swarm-behaviour §5).
+//!
+//! Filters say which nodes can take a task, the spread says which of them takes the next one. Reservations count,
+//! limits and real usage do not.
+
+mod filter;
+mod spread;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use swarm_model::{Node, NodeId, Service, ServiceSpec, TaskState};
+
+use crate::{Place, State};
+use filter::Request;
+pub(super) use filter::constraints_hold;
+
+/// Failures of a spec version on a node are looked at over 5 minutes (swarm-behaviour §5.3).
+const FAILURE_WINDOW_NS: i64 = 5 * 60_000_000_000;
+/// From so many on, the node is chosen after others.
+const FAILURES_MIN: u32 = 5;
+
+/// A place for each of so many tasks of a service, beside the tasks that are there. All tasks are alike, so the
+/// order of the places means nothing; those that find no node come last.
+pub(super) fn place(state: &State, service: &Service, count: usize) -> Vec<Place> {
+    let request = Request::new(service);
+    let failures = recent_failures(state, service);
+    let mut tree = spread::Tree::new(state, &request, &failures);
+    let mut places: Vec<Place> = std::iter::from_fn(|| tree.take(&request)).take(count).map(Place::On).collect();
+    if places.len() < count {
+        let reason = filter::explain(state, &request, &places);
+        places.resize(count, Place::Pending(reason));
+    }
+    places
+}
+
+/// The place of a task of a global service, whose node is given. Why it cannot start there yet has no prefix and
+/// does not count against the node (swarm-behaviour §5.5).
+pub(super) fn place_on(state: &State, service: &Service, id: NodeId) -> Place {
+    let request = Request::new(service);
+    let found = state.node(id).map(|node| request.check(&Candidate::new(state, node)));
+    match found {
+        Some(Ok(())) => Place::On(id),
+        Some(Err(filter)) => Place::PendingOn(id, filter::reason(filter, 1).into()),
+        None => Place::PendingOn(id, "the node was removed".into()),
+    }
+}
+
+/// Nodes on which the current spec version failed often of late.
+fn recent_failures(state: &State, service: &Service) -> BTreeMap<NodeId, u32> {
+    let mut counts = BTreeMap::new();
+    for task in state.tasks_of_service(service.id) {
+        let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
+        let recent = state.time().since_ns(task.status_applied_at) < FAILURE_WINDOW_NS;
+        if let (true, Some(node)) = (failed && recent && task.spec_version == service.spec_version, task.node) {
+            *counts.entry(node).or_insert(0) += 1;
+        }
+    }
+    counts.retain(|_, count| *count >= FAILURES_MIN);
+    counts
+}
+
+/// A node as the scheduler sees it.
+struct Candidate {
+    node: Arc<Node>,
+    load: Arc<crate::NodeLoad>,
+    /// Tasks that it got in this round.
+    claims: u32,
+}
+
+impl Candidate {
+    fn new(state: &State, node: &Arc<Node>) -> Self {
+        Self { node: node.clone(), load: state.load(node.id), claims: 0 }
+    }
+}
+
+/// The label that a preference names, as a node has it; missing is empty, and so is what is no label.
+fn label<'a>(descriptor: &str, node: &'a Node) -> &'a str {
+    let strip = |prefix: &str| {
+        descriptor.get(..prefix.len()).filter(|head| head.eq_ignore_ascii_case(prefix))?;
+        Some(&descriptor[prefix.len()..])
+    };
+    if let Some(key) = strip("node.labels.") {
+        return node.spec.labels.get(key).map_or("", String::as_str);
+    }
+    if let Some(key) = strip("engine.labels.") {
+        return node.description.as_ref().and_then(|d| d.engine.labels.get(key)).map_or("", String::as_str);
+    }
+    ""
+}
+
+/// The labels to spread over, outermost first.
+fn spread_descriptors(spec: &ServiceSpec) -> Vec<String> {
+    let preferences = spec.task_template.placement.as_ref().map_or(&[][..], |p| &p.preferences);
+    preferences.iter().filter_map(|p| p.spread.as_ref()).map(|s| s.spread_descriptor.clone()).collect()
+}

@@ -1,0 +1,94 @@
+//! The places of a service: numbered slots of a replicated service, nodes of a global one.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use swarm_model::{DesiredState, NodeId, Service, ServiceMode, ServiceSpec, Task, TaskState};
+
+use super::{restart, schedule};
+use crate::State;
+
+/// A place of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// A numbered slot, on whatever node.
+    Number(u32),
+    /// A node.
+    Node(NodeId),
+}
+
+impl Place {
+    /// The number that its tasks carry.
+    pub(super) fn slot(self) -> u32 {
+        match self {
+            Self::Number(number) => number,
+            Self::Node(_) => 0,
+        }
+    }
+}
+
+/// The tasks of one place, the oldest first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slot(pub(super) Vec<Arc<Task>>);
+
+impl Slot {
+    /// Those that are meant to live: one, or an old and a new one in an update that starts first.
+    pub(super) fn live(&self) -> impl DoubleEndedIterator<Item = &Arc<Task>> {
+        self.0.iter().filter(|task| task.desired.is_live())
+    }
+
+    /// Whether it counts: it has a task that is meant to live, or its newest one is not to be restarted.
+    /// A rollback does not let such a task be: it always converges (swarm-behaviour §4.6).
+    pub(super) fn is_taken(&self, service: &Service) -> bool {
+        self.live().next().is_some() || self.finished(service).is_some_and(|_| !service.rolls_back())
+    }
+
+    /// The newest task, if it has ended and is not to be restarted.
+    pub(super) fn finished(&self, service: &Service) -> Option<&Arc<Task>> {
+        let newest = self.0.iter().rfind(|task| task.desired != DesiredState::Remove)?;
+        (!newest.desired.is_live() && !restart::allowed(&service.spec, self, newest)).then_some(newest)
+    }
+
+    /// Whether one of its tasks runs and is meant to.
+    pub(super) fn runs(&self) -> bool {
+        self.live().any(|task| task.status.state == TaskState::Running)
+    }
+}
+
+/// All places of a service that have tasks.
+pub(super) fn of(state: &State, service: &Service) -> BTreeMap<Place, Slot> {
+    let global = service.spec.mode == ServiceMode::Global;
+    let mut slots: BTreeMap<Place, Slot> = BTreeMap::new();
+    for task in state.tasks_of_service(service.id) {
+        let place = match task.node {
+            Some(node) if global => Place::Node(node),
+            _ => Place::Number(task.slot),
+        };
+        slots.entry(place).or_default().0.push(task.clone());
+    }
+    slots
+}
+
+/// Whether a task does not run what its service wants now (swarm-behaviour §4.1). Only the task template and the
+/// endpoint count; a change of placement alone leaves a task be whose node still fits.
+pub(super) fn is_dirty(state: &State, service: &Service, task: &Task) -> bool {
+    if task.spec_version == service.spec_version {
+        return false;
+    }
+    let Some(old) = state.spec(task.service, task.spec_version) else { return true };
+    differs(&old.spec, &service.spec)
+        && !(differs_in_placement_only(&old.spec, &service.spec) && fits(state, service, task))
+}
+
+fn differs(old: &ServiceSpec, new: &ServiceSpec) -> bool {
+    old.task_template != new.task_template || old.endpoint_spec != new.endpoint_spec
+}
+
+fn differs_in_placement_only(old: &ServiceSpec, new: &ServiceSpec) -> bool {
+    let mut template = old.task_template.clone();
+    template.placement.clone_from(&new.task_template.placement);
+    template == new.task_template && old.endpoint_spec == new.endpoint_spec
+}
+
+fn fits(state: &State, service: &Service, task: &Task) -> bool {
+    task.node.and_then(|id| state.node(id)).is_some_and(|node| schedule::constraints_hold(&service.spec, node))
+}

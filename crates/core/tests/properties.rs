@@ -1,0 +1,425 @@
+//! Safety of plans under random histories: users, agents and nodes do as they please; time jumps; plans are lost,
+//! late or applied twice.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proptest::prelude::*;
+use swarm_core::{Dirty, ENTRY_VERSION, Entry, Object, Op, Outcome, Plan, State, Tx, apply, decide};
+use swarm_model::{
+    Availability, DesiredState, FailureAction, Id, NodeDescription, NodeId, NodeRole, NodeState, NodeStatus, ServiceId,
+    ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateConfig, UpdateOrder, UpdateState,
+};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Create {
+        replicas: Option<u64>,
+        cpu: i64,
+        port: bool,
+        attempts: u64,
+        update: UpdateConfig,
+    },
+    /// A new spec: a rolling update.
+    Update {
+        service: usize,
+    },
+    RollBack {
+        service: usize,
+    },
+    Scale {
+        service: usize,
+        replicas: u64,
+    },
+    Remove {
+        service: usize,
+    },
+    Node {
+        node: usize,
+        state: NodeState,
+    },
+    Availability {
+        node: usize,
+        availability: Availability,
+    },
+    RemoveNode {
+        node: usize,
+    },
+    Report {
+        task: usize,
+        state: TaskState,
+    },
+    Advance {
+        seconds: i64,
+    },
+    Decide,
+    /// A plan that never reaches the log.
+    DecideAndLose,
+    /// A plan that is applied a second time.
+    DecideTwice,
+    /// A plan that comes some steps later, when another one may have been applied.
+    DecideLate,
+}
+
+fn update_config() -> impl Strategy<Value = UpdateConfig> {
+    let action = prop_oneof![Just(FailureAction::Pause), Just(FailureAction::Continue), Just(FailureAction::Rollback)];
+    let order = prop_oneof![Just(UpdateOrder::StopFirst), Just(UpdateOrder::StartFirst)];
+    (0..4_u64, 0..20_i64, action, order, 0..3_u8).prop_map(|(parallelism, delay, failure_action, order, ratio)| {
+        let max_failure_ratio = f32::from(ratio) / 4.0;
+        let delay_ns = delay * 1_000_000_000;
+        UpdateConfig { parallelism, delay_ns, failure_action, max_failure_ratio, order, ..UpdateConfig::default() }
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let node_state = prop_oneof![Just(NodeState::Ready), Just(NodeState::Down), Just(NodeState::Unknown)];
+    let availability =
+        prop_oneof![3 => Just(Availability::Active), 1 => Just(Availability::Pause), 1 => Just(Availability::Drain)];
+    prop_oneof![
+        1 => (prop::option::weighted(0.8, 0..6_u64), 0..3_i64, any::<bool>(), 0..3_u64, update_config()).prop_map(
+            |(replicas, cpu, port, attempts, update)| Step::Create { replicas, cpu, port, attempts, update }
+        ),
+        2 => any::<usize>().prop_map(|service| Step::Update { service }),
+        1 => any::<usize>().prop_map(|service| Step::RollBack { service }),
+        2 => (any::<usize>(), 0..8_u64).prop_map(|(service, replicas)| Step::Scale { service, replicas }),
+        1 => any::<usize>().prop_map(|service| Step::Remove { service }),
+        2 => (any::<usize>(), node_state).prop_map(|(node, state)| Step::Node { node, state }),
+        2 => (any::<usize>(), availability).prop_map(|(node, availability)| Step::Availability { node, availability }),
+        1 => any::<usize>().prop_map(|node| Step::RemoveNode { node }),
+        12 => (any::<usize>(), 0..TaskState::ALL.len())
+            .prop_map(|(task, state)| Step::Report { task, state: TaskState::ALL[state] }),
+        3 => (0..90_i64).prop_map(|seconds| Step::Advance { seconds }),
+        8 => Just(Step::Decide),
+        1 => Just(Step::DecideAndLose),
+        1 => Just(Step::DecideTwice),
+        4 => Just(Step::DecideLate),
+    ]
+}
+
+struct World {
+    state: State,
+    now: Timestamp,
+    dirty: Dirty,
+    deadlines: BTreeMap<ServiceId, Timestamp>,
+    seed: u64,
+    made: u128,
+}
+
+impl World {
+    fn new(nodes: u128) -> Self {
+        let mut world = Self {
+            state: State::default(),
+            now: Timestamp::from_millis(1_000_000),
+            dirty: Dirty::default(),
+            deadlines: BTreeMap::new(),
+            seed: 7,
+            made: 0,
+        };
+        for number in 0..nodes {
+            let node = NodeId::make(world.now, number);
+            let mut description = NodeDescription::default();
+            description.resources.nano_cpus = 4_000_000_000;
+            let (role, cert_expires_at, availability) = (NodeRole::Worker, world.now, Availability::Active);
+            let admit = Op::AdmitNode { node, role, cert_expires_at, manager_addr: None, availability };
+            let report =
+                Op::ReportNode { node, status: status(NodeState::Ready), description: Some(Arc::new(description)) };
+            world.commit(vec![Tx::new(vec![admit, report])]);
+        }
+        world
+    }
+
+    fn commit(&mut self, txs: Vec<Tx>) -> Vec<Outcome> {
+        let before = self.state.clone();
+        let index = self.state.revision() + 1;
+        let (outcomes, events) = apply(&mut self.state, index, &Entry { v: ENTRY_VERSION, at: self.now, txs });
+        events.iter().for_each(|event| self.dirty.mark(event));
+        self.check_monotone(&before);
+        outcomes
+    }
+
+    /// Observed and desired states only go up, and a task keeps its node.
+    fn check_monotone(&self, before: &State) {
+        for task in before.tasks() {
+            if let Some(after) = self.state.task(task.id) {
+                assert!(after.desired >= task.desired && after.status.state >= task.status.state);
+                assert!(task.node.is_none() || task.node == after.node);
+            }
+        }
+    }
+
+    fn decide(&mut self) -> Plan {
+        let due = self.deadlines.iter().filter(|(_, at)| **at <= self.now).map(|(service, _)| *service);
+        self.dirty.services.extend(due);
+        self.seed += 1;
+        let plan = decide(&self.state, &std::mem::take(&mut self.dirty), self.now, self.seed);
+        assert_eq!(plan.refused, [], "a plan that its own clone refuses");
+        self.deadlines.retain(|service, _| !plan.services.contains(service));
+        self.deadlines.extend(plan.deadlines.clone());
+        plan
+    }
+
+    /// Applies a plan. What falls makes its services dirty again, as the leader does.
+    fn apply_plan(&mut self, plan: Plan) {
+        if self.commit(plan.txs).iter().any(Result::is_err) {
+            self.dirty.all = true;
+        }
+        self.check_safety();
+    }
+
+    /// One live task a slot; no node holds more than it has, and no port twice.
+    fn check_safety(&self) {
+        for service in self.state.services() {
+            let global = service.spec.mode == ServiceMode::Global;
+            let mut live: BTreeMap<_, BTreeMap<u64, u32>> = BTreeMap::new();
+            for task in self.state.tasks_of_service(service.id).filter(|task| task.desired.is_live()) {
+                let place = (task.slot, task.node.filter(|_| global));
+                *live.entry(place).or_default().entry(task.spec_version).or_default() += 1;
+            }
+            for versions in live.values() {
+                assert!(versions.values().all(|count| *count == 1), "live twice in one place: {live:?}");
+                assert!(versions.len() <= 2, "more than an old and a new task in one place: {live:?}");
+            }
+            if let Some(update) = &service.update {
+                assert!(update.state != UpdateState::Completed || update.completed_at.is_some());
+            }
+        }
+        for node in self.state.nodes() {
+            let load = self.state.load(node.id);
+            assert!(load.nano_cpus <= 4_000_000_000, "node over its capacity");
+            assert!(load.ports.values().all(|count| *count == 1), "a port held twice");
+        }
+    }
+
+    fn run(&mut self, step: &Step) {
+        let services: Vec<ServiceId> = self.state.services().map(|s| s.id).collect();
+        let nodes: Vec<NodeId> = self.state.nodes().map(|n| n.id).collect();
+        let pick = |list: usize, number: usize| (list > 0).then(|| number % list.max(1));
+        let op = match step {
+            Step::Create { replicas, cpu, port, attempts, update } => {
+                self.made += 1;
+                let mut spec = spec(self.made, replicas.unwrap_or(0), *cpu, *port, *attempts);
+                let changed = Arc::make_mut(&mut spec);
+                changed.update_config = Some(update.clone());
+                if replicas.is_none() {
+                    changed.mode = ServiceMode::Global;
+                }
+                Some(Op::CreateService { service: ServiceId::make(self.now, self.made), spec, registry_auth: None })
+            }
+            Step::Scale { service, replicas } => pick(services.len(), *service).map(|n| {
+                let mut spec = (*self.state.service(services[n]).expect("listed").spec).clone();
+                if spec.mode != ServiceMode::Global {
+                    spec.mode = ServiceMode::Replicated { replicas: *replicas };
+                }
+                Op::UpdateService { service: services[n], spec: spec.into(), registry_auth: None }
+            }),
+            Step::Update { service } => pick(services.len(), *service).map(|n| {
+                let mut spec = (*self.state.service(services[n]).expect("listed").spec).clone();
+                spec.task_template.force_update += 1;
+                Op::UpdateService { service: services[n], spec: spec.into(), registry_auth: None }
+            }),
+            Step::RollBack { service } => pick(services.len(), *service).map(|n| Op::RollBack {
+                service: services[n],
+                keep_previous: true,
+                message: "manually requested rollback".into(),
+            }),
+            Step::Remove { service } => {
+                pick(services.len(), *service).map(|n| Op::RemoveService { service: services[n] })
+            }
+            Step::Node { node, state } => pick(nodes.len(), *node).map(|n| Op::ReportNode {
+                node: nodes[n],
+                status: status(*state),
+                description: None,
+            }),
+            Step::Availability { node, availability } => pick(nodes.len(), *node).map(|n| {
+                let mut spec = (*self.state.node(nodes[n]).expect("listed").spec).clone();
+                spec.availability = *availability;
+                Op::UpdateNode { node: nodes[n], spec: spec.into() }
+            }),
+            Step::RemoveNode { node } => {
+                pick(nodes.len(), *node).map(|n| Op::RemoveNode { node: nodes[n], force: false })
+            }
+            Step::Report { task, state } => {
+                let tasks: Vec<(TaskId, NodeId)> =
+                    self.state.tasks().filter_map(|t| t.node.map(|node| (t.id, node))).collect();
+                pick(tasks.len(), *task).map(|n| Op::ReportTasks {
+                    node: tasks[n].1,
+                    reports: vec![(tasks[n].0, TaskStatus::new(*state, self.now))],
+                })
+            }
+            Step::Advance { seconds } => {
+                self.now = self.now.plus_ns(seconds * 1_000_000_000);
+                None
+            }
+            Step::Decide => {
+                let plan = self.decide();
+                self.apply_plan(plan);
+                None
+            }
+            Step::DecideAndLose => {
+                self.decide();
+                self.dirty = Dirty::everything();
+                None
+            }
+            Step::DecideTwice => {
+                let plan = self.decide();
+                self.apply_plan(plan.clone());
+                self.apply_plan(plan);
+                None
+            }
+            Step::DecideLate => None,
+        };
+        if let Some(op) = op {
+            self.commit(vec![Tx::new(vec![op])]);
+        }
+    }
+
+    /// Faults stop: all nodes answer and take tasks, agents do as they are told.
+    fn recover(&mut self) {
+        let nodes: Vec<NodeId> = self.state.nodes().map(|n| n.id).collect();
+        for node in nodes {
+            self.commit(vec![Tx::new(vec![
+                Op::UpdateNode { node, spec: Arc::default() },
+                Op::ReportNode { node, status: status(NodeState::Ready), description: None },
+            ])]);
+        }
+        for _ in 0..200 {
+            self.now = self.now.plus_ns(5_000_000_000);
+            let plan = self.decide();
+            self.apply_plan(plan);
+            let mut txs = Vec::new();
+            for task in self.state.tasks().filter(|task| task.holds_resources()) {
+                let state = match task.desired {
+                    DesiredState::Ready => TaskState::Ready,
+                    DesiredState::Running | DesiredState::Complete => TaskState::Running,
+                    DesiredState::Shutdown | DesiredState::Remove => TaskState::Shutdown,
+                };
+                let node = task.node.expect("it holds resources of a node");
+                let reports = vec![(task.id, TaskStatus::new(state, self.now))];
+                txs.push(Tx::new(vec![Op::ReportTasks { node, reports }]));
+            }
+            self.commit(txs);
+        }
+    }
+}
+
+/// Runs, or waits for room.
+fn is_on_its_way(task: &Task) -> bool {
+    matches!(task.status.state, TaskState::Running | TaskState::Pending)
+}
+
+fn status(state: NodeState) -> NodeStatus {
+    NodeStatus { state, engine_reachable: true, ..NodeStatus::default() }
+}
+
+fn spec(number: u128, replicas: u64, cpu: i64, port: bool, attempts: u64) -> Arc<ServiceSpec> {
+    let mut spec = ServiceSpec { name: format!("s{number}"), ..ServiceSpec::default() };
+    spec.mode = ServiceMode::Replicated { replicas };
+    let reserved = serde_json::json!({"Reservations": {"NanoCPUs": cpu * 1_000_000_000}});
+    spec.task_template.resources = serde_json::from_value(reserved).expect("valid");
+    spec.task_template.restart_policy =
+        serde_json::from_value(serde_json::json!({"MaxAttempts": attempts})).expect("valid");
+    if port {
+        let ports = serde_json::json!({"Ports": [{"TargetPort": 80, "PublishedPort": 80, "PublishMode": "host"}]});
+        spec.endpoint_spec = serde_json::from_value(ports).expect("valid");
+    }
+    spec.into()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn plans_are_safe_and_services_converge(steps in prop::collection::vec(step(), 1..120)) {
+        let mut world = World::new(4);
+        let mut late = None;
+        for (number, step) in steps.iter().enumerate() {
+            if matches!(step, Step::DecideLate) {
+                // As a deposed leader does it: the new one decides on the same.
+                let dirty = world.dirty.clone();
+                late = Some(world.decide());
+                world.dirty = dirty;
+                continue;
+            }
+            world.run(step);
+            if let Some(plan) = late.take_if(|_| number % 3 == 0) {
+                world.apply_plan(plan);
+            }
+        }
+        // What was decided but never applied would be found by a new leader.
+        world.dirty = Dirty::everything();
+        world.recover();
+
+        let plan = world.decide();
+        prop_assert_eq!(plan.txs, [], "a settled cluster proposes nothing");
+        for service in world.state.services() {
+            let wanted = service.spec.replicas().unwrap_or(world.state.nodes().count() as u64);
+            let state = service.update.as_ref().map(|update| update.state);
+            let attempts = service.spec.task_template.restart().max_attempts;
+            let live: Vec<_> = world.state.tasks_of_service(service.id).filter(|t| t.desired.is_live()).collect();
+            let paused = matches!(state, Some(UpdateState::Paused | UpdateState::RollbackPaused));
+            let active = state.is_some_and(UpdateState::is_active);
+            prop_assert!(paused || active || live.len() as u64 <= wanted);
+            if attempts == 0 && !paused {
+                let stuck = live.iter().any(|task| task.status.state == TaskState::Pending);
+                prop_assert!(!active || stuck, "an update goes on until it is done: {:?}", service.update);
+                prop_assert!(
+                    active
+                        || live.iter().all(|task| task.spec_version == service.spec_version),
+                    "an update that ended leaves no old task"
+                );
+                prop_assert!(active || live.len() as u64 == wanted, "service {} has its tasks", service.spec.name);
+                prop_assert!(live.iter().all(|t| is_on_its_way(t)));
+            }
+        }
+        for task in world.state.tasks() {
+            prop_assert!(world.state.service(task.service).is_some(), "a task that nobody owns is left");
+        }
+
+        let copy = State::import(world.state.export().collect::<Vec<Object>>());
+        prop_assert!(copy.export().eq(world.state.export()), "a snapshot gives back the state");
+        for node in world.state.nodes() {
+            prop_assert_eq!(copy.load(node.id), world.state.load(node.id), "indexes follow from the objects");
+        }
+    }
+}
+
+/// A decision that was made before another one took the port, the room or the slot falls as a whole.
+#[test]
+fn late_placements_fall() {
+    let mut world = World::new(1);
+    let node = world.state.nodes().next().expect("one node").id;
+    let create = |number, cpu, port| Op::CreateService {
+        service: ServiceId(number),
+        spec: spec(number, 1, cpu, port, 0),
+        registry_auth: None,
+    };
+    world.commit(vec![
+        Tx::new(vec![create(1, 3, true)]),
+        Tx::new(vec![create(2, 3, false)]),
+        Tx::new(vec![create(3, 0, true)]),
+    ]);
+    let place = |state: &State, service, id| {
+        let service = state.service(ServiceId(service)).expect("just made");
+        Tx::new(vec![Op::CreateTasks {
+            service: service.id,
+            spec_version: service.spec_version,
+            desired: DesiredState::Running,
+            cause: swarm_model::Cause::Fill,
+            beside: false,
+            start_at: None,
+            tasks: vec![swarm_core::NewTask { id: TaskId(id), slot: 1, place: swarm_core::Place::On(node) }],
+        }])
+    };
+    let txs = vec![
+        place(&world.state, 1, 1),
+        place(&world.state, 2, 2), // 3 of 4 CPUs are taken
+        place(&world.state, 3, 3), // port 80 is taken
+        place(&world.state, 1, 4), // the slot is taken
+    ];
+    let outcomes: Vec<String> =
+        world.commit(txs).into_iter().map(|o| o.map_or_else(|refusal| refusal.to_string(), |()| "ok".into())).collect();
+    assert_eq!(outcomes[0], "ok");
+    assert!(outcomes[1].contains("too few resources"), "{outcomes:?}");
+    assert!(outcomes[2].contains("port is taken"), "{outcomes:?}");
+    assert!(outcomes[3].contains("has task"), "{outcomes:?}");
+    assert_eq!(world.state.tasks().count(), 1, "what falls leaves no trace");
+}

@@ -1,0 +1,279 @@
+//! The cluster's certificate authority (swarm-behaviour §9): a self-signed root that signs node certificates.
+
+use std::{fmt, time::Duration};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    SerialNumber, date_time_ymd,
+};
+use ring::rand::{SecureRandom, SystemRandom};
+use swarm_model::{ClusterId, NodeId, NodeRole, Secret, Timestamp};
+use thiserror::Error;
+
+use crate::{
+    clock,
+    identity::{certificates, one_certificate},
+    peer::{parse_certificate, role_ou},
+};
+
+/// Common name of the root, and an additional name of every manager.
+const CA_NAME: &str = "swarm-ca";
+/// Validity of the root: 20 years (swarm-behaviour §9).
+const ROOT_VALIDITY_NS: i64 = 630_720_000 * NS_PER_S;
+/// Certificates are valid from an hour ago, for peers whose clocks are behind (swarm-behaviour §9).
+const BACKDATE_NS: i64 = 3_600 * NS_PER_S;
+/// Nanoseconds in a second.
+const NS_PER_S: i64 = 1_000_000_000;
+/// Largest certificate request that is looked at; one of a P-256 key has about 500 bytes.
+pub const CSR_BYTES_MAX: usize = 16 << 10;
+
+/// Why a CA cannot be made, loaded or used.
+#[derive(Debug, Error)]
+pub enum CaError {
+    /// The stored root certificate or key is of no use.
+    #[error("the root CA cannot be used: {0}")]
+    Root(String),
+    /// The request is not one that gets a certificate.
+    #[error("the certificate request is refused: {0}")]
+    Request(String),
+    /// Signing failed.
+    #[error("the certificate cannot be signed: {0}")]
+    Sign(String),
+}
+
+/// A certificate authority with its private key.
+pub struct Ca {
+    cert_pem: String,
+    key_pem: Secret,
+    expires_at: Timestamp,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl fmt::Debug for Ca {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ca").field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
+}
+
+/// A node certificate just issued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedCert {
+    /// The certificate, PEM.
+    pub cert_pem: String,
+    /// When it expires.
+    pub expires_at: Timestamp,
+}
+
+impl Ca {
+    /// Makes a new root with a new key, valid for 20 years.
+    ///
+    /// # Errors
+    /// [`CaError::Sign`] when the system has no randomness.
+    pub fn create() -> Result<Self, CaError> {
+        let now = clock::now();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(sign)?;
+        let mut params = params(now, now.plus_ns(ROOT_VALIDITY_NS))?;
+        params.distinguished_name.push(DnType::CommonName, CA_NAME);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let cert_pem = params.self_signed(&key).map_err(sign)?.pem();
+        Self::load(&cert_pem, &Secret::new(key.serialize_pem()))
+    }
+
+    /// Loads a root from its certificate and key, both PEM.
+    ///
+    /// # Errors
+    /// [`CaError::Root`] when one of them cannot be read or they do not belong together.
+    pub fn load(cert_pem: &str, key_pem: &Secret) -> Result<Self, CaError> {
+        let root = |e: String| CaError::Root(e);
+        let key = KeyPair::from_pem(key_pem.expose()).map_err(|e| root(format!("its private key: {e}")))?;
+        let der = one_certificate(cert_pem).map_err(|e| root(e.to_string()))?;
+        let certificate = parse_certificate(&der).map_err(|e| root(e.to_string()))?;
+        if certificate.public_key().subject_public_key.data != key.der_bytes() {
+            return Err(root("its private key belongs to another certificate".to_owned()));
+        }
+        let expires_at = Timestamp(certificate.validity().not_after.timestamp().saturating_mul(NS_PER_S));
+        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|e| root(e.to_string()))?;
+        Ok(Self { cert_pem: cert_pem.to_owned(), key_pem: key_pem.clone(), expires_at, issuer })
+    }
+
+    /// The root certificate, PEM.
+    pub fn cert_pem(&self) -> &str {
+        &self.cert_pem
+    }
+
+    /// The private key, PEM.
+    pub fn key_pem(&self) -> &Secret {
+        &self.key_pem
+    }
+
+    /// Signs a node certificate. Of the request only the public key is used; who the node is, is said by the caller.
+    /// It is valid from an hour before `now` for `validity_ns` after it, not longer than the root.
+    ///
+    /// # Errors
+    /// [`CaError::Request`] when the request is too large, no request, not signed by its own key, or not for a P-256
+    /// key; [`CaError::Sign`] when signing fails.
+    pub fn issue(
+        &self,
+        csr_pem: &str,
+        node: NodeId,
+        role: NodeRole,
+        cluster: ClusterId,
+        validity_ns: i64,
+        now: Timestamp,
+    ) -> Result<IssuedCert, CaError> {
+        if csr_pem.len() > CSR_BYTES_MAX {
+            return Err(CaError::Request(format!("it has {} bytes, the limit is {CSR_BYTES_MAX}", csr_pem.len())));
+        }
+        let request =
+            CertificateSigningRequestParams::from_pem(csr_pem).map_err(|e| CaError::Request(e.to_string()))?;
+        // The request's algorithm is that of its signature; the length tells a P-256 point from larger curves.
+        if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 || request.public_key.der_bytes().len() != 65 {
+            return Err(CaError::Request("its key is not an ECDSA key on the curve P-256".to_owned()));
+        }
+        let expires_at = now.plus_ns(validity_ns.max(0)).min(self.expires_at);
+        let expires_at = Timestamp(expires_at.0.div_euclid(NS_PER_S) * NS_PER_S);
+        let mut params = params(now, expires_at)?;
+        let mut names = vec![role_ou(role).to_owned(), node.to_string()];
+        if role == NodeRole::Manager {
+            names.push(CA_NAME.to_owned());
+        }
+        params.subject_alt_names = CertificateParams::new(names).map_err(sign)?.subject_alt_names;
+        params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
+        params.distinguished_name.push(DnType::OrganizationalUnitName, role_ou(role));
+        params.distinguished_name.push(DnType::CommonName, node.to_string());
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&request.public_key, &self.issuer).map_err(sign)?;
+        Ok(IssuedCert { cert_pem: certificate.pem(), expires_at })
+    }
+}
+
+/// Parameters with an empty subject, a random serial number and the validity.
+fn params(now: Timestamp, expires_at: Timestamp) -> Result<CertificateParams, CaError> {
+    let mut serial = [0; 16];
+    SystemRandom::new().fill(&mut serial).map_err(|_| CaError::Sign("the system has no randomness".to_owned()))?;
+    serial[0] &= 0x7f; // A serial number is positive.
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    let at = |t: Timestamp| date_time_ymd(1970, 1, 1) + Duration::from_secs(t.0.max(0) as u64 / NS_PER_S as u64);
+    params.not_before = at(now.plus_ns(-BACKDATE_NS));
+    params.not_after = at(expires_at);
+    Ok(params)
+}
+
+fn sign(error: rcgen::Error) -> CaError {
+    CaError::Sign(error.to_string())
+}
+
+/// Whether a text holds exactly one certificate that can be a root: joiners check what they fetched with it.
+///
+/// # Errors
+/// [`CaError::Root`] says what is wrong.
+pub(crate) fn check_root(pem: &str) -> Result<(), CaError> {
+    let found = certificates(pem).map_err(|e| CaError::Root(e.to_string()))?;
+    for der in &found {
+        let certificate = parse_certificate(der).map_err(|e| CaError::Root(e.to_string()))?;
+        if !certificate.is_ca() {
+            return Err(CaError::Root("its certificate is not one of a certificate authority".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rcgen::PKCS_ECDSA_P384_SHA384;
+
+    use super::*;
+    use crate::{PeerIdentity, new_key_and_csr};
+
+    const HOUR_NS: i64 = 3_600 * NS_PER_S;
+    const NOW: Timestamp = Timestamp(1_800_000_000 * NS_PER_S);
+
+    fn issue(ca: &Ca, role: NodeRole, validity_ns: i64) -> (PeerIdentity, Vec<String>, IssuedCert) {
+        let (_, csr) = new_key_and_csr().unwrap();
+        let issued = ca.issue(&csr, NodeId(7), role, ClusterId(9), validity_ns, NOW).unwrap();
+        let der = one_certificate(&issued.cert_pem).unwrap();
+        let certificate = parse_certificate(&der).unwrap();
+        certificate.verify_signature(Some(root_key(ca).public_key())).unwrap();
+        let san = certificate.subject_alternative_name().unwrap().unwrap();
+        let names = san.value.general_names.iter().map(ToString::to_string).collect();
+        (PeerIdentity::from_x509(&certificate).unwrap(), names, issued)
+    }
+
+    fn root_key(ca: &Ca) -> x509_parser::prelude::X509Certificate<'static> {
+        let der: &'static [u8] = Box::leak(one_certificate(ca.cert_pem()).unwrap().to_vec().into_boxed_slice());
+        parse_certificate(der).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_names_node_role_and_cluster() {
+        let ca = Ca::create().unwrap();
+        let (peer, names, issued) = issue(&ca, NodeRole::Worker, HOUR_NS);
+        assert_eq!((peer.node, peer.role, peer.cluster), (NodeId(7), NodeRole::Worker, ClusterId(9)));
+        assert_eq!(peer.cert_valid_from, NOW.plus_ns(-HOUR_NS));
+        assert_eq!(peer.cert_expires_at, NOW.plus_ns(HOUR_NS));
+        assert_eq!(issued.expires_at, peer.cert_expires_at);
+        assert_eq!(names.len(), 2, "{names:?}");
+
+        let (peer, names, _) = issue(&ca, NodeRole::Manager, HOUR_NS);
+        assert_eq!(peer.role, NodeRole::Manager);
+        for name in ["swarm-manager", "swarm-ca", &NodeId(7).to_string()] {
+            assert!(names.iter().any(|n| n.contains(name)), "{name} in {names:?}");
+        }
+    }
+
+    #[test]
+    fn no_certificate_outlives_the_root() {
+        let ca = Ca::create().unwrap();
+        let (peer, ..) = issue(&ca, NodeRole::Worker, i64::MAX);
+        assert_eq!(peer.cert_expires_at, ca.expires_at);
+    }
+
+    #[test]
+    fn a_loaded_root_signs_as_the_first_did() {
+        let ca = Ca::create().unwrap();
+        let again = Ca::load(ca.cert_pem(), ca.key_pem()).unwrap();
+        assert_eq!(again.cert_pem(), ca.cert_pem());
+        let (_, csr) = new_key_and_csr().unwrap();
+        let issued = again.issue(&csr, NodeId(1), NodeRole::Worker, ClusterId(1), HOUR_NS, NOW).unwrap();
+        let der = one_certificate(&issued.cert_pem).unwrap();
+        parse_certificate(&der).unwrap().verify_signature(Some(root_key(&ca).public_key())).unwrap();
+        assert!(!format!("{ca:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn roots_with_anothers_key_or_without_one_are_refused() {
+        let (a, b) = (Ca::create().unwrap(), Ca::create().unwrap());
+        let error = Ca::load(a.cert_pem(), b.key_pem()).unwrap_err();
+        assert!(error.to_string().contains("another certificate"), "{error}");
+        assert!(matches!(Ca::load("", a.key_pem()), Err(CaError::Root(_))));
+        assert!(matches!(Ca::load(a.cert_pem(), &Secret::new("x")), Err(CaError::Root(_))));
+    }
+
+    #[test]
+    fn requests_that_are_none_get_nothing() {
+        let ca = Ca::create().unwrap();
+        let issue = |csr: &str| ca.issue(csr, NodeId(1), NodeRole::Worker, ClusterId(1), HOUR_NS, NOW);
+        assert!(matches!(issue(""), Err(CaError::Request(_))));
+        assert!(matches!(issue(ca.cert_pem()), Err(CaError::Request(_))));
+        assert!(issue(&"x".repeat(CSR_BYTES_MAX + 1)).unwrap_err().to_string().contains("limit"));
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+        let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        assert!(issue(&csr).unwrap_err().to_string().contains("P-256"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_request_is_signed_or_refused(csr in "(-----BEGIN CERTIFICATE REQUEST-----\n)?[A-Za-z0-9+/=\n]{0,200}(\n-----END CERTIFICATE REQUEST-----)?") {
+            thread_local! { static CA: Ca = Ca::create().unwrap(); }
+            CA.with(|ca| { let _ = ca.issue(&csr, NodeId(1), NodeRole::Worker, ClusterId(1), HOUR_NS, NOW); });
+        }
+    }
+}

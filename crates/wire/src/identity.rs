@@ -1,0 +1,329 @@
+//! Who this node is: its certificate, its key and the root CA that it trusts, in memory and in a folder.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use swarm_model::{ClusterId, NodeId, NodeRole, Secret};
+use thiserror::Error;
+
+use crate::{
+    ca::check_root,
+    peer::{PeerError, PeerIdentity, parse_certificate},
+};
+
+const ROOT_FILE: &str = "swarm-root-ca.crt";
+const CERT_FILE: &str = "swarm-node.crt";
+const KEY_FILE: &str = "swarm-node.key";
+/// The key of a certificate that may not have been written yet: a crash between the two files must leave a pair.
+const NEW_KEY_FILE: &str = "swarm-node.key.new";
+
+/// Certificates in one PEM text; a chain has one or two.
+const CERTIFICATES_MAX: usize = 8;
+
+/// Why an identity cannot be used, read or written.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    /// A PEM text without what it should hold.
+    #[error("{what}: {problem}")]
+    Pem {
+        /// Which text.
+        what: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The certificate names no node.
+    #[error("the node certificate: {0}")]
+    Peer(#[from] PeerError),
+    /// Key and certificate are not a pair.
+    #[error("the private key does not belong to the node certificate")]
+    OtherKey,
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Who this node is.
+#[derive(Clone, Debug)]
+pub struct NodeIdentity {
+    peer: PeerIdentity,
+    cert_pem: String,
+    key_pem: Secret,
+    root_pem: String,
+}
+
+impl NodeIdentity {
+    /// An identity from PEM texts: the certificate (the leaf first), its key, the root CA.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when one cannot be read or they do not belong together.
+    pub fn new(
+        cert_pem: impl Into<String>,
+        key_pem: Secret,
+        root_pem: impl Into<String>,
+    ) -> Result<Self, IdentityError> {
+        let (cert_pem, root_pem) = (cert_pem.into(), root_pem.into());
+        check_root(&root_pem)
+            .map_err(|e| IdentityError::Pem { what: "the cluster's root CA", problem: e.to_string() })?;
+        let chain = certificates(&cert_pem)?;
+        let certificate = parse_certificate(&chain[0])?;
+        let peer = PeerIdentity::from_x509(&certificate)?;
+        let key = KeyPair::from_pem(key_pem.expose())
+            .map_err(|e| IdentityError::Pem { what: "the node's private key", problem: e.to_string() })?;
+        if certificate.public_key().subject_public_key.data != key.der_bytes() {
+            return Err(IdentityError::OtherKey);
+        }
+        Ok(Self { peer, cert_pem, key_pem, root_pem })
+    }
+
+    /// This node's id.
+    pub const fn node(&self) -> NodeId {
+        self.peer.node
+    }
+
+    /// The role that the certificate gives it.
+    pub const fn role(&self) -> NodeRole {
+        self.peer.role
+    }
+
+    /// The cluster.
+    pub const fn cluster(&self) -> ClusterId {
+        self.peer.cluster
+    }
+
+    /// What a peer reads in the certificate, its validity included.
+    pub const fn as_peer(&self) -> &PeerIdentity {
+        &self.peer
+    }
+
+    /// The certificate chain, PEM.
+    pub fn cert_pem(&self) -> &str {
+        &self.cert_pem
+    }
+
+    /// The private key, PEM.
+    pub const fn key_pem(&self) -> &Secret {
+        &self.key_pem
+    }
+
+    /// The cluster's root CA, PEM.
+    pub fn root_pem(&self) -> &str {
+        &self.root_pem
+    }
+
+    /// Reads the identity kept in a folder; none when there is no certificate.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when files are there but cannot be read or used.
+    pub fn load(folder: &Path) -> Result<Option<Self>, IdentityError> {
+        let Some(cert) = read(&folder.join(CERT_FILE))? else { return Ok(None) };
+        let missing = |what| IdentityError::Pem { what, problem: "its file is missing".to_owned() };
+        let root = read(&folder.join(ROOT_FILE))?.ok_or_else(|| missing("the cluster's root CA"))?;
+        let mut last = missing("the node's private key");
+        for file in [KEY_FILE, NEW_KEY_FILE] {
+            let path = folder.join(file);
+            let Some(key) = read(&path)? else { continue };
+            match Self::new(cert.clone(), Secret::new(key), root.clone()) {
+                Ok(identity) => {
+                    if file == NEW_KEY_FILE {
+                        rename(&path, &folder.join(KEY_FILE))?;
+                    }
+                    return Ok(Some(identity));
+                }
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+
+    /// Writes the identity to a folder, which is made if need be (0700; the key's file 0600). A crash at any moment
+    /// leaves the old identity or the new one.
+    ///
+    /// # Errors
+    /// [`IdentityError::File`].
+    pub fn save(&self, folder: &Path) -> Result<(), IdentityError> {
+        let file = |source| IdentityError::File { path: folder.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file)?;
+        fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(file)?;
+        write(&folder.join(ROOT_FILE), &self.root_pem, 0o644)?;
+        write(&folder.join(NEW_KEY_FILE), self.key_pem.expose(), 0o600)?;
+        write(&folder.join(CERT_FILE), &self.cert_pem, 0o644)?;
+        rename(&folder.join(NEW_KEY_FILE), &folder.join(KEY_FILE))
+    }
+}
+
+/// A new P-256 key (PEM) and a certificate request (PEM) for it. The request names nobody: the CA says who the node is.
+///
+/// # Errors
+/// [`IdentityError::Pem`] when the system has no randomness.
+pub fn new_key_and_csr() -> Result<(Secret, String), IdentityError> {
+    let failed = |e: rcgen::Error| IdentityError::Pem { what: "a new key", problem: e.to_string() };
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let csr = params.serialize_request(&key).and_then(|r| r.pem()).map_err(failed)?;
+    Ok((Secret::new(key.serialize_pem()), csr))
+}
+
+/// Replaces a file as a whole: after a crash it is the old one or the new one, with this mode from its first byte on.
+///
+/// # Errors
+/// Those of the file system.
+pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    match fs::remove_file(&temporary) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    sync_folder_of(path)
+}
+
+pub(crate) fn one_certificate(pem: &str) -> Result<CertificateDer<'static>, IdentityError> {
+    let mut found = certificates(pem)?;
+    match found.pop() {
+        Some(one) if found.is_empty() => Ok(one),
+        _ => Err(IdentityError::Pem { what: "certificate", problem: "exactly one is wanted".to_owned() }),
+    }
+}
+
+/// The certificates in a PEM text, at least one.
+pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let wrong = |problem: String| IdentityError::Pem { what: "certificate", problem };
+    let found = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .take(CERTIFICATES_MAX + 1)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| wrong(e.to_string()))?;
+    match found.len() {
+        0 => Err(wrong("there is none in the PEM text".to_owned())),
+        n if n > CERTIFICATES_MAX => Err(wrong(format!("there are more than {CERTIFICATES_MAX} in the PEM text"))),
+        _ => Ok(found),
+    }
+}
+
+fn read(path: &Path) -> Result<Option<String>, IdentityError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(IdentityError::File { path: path.to_owned(), source }),
+    }
+}
+
+fn write(path: &Path, content: &str, mode: u32) -> Result<(), IdentityError> {
+    write_atomically(path, content.as_bytes(), mode)
+        .map_err(|source| IdentityError::File { path: path.to_owned(), source })
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), IdentityError> {
+    fs::rename(from, to)
+        .and_then(|()| sync_folder_of(to))
+        .map_err(|source| IdentityError::File { path: to.to_owned(), source })
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Ca, clock};
+
+    fn identity(ca: &Ca) -> NodeIdentity {
+        let (key, csr) = new_key_and_csr().unwrap();
+        let issued =
+            ca.issue(&csr, NodeId(5), NodeRole::Manager, ClusterId(6), 3_600_000_000_000, clock::now()).unwrap();
+        NodeIdentity::new(issued.cert_pem, key, ca.cert_pem()).unwrap()
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_and_the_key_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("certificates");
+        let saved = identity(&Ca::create().unwrap());
+        assert!(NodeIdentity::load(&folder).unwrap().is_none());
+        saved.save(&folder).unwrap();
+        let loaded = NodeIdentity::load(&folder).unwrap().unwrap();
+        assert_eq!(loaded.as_peer(), saved.as_peer());
+        assert_eq!((loaded.node(), loaded.role(), loaded.cluster()), (NodeId(5), NodeRole::Manager, ClusterId(6)));
+        assert_eq!(mode(&folder), 0o700);
+        assert_eq!(mode(&folder.join(KEY_FILE)), 0o600);
+        assert!(!format!("{loaded:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn a_crash_during_renewal_leaves_the_old_identity_or_the_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let ca = Ca::create().unwrap();
+        let (old, new) = (identity(&ca), identity(&ca));
+        old.save(folder).unwrap();
+        // Crash after the new key was written: the old certificate still goes with the old key.
+        write(&folder.join(NEW_KEY_FILE), new.key_pem().expose(), 0o600).unwrap();
+        assert_eq!(NodeIdentity::load(folder).unwrap().unwrap().cert_pem(), old.cert_pem());
+        // Crash after the new certificate was written.
+        write(&folder.join(CERT_FILE), new.cert_pem(), 0o644).unwrap();
+        for _ in 0..2 {
+            let loaded = NodeIdentity::load(folder).unwrap().unwrap();
+            assert_eq!(loaded.key_pem(), new.key_pem());
+            assert!(!folder.join(NEW_KEY_FILE).exists());
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_belong_together_are_refused() {
+        let ca = Ca::create().unwrap();
+        let (a, b) = (identity(&ca), identity(&ca));
+        let mixed = NodeIdentity::new(a.cert_pem(), b.key_pem().clone(), ca.cert_pem());
+        assert!(matches!(mixed, Err(IdentityError::OtherKey)));
+        let no_root = NodeIdentity::new(a.cert_pem(), a.key_pem().clone(), a.cert_pem());
+        assert!(no_root.unwrap_err().to_string().contains("root CA"));
+
+        let folder = tempfile::tempdir().unwrap();
+        a.save(folder.path()).unwrap();
+        fs::remove_file(folder.path().join(KEY_FILE)).unwrap();
+        assert!(NodeIdentity::load(folder.path()).unwrap_err().to_string().contains("missing"));
+    }
+
+    #[test]
+    fn a_leftover_temporary_file_does_not_stand_in_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        fs::write(folder.path().join("x.tmp"), "half").unwrap();
+        write_atomically(&path, b"whole", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+    }
+
+    proptest! {
+        #[test]
+        fn any_pem_is_read_or_refused(body in "[A-Za-z0-9+/=\n]{0,200}", kind in "(CERTIFICATE|PRIVATE KEY|\\PC{0,10})") {
+            let pem = format!("-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n");
+            prop_assert!(NodeIdentity::new(pem.clone(), Secret::new(pem.clone()), pem.clone()).is_err());
+        }
+    }
+}

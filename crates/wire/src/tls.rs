@@ -1,0 +1,253 @@
+//! Mutual TLS between nodes, on one port. ALPN says which protocol follows (design §6).
+//!
+//! A server asks for a client certificate and checks it against the root CA if it gets one; without one a peer can
+//! join, and nothing else. A client insists on a manager of its own cluster, except where it has yet to learn which
+//! root CA to trust ([`connect_bootstrap`]). rustls stays inside this module.
+
+mod config;
+mod error;
+
+use std::{io, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use rustls::{ClientConfig, CommonState, pki_types::ServerName};
+use swarm_model::NodeRole;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+pub use self::error::TlsError;
+use crate::{NodeIdentity, PeerIdentity, clock, peer::MANAGER_OU};
+
+/// Longest TLS handshake: slow networks manage in one second; whoever takes longer holds a place for nothing.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a TCP connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A byte stream in both directions.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// Any byte stream.
+pub type BoxedStream = Box<dyn ByteStream>;
+
+/// The protocol that a connection carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alpn {
+    /// HTTP/2: the API, joining.
+    H2,
+    /// HTTP/1.1: the same.
+    Http1,
+    /// [`crate::agent`].
+    Agent,
+    /// Raft between managers.
+    Raft,
+}
+
+impl Alpn {
+    const ALL: [Self; 4] = [Self::H2, Self::Http1, Self::Agent, Self::Raft];
+
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::H2 => "h2",
+            Self::Http1 => "http/1.1",
+            Self::Agent => "swarm-agent/1",
+            Self::Raft => "swarm-raft/1",
+        }
+    }
+
+    /// What was agreed on; a peer that named nothing speaks HTTP/1.1.
+    fn negotiated(connection: &CommonState) -> Self {
+        let name = connection.alpn_protocol().unwrap_or_default();
+        Self::ALL.into_iter().find(|a| a.as_str().as_bytes() == name).unwrap_or(Self::Http1)
+    }
+}
+
+/// This node's identity, ready for connections. A renewed certificate replaces it while everything runs; connections
+/// that are open keep the old one.
+pub struct IdentityHolder {
+    current: ArcSwap<Current>,
+}
+
+struct Current {
+    identity: Arc<NodeIdentity>,
+    acceptor: TlsAcceptor,
+    connector: Arc<ClientConfig>,
+}
+
+impl std::fmt::Debug for IdentityHolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("IdentityHolder").field(self.identity().as_peer()).finish()
+    }
+}
+
+impl IdentityHolder {
+    /// Holds an identity.
+    ///
+    /// # Errors
+    /// [`TlsError::Identity`] when TLS has no use for it.
+    pub fn new(identity: NodeIdentity) -> Result<Self, TlsError> {
+        Ok(Self { current: ArcSwap::from_pointee(Current::new(identity)?) })
+    }
+
+    /// Replaces the identity, for connections made from now on.
+    ///
+    /// # Errors
+    /// [`TlsError::Identity`] when TLS has no use for it; then the old one stays.
+    pub fn replace(&self, identity: NodeIdentity) -> Result<(), TlsError> {
+        self.current.store(Arc::new(Current::new(identity)?));
+        Ok(())
+    }
+
+    /// The identity now.
+    pub fn identity(&self) -> Arc<NodeIdentity> {
+        Arc::clone(&self.current.load().identity)
+    }
+}
+
+impl Current {
+    fn new(identity: NodeIdentity) -> Result<Self, TlsError> {
+        Ok(Self {
+            acceptor: TlsAcceptor::from(Arc::new(config::server(&identity)?)),
+            connector: Arc::new(config::client(&identity)?),
+            identity: Arc::new(identity),
+        })
+    }
+}
+
+/// A connection that a server accepted.
+pub struct Accepted {
+    /// Its protocol.
+    pub alpn: Alpn,
+    /// Whose it is; none for a peer without a certificate, which may join and nothing else.
+    pub peer: Option<PeerIdentity>,
+    /// Its bytes.
+    pub stream: BoxedStream,
+}
+
+/// A connection that a client made to a manager.
+pub struct Connected {
+    /// The manager.
+    pub peer: PeerIdentity,
+    /// The bytes.
+    pub stream: BoxedStream,
+}
+
+/// Takes a connection from a peer: the TLS handshake, at most [`HANDSHAKE_TIMEOUT`], and the check of its certificate.
+///
+/// # Errors
+/// [`TlsError`]: no TLS, too slow, a certificate of another cluster, an expired one, no common protocol.
+pub async fn accept<S>(stream: S, holder: &IdentityHolder) -> Result<Accepted, TlsError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let current = holder.current.load_full();
+    let stream = timeout(HANDSHAKE_TIMEOUT, current.acceptor.accept(stream))
+        .await
+        .map_err(|_| TlsError::Slow)?
+        .map_err(TlsError::from_client)?;
+    let connection = stream.get_ref().1;
+    let alpn = Alpn::negotiated(connection);
+    let peer = match connection.peer_certificates().and_then(|chain| chain.first()) {
+        None => None,
+        Some(leaf) => Some(check_peer(leaf, &current.identity)?),
+    };
+    Ok(Accepted { alpn, peer, stream: Box::new(stream) })
+}
+
+/// Connects to a manager of this node's cluster.
+///
+/// # Errors
+/// [`TlsError`]: nobody listens, too slow, no manager, one of another cluster, no common protocol.
+pub async fn connect(addr: &str, holder: &IdentityHolder, alpn: Alpn) -> Result<Connected, TlsError> {
+    let tcp = dial(addr).await?;
+    handshake(tcp, addr, holder, alpn).await
+}
+
+/// [`connect`] over a stream that is open already.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn handshake<S>(stream: S, addr: &str, holder: &IdentityHolder, alpn: Alpn) -> Result<Connected, TlsError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let current = holder.current.load_full();
+    let mut config = (*current.connector).clone();
+    config.alpn_protocols = vec![alpn.as_str().into()];
+    let stream = client(stream, addr, config).await?;
+    let connection = stream.get_ref().1;
+    if connection.alpn_protocol() != Some(alpn.as_str().as_bytes()) {
+        return Err(TlsError::Protocol { addr: addr.to_owned(), wanted: alpn });
+    }
+    let leaf = connection.peer_certificates().and_then(|chain| chain.first());
+    let leaf = leaf.ok_or_else(|| TlsError::Handshake("the server showed no certificate".to_owned()))?;
+    let peer = check_peer(leaf, &current.identity)?;
+    if peer.role != NodeRole::Manager {
+        return Err(TlsError::NotAManager { addr: addr.to_owned() });
+    }
+    Ok(Connected { peer, stream: Box::new(stream) })
+}
+
+/// Whom a node trusts that has no identity yet.
+#[derive(Clone, Copy, Debug)]
+pub enum Trust<'a> {
+    /// A manager under this root CA (PEM).
+    Root(&'a str),
+    /// Anybody: only to fetch the root CA, which the caller then compares with its join token.
+    Unverified,
+}
+
+/// Connects to a manager without a certificate of one's own, to join (HTTP/1.1).
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_bootstrap(addr: &str, trust: Trust<'_>) -> Result<BoxedStream, TlsError> {
+    let config = config::bootstrap(trust)?;
+    let tcp = dial(addr).await?;
+    Ok(Box::new(client(tcp, addr, config).await?))
+}
+
+async fn dial(addr: &str) -> Result<TcpStream, TlsError> {
+    let failed = |source| TlsError::Connect { addr: addr.to_owned(), source };
+    let tcp = timeout(CONNECT_TIMEOUT, TcpStream::connect(addr))
+        .await
+        .map_err(|_| failed(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))?
+        .map_err(failed)?;
+    tcp.set_nodelay(true).map_err(failed)?;
+    Ok(tcp)
+}
+
+async fn client<S>(stream: S, addr: &str, config: ClientConfig) -> Result<tokio_rustls::client::TlsStream<S>, TlsError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let name = ServerName::try_from(MANAGER_OU).map_err(|e| TlsError::Identity(e.to_string()))?;
+    timeout(HANDSHAKE_TIMEOUT, TlsConnector::from(Arc::new(config)).connect(name, stream))
+        .await
+        .map_err(|_| TlsError::Connect {
+            addr: addr.to_owned(),
+            source: io::Error::new(io::ErrorKind::TimedOut, "it does not answer the TLS handshake"),
+        })?
+        .map_err(|e| TlsError::from_server(addr, e))
+}
+
+/// Reads the certificate of a peer that the handshake has verified. Resumed sessions bring the certificate of the
+/// first handshake along, so that its expiry is looked at again.
+fn check_peer(leaf: &[u8], own: &NodeIdentity) -> Result<PeerIdentity, TlsError> {
+    let peer = PeerIdentity::from_der(leaf)?;
+    if peer.cluster != own.cluster() {
+        return Err(TlsError::OtherCluster { found: Some(peer.cluster) });
+    }
+    if peer.cert_expires_at <= clock::now() {
+        return Err(TlsError::Expired);
+    }
+    Ok(peer)
+}
+
+#[cfg(test)]
+mod tests;

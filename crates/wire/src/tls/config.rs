@@ -1,0 +1,124 @@
+//! The TLS settings: TLS 1.2 and 1.3, ring as the only provider, the cluster's root CA as the only root.
+
+use std::sync::Arc;
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    server::WebPkiClientVerifier,
+    version::{TLS12, TLS13},
+};
+
+use super::{Alpn, TlsError, Trust};
+use crate::{NodeIdentity, identity::certificates};
+
+/// Accepts peers with and without a certificate; one that is given must be of the cluster's root.
+pub(super) fn server(identity: &NodeIdentity) -> Result<ServerConfig, TlsError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(identity.root_pem())?), provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| TlsError::Identity(e.to_string()))?;
+    let (chain, key) = certificate(identity)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(unusable)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(unusable)?;
+    config.alpn_protocols = Alpn::ALL.iter().map(|a| a.as_str().into()).collect();
+    Ok(config)
+}
+
+/// Shows the node's certificate and wants a manager's.
+pub(super) fn client(identity: &NodeIdentity) -> Result<ClientConfig, TlsError> {
+    let (chain, key) = certificate(identity)?;
+    ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(unusable)?
+        .with_root_certificates(roots(identity.root_pem())?)
+        .with_client_auth_cert(chain, key)
+        .map_err(unusable)
+}
+
+/// Shows no certificate.
+pub(super) fn bootstrap(trust: Trust<'_>) -> Result<ClientConfig, TlsError> {
+    let builder =
+        ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13, &TLS12]).map_err(unusable)?;
+    let builder = match trust {
+        Trust::Root(pem) => builder.with_root_certificates(roots(pem)?),
+        Trust::Unverified => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody { provider: provider() }))
+        }
+    };
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = vec![Alpn::Http1.as_str().into()];
+    Ok(config)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn certificate(identity: &NodeIdentity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    let unusable = |e: String| TlsError::Identity(e);
+    let chain = certificates(identity.cert_pem()).map_err(|e| unusable(e.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem().expose().as_bytes())
+        .map_err(|e| unusable(format!("private key: {e}")))?;
+    Ok((chain, key))
+}
+
+fn roots(pem: &str) -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    for root in certificates(pem).map_err(|e| TlsError::Identity(e.to_string()))? {
+        store.add(root).map_err(unusable)?;
+    }
+    Ok(store)
+}
+
+fn unusable(error: rustls::Error) -> TlsError {
+    TlsError::Identity(error.to_string())
+}
+
+/// Accepts any server that holds the key of the certificate that it shows. What is fetched this way is the root CA
+/// alone, and its digest is then compared with the join token.
+#[derive(Debug)]
+struct Anybody {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,4 @@
+//! Sessions of agents.
+pub mod liveness;
+pub mod reports;
+pub mod session;

@@ -1,0 +1,208 @@
+//! What tests share: a state to play with, and consensus without a network or a disk.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use futures_util::future::BoxFuture;
+use swarm_core::{ENTRY_VERSION, Entry, NewTask, Op, Place, State, Tx, apply};
+use swarm_model::{
+    Availability, Cluster, ClusterId, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole,
+    NodeState, NodeStatus, RootCa, Secret, ServiceId, ServiceSpec, TaskId, Timestamp,
+};
+use tokio::sync::watch;
+
+use crate::{
+    feed::lock,
+    raft::{Committed, Observer, ProposeError, Raft, Role},
+};
+
+pub(crate) const CLUSTER: ClusterId = ClusterId(77);
+
+/// Ids that tests can foretell.
+pub(crate) fn task_id(n: u32) -> TaskId {
+    TaskId(u128::from(n) + 1)
+}
+
+pub(crate) fn cluster() -> Cluster {
+    let mut spec = ClusterSpec::default();
+    spec.fill_defaults();
+    Cluster {
+        id: CLUSTER,
+        version: 0,
+        created_at: Timestamp::ZERO,
+        updated_at: Timestamp::ZERO,
+        spec: Arc::new(spec),
+        root_ca: Arc::new(RootCa { cert_pem: String::new(), key_pem: Secret::default() }),
+        join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
+        removed_nodes: Default::default(),
+    }
+}
+
+pub(crate) fn description(hostname: &str) -> NodeDescription {
+    let mut description = NodeDescription { hostname: hostname.to_owned(), ..NodeDescription::default() };
+    description.resources.nano_cpus = 4_000_000_000;
+    description.resources.memory_bytes = 8 << 30;
+    description
+}
+
+pub(crate) fn admit(node: NodeId) -> Op {
+    Op::AdmitNode {
+        node,
+        role: NodeRole::Worker,
+        cert_expires_at: Timestamp(i64::MAX),
+        manager_addr: None,
+        availability: Availability::Active,
+    }
+}
+
+pub(crate) fn ready(node: NodeId) -> Op {
+    Op::ReportNode {
+        node,
+        status: NodeStatus { state: NodeState::Ready, engine_reachable: true, ..NodeStatus::default() },
+        description: Some(Arc::new(description(&format!("host{}", node.0)))),
+    }
+}
+
+pub(crate) fn service_spec(name: &str) -> ServiceSpec {
+    let mut spec = ServiceSpec { name: name.to_owned(), ..ServiceSpec::default() };
+    spec.task_template.container_spec.image = "hello:1".to_owned();
+    spec
+}
+
+/// A state, changed by entries.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct World {
+    pub(crate) state: State,
+    services: u128,
+}
+
+impl World {
+    /// A cluster of so many ready nodes, with the ids from 1.
+    pub(crate) fn new(nodes: u128) -> Self {
+        let mut world = Self::default();
+        world.apply(Op::CreateCluster(Arc::new(cluster())));
+        for node in (1..=nodes).map(NodeId) {
+            world.apply(admit(node));
+            world.apply(ready(node));
+        }
+        world
+    }
+
+    pub(crate) fn apply(&mut self, op: Op) {
+        let index = self.state.revision() + 1;
+        let at = Timestamp(i64::try_from(index).expect("small"));
+        let (outcomes, _) =
+            apply(&mut self.state, index, &Entry { v: ENTRY_VERSION, at, txs: vec![Tx::new(vec![op])] });
+        assert_eq!(outcomes, [Ok(())]);
+    }
+
+    pub(crate) fn service(&mut self, name: &str) -> ServiceId {
+        self.service_with(name, |_| {})
+    }
+
+    pub(crate) fn service_with(&mut self, name: &str, change: impl FnOnce(&mut ServiceSpec)) -> ServiceId {
+        self.services += 1;
+        let service = ServiceId(self.services);
+        let mut spec = service_spec(name);
+        change(&mut spec);
+        self.apply(Op::CreateService { service, spec: Arc::new(spec), registry_auth: None });
+        service
+    }
+
+    pub(crate) fn credentials(&mut self, service: ServiceId, auth: Secret) {
+        let spec = self.state.service(service).expect("it was made").spec.clone();
+        self.apply(Op::UpdateService { service, spec, registry_auth: Some(auth) });
+    }
+
+    /// Gives a node a task with the id [`task_id`]`(n)`.
+    pub(crate) fn task(&mut self, service: ServiceId, n: u32, node: NodeId) -> TaskId {
+        let spec_version = self.state.service(service).expect("it was made").spec_version;
+        self.apply(Op::CreateTasks {
+            service,
+            spec_version,
+            desired: DesiredState::Running,
+            start_at: None,
+            tasks: vec![NewTask { id: task_id(n), slot: n + 1, place: Place::On(node) }],
+        });
+        task_id(n)
+    }
+}
+
+/// Consensus of one, in memory: what is proposed is applied at once.
+pub(crate) struct FakeRaft {
+    inner: Mutex<Inner>,
+    observer: Arc<dyn Observer>,
+    role: watch::Sender<Role>,
+}
+
+#[derive(Default)]
+struct Inner {
+    state: State,
+    entries: Vec<Vec<Tx>>,
+    failures: VecDeque<ProposeError>,
+}
+
+impl FakeRaft {
+    /// A leader with this state.
+    pub(crate) fn new(state: State, observer: Arc<dyn Observer>) -> Arc<Self> {
+        observer.restored(&state);
+        let inner = Mutex::new(Inner { state, ..Inner::default() });
+        Arc::new(Self { inner, observer, role: watch::Sender::new(Role::Leader) })
+    }
+
+    pub(crate) fn state(&self) -> State {
+        lock(&self.inner).state.clone()
+    }
+
+    /// All that was proposed and committed.
+    pub(crate) fn entries(&self) -> Vec<Vec<Tx>> {
+        lock(&self.inner).entries.clone()
+    }
+
+    /// The next proposal fails like this.
+    pub(crate) fn fail_next(&self, error: ProposeError) {
+        lock(&self.inner).failures.push_back(error);
+    }
+
+    pub(crate) fn set_role(&self, role: Role) {
+        self.role.send_replace(role);
+    }
+
+    /// Commits one operation of "somebody else".
+    pub(crate) fn commit(&self, op: Op) {
+        let committed = self.apply(vec![Tx::new(vec![op])]).expect("no failure was asked for");
+        assert_eq!(committed.outcomes, [Ok(())]);
+    }
+
+    fn apply(&self, txs: Vec<Tx>) -> Result<Committed, ProposeError> {
+        let leads = matches!(*self.role.borrow(), Role::Leader);
+        let mut inner = lock(&self.inner);
+        if !leads {
+            return Err(ProposeError::NotLeader { leader: None });
+        }
+        let index = inner.state.revision() + 1;
+        let at = Timestamp(i64::try_from(index).expect("small"));
+        let entry = Entry { v: ENTRY_VERSION, at, txs };
+        let (outcomes, events) = apply(&mut inner.state, index, &entry);
+        inner.entries.push(entry.txs);
+        self.observer.applied(&inner.state, &events);
+        Ok(Committed { index, outcomes })
+    }
+}
+
+impl Raft for FakeRaft {
+    fn propose(&self, txs: Vec<Tx>) -> BoxFuture<'_, Result<Committed, ProposeError>> {
+        let failure = lock(&self.inner).failures.pop_front();
+        Box::pin(async move { failure.map_or_else(|| self.apply(txs), Err) })
+    }
+
+    fn read_barrier(&self) -> BoxFuture<'_, Result<State, ProposeError>> {
+        Box::pin(async move { Ok(self.state()) })
+    }
+
+    fn role(&self) -> watch::Receiver<Role> {
+        self.role.subscribe()
+    }
+}

@@ -1,0 +1,171 @@
+//! The cluster as its API shows it: the few fields that the demo looks at.
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::http::{self, Address};
+
+/// A node of the cluster.
+#[derive(Clone, Debug)]
+pub(super) struct NodeView {
+    pub id: String,
+    pub hostname: String,
+    pub state: String,
+}
+
+/// A task that should run, and what its node says of it.
+#[derive(Clone, Debug)]
+pub(super) struct TaskView {
+    pub id: String,
+    pub slot: u64,
+    pub node_id: String,
+    pub state: String,
+    pub desired: String,
+    pub error: String,
+    pub container: String,
+    /// The port of the node that leads to it.
+    pub port: Option<u16>,
+}
+
+impl TaskView {
+    /// Whether it should run and does.
+    pub(super) fn running(&self) -> bool {
+        self.state == "running" && self.desired == "running"
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ApiNode {
+    #[serde(rename = "ID")]
+    id: String,
+    description: ApiDescription,
+    status: ApiNodeStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ApiDescription {
+    #[serde(default)]
+    hostname: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ApiNodeStatus {
+    state: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ApiTask {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(default)]
+    slot: u64,
+    #[serde(default, rename = "NodeID")]
+    node_id: String,
+    status: ApiTaskStatus,
+    desired_state: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ApiTaskStatus {
+    state: String,
+    #[serde(default)]
+    err: String,
+    container_status: Option<ApiContainer>,
+    port_status: Option<ApiPorts>,
+}
+
+#[derive(Deserialize)]
+struct ApiContainer {
+    #[serde(default, rename = "ContainerID")]
+    id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ApiPorts {
+    ports: Option<Vec<ApiPort>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ApiPort {
+    published_port: Option<u16>,
+}
+
+/// All nodes, in the order of their names.
+pub(super) fn nodes(api: &Address) -> Result<Vec<NodeView>> {
+    let nodes: Vec<ApiNode> = http::get(api, "/nodes")?;
+    let mut nodes: Vec<NodeView> = nodes
+        .into_iter()
+        .map(|node| NodeView { id: node.id, hostname: node.description.hostname, state: node.status.state })
+        .collect();
+    nodes.sort_by(|a, b| a.hostname.cmp(&b.hostname));
+    Ok(nodes)
+}
+
+/// All tasks of a service, those of the past included, in the order of their slots.
+pub(super) fn tasks(api: &Address, service: &str) -> Result<Vec<TaskView>> {
+    let filters = serde_json::json!({ "service": [service] }).to_string();
+    let tasks: Vec<ApiTask> = http::get(api, &format!("/tasks?filters={}", http::encode(&filters)))?;
+    let mut tasks: Vec<TaskView> = tasks
+        .into_iter()
+        .map(|task| TaskView {
+            id: task.id,
+            slot: task.slot,
+            node_id: task.node_id,
+            state: task.status.state,
+            desired: task.desired_state,
+            error: task.status.err,
+            container: task.status.container_status.map(|container| container.id).unwrap_or_default(),
+            port: task
+                .status
+                .port_status
+                .and_then(|status| status.ports)
+                .and_then(|ports| ports.iter().find_map(|port| port.published_port)),
+        })
+        .collect();
+    tasks.sort_by_key(|task| task.slot);
+    Ok(tasks)
+}
+
+/// What a task's web service answers to `GET /`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Greeting {
+    pub task: String,
+    pub node: String,
+    pub line: String,
+}
+
+/// Asks a task's web service.
+pub(super) fn greet(address: &Address) -> Result<Greeting> {
+    let body = http::call(address, "GET", "/", None)?;
+    parse_greeting(&body).with_context(|| format!("{address} answers something else than hello"))
+}
+
+fn parse_greeting(body: &[u8]) -> Result<Greeting> {
+    let line = String::from_utf8_lossy(body).trim().to_owned();
+    let parts = line
+        .strip_prefix("hello ")
+        .and_then(|rest| rest.split_once(" from task "))
+        .and_then(|(_, rest)| rest.split_once(" on node "));
+    let Some((task, node)) = parts else { bail!("{line:?}") };
+    Ok(Greeting { task: task.to_owned(), node: node.to_owned(), line: line.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_greeting() {
+        let greeting = parse_greeting(b"hello 1 from task web.1.abc on node node-2\n").unwrap();
+        assert_eq!((greeting.task.as_str(), greeting.node.as_str()), ("web.1.abc", "node-2"));
+        assert!(parse_greeting(b"<html>").is_err());
+        assert!(parse_greeting(b"").is_err());
+    }
+}
