@@ -271,7 +271,7 @@ impl Shell {
             Output::CheckEngine => self.check_engine.notify_one(),
             Output::Save(changes) => self.saver.add(changes),
             Output::Logs(request) => {
-                let source = |task| self.worker.observed(task).and_then(|o| o.container_id()).map(str::to_owned);
+                let source = |task| self.worker.container_id(task).map(str::to_owned);
                 let sources = request.tasks.iter().map(|task| (*task, source(*task))).collect();
                 let serve = logs::serve(
                     self.worker.node_id(),

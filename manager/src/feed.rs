@@ -6,11 +6,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use swarm_consensus::Observer;
 use swarm_core::{Dirty, Event, State};
 use swarm_model::{NodeId, ServiceId};
 use tokio::sync::Notify;
-
-use crate::raft::Observer;
 
 /// What a watcher wants to be woken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

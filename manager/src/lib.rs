@@ -1,8 +1,21 @@
 //! The manager plane: leader loop, dispatcher, certificate authority, the swarm routes of the API.
+//!
+//! [`Manager`] puts them together. The leader loop and the dispatcher are pure steps with thin shells; what they know
+//! beside the replicated state lives for one leadership only.
 
+pub mod api;
+mod clock;
 pub mod dispatcher;
 pub mod feed;
+mod init;
+mod join;
 pub mod leader;
+pub mod logs;
+mod manager;
+mod plane;
 pub mod raft;
 #[cfg(test)]
 mod testing;
+
+pub use init::{Init, InitError};
+pub use manager::{Manager, ManagerError, ManagerOptions};

@@ -6,17 +6,15 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use swarm_consensus::{Committed, Observer, ProposeError, Role};
 use swarm_core::{ENTRY_VERSION, Entry, NewTask, Op, Place, State, Tx, apply};
 use swarm_model::{
-    Availability, Cluster, ClusterId, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole,
+    Availability, Cause, Cluster, ClusterId, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole,
     NodeState, NodeStatus, RootCa, Secret, ServiceId, ServiceSpec, TaskId, Timestamp,
 };
 use tokio::sync::watch;
 
-use crate::{
-    feed::lock,
-    raft::{Committed, Observer, ProposeError, Raft, Role},
-};
+use crate::{feed::lock, raft::Raft};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(77);
 
@@ -123,6 +121,8 @@ impl World {
             service,
             spec_version,
             desired: DesiredState::Running,
+            cause: Cause::Fill,
+            beside: false,
             start_at: None,
             tasks: vec![NewTask { id: task_id(n), slot: n + 1, place: Place::On(node) }],
         });
@@ -149,7 +149,7 @@ impl FakeRaft {
     pub(crate) fn new(state: State, observer: Arc<dyn Observer>) -> Arc<Self> {
         observer.restored(&state);
         let inner = Mutex::new(Inner { state, ..Inner::default() });
-        Arc::new(Self { inner, observer, role: watch::Sender::new(Role::Leader) })
+        Arc::new(Self { inner, observer, role: watch::Sender::new(Role::Leader { term: 1 }) })
     }
 
     pub(crate) fn state(&self) -> State {
@@ -177,7 +177,7 @@ impl FakeRaft {
     }
 
     fn apply(&self, txs: Vec<Tx>) -> Result<Committed, ProposeError> {
-        let leads = matches!(*self.role.borrow(), Role::Leader);
+        let leads = matches!(*self.role.borrow(), Role::Leader { .. });
         let mut inner = lock(&self.inner);
         if !leads {
             return Err(ProposeError::NotLeader { leader: None });

@@ -1,3 +1,98 @@
-//! The node daemon: identity, role, the API socket.
+//! swarmd, the node daemon: identity, role, the API socket.
+//!
+//! * [`config`] – settings; [`state_dir`] – what is kept.
+//! * [`node`] – the node; [`membership`] – init, join, leave; [`member`] – what runs while it belongs to a cluster.
+//! * [`socket`], [`api`], [`engine`] – the API on the Unix socket and the pass-through to the Docker Engine.
+//! * [`listener`], [`connector`], [`certificate`] – the managers' port, the way to it, certificates.
 
-fn main() {}
+mod address;
+mod api;
+mod certificate;
+mod config;
+mod connector;
+mod engine;
+mod http;
+mod listener;
+mod member;
+mod membership;
+mod node;
+mod notify;
+mod random;
+mod socket;
+mod state_dir;
+#[cfg(test)]
+mod testing;
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    api::Api,
+    config::{Cli, Config, LogFormat},
+    node::Node,
+    socket::ApiSocket,
+    state_dir::StateDir,
+};
+
+#[expect(clippy::print_stderr, reason = "a daemon that does not start says why where it was started")]
+fn main() -> ExitCode {
+    let run = || {
+        let config = Config::load(Cli::parse(), |name| std::env::var(name).ok())?;
+        start_log(&config);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(run(config))
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("swarmd: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(config: &Config) {
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&config.log_filter))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    match config.log_format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+async fn run(config: Config) -> Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let state = StateDir::open(&config.state_dir)?;
+    let socket = ApiSocket::bind(&config.socket).await?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        state_dir = %config.state_dir.display(),
+        socket = %config.socket.display(),
+        engine = %config.engine,
+        hostname = config.hostname,
+        "swarmd starts"
+    );
+    let node = Arc::new(Node::new(config, state)?);
+    node.resume().await.context("cannot take up this node's place in its swarm")?;
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(socket.serve(Api::new(node.clone()), stop.clone()));
+    notify::notify(notify::READY);
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        reason = node.failed() => Err(anyhow::anyhow!(reason)),
+    };
+    tracing::info!("swarmd stops; containers keep running");
+    notify::notify(notify::STOPPING);
+    stop.cancel();
+    served.await?;
+    node.shutdown().await;
+    ended
+}

@@ -296,9 +296,15 @@ impl Worker {
         self.tasks.values().map(|e| &e.task)
     }
 
-    /// The container of a task, as far as known.
-    pub fn observed(&self, task: TaskId) -> Option<&Observed> {
-        self.tasks.get(&task).map(|e| &e.observed)
+    /// Id of the container of a task, if it has one.
+    pub fn container_id(&self, task: TaskId) -> Option<&str> {
+        let entry = self.tasks.get(&task)?;
+        let reported = || entry.task.status.container.as_ref().map(|c| c.id.as_str());
+        match &entry.observed {
+            // It changed a moment ago; it is still the same one.
+            Observed::Unknown => reported(),
+            observed => observed.container_id(),
+        }
     }
 
     fn input(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {

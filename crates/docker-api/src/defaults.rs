@@ -7,8 +7,6 @@ use swarm_model::{
 
 /// Nanoseconds between the stop signal and SIGKILL when the spec names none (swarm-behaviour §1.5).
 const STOP_GRACE_PERIOD_DEFAULT_NS: i64 = 10_000_000_000;
-/// Nanoseconds of a monitor window when the spec names none (swarm-behaviour §1.5).
-const MONITOR_DEFAULT_NS: i64 = 5_000_000_000;
 
 /// Adds to a new spec what Docker's server adds (docker-api §5): the runtime and the isolation. Done when a spec
 /// comes in, so that what is kept, what is shown and what a client sends back are equal.
@@ -34,9 +32,8 @@ pub fn with_service_defaults(spec: &ServiceSpec) -> ServiceSpec {
     restart.delay_ns.get_or_insert(RestartPolicy::DELAY_DEFAULT_NS);
     task.placement.get_or_insert_with(Placement::default);
     for config in [&mut spec.update_config, &mut spec.rollback_config] {
-        // One at a time, if there is no policy at all; a policy without a number means all at once.
-        let config = config.get_or_insert_with(|| UpdateConfig { parallelism: 1, ..UpdateConfig::default() });
-        config.monitor_ns.get_or_insert(MONITOR_DEFAULT_NS);
+        let config = config.get_or_insert_with(UpdateConfig::when_absent);
+        config.monitor_ns.get_or_insert(UpdateConfig::MONITOR_DEFAULT_NS);
     }
     spec
 }

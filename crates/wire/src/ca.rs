@@ -170,6 +170,30 @@ fn sign(error: rcgen::Error) -> CaError {
     CaError::Sign(error.to_string())
 }
 
+/// What clients are shown of a root CA (Docker's `TLSInfo`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootInfo {
+    /// Its subject, DER.
+    pub subject_der: Vec<u8>,
+    /// Its public key, DER.
+    pub public_key_der: Vec<u8>,
+}
+
+impl RootInfo {
+    /// Reads a root certificate, PEM.
+    ///
+    /// # Errors
+    /// [`CaError::Root`] when it is none.
+    pub fn read(cert_pem: &str) -> Result<Self, CaError> {
+        let der = one_certificate(cert_pem).map_err(|e| CaError::Root(e.to_string()))?;
+        let certificate = parse_certificate(&der).map_err(|e| CaError::Root(e.to_string()))?;
+        Ok(Self {
+            subject_der: certificate.subject().as_raw().to_vec(),
+            public_key_der: certificate.public_key().raw.to_vec(),
+        })
+    }
+}
+
 /// Whether a text holds exactly one certificate that can be a root: joiners check what they fetched with it.
 ///
 /// # Errors
@@ -255,6 +279,18 @@ mod tests {
         assert!(error.to_string().contains("another certificate"), "{error}");
         assert!(matches!(Ca::load("", a.key_pem()), Err(CaError::Root(_))));
         assert!(matches!(Ca::load(a.cert_pem(), &Secret::new("x")), Err(CaError::Root(_))));
+    }
+
+    #[test]
+    fn what_is_shown_of_a_root_is_in_its_certificate() {
+        let ca = Ca::create().unwrap();
+        let info = RootInfo::read(ca.cert_pem()).unwrap();
+        let der = one_certificate(ca.cert_pem()).unwrap();
+        for part in [&info.subject_der, &info.public_key_der] {
+            assert!(der.windows(part.len()).any(|window| window == part.as_slice()));
+        }
+        assert!(info.subject_der.windows(CA_NAME.len()).any(|window| window == CA_NAME.as_bytes()));
+        assert!(RootInfo::read("nonsense").is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod peer;
 pub mod tls;
 mod token;
 
-pub use ca::{CSR_BYTES_MAX, Ca, CaError, IssuedCert};
+pub use ca::{CSR_BYTES_MAX, Ca, CaError, IssuedCert, RootInfo};
 pub use channel::{FRAME_BYTES_MAX, Receiver, Sender, channel};
 pub use identity::{IdentityError, NodeIdentity, new_key_and_csr, write_atomically};
 pub use peer::{PeerError, PeerIdentity, role_from_ou, role_ou};

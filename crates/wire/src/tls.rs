@@ -7,14 +7,19 @@
 mod config;
 mod error;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, CommonState, pki_types::ServerName};
 use swarm_model::NodeRole;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream, lookup_host},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -159,12 +164,17 @@ where
     Ok(Accepted { alpn, peer, stream: Box::new(stream) })
 }
 
-/// Connects to a manager of this node's cluster.
+/// Connects to a manager of this node's cluster, from the local address `source` if one is given.
 ///
 /// # Errors
 /// [`TlsError`]: nobody listens, too slow, no manager, one of another cluster, no common protocol.
-pub async fn connect(addr: &str, holder: &IdentityHolder, alpn: Alpn) -> Result<Connected, TlsError> {
-    let tcp = dial(addr).await?;
+pub async fn connect(
+    addr: &str,
+    source: Option<IpAddr>,
+    holder: &IdentityHolder,
+    alpn: Alpn,
+) -> Result<Connected, TlsError> {
+    let tcp = dial(addr, source).await?;
     handshake(tcp, addr, holder, alpn).await
 }
 
@@ -208,18 +218,33 @@ pub enum Trust<'a> {
 /// As [`connect`].
 pub async fn connect_bootstrap(addr: &str, trust: Trust<'_>) -> Result<BoxedStream, TlsError> {
     let config = config::bootstrap(trust)?;
-    let tcp = dial(addr).await?;
+    let tcp = dial(addr, None).await?;
     Ok(Box::new(client(tcp, addr, config).await?))
 }
 
-async fn dial(addr: &str) -> Result<TcpStream, TlsError> {
+async fn dial(addr: &str, source: Option<IpAddr>) -> Result<TcpStream, TlsError> {
     let failed = |source| TlsError::Connect { addr: addr.to_owned(), source };
-    let tcp = timeout(CONNECT_TIMEOUT, TcpStream::connect(addr))
+    let tcp = timeout(CONNECT_TIMEOUT, connect_tcp(addr, source))
         .await
         .map_err(|_| failed(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))?
         .map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;
     Ok(tcp)
+}
+
+/// Connects to the first address of the name that answers.
+async fn connect_tcp(addr: &str, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let Some(source) = source else { return TcpStream::connect(addr).await };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("it has no address that {source} can reach"));
+    for target in lookup_host(addr).await?.filter(|target| target.is_ipv4() == source.is_ipv4()) {
+        let socket = if source.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.bind(SocketAddr::new(source, 0))?;
+        match socket.connect(target).await {
+            Ok(stream) => return Ok(stream),
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
 }
 
 async fn client<S>(stream: S, addr: &str, config: ClientConfig) -> Result<tokio_rustls::client::TlsStream<S>, TlsError>

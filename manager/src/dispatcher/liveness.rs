@@ -81,9 +81,14 @@ impl Liveness {
         self.deadlines.insert(node, now + self.window());
     }
 
-    /// Stops watching a node that left or was removed.
+    /// Stops watching a node that left.
     pub fn forget(&mut self, node: NodeId) {
         self.deadlines.remove(&node);
+    }
+
+    /// Stops watching all nodes but those that are to be kept.
+    pub fn retain(&mut self, keep: impl Fn(NodeId) -> bool) {
+        self.deadlines.retain(|node, _| keep(*node));
     }
 
     /// Finds the nodes that are down. To be called every [`Liveness::tick_interval`]: a call that comes later than

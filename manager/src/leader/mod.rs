@@ -74,13 +74,13 @@ async fn propose(raft: &dyn Raft, entries: Vec<Vec<Tx>>) -> Input {
 mod tests {
     use std::sync::Arc;
 
+    use swarm_consensus::ProposeError;
     use swarm_core::Op;
     use swarm_model::NodeId;
 
     use super::*;
     use crate::{
         feed::Topic,
-        raft::ProposeError,
         testing::{FakeRaft, World, service_spec},
     };
 

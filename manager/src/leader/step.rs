@@ -137,7 +137,11 @@ impl LeaderStep {
         }
         let looked_at = std::mem::take(&mut self.dirty);
         self.decisions += 1;
-        let Plan { txs, deadlines, services } = (self.decide)(state, &looked_at, now, mix(self.seed, self.decisions));
+        let Plan { txs, deadlines, services, refused } =
+            (self.decide)(state, &looked_at, now, mix(self.seed, self.decisions));
+        for (tx, refusal) in &refused {
+            tracing::error!(%refusal, guards = ?tx.guards, "a planned change does not apply to its own plan");
+        }
         for service in &services {
             self.deadlines.remove(service);
         }
@@ -158,6 +162,7 @@ impl LeaderStep {
 
 fn merge(into: &mut Dirty, mut more: Dirty) {
     into.all |= more.all;
+    into.room |= more.room;
     into.services.append(&mut more.services);
     into.nodes.append(&mut more.nodes);
 }
@@ -191,7 +196,7 @@ fn mix(seed: u64, n: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use swarm_core::{NewTask, Op, Place};
-    use swarm_model::{DesiredState, NodeId};
+    use swarm_model::{Cause, DesiredState, NodeId};
 
     use super::*;
     use crate::testing::{World, task_id};
@@ -209,6 +214,8 @@ mod tests {
                     service: service.id,
                     spec_version: service.spec_version,
                     desired: DesiredState::Running,
+                    cause: Cause::Fill,
+                    beside: false,
                     start_at: None,
                     tasks,
                 }]));

@@ -168,12 +168,17 @@ async fn over_tcp_the_errors_name_the_address() {
         let (tcp, _) = listener.accept().await.unwrap();
         accept(tcp, &manager).await.unwrap()
     };
-    let (server, client) = tokio::join!(served, connect(&addr, &worker, Alpn::H2));
+    let (server, client) = tokio::join!(served, connect(&addr, None, &worker, Alpn::H2));
     assert_eq!(server.alpn, Alpn::H2);
     round_trip(server.stream, client.unwrap().stream).await;
 
+    let source = "127.0.0.5".parse().unwrap();
+    let seen = async { listener.accept().await.unwrap().1.ip() };
+    let (seen, _) = tokio::join!(seen, dial(&addr, Some(source)));
+    assert_eq!(seen, source);
+
     drop(listener);
-    let error = connect(&addr, &worker, Alpn::H2).await.err().unwrap();
+    let error = connect(&addr, None, &worker, Alpn::H2).await.err().unwrap();
     assert!(error.to_string().contains(&addr), "{error}");
     let error = connect_bootstrap("nonsense", Trust::Unverified).await.err().unwrap();
     assert!(error.to_string().contains("nonsense"), "{error}");

@@ -1,0 +1,227 @@
+//! Single behaviours of the worker.
+
+use swarm_model::{DesiredState as D, TaskId, TaskState as S};
+use swarm_wire::agent::{Assignments, ToAgent, ToManager};
+
+use super::world::World;
+use crate::{
+    executor::{EngineError, EngineReport, Observed, Running},
+    step::LocalTask,
+    testing::{assigned_spec, assigned_task},
+    worker::{Input, Operation, SessionState, Stored, Worker},
+};
+
+const TASK: TaskId = TaskId(1);
+
+fn quiet() -> World {
+    let mut world = World::new();
+    world.settle();
+    world.sent.clear();
+    world
+}
+
+fn running(world: &mut World) {
+    world.want(TASK, D::Running);
+    world.settle();
+    assert_eq!(world.state(TASK), Some(S::Running));
+    world.sent.clear();
+}
+
+fn statuses(world: &World) -> Vec<Vec<S>> {
+    let batches = world.sent.iter().filter_map(|m| match m {
+        ToManager::Status { reports, .. } => Some(reports.iter().map(|r| r.status.state).collect()),
+        _ => None,
+    });
+    batches.collect()
+}
+
+#[test]
+fn a_start_is_two_calls_and_one_report() {
+    let mut world = quiet();
+    world.want(TASK, D::Running);
+    let mut calls = Vec::new();
+    while let Some((_, call)) = world.calls.first() {
+        calls.push(std::mem::discriminant(call));
+        world.answer(0);
+    }
+    assert_eq!(calls.len(), 2, "create and start, nothing else");
+    assert_eq!(statuses(&world), [[S::Running]], "progress waits for what follows");
+}
+
+#[test]
+fn statuses_are_kept_until_they_are_acknowledged() {
+    let mut world = quiet();
+    world.session_breaks();
+    world.answers = false;
+    world.want(TASK, D::Running);
+    world.answers = true;
+    world.wait(20_000);
+    running(&mut world);
+    world.session_breaks();
+    world.exit(TASK, true);
+    world.settle();
+    assert_eq!(world.known[&TASK].state, S::Failed);
+    assert_eq!(world.known[&TASK].err.as_deref(), Some("task: non-zero exit (3)"));
+    assert_eq!(world.known[&TASK].container.as_ref().and_then(|c| c.exit_code), Some(3));
+}
+
+#[test]
+fn a_session_that_resumes_repeats_nothing() {
+    let mut world = quiet();
+    running(&mut world);
+    world.session_breaks();
+    world.settle();
+    assert!(world.open);
+    let hello = world.sent.iter().find_map(|m| if let ToManager::Hello(h) = m { Some(h) } else { None });
+    assert!(hello.expect("a new session").resume.is_some());
+    assert_eq!(statuses(&world), Vec::<Vec<S>>::new());
+}
+
+#[test]
+fn a_task_never_fails_because_the_engine_is_silent() {
+    let mut world = quiet();
+    running(&mut world);
+    world.engine_up = false;
+    world.input(Input::EngineDown("hung".into()));
+    world.want(TaskId(2), D::Running);
+    world.want(TASK, D::Shutdown);
+    world.wait(600_000);
+    assert!(world.calls.is_empty(), "a silent engine is left alone");
+    assert_eq!((world.state(TASK), world.state(TaskId(2))), (Some(S::Running), Some(S::Preparing)));
+    let told = world.sent.iter().rev().find_map(|m| if let ToManager::Describe(r) = m { Some(r) } else { None });
+    assert!(!told.expect("the manager is told").engine_reachable);
+    world.settle();
+    assert_eq!((world.state(TASK), world.state(TaskId(2))), (Some(S::Shutdown), Some(S::Running)));
+}
+
+#[test]
+fn fatal_errors_reject_before_the_start_and_fail_after() {
+    for (answers, state) in [(0, S::Rejected), (1, S::Failed)] {
+        let mut world = quiet();
+        world.want(TASK, D::Running);
+        for _ in 0..answers {
+            world.answer(0);
+        }
+        world.calls.clear();
+        world.input(Input::Done { task: TASK, result: Err(EngineError::Fatal("no".into())) });
+        assert_eq!(world.state(TASK), Some(state));
+        assert_eq!(world.known[&TASK].err.as_deref(), Some("no"));
+    }
+}
+
+#[test]
+fn temporary_errors_are_said_and_tried_again_after_a_second() {
+    let mut world = quiet();
+    world.want(TASK, D::Running);
+    world.calls.clear();
+    world.input(Input::Done { task: TASK, result: Err(EngineError::Temporary("busy".into())) });
+    world.wait(999);
+    assert!(world.calls.is_empty());
+    assert_eq!(world.known[&TASK].err.as_deref(), Some("busy"));
+    world.wait(1);
+    assert!(matches!(world.calls[0].1, Operation::Prepare(_)));
+    world.settle();
+    assert_eq!((world.known[&TASK].state, world.known[&TASK].err.as_deref()), (S::Running, None));
+}
+
+#[test]
+fn desired_states_only_go_up() {
+    let mut world = quiet();
+    running(&mut world);
+    world.want(TASK, D::Shutdown);
+    let back = Assignments { complete: true, tasks: vec![assigned_task(1, D::Running)], ..Default::default() };
+    world.input(Input::Message(ToAgent::Assignments(back)));
+    world.settle();
+    assert_eq!(world.state(TASK), Some(S::Shutdown));
+}
+
+#[test]
+fn unanswered_heartbeats_end_the_session_but_a_pause_does_not() {
+    let mut world = quiet();
+    world.now_ms += 60_000;
+    world.wait(10_000);
+    assert!(!world.sent.iter().any(|m| matches!(m, ToManager::Hello(_))), "a stopped process resumes its session");
+    world.open = false;
+    world.wait(8_000);
+    assert!(matches!(world.state, Some(SessionState::Connecting { .. })) || world.open);
+    world.wait(20_000);
+    assert!(world.sent.iter().any(|m| matches!(m, ToManager::Hello(_))), "it connects again");
+}
+
+#[test]
+fn a_removed_node_keeps_its_containers_and_asks_rarely() {
+    let mut world = quiet();
+    running(&mut world);
+    let refused = ToAgent::Refused { reason: "removed".into(), leader: None, removed: true };
+    world.input(Input::Message(refused));
+    assert_eq!(world.state, Some(SessionState::Removed { reason: "removed".into() }));
+    world.wait(59_000);
+    assert!(!world.sent.iter().any(|m| matches!(m, ToManager::Hello(_))));
+    assert!(matches!(world.containers[&TASK], Observed::Running(_)));
+    world.wait(2_000);
+    assert!(world.sent.iter().any(|m| matches!(m, ToManager::Hello(_))));
+}
+
+#[test]
+fn strays_go_only_once_the_assignment_is_known() {
+    let mut world = World::new();
+    let stray = Observed::Running(Running { id: "stray".into(), ..Running::default() });
+    world.containers.insert(TaskId(99), stray);
+    world.answers = false;
+    world.session_breaks();
+    world.restart();
+    world.wait(200_000);
+    assert_eq!(world.containers.len(), 1, "nobody has said what belongs here");
+    world.answers = true;
+    world.settle();
+    assert!(world.containers.is_empty());
+}
+
+#[test]
+fn a_lost_store_leads_to_adoption_not_to_a_second_copy() {
+    let mut world = quiet();
+    running(&mut world);
+    world.lose_store();
+    world.settle();
+    assert_eq!(world.known[&TASK].state, S::Running);
+    world.check_settled();
+}
+
+#[test]
+fn a_task_without_its_spec_is_rejected() {
+    let mut world = quiet();
+    let mut task = assigned_task(1, D::Running);
+    task.spec_version = 9;
+    world.wanted.insert(TASK, task.clone());
+    let message = Assignments { complete: true, tasks: vec![task], ..Default::default() };
+    world.input(Input::Message(ToAgent::Assignments(message)));
+    assert_eq!(world.known[&TASK].state, S::Rejected);
+}
+
+#[test]
+fn preparing_waits_for_credentials_that_are_not_on_disk_and_is_cancelled_when_unwanted() {
+    let mut world = quiet();
+    let options = world.worker.options.clone();
+    let task = LocalTask::new(assigned_task(1, D::Running), Default::default());
+    let stored = Stored { tasks: vec![task], specs: vec![(assigned_spec("hello:1"), true)] };
+    world.worker = Worker::new(options, stored);
+    world.answers = false;
+    world.input(Input::EngineUp(EngineReport::default()));
+    world.wait(120_000);
+    assert!(world.calls.is_empty(), "no pull without the credentials");
+    world.wanted.insert(TASK, assigned_task(1, D::Running));
+    world.answers = true;
+    world.wait(20_000);
+    assert!(matches!(world.calls[0].1, Operation::Prepare(_)));
+}
+
+#[test]
+fn leaving_takes_everything_along() {
+    let mut world = quiet();
+    running(&mut world);
+    world.input(Input::Leave);
+    assert!(world.sent.contains(&ToManager::Leaving));
+    assert!(!world.left);
+    world.settle();
+    assert!(world.left && world.containers.is_empty());
+}

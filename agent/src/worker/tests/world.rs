@@ -1,0 +1,353 @@
+//! A manager and an engine in a few lines, to play with a worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use swarm_model::{DesiredState, TaskId, TaskState, TaskStatus, Timestamp};
+use swarm_wire::agent::{AssignedSpec, AssignedTask, Assignments, Hello, ToAgent, ToManager, Welcome, digest};
+
+use crate::{
+    executor::{EngineError, EngineReport, Exited, Health, Listed, NodeIdentity, Observed, Running},
+    testing::{assigned_spec, assigned_task},
+    worker::{Change, Input, Now, Operation, Output, SessionState, Stored, Worker, WorkerOptions},
+};
+
+pub(super) struct World {
+    pub(super) worker: Worker,
+    pub(super) now_ms: u64,
+    disk_tasks: BTreeMap<TaskId, crate::step::LocalTask>,
+    disk_specs: BTreeMap<(u128, u64), AssignedSpec>,
+    // The engine.
+    pub(super) engine_up: bool,
+    pub(super) containers: BTreeMap<TaskId, Observed>,
+    made: BTreeSet<TaskId>,
+    pub(super) calls: Vec<(TaskId, Operation)>,
+    // The manager.
+    pub(super) wanted: BTreeMap<TaskId, AssignedTask>,
+    /// Assigned once; ids are never used again.
+    gone: BTreeSet<TaskId>,
+    pub(super) known: BTreeMap<TaskId, TaskStatus>,
+    pub(super) open: bool,
+    revision: u64,
+    pub(super) answers: bool,
+    pub(super) sent: Vec<ToManager>,
+    pub(super) state: Option<SessionState>,
+    pub(super) left: bool,
+}
+
+fn worker(stored: Stored) -> Worker {
+    let node = NodeIdentity { id: swarm_model::NodeId(1), hostname: "one".into(), bind_addr: None };
+    let options = WorkerOptions {
+        node: node.into(),
+        program: "test".into(),
+        resources: None,
+        engine_labels: Default::default(),
+        seed: 1,
+    };
+    Worker::new(options, stored)
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let mut world = Self {
+            worker: worker(Stored::default()),
+            now_ms: 0,
+            disk_tasks: BTreeMap::new(),
+            disk_specs: BTreeMap::new(),
+            engine_up: true,
+            containers: BTreeMap::new(),
+            made: BTreeSet::new(),
+            calls: Vec::new(),
+            wanted: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            known: BTreeMap::new(),
+            open: false,
+            revision: 0,
+            answers: true,
+            sent: Vec::new(),
+            state: None,
+            left: false,
+        };
+        world.input(Input::EngineUp(EngineReport::default()));
+        world
+    }
+
+    pub(super) fn input(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while !inputs.is_empty() {
+            let now = Now { wall: Timestamp::from_millis(self.now_ms as i64), mono_ms: self.now_ms };
+            let outputs = self.worker.step(now, std::mem::take(&mut inputs));
+            for output in outputs {
+                self.perform(output, &mut inputs);
+            }
+        }
+    }
+
+    fn perform(&mut self, output: Output, inputs: &mut Vec<Input>) {
+        match output {
+            Output::Connect { .. } if self.answers => {
+                self.open = true;
+                inputs.push(Input::Connected);
+            }
+            Output::Disconnect => self.open = false,
+            Output::Send(message) => {
+                self.sent.push(message.clone());
+                if self.open {
+                    self.receive(message, inputs);
+                }
+            }
+            Output::Session(state) => self.state = Some(state),
+            Output::Run(task, operation) => {
+                assert!(self.calls.iter().all(|(t, _)| *t != task), "two calls for {task}");
+                self.calls.push((task, operation));
+            }
+            Output::List => inputs.push(Input::Listed(match self.engine_up {
+                true => Ok(self
+                    .containers
+                    .iter()
+                    .map(|(task, state)| Listed { task: Some(*task), state: state.clone() })
+                    .collect()),
+                false => Err(EngineError::Unreachable("down".into())),
+            })),
+            Output::RemoveStray(id) => {
+                self.containers.retain(|_, c| c.container_id() != Some(&id));
+                inputs.push(Input::StrayRemoved { id, result: Ok(()) });
+            }
+            Output::CheckEngine if !self.engine_up => inputs.push(Input::EngineDown("down".into())),
+            Output::Save(changes) => self.save(changes),
+            Output::Left => self.left = true,
+            Output::Connect { .. }
+            | Output::CheckEngine
+            | Output::Managers(_)
+            | Output::Cancel(_)
+            | Output::Logs(_) => {}
+        }
+    }
+
+    fn save(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::PutTask(task) => drop(self.disk_tasks.insert(task.assigned.id, task)),
+                Change::DeleteTask(id) => drop(self.disk_tasks.remove(&id)),
+                Change::PutSpec(s) => drop(self.disk_specs.insert((s.service.0, s.version), (*s).clone())),
+                Change::DeleteSpec(service, version) => drop(self.disk_specs.remove(&(service.0, version))),
+            }
+        }
+    }
+
+    fn receive(&mut self, message: ToManager, inputs: &mut Vec<Input>) {
+        match message {
+            ToManager::Hello(hello) => self.greet(&hello, inputs),
+            ToManager::Heartbeat => inputs.push(Input::Message(ToAgent::HeartbeatAck)),
+            ToManager::Status { batch, reports } => {
+                for report in reports {
+                    let old = self.known.get(&report.task).map(|s| s.state);
+                    assert!(old.is_none_or(|o| o <= report.status.state), "{} went down", report.task);
+                    if self.wanted.contains_key(&report.task) {
+                        self.known.insert(report.task, report.status);
+                    }
+                }
+                inputs.push(Input::Message(ToAgent::StatusAck { batch }));
+            }
+            ToManager::Describe(_) | ToManager::Leaving | ToManager::Logs { .. } => {}
+        }
+    }
+
+    fn greet(&mut self, hello: &Hello, inputs: &mut Vec<Input>) {
+        let welcome = Welcome { heartbeat_period_ms: 2000, managers: vec!["m:1".into()] };
+        inputs.push(Input::Message(ToAgent::Welcome(welcome)));
+        let same = hello.resume.is_some_and(|r| r.digest == digest(self.wanted.values().map(|t| (t.id, t.desired))));
+        if same {
+            return;
+        }
+        // A full set in two messages.
+        let all: Vec<_> = self.wanted.values().cloned().collect();
+        let (a, b) = all.split_at(all.len() / 2);
+        let first =
+            Assignments { full: true, specs: vec![assigned_spec("hello:1")], tasks: a.into(), ..Default::default() };
+        let last = Assignments { complete: true, revision: self.revision, tasks: b.into(), ..Default::default() };
+        inputs.extend([first, last].map(|a| Input::Message(ToAgent::Assignments(a))));
+    }
+
+    fn tell(&mut self, tasks: Vec<AssignedTask>, removed: Vec<TaskId>) {
+        self.revision += 1;
+        if self.open {
+            let specs = vec![assigned_spec("hello:1")];
+            let revision = self.revision;
+            let change = Assignments { full: false, complete: true, revision, specs, tasks, removed };
+            self.input(Input::Message(ToAgent::Assignments(change)));
+        }
+    }
+
+    pub(super) fn want(&mut self, id: TaskId, desired: DesiredState) {
+        if self.gone.contains(&id) {
+            return;
+        }
+        let old = self.wanted.get(&id).map_or(desired, |t| t.desired);
+        let task = assigned_task(id.0, desired.max(old));
+        self.wanted.insert(id, task.clone());
+        self.tell(vec![task], Vec::new());
+    }
+
+    pub(super) fn unassign(&mut self, id: TaskId) {
+        if self.wanted.remove(&id).is_some() {
+            self.gone.insert(id);
+            self.tell(Vec::new(), vec![id]);
+        }
+    }
+
+    /// Carries a call out.
+    fn carry_out(&mut self, task: TaskId, operation: &Operation) -> Observed {
+        let id = format!("c{task}");
+        match operation {
+            Operation::Inspect(_) => {}
+            Operation::Prepare(_) => {
+                if !self.containers.contains_key(&task) {
+                    assert!(self.made.insert(task), "a second container for {task}");
+                    self.containers.insert(task, Observed::Created { id });
+                }
+            }
+            Operation::Start(_) => {
+                if let Some(state @ Observed::Created { .. }) = self.containers.get_mut(&task) {
+                    *state = Observed::Running(Running { id, ..Running::default() });
+                }
+            }
+            Operation::Stop(..) => {
+                if let Some(state @ Observed::Running(_)) = self.containers.get_mut(&task) {
+                    *state = Observed::Exited(Exited { id, ..Exited::default() });
+                }
+            }
+            Operation::Remove(..) => drop(self.containers.remove(&task)),
+        }
+        self.containers.get(&task).cloned().unwrap_or(Observed::Absent)
+    }
+
+    pub(super) fn answer(&mut self, n: usize) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let (task, operation) = self.calls.remove(n % self.calls.len());
+        let result = match self.engine_up {
+            true => Ok(self.carry_out(task, &operation)),
+            false => Err(EngineError::Unreachable("down".into())),
+        };
+        self.input(Input::Done { task, result });
+    }
+
+    pub(super) fn lose(&mut self, n: usize, carried_out: bool) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let (task, operation) = self.calls.remove(n % self.calls.len());
+        if carried_out && self.engine_up {
+            self.carry_out(task, &operation);
+        }
+        self.input(Input::Done { task, result: Err(EngineError::Unreachable("lost".into())) });
+    }
+
+    /// Takes all running containers along, as an engine without live-restore does.
+    pub(super) fn engine_dies(&mut self) {
+        self.engine_up = false;
+        for state in self.containers.values_mut() {
+            if let Observed::Running(r) = state {
+                *state = Observed::Exited(Exited { id: r.id.clone(), exit_code: 255, ..Exited::default() });
+            }
+        }
+        self.input(Input::EngineDown("died".into()));
+    }
+
+    pub(super) fn engine_returns(&mut self) {
+        self.engine_up = true;
+        self.input(Input::EngineUp(EngineReport::default()));
+    }
+
+    pub(super) fn exit(&mut self, task: TaskId, seen: bool) {
+        if let Some(state @ Observed::Running(_)) = self.containers.get_mut(&task) {
+            let id = format!("c{task}");
+            *state = Observed::Exited(Exited { id, exit_code: 3, ..Exited::default() });
+            if seen && self.engine_up {
+                self.input(Input::ContainerChanged(task));
+            }
+        }
+    }
+
+    pub(super) fn sicken(&mut self, task: TaskId) {
+        if let Some(Observed::Running(r)) = self.containers.get_mut(&task) {
+            r.health = Health::Unhealthy;
+            if self.engine_up {
+                self.input(Input::ContainerChanged(task));
+            }
+        }
+    }
+
+    pub(super) fn session_breaks(&mut self) {
+        self.open = false;
+        self.input(Input::Disconnected("broke".into()));
+    }
+
+    /// The agent is killed and started again.
+    pub(super) fn restart(&mut self) {
+        self.calls.clear();
+        self.open = false;
+        let specs = self.disk_specs.values().map(|s| (s.clone(), false)).collect();
+        self.worker = worker(Stored { tasks: self.disk_tasks.values().cloned().collect(), specs });
+        self.input(match self.engine_up {
+            true => Input::EngineUp(EngineReport::default()),
+            false => Input::EngineDown("down".into()),
+        });
+    }
+
+    /// The agent starts again without its files. What it reports then starts low; a manager ignores that.
+    pub(super) fn lose_store(&mut self) {
+        self.disk_tasks.clear();
+        self.disk_specs.clear();
+        self.known.clear();
+        self.restart();
+    }
+
+    pub(super) fn wait(&mut self, ms: u64) {
+        let end = self.now_ms + ms;
+        while self.worker.deadline_ms() <= end {
+            self.now_ms = self.now_ms.max(self.worker.deadline_ms());
+            self.input(Input::ContainerChanged(TaskId(u128::MAX)));
+        }
+        self.now_ms = end;
+    }
+
+    /// The engine is back, every call is answered, and time goes on until all that is due has been done.
+    pub(super) fn settle(&mut self) {
+        self.engine_returns();
+        for _ in 0..200 {
+            while !self.calls.is_empty() {
+                self.answer(0);
+            }
+            self.wait(1_000);
+        }
+    }
+
+    pub(super) fn state(&self, task: TaskId) -> Option<TaskState> {
+        self.worker.tasks().find(|t| t.assigned.id == task).map(|t| t.status.state)
+    }
+
+    pub(super) fn check_settled(&self) {
+        let tasks: BTreeMap<_, _> = self.worker.tasks().map(|t| (t.assigned.id, t)).collect();
+        let (ours, theirs): (Vec<_>, Vec<_>) = (tasks.keys().collect(), self.wanted.keys().collect());
+        assert_eq!(ours, theirs, "the worker has the tasks that the manager wants");
+        for (id, task) in &tasks {
+            assert_eq!(Some(&task.status), self.known.get(id), "the manager knows how {id} is");
+            let desired = self.wanted[id].desired;
+            let state = task.status.state;
+            match desired {
+                DesiredState::Ready => assert!(state >= TaskState::Ready),
+                DesiredState::Running | DesiredState::Complete => assert!(state >= TaskState::Running),
+                DesiredState::Shutdown | DesiredState::Remove => assert!(state.is_terminal()),
+            }
+            let runs = matches!(self.containers.get(id), Some(Observed::Running(_)));
+            assert_eq!(runs, state == TaskState::Running, "{id} is {state}, wanted {desired}");
+            if desired == DesiredState::Remove {
+                assert!(!self.containers.contains_key(id), "the container of {id} is left");
+            }
+        }
+        let strays: Vec<_> = self.containers.keys().filter(|id| !self.wanted.contains_key(id)).collect();
+        assert!(strays.is_empty(), "containers without a task: {strays:?}");
+    }
+}

@@ -1,0 +1,105 @@
+//! What specs may ask for that this version cannot do yet: it is refused, never quietly left out.
+
+use serde_json::Value;
+use swarm_docker_api::ApiError;
+use swarm_model::{ClusterSpec, Extra, PublishMode, ServiceMode, ServiceSpec};
+
+/// Labels with this prefix are settings of this program (design §6); a misspelt one must not be taken for a note.
+const SETTINGS_PREFIX: &str = "swarmd.";
+
+/// Checks a service spec.
+pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
+    let mode = match &spec.mode {
+        ServiceMode::Replicated { .. } => None,
+        ServiceMode::Global => Some("global services are"),
+        ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob => Some("jobs are"),
+    };
+    if let Some(what) = mode {
+        return Err(not_yet(&format!("{what} not available yet: use a replicated service")));
+    }
+    if spec.ports().iter().any(|port| port.publish_mode == PublishMode::Ingress) {
+        return Err(not_yet(
+            "ingress-mode ports need the routing mesh, which is not available yet: publish with mode=host",
+        ));
+    }
+    let task = &spec.task_template;
+    if !task.networks.is_empty() || asks(&spec.extra, "Networks") {
+        return Err(not_yet(
+            "overlay networks are not available yet: leave the networks out, and publish ports with mode=host",
+        ));
+    }
+    let resources = task.resources.as_ref().map(|r| &r.extra);
+    for (place, extra, fields) in [
+        ("ContainerSpec", Some(&task.container_spec.extra), &["Secrets", "Configs", "Privileges"][..]),
+        ("TaskTemplate", Some(&task.extra), &["PluginSpec", "NetworkAttachmentSpec"]),
+        ("Resources", resources, &["SwapBytes", "MemorySwappiness"]),
+    ] {
+        if let Some(field) = fields.iter().find(|field| extra.is_some_and(|extra| asks(extra, field))) {
+            return Err(not_yet(&format!("{place}.{field} is not available yet: leave it out")));
+        }
+    }
+    match spec.labels.keys().find(|key| key.starts_with(SETTINGS_PREFIX)) {
+        None => Ok(()),
+        Some(key) => Err(ApiError::bad_request(format!(
+            "unknown label '{key}': labels that begin with {SETTINGS_PREFIX} are settings, and this version has none"
+        ))),
+    }
+}
+
+/// Checks the options of a service update.
+pub(super) fn check_update_options(rollback: Option<&str>, auth_from: Option<&str>) -> Result<(), ApiError> {
+    match rollback.unwrap_or_default() {
+        "" => {}
+        "previous" => return Err(not_yet("rolling back is not available in this version yet")),
+        other => return Err(ApiError::bad_request(format!("unrecognized rollback option {other}"))),
+    }
+    match auth_from.unwrap_or_default() {
+        "" | "spec" => Ok(()),
+        "previous-spec" => {
+            Err(not_yet("registryAuthFrom=previous-spec is not available in this version yet: use spec"))
+        }
+        other => Err(ApiError::bad_request(format!("unsupported registryAuthFrom '{other}'"))),
+    }
+}
+
+/// Checks what an update changes: nothing yet that would replace tasks.
+pub(super) fn check_update(old: &ServiceSpec, new: &ServiceSpec) -> Result<(), ApiError> {
+    if old.task_template == new.task_template && old.endpoint_spec == new.endpoint_spec {
+        return Ok(());
+    }
+    Err(not_yet(
+        "rolling updates are not available in this version yet: only replicas, labels and update settings can change",
+    ))
+}
+
+/// Checks the cluster's settings.
+pub(super) fn check_cluster(spec: &ClusterSpec) -> Result<(), ApiError> {
+    if spec.encryption_config.auto_lock_managers {
+        return Err(not_yet("autolock is not available yet: set AutoLockManagers to false"));
+    }
+    // A signing key among them must never be stored with the settings.
+    match spec.ca_config.extra.iter().find(|(_, value)| !is_zero(value)) {
+        None => Ok(()),
+        Some((field, _)) => Err(not_yet(&format!("CAConfig.{field} is not available yet: leave it out"))),
+    }
+}
+
+fn not_yet(text: &str) -> ApiError {
+    ApiError::not_implemented(text)
+}
+
+fn asks(extra: &Extra, field: &str) -> bool {
+    extra.get(field).is_some_and(|value| !is_zero(value))
+}
+
+/// Whether a value says nothing, as Go writes it.
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(b) => !b,
+        Value::Number(n) => n.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.values().all(is_zero),
+    }
+}

@@ -1,0 +1,52 @@
+//! The swarm routes of the Docker Engine API: cluster, nodes, services, tasks.
+//!
+//! Handlers read the state, check what they are asked for, and propose transactions; they decide nothing. What they
+//! stand on is the small trait [`Plane`]. Paths come without a version: the daemon strips it, leaves it as an
+//! [`ApiVersion`](swarm_docker_api::ApiVersion) in the request's extensions, and adds the headers that every response
+//! has.
+
+mod available;
+mod call;
+mod logs;
+mod names;
+mod nodes;
+mod plane;
+mod reply;
+mod resolve;
+mod services;
+mod swarm;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+use swarm_docker_api::{ApiError, PAGE_NOT_FOUND};
+
+pub use call::BODY_BYTES_MAX;
+pub use plane::{LogSelector, LogTarget, Plane, PlaneError};
+use reply::Failure;
+
+/// The routes. Another method on one of these paths is answered as an unknown page; there is no fallback for other
+/// paths, so that the router can be merged into a larger one.
+pub fn routes<P: Plane>(plane: P) -> Router {
+    Router::new()
+        .route("/swarm", get(swarm::inspect::<P>))
+        .route("/swarm/update", post(swarm::update::<P>))
+        .route("/swarm/unlockkey", get(swarm::unlock_key::<P>))
+        .route("/nodes", get(nodes::list::<P>))
+        .route("/nodes/{id}", get(nodes::inspect::<P>).delete(nodes::remove::<P>))
+        .route("/nodes/{id}/update", post(nodes::update::<P>))
+        .route("/services", get(services::list::<P>))
+        .route("/services/create", post(services::create::<P>))
+        .route("/services/{id}", get(services::inspect::<P>).delete(services::remove::<P>))
+        .route("/services/{id}/update", post(services::update::<P>))
+        .route("/services/{id}/logs", get(logs::of_service::<P>))
+        .route("/tasks", get(tasks::list::<P>))
+        .route("/tasks/{id}", get(tasks::inspect::<P>))
+        .route("/tasks/{id}/logs", get(logs::of_task::<P>))
+        .method_not_allowed_fallback(|| async { Failure::from(ApiError::not_found(PAGE_NOT_FOUND)) })
+        .with_state(plane)
+}

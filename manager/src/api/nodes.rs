@@ -1,0 +1,131 @@
+//! Nodes.
+
+use std::sync::Arc;
+
+use axum::extract;
+use serde_json::Value;
+use swarm_core::{Guard, Op, State, Tx};
+use swarm_docker_api::{
+    ApiError, Filters,
+    view::{ManagerStatusView, NodeView, TlsInfo},
+};
+use swarm_model::{Extra, Labels, Node, NodeRole, NodeSpec, NodeState, validate_node_spec};
+
+use super::{
+    Plane,
+    call::Call,
+    reply::{self, Reply},
+    resolve,
+};
+
+const FILTERS: &[&str] = &["id", "name", "label", "node.label", "role", "membership"];
+
+/// `GET /nodes`
+pub(super) async fn list<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
+    let filters = call.filters(FILTERS)?;
+    filters.check_values("role", &["worker", "manager"])?;
+    filters.check_values("membership", &["accepted", "pending"])?;
+    let state = plane.read().await?;
+    resolve::cluster(&state)?;
+    let nodes: Vec<_> = state.nodes().filter(|node| matches(&filters, node)).cloned().collect();
+    Ok(reply::list(nodes, move |node| show(&plane, &node)))
+}
+
+fn matches(filters: &Filters, node: &Node) -> bool {
+    let none = Labels::new();
+    let engine_labels = node.description.as_ref().map_or(&none, |d| &d.engine.labels);
+    let named = |name: &str| filters.has_name_prefix("name", name);
+    filters.has_prefix("id", &node.id.to_string())
+        && (named(node.hostname()) || (!node.spec.name.is_empty() && named(&node.spec.name)))
+        && filters.has_labels("label", engine_labels)
+        && filters.has_labels("node.label", &node.spec.labels)
+        && filters.has("role", node.spec.role.as_str())
+        // Every node with a certificate is accepted; there is no waiting list.
+        && filters.has("membership", "accepted")
+}
+
+/// `GET /nodes/{id}`
+pub(super) async fn inspect<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
+    let state = plane.read().await?;
+    resolve::cluster(&state)?;
+    reply::json(&show(&plane, resolve::node(&state, call.id())?))
+}
+
+fn show<P: Plane>(plane: &P, node: &Node) -> NodeView {
+    // What a node trusts is known from its first session on.
+    let tls_info = if node.description.is_some() { plane.tls_info() } else { TlsInfo::default() };
+    let manager_status = (node.role == NodeRole::Manager).then(|| {
+        let leader = plane.leader() == Some(node.id);
+        let reachability = match node.status.state {
+            NodeState::Ready => "reachable",
+            _ if leader => "reachable",
+            NodeState::Down => "unreachable",
+            NodeState::Unknown | NodeState::Disconnected => "unknown",
+        };
+        ManagerStatusView {
+            leader,
+            reachability: reachability.into(),
+            addr: node.manager_addr.clone().unwrap_or_default(),
+        }
+    });
+    NodeView::new(node, tls_info, manager_status)
+}
+
+/// `POST /nodes/{id}/update`
+pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
+    let version = call.version("node")?;
+    let spec = read_spec(&call)?;
+    let state = plane.read().await?;
+    resolve::cluster(&state)?;
+    let node = resolve::node(&state, call.id())?;
+    if node.version != version {
+        return Err(reply::out_of_sequence().into());
+    }
+    check_role(&state, node, spec.role)?;
+    validate_node_spec(&spec)?;
+    let tx = Tx::new(vec![Op::UpdateNode { node: node.id, spec: Arc::new(spec) }])
+        .guard(Guard::Node { node: node.id, version });
+    reply::commit(&plane, tx).await?;
+    Ok(reply::empty())
+}
+
+/// Reads the body. Role and availability must be there: a default would demote or undrain a node.
+fn read_spec(call: &Call) -> Result<NodeSpec, ApiError> {
+    let mut fields: Extra = call.body()?;
+    for (field, possible) in [("Role", &["worker", "manager"][..]), ("Availability", &["active", "pause", "drain"])] {
+        let text = fields.get(field).and_then(Value::as_str).unwrap_or_default().to_lowercase();
+        if !possible.contains(&text.as_str()) {
+            let given = fields.get(field).map_or_else(|| "\"\"".into(), Value::to_string);
+            let possible = possible.join(", ");
+            return Err(ApiError::bad_request(format!("invalid {field}: {given}, possible are {possible}")));
+        }
+        fields.insert(field.into(), Value::from(text));
+    }
+    serde_json::from_value(Value::Object(fields.into_iter().collect()))
+        .map_err(|e| ApiError::bad_request(format!("invalid value in the request: {e}")))
+}
+
+fn check_role(state: &State, node: &Node, role: NodeRole) -> Result<(), ApiError> {
+    let managers = state.nodes().filter(|n| n.spec.role == NodeRole::Manager).count();
+    match (node.spec.role, role) {
+        (NodeRole::Worker, NodeRole::Manager) => {
+            Err(ApiError::not_implemented("promoting nodes to managers is not available in this version"))
+        }
+        (NodeRole::Manager, NodeRole::Worker) if managers <= 1 => {
+            Err(ApiError::bad_request("attempting to demote the last manager of the swarm"))
+        }
+        (NodeRole::Manager, NodeRole::Worker) => {
+            Err(ApiError::not_implemented("demoting managers is not available in this version"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `DELETE /nodes/{id}`
+pub(super) async fn remove<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
+    let state = plane.read().await?;
+    resolve::cluster(&state)?;
+    let node = resolve::node(&state, call.id())?.id;
+    reply::commit(&plane, Tx::new(vec![Op::RemoveNode { node, force: call.truthy("force") }])).await?;
+    Ok(reply::empty())
+}

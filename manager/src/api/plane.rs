@@ -1,0 +1,101 @@
+//! What the routes need of a manager.
+
+use std::future::Future;
+
+use futures_util::stream::BoxStream;
+use swarm_core::{Outcome, State, Tx};
+use swarm_docker_api::view::TlsInfo;
+use swarm_model::{NodeId, Secret, ServiceId, TaskId, Timestamp};
+use swarm_wire::agent::LogMessage;
+use thiserror::Error;
+
+/// A manager, as its API sees it.
+pub trait Plane: Clone + Send + Sync + 'static {
+    /// Commits transactions in one entry. Says what became of each, in their order, once they are applied.
+    fn propose(&self, txs: Vec<Tx>) -> impl Future<Output = Result<Vec<Outcome>, PlaneError>> + Send;
+
+    /// The state with everything in it that was acknowledged before the call.
+    fn read(&self) -> impl Future<Output = Result<State, PlaneError>> + Send;
+
+    /// The clock of this manager, for ids.
+    fn now(&self) -> Timestamp;
+
+    /// 128 random bits, for ids and names.
+    fn random(&self) -> u128;
+
+    /// A join token of the same cluster with a new secret.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    fn rotate_join_token(&self, token: &Secret) -> Result<Secret, PlaneError>;
+
+    /// The node that leads, if it is known.
+    fn leader(&self) -> Option<NodeId>;
+
+    /// The cluster's certificate authority, as clients see it.
+    fn tls_info(&self) -> TlsInfo;
+
+    /// The logs of tasks. The stream ends when all have been sent, with `follow` never; dropping it ends the
+    /// subscription.
+    fn logs(
+        &self,
+        selector: LogSelector,
+    ) -> impl Future<Output = Result<BoxStream<'static, LogMessage>, PlaneError>> + Send;
+}
+
+/// Logs that a user wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSelector {
+    /// Of what.
+    pub target: LogTarget,
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error.
+    pub stderr: bool,
+    /// Go on when the end is reached; for a service, also with tasks that come later.
+    pub follow: bool,
+    /// Not older than this; zero for all.
+    pub since: Timestamp,
+    /// Only so many lines of each task from the end, counted over both streams.
+    pub tail: Option<u64>,
+}
+
+/// Whose logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Those of all tasks of a service.
+    Service(ServiceId),
+    /// Those of one task.
+    Task(TaskId),
+}
+
+/// Why a manager could not do something.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum PlaneError {
+    /// Another manager leads, or none.
+    #[error("this manager does not lead the swarm{}; try again in a moment", at(leader))]
+    NotLeader {
+        /// `host:port` of the leader, if there is one.
+        leader: Option<String>,
+    },
+    /// The change may have happened, or may happen yet, or not.
+    #[error(
+        "it is not known whether the change was made: no answer in time from most managers; look before you try again"
+    )]
+    Unknown,
+    /// More than one entry of the log can hold.
+    #[error("the change is too large for the log: {bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// What is possible.
+        limit: usize,
+    },
+    /// This manager is stopping, or cannot go on; why.
+    #[error("this manager cannot answer: {0}")]
+    Stopped(String),
+}
+
+fn at(leader: &Option<String>) -> String {
+    leader.as_ref().map(|addr| format!(", the manager at {addr} does")).unwrap_or_default()
+}

@@ -1,0 +1,78 @@
+//! From what a user types to an object: full id, then exact name, then unique beginning of an id
+//! (swarm-behaviour §1.1).
+
+use std::{fmt::Display, sync::Arc};
+
+use swarm_core::State;
+use swarm_docker_api::{ApiError, NO_SWARM};
+use swarm_model::{Cluster, Node, Service, Task, TaskId};
+
+/// The cluster.
+pub(super) fn cluster(state: &State) -> Result<&Arc<Cluster>, ApiError> {
+    state.cluster().ok_or_else(|| ApiError::unavailable(NO_SWARM))
+}
+
+/// A service.
+pub(super) fn service<'a>(state: &'a State, text: &str) -> Result<&'a Arc<Service>, ApiError> {
+    text.parse()
+        .ok()
+        .and_then(|id| state.service(id))
+        .or_else(|| state.service_by_name(text))
+        .map_or_else(|| by_prefix("service", text, state.services(), |service| service.id), Ok)
+}
+
+/// A node. Names are host names and need not be unique.
+pub(super) fn node<'a>(state: &'a State, text: &str) -> Result<&'a Arc<Node>, ApiError> {
+    if let Some(node) = text.parse().ok().and_then(|id| state.node(id)) {
+        return Ok(node);
+    }
+    let same = |name: &str| name.to_lowercase() == text.to_lowercase();
+    let named: Vec<_> = state.nodes().filter(|n| same(n.hostname()) || same(&n.spec.name)).collect();
+    match named[..] {
+        [] => by_prefix("node", text, state.nodes(), |node| node.id),
+        [node] => Ok(node),
+        _ => Err(ambiguous("node", text, named.len())),
+    }
+}
+
+/// A task.
+pub(super) fn task<'a>(state: &'a State, text: &str) -> Result<&'a Arc<Task>, ApiError> {
+    let of_name = |text: &str| text.rsplit_once('.').and_then(|(_, id)| id.parse().ok());
+    let named = |task: &&Arc<Task>| task_name(state, task).eq_ignore_ascii_case(text);
+    text.parse::<TaskId>()
+        .ok()
+        .and_then(|id| state.task(id))
+        .or_else(|| of_name(text).and_then(|id| state.task(id)).filter(named))
+        .map_or_else(|| by_prefix("task", text, state.tasks(), |task| task.id), Ok)
+}
+
+/// The name of a task: `<service>.<slot>.<id>`, with its node in place of the slot for a global service
+/// (swarm-behaviour §1.6).
+pub(super) fn task_name(state: &State, task: &Task) -> String {
+    let service = state.spec(task.service, task.spec_version).map_or("", |spec| &spec.spec.name);
+    match task.node {
+        Some(node) if task.slot == 0 => format!("{service}.{node}.{}", task.id),
+        _ => format!("{service}.{}.{}", task.slot, task.id),
+    }
+}
+
+fn by_prefix<'a, T: 'a, I: Display>(
+    kind: &str,
+    text: &str,
+    objects: impl Iterator<Item = &'a T>,
+    id: impl Fn(&T) -> I,
+) -> Result<&'a T, ApiError> {
+    if text.is_empty() {
+        return Err(ApiError::no_such(kind, text));
+    }
+    let mut found = objects.filter(|object| id(object).to_string().starts_with(text));
+    match (found.next(), found.count()) {
+        (None, _) => Err(ApiError::no_such(kind, text)),
+        (Some(object), 0) => Ok(object),
+        (Some(_), more) => Err(ambiguous(kind, text, more + 1)),
+    }
+}
+
+fn ambiguous(kind: &str, text: &str, matches: usize) -> ApiError {
+    ApiError::bad_request(format!("{kind} {text} is ambiguous ({matches} matches found)"))
+}

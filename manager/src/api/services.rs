@@ -1,0 +1,147 @@
+//! Services.
+
+use std::{mem::discriminant, sync::Arc};
+
+use axum::{extract, http::StatusCode};
+use swarm_core::{Guard, Op, State, Tx};
+use swarm_docker_api::{
+    ApiError, Filters, normalize_service_spec,
+    view::{CreateServiceResponse, ServiceStatus, ServiceView, UpdateServiceResponse},
+    with_service_defaults,
+};
+use swarm_model::{
+    DesiredState, Id, NodeState, Service, ServiceId, ServiceMode, ServiceSpec, TaskState, validate_service_spec,
+};
+
+use super::{
+    Plane, available,
+    call::Call,
+    names,
+    reply::{self, Reply},
+    resolve,
+};
+
+const FILTERS: &[&str] = &["id", "name", "label", "mode", "runtime"];
+const MODES: &[&str] = &["replicated", "global", "replicated-job", "global-job"];
+
+/// `GET /services`
+pub(super) async fn list<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
+    let filters = call.filters(FILTERS)?;
+    filters.check_values("mode", MODES)?;
+    let with_status = call.flag("status")?;
+    let state = plane.read().await?;
+    resolve::cluster(&state)?;
+    let services: Vec<_> = state.services().filter(|service| matches(&filters, service)).cloned().collect();
+    Ok(reply::list(services, move |service| {
+        ServiceView::new(&service, with_status.then(|| count_tasks(&state, &service)))
+    }))
+}
+
+fn matches(filters: &Filters, service: &Service) -> bool {
+    let mode = match service.spec.mode {
+        ServiceMode::Replicated { .. } => MODES[0],
+        ServiceMode::Global => MODES[1],
+        ServiceMode::ReplicatedJob(_) => MODES[2],
+        ServiceMode::GlobalJob => MODES[3],
+    };
+    filters.has_prefix("id", &service.id.to_string())
+        && filters.has_name_prefix("name", &service.spec.name)
+        && filters.has_labels("label", &service.spec.labels)
+        && filters.has("mode", mode)
+        && filters.has("runtime", "container")
+}
+
+/// Tasks that run, also those being stopped (swarm-behaviour §11.1), but none on nodes that are down: nobody knows
+/// whether those do.
+fn count_tasks(state: &State, service: &Service) -> ServiceStatus {
+    let is_down = |node| state.node(node).is_none_or(|n| n.status.state == NodeState::Down);
+    let tasks = || state.tasks_of_service(service.id);
+    let runs = tasks().filter(|task| task.status.state == TaskState::Running && !task.node.is_none_or(is_down));
+    ServiceStatus {
+        running_tasks: runs.count() as u64,
+        desired_tasks: match service.spec.replicas() {
+            Some(replicas) => replicas,
+            None => tasks().filter(|task| task.desired == DesiredState::Running).count() as u64,
+        },
+        completed_tasks: 0,
+    }
+}
+
+/// `GET /services/{id}`
+pub(super) async fn inspect<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
+    let insert_defaults = call.flag("insertDefaults")?;
+    let state = plane.read().await?;
+    resolve::cluster(&state)?;
+    let mut view = ServiceView::new(resolve::service(&state, call.id())?, None);
+    if insert_defaults {
+        view.spec = Arc::new(with_service_defaults(&view.spec));
+    }
+    reply::json(&view)
+}
+
+/// `POST /services/create`
+pub(super) async fn create<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
+    let mut spec: ServiceSpec = call.body()?;
+    let registry_auth = call.registry_auth()?;
+    let state = plane.read().await?;
+    resolve::cluster(&state)?;
+    if spec.name.is_empty() {
+        spec.name = names::random_name(plane.random(), |name| state.service_by_name(name).is_some());
+    }
+    check(&mut spec)?;
+    let service = ServiceId::make(plane.now(), plane.random());
+    let op = Op::CreateService { service, spec: Arc::new(spec), registry_auth };
+    reply::commit(&plane, Tx::new(vec![op])).await?;
+    reply::json_with(StatusCode::CREATED, &CreateServiceResponse { id: service.to_string(), warnings: None })
+}
+
+fn check(spec: &mut ServiceSpec) -> Result<(), reply::Failure> {
+    normalize_service_spec(spec);
+    validate_service_spec(spec)?;
+    Ok(available::check_service(spec)?)
+}
+
+/// `POST /services/{id}/update`
+pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
+    let version = call.version("service")?;
+    available::check_update_options(call.param("rollback"), call.param("registryAuthFrom"))?;
+    let mut spec: ServiceSpec = call.body()?;
+    let registry_auth = call.registry_auth()?;
+    let state = plane.read().await?;
+    resolve::cluster(&state)?;
+    let old = resolve::service(&state, call.id())?;
+    if old.version != version {
+        return Err(reply::out_of_sequence().into());
+    }
+    check_change(old, &spec)?;
+    check(&mut spec)?;
+    available::check_update(&old.spec, &spec)?;
+    let service = old.id;
+    let tx = Tx::new(vec![Op::UpdateService { service, spec: Arc::new(spec), registry_auth }])
+        .guard(Guard::Service { service, version });
+    reply::commit(&plane, tx).await?;
+    reply::json(&UpdateServiceResponse::default())
+}
+
+/// Name and mode stay as they are (swarm-behaviour §1.2).
+fn check_change(old: &Service, spec: &ServiceSpec) -> Result<(), ApiError> {
+    if old.spec.name != spec.name {
+        return Err(ApiError::not_implemented(format!(
+            "renaming services is not supported: service '{}' cannot become '{}'",
+            old.spec.name, spec.name
+        )));
+    }
+    if discriminant(&old.spec.mode) != discriminant(&spec.mode) {
+        return Err(ApiError::not_implemented("service mode change is not allowed"));
+    }
+    Ok(())
+}
+
+/// `DELETE /services/{id}`
+pub(super) async fn remove<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
+    let state = plane.read().await?;
+    resolve::cluster(&state)?;
+    let service = resolve::service(&state, call.id())?.id;
+    reply::commit(&plane, Tx::new(vec![Op::RemoveService { service }])).await?;
+    Ok(reply::empty())
+}

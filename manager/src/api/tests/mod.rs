@@ -1,0 +1,281 @@
+//! The routes on a manager in memory, which applies what it is proposed at once.
+
+mod logs;
+mod nodes;
+mod services;
+mod swarm;
+mod tasks;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response, header::CONTENT_TYPE},
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream, stream::BoxStream};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use swarm_core::{ENTRY_VERSION, Entry, NewTask, Op, Outcome, Place, State, Tx, apply};
+use swarm_docker_api::{ApiVersion, view::TlsInfo};
+use swarm_model::{
+    Cause, Cluster, ClusterId, ClusterSpec, DesiredState, Id, JoinTokens, NodeDescription, NodeId, NodeRole, NodeState,
+    NodeStatus, RootCa, Secret, ServiceId, TaskId, TaskState, TaskStatus, Timestamp,
+};
+use swarm_wire::agent::LogMessage;
+use tower::ServiceExt;
+
+use super::{LogSelector, Plane, PlaneError, routes};
+
+/// A manager in memory.
+#[derive(Clone)]
+struct TestPlane(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    state: State,
+    calls: i64,
+    proposed: Vec<Op>,
+    failure: Option<PlaneError>,
+    logs: Vec<LogMessage>,
+    selectors: Vec<LogSelector>,
+}
+
+impl TestPlane {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("no test panics while it holds the lock")
+    }
+
+    fn state(&self) -> State {
+        self.inner().state.clone()
+    }
+
+    fn apply(&self, ops: Vec<Op>) {
+        let outcomes = self.inner().apply(vec![Tx::new(ops)]);
+        assert_eq!(outcomes, [Ok(())]);
+    }
+}
+
+impl Inner {
+    fn apply(&mut self, txs: Vec<Tx>) -> Vec<Outcome> {
+        self.proposed.extend(txs.iter().flat_map(|tx| tx.ops.clone()));
+        let index = self.state.revision() + 1;
+        let at = Timestamp(1_700_000_000_000_000_000 + i64::try_from(index).expect("few entries") * 1_000_000_000);
+        apply(&mut self.state, index, &Entry { v: ENTRY_VERSION, at, txs }).0
+    }
+
+    fn answer(&self) -> Result<(), PlaneError> {
+        self.failure.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl Plane for TestPlane {
+    async fn propose(&self, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
+        let mut inner = self.inner();
+        inner.answer()?;
+        Ok(inner.apply(txs))
+    }
+
+    async fn read(&self) -> Result<State, PlaneError> {
+        Ok(self.state())
+    }
+
+    fn now(&self) -> Timestamp {
+        let mut inner = self.inner();
+        inner.calls += 1;
+        Timestamp::from_millis(1_700_000_000_000 + inner.calls)
+    }
+
+    fn random(&self) -> u128 {
+        let mut inner = self.inner();
+        inner.calls += 1;
+        // An odd factor spreads the count over all bits.
+        (inner.calls as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+    }
+
+    fn rotate_join_token(&self, token: &Secret) -> Result<Secret, PlaneError> {
+        Ok(Secret::new(format!("{}-rotated", token.expose())))
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        Some(MANAGER)
+    }
+
+    fn tls_info(&self) -> TlsInfo {
+        TlsInfo { trust_root: "PEM".into(), cert_issuer_subject: "c3Vi".into(), cert_issuer_public_key: "a2V5".into() }
+    }
+
+    async fn logs(&self, selector: LogSelector) -> Result<BoxStream<'static, LogMessage>, PlaneError> {
+        let mut inner = self.inner();
+        inner.selectors.push(selector);
+        Ok(stream::iter(inner.logs.clone()).boxed())
+    }
+}
+
+const MANAGER: NodeId = NodeId(0x0000_0000_0000_0001_aaaa_aaaa_aaaa_aaaa);
+const WORKER: NodeId = NodeId(0x0000_0000_0000_0002_5555_5555_5555_5555);
+
+/// A cluster of the manager `alpha` and the worker `beta`.
+fn cluster() -> TestPlane {
+    let plane = TestPlane(Arc::default());
+    let mut spec = ClusterSpec::default();
+    spec.fill_defaults();
+    plane.apply(vec![Op::CreateCluster(Arc::new(Cluster {
+        id: ClusterId(7),
+        version: 0,
+        created_at: Timestamp::ZERO,
+        updated_at: Timestamp::ZERO,
+        spec: Arc::new(spec),
+        root_ca: Arc::new(RootCa { cert_pem: "PEM".into(), key_pem: Secret::new("root-key") }),
+        join_tokens: Arc::new(JoinTokens { worker: Secret::new("W"), manager: Secret::new("M") }),
+        removed_nodes: Default::default(),
+    }))]);
+    for (node, role, hostname) in [(MANAGER, NodeRole::Manager, "alpha"), (WORKER, NodeRole::Worker, "beta")] {
+        plane.apply(vec![Op::AdmitNode {
+            node,
+            role,
+            cert_expires_at: Timestamp::from_millis(1_800_000_000_000),
+            manager_addr: (role == NodeRole::Manager).then(|| "10.0.0.1:2377".into()),
+            availability: Default::default(),
+        }]);
+        let mut description = NodeDescription { hostname: hostname.into(), ..NodeDescription::default() };
+        description.engine.labels.insert("disk".into(), hostname.into());
+        description.resources.nano_cpus = 2_000_000_000;
+        report_node(&plane, node, NodeState::Ready, Some(description));
+    }
+    plane.inner().proposed.clear();
+    plane
+}
+
+fn report_node(plane: &TestPlane, node: NodeId, state: NodeState, description: Option<NodeDescription>) {
+    let status = NodeStatus { state, message: String::new(), addr: "10.0.0.9".into(), engine_reachable: true };
+    plane.apply(vec![Op::ReportNode { node, status, description: description.map(Arc::new) }]);
+}
+
+/// Makes a task of a service on a node, in a state.
+fn add_task(plane: &TestPlane, service: &str, slot: u32, node: NodeId, state: TaskState) -> TaskId {
+    let service: ServiceId = service.parse().expect("an id");
+    let id = TaskId::make(plane.now(), plane.random());
+    let spec_version = plane.state().service(service).expect("service").spec_version;
+    plane.apply(vec![Op::CreateTasks {
+        service,
+        spec_version,
+        desired: DesiredState::Running,
+        cause: Cause::Fill,
+        beside: false,
+        start_at: None,
+        tasks: vec![NewTask { id, slot, place: Place::On(node) }],
+    }]);
+    let at = Timestamp::from_millis(1_700_000_500_000);
+    plane.apply(vec![Op::ReportTasks { node, reports: vec![(id, TaskStatus::new(state, at))] }]);
+    id
+}
+
+/// What came back.
+struct Answer {
+    status: u16,
+    content_type: String,
+    body: Bytes,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        assert_eq!(self.content_type, "application/json", "{:?}", self.body);
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    /// The message of an error of this status.
+    #[track_caller]
+    fn error(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{:?}", self.body);
+        self.json()["message"].as_str().expect("a message").to_owned()
+    }
+
+    #[track_caller]
+    fn ok(self) -> Self {
+        assert!(self.status < 300, "{} {:?}", self.status, self.body);
+        self
+    }
+
+    /// A field of every item of a list.
+    #[track_caller]
+    fn all(self, pointer: &str) -> Vec<String> {
+        let list = self.ok().json();
+        let field = |item: &Value| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        list.as_array().expect("a list").iter().map(field).collect()
+    }
+}
+
+async fn send(plane: &TestPlane, request: Request<Body>) -> Answer {
+    let router: Router = routes(plane.clone());
+    let response: Response<Body> = router.oneshot(request).await.expect("a router always answers");
+    let content_type = response.headers().get(CONTENT_TYPE).map_or("", |v| v.to_str().expect("text")).to_owned();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.expect("a whole body").to_bytes();
+    Answer { status, content_type, body }
+}
+
+async fn get(plane: &TestPlane, path: &str) -> Answer {
+    send(plane, Request::get(path).body(Body::empty()).expect("a request")).await
+}
+
+async fn delete(plane: &TestPlane, path: &str) -> Answer {
+    send(plane, Request::delete(path).body(Body::empty()).expect("a request")).await
+}
+
+async fn post(plane: &TestPlane, path: &str, body: &Value) -> Answer {
+    let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+    send(plane, request.body(body.to_string().into()).expect("a request")).await
+}
+
+/// A list, filtered.
+async fn filtered(plane: &TestPlane, path: &str, filters: Value) -> Answer {
+    let text: String = filters.to_string().bytes().map(|b| format!("%{b:02x}")).collect();
+    get(plane, &format!("{path}?filters={text}")).await
+}
+
+/// Makes a service and returns its id.
+async fn create(plane: &TestPlane, name: &str) -> String {
+    let answer = post(plane, "/services/create", &plain(name)).await.ok();
+    assert_eq!(answer.status, 201);
+    answer.json()["ID"].as_str().expect("an id").to_owned()
+}
+
+fn plain(name: &str) -> Value {
+    json!({
+        "Name": name,
+        "Labels": {"tier": name},
+        "TaskTemplate": {"ContainerSpec": {"Image": "hello:1"}},
+        "Mode": {"Replicated": {"Replicas": 2}}
+    })
+}
+
+#[tokio::test]
+async fn before_there_is_a_cluster_every_call_says_so() {
+    let plane = TestPlane(Arc::default());
+    for path in ["/swarm", "/swarm/unlockkey", "/nodes", "/nodes/x", "/services", "/services/x", "/tasks", "/tasks/x"] {
+        assert!(get(&plane, path).await.error(503).contains("not a swarm manager"), "{path}");
+    }
+    assert!(post(&plane, "/services/create", &plain("web")).await.error(503).contains("not a swarm manager"));
+}
+
+#[tokio::test]
+async fn what_the_log_cannot_do_is_told_apart() {
+    let plane = cluster();
+    for (failure, status, part) in [
+        (PlaneError::NotLeader { leader: Some("10.0.0.2:2377".into()) }, 503, "10.0.0.2:2377"),
+        (PlaneError::Unknown, 500, "it is not known whether the change was made"),
+        (PlaneError::Stopped("disk full".into()), 503, "disk full"),
+        (PlaneError::TooLarge { bytes: 9, limit: 8 }, 413, "9 bytes, the limit is 8"),
+    ] {
+        plane.inner().failure = Some(failure);
+        let message = post(&plane, "/services/create", &plain("web")).await.error(status);
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn other_methods_are_unknown_pages() {
+    assert_eq!(delete(&cluster(), "/services").await.error(404), "page not found");
+}

@@ -1,0 +1,290 @@
+//! Services.
+
+use swarm_model::{UpdateState, UpdateStatus};
+
+use super::*;
+
+/// `docker service create --publish mode=host,… ` as the real CLI sends it.
+const RECORDED: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../crates/docker-api/tests/recorded/service_create_publish_mode_host_port_i.json"
+));
+
+async fn inspect(plane: &TestPlane, id: &str) -> Value {
+    get(plane, &format!("/services/{id}?insertDefaults=false")).await.ok().json()
+}
+
+/// Get, modify, put: what every client does.
+async fn update(plane: &TestPlane, id: &str, change: impl FnOnce(&mut Value)) -> Answer {
+    let mut view = inspect(plane, id).await;
+    change(&mut view["Spec"]);
+    post(plane, &format!("/services/{id}/update?version={}", view["Version"]["Index"]), &view["Spec"]).await
+}
+
+#[tokio::test]
+async fn a_request_of_the_real_cli_is_kept_whole() {
+    let plane = cluster();
+    let recorded: Value = serde_json::from_str(RECORDED).expect("JSON");
+    let answer = post(&plane, "/services/create", &recorded["req_body"]).await.ok();
+    assert_eq!((answer.status, &answer.json()["Warnings"]), (201, &Value::Null));
+    let view = inspect(&plane, answer.json()["ID"].as_str().expect("an id")).await;
+    let mut expected = recorded["req_body"].clone();
+    expected["TaskTemplate"]["ContainerSpec"]["Isolation"] = json!("default");
+    expected["TaskTemplate"]["Runtime"] = json!("container");
+    expected["Mode"]["Replicated"]["Replicas"] = json!(1);
+    assert_eq!(view["Spec"], expected);
+    assert_eq!(view["Endpoint"]["Ports"], expected["EndpointSpec"]["Ports"]);
+    assert_eq!((view.get("ServiceStatus"), view.get("PreviousSpec")), (None, None));
+}
+
+#[tokio::test]
+async fn services_are_found_by_id_name_and_prefix() {
+    let plane = cluster();
+    let id = create(&plane, "web").await;
+    create(&plane, "db").await;
+    for text in [id.as_str(), &id[..12], "web", "Web"] {
+        assert_eq!(inspect(&plane, text).await["ID"], id, "{text}");
+    }
+    assert_eq!(get(&plane, "/services/nope").await.error(404), "service nope not found");
+    assert_eq!(get(&plane, "/services/%20").await.error(404), "service   not found");
+    assert!(get(&plane, "/services/%ff").await.error(400).contains("UTF-8"));
+}
+
+#[tokio::test]
+async fn ambiguous_prefixes_are_refused() {
+    let plane = cluster();
+    // 36 first characters: the 37th service shares one.
+    let mut ids = Vec::new();
+    for i in 0..37 {
+        ids.push(create(&plane, &format!("s{i}")).await);
+    }
+    let shared = ids.iter().find(|a| ids.iter().filter(|b| a[..1] == b[..1]).count() > 1).expect("a shared one");
+    let message = get(&plane, &format!("/services/{}", &shared[..1])).await.error(400);
+    assert!(message.contains("is ambiguous (") && message.ends_with("matches found)"), "{message}");
+}
+
+#[tokio::test]
+async fn defaults_are_inserted_only_when_asked_for() {
+    let plane = cluster();
+    let id = create(&plane, "web").await;
+    assert_eq!(inspect(&plane, &id).await["Spec"].get("RollbackConfig"), None);
+    let view = get(&plane, &format!("/services/{id}?insertDefaults=True")).await.ok().json();
+    assert_eq!(view["Spec"]["RollbackConfig"]["Monitor"], 5_000_000_000_i64);
+    assert!(get(&plane, &format!("/services/{id}?insertDefaults=si")).await.error(400).contains("'si'"));
+}
+
+#[tokio::test]
+async fn a_service_without_a_name_gets_one() {
+    let plane = cluster();
+    let spec = json!({"TaskTemplate": {"ContainerSpec": {"Image": "hello:1"}}});
+    let first = post(&plane, "/services/create", &spec).await.ok().json()["ID"].clone();
+    let second = post(&plane, "/services/create", &spec).await.ok().json()["ID"].clone();
+    let names =
+        [inspect(&plane, first.as_str().expect("id")).await, inspect(&plane, second.as_str().expect("id")).await]
+            .map(|view| view["Spec"]["Name"].as_str().expect("a name").to_owned());
+    assert!(names.iter().all(|name| name.contains('_')) && names[0] != names[1], "{names:?}");
+}
+
+#[tokio::test]
+async fn credentials_are_kept_and_never_shown() {
+    let plane = cluster();
+    let auth = "eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6Imh1bnRlcjIifQ==";
+    let request = |auth: &str| {
+        let request = Request::post("/services/create").header(CONTENT_TYPE, "application/json");
+        request.header("X-Registry-Auth", auth).body(plain("web").to_string().into()).expect("a request")
+    };
+    let message = send(&plane, request("hunter2!")).await.error(400);
+    assert!(message.contains("X-Registry-Auth") && !message.contains("hunter2"), "{message}");
+    send(&plane, request(auth)).await.ok();
+    let kept = plane
+        .inner()
+        .proposed
+        .iter()
+        .any(|op| matches!(op, Op::CreateService { registry_auth: Some(secret), .. } if secret.expose() == auth));
+    assert!(kept);
+    let shown = get(&plane, "/services/web").await.ok().body;
+    assert!(!String::from_utf8_lossy(&shown).contains(&auth[..16]));
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_and_nothing_is_written() {
+    let plane = cluster();
+    create(&plane, "web").await;
+    let before = plane.state().services().count();
+    let with = |pointer: &str, value: Value| {
+        let mut spec = plain("other");
+        let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+        spec.pointer_mut(parent).expect("parent")[key] = value;
+        spec
+    };
+    let container = "/TaskTemplate/ContainerSpec";
+    for (spec, status, part) in [
+        (plain("WEB"), 409, "service WEB already exists"),
+        (plain("a.b"), 400, "DNS name component"),
+        (with("/TaskTemplate/ContainerSpec", json!({})), 400, "image reference must be provided"),
+        (with("/TaskTemplate/Placement", json!({"Constraints": ["node.role=x"]})), 400, "==, !="),
+        (with("/TaskTemplate/Resources", json!({"Limits": {"MemoryBytes": 1048576}})), 400, "at least 4MiB"),
+        (with("/TaskTemplate/RestartPolicy", json!({"Delay": "5s"})), 400, "TaskTemplate.RestartPolicy.Delay"),
+        (with("/Labels", json!({"big": "x".repeat(1 << 20)})), 400, "labels of"),
+        (with("/Labels", json!({"swarmd.rebalence": "on"})), 400, "swarmd.rebalence"),
+        (with("/Mode", json!({"Global": {}})), 501, "global services are not available yet"),
+        (with("/Mode", json!({"ReplicatedJob": {}})), 501, "jobs are not available yet"),
+        (with("/Mode", json!({"GlobalJob": {}, "Global": {}})), 400, "only one service mode"),
+        (with("/EndpointSpec", json!({"Ports": [{"TargetPort": 80}]})), 501, "publish with mode=host"),
+        (with("/TaskTemplate/Networks", json!([{"Target": "n"}])), 501, "overlay networks are not available yet"),
+        (with("/Networks", json!([{"Target": "n"}])), 501, "overlay networks are not available yet"),
+        (with(&format!("{container}/Secrets"), json!([{"SecretID": "x"}])), 501, "ContainerSpec.Secrets"),
+        (with(&format!("{container}/configs"), json!([{"ConfigID": "x"}])), 501, "ContainerSpec.Configs"),
+        (with(&format!("{container}/Privileges"), json!({"NoNewPrivileges": true})), 501, "ContainerSpec.Privileges"),
+    ] {
+        let message = post(&plane, "/services/create", &spec).await.error(status);
+        assert!(message.contains(part), "{message}");
+    }
+    // What says nothing asks for nothing: `docker stack deploy` sends this.
+    let spec = with(
+        &format!("{container}/Privileges"),
+        json!({"CredentialSpec": null, "SELinuxContext": null, "NoNewPrivileges": false}),
+    );
+    post(&plane, "/services/create", &spec).await.ok();
+    assert_eq!(plane.state().services().count(), before + 1);
+}
+
+#[tokio::test]
+async fn bodies_must_be_json_and_not_too_large() {
+    let plane = cluster();
+    let create = |content_type: &str, body: Body| {
+        Request::post("/services/create").header(CONTENT_TYPE, content_type).body(body).expect("a request")
+    };
+    let message = send(&plane, create("text/plain", "{}".into())).await.error(400);
+    assert_eq!(message, "unsupported Content-Type header (text/plain): must be 'application/json'");
+    assert!(send(&plane, create("application/json", Body::empty())).await.error(400).contains("no body"));
+    assert!(send(&plane, create("application/json", "{\"Name\":".into())).await.error(400).contains("invalid JSON"));
+    let huge = vec![b' '; super::super::BODY_BYTES_MAX + 1];
+    assert!(send(&plane, create("application/json", huge.into())).await.error(413).contains("4194304 bytes"));
+}
+
+#[tokio::test]
+async fn scaling_keeps_the_tasks_spec() {
+    let plane = cluster();
+    let id = create(&plane, "web").await;
+    let before = plane.state().service_by_name("web").expect("service").spec_version;
+    let answer = update(&plane, &id, |spec| {
+        spec["Mode"]["Replicated"]["Replicas"] = json!(9);
+        spec["Labels"]["new"] = json!("1");
+        spec["UpdateConfig"] = json!({"Parallelism": 2});
+    });
+    assert_eq!(answer.await.ok().json(), json!({"Warnings": null}));
+    let view = inspect(&plane, "web").await;
+    assert_eq!(view["Spec"]["Mode"], json!({"Replicated": {"Replicas": 9}}));
+    assert_eq!(view["PreviousSpec"]["Mode"], json!({"Replicated": {"Replicas": 2}}));
+    assert_eq!(plane.state().service_by_name("web").expect("service").spec_version, before);
+}
+
+#[tokio::test]
+async fn other_changes_are_refused() {
+    let plane = cluster();
+    let id = create(&plane, "web").await;
+    let refused = async |status, part: &str, change: fn(&mut Value)| {
+        let message = update(&plane, &id, change).await.error(status);
+        assert!(message.contains(part), "{message}");
+    };
+    refused(501, "rolling updates are not available", |s| {
+        s["TaskTemplate"]["ContainerSpec"]["Image"] = json!("hello:2");
+    })
+    .await;
+    refused(501, "rolling updates are not available", |s| s["TaskTemplate"]["ForceUpdate"] = json!(1)).await;
+    refused(501, "rolling updates are not available", |s| {
+        s["EndpointSpec"] = json!({"Ports": [{"TargetPort": 80, "PublishMode": "host"}]});
+    })
+    .await;
+    refused(501, "renaming services is not supported", |s| s["Name"] = json!("web2")).await;
+    refused(501, "service mode change is not allowed", |s| s["Mode"] = json!({"Global": {}})).await;
+    refused(400, "max failure ratio", |s| s["UpdateConfig"] = json!({"MaxFailureRatio": 2.0})).await;
+    let post = async |query: &str| post(&plane, &format!("/services/web/update?{query}"), &plain("web")).await;
+    assert!(post("version=1").await.error(500).contains("update out of sequence"));
+    assert!(post("").await.error(400).contains("invalid service version ''"));
+    assert!(post("version=1&rollback=previous").await.error(501).contains("rolling back is not available"));
+    assert!(post("version=1&rollback=x").await.error(400).contains("rollback option x"));
+    assert!(post("version=1&registryAuthFrom=x").await.error(400).contains("registryAuthFrom 'x'"));
+}
+
+#[tokio::test]
+async fn of_two_updates_from_the_same_version_one_wins() {
+    let plane = cluster();
+    let id = create(&plane, "web").await;
+    let version = inspect(&plane, &id).await["Version"]["Index"].clone();
+    let scale = |replicas: u64| {
+        let mut spec = plain("web");
+        spec["Mode"]["Replicated"]["Replicas"] = json!(replicas);
+        spec
+    };
+    let path = format!("/services/{id}/update?version={version}&registryAuthFrom=spec");
+    post(&plane, &path, &scale(5)).await.ok();
+    assert!(post(&plane, &path, &scale(6)).await.error(500).contains("update out of sequence"));
+    assert_eq!(plane.state().service_by_name("web").expect("service").spec.replicas(), Some(5));
+}
+
+#[tokio::test]
+async fn lists_are_filtered_and_count_tasks_when_asked() {
+    let plane = cluster();
+    let web = create(&plane, "web").await;
+    create(&plane, "web2").await;
+    create(&plane, "db").await;
+    for (filters, expected) in [
+        (json!({"name": {"web": true}}), &["web", "web2"][..]),
+        (json!({"name": ["DB"]}), &["db"]),
+        (json!({"id": [web]}), &["web"]),
+        (json!({"label": ["tier=db"]}), &["db"]),
+        (json!({"mode": ["global"]}), &[]),
+        (json!({"mode": ["replicated"], "name": ["web2"]}), &["web2"]),
+        (json!({"runtime": ["plugin"]}), &[]),
+    ] {
+        let mut names = filtered(&plane, "/services", filters.clone()).await.all("/Spec/Name");
+        names.sort();
+        assert_eq!(names, expected, "{filters}");
+    }
+    assert_eq!(filtered(&plane, "/services", json!({"x": ["1"]})).await.error(400), "invalid filter 'x'");
+    assert!(filtered(&plane, "/services", json!({"mode": ["x"]})).await.error(400).contains("'x'"));
+
+    add_task(&plane, &web, 1, MANAGER, TaskState::Running);
+    add_task(&plane, &web, 2, WORKER, TaskState::Running);
+    add_task(&plane, &web, 3, MANAGER, TaskState::Failed);
+    report_node(&plane, WORKER, NodeState::Down, None);
+    let list = get(&plane, "/services?status=true").await.ok().json();
+    let shown = list.as_array().expect("list").iter().find(|s| s["ID"] == *web).expect("web");
+    assert_eq!(shown["ServiceStatus"], json!({"RunningTasks": 1, "DesiredTasks": 2, "CompletedTasks": 0}));
+    let list = get(&plane, "/services?status=False").await.ok().json();
+    assert_eq!(list[0].get("ServiceStatus"), None);
+}
+
+#[tokio::test]
+async fn a_removed_service_is_gone_and_its_tasks_stop() {
+    let plane = cluster();
+    let id = create(&plane, "web").await;
+    let task = add_task(&plane, &id, 1, WORKER, TaskState::Running);
+    let answer = delete(&plane, "/services/web").await.ok();
+    assert_eq!((answer.status, answer.body.len()), (200, 0));
+    assert_eq!(delete(&plane, "/services/web").await.error(404), "service web not found");
+    assert_eq!(plane.state().task(task).expect("kept until it has ended").desired, DesiredState::Remove);
+    assert_eq!(get(&plane, "/services").await.ok().json(), json!([]));
+}
+
+#[tokio::test]
+async fn progress_of_an_update_is_shown() {
+    let plane = cluster();
+    let id = create(&plane, "web").await;
+    assert_eq!(inspect(&plane, &id).await.get("UpdateStatus"), None);
+    let update = UpdateStatus {
+        state: UpdateState::Paused,
+        started_at: Timestamp::from_millis(1_700_000_000_000),
+        completed_at: None,
+        message: "update paused due to failure".into(),
+        slots: 2,
+        failed: Default::default(),
+    };
+    plane.apply(vec![Op::SetUpdate { service: id.parse().expect("id"), update }]);
+    assert_eq!(
+        inspect(&plane, &id).await["UpdateStatus"],
+        json!({"State": "paused", "StartedAt": "2023-11-14T22:13:20Z", "Message": "update paused due to failure"})
+    );
+}

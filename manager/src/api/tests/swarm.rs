@@ -1,0 +1,70 @@
+//! The cluster.
+
+use super::*;
+
+fn version(plane: &TestPlane) -> u64 {
+    plane.state().cluster().expect("cluster").version
+}
+
+#[tokio::test]
+async fn the_cluster_is_shown_without_its_key() {
+    let answer = get(&cluster(), "/swarm").await.ok();
+    assert!(!String::from_utf8_lossy(&answer.body).contains("root-key"));
+    let json = answer.json();
+    assert_eq!(json["JoinTokens"], json!({"Worker": "W", "Manager": "M"}));
+    assert_eq!(json["TLSInfo"]["TrustRoot"], "PEM");
+    assert_eq!(json["Spec"]["Name"], "default");
+    assert_eq!(json["Spec"]["Dispatcher"]["HeartbeatPeriod"], 2_000_000_000_i64);
+    assert_eq!(json["CreatedAt"], "2023-11-14T22:13:21Z");
+    assert_eq!(get(&cluster(), "/swarm/unlockkey").await.ok().json(), json!({"UnlockKey": ""}));
+}
+
+#[tokio::test]
+async fn settings_change_and_zero_means_the_default() {
+    let plane = cluster();
+    let mut spec = get(&plane, "/swarm").await.json()["Spec"].clone();
+    spec["Orchestration"]["TaskHistoryRetentionLimit"] = json!(2);
+    spec["CAConfig"]["NodeCertExpiry"] = json!(0);
+    let query = format!("version={}&rotateWorkerToken=false&rotateManagerToken=False", version(&plane));
+    let answer = post(&plane, &format!("/swarm/update?{query}"), &spec).await.ok();
+    assert!(answer.body.is_empty());
+    let after = get(&plane, "/swarm").await.json();
+    assert_eq!(after["Spec"]["Orchestration"]["TaskHistoryRetentionLimit"], 2);
+    assert_eq!(after["Spec"]["CAConfig"]["NodeCertExpiry"], 7_776_000_000_000_000_i64);
+    assert_eq!(after["JoinTokens"], json!({"Worker": "W", "Manager": "M"}));
+}
+
+#[tokio::test]
+async fn tokens_rotate_one_by_one() {
+    let plane = cluster();
+    let spec = get(&plane, "/swarm").await.json()["Spec"].clone();
+    post(&plane, &format!("/swarm/update?version={}&rotateWorkerToken=true", version(&plane)), &spec).await.ok();
+    let tokens = get(&plane, "/swarm").await.json()["JoinTokens"].clone();
+    assert_eq!(tokens, json!({"Worker": "W-rotated", "Manager": "M"}));
+    post(&plane, &format!("/swarm/update?version={}&rotateManagerToken=1", version(&plane)), &spec).await.ok();
+    let tokens = get(&plane, "/swarm").await.json()["JoinTokens"].clone();
+    assert_eq!(tokens, json!({"Worker": "W-rotated", "Manager": "M-rotated"}));
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused() {
+    let plane = cluster();
+    let now = version(&plane);
+    let before = plane.state().revision();
+    for (query, spec, status, part) in [
+        (format!("version={}", now + 1), json!({}), 500, "update out of sequence"),
+        (String::new(), json!({}), 400, "invalid swarm version ''"),
+        ("version=x".into(), json!({}), 400, "invalid swarm version 'x'"),
+        (format!("version={now}&rotateWorkerToken=maybe"), json!({}), 400, "'maybe'"),
+        (format!("version={now}&rotateManagerUnlockKey=true"), json!({}), 400, "autolock is off"),
+        (format!("version={now}"), json!({"Name": "other"}), 400, "must be named"),
+        (format!("version={now}"), json!({"EncryptionConfig": {"AutoLockManagers": true}}), 501, "autolock"),
+        (format!("version={now}"), json!({"CAConfig": {"ForceRotate": 1}}), 501, "CAConfig.ForceRotate"),
+        (format!("version={now}"), json!({"CAConfig": {"NodeCertExpiry": 1}}), 400, "1h0m0s"),
+        (format!("version={now}"), json!({"Raft": {"SnapshotInterval": "x"}}), 400, "Raft.SnapshotInterval"),
+    ] {
+        let message = post(&plane, &format!("/swarm/update?{query}"), &spec).await.error(status);
+        assert!(message.contains(part), "{message}");
+    }
+    assert_eq!(plane.state().revision(), before, "nothing was written");
+}

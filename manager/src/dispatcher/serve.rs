@@ -1,0 +1,417 @@
+//! One stream of an agent, from its first message to its end.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use swarm_consensus::Role;
+use swarm_core::State;
+use swarm_wire::{
+    PeerIdentity, Receiver, Sender,
+    agent::{AGENT_PROTOCOL, Hello, LogRequest, NodeReport, Resume, STATUS_BATCH_MAX, ToAgent, ToManager, Welcome},
+    channel,
+};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Dispatcher, Registered, Session, Term, heartbeat_period,
+    presence::Presence,
+    reports::{Waiter, encoded_bytes},
+};
+use crate::feed::{Topic, Watch, lock};
+
+/// Time from the opening of a stream to its first message.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time that a last word may take to be sent: the peer may not be reading.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Messages of one agent that wait for their answers; then its stream is not read any further, so that a flood fills
+/// its own buffers and nobody else's.
+const UNANSWERED_MAX: usize = 8;
+
+/// Requests for logs that wait to be sent to one agent.
+const LOG_ORDERS_MAX: usize = 64;
+
+/// Largest description of a node: labels and drivers of an engine take a few KiB. It is kept for each node.
+const DESCRIPTION_BYTES_MAX: usize = 256 << 10;
+
+/// Pause before a node report that was not committed is tried again.
+const REPORT_RETRY: Duration = Duration::from_millis(500);
+
+/// What the state says of a node that left by itself.
+const LEFT: &str = "the node left the swarm";
+
+/// Why a stream ends. Shown in the log; the agent only sees the stream close, or a refusal.
+#[derive(Debug, Error)]
+enum End {
+    #[error(transparent)]
+    Stream(#[from] std::io::Error),
+    #[error("the agent sent no first message within {} s", HELLO_TIMEOUT.as_secs())]
+    Silent,
+    #[error("the agent broke the protocol: {0}")]
+    Protocol(String),
+    #[error("the agent closed the stream")]
+    Closed,
+    #[error("the node left")]
+    Left,
+    #[error("a newer session of the node took its place, the node is down, or this manager no longer leads")]
+    Replaced,
+    #[error("reports of the agent were not committed")]
+    Uncommitted,
+    #[error("what the agent was told at the start changed; it comes back at once")]
+    Outdated,
+    #[error("refused: {}", .0.reason)]
+    Refused(Refusal),
+}
+
+/// A session that cannot be.
+#[derive(Debug, Default)]
+struct Refusal {
+    reason: String,
+    leader: Option<String>,
+    removed: bool,
+}
+
+fn refused(reason: impl Into<String>) -> End {
+    End::Refused(Refusal { reason: reason.into(), ..Refusal::default() })
+}
+
+/// An answer that waits to be sent, with its place among those that may wait.
+enum Answer {
+    Heartbeat(OwnedSemaphorePermit),
+    Status(u64, OwnedSemaphorePermit),
+}
+
+/// What reading and writing half of a session share.
+struct Ctx<'a> {
+    dispatcher: &'a Dispatcher,
+    term: Arc<Term>,
+    peer: &'a PeerIdentity,
+    number: u64,
+    stop: CancellationToken,
+    presence: Presence,
+    /// Batches that are not committed yet.
+    uncommitted: Arc<AtomicUsize>,
+}
+
+impl Dispatcher {
+    /// Serves one stream of an authenticated peer until it ends.
+    pub async fn serve<S>(&self, peer: PeerIdentity, addr: SocketAddr, mut stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let first = {
+            let (_, mut receiver) = channel::<_, ToAgent, ToManager>(&mut stream);
+            timeout(HELLO_TIMEOUT, receiver.recv()).await
+        };
+        let end = match first {
+            Ok(Ok(Some(ToManager::Logs { subscription }))) => {
+                return self.logs.accept(peer.node, subscription, Box::new(stream));
+            }
+            Ok(Ok(Some(ToManager::Hello(hello)))) => {
+                let (mut sender, receiver) = channel(stream);
+                let end = self.session(&peer, addr, hello, &mut sender, receiver).await;
+                if let Err(End::Refused(Refusal { reason, leader, removed })) = &end {
+                    let word = ToAgent::Refused { reason: reason.clone(), leader: leader.clone(), removed: *removed };
+                    // Whether it arrives does not matter: the stream closes either way.
+                    let _ = timeout(FAREWELL_TIMEOUT, sender.send(&word)).await;
+                }
+                let _ = timeout(FAREWELL_TIMEOUT, sender.close()).await;
+                end
+            }
+            Ok(Ok(Some(_))) => Err(End::Protocol("its first message is neither a hello nor logs".into())),
+            Ok(Ok(None)) => Err(End::Closed),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(End::Silent),
+        };
+        if let Err(end) = end {
+            tracing::info!(node = %peer.node, %addr, reason = %end, "an agent's stream ended");
+        }
+    }
+
+    async fn session<S>(
+        &self,
+        peer: &PeerIdentity,
+        addr: SocketAddr,
+        hello: Hello,
+        sender: &mut Sender<WriteHalf<S>, ToAgent>,
+        receiver: Receiver<ReadHalf<S>, ToManager>,
+    ) -> Result<(), End>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let term = self.current().ok_or_else(|| self.not_leading())?;
+        if hello.protocol != AGENT_PROTOCOL {
+            return Err(refused(format!(
+                "this manager speaks version {AGENT_PROTOCOL} of the agents' protocol, swarmd {} on the node speaks {}",
+                hello.program, hello.protocol
+            )));
+        }
+        self.check_member(peer, &self.feed.state())?;
+        let NodeReport { description, engine_reachable } = checked(hello.node)?;
+        let watch = self.feed.watch(Topic::Node(peer.node));
+        let (orders, ordered) = mpsc::channel(LOG_ORDERS_MAX);
+        let stop = term.stop.child_token();
+        let ctx = Ctx {
+            dispatcher: self,
+            number: term.register(peer, &stop, orders),
+            term,
+            peer,
+            presence: Presence::new(peer.node, addr.ip().to_canonical().to_string(), engine_reachable, description),
+            stop: stop.clone(),
+            uncommitted: Arc::default(),
+        };
+        let end = tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(End::Replaced),
+            end = ctx.run(hello.resume, sender, receiver, watch, ordered) => end,
+        };
+        ctx.term.unregister(peer, ctx.number);
+        end
+    }
+
+    fn not_leading(&self) -> End {
+        let reason = match self.role() {
+            Role::Stopped { reason } => format!("this manager stopped: {reason}"),
+            Role::Leader { .. } => "this manager leads only since a moment and is not ready yet".into(),
+            Role::Follower { .. } => "this manager does not lead the swarm".into(),
+        };
+        End::Refused(Refusal { reason, leader: self.leader(), removed: false })
+    }
+
+    /// Whether the peer is a node of this cluster, now.
+    fn check_member(&self, peer: &PeerIdentity, state: &State) -> Result<(), End> {
+        if peer.cluster != self.cluster {
+            return Err(refused(format!("the node is of swarm {}, this is swarm {}", peer.cluster, self.cluster)));
+        }
+        let removed = state.cluster().is_some_and(|cluster| cluster.removed_nodes.contains_key(&peer.node));
+        if removed || state.node(peer.node).is_none() {
+            let reason = format!("node {} was removed from the swarm", peer.node);
+            return Err(End::Refused(Refusal { reason, leader: None, removed: true }));
+        }
+        Ok(())
+    }
+}
+
+impl Term {
+    /// Makes a session the newest of its node; the one before it ends.
+    fn register(&self, peer: &PeerIdentity, stop: &CancellationToken, orders: mpsc::Sender<LogRequest>) -> u64 {
+        let mut table = lock(&self.table);
+        table.registrations += 1;
+        let number = table.registrations;
+        let session = Registered { number, stop: stop.clone(), orders };
+        if let Some(old) = table.sessions.insert(peer.node, session) {
+            old.stop.cancel();
+        }
+        table.liveness.beat(peer.node, self.now());
+        number
+    }
+
+    /// A session ended. Its node is not down for that: it may come back before its deadline.
+    fn unregister(&self, peer: &PeerIdentity, number: u64) {
+        let mut table = lock(&self.table);
+        if table.sessions.get(&peer.node).is_some_and(|session| session.number == number) {
+            table.sessions.remove(&peer.node);
+        }
+    }
+}
+
+impl Ctx<'_> {
+    async fn run<S>(
+        &self,
+        resume: Option<Resume>,
+        sender: &mut Sender<WriteHalf<S>, ToAgent>,
+        receiver: Receiver<ReadHalf<S>, ToManager>,
+        watch: Watch,
+        ordered: mpsc::Receiver<LogRequest>,
+    ) -> Result<(), End>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        self.committed(&watch).await?;
+        let welcome = welcome(&self.state());
+        sender.send(&ToAgent::Welcome(welcome.clone())).await?;
+        // Unbounded, but every answer holds one of the permits that a message needs to be read.
+        let (answers, answered) = mpsc::unbounded_channel();
+        tokio::select! {
+            end = self.read(receiver, answers) => end,
+            end = self.write(resume, welcome, sender, &watch, answered, ordered) => end,
+        }
+    }
+
+    fn state(&self) -> Arc<State> {
+        self.dispatcher.feed.state()
+    }
+
+    /// Waits until the state says of the node what this session says.
+    async fn committed(&self, watch: &Watch) -> Result<(), End> {
+        loop {
+            let state = self.state();
+            self.dispatcher.check_member(self.peer, &state)?;
+            if self.presence.sync(&state, &self.term) {
+                return Ok(());
+            }
+            tokio::select! {
+                () = watch.changed() => {}
+                stood = self.presence.landed() => if !stood { sleep(REPORT_RETRY).await },
+            }
+        }
+    }
+
+    /// Takes what the agent says.
+    async fn read<R>(
+        &self,
+        mut receiver: Receiver<R, ToManager>,
+        answers: mpsc::UnboundedSender<Answer>,
+    ) -> Result<(), End>
+    where
+        R: AsyncRead + Unpin,
+    {
+        let places = Arc::new(Semaphore::new(UNANSWERED_MAX));
+        loop {
+            let message = receiver.recv().await?.ok_or(End::Closed)?;
+            self.term.beat(self.peer.node, self.number);
+            match message {
+                ToManager::Heartbeat => {
+                    let place = self.place(&places).await;
+                    // When nobody takes answers any more the session ends.
+                    let _ = answers.send(Answer::Heartbeat(place));
+                }
+                ToManager::Status { batch, reports } => {
+                    if reports.len() > STATUS_BATCH_MAX {
+                        let reason = format!("{} reports in a batch, {STATUS_BATCH_MAX} are possible", reports.len());
+                        return Err(End::Protocol(reason));
+                    }
+                    let waiter = self.batch(batch, self.place(&places).await, answers.clone());
+                    let state = self.state();
+                    self.term.report(|all| all.tasks(&state, self.peer.node, reports, waiter));
+                }
+                ToManager::Describe(report) => {
+                    let NodeReport { description, engine_reachable } = checked(report)?;
+                    self.presence.describe(engine_reachable, description);
+                    self.presence.sync(&self.state(), &self.term);
+                }
+                ToManager::Leaving => {
+                    self.presence.leave(LEFT);
+                    let watch = self.dispatcher.feed.watch(Topic::Node(self.peer.node));
+                    self.committed(&watch).await?;
+                    lock(&self.term.table).liveness.forget(self.peer.node);
+                    return Err(End::Left);
+                }
+                ToManager::Hello(_) | ToManager::Logs { .. } => {
+                    return Err(End::Protocol("a first message comes once".into()));
+                }
+            }
+        }
+    }
+
+    /// Waits for a place among the unanswered messages. While it is us who keep the agent waiting, because the log is
+    /// slow, its silence is ours.
+    async fn place(&self, places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+        let acquire = places.clone().acquire_owned();
+        tokio::pin!(acquire);
+        loop {
+            let half = heartbeat_period(&self.state()) / 2;
+            tokio::select! {
+                place = &mut acquire => return place.expect("the semaphore of a session is never closed"),
+                () = sleep(half) => if self.uncommitted.load(Ordering::Acquire) > 0 {
+                    self.term.beat(self.peer.node, self.number);
+                },
+            }
+        }
+    }
+
+    /// What is to happen when a batch is committed, or is not.
+    fn batch(&self, batch: u64, place: OwnedSemaphorePermit, answers: mpsc::UnboundedSender<Answer>) -> Waiter {
+        self.uncommitted.fetch_add(1, Ordering::AcqRel);
+        let (uncommitted, stop) = (self.uncommitted.clone(), self.stop.clone());
+        Box::new(move |stood| {
+            uncommitted.fetch_sub(1, Ordering::AcqRel);
+            if stood {
+                let _ = answers.send(Answer::Status(batch, place));
+            } else {
+                tracing::debug!(reason = %End::Uncommitted, "a session ends");
+                // The agent comes back and reports again.
+                stop.cancel();
+            }
+        })
+    }
+
+    /// Tells the agent what it is to know.
+    async fn write<W>(
+        &self,
+        resume: Option<Resume>,
+        welcome: Welcome,
+        sender: &mut Sender<W, ToAgent>,
+        watch: &Watch,
+        mut answered: mpsc::UnboundedReceiver<Answer>,
+        mut ordered: mpsc::Receiver<LogRequest>,
+    ) -> Result<(), End>
+    where
+        W: AsyncWrite + Unpin,
+    {
+        let mut session = Session::new(self.peer.node);
+        for message in session.open(&self.state(), resume) {
+            sender.send(&ToAgent::Assignments(message)).await?;
+        }
+        loop {
+            tokio::select! {
+                Some(answer) = answered.recv() => {
+                    // The place is free again once the answer is sent: an agent that does not read gets no more.
+                    let (message, _place) = match answer {
+                        Answer::Heartbeat(place) => (ToAgent::HeartbeatAck, place),
+                        Answer::Status(batch, place) => (ToAgent::StatusAck { batch }, place),
+                    };
+                    sender.send(&message).await?;
+                }
+                Some(request) = ordered.recv() => sender.send(&ToAgent::StartLogs(request)).await?,
+                stood = self.presence.landed() => {
+                    if !stood {
+                        sleep(REPORT_RETRY).await;
+                    }
+                    self.presence.sync(&self.state(), &self.term);
+                }
+                () = watch.changed() => {
+                    let state = self.state();
+                    self.dispatcher.check_member(self.peer, &state)?;
+                    if self::welcome(&state) != welcome {
+                        return Err(End::Outdated);
+                    }
+                    self.presence.sync(&state, &self.term);
+                    for message in session.update(&state).into_iter().flatten() {
+                        sender.send(&ToAgent::Assignments(message)).await?;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn welcome(state: &State) -> Welcome {
+    Welcome {
+        heartbeat_period_ms: u64::try_from(heartbeat_period(state).as_millis()).unwrap_or(u64::MAX),
+        managers: state.nodes().filter_map(|node| node.manager_addr.clone()).collect(),
+    }
+}
+
+fn checked(report: NodeReport) -> Result<NodeReport, End> {
+    let bytes = encoded_bytes(&report.description);
+    if bytes > DESCRIPTION_BYTES_MAX {
+        return Err(refused(format!(
+            "the description of the node has {bytes} bytes, {DESCRIPTION_BYTES_MAX} are possible: it has too many labels"
+        )));
+    }
+    Ok(report)
+}

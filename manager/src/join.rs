@@ -1,0 +1,240 @@
+//! Certificates for nodes: the two HTTP routes that a peer without one may use, and renewal (swarm-behaviour §9).
+//!
+//! A node is admitted by the log before its certificate leaves this manager, so that no certificate exists of a node
+//! that the cluster does not know.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Extension, Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State as Shared},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde_json::json;
+use swarm_consensus::{ProposeError, Role};
+use swarm_core::{Op, State, Tx};
+use swarm_model::{Availability, Cluster, Id, NodeId, NodeRole, Secret};
+use swarm_wire::{
+    Ca, CaError, JoinToken, PeerIdentity,
+    join::{CA_PATH, CERTIFICATE_PATH, CertificateRequest, CertificateResponse, JOIN_BODY_BYTES_MAX},
+};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::{
+    clock::{self, Clock},
+    feed::{Feed, lock},
+    raft::{Raft, leader_addr},
+};
+
+/// Wrong tokens that are answered in full within [`FAILURES_WINDOW`]; more are turned away at once. Secrets have 128
+/// bits, so that this only keeps the log readable; right tokens are never turned away.
+const FAILURES_MAX: u32 = 20;
+
+/// Window of [`FAILURES_MAX`].
+const FAILURES_WINDOW: Duration = Duration::from_secs(10);
+
+/// What is asked for when the node asks as a manager.
+const SECOND_MANAGER: &str = "joining as a second manager comes later: this version runs one manager; \
+     join as a worker with the token of `swarm join-token worker`";
+
+/// Issues certificates to nodes, by join token or to renew.
+pub(crate) struct Authority {
+    raft: Arc<dyn Raft>,
+    feed: Arc<Feed>,
+    clock: Clock,
+    failures: Mutex<Option<(Instant, u32)>>,
+}
+
+/// Why there is no certificate.
+#[derive(Debug, Error)]
+enum Denied {
+    #[error("the request is not one for a certificate: {0}")]
+    Malformed(String),
+    #[error("{0}")]
+    Token(String),
+    #[error(
+        "the join token is not valid: it was rotated, or never of this swarm; \
+         print the present one with `swarm join-token worker` on a manager"
+    )]
+    WrongToken,
+    #[error("too many wrong join tokens; try again in {} s", FAILURES_WINDOW.as_secs())]
+    TooMany,
+    #[error("a join token, or the certificate that is to be renewed, is needed")]
+    Nobody,
+    #[error("{0}")]
+    Forbidden(String),
+    #[error("{SECOND_MANAGER}")]
+    Manager,
+    #[error("{0}")]
+    Request(CaError),
+    #[error("{0}")]
+    Internal(String),
+    #[error("this manager does not lead the swarm{}; try again in a moment", .0.as_ref().map(|addr| format!(", the manager at {addr} does")).unwrap_or_default())]
+    NotLeader(Option<String>),
+    #[error("{0}; try again in a moment")]
+    Unavailable(ProposeError),
+}
+
+impl Denied {
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::Token(_) | Self::Request(_) => StatusCode::BAD_REQUEST,
+            Self::Nobody => StatusCode::UNAUTHORIZED,
+            Self::WrongToken | Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::Manager => StatusCode::NOT_IMPLEMENTED,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotLeader(_) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl IntoResponse for Denied {
+    fn into_response(self) -> Response {
+        let message = self.to_string();
+        tracing::info!(%message, "a certificate was not issued");
+        (self.status(), Json(json!({ "message": message }))).into_response()
+    }
+}
+
+/// Who is to get a certificate, and as what.
+struct Admission {
+    node: NodeId,
+    role: NodeRole,
+    manager_addr: Option<String>,
+    availability: Availability,
+}
+
+impl Authority {
+    pub(crate) fn new(raft: Arc<dyn Raft>, feed: Arc<Feed>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { raft, feed, clock, failures: Mutex::default() })
+    }
+
+    /// The routes. The daemon puts the [`PeerIdentity`] of a peer that showed a certificate into the request's
+    /// extensions.
+    pub(crate) fn routes(self: &Arc<Self>) -> Router {
+        Router::new()
+            .route(CA_PATH, get(root))
+            .route(CERTIFICATE_PATH, post(certificate))
+            .layer(DefaultBodyLimit::max(JOIN_BODY_BYTES_MAX))
+            .with_state(self.clone())
+    }
+
+    async fn issue(&self, peer: Option<PeerIdentity>, body: &[u8]) -> Result<CertificateResponse, Denied> {
+        let request: CertificateRequest =
+            serde_json::from_slice(body).map_err(|error| Denied::Malformed(error.to_string()))?;
+        let role = self.raft.role().borrow().clone();
+        if !matches!(role, Role::Leader { .. }) {
+            return Err(Denied::NotLeader(leader_addr(&role)));
+        }
+        let state = self.feed.state();
+        let cluster = state.cluster().ok_or_else(|| Denied::Internal("there is no swarm yet".into()))?;
+        let admission = match (&request.token, peer) {
+            (Some(token), _) => self.join(cluster, token, request.availability)?,
+            (None, Some(peer)) => renew(&state, cluster, &peer)?,
+            (None, None) => return Err(Denied::Nobody),
+        };
+        let now = (self.clock)();
+        let issued = Ca::load(&cluster.root_ca.cert_pem, &cluster.root_ca.key_pem)
+            .and_then(|ca| {
+                let validity_ns = cluster.spec.ca_config.node_cert_expiry_ns;
+                ca.issue(&request.csr, admission.node, admission.role, cluster.id, validity_ns, now)
+            })
+            .map_err(|error| match error {
+                CaError::Request(_) => Denied::Request(error),
+                CaError::Root(_) | CaError::Sign(_) => Denied::Internal(error.to_string()),
+            })?;
+        let Admission { node, role, manager_addr, availability } = admission;
+        let admit = Op::AdmitNode { node, role, cert_expires_at: issued.expires_at, manager_addr, availability };
+        let committed = self.raft.propose(vec![Tx::new(vec![admit])]).await.map_err(|error| match error {
+            ProposeError::NotLeader { leader } => Denied::NotLeader(leader),
+            other => Denied::Unavailable(other),
+        })?;
+        if let Some(Err(refusal)) = committed.outcomes.into_iter().next() {
+            return Err(Denied::Forbidden(refusal.to_string()));
+        }
+        tracing::info!(%node, %role, "a certificate was issued");
+        Ok(CertificateResponse { certificate: issued.cert_pem })
+    }
+
+    fn join(&self, cluster: &Cluster, token: &Secret, availability: Availability) -> Result<Admission, Denied> {
+        let found = self.check(cluster, token);
+        if matches!(found, Err(Denied::Token(_) | Denied::WrongToken)) && self.too_many() {
+            return Err(Denied::TooMany);
+        }
+        match found? {
+            NodeRole::Manager => Err(Denied::Manager),
+            NodeRole::Worker => Ok(Admission {
+                node: NodeId::make((self.clock)(), clock::random().map_err(Denied::Internal)?),
+                role: NodeRole::Worker,
+                manager_addr: None,
+                availability,
+            }),
+        }
+    }
+
+    /// The role that a token gives.
+    fn check(&self, cluster: &Cluster, token: &Secret) -> Result<NodeRole, Denied> {
+        let text = |error: swarm_wire::TokenError| Denied::Token(error.to_string());
+        JoinToken::parse(token.expose()).and_then(|t| t.check_root(&cluster.root_ca.cert_pem)).map_err(text)?;
+        for (role, ours) in
+            [(NodeRole::Worker, &cluster.join_tokens.worker), (NodeRole::Manager, &cluster.join_tokens.manager)]
+        {
+            let ours = JoinToken::parse(ours.expose()).map_err(|error| Denied::Internal(error.to_string()))?;
+            if ours.matches(token.expose()) {
+                return Ok(role);
+            }
+        }
+        Err(Denied::WrongToken)
+    }
+
+    /// Counts a wrong token.
+    fn too_many(&self) -> bool {
+        let now = Instant::now();
+        let mut failures = lock(&self.failures);
+        let (began, count) = failures.filter(|(began, _)| now < *began + FAILURES_WINDOW).unwrap_or((now, 0));
+        *failures = Some((began, count.saturating_add(1)));
+        count >= FAILURES_MAX
+    }
+}
+
+/// A node that shows its certificate gets a new one, with the role that the state has for it: a changed role takes
+/// effect with the next certificate.
+fn renew(state: &State, cluster: &Cluster, peer: &PeerIdentity) -> Result<Admission, Denied> {
+    if peer.cluster != cluster.id {
+        return Err(Denied::Forbidden(format!("the certificate is of swarm {}, this is {}", peer.cluster, cluster.id)));
+    }
+    let node = state.node(peer.node).filter(|_| !cluster.removed_nodes.contains_key(&peer.node));
+    let node = node.ok_or_else(|| Denied::Forbidden(format!("node {} was removed from the swarm", peer.node)))?;
+    Ok(Admission {
+        node: node.id,
+        role: node.role,
+        manager_addr: node.manager_addr.clone(),
+        availability: node.spec.availability,
+    })
+}
+
+async fn root(Shared(authority): Shared<Arc<Authority>>) -> Response {
+    match authority.feed.state().cluster() {
+        Some(cluster) => ([(CONTENT_TYPE, "application/x-pem-file")], cluster.root_ca.cert_pem.clone()).into_response(),
+        None => Denied::Internal("there is no swarm yet".into()).into_response(),
+    }
+}
+
+async fn certificate(
+    Shared(authority): Shared<Arc<Authority>>,
+    peer: Option<Extension<PeerIdentity>>,
+    body: Bytes,
+) -> Result<Json<CertificateResponse>, Denied> {
+    authority.issue(peer.map(|Extension(peer)| peer), &body).await.map(Json)
+}
+
+#[cfg(test)]
+mod tests;

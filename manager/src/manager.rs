@@ -1,0 +1,261 @@
+//! A manager: consensus, and what stands on it while this manager leads.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::Router;
+use swarm_consensus::{Consensus, Options, ProposeError, Role, SealKey, Timers};
+use swarm_core::{Op, Refusal, State, Tx};
+use swarm_model::{ClusterSpec, NodeId};
+use swarm_wire::{IdentityHolder, PeerIdentity, clock};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    api, clock::random, dispatcher::Dispatcher, feed::Feed, init::Init, join::Authority, leader, logs::LogBroker,
+    raft::Raft,
+};
+
+/// Folder of the log, in the state folder.
+const RAFT_FOLDER: &str = "raft";
+
+/// The key that seals the log, in the state folder.
+const SEAL_KEY_FILE: &str = "raft.key";
+
+/// How long a new cluster waits for its only manager to lead: that takes milliseconds on a healthy disk.
+const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Pause between two attempts of a new cluster's first change.
+const INIT_RETRY: Duration = Duration::from_millis(20);
+
+/// What a manager needs to run.
+#[derive(Debug)]
+pub struct ManagerOptions {
+    /// The daemon's state folder; the log is in `raft/`, its key in `raft.key`.
+    pub state_dir: PathBuf,
+    /// `host:port` under which nodes reach this manager.
+    pub advertise_addr: String,
+    /// Who this node is.
+    pub identity: Arc<IdentityHolder>,
+    /// The cluster to make; none to take the node's place in the one that it belongs to.
+    pub create: Option<Init>,
+}
+
+/// Why a manager cannot run.
+#[derive(Debug, Error)]
+pub enum ManagerError {
+    /// The log or its key.
+    #[error(transparent)]
+    Log(#[from] swarm_consensus::Error),
+    /// The first change of a new cluster did not get into the log.
+    #[error("the new swarm could not be written to the log: {0}")]
+    Init(ProposeError),
+    /// The log holds a cluster already.
+    #[error("the new swarm was refused: {0}")]
+    Refused(Refusal),
+    /// `swarm init` was cut off before it was done.
+    #[error(
+        "the log in {} holds no swarm: an earlier `swarm init` did not get to its end; \
+         `swarm leave --force`, then init again", .0.display()
+    )]
+    Unfinished(PathBuf),
+}
+
+/// A running manager. Clones are handles of the same one; [`Manager::shutdown`] ends it.
+#[derive(Clone)]
+pub struct Manager {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) consensus: Consensus,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) logs: Arc<LogBroker>,
+    authority: Arc<Authority>,
+    pub(crate) node: NodeId,
+    advertise_addr: String,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Manager {
+    /// Starts a manager: opens its log, or makes a new cluster.
+    ///
+    /// # Errors
+    /// [`ManagerError`]: a log that is missing, damaged, in use, or there already when a cluster is to be made.
+    pub async fn start(options: ManagerOptions) -> Result<Self, ManagerError> {
+        let ManagerOptions { state_dir, advertise_addr, identity, create } = options;
+        let (node, cluster) = (identity.identity().node(), identity.identity().cluster());
+        let feed = Feed::new();
+        let dir = state_dir.join(RAFT_FOLDER);
+        let snapshot_interval =
+            create.as_ref().map_or(ClusterSpec::SNAPSHOT_INTERVAL_DEFAULT, |init| init.spec().raft.snapshot_interval);
+        let key_file = state_dir.join(SEAL_KEY_FILE);
+        if create.is_none() && !key_file.exists() {
+            // A new key would open nothing, and stand in the way of the right one.
+            let detail = "the key of this manager's log; put it back from a backup".to_owned();
+            return Err(swarm_consensus::Error::Missing { file: key_file.display().to_string(), detail }.into());
+        }
+        let raft = Options {
+            dir: dir.clone(),
+            // The random half of the node's id: a node is one manager, with one log.
+            raft_id: (node.0 & u128::from(u64::MAX)) as u64,
+            addr: advertise_addr.clone(),
+            key: SealKey::load_or_create(&key_file)?,
+            snapshot_interval,
+            timers: Timers::default(),
+        };
+        let consensus = match create {
+            None => Consensus::open(raft, feed.clone()).await?,
+            Some(init) => {
+                let consensus = Consensus::create(raft, feed.clone()).await?;
+                if let Err(error) = first_change(&consensus, init.tx(&advertise_addr)).await {
+                    consensus.shutdown().await;
+                    return Err(error);
+                }
+                consensus
+            }
+        };
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let shared: Arc<dyn Raft> = Arc::new(consensus.clone());
+        let logs = LogBroker::new(feed.clone(), stop.clone(), tasks.clone());
+        let dispatcher = Dispatcher::new(shared.clone(), feed.clone(), cluster, logs.clone());
+        let authority = Authority::new(shared, feed.clone(), clock::now);
+        let inner = Arc::new(Inner { consensus, feed, dispatcher, logs, authority, node, advertise_addr, stop, tasks });
+        inner.tasks.spawn({
+            let inner = inner.clone();
+            async move { inner.follow_role().await }
+        });
+        let manager = Self { inner };
+        if let Err(error) = manager.check_cluster(dir).await {
+            manager.shutdown().await;
+            return Err(error);
+        }
+        Ok(manager)
+    }
+
+    /// A log that was opened by its only manager, which leads at once, must hold a cluster.
+    async fn check_cluster(&self, dir: PathBuf) -> Result<(), ManagerError> {
+        let alone = self.inner.consensus.status().members.len() <= 1;
+        if !alone || self.state().cluster().is_some() {
+            return Ok(());
+        }
+        match self.inner.consensus.read_barrier().await {
+            Ok(state) if state.cluster().is_none() => Err(ManagerError::Unfinished(dir)),
+            // Not ready yet is not wrong.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The swarm part of the Docker Engine API.
+    pub fn routes(&self) -> Router {
+        api::routes(self.clone())
+    }
+
+    /// The routes by which nodes get and renew certificates. The daemon puts the [`PeerIdentity`] of a peer that
+    /// showed a certificate into the request's extensions.
+    pub fn join_routes(&self) -> Router {
+        self.inner.authority.routes()
+    }
+
+    /// Serves one stream of the agents' protocol until it ends. The peer was authenticated before.
+    pub async fn serve_agent<S>(&self, peer: PeerIdentity, addr: SocketAddr, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.inner.stop.run_until_cancelled(self.inner.dispatcher.serve(peer, addr, stream)).await;
+    }
+
+    /// The newest state that this manager has applied. It may lag behind what other managers acknowledged.
+    pub fn state(&self) -> Arc<State> {
+        self.inner.feed.state()
+    }
+
+    /// What this manager is, and every change of that. [`Role::Stopped`] is the end: the daemon has to stop as well.
+    pub fn role(&self) -> watch::Receiver<Role> {
+        self.inner.consensus.role()
+    }
+
+    /// Stops everything, and lets go of the log.
+    pub async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        self.inner.consensus.shutdown().await;
+    }
+}
+
+impl Inner {
+    /// Runs what only the leader runs, for as long as it leads.
+    async fn follow_role(&self) {
+        let mut role = self.consensus.role();
+        let work = async {
+            loop {
+                let Ok(term) = role.wait_for(|role| matches!(role, Role::Leader { .. })).await.map(|role| role.clone())
+                else {
+                    return;
+                };
+                let stop = self.stop.child_token();
+                let lost = async { drop(role.wait_for(|role| *role != term).await) };
+                tokio::select! {
+                    () = self.lead(&stop) => {}
+                    () = lost => {}
+                }
+                stop.cancel();
+            }
+        };
+        self.stop.run_until_cancelled(work).await;
+    }
+
+    async fn lead(&self, stop: &CancellationToken) {
+        let seed = match random() {
+            Ok(random) => random as u64,
+            Err(error) => return tracing::error!(%error, "this manager cannot lead"),
+        };
+        tracing::info!("this manager leads the swarm");
+        tokio::join!(
+            leader::run(&self.consensus, &self.feed, clock::now, seed, stop),
+            self.dispatcher.lead(stop),
+            self.keep_address(),
+        );
+        tracing::info!("this manager no longer leads the swarm");
+    }
+
+    /// The address under which nodes find this manager may have changed with its configuration.
+    async fn keep_address(&self) {
+        let state = self.feed.state();
+        let Some(node) = state.node(self.node) else { return };
+        if node.manager_addr.as_ref() == Some(&self.advertise_addr) {
+            return;
+        }
+        let admit = Op::AdmitNode {
+            node: node.id,
+            role: node.role,
+            cert_expires_at: node.cert_expires_at,
+            manager_addr: Some(self.advertise_addr.clone()),
+            availability: node.spec.availability,
+        };
+        if let Err(error) = self.consensus.propose(vec![Tx::new(vec![admit])]).await {
+            tracing::warn!(%error, "the new address of this manager is not stored");
+        }
+    }
+}
+
+/// Writes the first change of a new cluster.
+async fn first_change(consensus: &Consensus, tx: Tx) -> Result<(), ManagerError> {
+    let deadline = Instant::now() + INIT_TIMEOUT;
+    loop {
+        match consensus.propose(vec![tx.clone()]).await {
+            Ok(committed) => {
+                return committed.outcomes.into_iter().collect::<Result<(), _>>().map_err(ManagerError::Refused);
+            }
+            Err(ProposeError::NotLeader { .. }) if Instant::now() < deadline => sleep(INIT_RETRY).await,
+            Err(error) => return Err(ManagerError::Init(error)),
+        }
+    }
+}

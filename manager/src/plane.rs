@@ -1,0 +1,86 @@
+//! The manager, as its API sees it.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use futures_util::{StreamExt, stream::BoxStream};
+use swarm_consensus::{ProposeError, Role};
+use swarm_core::{Outcome, State, Tx};
+use swarm_docker_api::view::TlsInfo;
+use swarm_model::{NodeId, Secret, Timestamp};
+use swarm_wire::{JoinToken, RootInfo, agent::LogMessage, clock};
+
+use crate::{
+    Manager,
+    api::{LogSelector, Plane, PlaneError},
+    clock::random,
+};
+
+impl Plane for Manager {
+    async fn propose(&self, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
+        self.inner.consensus.propose(txs).await.map(|committed| committed.outcomes).map_err(plane_error)
+    }
+
+    async fn read(&self) -> Result<State, PlaneError> {
+        self.inner.consensus.read_barrier().await.map_err(plane_error)
+    }
+
+    fn now(&self) -> Timestamp {
+        clock::now()
+    }
+
+    fn random(&self) -> u128 {
+        // Without randomness no key and no connection could be made either: this process would not have come so far.
+        random().expect("the system has randomness")
+    }
+
+    fn rotate_join_token(&self, token: &Secret) -> Result<Secret, PlaneError> {
+        let rotated = JoinToken::parse(token.expose()).and_then(|token| token.rotate());
+        rotated.map(|token| token.format()).map_err(|error| PlaneError::Stopped(error.to_string()))
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        match &*self.inner.consensus.role().borrow() {
+            Role::Leader { .. } => Some(self.inner.node),
+            Role::Follower { leader: Some(addr) } => {
+                let state = self.state();
+                state.nodes().find(|node| node.manager_addr.as_ref() == Some(addr)).map(|node| node.id)
+            }
+            Role::Follower { leader: None } | Role::Stopped { .. } => None,
+        }
+    }
+
+    fn tls_info(&self) -> TlsInfo {
+        let state = self.state();
+        let trust_root = state.cluster().map(|cluster| cluster.root_ca.cert_pem.clone()).unwrap_or_default();
+        let info = RootInfo::read(&trust_root).ok();
+        let text = |der: Option<&Vec<u8>>| der.map(|der| BASE64_STANDARD.encode(der)).unwrap_or_default();
+        TlsInfo {
+            cert_issuer_subject: text(info.as_ref().map(|info| &info.subject_der)),
+            cert_issuer_public_key: text(info.as_ref().map(|info| &info.public_key_der)),
+            trust_root,
+        }
+    }
+
+    async fn logs(&self, selector: LogSelector) -> Result<BoxStream<'static, LogMessage>, PlaneError> {
+        if let Role::Follower { leader } = &*self.inner.consensus.role().borrow() {
+            // Only the leader has the agents' sessions.
+            return Err(PlaneError::NotLeader { leader: leader.clone() });
+        }
+        let dispatcher = self.inner.dispatcher.clone();
+        let order = std::sync::Arc::new(move |node, request| dispatcher.order(node, request));
+        let lines = self.inner.logs.subscribe(selector, order);
+        let stream = futures_util::stream::unfold(lines, |mut lines| async move {
+            let message = lines.recv().await?;
+            Some((message, lines))
+        });
+        Ok(stream.boxed())
+    }
+}
+
+fn plane_error(error: ProposeError) -> PlaneError {
+    match error {
+        ProposeError::NotLeader { leader } => PlaneError::NotLeader { leader },
+        ProposeError::Unknown => PlaneError::Unknown,
+        ProposeError::TooLarge { bytes, limit } => PlaneError::TooLarge { bytes, limit },
+        ProposeError::TooMany { .. } | ProposeError::Stopped(_) => PlaneError::Stopped(error.to_string()),
+    }
+}

@@ -1,0 +1,173 @@
+//! The API of this node, Docker Engine API 1.50 on a Unix socket: what the daemon answers itself, what its manager
+//! answers, and what passes through to the local engine.
+
+mod respond;
+mod swarm;
+mod system;
+
+use std::{borrow::Cow, sync::Arc};
+
+use axum::body::Body;
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE};
+use swarm_docker_api::{
+    ApiError, ApiVersion, CONTENT_TYPE_JSON, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND, split_version,
+};
+use tower::ServiceExt;
+
+use crate::node::{Node, Swarm};
+
+/// First segments of the paths that managers answer.
+const MANAGER_PATHS: &[&str] = &["swarm", "nodes", "services", "tasks", "secrets", "configs", "swarmd"];
+/// Longest text of an error that is wrapped into JSON.
+const ERROR_TEXT_BYTES_MAX: usize = 64 << 10;
+
+/// Answers requests.
+#[derive(Clone)]
+pub(crate) struct Api {
+    node: Arc<Node>,
+}
+
+impl Api {
+    /// The API of a node.
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+
+    /// Answers a request. Whatever goes wrong becomes a response.
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        respond::finish(self.route(request).await.unwrap_or_else(|e| respond::error(&e)))
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+        let path = normalize(request.uri().path()).into_owned();
+        let (version, path) = split_version(&path)?;
+        match (request.method(), path) {
+            (&Method::GET | &Method::HEAD, "/_ping") => Ok(system::ping(&self.node)),
+            (&Method::GET, "/version") => Ok(system::version(&self.node).await),
+            (&Method::GET, "/info") => Ok(system::info(&self.node).await),
+            (&Method::POST, "/swarm/init") => swarm::init(&self.node, request).await,
+            (&Method::POST, "/swarm/join") => swarm::join(&self.node, request).await,
+            (&Method::POST, "/swarm/leave") => swarm::leave(&self.node, request.uri().query()).await,
+            _ if is_for_manager(path) => self.ask_manager(request, version, path).await,
+            _ => self.node.engine().pass(request, version, path).await,
+        }
+    }
+
+    /// Hands a request to this node's manager, without the version in its path; that is in the extensions.
+    async fn ask_manager(
+        &self,
+        request: Request<Incoming>,
+        version: Option<ApiVersion>,
+        path: &str,
+    ) -> Result<Response<Body>, ApiError> {
+        let routes = match &*self.node.swarm() {
+            Swarm::Out => return Err(ApiError::unavailable(NO_SWARM)),
+            Swarm::In(member) => member.routes().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?,
+        };
+        let mut request = request.map(Body::new);
+        let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
+        *request.uri_mut() =
+            format!("{path}{query}").parse().map_err(|e| ApiError::bad_request(format!("invalid path {path}: {e}")))?;
+        if let Some(version) = version {
+            request.extensions_mut().insert(version);
+        }
+        let Ok(response) = routes.oneshot(request).await;
+        Ok(as_json_error(response).await)
+    }
+}
+
+fn is_for_manager(path: &str) -> bool {
+    path.split('/').nth(1).is_some_and(|first| MANAGER_PATHS.contains(&first))
+}
+
+/// Collapses repeated slashes and drops one at the end, as clients that join paths carelessly need it.
+fn normalize(path: &str) -> Cow<'_, str> {
+    let clean = path.starts_with('/') && !path.contains("//") && (path.len() == 1 || !path.ends_with('/'));
+    if clean {
+        return Cow::Borrowed(path);
+    }
+    let mut normal = String::with_capacity(path.len() + 1);
+    for segment in path.split('/').filter(|s| !s.is_empty()) {
+        normal.push('/');
+        normal.push_str(segment);
+    }
+    if normal.is_empty() {
+        normal.push('/');
+    }
+    Cow::Owned(normal)
+}
+
+/// Errors that axum itself makes are plain texts, or nothing at all; Docker's clients want `{"message": …}`.
+async fn as_json_error(response: Response<Body>) -> Response<Body> {
+    let status = response.status();
+    let is_json =
+        response.headers().get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(CONTENT_TYPE_JSON.as_bytes()));
+    if status.as_u16() < 400 || is_json {
+        return response;
+    }
+    let text = axum::body::to_bytes(response.into_body(), ERROR_TEXT_BYTES_MAX).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let message = match status {
+        StatusCode::NOT_FOUND if text.is_empty() => PAGE_NOT_FOUND.to_owned(),
+        _ if text.is_empty() => status.canonical_reason().unwrap_or("error").to_lowercase(),
+        _ => text.into_owned(),
+    };
+    respond::error(&ApiError { status: status.as_u16(), message })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths_are_normalized() {
+        for (path, expected) in
+            [("/", "/"), ("", "/"), ("//", "/"), ("/v1.50//nodes/", "/v1.50/nodes"), ("/a/b", "/a/b"), ("a", "/a")]
+        {
+            assert_eq!(normalize(path), expected, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn managers_answer_for_the_swarm_and_engines_for_the_rest() {
+        for path in ["/swarm", "/nodes/self/update", "/services", "/tasks/x/logs", "/swarmd/plan"] {
+            assert!(is_for_manager(path), "{path}");
+        }
+        for path in ["/", "/containers/swarm", "/servicesx", "/networks", "/events"] {
+            assert!(!is_for_manager(path), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn errors_of_the_router_are_json_as_well() {
+        let routes = Router::new()
+            .route("/get", axum::routing::get(|| async {}))
+            .route("/bad", axum::routing::get(|| async { (StatusCode::BAD_REQUEST, "not good") }));
+        for (method, path, message) in
+            [("GET", "/none", "page not found"), ("POST", "/get", "method not allowed"), ("GET", "/bad", "not good")]
+        {
+            let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+            let Ok(response) = routes.clone().oneshot(request).await;
+            let status = response.status();
+            let response = as_json_error(response).await;
+            assert_eq!(
+                (response.status(), &response.headers()[CONTENT_TYPE]),
+                (status, &CONTENT_TYPE_JSON.parse().unwrap())
+            );
+            let body = axum::body::to_bytes(response.into_body(), 1024).await.unwrap();
+            assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap()["message"], message);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn normal_paths_stay_and_all_become_normal(path in "[/a.%]{0,12}") {
+            let normal = normalize(&path).into_owned();
+            prop_assert!(normal.starts_with('/') && !normal.contains("//"));
+            prop_assert_eq!(normalize(&normal), normal.as_str());
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! `/swarm/init`, `/swarm/join`, `/swarm/leave`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::{Request, Response, body::Incoming, header::CONTENT_TYPE};
+use serde::de::DeserializeOwned;
+use swarm_docker_api::{ApiError, is_truthy, read_body};
+
+use super::respond;
+use crate::node::Node;
+
+/// Largest body: a cluster's spec with its labels.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+pub(super) async fn init(node: &Arc<Node>, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    let id = to_the_end(node.clone().init(body(request).await?)).await?;
+    Ok(respond::json(&id))
+}
+
+pub(super) async fn join(node: &Arc<Node>, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    to_the_end(node.clone().join(body(request).await?)).await?;
+    Ok(respond::empty())
+}
+
+pub(super) async fn leave(node: &Arc<Node>, query: Option<&str>) -> Result<Response<Body>, ApiError> {
+    let force =
+        query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == "force");
+    to_the_end(node.clone().leave(is_truthy(force.map(|(_, value)| value)))).await?;
+    Ok(respond::empty())
+}
+
+/// Carries a change on when the client has gone: half of it would be worse than none.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::spawn(change).await.unwrap_or_else(|e| Err(ApiError::internal(format!("the change broke off: {e}"))))
+}
+
+async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, ApiError> {
+    let (parts, body) = request.into_parts();
+    let content_type = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let bytes = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|e| {
+        if e.is::<LengthLimitError>() {
+            ApiError::too_large(format!("the body of the request is larger than {BODY_BYTES_MAX} bytes"))
+        } else {
+            ApiError::bad_request(format!("the request was cut off: {e}"))
+        }
+    })?;
+    read_body(content_type.as_deref(), &bytes.to_bytes())
+}

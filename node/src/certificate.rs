@@ -1,0 +1,143 @@
+//! Getting a certificate: the first one with a join token, later ones with the old one.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use hyper::Method;
+use swarm_docker_api::ApiError;
+use swarm_model::{Availability, NodeRole, Secret, Timestamp};
+use swarm_wire::{
+    Alpn, BoxedStream, IdentityHolder, JoinToken, NodeIdentity, TokenError, Trust, clock,
+    join::{CA_PATH, CERTIFICATE_PATH, CertificateRequest, CertificateResponse},
+    new_key_and_csr, tls,
+};
+use tokio::time::{Instant, sleep_until};
+
+use crate::{connector::ManagerConnector, http, state_dir::StateDir};
+
+/// A certificate is renewed at a random point between these hundredths of its life (swarm-behaviour §9).
+const RENEW_PERCENT: (u64, u64) = (50, 80);
+/// Pause after a failed renewal; it grows by as much each time.
+const RETRY_STEP: Duration = Duration::from_secs(5);
+/// Longest pause between renewals that fail.
+const RETRY_MAX: Duration = Duration::from_secs(3_600);
+/// Longest sleep at once: a clock that is set to another time is noticed after this.
+const SLEEP_MAX: Duration = Duration::from_secs(3_600);
+
+/// Becomes a node of the cluster that the manager at `addr` and the token belong to: fetches the root CA, compares it
+/// with the token, and asks for a certificate.
+///
+/// # Errors
+/// 503 when nobody answers, 400 for a token of another cluster, or what the manager says.
+pub(crate) async fn first(addr: &str, token: &JoinToken, availability: Availability) -> Result<NodeIdentity, ApiError> {
+    let gone = |e: tls::TlsError| ApiError::unavailable(e.to_string());
+    let stream = tls::connect_bootstrap(addr, Trust::Unverified).await.map_err(gone)?;
+    let root = http::request(stream, addr, Method::GET, CA_PATH, Vec::new()).await?;
+    let root = String::from_utf8(root.to_vec()).map_err(|_| {
+        ApiError::unavailable(format!("the manager at {addr} answers with something that is no root CA"))
+    })?;
+    token.check_root(&root).map_err(|e| match e {
+        TokenError::OtherCluster => ApiError::bad_request(e.to_string()),
+        other => ApiError::unavailable(format!("the manager at {addr}: {other}")),
+    })?;
+    let stream = tls::connect_bootstrap(addr, Trust::Root(&root)).await.map_err(gone)?;
+    ask(stream, addr, &root, Some(token.format()), availability).await
+}
+
+/// Asks for a certificate over a stream to a manager that is trusted.
+async fn ask(
+    stream: BoxedStream,
+    addr: &str,
+    root: &str,
+    token: Option<Secret>,
+    availability: Availability,
+) -> Result<NodeIdentity, ApiError> {
+    let internal = |e: &dyn std::fmt::Display| ApiError::internal(e.to_string());
+    let (key, csr) = new_key_and_csr().map_err(|e| internal(&e))?;
+    let body = serde_json::to_vec(&CertificateRequest { csr, token, availability }).map_err(|e| internal(&e))?;
+    let answer = http::request(stream, addr, Method::POST, CERTIFICATE_PATH, body).await?;
+    let answer: CertificateResponse = serde_json::from_slice(&answer)
+        .map_err(|e| ApiError::unavailable(format!("the manager at {addr} answers with no certificate: {e}")))?;
+    NodeIdentity::new(answer.certificate, key, root)
+        .map_err(|e| ApiError::unavailable(format!("the certificate from the manager at {addr}: {e}")))
+}
+
+/// Renews the certificate whenever it is time, for ever.
+pub(crate) async fn keep_renewed(
+    identity: Arc<IdentityHolder>,
+    connector: Arc<ManagerConnector>,
+    state: Arc<StateDir>,
+    node_role: NodeRole,
+) {
+    let mut failures: u32 = 0;
+    loop {
+        let due = renewal_due(&identity.identity(), crate::random::below(RENEW_PERCENT.1 - RENEW_PERCENT.0 + 1));
+        wait_until(due).await;
+        match renew(&identity, &connector, &state, node_role).await {
+            Ok(expires_at) => {
+                failures = 0;
+                let days = expires_at.since_ns(clock::now()) / 86_400_000_000_000;
+                tracing::info!(days, "this node has a new certificate");
+            }
+            Err(e) => {
+                failures = failures.saturating_add(1);
+                let pause = RETRY_STEP.saturating_mul(failures).min(RETRY_MAX);
+                let expired = identity.identity().as_peer().cert_expires_at <= clock::now();
+                tracing::warn!(expired, retry_s = pause.as_secs(), "the node's certificate was not renewed: {e:#}");
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+/// Gets a new certificate and keeps it.
+pub(crate) async fn renew(
+    identity: &IdentityHolder,
+    connector: &ManagerConnector,
+    state: &StateDir,
+    node_role: NodeRole,
+) -> Result<Timestamp> {
+    let connected = connector.connect_any(None, Alpn::Http1).await?;
+    let (old, addr) = (identity.identity(), connected.peer.node.to_string());
+    let new = ask(connected.stream, &addr, old.root_pem(), None, Availability::default()).await?;
+    if (new.node(), new.cluster()) != (old.node(), old.cluster()) || new.role() != node_role {
+        bail!("the new certificate names another node ({}, {})", new.node(), new.role());
+    }
+    state.save_identity(&new)?;
+    let expires_at = new.as_peer().cert_expires_at;
+    identity.replace(new).context("the new certificate")?;
+    Ok(expires_at)
+}
+
+/// When a certificate is to be renewed; `random` is at most the width of [`RENEW_PERCENT`].
+fn renewal_due(identity: &NodeIdentity, random: u64) -> Timestamp {
+    let peer = identity.as_peer();
+    let life_ns = peer.cert_expires_at.since_ns(peer.cert_valid_from);
+    peer.cert_valid_from.plus_ns(life_ns / 100 * (RENEW_PERCENT.0 + random) as i64)
+}
+
+async fn wait_until(due: Timestamp) {
+    loop {
+        let left_ns = due.since_ns(clock::now());
+        if left_ns <= 0 {
+            return;
+        }
+        sleep_until(Instant::now() + Duration::from_nanos(left_ns as u64).min(SLEEP_MAX)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestCluster;
+
+    #[test]
+    fn certificates_are_renewed_between_half_and_four_fifths_of_their_life() {
+        const HOUR_NS: i64 = 3_600_000_000_000;
+        // Nine hours from now and one hour back: ten in all.
+        let identity = TestCluster::new().identity(NodeRole::Worker, 9 * HOUR_NS);
+        let from = identity.as_peer().cert_valid_from;
+        assert_eq!(renewal_due(&identity, 0), from.plus_ns(5 * HOUR_NS));
+        assert_eq!(renewal_due(&identity, 30), from.plus_ns(8 * HOUR_NS));
+    }
+}

@@ -1,0 +1,255 @@
+//! What swarmd is told: flags, environment, one TOML file, defaults, in this order of precedence.
+
+mod values;
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser};
+use serde::Deserialize;
+use swarm_model::Labels;
+
+pub(crate) use self::values::{Engine, LogFormat, NodeLimits};
+use self::values::{parse_engine, parse_label, parse_limits, parse_log_format};
+
+/// Read if it is there; `--config` names another one.
+const FILE_DEFAULT: &str = "/etc/swarmd/swarmd.toml";
+/// Where state is kept unless said otherwise.
+pub(crate) const STATE_DIR_DEFAULT: &str = "/var/lib/swarmd";
+const SOCKET_DEFAULT: &str = "/run/swarmd/swarmd.sock";
+const ENGINE_DEFAULT: &str = "unix:///var/run/docker.sock";
+/// Where managers listen unless said otherwise. `docker swarm init` sends this when it was told nothing.
+pub(crate) const LISTEN_ADDR_DEFAULT: &str = "0.0.0.0:2377";
+/// Largest configuration file that is read; a real one has a few hundred bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The node daemon of a swarm: joins this machine to a cluster and runs containers on its Docker Engine.
+#[derive(Debug, Parser)]
+#[command(name = "swarmd", version, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// TOML file with the same settings, named as the flags are [default: /etc/swarmd/swarmd.toml if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Layer,
+}
+
+const EXAMPLES: &str = "\
+Each setting can also come from the environment (SWARMD_STATE_DIR for --state-dir, SWARMD_LABEL=a=1,b=2 for two labels)
+or from the file; a flag wins over the environment, the environment over the file.
+
+Examples:
+  # A node on this machine's Docker Engine
+  swarmd
+
+  # A second node on the same machine and engine, for trying things out
+  swarmd --state-dir /var/lib/swarmd-2 --socket /run/swarmd/2.sock --hostname two \\
+         --listen-addr 127.0.0.2:2377 --advertise-addr 127.0.0.2 --resources cpu=1,memory=1g
+
+  # Without Docker and without root: containers are only pretended
+  swarmd --state-dir /tmp/node --socket /tmp/node.sock --engine simulated --listen-addr 127.0.0.1:2377
+
+  # Then, with swarmctl or with Docker's own client:
+  docker -H unix:///run/swarmd/swarmd.sock swarm init";
+
+/// One source of settings. All are texts here, so that an error can name the source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct Layer {
+    /// Folder for identity, log and tasks [default: /var/lib/swarmd]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<String>,
+    /// Unix socket of the API (Docker Engine API 1.50) [default: /run/swarmd/swarmd.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<String>,
+    /// Container engine: unix://PATH, or `simulated` for none [default: unix:///var/run/docker.sock]
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<String>,
+    /// Where this node listens as a manager; host-mode ports open on this address, too [default: 0.0.0.0:2377]
+    #[arg(long, value_name = "IP[:PORT]")]
+    listen_addr: Option<String>,
+    /// What other nodes reach this one by: an address or a network interface [default: the only address there is]
+    #[arg(long, value_name = "IP|INTERFACE[:PORT]")]
+    advertise_addr: Option<String>,
+    /// Name of the node [default: the machine's host name]
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// What tasks can reserve, for instance cpu=1.5,memory=2g [default: what the engine has]
+    #[arg(long, value_name = "cpu=N,memory=SIZE")]
+    resources: Option<String>,
+    /// Label of the node's engine (constraint engine.labels.KEY); repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// error, warn, info, debug, trace, or a filter such as info,swarm_manager=debug [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+/// The settings of this run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Folder for everything that is kept.
+    pub(crate) state_dir: PathBuf,
+    /// The API's socket.
+    pub(crate) socket: PathBuf,
+    /// The container engine.
+    pub(crate) engine: Engine,
+    /// Where to listen as a manager.
+    pub(crate) listen_addr: SocketAddr,
+    /// What to tell others; none to find out.
+    pub(crate) advertise_addr: Option<String>,
+    /// Name of the node.
+    pub(crate) hostname: String,
+    /// What the node offers, where it is not what the engine has.
+    pub(crate) limits: NodeLimits,
+    /// Labels of the engine.
+    pub(crate) labels: Labels,
+    /// A filter in `tracing`'s syntax.
+    pub(crate) log_filter: String,
+    /// How log lines look.
+    pub(crate) log_format: LogFormat,
+}
+
+impl Config {
+    /// Settings from the command line, the environment (`env` looks a variable up) and the file.
+    pub(crate) fn load(cli: Cli, env: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let named = cli.config.or_else(|| env("SWARMD_CONFIG").map(PathBuf::from));
+        let path = named.clone().unwrap_or_else(|| FILE_DEFAULT.into());
+        let file = match read_file(&path) {
+            Ok(text) => toml::from_str(&text).with_context(|| format!("the configuration file {}", path.display()))?,
+            Err(e) if named.is_none() && e.kind() == io::ErrorKind::NotFound => Layer::default(),
+            Err(e) => return Err(e).with_context(|| format!("cannot read the configuration file {}", path.display())),
+        };
+        Sources { flags: cli.flags, env: Layer::from_env(env), file, path }.settle()
+    }
+}
+
+impl Layer {
+    fn from_env(env: impl Fn(&str) -> Option<String>) -> Self {
+        let labels = env("SWARMD_LABEL").unwrap_or_default();
+        Self {
+            state_dir: env("SWARMD_STATE_DIR"),
+            socket: env("SWARMD_SOCKET"),
+            engine: env("SWARMD_ENGINE"),
+            listen_addr: env("SWARMD_LISTEN_ADDR"),
+            advertise_addr: env("SWARMD_ADVERTISE_ADDR"),
+            hostname: env("SWARMD_HOSTNAME"),
+            resources: env("SWARMD_RESOURCES"),
+            label: labels.split(',').filter(|l| !l.is_empty()).map(str::to_owned).collect(),
+            log_level: env("SWARMD_LOG_LEVEL"),
+            log_format: env("SWARMD_LOG_FORMAT"),
+        }
+    }
+}
+
+/// The layers, the strongest first.
+struct Sources {
+    flags: Layer,
+    env: Layer,
+    file: Layer,
+    path: PathBuf,
+}
+
+impl Sources {
+    fn settle(self) -> Result<Config> {
+        let hostname = self.pick(
+            "hostname",
+            |l| l.hostname.as_deref(),
+            "",
+            |text| {
+                if text.len() > 253 || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+                    bail!("a host name has at most 253 characters and no space");
+                }
+                Ok(text.to_owned())
+            },
+        )?;
+        let hostname = if hostname.is_empty() {
+            rustix::system::uname().nodename().to_string_lossy().into_owned()
+        } else {
+            hostname
+        };
+        let level = self.pick(
+            "log-level",
+            |l| l.log_level.as_deref(),
+            "info",
+            |text| {
+                // What openraft says at info is for its developers.
+                let filter = if text.contains([',', '=']) { text.to_owned() } else { format!("{text},openraft=warn") };
+                tracing_subscriber::EnvFilter::try_new(&filter)?;
+                Ok(filter)
+            },
+        )?;
+        let folder = |text: &str| {
+            if text.is_empty() { bail!("a path is wanted") } else { Ok(std::path::absolute(text)?) }
+        };
+        Ok(Config {
+            state_dir: self.pick("state-dir", |l| l.state_dir.as_deref(), STATE_DIR_DEFAULT, folder)?,
+            socket: self.pick("socket", |l| l.socket.as_deref(), SOCKET_DEFAULT, folder)?,
+            engine: self.pick("engine", |l| l.engine.as_deref(), ENGINE_DEFAULT, parse_engine)?,
+            listen_addr: self.pick(
+                "listen-addr",
+                |l| l.listen_addr.as_deref(),
+                LISTEN_ADDR_DEFAULT,
+                crate::address::parse_listen,
+            )?,
+            advertise_addr: self
+                .pick("advertise-addr", |l| l.advertise_addr.as_deref(), "", |text| Ok(text.to_owned()))
+                .map(|text| (!text.is_empty()).then_some(text))?,
+            limits: self.pick("resources", |l| l.resources.as_deref(), "", parse_limits)?,
+            labels: self.labels()?,
+            log_format: self.pick("log-format", |l| l.log_format.as_deref(), "text", parse_log_format)?,
+            log_filter: level,
+            hostname,
+        })
+    }
+
+    /// The value of the strongest source that has one.
+    fn pick<T>(
+        &self,
+        name: &str,
+        value: impl Fn(&Layer) -> Option<&str>,
+        default: &str,
+        parse: impl FnOnce(&str) -> Result<T>,
+    ) -> Result<T> {
+        let (text, source) = if let Some(text) = value(&self.flags) {
+            (text, format!("--{name}"))
+        } else if let Some(text) = value(&self.env) {
+            (text, format!("SWARMD_{}", name.to_uppercase().replace('-', "_")))
+        } else if let Some(text) = value(&self.file) {
+            (text, format!("{name} in {}", self.path.display()))
+        } else {
+            (default, format!("the default of --{name}"))
+        };
+        parse(text).with_context(|| format!("invalid value {text:?} of {source}"))
+    }
+
+    /// Labels of all sources; of one key the strongest source's.
+    fn labels(&self) -> Result<Labels> {
+        let mut labels = Labels::new();
+        for layer in [&self.file, &self.env, &self.flags] {
+            for text in &layer.label {
+                let (key, value) = parse_label(text).with_context(|| format!("invalid label {text:?}"))?;
+                labels.insert(key, value);
+            }
+        }
+        Ok(labels)
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<String> {
+    let size = fs::metadata(path)?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it has {size} bytes, the limit is {FILE_BYTES_MAX}")));
+    }
+    fs::read_to_string(path)
+}
+
+#[cfg(test)]
+mod tests;

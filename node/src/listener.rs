@@ -1,0 +1,164 @@
+//! The managers' port: one TCP port with TLS for joining and for agents (design §6).
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use hyper::{Method, Request, Response, body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use swarm_docker_api::{ApiError, CONTENT_TYPE_JSON};
+use swarm_manager::Manager;
+use swarm_wire::{
+    Accepted, Alpn, BoxedStream, IdentityHolder, PeerIdentity,
+    join::{CA_PATH, CERTIFICATE_PATH},
+    tls,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+
+/// Handshakes at once. Each may last [`tls::HANDSHAKE_TIMEOUT`]; whoever comes next waits in the kernel's queue.
+const HANDSHAKES_MAX: usize = 128;
+/// Connections at once that fetch the root CA or a certificate; more are closed.
+const JOINS_MAX: usize = 256;
+/// Longest life of such a connection: two small requests.
+const JOIN_TIME_MAX: Duration = Duration::from_secs(30);
+/// Pause after a failed accept, which means that the process is out of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// At most one line about refused connections in this time: anybody can make more of them than a disk can hold.
+const COMPLAINT_PERIOD: Duration = Duration::from_secs(10);
+
+/// What serves the port.
+pub(crate) struct Listener {
+    identity: Arc<IdentityHolder>,
+    manager: Manager,
+    join_routes: Router,
+    joins: Arc<Semaphore>,
+    complaints: std::sync::Mutex<Complaints>,
+}
+
+#[derive(Default)]
+struct Complaints {
+    last: Option<Instant>,
+    silent: u64,
+}
+
+impl Listener {
+    /// Serves this manager.
+    pub(crate) fn new(identity: Arc<IdentityHolder>, manager: Manager) -> Self {
+        Self {
+            identity,
+            join_routes: manager.join_routes(),
+            manager,
+            joins: Arc::new(Semaphore::new(JOINS_MAX)),
+            complaints: std::sync::Mutex::default(),
+        }
+    }
+
+    /// Accepts connections until `stop`, which also ends those that are open.
+    pub(crate) async fn serve(self, tcp: TcpListener, stop: CancellationToken) {
+        let this = Arc::new(self);
+        let connections = TaskTracker::new();
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        loop {
+            let accepted = async {
+                let permit = handshakes.clone().acquire_owned().await;
+                (permit, tcp.accept().await)
+            };
+            let Some((permit, accepted)) = stop.run_until_cancelled(accepted).await else { break };
+            let (stream, addr) = match accepted {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    tracing::warn!("cannot accept a connection from a node: {e}");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            };
+            let (this, stop) = (this.clone(), stop.clone());
+            connections.spawn(async move {
+                stop.run_until_cancelled(async {
+                    let accepted = this.shake_hands(stream).await;
+                    drop(permit);
+                    match accepted {
+                        Ok(accepted) => this.dispatch(accepted, addr).await,
+                        Err(e) => this.complain(addr, &e),
+                    }
+                })
+                .await;
+            });
+        }
+        connections.close();
+        connections.wait().await;
+    }
+
+    async fn shake_hands(&self, stream: TcpStream) -> Result<Accepted, tls::TlsError> {
+        // Small messages go out at once; a socket that does not know the option works all the same.
+        let _ = stream.set_nodelay(true);
+        tls::accept(stream, &self.identity).await
+    }
+
+    async fn dispatch(&self, accepted: Accepted, addr: SocketAddr) {
+        match (accepted.alpn, accepted.peer) {
+            (Alpn::H2 | Alpn::Http1, peer) => self.serve_join(accepted.stream, peer, addr).await,
+            (Alpn::Agent, Some(peer)) => self.manager.serve_agent(peer, addr, accepted.stream).await,
+            (alpn, None) => self.complain(addr, &format!("{} without a certificate", alpn.as_str())),
+            (Alpn::Raft, Some(peer)) => {
+                self.complain(
+                    addr,
+                    &format!("{} of node {}: there is only one manager", Alpn::Raft.as_str(), peer.node),
+                );
+            }
+        }
+    }
+
+    async fn serve_join(&self, stream: BoxedStream, peer: Option<PeerIdentity>, addr: SocketAddr) {
+        let Ok(_permit) = self.joins.try_acquire() else {
+            return self.complain(addr, &format!("more than {JOINS_MAX} connections to join at once"));
+        };
+        let service = service_fn(|request| join(self.join_routes.clone(), peer.clone(), request));
+        let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+        server.http1().timer(TokioTimer::new());
+        let served = timeout(JOIN_TIME_MAX, server.serve_connection(TokioIo::new(stream), service)).await;
+        if let Ok(Err(e)) = served {
+            tracing::debug!(%addr, "a connection to join ended: {e}");
+        }
+    }
+
+    /// One log line for many refused connections.
+    fn complain(&self, addr: SocketAddr, problem: &dyn std::fmt::Display) {
+        let mut complaints = self.complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if complaints.last.is_some_and(|last| last.elapsed() < COMPLAINT_PERIOD) {
+            complaints.silent += 1;
+            return;
+        }
+        tracing::warn!(%addr, others = complaints.silent, "connection refused: {problem}");
+        *complaints = Complaints { last: Some(Instant::now()), silent: 0 };
+    }
+}
+
+/// Answers what anybody may ask on this port; nothing else is here, with a certificate or without one.
+async fn join(
+    routes: Router,
+    peer: Option<PeerIdentity>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, std::convert::Infallible> {
+    let allowed =
+        matches!((request.method(), request.uri().path()), (&Method::GET, CA_PATH) | (&Method::POST, CERTIFICATE_PATH));
+    if !allowed {
+        let error = ApiError::not_found("on this port nodes join the swarm; the API is on swarmd's Unix socket");
+        let mut response = Response::new(Body::from(error.body()));
+        *response.status_mut() = hyper::StatusCode::NOT_FOUND;
+        let json = hyper::header::HeaderValue::from_static(CONTENT_TYPE_JSON);
+        response.headers_mut().insert(hyper::header::CONTENT_TYPE, json);
+        return Ok(response);
+    }
+    let mut request = request.map(Body::new);
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(peer);
+    }
+    routes.oneshot(request).await
+}

@@ -1,0 +1,287 @@
+//! A node's part in its cluster while swarmd runs: the manager if it is one, the agent, the renewal of its certificate.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use axum::Router;
+use swarm_agent::{Agent, AgentError, AgentOptions, SessionState};
+use swarm_consensus::Role;
+use swarm_manager::{Init, Manager, ManagerOptions};
+use swarm_model::NodeRole;
+use swarm_wire::{IdentityHolder, NodeIdentity};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, watch},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    certificate,
+    connector::ManagerConnector,
+    listener::Listener,
+    node::Node,
+    random,
+    state_dir::{Membership, StateDir},
+};
+
+/// What a person has to do with a node that was removed.
+const REMOVED: &str = "this node was removed from the swarm; its containers still run: use \"swarm leave\" here to \
+                       remove them, and \"swarm join\" to come back";
+
+/// How a member is; the text says what is wrong, if something is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum MemberState {
+    /// It has joined and not been heard by a manager yet.
+    Pending(String),
+    /// It belongs to the cluster.
+    Active(String),
+    /// It was removed.
+    Error(String),
+}
+
+/// See the module.
+pub(crate) struct Member {
+    identity: Arc<IdentityHolder>,
+    membership: Membership,
+    connector: Arc<ManagerConnector>,
+    manager: Option<Manager>,
+    routes: Option<Router>,
+    /// None once it has stopped.
+    agent: Mutex<Option<Agent>>,
+    session: watch::Receiver<SessionState>,
+    /// Whether a manager has ever taken it.
+    accepted: AtomicBool,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Member {
+    /// Starts what the node's role asks for. A manager gets the port that it listens on, and what to create if the
+    /// cluster is new; `accepted` says that managers know the node from an earlier run.
+    pub(crate) async fn start(
+        node: &Node,
+        membership: Membership,
+        identity: NodeIdentity,
+        port: Option<TcpListener>,
+        create: Option<Init>,
+        accepted: bool,
+    ) -> Result<Arc<Self>> {
+        let (id, cluster, role) = (identity.node(), identity.cluster(), identity.role());
+        let identity = Arc::new(IdentityHolder::new(identity)?);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let manager = match port {
+            None => None,
+            Some(port) => {
+                let options = ManagerOptions {
+                    state_dir: node.state().manager()?,
+                    advertise_addr: membership.advertise_addr.clone(),
+                    identity: identity.clone(),
+                    create,
+                };
+                let manager = Manager::start(options).await.context("the manager does not start")?;
+                tasks.spawn(Listener::new(identity.clone(), manager.clone()).serve(port, stop.clone()));
+                Some(manager)
+            }
+        };
+        let listen: SocketAddr = membership.listen_addr.parse().context("the listen address in swarm.json")?;
+        let address = (!listen.ip().is_unspecified()).then_some(listen.ip());
+        let connector = Arc::new(ManagerConnector::new(
+            identity.clone(),
+            address,
+            manager.is_some().then(|| local_addr(listen)),
+            membership.managers.clone(),
+        ));
+        let agent = Agent::start(AgentOptions {
+            state_dir: Some(node.state().agent()),
+            node: id,
+            hostname: node.config().hostname.clone(),
+            bind_addr: address,
+            resources: node.config().limits.resources(),
+            engine_labels: node.config().labels.clone(),
+            program: concat!("swarmd ", env!("CARGO_PKG_VERSION")).to_owned(),
+            executor: node.executor(),
+            connector: connector.clone(),
+            seed: random::bits() as u64,
+        });
+        let agent = match agent {
+            Ok(agent) => agent,
+            Err(e) => {
+                stop.cancel();
+                if let Some(manager) = manager {
+                    manager.shutdown().await;
+                }
+                return Err(e).context("the agent does not start");
+            }
+        };
+        let member = Arc::new(Self {
+            identity: identity.clone(),
+            membership,
+            routes: manager.as_ref().map(Manager::routes),
+            manager,
+            session: agent.session_state(),
+            agent: Mutex::new(Some(agent)),
+            accepted: AtomicBool::new(accepted),
+            connector: connector.clone(),
+            tasks,
+            stop,
+        });
+        member.spawn(certificate::keep_renewed(identity, connector, node.state().clone(), role));
+        member.spawn(member.clone().watch_session());
+        member.spawn(member.clone().keep_managers(node.state().clone()));
+        if let Some(manager) = &member.manager {
+            member.spawn(watch_manager(manager.role(), node.failure()));
+        }
+        tracing::info!(node = %id, %cluster, %role, "this node belongs to a swarm");
+        Ok(member)
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(work).await;
+        });
+    }
+
+    /// The node's certificate.
+    pub(crate) fn identity(&self) -> Arc<NodeIdentity> {
+        self.identity.identity()
+    }
+
+    /// The manager's part of the API; none on a worker.
+    pub(crate) fn routes(&self) -> Option<Router> {
+        self.routes.clone()
+    }
+
+    /// Whether it takes part in managing the cluster.
+    pub(crate) fn is_manager(&self) -> bool {
+        self.identity().role() == NodeRole::Manager
+    }
+
+    /// The address that other nodes reach it by, without the port.
+    pub(crate) fn advertise_ip(&self) -> String {
+        let addr = &self.membership.advertise_addr;
+        addr.parse::<SocketAddr>().map_or_else(|_| addr.clone(), |a| a.ip().to_string())
+    }
+
+    /// `HOST:PORT` of the managers that are known.
+    pub(crate) fn managers(&self) -> Vec<String> {
+        self.connector.known().borrow().clone()
+    }
+
+    /// How it is.
+    pub(crate) fn state(&self) -> MemberState {
+        match &*self.session.borrow() {
+            SessionState::Open => MemberState::Active(String::new()),
+            SessionState::Removed { reason } => MemberState::Error(format!("{REMOVED} ({reason})")),
+            SessionState::Connecting { reason } if self.accepted.load(Ordering::Relaxed) => {
+                MemberState::Active(reason.clone())
+            }
+            SessionState::Connecting { reason } => MemberState::Pending(reason.clone()),
+        }
+    }
+
+    /// Renews the certificate now.
+    #[cfg(test)]
+    pub(crate) async fn renew_certificate(&self, state: &StateDir) -> Result<()> {
+        let role = self.identity().role();
+        certificate::renew(&self.identity, &self.connector, state, role).await.map(|_| ())
+    }
+
+    /// The certificate, for connections.
+    #[cfg(test)]
+    pub(crate) fn holder(&self) -> Arc<IdentityHolder> {
+        self.identity.clone()
+    }
+
+    /// Waits until a manager has taken the node, or has refused it for good.
+    pub(crate) async fn wait_accepted(&self, longest: Duration) -> MemberState {
+        let mut session = self.session.clone();
+        let settled = session.wait_for(|s| !matches!(s, SessionState::Connecting { .. }));
+        let _ = tokio::time::timeout(longest, settled).await;
+        self.state()
+    }
+
+    /// Stops; containers keep running.
+    pub(crate) async fn shutdown(&self) {
+        if let Some(agent) = self.agent.lock().await.take() {
+            agent.shutdown().await;
+        }
+        self.stop_rest().await;
+    }
+
+    /// Leaves the cluster: tells the managers, removes this node's containers, stops.
+    pub(crate) async fn leave(&self) -> Result<(), AgentError> {
+        let left = match self.agent.lock().await.take() {
+            Some(agent) => agent.leave().await,
+            None => Ok(()),
+        };
+        self.stop_rest().await;
+        left
+    }
+
+    async fn stop_rest(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        if let Some(manager) = &self.manager {
+            manager.shutdown().await;
+        }
+    }
+
+    /// Says in the log how the session goes.
+    async fn watch_session(self: Arc<Self>) {
+        let mut session = self.session.clone();
+        loop {
+            match &*session.borrow_and_update() {
+                SessionState::Open => {
+                    self.accepted.store(true, Ordering::Relaxed);
+                    tracing::info!("connected to the swarm's manager");
+                }
+                SessionState::Connecting { reason } if reason.is_empty() => {}
+                SessionState::Connecting { reason } => tracing::warn!("no session with a manager: {reason}"),
+                SessionState::Removed { reason } => tracing::error!("{REMOVED} ({reason})"),
+            }
+            if session.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Keeps the managers that are known for the next start.
+    async fn keep_managers(self: Arc<Self>, state: Arc<StateDir>) {
+        let mut known = self.connector.known();
+        while known.changed().await.is_ok() {
+            let membership = Membership { managers: known.borrow_and_update().clone(), ..self.membership.clone() };
+            // Not on another thread: a write that goes on after the node has left would make it a member again.
+            if let Err(e) = state.save_membership(&membership) {
+                tracing::warn!("the managers' addresses cannot be kept: {e:#}");
+            }
+        }
+    }
+}
+
+/// A manager that stopped by itself (a log that cannot be written) takes the daemon with it, which is started anew.
+async fn watch_manager(mut role: watch::Receiver<Role>, failure: watch::Sender<Option<String>>) {
+    if let Ok(role) = role.wait_for(|role| matches!(role, Role::Stopped { .. })).await
+        && let Role::Stopped { reason } = &*role
+    {
+        failure.send_replace(Some(format!("the manager stopped: {reason}")));
+    }
+}
+
+/// Where a process on this machine reaches what listens there.
+fn local_addr(listen: SocketAddr) -> String {
+    let ip = match listen {
+        a if !a.ip().is_unspecified() => a.ip(),
+        SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(ip, listen.port()).to_string()
+}

@@ -1,0 +1,233 @@
+//! `swarm init`, `swarm join`, `swarm leave`: how a node comes into a cluster and out of it (swarm-behaviour §8.5).
+//!
+//! Each either happens as a whole or leaves nothing: `swarm.json` is written when all else is done, and goes first.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use swarm_docker_api::{
+    ApiError,
+    view::{InitRequest, JoinRequest},
+};
+use swarm_manager::{Init, InitError};
+use swarm_model::{Availability, NodeRole};
+use swarm_wire::{JoinToken, NodeIdentity};
+
+use crate::{
+    address, certificate,
+    config::LISTEN_ADDR_DEFAULT,
+    node::{Member, MemberState, Node, Swarm, listen},
+    state_dir::Membership,
+};
+
+/// How long `swarm join` waits for a manager to take the node before it goes on in the background.
+const JOIN_WAIT: Duration = Duration::from_secs(20);
+
+const JOIN_TIMED_OUT: &str = "Timeout was reached before node joined. The attempt to join the swarm will continue in the \
+                              background. Use the \"docker info\" command to see the current swarm status of your node.";
+const LAST_MANAGER: &str = "You are attempting to leave the swarm on a node that is participating as a manager. Removing \
+                            the last manager erases all current state of the swarm. Use `--force` to ignore this message. ";
+const NOT_A_MEMBER: &str = "This node is not part of a swarm";
+const MANAGER_TOKEN: &str = "joining as a second manager is not possible yet; use the worker token, which `swarm join-token \
+                             worker` prints on a manager";
+
+impl Node {
+    /// Makes a cluster with this node as its manager and returns the node's id.
+    ///
+    /// # Errors
+    /// 503 when the node is in a cluster already, 400 for a bad request, 501 for what is not possible yet.
+    pub(crate) async fn init(self: Arc<Self>, request: InitRequest) -> Result<String, ApiError> {
+        let _changing = self.change().await;
+        self.must_be_out()?;
+        refuse_unsupported(&request)?;
+        let availability = read_availability(&request.availability)?;
+        let (create, identity) = Init::new(request.spec, availability).map_err(|e| match e {
+            InitError::Spec(e) => ApiError::bad_request(e.to_string()),
+            other => ApiError::internal(other.to_string()),
+        })?;
+        let node = identity.node();
+        // The port before anything is written: it may be taken.
+        let (listen_addr, advertise_addr) = self.addresses(&request.listen_addr, &request.advertise_addr)?;
+        let port = listen(&listen_addr.to_string()).await.map_err(bad_request)?;
+        let bound = port.local_addr().map_err(|e| ApiError::internal(e.to_string()))?.port();
+        let at_port = |mut addr: SocketAddr| {
+            if addr.port() == 0 {
+                addr.set_port(bound);
+            }
+            addr.to_string()
+        };
+        let membership = Membership {
+            listen_addr: at_port(listen_addr),
+            advertise_addr: at_port(advertise_addr),
+            managers: vec![at_port(advertise_addr)],
+        };
+        self.state().wipe().map_err(internal)?;
+        self.state().save_identity(&identity).map_err(internal)?;
+        let started = Member::start(&self, membership.clone(), identity, Some(port), Some(create), false).await;
+        let member = self.settle(started, &membership).await?;
+        member.wait_accepted(JOIN_WAIT).await;
+        Ok(node.to_string())
+    }
+
+    /// Joins a cluster by token.
+    ///
+    /// # Errors
+    /// 503 when the node is in a cluster already or no manager answers, 400 for a bad request or token.
+    pub(crate) async fn join(self: Arc<Self>, request: JoinRequest) -> Result<(), ApiError> {
+        let _changing = self.change().await;
+        self.must_be_out()?;
+        let token = JoinToken::parse(request.join_token.expose()).map_err(|e| ApiError::bad_request(e.to_string()))?;
+        let availability = read_availability(&request.availability)?;
+        let managers = request.remote_addrs.iter().map(|addr| address::with_port(addr)).collect::<Result<Vec<_>, _>>();
+        let managers = managers.map_err(bad_request)?;
+        let (listen_addr, advertise_addr) = self.addresses(&request.listen_addr, &request.advertise_addr)?;
+        let membership = Membership {
+            listen_addr: listen_addr.to_string(),
+            advertise_addr: advertise_addr.to_string(),
+            managers: managers.clone(),
+        };
+        self.state().wipe().map_err(internal)?;
+        let identity = first_certificate(&managers, &token, availability).await?;
+        if identity.role() == NodeRole::Manager {
+            return Err(ApiError::not_implemented(MANAGER_TOKEN));
+        }
+        self.state().save_identity(&identity).map_err(internal)?;
+        let started = Member::start(&self, membership.clone(), identity, None, None, false).await;
+        let member = self.settle(started, &membership).await?;
+        match member.wait_accepted(JOIN_WAIT).await {
+            MemberState::Active(_) => Ok(()),
+            MemberState::Pending(reason) => {
+                tracing::warn!("joining goes on in the background: {reason}");
+                Err(ApiError::unavailable(JOIN_TIMED_OUT))
+            }
+            MemberState::Error(reason) => Err(ApiError::unavailable(reason)),
+        }
+    }
+
+    /// Leaves the cluster and removes this node's containers. The last manager takes the cluster with it.
+    ///
+    /// # Errors
+    /// 503 when the node is in no cluster, is a manager and `force` is not given, or has containers that do not go
+    /// away; with `force` the last is only said in the log.
+    pub(crate) async fn leave(self: Arc<Self>, force: bool) -> Result<(), ApiError> {
+        let _changing = self.change().await;
+        let swarm = self.swarm();
+        let Swarm::In(member) = &*swarm else { return Err(ApiError::unavailable(NOT_A_MEMBER)) };
+        if member.is_manager() && !force {
+            return Err(ApiError::unavailable(LAST_MANAGER));
+        }
+        let left = member.leave().await;
+        if let Err(e) = &left {
+            tracing::warn!("leaving the swarm: {e}");
+        }
+        self.state().wipe().map_err(internal)?;
+        self.set(Swarm::Out);
+        tracing::info!("this node left the swarm");
+        match left {
+            Err(e) if !force => Err(ApiError::unavailable(format!("the node left the swarm, but {e}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the node a member if it started, and forgets everything if it did not.
+    async fn settle(
+        &self,
+        started: anyhow::Result<Arc<Member>>,
+        membership: &Membership,
+    ) -> Result<Arc<Member>, ApiError> {
+        let kept = match started {
+            Ok(member) => {
+                match self.state().save_membership(&Membership { managers: member.managers(), ..membership.clone() }) {
+                    Ok(()) => Ok(member),
+                    Err(e) => {
+                        member.shutdown().await;
+                        Err(e)
+                    }
+                }
+            }
+            Err(e) => Err(e),
+        };
+        match kept {
+            Ok(member) => {
+                self.set(Swarm::In(member.clone()));
+                Ok(member)
+            }
+            Err(e) => {
+                if let Err(e) = self.state().wipe() {
+                    tracing::warn!("cleaning up after a failed attempt: {e:#}");
+                }
+                Err(internal(e))
+            }
+        }
+    }
+
+    /// Where to listen and what to tell others: as the request says, else as the settings say, else what there is.
+    fn addresses(&self, listen_addr: &str, advertise_addr: &str) -> Result<(SocketAddr, SocketAddr), ApiError> {
+        // Docker's client sends the default when it was told nothing.
+        let listen = match listen_addr.trim() {
+            "" | LISTEN_ADDR_DEFAULT => self.config().listen_addr,
+            text => address::parse_listen(text).map_err(|e| ApiError::bad_request(format!("listen address: {e}")))?,
+        };
+        let wanted = Some(advertise_addr).filter(|a| !a.trim().is_empty()).or(self.config().advertise_addr.as_deref());
+        let interfaces = address::interfaces().map_err(internal)?;
+        Ok((listen, address::advertise(wanted, listen, &interfaces).map_err(bad_request)?))
+    }
+}
+
+/// A certificate from the first manager that gives one.
+async fn first_certificate(
+    managers: &[String],
+    token: &JoinToken,
+    availability: Availability,
+) -> Result<NodeIdentity, ApiError> {
+    let mut problems: Vec<ApiError> = Vec::new();
+    for addr in managers {
+        match certificate::first(addr, token, availability).await {
+            Ok(identity) => return Ok(identity),
+            // What a manager says counts, whatever the others would say.
+            Err(e) if e.status < 500 || e.status == 501 => return Err(e),
+            Err(e) => problems.push(e),
+        }
+    }
+    if problems.is_empty() {
+        return Err(ApiError::bad_request("the address of at least one manager is needed to join a swarm"));
+    }
+    let texts: Vec<_> = problems.into_iter().map(|e| e.message).collect();
+    Err(ApiError::unavailable(texts.join("; ")))
+}
+
+/// Refuses what would be accepted and then not done.
+fn refuse_unsupported(request: &InitRequest) -> Result<(), ApiError> {
+    let refused = [
+        (request.force_new_cluster, "--force-new-cluster"),
+        (request.auto_lock_managers || request.spec.encryption_config.auto_lock_managers, "--autolock"),
+        (!request.default_addr_pool.is_empty(), "--default-addr-pool"),
+        (!request.data_path_addr.is_empty(), "--data-path-addr"),
+        (request.data_path_port != 0, "--data-path-port"),
+    ];
+    match refused.iter().find(|(given, _)| *given) {
+        Some((_, flag)) => Err(ApiError::not_implemented(format!("{flag} is not supported yet"))),
+        None => Ok(()),
+    }
+}
+
+fn read_availability(text: &str) -> Result<Availability, ApiError> {
+    match text {
+        "" | "active" => Ok(Availability::Active),
+        "pause" => Ok(Availability::Pause),
+        "drain" => Ok(Availability::Drain),
+        other => {
+            Err(ApiError::bad_request(format!("invalid Availability: {other:?} (possible are active, pause, drain)")))
+        }
+    }
+}
+
+fn bad_request(error: anyhow::Error) -> ApiError {
+    ApiError::bad_request(format!("{error:#}"))
+}
+
+fn internal(error: anyhow::Error) -> ApiError {
+    ApiError::internal(format!("{error:#}"))
+}
+
+#[cfg(test)]
+mod tests;

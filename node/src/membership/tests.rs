@@ -1,0 +1,281 @@
+use axum::body::Body;
+use hyper::{Method, Request, StatusCode};
+use serde_json::Value;
+use swarm_docker_api::NOT_A_MANAGER;
+use swarm_model::{Labels, Secret};
+use swarm_wire::{Alpn, Trust, join::CA_PATH, tls};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tower::ServiceExt;
+
+use super::*;
+use crate::{
+    config::{Config, Engine, LogFormat, NodeLimits},
+    state_dir::StateDir,
+};
+
+/// Longer than anything here takes, on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A node without Docker, on a port of its own.
+struct TestNode {
+    node: Arc<Node>,
+    folder: tempfile::TempDir,
+}
+
+impl TestNode {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { node: Self::open(folder.path()), folder }
+    }
+
+    fn open(folder: &std::path::Path) -> Arc<Node> {
+        let config = Config {
+            state_dir: folder.to_owned(),
+            socket: folder.join("unused.sock"),
+            engine: Engine::Simulated,
+            listen_addr: "127.0.0.1:0".parse().unwrap(),
+            advertise_addr: None,
+            hostname: "test".to_owned(),
+            limits: NodeLimits::default(),
+            labels: Labels::new(),
+            log_filter: "info".to_owned(),
+            log_format: LogFormat::Text,
+        };
+        let state = StateDir::open(folder).unwrap();
+        Arc::new(Node::new(config, state).unwrap())
+    }
+
+    /// Stops it and starts it again on the same folder.
+    async fn restart(self) -> Self {
+        self.node.shutdown().await;
+        let Self { node, folder } = self;
+        drop(node);
+        let node = Self::open(folder.path());
+        node.resume().await.unwrap();
+        Self { node, folder }
+    }
+
+    async fn init(&self) -> String {
+        self.node.clone().init(InitRequest::default()).await.unwrap()
+    }
+
+    async fn join(&self, addr: &str, token: &str) -> Result<(), ApiError> {
+        let join_token = Secret::new(token);
+        let request = JoinRequest { remote_addrs: vec![addr.to_owned()], join_token, ..JoinRequest::default() };
+        self.node.clone().join(request).await
+    }
+
+    fn member(&self) -> Arc<Member> {
+        match &*self.node.swarm() {
+            Swarm::In(member) => member.clone(),
+            Swarm::Out => panic!("the node is in no swarm"),
+        }
+    }
+
+    fn is_out(&self) -> bool {
+        matches!(&*self.node.swarm(), Swarm::Out) && self.node.state().membership().unwrap().is_none()
+    }
+
+    fn addr(&self) -> String {
+        self.member().managers()[0].clone()
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let Ok(response) = self.member().routes().unwrap().oneshot(request).await;
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    async fn token(&self, role: &str) -> String {
+        self.ask(Method::GET, "/swarm").await.1["JoinTokens"][role].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until the nodes are in these states, by id.
+    async fn wait_nodes(&self, expected: &[(&str, &str)]) {
+        let mut expected: Vec<_> = expected.iter().map(|(id, s)| ((*id).to_owned(), (*s).to_owned())).collect();
+        expected.sort();
+        let reached = async {
+            loop {
+                let nodes = self.ask(Method::GET, "/nodes").await.1;
+                let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+                let mut found: Vec<_> =
+                    nodes.as_array().into_iter().flatten().map(|n| (text(&n["ID"]), text(&n["Status"]["State"]))).collect();
+                found.sort();
+                if found == expected {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.expect("the nodes reach these states");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_join_restart_and_leave() {
+    let (manager, worker) = (TestNode::new(), TestNode::new());
+    let manager_id = manager.init().await;
+    assert_eq!(manager.member().state(), MemberState::Active(String::new()));
+    worker.join(&manager.addr(), &manager.token("Worker").await).await.unwrap();
+    assert_eq!(worker.member().state(), MemberState::Active(String::new()));
+    assert!(worker.member().routes().is_none());
+    let worker_id = worker.member().identity().node().to_string();
+    manager.wait_nodes(&[(&manager_id, "ready"), (&worker_id, "ready")]).await;
+
+    let text = worker.join(&manager.addr(), "x").await.unwrap_err();
+    assert!(text.status == 503 && text.message.contains("already part of a swarm"), "{text}");
+
+    // Both come back as who they were.
+    let (manager, worker) = (manager.restart().await, worker.restart().await);
+    for node in [&manager, &worker] {
+        assert_eq!(node.member().wait_accepted(PATIENCE).await, MemberState::Active(String::new()));
+    }
+    assert_eq!(worker.member().identity().node().to_string(), worker_id);
+    manager.wait_nodes(&[(&manager_id, "ready"), (&worker_id, "ready")]).await;
+
+    worker.node.clone().leave(false).await.unwrap();
+    assert!(worker.is_out());
+    manager.wait_nodes(&[(&manager_id, "ready"), (&worker_id, "down")]).await;
+    assert_eq!(worker.node.clone().leave(false).await.unwrap_err().message, NOT_A_MEMBER);
+
+    let refused = manager.node.clone().leave(false).await.unwrap_err();
+    assert_eq!((refused.status, refused.message.as_str()), (503, LAST_MANAGER));
+    manager.node.clone().leave(true).await.unwrap();
+    assert!(manager.is_out());
+    assert_ne!(manager.init().await, manager_id);
+    manager.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_join_is_told_why_and_keeps_nothing() {
+    let (manager, other, node) = (TestNode::new(), TestNode::new(), TestNode::new());
+    manager.init().await;
+    other.init().await;
+    let addr = manager.addr();
+    let token = manager.token("Worker").await;
+    // The same cluster, another secret.
+    let wrong = format!("{}-{}", &token[..token.len() - 26], "0".repeat(25));
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for (addr, token, status, text) in [
+        (addr.as_str(), "nonsense", 400, "not a join token"),
+        (&addr, &token[..70], 400, "copied whole"),
+        (&addr, &other.token("Worker").await, 400, "another cluster"),
+        (&addr, &wrong, 403, "token"),
+        (&addr, &manager.token("Manager").await, 501, "manager"),
+        (&nowhere, &token, 503, nowhere.as_str()),
+        ("http://x/", &token, 400, "HOST:PORT"),
+    ] {
+        let error = node.join(addr, token).await.unwrap_err();
+        assert!(error.status == status && error.message.contains(text), "{text}: {} {error}", error.status);
+        assert!(!error.message.contains(&token[token.len().saturating_sub(25)..]), "no secret in {error}");
+        assert!(node.is_out());
+    }
+    // It is not the worse for it.
+    node.join(&addr, &token).await.unwrap();
+    for node in [manager, other, node] {
+        node.node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_node_is_locked_out() {
+    let (manager, worker) = (TestNode::new(), TestNode::new());
+    manager.init().await;
+    worker.join(&manager.addr(), &manager.token("Worker").await).await.unwrap();
+    let member = worker.member();
+    let id = member.identity().node();
+    let (status, _) = manager.ask(Method::DELETE, &format!("/nodes/{id}?force=1")).await;
+    assert_eq!(status, StatusCode::OK);
+    let removed = async {
+        while !matches!(member.state(), MemberState::Error(_)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, removed).await.expect("the node notices");
+    let MemberState::Error(text) = member.state() else { panic!("it was removed") };
+    assert!(text.contains("removed from the swarm"), "{text}");
+    worker.node.clone().leave(false).await.unwrap();
+    assert!(worker.is_out());
+    manager.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_port_survives_garbage_and_gives_strangers_nothing() {
+    let manager = TestNode::new();
+    manager.init().await;
+    let addr = manager.addr();
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 4096], &[0x16, 3, 1, 0xff, 0xff, 1]] {
+        let mut stream = tokio::net::TcpStream::connect(&addr).await.unwrap();
+        // It may be refused before all of it is written.
+        let _ = stream.write_all(garbage).await;
+        let _ = stream.shutdown().await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+    let get = async |path: &str| {
+        let stream = tls::connect_bootstrap(&addr, Trust::Unverified).await.unwrap();
+        crate::http::request(stream, &addr, Method::GET, path, Vec::new()).await
+    };
+    let root = get(CA_PATH).await.unwrap();
+    assert_eq!(root, manager.member().identity().root_pem());
+    for path in ["/swarm", "/nodes", "/", "/swarmd/certificate"] {
+        let error = get(path).await.unwrap_err();
+        assert!(error.status == 404 && error.message.contains("Unix socket"), "{path}: {error}");
+    }
+    let stream = tls::connect_bootstrap(&addr, Trust::Unverified).await.unwrap();
+    let error = crate::http::request(stream, &addr, Method::POST, "/swarmd/certificate", b"{}".to_vec()).await;
+    assert_eq!(error.unwrap_err().status, 400);
+    manager.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_renewed_for_the_same_node() {
+    let (manager, worker) = (TestNode::new(), TestNode::new());
+    manager.init().await;
+    worker.join(&manager.addr(), &manager.token("Worker").await).await.unwrap();
+    let member = worker.member();
+    let old = member.identity();
+    member.renew_certificate(worker.node.state()).await.unwrap();
+    let new = member.identity();
+    assert_eq!((new.node(), new.role(), new.cluster()), (old.node(), old.role(), old.cluster()));
+    assert_ne!((new.cert_pem(), new.key_pem()), (old.cert_pem(), old.key_pem()));
+    assert_eq!(worker.node.state().membership().unwrap().unwrap().1.cert_pem(), new.cert_pem());
+
+    // A worker's certificate opens no more than joining does.
+    let stream = tls::connect(&manager.addr(), None, &member.holder(), Alpn::Http1).await.unwrap().stream;
+    let error = crate::http::request(stream, "manager", Method::GET, "/nodes", Vec::new()).await.unwrap_err();
+    assert_eq!(error.status, 404);
+    for node in [manager, worker] {
+        node.node.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn impossible_requests_change_nothing() {
+    let node = TestNode::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let default = InitRequest::default;
+    for (request, status, text) in [
+        (InitRequest { force_new_cluster: true, ..default() }, 501, "--force-new-cluster"),
+        (InitRequest { auto_lock_managers: true, ..default() }, 501, "--autolock"),
+        (InitRequest { default_addr_pool: vec!["10.0.0.0/8".to_owned()], ..default() }, 501, "--default-addr-pool"),
+        (InitRequest { availability: "lazy".to_owned(), ..default() }, 400, "\"lazy\""),
+        (InitRequest { listen_addr: "here".to_owned(), ..default() }, 400, "listen address"),
+        (InitRequest { advertise_addr: "eth77".to_owned(), ..default() }, 400, "eth77"),
+    ] {
+        let error = node.node.clone().init(request).await.unwrap_err();
+        assert!(error.status == status && error.message.contains(text), "{text}: {} {error}", error.status);
+        assert!(node.is_out());
+    }
+    let occupied = std::net::TcpListener::bind(&taken).unwrap();
+    let error = node.node.clone().init(InitRequest { listen_addr: taken.clone(), ..default() }).await.unwrap_err();
+    assert!(error.message.contains(&taken) && error.message.contains("in use"), "{error}");
+    drop(occupied);
+    assert!(node.is_out());
+    let error = node.node.clone().join(JoinRequest::default()).await.unwrap_err();
+    assert!(error.message.contains("not a join token"), "{error}");
+    // What workers say of the swarm's state is Docker's text.
+    assert!(NOT_A_MANAGER.contains("Worker nodes"));
+}

@@ -1,0 +1,146 @@
+//! The node: its settings, its engine, and its membership in a cluster, if it has one.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use anyhow::{Context, Result};
+use swarm_agent::{DockerExecutor, Executor, SimulatedExecutor};
+use swarm_docker_api::ApiError;
+use swarm_model::NodeRole;
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, watch},
+};
+
+pub(crate) use crate::member::{Member, MemberState};
+use crate::{
+    config::{Config, Engine},
+    engine::EngineClient,
+    state_dir::StateDir,
+};
+
+/// Whether the node belongs to a cluster.
+#[derive(Clone)]
+pub(crate) enum Swarm {
+    /// It does not.
+    Out,
+    /// It does.
+    In(Arc<Member>),
+}
+
+/// See the module.
+pub(crate) struct Node {
+    config: Config,
+    state: Arc<StateDir>,
+    engine: EngineClient,
+    executor: Arc<dyn Executor>,
+    swarm: RwLock<Arc<Swarm>>,
+    /// Held by whoever changes `swarm`: init, join, leave and the end come one after another.
+    changing: Mutex<()>,
+    failure: watch::Sender<Option<String>>,
+}
+
+impl Node {
+    /// A node that has not started what its state folder says.
+    pub(crate) fn new(config: Config, state: StateDir) -> Result<Self> {
+        let executor: Arc<dyn Executor> = match &config.engine {
+            engine @ Engine::Docker(_) => Arc::new(DockerExecutor::new(&engine.to_string())?),
+            Engine::Simulated => Arc::new(SimulatedExecutor::new()),
+        };
+        Ok(Self {
+            engine: EngineClient::new(&config.engine),
+            config,
+            state: Arc::new(state),
+            executor,
+            swarm: RwLock::new(Arc::new(Swarm::Out)),
+            changing: Mutex::default(),
+            failure: watch::Sender::new(None),
+        })
+    }
+
+    /// Takes up the membership that the state folder holds, if it holds one.
+    pub(crate) async fn resume(&self) -> Result<()> {
+        let _changing = self.changing.lock().await;
+        let Some((membership, identity)) = self.state.membership()? else { return Ok(()) };
+        let port = match identity.role() {
+            NodeRole::Manager => Some(listen(&membership.listen_addr).await?),
+            NodeRole::Worker => None,
+        };
+        let member = Member::start(self, membership, identity, port, None, true).await?;
+        self.set(Swarm::In(member));
+        Ok(())
+    }
+
+    /// Stops everything; containers keep running.
+    pub(crate) async fn shutdown(&self) {
+        let _changing = self.changing.lock().await;
+        if let Swarm::In(member) = &*self.swarm() {
+            member.shutdown().await;
+        }
+        self.engine.close().await;
+    }
+
+    /// Where what makes the daemon useless is reported.
+    pub(crate) fn failure(&self) -> watch::Sender<Option<String>> {
+        self.failure.clone()
+    }
+
+    /// Waits until something makes the daemon useless, and says what.
+    pub(crate) async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        let failed = failure.wait_for(Option::is_some).await.map(|reason| reason.clone().unwrap_or_default());
+        // The sender is a field of this very node.
+        failed.unwrap_or_default()
+    }
+
+    /// The settings.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The state folder.
+    pub(crate) fn state(&self) -> &Arc<StateDir> {
+        &self.state
+    }
+
+    /// The engine, for requests.
+    pub(crate) fn engine(&self) -> &EngineClient {
+        &self.engine
+    }
+
+    /// The engine, for tasks.
+    pub(crate) fn executor(&self) -> Arc<dyn Executor> {
+        self.executor.clone()
+    }
+
+    /// The membership now.
+    pub(crate) fn swarm(&self) -> Arc<Swarm> {
+        self.swarm.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set(&self, swarm: Swarm) {
+        *self.swarm.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(swarm);
+    }
+
+    /// Waits for other changes of the membership to end.
+    pub(crate) async fn change(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
+    }
+
+    /// Refuses what needs a node outside any cluster.
+    pub(crate) fn must_be_out(&self) -> Result<(), ApiError> {
+        match &*self.swarm() {
+            Swarm::Out => Ok(()),
+            Swarm::In(_) => Err(ApiError::unavailable(
+                "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another \
+                 one.",
+            )),
+        }
+    }
+}
+
+/// Opens the managers' port.
+pub(crate) async fn listen(addr: &str) -> Result<TcpListener> {
+    TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("cannot listen on {addr} for other nodes (choose another address with --listen-addr)"))
+}

@@ -1,0 +1,248 @@
+//! The folder in which everything that a node keeps lives.
+//!
+//! ```text
+//! swarmd.json     version of this layout; says whose folder it is
+//! lock            held while swarmd runs
+//! swarm.json      membership: written last when the node joins, removed first when it has left
+//! certificates/   identity (swarm_wire::NodeIdentity)
+//! manager/        the Raft log, while the node is a manager
+//! agent/          tasks
+//! ```
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use swarm_wire::{NodeIdentity, write_atomically};
+
+use crate::config::STATE_DIR_DEFAULT;
+
+/// Version of the layout above.
+const FORMAT: u32 = 1;
+const FORMAT_FILE: &str = "swarmd.json";
+const LOCK_FILE: &str = "lock";
+const MANAGER_FOLDER: &str = "manager";
+const MEMBERSHIP_FILE: &str = "swarm.json";
+
+/// The state folder of a running swarmd.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    path: PathBuf,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Format {
+    format: u32,
+    program: String,
+}
+
+/// How this node belongs to its cluster, beside what its certificate says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Membership {
+    /// Where it listens while it is a manager.
+    pub(crate) listen_addr: String,
+    /// What it told the others: `IP:PORT`.
+    pub(crate) advertise_addr: String,
+    /// `HOST:PORT` of the managers that it knew last.
+    #[serde(default)]
+    pub(crate) managers: Vec<String>,
+}
+
+impl StateDir {
+    /// Opens and locks the folder, which is made if need be.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let named = || format!("the state folder {}", path.display());
+        DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| match path {
+            p if p == Path::new(STATE_DIR_DEFAULT) => {
+                format!("cannot make {} (run swarmd as root, or choose another one with --state-dir)", named())
+            }
+            _ => format!("cannot make {}", named()),
+        })?;
+        check_owner(path).with_context(named)?;
+        let lock = lock(&path.join(LOCK_FILE)).with_context(named)?;
+        let format = Format { format: FORMAT, program: concat!("swarmd ", env!("CARGO_PKG_VERSION")).to_owned() };
+        write_json(&path.join(FORMAT_FILE), &format).with_context(named)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Folder of the manager's log; made if need be.
+    pub(crate) fn manager(&self) -> Result<PathBuf> {
+        let folder = self.path.join(MANAGER_FOLDER);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(folder)
+    }
+
+    /// Folder of the agent's tasks.
+    pub(crate) fn agent(&self) -> PathBuf {
+        self.path.join("agent")
+    }
+
+    fn certificates(&self) -> PathBuf {
+        self.path.join("certificates")
+    }
+
+    /// The cluster that this node belongs to, if it does.
+    pub(crate) fn membership(&self) -> Result<Option<(Membership, NodeIdentity)>> {
+        let Some(membership) = read_json(&self.path.join(MEMBERSHIP_FILE))? else { return Ok(None) };
+        let folder = self.certificates();
+        let identity = NodeIdentity::load(&folder)
+            .with_context(|| format!("cannot read this node's identity in {}", folder.display()))?
+            .with_context(|| format!("this node belongs to a swarm, but {} holds no certificate", folder.display()))?;
+        Ok(Some((membership, identity)))
+    }
+
+    /// Keeps the identity: a new one, or a renewed one.
+    pub(crate) fn save_identity(&self, identity: &NodeIdentity) -> Result<()> {
+        identity.save(&self.certificates()).context("cannot keep this node's identity")
+    }
+
+    /// Makes the node a member from now on, also after a restart.
+    pub(crate) fn save_membership(&self, membership: &Membership) -> Result<()> {
+        write_json(&self.path.join(MEMBERSHIP_FILE), membership)
+    }
+
+    /// Forgets the cluster: first that the node is a member, then everything else.
+    pub(crate) fn wipe(&self) -> Result<()> {
+        let gone = |result: io::Result<()>, path: &Path| match result {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        };
+        let membership = self.path.join(MEMBERSHIP_FILE);
+        gone(fs::remove_file(&membership), &membership)?;
+        for folder in [self.certificates(), self.path.join(MANAGER_FOLDER), self.agent()] {
+            gone(fs::remove_dir_all(&folder), &folder)?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses folders of other programs and of newer versions of this one.
+fn check_owner(path: &Path) -> Result<()> {
+    match read_json::<Format>(&path.join(FORMAT_FILE))? {
+        Some(found) if found.format > FORMAT => bail!(
+            "it was written by {}, a newer version than this one ({}), in a format that this one cannot read",
+            found.program,
+            env!("CARGO_PKG_VERSION")
+        ),
+        Some(_) => Ok(()),
+        None => {
+            let foreign = fs::read_dir(path)?.find_map(|entry| match entry {
+                Ok(entry) if entry.file_name() == LOCK_FILE => None,
+                // A file system of its own comes with this one.
+                Ok(entry) if entry.file_name() == "lost+found" => None,
+                other => Some(other.map(|e| e.file_name())),
+            });
+            match foreign.transpose()? {
+                None => Ok(()),
+                Some(name) => bail!(
+                    "it is not one of swarmd: it holds {} and no {FORMAT_FILE}; choose an empty folder with --state-dir",
+                    name.display()
+                ),
+            }
+        }
+    }
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            file.set_len(0)?;
+            write!(file, "{}", std::process::id())?;
+            Ok(file)
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid)?;
+            bail!("another swarmd uses it (process {pid}); stop that one, or choose another folder with --state-dir")
+        }
+        Err(e) => Err(e).context("it cannot be locked"),
+    }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is damaged", path.display())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(value)?;
+    bytes.push(b'\n');
+    write_atomically(path, &bytes, 0o600).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use swarm_model::{ClusterId, NodeId, NodeRole};
+    use swarm_wire::{Ca, clock, new_key_and_csr};
+
+    use super::*;
+
+    fn error(path: &Path) -> String {
+        format!("{:#}", StateDir::open(path).unwrap_err())
+    }
+
+    #[test]
+    fn a_second_swarmd_is_told_of_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        let first = StateDir::open(&path).unwrap();
+        let text = error(&path);
+        assert!(text.contains(&format!("another swarmd uses it (process {})", std::process::id())), "{text}");
+        drop(first);
+        StateDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn foreign_and_newer_folders_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("letters.txt"), "dear").unwrap();
+        let text = error(folder.path());
+        assert!(text.contains("letters.txt") && text.contains("not one of swarmd"), "{text}");
+
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FORMAT_FILE), r#"{"format": 7, "program": "swarmd 9.9.9"}"#).unwrap();
+        let text = error(folder.path());
+        assert!(text.contains("swarmd 9.9.9, a newer version"), "{text}");
+
+        fs::write(folder.path().join(FORMAT_FILE), "{").unwrap();
+        assert!(error(folder.path()).contains("damaged"));
+    }
+
+    #[test]
+    fn membership_counts_once_it_is_written_and_until_it_is_wiped() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let ca = Ca::create().unwrap();
+        let (key, csr) = new_key_and_csr().unwrap();
+        let cert = ca.issue(&csr, NodeId(1), NodeRole::Worker, ClusterId(2), 1 << 50, clock::now()).unwrap();
+        let identity = NodeIdentity::new(cert.cert_pem, key, ca.cert_pem()).unwrap();
+        state.save_identity(&identity).unwrap();
+        assert!(state.membership().unwrap().is_none());
+        let membership = Membership { managers: vec!["10.0.0.1:2377".to_owned()], ..Membership::default() };
+        state.save_membership(&membership).unwrap();
+        let (found, found_identity) = state.membership().unwrap().unwrap();
+        assert_eq!(found, membership);
+        assert_eq!(found_identity.as_peer(), identity.as_peer());
+        let manager = state.manager().unwrap();
+        state.wipe().unwrap();
+        state.wipe().unwrap();
+        assert!(state.membership().unwrap().is_none() && !manager.exists());
+    }
+}
