@@ -61,9 +61,11 @@ pub(crate) fn advertise(wanted: Option<&str>, listen: SocketAddr, interfaces: &[
 
 /// The address of a manager as a person writes it: `HOST`, `HOST:PORT`, `[IPv6]:PORT`.
 pub(crate) fn with_port(text: &str) -> Result<String> {
-    let (host, port) = split_port(text.trim())?;
+    let form =
+        || format!("{text:?} is not the address of a manager; one is written HOST:PORT, such as 192.168.1.5:2377");
+    let (host, port) = split_port(text.trim()).with_context(form)?;
     if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/') {
-        bail!("{text:?} is not the address of a manager; one is written HOST:PORT, such as 192.168.1.5:2377");
+        bail!(form());
     }
     let port = port.unwrap_or(PORT_DEFAULT);
     Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })

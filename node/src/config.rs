@@ -180,10 +180,15 @@ impl Sources {
             |l| l.log_level.as_deref(),
             "info",
             |text| {
-                // What openraft says at info is for its developers.
-                let filter = if text.contains([',', '=']) { text.to_owned() } else { format!("{text},openraft=warn") };
-                tracing_subscriber::EnvFilter::try_new(&filter)?;
-                Ok(filter)
+                if text.contains([',', '=']) {
+                    tracing_subscriber::EnvFilter::try_new(text)?;
+                    return Ok(text.to_owned());
+                }
+                match text {
+                    // What openraft says at info is for its developers.
+                    "error" | "warn" | "info" | "debug" | "trace" => Ok(format!("{text},openraft=warn")),
+                    _ => bail!("possible are error, warn, info, debug and trace"),
+                }
             },
         )?;
         let folder = |text: &str| {

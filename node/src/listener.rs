@@ -20,7 +20,6 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-
 /// Handshakes at once. Each may last [`tls::HANDSHAKE_TIMEOUT`]; whoever comes next waits in the kernel's queue.
 const HANDSHAKES_MAX: usize = 128;
 /// Connections at once that fetch the root CA or a certificate; more are closed.

@@ -206,7 +206,6 @@ impl Drop for PrivateEngine {
         }
         let _ = self.containerd.kill();
         let _ = self.containerd.wait();
-<<<<<<< HEAD
         // A killed engine leaves mounts, and those would keep the folder.
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
         for place in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
@@ -214,7 +213,5 @@ impl Drop for PrivateEngine {
                 let _ = Command::new("umount").args(["-l", place]).output();
             }
         }
-=======
->>>>>>> wire
     }
 }

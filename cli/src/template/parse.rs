@@ -167,19 +167,11 @@ fn conditional(condition: &str, pieces: &mut std::vec::IntoIter<Piece>, depth: u
 }
 
 fn branches(pieces: &mut std::vec::IntoIter<Piece>, depth: usize) -> Result<(Vec<Node>, Vec<Node>), TemplateError> {
-<<<<<<< HEAD
-    let (then, end) = block(pieces, depth + 1)?;
-    let otherwise = match end {
-        End::End => Vec::new(),
-        End::Text => return error("'{{end}}' is missing"),
-        End::Else(rest) => match rest.strip_prefix("if ") {
-=======
     let (then, stop) = block(pieces, depth + 1)?;
     let otherwise = match stop {
         Stop::End => Vec::new(),
         Stop::Eof => return error("'{{end}}' is missing"),
         Stop::Else(rest) => match rest.strip_prefix("if ") {
->>>>>>> cli
             Some(condition) => vec![conditional(condition, pieces, depth + 1)?],
             None if rest.is_empty() => match block(pieces, depth + 1)? {
                 (nodes, Stop::End) => nodes,

@@ -14,7 +14,6 @@ use openraft::{
     errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError},
 };
 use swarm_core::{ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Event, Outcome, State, Tx};
-use swarm_model::Timestamp;
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinHandle, spawn_blocking},
@@ -204,7 +203,7 @@ impl Consensus {
         if txs.len() > ENTRY_TXS_MAX {
             return Err(ProposeError::TooMany { txs: txs.len(), limit: ENTRY_TXS_MAX });
         }
-        let entry = Entry { v: ENTRY_VERSION, at: now(), txs };
+        let entry = Entry { v: ENTRY_VERSION, at: swarm_wire::clock::now(), txs };
         let command = Command::encode(entry).map_err(|error| ProposeError::Stopped(error.to_string()))?;
         let bytes = command.bytes().len();
         if bytes > ENTRY_BYTES_MAX {
@@ -369,11 +368,4 @@ async fn close(log: &LogStore, disk: Arc<dyn Disk>) {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     spawn_blocking(work).await.map_err(|error| Error::Stopped(error.to_string()))?
-}
-
-/// The proposer's clock; apply keeps cluster time monotone.
-#[allow(clippy::disallowed_methods, reason = "moves to the one clock of the wire crate")]
-fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }

@@ -100,8 +100,12 @@ impl TestNode {
             loop {
                 let nodes = self.ask(Method::GET, "/nodes").await.1;
                 let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-                let mut found: Vec<_> =
-                    nodes.as_array().into_iter().flatten().map(|n| (text(&n["ID"]), text(&n["Status"]["State"]))).collect();
+                let mut found: Vec<_> = nodes
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|n| (text(&n["ID"]), text(&n["Status"]["State"])))
+                    .collect();
                 found.sort();
                 if found == expected {
                     return;
@@ -254,8 +258,8 @@ async fn a_certificate_is_renewed_for_the_same_node() {
 #[tokio::test]
 async fn impossible_requests_change_nothing() {
     let node = TestNode::new();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap().to_string();
+    let occupied = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = occupied.local_addr().unwrap().to_string();
     let default = InitRequest::default;
     for (request, status, text) in [
         (InitRequest { force_new_cluster: true, ..default() }, 501, "--force-new-cluster"),
@@ -269,7 +273,6 @@ async fn impossible_requests_change_nothing() {
         assert!(error.status == status && error.message.contains(text), "{text}: {} {error}", error.status);
         assert!(node.is_out());
     }
-    let occupied = std::net::TcpListener::bind(&taken).unwrap();
     let error = node.node.clone().init(InitRequest { listen_addr: taken.clone(), ..default() }).await.unwrap_err();
     assert!(error.message.contains(&taken) && error.message.contains("in use"), "{error}");
     drop(occupied);
