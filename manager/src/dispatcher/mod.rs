@@ -118,7 +118,10 @@ impl Dispatcher {
             tokio::select! {
                 () = watch.changed() => term.sync(&self.feed.state()),
                 () = sleep_until(next_tick) => {
-                    let interval = term.tick(&self.feed.state());
+                    let state = self.feed.state();
+                    // Also here: a node whose report was not committed is to be found silent again.
+                    term.sync(&state);
+                    let interval = term.tick(&state);
                     next_tick = Instant::now() + interval;
                 }
             }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Dispatcher, Registered, Session, Term, heartbeat_period,
     presence::Presence,
-    reports::{Waiter, encoded_bytes},
+    reports::{Waiter, encoded_bytes, trimmed},
 };
 use crate::feed::{Topic, Watch, lock};
 
@@ -307,6 +307,8 @@ impl Ctx<'_> {
                         let reason = format!("{} reports in a batch, {STATUS_BATCH_MAX} are possible", reports.len());
                         return Err(End::Protocol(reason));
                     }
+                    let reports =
+                        trimmed(reports).map_err(|bytes| End::Protocol(format!("a batch of {bytes} bytes")))?;
                     let waiter = self.batch(batch, self.place(&places).await, answers.clone());
                     let state = self.state();
                     self.term.report(|all| all.tasks(&state, self.peer.node, reports, waiter));

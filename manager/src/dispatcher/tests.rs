@@ -273,6 +273,14 @@ async fn a_leader_that_stood_still_marks_nobody_down() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_whose_end_was_not_committed_is_found_silent_again() {
+    let fixture = Fixture::new(World::new(1)).await;
+    let _silent = fixture.ready(N1).await;
+    fixture.raft.fail_next(ProposeError::Unknown);
+    fixture.wait_for_node(N1, NodeState::Down).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_transitions_of_nodes_enter_the_log() {
     let fixture = Fixture::new(World::new(1)).await;
     let (mut agent, _) = fixture.ready(N1).await;
