@@ -13,7 +13,6 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    clock,
     connection::{self, Connector, Event, OUTGOING_MAX},
     engine,
     executor::{Executor, NodeIdentity},
@@ -228,7 +227,7 @@ impl Shell {
     }
 
     fn now(&self) -> Now {
-        Now { wall: clock::now(), mono_ms: self.started.elapsed().as_millis() as u64 }
+        Now { wall: swarm_wire::clock::now(), mono_ms: self.started.elapsed().as_millis() as u64 }
     }
 
     /// Drops what a stream that was given up still says.

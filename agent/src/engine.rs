@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock, connection::Event, executor::Executor, worker::Input};
+use crate::{connection::Event, executor::Executor, worker::Input};
 
 /// How often the engine is asked whether it is there. With the call's own deadline of 5 s this notices a hung engine
 /// in 7 s at most; a dead one breaks the stream of events and is noticed at once.
@@ -33,7 +33,7 @@ pub(crate) async fn watch(
     let mut was_up = false;
     let watch = async {
         loop {
-            let since = clock::now().plus_ns(-EVENTS_OVERLAP_NS);
+            let since = swarm_wire::clock::now().plus_ns(-EVENTS_OVERLAP_NS);
             match executor.describe().await {
                 Ok(report) => {
                     events.send(Event::Input(Input::EngineUp(report))).await?;

@@ -53,9 +53,17 @@ pub struct ContainerRequest {
 }
 
 impl ContainerRequest {
+    /// The slot, or the node's id for a task of a global service (swarm-behaviour §7.5).
+    pub fn slot(&self) -> String {
+        match self.task.slot {
+            0 => self.node.id.to_string(),
+            slot => slot.to_string(),
+        }
+    }
+
     /// `<service>.<slot>.<task id>`, the name of the task and of its container (swarm-behaviour §7.4).
     pub fn name(&self) -> String {
-        format!("{}.{}.{}", self.spec.service_name, self.task.slot, self.task.id)
+        format!("{}.{}.{}", self.spec.service_name, self.slot(), self.task.id)
     }
 }
 

@@ -8,7 +8,6 @@
 //! Not here: how a manager is found and authenticated ([`Connector`], from the node), what is to run (the managers).
 
 mod agent;
-mod clock;
 mod connection;
 mod docker;
 mod engine;

@@ -24,12 +24,9 @@ use swarm_model::{EngineDescription, NodeId, NodeResources, Platform, PortStatus
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    clock,
-    executor::{
-        ContainerRequest, EngineError, EngineReport, Executor, Exited, Health, Listed, LogLine, LogSelection, Observed,
-        Running,
-    },
+use crate::executor::{
+    ContainerRequest, EngineError, EngineReport, Executor, Exited, Health, Listed, LogLine, LogSelection, Observed,
+    Running,
 };
 
 /// What a simulated host has, unless the node says otherwise: enough for any demo.
@@ -133,7 +130,7 @@ impl Container {
     fn end(&mut self, exit_code: i64) -> bool {
         let Observed::Running(running) = &self.state else { return false };
         self.state = Observed::Exited(Exited { id: running.id.clone(), exit_code, ..Exited::default() });
-        self.log.push((clock::now(), format!("ended with code {exit_code}\n")));
+        self.log.push((swarm_wire::clock::now(), format!("ended with code {exit_code}\n")));
         true
     }
 }
@@ -203,7 +200,7 @@ impl World {
         };
         let running = Running { id: id.to_owned(), pid: 1, health, ports: c.ports.clone() };
         c.state = Observed::Running(running);
-        c.log.push((clock::now(), format!("{} runs\n", c.name)));
+        c.log.push((swarm_wire::clock::now(), format!("{} runs\n", c.name)));
         let started = c.state.clone();
         match c.tag.as_str() {
             "broken" => c.end(1),

@@ -32,7 +32,7 @@ fn value(action: &str, request: &ContainerRequest) -> Result<String, String> {
         ".Node.Hostname" => request.node.hostname.clone(),
         ".Task.ID" => request.task.id.to_string(),
         ".Task.Name" => request.name(),
-        ".Task.Slot" => request.task.slot.to_string(),
+        ".Task.Slot" => request.slot(),
         other => {
             let key = label_key(other).ok_or_else(|| {
                 format!(
@@ -91,6 +91,14 @@ mod tests {
         ] {
             assert_eq!(expand(text, &request).as_deref(), Ok(expected.as_str()), "{text}");
         }
+    }
+
+    #[test]
+    fn the_slot_of_a_global_task_is_its_node() {
+        let mut request = request();
+        request.task.slot = 0;
+        let expected = format!("{0} web.{0}.{1}", request.node.id, request.task.id);
+        assert_eq!(expand("{{.Task.Slot}} {{.Task.Name}}", &request), Ok(expected));
     }
 
     #[test]

@@ -1,14 +1,68 @@
 //! swarmctl: Swarm's verbs on a swarmd.
-#![allow(dead_code)]
+//!
+//! A client of the Docker-shaped HTTP API of swarmd and of nothing else. Flags become specs in `spec_flags`, the
+//! commands are in `commands`, waiting is in `progress`, and all output goes through `out`.
+
 mod choice;
+mod cli;
 mod client;
 mod clock;
+mod commands;
+mod context;
+mod error;
 mod filters;
 mod format;
+mod inspect;
 mod json_text;
+mod log_prefix;
+mod names;
 mod out;
+mod ports;
+mod pretty;
+mod progress;
+mod registry;
 mod spec_flags;
 mod table;
+mod tasks;
 mod template;
 mod units;
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{cli::Cli, error::Reported, out::Out};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help, version, or a usage error; a closed pipe is no reason to complain.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let mut out = Out::process();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            out.note(&format!("Error: cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let (mut out, result) = runtime.block_on(cli.run(out));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader has seen enough, as in `swarmctl service ls | head -1`.
+        Err(error) if error::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !error.is::<Reported>() {
+                out.note(&format!("Error: {error:#}"));
+                if let Some(hint) = error::hint(&error) {
+                    out.note(&hint);
+                }
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -16,6 +16,8 @@ mod plane;
 pub mod raft;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use init::{Init, InitError};
 pub use manager::{Manager, ManagerError, ManagerOptions};

@@ -215,7 +215,10 @@ impl Inner {
     async fn lead(&self, stop: &CancellationToken) {
         let seed = match random() {
             Ok(random) => random as u64,
-            Err(error) => return tracing::error!(%error, "this manager cannot lead"),
+            Err(error) => {
+                tracing::error!(%error, "this manager cannot lead");
+                return stop.cancelled().await;
+            }
         };
         tracing::info!("this manager leads the swarm");
         tokio::join!(

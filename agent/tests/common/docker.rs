@@ -206,5 +206,12 @@ impl Drop for PrivateEngine {
         }
         let _ = self.containerd.kill();
         let _ = self.containerd.wait();
+        // A killed engine leaves mounts, and those would keep the folder.
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        for place in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+            if Path::new(place).starts_with(self.folder.path()) {
+                let _ = Command::new("umount").args(["-l", place]).output();
+            }
+        }
     }
 }

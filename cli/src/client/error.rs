@@ -82,7 +82,7 @@ impl ClientError {
                 Some("Is swarmd running there? (systemctl status swarmd, or pass --host)".to_owned())
             }
             Self::Broken { .. } | Self::NoAnswer { .. } => {
-                Some("A change may have been made or not: look before you repeat it.".to_owned())
+                Some("If this was to change something, look whether it did before you repeat it.".to_owned())
             }
             Self::Refused { message, .. } if message.contains("update out of sequence") => {
                 Some("Somebody changed it at the same time: run the command again.".to_owned())

@@ -53,6 +53,16 @@ impl Client {
         self.body(response).await
     }
 
+    /// Reads an object with credentials for a registry.
+    pub(crate) async fn get_with_auth<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        registry_auth: Option<&str>,
+    ) -> Result<T, ClientError> {
+        let response = self.send(Method::GET, path, Query::new(), None, registry_auth).await?;
+        read(path, &self.body(response).await?)
+    }
+
     /// Opens a stream; its end is the server's or the caller's business.
     pub(crate) async fn stream(&self, path: &str, query: Query) -> Result<Incoming, ClientError> {
         Ok(self.send(Method::GET, path, query, None, None).await?.into_body())

@@ -18,6 +18,7 @@ mod rollout;
 mod service;
 
 pub(crate) use image::{registry_of, with_tag};
+pub(crate) use key_value::parse_label;
 pub(crate) use service::ServiceFlags;
 
 #[cfg(test)]

@@ -48,10 +48,8 @@ pub(super) fn render_header(nodes: &[Node], titles: &Value, out: &mut String) ->
                     print(lookup(titles, path, path)?, out);
                 }
             }
-            Node::If { condition, then, otherwise } => {
-                let known = first_path(condition).is_some_and(|path| lookup(titles, path, path).is_ok());
-                render_header(if known { then } else { otherwise }, titles, out)?;
-            }
+            // Titles are of no row: nothing holds.
+            Node::If { otherwise, .. } => render_header(otherwise, titles, out)?,
             Node::Range { .. } => {}
         }
     }

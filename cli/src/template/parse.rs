@@ -110,23 +110,25 @@ fn end_of_action(text: &str) -> Result<Option<usize>, TemplateError> {
 
 pub(super) fn parse(text: &str) -> Result<Vec<Node>, TemplateError> {
     let mut pieces = split(text)?.into_iter();
-    let (nodes, end) = block(&mut pieces, 0)?;
-    match end {
-        End::Text => Ok(nodes),
-        End::End => error("'{{end}}' without 'if' or 'range'"),
-        End::Else(_) => error("'{{else}}' without 'if' or 'range'"),
+    let (nodes, stop) = block(&mut pieces, 0)?;
+    match stop {
+        Stop::Eof => Ok(nodes),
+        Stop::End => error("'{{end}}' without 'if' or 'range'"),
+        Stop::Else(_) => error("'{{else}}' without 'if' or 'range'"),
     }
 }
 
-/// What ended a block.
-enum End {
-    Text,
+/// What a block stopped at.
+enum Stop {
+    /// The end of the text.
+    Eof,
+    /// `{{end}}`.
     End,
     /// With what follows `else`.
     Else(String),
 }
 
-fn block(pieces: &mut std::vec::IntoIter<Piece>, depth: usize) -> Result<(Vec<Node>, End), TemplateError> {
+fn block(pieces: &mut std::vec::IntoIter<Piece>, depth: usize) -> Result<(Vec<Node>, Stop), TemplateError> {
     if depth > DEPTH_MAX {
         return error(format!("blocks are nested more than {DEPTH_MAX} deep"));
     }
@@ -141,8 +143,8 @@ fn block(pieces: &mut std::vec::IntoIter<Piece>, depth: usize) -> Result<(Vec<No
         };
         let (word, rest) = action.split_once(char::is_whitespace).unwrap_or((&action, ""));
         match word {
-            "end" => return Ok((nodes, End::End)),
-            "else" => return Ok((nodes, End::Else(rest.trim().to_owned()))),
+            "end" => return Ok((nodes, Stop::End)),
+            "else" => return Ok((nodes, Stop::Else(rest.trim().to_owned()))),
             "if" => nodes.push(conditional(rest, pieces, depth)?),
             "range" => {
                 let list = pipe(rest)?;
@@ -155,7 +157,7 @@ fn block(pieces: &mut std::vec::IntoIter<Piece>, depth: usize) -> Result<(Vec<No
             _ => nodes.push(Node::Print(pipe(&action)?)),
         }
     }
-    Ok((nodes, End::Text))
+    Ok((nodes, Stop::Eof))
 }
 
 fn conditional(condition: &str, pieces: &mut std::vec::IntoIter<Piece>, depth: usize) -> Result<Node, TemplateError> {
@@ -165,16 +167,16 @@ fn conditional(condition: &str, pieces: &mut std::vec::IntoIter<Piece>, depth: u
 }
 
 fn branches(pieces: &mut std::vec::IntoIter<Piece>, depth: usize) -> Result<(Vec<Node>, Vec<Node>), TemplateError> {
-    let (then, end) = block(pieces, depth + 1)?;
-    let otherwise = match end {
-        End::End => Vec::new(),
-        End::Text => return error("'{{end}}' is missing"),
-        End::Else(rest) => match rest.strip_prefix("if ") {
+    let (then, stop) = block(pieces, depth + 1)?;
+    let otherwise = match stop {
+        Stop::End => Vec::new(),
+        Stop::Eof => return error("'{{end}}' is missing"),
+        Stop::Else(rest) => match rest.strip_prefix("if ") {
             Some(condition) => vec![conditional(condition, pieces, depth + 1)?],
             None if rest.is_empty() => match block(pieces, depth + 1)? {
-                (nodes, End::End) => nodes,
-                (_, End::Text) => return error("'{{end}}' is missing"),
-                (_, End::Else(_)) => return error("a second '{{else}}' where '{{end}}' was expected"),
+                (nodes, Stop::End) => nodes,
+                (_, Stop::Eof) => return error("'{{end}}' is missing"),
+                (_, Stop::Else(_)) => return error("a second '{{else}}' where '{{end}}' was expected"),
             },
             None => return error(format!("'{{{{else {rest}}}}}' is not understood")),
         },

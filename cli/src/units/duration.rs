@@ -37,6 +37,9 @@ pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
             format!("'{text}' has a number without a unit; write for example {rest}s (units: ns, us, ms, s, m, h)")
         })?;
         let (number, tail) = rest.split_at(number_len);
+        if number.is_empty() {
+            return Err(bad());
+        }
         let unit_len = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_len);
         let (_, unit_ns) = UNITS

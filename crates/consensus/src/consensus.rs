@@ -3,19 +3,17 @@
 use std::{
     collections::BTreeMap,
     io,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use openraft::{
-    BasicNode, Config, Raft, RaftMetrics, ReadPolicy, SnapshotPolicy,
+    BasicNode, Config, Raft, RaftMetrics, ReadPolicy,
     async_runtime::watch::WatchReceiver,
     errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError},
 };
 use swarm_core::{ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Event, Outcome, State, Tx};
-use swarm_model::Timestamp;
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinHandle, spawn_blocking},
@@ -23,13 +21,13 @@ use tokio::{
 };
 
 use crate::{
-    Error, ProposeError, Role, SealKey,
-    disk::{Change, Disk, FolderDisk, Name},
+    Error, Options, ProposeError, Role,
+    disk::{Disk, FolderDisk},
+    load::{Loaded, first_values, load},
     machine::Machine,
     network::Network,
-    records::{self, Identity},
+    options::config,
     role,
-    seal::{Kind, RandomId, Seal, random_id},
     snapshot::Snapshots,
     store::LogStore,
     types::{Command, Types},
@@ -45,47 +43,10 @@ const IN_FLIGHT_UNIT_BYTES: usize = 1024;
 /// How long a proposal waits for a leader and for its entry to be applied: several elections, and far beyond the
 /// slowest healthy disk.
 pub const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Entries that stay in the log behind a snapshot, so that a follower that was away for a moment needs no snapshot.
-pub const LOG_KEEP_ENTRIES: u64 = 500;
 /// First and longest pause before a proposal is tried again while there is no leader.
 const RETRY_MS: std::ops::Range<u64> = 5..100;
 /// Pause before a snapshot is asked for again: openraft drops the wish while it is busy with another one.
 const SNAPSHOT_RETRY: Duration = Duration::from_millis(100);
-
-/// What a manager needs to take part in Raft.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Folder of log and snapshot, e.g. `<state dir>/raft`.
-    pub dir: PathBuf,
-    /// Raft id of this manager: never used before by another manager of the cluster, nor by this one with another log.
-    pub raft_id: u64,
-    /// `host:port` under which other managers reach this one.
-    pub addr: String,
-    /// Seals everything in the folder.
-    pub key: SealKey,
-    /// Entries between two snapshots; at least one.
-    pub snapshot_interval: u64,
-    /// Heartbeats and elections.
-    pub timers: Timers,
-}
-
-/// Raft's timers. A follower campaigns after the longest election timeout plus a random one between the two: with the
-/// defaults 0.6 to 0.9 s after the last heartbeat (design §5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timers {
-    /// Between two heartbeats.
-    pub heartbeat_ms: u64,
-    /// The shortest election timeout.
-    pub election_min_ms: u64,
-    /// The longest election timeout.
-    pub election_max_ms: u64,
-}
-
-impl Default for Timers {
-    fn default() -> Self {
-        Self { heartbeat_ms: 75, election_min_ms: 300, election_max_ms: 450 }
-    }
-}
 
 /// Told of every change of the state, in log order, on the apply path: must be quick and must not block.
 pub trait Observer: Send + Sync + 'static {
@@ -155,7 +116,7 @@ impl Consensus {
     pub async fn create(options: Options, observer: Arc<dyn Observer>) -> Result<Self, Error> {
         let config = config(&options)?;
         let (dir, key, raft_id) = (options.dir.clone(), options.key.clone(), options.raft_id);
-        let disk = blocking(move || Ok(FolderDisk::create(&dir, &first_values(&key, raft_id)?)?)).await?;
+        let disk = blocking(move || FolderDisk::create(&dir, &first_values(&key, raft_id)?)).await?;
         Self::start(options, config, Arc::new(disk), observer).await
     }
 
@@ -176,14 +137,23 @@ impl Consensus {
     ) -> Result<Self, Error> {
         let fault = Fault::default();
         let Options { raft_id, addr, key, .. } = options;
-        let opened = {
+        let loaded = {
             let (disk, fault) = (Arc::clone(&disk), fault.clone());
-            blocking(move || load(disk, &key, raft_id, observer, fault)).await?
+            blocking(move || {
+                // A folder that is refused is let go at once, whatever still holds the disk.
+                load(Arc::clone(&disk), &key, raft_id, observer, fault).inspect_err(|_| disk.close())
+            })
+            .await?
         };
-        let Loaded { log, machine, snapshots, founder } = opened;
+        let Loaded { log, machine, snapshots, founder } = loaded;
         let published = machine.published();
-        let stopped = |fatal: Fatal<Types>| Error::Stopped(fault.get().unwrap_or_else(|| fatal.to_string()));
-        let raft = Raft::new(raft_id, Arc::new(config), Network, log.clone(), machine).await.map_err(stopped)?;
+        let raft = match Raft::new(raft_id, Arc::new(config), Network, log.clone(), machine).await {
+            Ok(raft) => raft,
+            Err(fatal) => {
+                close(&log, disk).await;
+                return Err(Error::Stopped(fault.get().unwrap_or_else(|| fatal.to_string())));
+            }
+        };
         let (role, role_receiver) = watch::channel(Role::Follower { leader: None });
         let role_task = tokio::spawn(role::follow(raft.metrics(), role, fault.clone()));
         let consensus = Self {
@@ -196,21 +166,33 @@ impl Consensus {
                 role: role_receiver,
                 role_task: Mutex::new(Some(role_task)),
                 in_flight: Semaphore::new(IN_FLIGHT_BYTES_MAX / IN_FLIGHT_UNIT_BYTES),
-                fault: fault.clone(),
+                fault,
             }),
         };
-        let raft = &consensus.inner.raft;
-        if raft.is_initialized().await.map_err(stopped)? {
-            // Nobody to wait for: a sole voter need not sit out the election timeout.
-            let voters: Vec<u64> = raft.voter_ids().collect();
-            if voters == [raft_id] {
-                raft.trigger().elect(false).await.map_err(stopped)?;
+        match consensus.begin(founder.then_some(addr)).await {
+            Ok(()) => Ok(consensus),
+            Err(reason) => {
+                consensus.shutdown().await;
+                Err(Error::Stopped(reason))
             }
-        } else if founder {
-            let members = BTreeMap::from([(raft_id, BasicNode { addr })]);
-            raft.initialize(members).await.map_err(|error| Error::Stopped(error.to_string()))?;
         }
-        Ok(consensus)
+    }
+
+    /// Founds the cluster if that is still to be done. A sole voter is elected at once: there is nobody whose leadership
+    /// it would have to wait out.
+    async fn begin(&self, founder_addr: Option<String>) -> Result<(), String> {
+        let raft = &self.inner.raft;
+        let fatal = |fatal| self.reason(Some(fatal));
+        let raft_id = *raft.node_id();
+        if raft.is_initialized().await.map_err(fatal)? {
+            if raft.voter_ids().eq([raft_id]) {
+                raft.trigger().elect(false).await.map_err(fatal)?;
+            }
+        } else if let Some(addr) = founder_addr {
+            let members = BTreeMap::from([(raft_id, BasicNode { addr })]);
+            raft.initialize(members).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     /// Appends transactions as one entry and waits until it is applied here.
@@ -221,19 +203,16 @@ impl Consensus {
         if txs.len() > ENTRY_TXS_MAX {
             return Err(ProposeError::TooMany { txs: txs.len(), limit: ENTRY_TXS_MAX });
         }
-        let entry = Entry { v: ENTRY_VERSION, at: now(), txs };
+        let entry = Entry { v: ENTRY_VERSION, at: swarm_wire::clock::now(), txs };
         let command = Command::encode(entry).map_err(|error| ProposeError::Stopped(error.to_string()))?;
         let bytes = command.bytes().len();
         if bytes > ENTRY_BYTES_MAX {
             return Err(ProposeError::TooLarge { bytes, limit: ENTRY_BYTES_MAX });
         }
         let units = bytes.div_ceil(IN_FLIGHT_UNIT_BYTES) as u32;
+        // First come, first served. What is ahead ends by its own deadline, so this wait ends too.
+        let _turn = self.inner.in_flight.acquire_many(units).await.map_err(|_| self.stopped(None))?;
         let deadline = Instant::now() + PROPOSE_TIMEOUT;
-        let not_leader = ProposeError::NotLeader { leader: None };
-        let _turn = match timeout_at(deadline, self.inner.in_flight.acquire_many(units)).await {
-            Ok(turn) => turn.map_err(|_| self.stopped(None))?,
-            Err(_) => return Err(not_leader),
-        };
         let mut retry = Retry::until(deadline);
         loop {
             let Ok(result) = timeout_at(deadline, self.inner.raft.client_write(command.clone())).await else {
@@ -332,9 +311,7 @@ impl Consensus {
         if let Some(task) = task {
             drop(task.await);
         }
-        self.inner.log.close().await;
-        let disk = Arc::clone(&self.inner.disk);
-        drop(spawn_blocking(move || disk.close()).await);
+        close(&self.inner.log, Arc::clone(&self.inner.disk)).await;
     }
 
     /// Waits a little if this manager may yet lead, or says who does.
@@ -383,93 +360,12 @@ impl Retry {
     }
 }
 
-/// What was read from the disk.
-struct Loaded {
-    log: LogStore,
-    machine: Machine,
-    snapshots: Arc<Snapshots>,
-    founder: bool,
-}
-
-fn load(
-    disk: Arc<dyn Disk>,
-    key: &SealKey,
-    raft_id: u64,
-    observer: Arc<dyn Observer>,
-    fault: Fault,
-) -> Result<Loaded, Error> {
-    let file = disk.log_file();
-    let value = |name: Name| {
-        let value = disk.value(name).map_err(|error| Error::io(&file, error))?;
-        value.ok_or_else(|| Error::corrupt(&file, format!("value {name:?} is missing")))
-    };
-    let store: RandomId =
-        value(Name::Store)?.try_into().map_err(|_| Error::corrupt(&file, "value Store has a wrong length"))?;
-    let seal = Seal::new(key, store);
-    let identity =
-        seal.open(Kind::Identity, 0, &value(Name::Identity)?).map_err(|_| Error::WrongKey { file: file.clone() })?;
-    let identity: Identity = records::decode(&identity).map_err(|error| Error::corrupt(&file, error))?;
-    if identity.raft_id != raft_id {
-        let detail = format!("it is the log of manager {}, this is manager {raft_id}", identity.raft_id);
-        return Err(Error::Foreign { file, detail });
-    }
-    let log = LogStore::open(Arc::clone(&disk), seal.clone(), fault.clone())?;
-    let snapshots = Snapshots::new(Arc::clone(&disk), seal);
-    let machine = Machine::open(Arc::clone(&snapshots), observer, fault)?;
-    if let Some(purged) = log.purged()
-        && machine.applied() < Some(purged)
-    {
-        let file = disk.snapshot_file();
-        let detail = format!("the log begins after entry {}, what came before is only in the snapshot", purged.index);
-        return Err(match machine.applied() {
-            None => Error::Missing { file, detail },
-            Some(applied) => Error::corrupt(file, format!("{detail}; this one ends at entry {}", applied.index)),
-        });
-    }
-    Ok(Loaded { log, machine, snapshots, founder: identity.founder })
-}
-
-/// What a new store begins with.
-pub(crate) fn first_values(key: &SealKey, raft_id: u64) -> Result<[Change; 2], Error> {
-    let failed = |_| Error::Stopped("the system gave no random bytes".into());
-    let store = random_id().map_err(failed)?;
-    let identity = records::encode(&Identity { raft_id, founder: true }).map_err(Error::Stopped)?;
-    let sealed = Seal::new(key, store).seal(Kind::Identity, 0, &identity).map_err(failed)?;
-    Ok([Change::Value(Name::Store, store.to_vec()), Change::Value(Name::Identity, sealed)])
-}
-
-/// openraft's options.
-pub(crate) fn config(options: &Options) -> Result<Config, Error> {
-    if options.snapshot_interval == 0 {
-        return Err(Error::Options("the snapshot interval must be at least 1 entry".into()));
-    }
-    let Timers { heartbeat_ms, election_min_ms, election_max_ms } = options.timers;
-    let config = Config {
-        cluster_name: "swarm".into(),
-        heartbeat_interval: heartbeat_ms,
-        election_timeout_min: election_min_ms,
-        election_timeout_max: election_max_ms,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_interval),
-        max_in_snapshot_log_to_keep: LOG_KEEP_ENTRIES,
-        // A follower that is further behind than the log reaches needs a snapshot anyway.
-        replication_lag_threshold: options.snapshot_interval.saturating_add(2 * LOG_KEEP_ENTRIES),
-        enable_pre_vote: Some(true),
-        // A leader that restarts is elected anew: its first entry then commits everything that it had in its log.
-        enable_leader_restore: Some(false),
-        // A leader that nobody answers falls silent for a while, so that others can elect one that they hear.
-        quorum_loss_probe_interval: Some(election_max_ms.saturating_mul(4)),
-        ..Config::default()
-    };
-    config.validate().map_err(|error| Error::Options(error.to_string()))
+/// Lets go of the folder.
+async fn close(log: &LogStore, disk: Arc<dyn Disk>) {
+    log.close().await;
+    drop(spawn_blocking(move || disk.close()).await);
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     spawn_blocking(work).await.map_err(|error| Error::Stopped(error.to_string()))?
-}
-
-/// The proposer's clock; apply keeps cluster time monotone.
-#[allow(clippy::disallowed_methods, reason = "moves to the one clock of the wire crate")]
-fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }

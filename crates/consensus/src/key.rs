@@ -12,7 +12,7 @@ use std::{
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use crate::Error;
+use crate::{Error, seal::random_id};
 
 /// Bytes of a key.
 const KEY_BYTES: usize = 32;
@@ -70,11 +70,12 @@ impl SealKey {
     fn create(path: &Path) -> io::Result<Self> {
         let mut bytes = Zeroizing::new([0; KEY_BYTES]);
         SystemRandom::new().fill(&mut *bytes).map_err(|_| io::Error::other("the system gave no random bytes"))?;
+        let unique = random_id().map_err(|_| io::Error::other("the system gave no random bytes"))?;
         let mut name = path.as_os_str().to_owned();
-        name.push(format!(".tmp-{}", std::process::id()));
+        name.push(format!(".new-{:032x}", u128::from_le_bytes(unique)));
         let temporary = Path::new(&name);
         let written = (|| {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(temporary)?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
             file.write_all(&*bytes)?;
             file.sync_all()?;
             fs::hard_link(temporary, path)

@@ -3,19 +3,22 @@
 //! [`Consensus`] is all that the rest of the program sees: propose transactions, read linearizably, watch the role.
 //! No openraft type leaves this crate, so that another Raft could take its place.
 //!
-//! The path of a write: `propose` encodes an entry once → openraft puts it in its log → the [`store`] shows it to
-//! readers at once and hands it to the [`writer`] thread, which seals it and writes it with whatever else waits in one
-//! transaction → openraft commits it → the [`machine`] applies it to the state and publishes the new state.
+//! The path of a write: `propose` encodes an entry once → openraft puts it in its log → the `store` shows it to
+//! readers at once and hands it to the `writer` thread, which seals it and writes it with whatever else waits in one
+//! transaction → openraft commits it → the `machine` applies it to the state and publishes the new state.
 //!
 //! Files of the folder: `log.db` (SQLite: log, vote), `snapshot` (the last one), `lock` (held while open). Every row
-//! and the snapshot are sealed, see [`seal`].
+//! and the snapshot are sealed, see `seal`.
 
 mod consensus;
 mod disk;
 mod error;
+mod index;
 mod key;
+mod load;
 mod machine;
 mod network;
+mod options;
 mod records;
 mod role;
 mod seal;
@@ -28,9 +31,9 @@ mod writer;
 mod tests;
 
 pub use consensus::{
-    Committed, Consensus, ENTRY_BYTES_MAX, IN_FLIGHT_BYTES_MAX, LOG_KEEP_ENTRIES, Member, Observer, Options,
-    PROPOSE_TIMEOUT, Status, Timers,
+    Committed, Consensus, ENTRY_BYTES_MAX, IN_FLIGHT_BYTES_MAX, Member, Observer, PROPOSE_TIMEOUT, Status,
 };
 pub use error::{Error, ProposeError};
 pub use key::SealKey;
+pub use options::{LOG_KEEP_ENTRIES, Options, Timers};
 pub use role::Role;

@@ -12,7 +12,7 @@ use openraft::{
     EntryPayload, OptionalSend,
     storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot},
 };
-use swarm_core::{Entry, Event, Outcome, State};
+use swarm_core::{Entry, Outcome, State};
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -79,18 +79,17 @@ impl Machine {
         SnapshotMeta { last_log_id: self.applied, last_membership: self.members.clone() }
     }
 
-    /// Applies one entry to a clone. What the core asserts and finds broken must stop this manager before its state
-    /// differs from that of the others, so a panic becomes an error, and the clone is thrown away.
-    fn advance(&self, index: u64, entry: &Entry) -> Result<(State, Vec<Outcome>, Vec<Event>), String> {
+    /// Applies one entry to a clone, publishes the clone and tells the observer. What the core asserts and finds broken
+    /// must stop this manager before its state differs from that of the others, so a panic becomes an error, and the
+    /// clone is thrown away. (A panic on this path would otherwise end openraft's task without a word.)
+    fn advance(&mut self, index: u64, entry: &Entry) -> Result<Vec<Outcome>, String> {
         check_version(entry.v).map_err(|error| error.to_string())?;
         let mut next = self.state.clone();
-        let applied = catch_unwind(AssertUnwindSafe(|| swarm_core::apply(&mut next, index, entry)));
-        let (outcomes, events) = applied.map_err(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text");
-            format!("an invariant is broken: {text}")
-        })?;
-        Ok((next, outcomes, events))
+        let (outcomes, events) = caught(|| swarm_core::apply(&mut next, index, entry))?;
+        self.state = next;
+        self.published.store(Arc::new(self.state.clone()));
+        caught(|| self.observer.applied(&self.state, &events))?;
+        Ok(outcomes)
     }
 
     fn stop(&self, reason: String) -> io::Error {
@@ -122,13 +121,9 @@ impl RaftStateMachine<Types> for Machine {
                     self.members = StoredMembership::new(Some(entry.log_id), members);
                 }
                 EntryPayload::Normal(command) => {
-                    let (next, results, events) = self
+                    outcomes = self
                         .advance(index, command.entry())
                         .map_err(|reason| self.stop(format!("log entry {index} cannot be applied: {reason}")))?;
-                    self.state = next;
-                    outcomes = results;
-                    self.published.store(Arc::new(self.state.clone()));
-                    self.observer.applied(&self.state, &events);
                 }
             }
             self.applied = Some(entry.log_id);
@@ -171,6 +166,14 @@ impl RaftStateMachine<Types> for Machine {
             .map_err(|error| self.stop(error.to_string()))?
             .map(|(meta, snapshot)| StoredSnapshot { meta, snapshot }))
     }
+}
+
+fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text");
+        format!("an invariant is broken: {text}")
+    })
 }
 
 /// Writes a snapshot off the apply path.

@@ -21,106 +21,15 @@ use tokio::{sync::oneshot, task::spawn_blocking};
 use crate::{
     Error,
     disk::{Disk, Name},
+    index::Index,
     records::{self, Ballot, Place, RowError},
     seal::{Kind, Seal},
     types::{LogEntry, LogId, Types, Vote, weight},
     writer::{self, Fault, Op},
 };
 
-/// Durable entries that stay in memory: what followers in step and the apply path read.
-const TAIL_ENTRIES: usize = 1024;
-/// Bytes of them.
-const TAIL_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of entries that one read for replication or apply returns, one entry at least.
 const READ_BYTES: usize = 4 * 1024 * 1024;
-
-/// What is known of the log without reading it.
-#[derive(Debug, Default)]
-pub(crate) struct Index {
-    vote: Option<Vote>,
-    committed: Option<LogId>,
-    purged: Option<LogId>,
-    last: Option<LogId>,
-    /// The newest entries, up to `last`.
-    tail: VecDeque<LogEntry>,
-    tail_bytes: usize,
-    /// Index after the last durable entry.
-    flushed_end: u64,
-}
-
-impl Index {
-    pub(crate) fn committed(&self) -> Option<LogId> {
-        self.committed
-    }
-
-    pub(crate) fn flushed_end(&self) -> u64 {
-        self.flushed_end
-    }
-
-    /// Index of the first entry.
-    fn start(&self) -> u64 {
-        self.purged.map_or(0, |purged| purged.index + 1)
-    }
-
-    /// Index after the last entry.
-    fn end(&self) -> u64 {
-        self.last.or(self.purged).map_or(0, |last| last.index + 1)
-    }
-
-    fn push(&mut self, entry: LogEntry) {
-        self.last = Some(entry.log_id);
-        self.tail_bytes += weight(&entry);
-        self.tail.push_back(entry);
-    }
-
-    /// Entries before this index are durable now; what the tail need not hold goes.
-    pub(crate) fn flushed(&mut self, end: u64) {
-        self.flushed_end = end;
-        while (self.tail.len() > TAIL_ENTRIES || self.tail_bytes > TAIL_BYTES)
-            && let Some(first) = self.tail.pop_front_if(|first| first.log_id.index < end)
-        {
-            self.tail_bytes -= weight(&first);
-        }
-    }
-
-    /// A purge may reach beyond the last entry, when a snapshot took the place of the log.
-    pub(crate) fn purged(&mut self, upto: LogId) {
-        self.flushed_end = self.flushed_end.max(upto.index + 1);
-    }
-
-    /// Entries from this index on are gone from the disk.
-    pub(crate) fn unflushed(&mut self, index: u64) {
-        self.flushed_end = self.flushed_end.min(index);
-    }
-
-    fn truncate_after(&mut self, last: Option<LogId>) -> u64 {
-        let end = last.map_or(0, |last| last.index + 1);
-        while let Some(entry) = self.tail.pop_back_if(|entry| entry.log_id.index >= end) {
-            self.tail_bytes -= weight(&entry);
-        }
-        if end < self.end() {
-            self.last = last.filter(|last| last.index >= self.start());
-        }
-        end
-    }
-
-    fn purge(&mut self, upto: LogId) {
-        while let Some(entry) = self.tail.pop_front_if(|entry| entry.log_id.index <= upto.index) {
-            self.tail_bytes -= weight(&entry);
-        }
-        self.last = self.last.filter(|last| last.index > upto.index);
-        self.purged = Some(upto);
-    }
-
-    /// Splits a range into what the disk has and what the tail has.
-    fn split(&self, range: Range<u64>) -> (Range<u64>, Range<usize>) {
-        let start = range.start.max(self.start());
-        let end = range.end.min(self.end());
-        let first = self.tail.front().map_or(end, |first| first.log_id.index);
-        let place = |index: u64| index.saturating_sub(first) as usize;
-        if start >= end { (0..0, 0..0) } else { (start..end.min(first), place(start)..place(end)) }
-    }
-}
 
 /// What the store, its readers and the writer thread share.
 pub(crate) struct Shared {
@@ -166,7 +75,7 @@ impl Shared {
             Ok(bytes < bytes_max)
         })?;
         // Only a purge that came in between may have taken entries, and only from the start.
-        let mut expected = range.start.max(self.index().start());
+        let mut expected = range.start.max(self.index().start);
         for entry in &entries {
             if entry.log_id.index != expected.min(entry.log_id.index) {
                 return Err(Error::corrupt(self.log_file(), format!("entry {expected} is missing")).into());
@@ -182,8 +91,8 @@ impl Shared {
     async fn read(self: &Arc<Self>, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
         let (on_disk, tail): (_, Vec<LogEntry>) = {
             let index = self.index();
-            let (on_disk, in_tail) = index.split(range);
-            (on_disk, index.tail.range(in_tail).cloned().collect())
+            let (on_disk, in_memory) = index.split(range);
+            (on_disk, in_memory.cloned().collect())
         };
         let mut entries = Vec::new();
         if !on_disk.is_empty() {
@@ -238,16 +147,14 @@ impl LogStore {
             let place: Place = records::decode(&plain).map_err(|error| Error::corrupt(&file, error))?;
             Ok(Some(place.into()))
         };
-        let mut index = Index {
-            committed: place(Name::Committed, Kind::Committed)?,
-            purged: place(Name::Purged, Kind::Purged)?,
-            ..Index::default()
-        };
+        let mut index = Index::default();
+        index.committed = place(Name::Committed, Kind::Committed)?;
+        index.purged = place(Name::Purged, Kind::Purged)?;
         if let Some(plain) = value(Name::Vote, Kind::Vote)? {
             let ballot: Ballot = records::decode(&plain).map_err(|error| Error::corrupt(&file, error))?;
             index.vote = Some(ballot.into());
         }
-        index.flushed_end = index.end();
+        (index.start, index.flushed_end) = (index.end(), index.end());
         disk.rows(0..u64::MAX, &mut |at, row| {
             let expected = index.end();
             if at != expected {

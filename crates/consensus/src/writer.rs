@@ -67,7 +67,7 @@ pub(crate) fn start(shared: Arc<Shared>) -> io::Result<Sender<Op>> {
 }
 
 fn run(shared: &Shared, ops: &Receiver<Op>) {
-    let mut hint = shared.index().committed();
+    let mut hint = shared.index().committed;
     while let Ok(first) = ops.recv() {
         let mut group = vec![first];
         group.extend(ops.try_iter().take(GROUP_OPS_MAX - 1));
@@ -90,7 +90,7 @@ fn run(shared: &Shared, ops: &Receiver<Op>) {
                     }
                 }
                 Op::RemoveFrom(index, _) => shared.index_mut().unflushed(*index),
-                Op::Purge(upto) => shared.index_mut().purged(*upto),
+                Op::Purge(upto) => shared.index_mut().purge_flushed(*upto),
                 Op::Vote(..) | Op::Close(_) => {}
             }
         }
@@ -109,7 +109,7 @@ fn write(shared: &Shared, group: &[Op], hint: &mut Option<LogId>) -> io::Result<
         shared.seal().seal(kind, index, plain).map_err(|_| io::Error::other("the system gave no random bytes"))
     };
     let mut changes = Vec::with_capacity(group.len() + 1);
-    let mut end = shared.index().flushed_end();
+    let mut end = shared.index().flushed_end;
     for op in group {
         match op {
             Op::Append(entries, _) => {
@@ -138,7 +138,7 @@ fn write(shared: &Shared, group: &[Op], hint: &mut Option<LogId>) -> io::Result<
         }
     }
     // The commit hint rides along. It may be old, but never points behind what is durable.
-    let committed = shared.index().committed().filter(|committed| committed.index < end);
+    let committed = shared.index().committed.filter(|committed| committed.index < end);
     if committed > *hint
         && let Some(committed) = committed
     {

@@ -363,8 +363,12 @@ proptest! {
                 prop_assert!(!active || stuck, "an update goes on until it is done: {:?}", service.update);
                 prop_assert!(
                     active
-                        || live.iter().all(|task| task.spec_version == service.spec_version),
-                    "an update that ended leaves no old task"
+                        || live.iter().all(|task| {
+                            let spec = &world.state.spec(task.service, task.spec_version).expect("kept").spec;
+                            spec.task_template == service.spec.task_template
+                        }),
+                    "an update that ended leaves no old task: {:?} {:?}",
+                    service.update, world.state.tasks_of_slot(service.id, live[0].slot).map(|t| (t.spec_version, t.cause, t.desired, t.status.state, t.created_at, t.reached_at, t.status_applied_at, t.status.err.clone())).collect::<Vec<_>>()
                 );
                 prop_assert!(active || live.len() as u64 == wanted, "service {} has its tasks", service.spec.name);
                 prop_assert!(live.iter().all(|t| is_on_its_way(t)));

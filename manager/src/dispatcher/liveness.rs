@@ -172,8 +172,11 @@ mod tests {
         table
     }
 
+    type Downs = Vec<(u64, NodeId)>;
+    type Holds = Vec<(u64, usize)>;
+
     /// Ticks on time up to `to`, with heartbeats of `alive` all the while. Returns who went down when, and holds.
-    fn run(table: &mut Liveness, from: u64, to: u64, alive: &[u128]) -> (Vec<(u64, NodeId)>, Vec<(u64, usize)>) {
+    fn run(table: &mut Liveness, from: u64, to: u64, alive: &[u128]) -> (Downs, Holds) {
         let (mut down, mut held) = (Vec::new(), Vec::new());
         let step = u64::try_from(table.tick_interval().as_millis()).expect("short");
         let mut at = from + step;

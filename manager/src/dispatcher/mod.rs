@@ -25,7 +25,7 @@ use swarm_core::State;
 use swarm_model::{ClusterId, ClusterSpec, NodeId, NodeState, NodeStatus};
 use swarm_wire::agent::LogRequest;
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -49,7 +49,7 @@ pub struct Dispatcher {
     raft: Arc<dyn Raft>,
     feed: Arc<Feed>,
     cluster: ClusterId,
-    term: Mutex<Option<Arc<Term>>>,
+    term: watch::Sender<Option<Arc<Term>>>,
     logs: Arc<LogBroker>,
 }
 
@@ -78,16 +78,16 @@ struct Registered {
 impl Dispatcher {
     /// A dispatcher that refuses agents until [`Dispatcher::lead`] runs.
     pub(crate) fn new(raft: Arc<dyn Raft>, feed: Arc<Feed>, cluster: ClusterId, logs: Arc<LogBroker>) -> Arc<Self> {
-        Arc::new(Self { raft, feed, cluster, term: Mutex::new(None), logs })
+        Arc::new(Self { raft, feed, cluster, term: watch::Sender::new(None), logs })
     }
 
     /// Serves agents while this manager leads. The feed must have everything that earlier leaders committed.
     pub(crate) async fn lead(&self, stop: &CancellationToken) {
         let term = Arc::new(Term::new(&self.feed.state(), stop.child_token()));
-        *lock(&self.term) = Some(term.clone());
+        self.term.send_replace(Some(term.clone()));
         let work = async { tokio::join!(self.watch_nodes(&term), self.flush(&term)) };
         stop.run_until_cancelled(work).await;
-        *lock(&self.term) = None;
+        self.term.send_replace(None);
         term.stop.cancel();
     }
 
@@ -99,7 +99,7 @@ impl Dispatcher {
     }
 
     fn current(&self) -> Option<Arc<Term>> {
-        lock(&self.term).clone()
+        self.term.borrow().clone()
     }
 
     fn leader(&self) -> Option<String> {
@@ -118,7 +118,10 @@ impl Dispatcher {
             tokio::select! {
                 () = watch.changed() => term.sync(&self.feed.state()),
                 () = sleep_until(next_tick) => {
-                    let interval = term.tick(&self.feed.state());
+                    let state = self.feed.state();
+                    // Also here: a node whose report was not committed is to be found silent again.
+                    term.sync(&state);
+                    let interval = term.tick(&state);
                     next_tick = Instant::now() + interval;
                 }
             }

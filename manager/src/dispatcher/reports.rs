@@ -16,22 +16,27 @@ pub const FLUSH_DELAY: Duration = Duration::from_millis(10);
 /// Reports in one entry (swarm-behaviour §6.1).
 pub const FLUSH_ITEMS_MAX: usize = 10_000;
 
-/// Bytes after which an entry takes no further batch. The last batch may go over it; consensus takes entries of a
-/// multiple of it.
+/// Bytes after which an entry takes no further batch. The last batch may go over it by [`BATCH_BYTES_MAX`].
 const FLUSH_BYTES: usize = 1 << 20;
+
+/// Bytes of one batch: an entry with it must stay below what consensus takes, or one agent could make the reports of
+/// all others fail. A full batch of the longest texts stays below it.
+const BATCH_BYTES_MAX: usize = 5 << 19;
+
+const _: () = assert!(FLUSH_BYTES + BATCH_BYTES_MAX < swarm_consensus::ENTRY_BYTES_MAX);
 
 /// Bytes of a message or an error that are kept of a report: enough for a person, and a batch of the longest ones
 /// still fits an entry.
 pub const REPORT_TEXT_MAX: usize = 1024;
 
 /// Open ports that are kept of a report; a container with more of them in host mode is a mistake.
-const REPORT_PORTS_MAX: usize = 256;
+const REPORT_PORTS_MAX: usize = 64;
 
 /// Bytes of a container id that are kept of a report; the engine's have 64.
 const CONTAINER_ID_MAX: usize = 128;
 
 /// Bytes of a report besides its texts, about.
-const REPORT_BYTES: usize = 96;
+const REPORT_BYTES: usize = 128;
 
 /// Bytes of a node report besides its description, about.
 const NODE_BYTES: usize = 256;
@@ -106,10 +111,9 @@ impl Reports {
         report.waiters.extend(waiter);
     }
 
-    /// Statuses of a node's tasks. What the state knows already is left out; if nothing is left the waiter is told
+    /// Statuses of a node's tasks, [`trimmed`]. What the state knows already is left out; if nothing is left the waiter is told
     /// at once.
     pub fn tasks(&mut self, state: &State, node: NodeId, mut reports: Vec<TaskReport>, waiter: Waiter) {
-        reports.iter_mut().for_each(|report| trim(&mut report.status));
         reports.retain(|report| {
             state.task(report.task).is_some_and(|task| task.node == Some(node) && task.status != report.status)
         });
@@ -172,24 +176,38 @@ fn report_bytes(status: &TaskStatus) -> usize {
     REPORT_BYTES
         + text(&status.message)
         + text(&status.err)
-        + status.container.as_ref().map_or(0, |c| 32 + c.id.len())
-        + status.ports.len() * 48
+        + status.container.as_ref().map_or(0, |c| 48 + c.id.len())
+        + status.ports.len() * 64
 }
 
-/// Cuts what is longer than any honest report: an agent's errors hold what an image's author wrote.
-fn trim(status: &mut TaskStatus) {
-    for text in [&mut status.message, &mut status.err].into_iter().flatten() {
-        if text.len() > REPORT_TEXT_MAX {
-            *text = format!("{}…", &text[..text.floor_char_boundary(REPORT_TEXT_MAX - '…'.len_utf8())]).into();
+/// Cuts what is longer than in any honest report: an agent's errors hold what an image's author wrote.
+///
+/// # Errors
+/// The size of a batch that is too large all the same.
+pub(super) fn trimmed(mut reports: Vec<TaskReport>) -> Result<Vec<TaskReport>, usize> {
+    let mut bytes = 0;
+    for TaskReport { status, .. } in &mut reports {
+        for text in [&mut status.message, &mut status.err].into_iter().flatten() {
+            if text.len() > REPORT_TEXT_MAX {
+                *text = format!("{}…", start(text, REPORT_TEXT_MAX - '…'.len_utf8())).into();
+            }
         }
+        if status.ports.len() > REPORT_PORTS_MAX {
+            status.ports = status.ports.iter().take(REPORT_PORTS_MAX).cloned().collect::<Arc<[PortStatus]>>();
+        }
+        if let Some(container) = status.container.as_ref().filter(|c| c.id.len() > CONTAINER_ID_MAX) {
+            let id = start(&container.id, CONTAINER_ID_MAX).to_owned();
+            status.container = Some(Arc::new(ContainerStatus { id, ..ContainerStatus::clone(container) }));
+        }
+        bytes += report_bytes(status);
     }
-    if status.ports.len() > REPORT_PORTS_MAX {
-        status.ports = status.ports.iter().take(REPORT_PORTS_MAX).cloned().collect::<Arc<[PortStatus]>>();
-    }
-    if let Some(container) = status.container.as_ref().filter(|c| c.id.len() > CONTAINER_ID_MAX) {
-        let id = container.id[..container.id.floor_char_boundary(CONTAINER_ID_MAX)].to_owned();
-        status.container = Some(Arc::new(ContainerStatus { id, ..ContainerStatus::clone(container) }));
-    }
+    if bytes > BATCH_BYTES_MAX { Err(bytes) } else { Ok(reports) }
+}
+
+/// The start of a text, at most so many bytes of it.
+fn start(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 #[cfg(test)]
@@ -283,7 +301,7 @@ mod tests {
         for round in 0..40 {
             let mut all: Vec<_> = (0..1_000).map(|n| report(n, TaskState::Running)).collect();
             all.iter_mut().for_each(|r| r.status.err = Some("x".repeat(1 << 16).into()));
-            reports.tasks(&world.state, NodeId(1), all, waiter("flood", &tx));
+            reports.tasks(&world.state, NodeId(1), trimmed(all).unwrap(), waiter("flood", &tx));
             if round == 2 {
                 let other = vec![report(1_000, TaskState::Running)];
                 reports.tasks(&world.state, NodeId(2), other, waiter("other", &tx));
@@ -304,10 +322,26 @@ mod tests {
 
     #[test]
     fn texts_are_cut_between_characters() {
-        let mut status = TaskStatus::new(TaskState::Failed, Timestamp(1));
-        status.err = Some("ü".repeat(REPORT_TEXT_MAX).into());
-        trim(&mut status);
-        let err = status.err.unwrap();
+        let mut long = report(1, TaskState::Failed);
+        long.status.err = Some("ü".repeat(REPORT_TEXT_MAX).into());
+        let cut = trimmed(vec![long]).unwrap();
+        let err = cut[0].status.err.as_deref().unwrap();
         assert!(err.len() <= REPORT_TEXT_MAX && err.ends_with("ü…"));
+    }
+
+    #[test]
+    fn the_longest_honest_batch_fits_an_entry_and_a_larger_one_is_refused() {
+        let longest = |ports: usize| {
+            let text: Arc<str> = "x".repeat(REPORT_TEXT_MAX).into();
+            let mut report = report(1, TaskState::Failed);
+            (report.status.message, report.status.err) = (Some(text.clone()), Some(text));
+            let port = PortStatus { protocol: Default::default(), target_port: 65535, published_port: 65535 };
+            report.status.ports = vec![port; ports].into();
+            trimmed(vec![report; swarm_wire::agent::STATUS_BATCH_MAX])
+        };
+        let batch = longest(4).unwrap();
+        let encoded: Vec<_> = batch.iter().map(|report| (report.task, &report.status)).collect();
+        assert!(rmp_serde::to_vec_named(&encoded).unwrap().len() <= BATCH_BYTES_MAX);
+        assert!(longest(10_000).is_err());
     }
 }

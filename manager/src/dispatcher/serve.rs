@@ -27,12 +27,15 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Dispatcher, Registered, Session, Term, heartbeat_period,
     presence::Presence,
-    reports::{Waiter, encoded_bytes},
+    reports::{Waiter, encoded_bytes, trimmed},
 };
 use crate::feed::{Topic, Watch, lock};
 
 /// Time from the opening of a stream to its first message.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an agent is kept waiting while no leader is known: an election takes up to a second (design §5).
+const LEADER_WAIT: Duration = Duration::from_secs(2);
 
 /// Time that a last word may take to be sent: the peer may not be reading.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -152,7 +155,7 @@ impl Dispatcher {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let term = self.current().ok_or_else(|| self.not_leading())?;
+        let term = self.ready().await?;
         if hello.protocol != AGENT_PROTOCOL {
             return Err(refused(format!(
                 "this manager speaks version {AGENT_PROTOCOL} of the agents' protocol, swarmd {} on the node speaks {}",
@@ -180,6 +183,16 @@ impl Dispatcher {
         };
         ctx.term.unregister(peer, ctx.number);
         end
+    }
+
+    /// The leadership to serve the agent in. Right after a start or an election it may be a moment away.
+    async fn ready(&self) -> Result<Arc<Term>, End> {
+        if self.leader().is_none() {
+            let mut term = self.term.subscribe();
+            // Whether it came in time is looked at below.
+            let _ = timeout(LEADER_WAIT, term.wait_for(Option::is_some)).await;
+        }
+        self.current().ok_or_else(|| self.not_leading())
     }
 
     fn not_leading(&self) -> End {
@@ -294,6 +307,8 @@ impl Ctx<'_> {
                         let reason = format!("{} reports in a batch, {STATUS_BATCH_MAX} are possible", reports.len());
                         return Err(End::Protocol(reason));
                     }
+                    let reports =
+                        trimmed(reports).map_err(|bytes| End::Protocol(format!("a batch of {bytes} bytes")))?;
                     let waiter = self.batch(batch, self.place(&places).await, answers.clone());
                     let state = self.state();
                     self.term.report(|all| all.tasks(&state, self.peer.node, reports, waiter));

@@ -27,6 +27,8 @@ const CHECKPOINT_PAGES: u32 = 4096;
 
 const LOG: &str = "log.db";
 const SNAPSHOT: &str = "snapshot";
+/// A snapshot that is not whole yet.
+const SNAPSHOT_NEW: &str = "snapshot.new";
 const LOCK: &str = "lock";
 
 /// The real disk.
@@ -55,12 +57,8 @@ impl FolderDisk {
         }
         // The log gets its name when it is whole: a crash in between leaves nothing that looks like a log.
         let temporary = dir.join("log.db.new");
-        for leftover in [temporary.clone(), dir.join("log.db.new-journal")] {
-            match fs::remove_file(&leftover) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::path(&leftover, error)),
-                _ => {}
-            }
-        }
+        remove(&temporary)?;
+        remove(&dir.join("log.db.new-journal"))?;
         let path = dir.join(LOG);
         OpenOptions::new()
             .write(true)
@@ -102,6 +100,7 @@ impl FolderDisk {
     }
 
     fn attach(dir: &Path, lock: File) -> Result<Self, Error> {
+        remove(&dir.join(SNAPSHOT_NEW))?;
         let path = dir.join(LOG);
         let file = path.display().to_string();
         let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
@@ -182,7 +181,7 @@ impl Disk for FolderDisk {
     fn write_snapshot(&self, write: &mut FileWriter<'_>) -> io::Result<()> {
         let _one = hold(&self.snapshot);
         let path = self.dir.join(SNAPSHOT);
-        let temporary = self.dir.join("snapshot.new");
+        let temporary = self.dir.join(SNAPSHOT_NEW);
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         let mut file = UntilClosed { file, closing: &self.closing };
         write(&mut file)?;
@@ -225,6 +224,14 @@ impl Write for UntilClosed<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+/// Removes what an interrupted write may have left.
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::path(path, error)),
+        _ => Ok(()),
     }
 }
 

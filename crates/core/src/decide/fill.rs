@@ -62,7 +62,7 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
         }
     }
     if !leave.is_empty() {
-        planner.push(Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: leave }]));
+        planner.push_for(service, Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: leave }]));
     }
     needs
 }
@@ -92,8 +92,7 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
         }
     }
     for batch in new.chunks(CREATE_BATCH_MAX) {
-        let tx = Tx::default().guard(Guard::wanted(service));
-        let mut tx = on_same_nodes(&planner.state, tx, batch.iter().map(|task| &task.place));
+        let mut tx = on_same_nodes(&planner.state, Tx::default(), batch.iter().map(|task| &task.place));
         tx.ops.push(Op::CreateTasks {
             service: service.id,
             spec_version: service.spec_version,
@@ -103,7 +102,7 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
             start_at: None,
             tasks: batch.to_vec(),
         });
-        planner.push(tx);
+        planner.push_for(service, tx);
     }
 }
 
@@ -159,7 +158,7 @@ fn replace(planner: &mut Planner, service: &Service, replacement: Replacement, p
         start_at,
         tasks: vec![NewTask { id: planner.task_id(), slot: at.slot(), place }],
     });
-    planner.push(tx);
+    planner.push_for(service, tx);
 }
 
 fn settle(planner: &mut Planner, task: &Task, place: Place) {

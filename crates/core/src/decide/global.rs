@@ -30,7 +30,7 @@ pub(super) fn retire(planner: &mut Planner, service: &Service) {
         gone.extend(slot.live().filter(ends).map(|task| task.id));
     }
     if !gone.is_empty() {
-        planner.push(Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: gone }]));
+        planner.push_for(service, Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: gone }]));
     }
 }
 

@@ -22,7 +22,7 @@ use std::{
 use restart::Start;
 use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, TaskId, Timestamp};
 
-use crate::{Event, Op, Refusal, State, Tx, apply::apply_tx};
+use crate::{Event, Guard, Op, Refusal, State, Tx, apply::apply_tx};
 
 /// What a decision is to look at. Events only mark keys; reconcilers read the state alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,22 +109,25 @@ pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
 /// Looks at one service: what is too many goes, an update takes a step, what is missing comes, what is prepared runs.
 fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
     reap::orphans(planner, service.id);
-    match service.spec.mode {
+    let service = match service.spec.mode {
         ServiceMode::Replicated { replicas } => {
             replicated::scale_down(planner, service, replicas);
+            // An update that failed may have gone back to the previous spec.
             let service = update::advance(planner, service);
             replicated::fill(planner, &service, service.spec.replicas().unwrap_or(replicas));
+            service
         }
         ServiceMode::Global => {
             global::retire(planner, service);
             let service = update::advance(planner, service);
             global::fill(planner, &service);
+            service
         }
         // The API refuses these modes until there is a reconciler for them.
         ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob => return,
-    }
-    promote(planner, service);
-    reap::history(planner, service);
+    };
+    promote(planner, &service);
+    reap::history(planner, &service);
 }
 
 /// Lets prepared tasks run whose time has come.
@@ -139,7 +142,7 @@ fn promote(planner: &mut Planner, service: &Service) {
         }
     }
     if !due.is_empty() {
-        planner.push(Tx::new(vec![Op::SetDesired { desired: DesiredState::Running, tasks: due }]));
+        planner.push_for(service, Tx::new(vec![Op::SetDesired { desired: DesiredState::Running, tasks: due }]));
     }
 }
 
@@ -169,6 +172,12 @@ impl Planner {
                 self.plan.refused.push((tx, refusal));
             }
         }
+    }
+
+    /// Adds a transaction that rests on what the service wants of its tasks. If the user, or an earlier transaction that
+    /// fell, makes it want something else, it falls as well.
+    fn push_for(&mut self, service: &Service, tx: Tx) {
+        self.push(tx.guard(Guard::wanted(service)));
     }
 
     /// Looks at the service again at that time, or earlier.

@@ -9,7 +9,7 @@ use super::{
     fill::{self, Need},
     slots::{self, Place, Slot},
 };
-use crate::{Guard, Op, Tx};
+use crate::{Op, Tx};
 
 /// Takes away the slots that are too many, those first that matter least.
 pub(super) fn scale_down(planner: &mut Planner, service: &Service, replicas: u64) {
@@ -22,7 +22,7 @@ pub(super) fn scale_down(planner: &mut Planner, service: &Service, replicas: u64
     let surplus = keep_order(&taken).split_off(replicas);
     let tasks = surplus.iter().flat_map(|place| &taken[place].0).map(|task| task.id).collect();
     let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Remove, tasks }]);
-    planner.push(tx.guard(Guard::wanted(service)));
+    planner.push_for(service, tx);
 }
 
 /// The slots in the order in which they are kept (swarm-behaviour §3.2): running ones first; then so that what goes

@@ -16,7 +16,7 @@ use super::{
     fill::{self, Need, Replacement},
     slots::{self, Place, Slot},
 };
-use crate::{Guard, Op, Tx, state::host_ports};
+use crate::{Op, Tx, state::host_ports};
 
 /// After the last place an update is watched so much longer than the delay, if the delay is longer than the monitor
 /// period (swarm-behaviour §4.4).
@@ -55,7 +55,6 @@ fn count_failures(planner: &mut Planner, service: &Service) {
     failed.extend(made.filter(|task| has_failed(task, &config)).map(|task| task.id));
     let Some(newest) = failed.iter().rfind(|id| !update.failed.contains(id)).copied() else { return };
     let ratio = failed.len() as f32 / update.slots.max(1) as f32;
-    let guard = Guard::wanted(service);
     let mut next = UpdateStatus { failed, ..update.clone() };
     let mut op = None;
     if ratio > config.max_failure_ratio {
@@ -72,7 +71,7 @@ fn count_failures(planner: &mut Planner, service: &Service) {
         }
     }
     let op = op.unwrap_or(Op::SetUpdate { service: service.id, update: next });
-    planner.push(Tx::new(vec![op]).guard(guard));
+    planner.push_for(service, Tx::new(vec![op]));
 }
 
 /// Whether this update made the task, and for the spec that is being rolled out.
@@ -97,7 +96,7 @@ fn finish_places(planner: &mut Planner, service: &Service) {
         done.extend(slot.live().filter(|task| task.id != keep.id).map(|task| task.id));
     }
     if !done.is_empty() {
-        planner.push(Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: done }]));
+        planner.push_for(service, Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: done }]));
     }
 }
 
@@ -189,7 +188,7 @@ fn begin(planner: &mut Planner, service: &Arc<Service>, dirty: usize) -> Option<
             failed: Default::default(),
         },
     };
-    planner.push(Tx::new(vec![Op::SetUpdate { service: service.id, update }]).guard(Guard::wanted(service)));
+    planner.push_for(service, Tx::new(vec![Op::SetUpdate { service: service.id, update }]));
     planner.state.service(service.id).cloned()
 }
 
@@ -233,5 +232,5 @@ fn complete(planner: &mut Planner, service: &Service, config: &UpdateConfig, las
         _ => (UpdateState::Completed, "update completed"),
     };
     let update = UpdateStatus { state, message: message.into(), completed_at: Some(planner.now), ..update };
-    planner.push(Tx::new(vec![Op::SetUpdate { service: service.id, update }]).guard(Guard::wanted(service)));
+    planner.push_for(service, Tx::new(vec![Op::SetUpdate { service: service.id, update }]));
 }

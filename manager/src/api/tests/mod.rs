@@ -113,8 +113,8 @@ impl Plane for TestPlane {
     }
 }
 
-const MANAGER: NodeId = NodeId(0x0001_aaaa_aaaa_aaaa_0000_0000_0000_0001);
-const WORKER: NodeId = NodeId(0x0001_bbbb_bbbb_bbbb_0000_0000_0000_0002);
+const MANAGER: NodeId = NodeId(0x0000_0000_0000_0001_aaaa_aaaa_aaaa_aaaa);
+const WORKER: NodeId = NodeId(0x0000_0000_0000_0002_5555_5555_5555_5555);
 
 /// A cluster of the manager `alpha` and the worker `beta`.
 fn cluster() -> TestPlane {

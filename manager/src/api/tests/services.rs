@@ -1,5 +1,7 @@
 //! Services.
 
+use swarm_model::{UpdateState, UpdateStatus};
+
 use super::*;
 
 /// `docker service create --publish mode=host,… ` as the real CLI sends it.
@@ -265,4 +267,24 @@ async fn a_removed_service_is_gone_and_its_tasks_stop() {
     assert_eq!(delete(&plane, "/services/web").await.error(404), "service web not found");
     assert_eq!(plane.state().task(task).expect("kept until it has ended").desired, DesiredState::Remove);
     assert_eq!(get(&plane, "/services").await.ok().json(), json!([]));
+}
+
+#[tokio::test]
+async fn progress_of_an_update_is_shown() {
+    let plane = cluster();
+    let id = create(&plane, "web").await;
+    assert_eq!(inspect(&plane, &id).await.get("UpdateStatus"), None);
+    let update = UpdateStatus {
+        state: UpdateState::Paused,
+        started_at: Timestamp::from_millis(1_700_000_000_000),
+        completed_at: None,
+        message: "update paused due to failure".into(),
+        slots: 2,
+        failed: Default::default(),
+    };
+    plane.apply(vec![Op::SetUpdate { service: id.parse().expect("id"), update }]);
+    assert_eq!(
+        inspect(&plane, &id).await["UpdateStatus"],
+        json!({"State": "paused", "StartedAt": "2023-11-14T22:13:20Z", "Message": "update paused due to failure"})
+    );
 }

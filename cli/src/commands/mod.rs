@@ -1,0 +1,6 @@
+//! The commands, one file each.
+
+pub(crate) mod node;
+pub(crate) mod service;
+pub(crate) mod swarm;
+pub(crate) mod system;

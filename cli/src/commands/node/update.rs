@@ -1,0 +1,83 @@
+//! `node update`
+
+use anyhow::{Context as _, bail};
+use serde_json::{Map, Value};
+use swarm_docker_api::view::NodeView;
+use swarm_model::{Availability, NodeRole};
+
+use super::resolve;
+use crate::{
+    choice::{AVAILABILITIES, ROLES, choice},
+    client::{Query, read, segment},
+    context::Context,
+    spec_flags::parse_label,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  swarmctl node update --availability drain worker1
+  swarmctl node update --label-add zone=east --label-rm rack worker1
+  swarmctl node update --role manager worker1";
+
+/// Change a node: availability, role, labels
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES, group = clap::ArgGroup::new("change").multiple(true).required(true))]
+pub(crate) struct Update {
+    /// Host name or id, or 'self'
+    #[arg(value_name = "NODE")]
+    node: String,
+    /// Whether the node takes tasks
+    #[arg(long, group = "change", value_name = "AVAILABILITY", value_parser = choice::<Availability>(AVAILABILITIES))]
+    availability: Option<Availability>,
+    /// Role
+    #[arg(long, group = "change", value_name = "ROLE", value_parser = choice::<NodeRole>(ROLES))]
+    role: Option<NodeRole>,
+    /// Add or change a label; can be repeated
+    #[arg(long, group = "change", value_name = "KEY=VALUE", value_parser = parse_label)]
+    label_add: Vec<(String, String)>,
+    /// Remove a label; can be repeated
+    #[arg(long, group = "change", value_name = "KEY")]
+    label_rm: Vec<String>,
+}
+
+impl Update {
+    pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
+        let id = resolve(&context.client, &self.node).await?;
+        let path = format!("/nodes/{}", segment(&id));
+        let bytes = match context.client.get_bytes(&path, Query::new()).await {
+            Err(error) if error.is_not_found() => bail!("no such node: {}", self.node),
+            result => result?,
+        };
+        let node: NodeView = read(&path, &bytes)?;
+        let mut object: Value = read(&path, &bytes)?;
+        let spec =
+            object.get_mut("Spec").and_then(Value::as_object_mut).context("swarmd shows no spec of this node")?;
+        self.change(spec)?;
+        let path = format!("/nodes/{}/update", segment(&node.id));
+        context.client.post(&path, Query::new().with("version", node.version.index), spec, None).await?;
+        Ok(context.out.line(&self.node)?)
+    }
+
+    /// Changes the spec as it came, so that what this program does not know survives.
+    fn change(&self, spec: &mut Map<String, Value>) -> anyhow::Result<()> {
+        if let Some(availability) = self.availability {
+            spec.insert("Availability".to_owned(), availability.as_str().into());
+        }
+        if let Some(role) = self.role {
+            spec.insert("Role".to_owned(), role.as_str().into());
+        }
+        if !matches!(spec.get("Labels"), Some(Value::Object(_))) {
+            spec.insert("Labels".to_owned(), Value::Object(Map::new()));
+        }
+        let labels = spec.get_mut("Labels").and_then(Value::as_object_mut).context("labels were just put there")?;
+        for (key, value) in &self.label_add {
+            labels.insert(key.clone(), value.as_str().into());
+        }
+        for key in &self.label_rm {
+            if labels.remove(key).is_none() {
+                bail!("the node has no label '{key}'");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,76 @@
+//! `service create`
+
+use std::collections::BTreeSet;
+
+use swarm_docker_api::view::CreateServiceResponse;
+
+use super::wait::WaitFlags;
+use crate::{
+    client::{Query, read},
+    context::Context,
+    registry,
+    spec_flags::{ServiceFlags, with_tag},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  Three tasks, each with a port of its node:
+    swarmctl service create --name web --replicas 3 --publish target=80,mode=host nginx:1
+
+  Limits, a health check, and updates that start the new task first:
+    swarmctl service create --name api --limit-memory 256m --limit-cpu 0.5 \\
+      --health-cmd 'wget -q -O- localhost/health' --update-order start-first example/api:2
+
+  One task on each worker, without waiting:
+    swarmctl service create -d --name agent --mode global --constraint node.role==worker example/agent
+
+  Give up after a minute:
+    swarmctl service create --name job --timeout 1m busybox sleep 3600";
+
+/// Create a service and wait until its tasks run
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = EXAMPLES,
+    override_usage = "swarmctl service create [OPTIONS] IMAGE [COMMAND] [ARG...]"
+)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    service: ServiceFlags,
+    /// Send the credentials of `docker login` to the nodes
+    #[arg(long, help_heading = "Image")]
+    with_registry_auth: bool,
+    /// Do not ask the registry which image the tag means now
+    #[arg(long, help_heading = "Image")]
+    no_resolve_image: bool,
+    #[command(flatten)]
+    wait: WaitFlags,
+}
+
+impl Create {
+    pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
+        let env = |name: &str| std::env::var(name).ok();
+        let mut spec = self.service.spec(&env)?;
+        let auth = match self.with_registry_auth {
+            true => Some(registry::stored_credentials(self.service.image(), env)?),
+            false => None,
+        };
+        let deadline = self.wait.deadline();
+        if !self.no_resolve_image
+            && let Err(reason) = registry::pin_image(&context.client, &mut spec, auth.as_ref()).await
+        {
+            let image = with_tag(self.service.image());
+            context.out.note(&format!(
+                "Warning: {image} was not found in a registry ({reason}); each node uses the image that it has or finds \
+                 under this name, which may differ. --no-resolve-image skips this check."
+            ));
+        }
+        let auth = auth.as_ref().map(swarm_model::Secret::expose);
+        let answer = context.client.post("/services/create", Query::new(), &spec, auth).await?;
+        let created: CreateServiceResponse = read("/services/create", &answer)?;
+        for warning in created.warnings.iter().flatten() {
+            context.out.note(&format!("Warning: {warning}"));
+        }
+        context.out.line(&created.id)?;
+        self.wait.wait(context, &created.id, deadline, BTreeSet::new()).await.map(drop)
+    }
+}

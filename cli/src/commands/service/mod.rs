@@ -1,0 +1,64 @@
+//! `swarmctl service …`
+
+mod create;
+mod inspect;
+mod logs;
+mod ls;
+mod pretty;
+mod ps;
+mod rm;
+mod scale;
+mod wait;
+
+use clap::Subcommand;
+use swarm_docker_api::view::ServiceView;
+
+use crate::{
+    client::{Client, Query, segment},
+    context::Context,
+    error::Hinted,
+};
+
+/// Manage services.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    Create(Box<create::Create>),
+    Inspect(inspect::Inspect),
+    Logs(logs::Logs),
+    #[command(visible_alias = "list")]
+    Ls(ls::Ls),
+    Ps(ps::Ps),
+    #[command(visible_alias = "remove")]
+    Rm(rm::Rm),
+    Scale(scale::Scale),
+}
+
+impl ServiceCommand {
+    pub(crate) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
+        match self {
+            Self::Create(command) => command.run(context).await,
+            Self::Inspect(command) => command.run(context).await,
+            Self::Logs(command) => command.run(context).await,
+            Self::Ls(command) => command.run(context).await,
+            Self::Ps(command) => command.run(context).await,
+            Self::Rm(command) => command.run(context).await,
+            Self::Scale(command) => command.run(context).await,
+        }
+    }
+}
+
+/// Finds a service by id, name or the start of its id.
+async fn find(client: &Client, reference: &str) -> anyhow::Result<ServiceView> {
+    let path = format!("/services/{}", segment(reference));
+    client
+        .get(&path, Query::new().with("insertDefaults", false))
+        .await
+        .map_err(|error| if error.is_not_found() { no_such_service(reference).into() } else { error.into() })
+}
+
+fn no_such_service(reference: &str) -> Hinted {
+    Hinted {
+        message: format!("no such service: {reference}"),
+        hint: "`swarmctl service ls` lists all services.".to_owned(),
+    }
+}

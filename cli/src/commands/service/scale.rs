@@ -1,0 +1,127 @@
+//! `service scale`
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+use swarm_docker_api::view::{ServiceView, TaskView, UpdateServiceResponse};
+use swarm_model::ServiceMode;
+
+use super::{find, wait::WaitFlags};
+use crate::{
+    client::{Query, read, segment},
+    context::Context,
+    error::{Reported, hint},
+    filters,
+    progress::{Outcome, ended_task_ids},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  swarmctl service scale web=5
+  swarmctl service scale web=5 api=2 --timeout 1m
+  swarmctl service scale -d web=0";
+
+/// Change the number of tasks of services
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Scale {
+    /// Services with their numbers of tasks
+    #[arg(required = true, value_name = "SERVICE=REPLICAS", value_parser = parse_target)]
+    targets: Vec<(String, u64)>,
+    #[command(flatten)]
+    wait: WaitFlags,
+}
+
+/// A service whose scale was changed.
+struct Scaled {
+    id: String,
+    ended_before: BTreeSet<String>,
+}
+
+impl Scale {
+    pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
+        let deadline = self.wait.deadline();
+        let mut scaled = Vec::new();
+        let mut failed = false;
+        for (reference, replicas) in &self.targets {
+            match scale(context, reference, *replicas).await {
+                Ok(service) => {
+                    context.out.line(&format!("{reference} scaled to {replicas}"))?;
+                    scaled.push(service);
+                }
+                Err(error) => {
+                    failed = true;
+                    context.out.note(&format!("Error: {reference}: {error:#}"));
+                    if let Some(hint) = hint(&error) {
+                        context.out.note(&hint);
+                    }
+                }
+            }
+        }
+        for service in scaled {
+            if self.wait.wait(context, &service.id, deadline, service.ended_before).await? == Outcome::Interrupted {
+                break;
+            }
+        }
+        if failed { Err(Reported.into()) } else { Ok(()) }
+    }
+}
+
+async fn scale(context: &mut Context, reference: &str, replicas: u64) -> anyhow::Result<Scaled> {
+    // The spec goes back as it came, but for one number: what this program does not know must survive.
+    let service = find(&context.client, reference).await?;
+    let path = format!("/services/{}", segment(&service.id));
+    let bytes = context.client.get_bytes(&path, Query::new().with("insertDefaults", false)).await?;
+    let view: ServiceView = read(&path, &bytes)?;
+    let mut object: Value = read(&path, &bytes)?;
+    let number = match &view.spec.mode {
+        ServiceMode::Replicated { .. } => "/Spec/Mode/Replicated/Replicas",
+        ServiceMode::ReplicatedJob(_) => "/Spec/Mode/ReplicatedJob/TotalCompletions",
+        ServiceMode::Global | ServiceMode::GlobalJob => {
+            bail!("scale can only be used with replicated services; this one runs one task on each node")
+        }
+    };
+    *object.pointer_mut(number).context("swarmd shows no number of tasks for this service")? = replicas.into();
+    let filters = [("service".to_owned(), view.id.clone())];
+    let query = Query::new().with_some("filters", filters::to_json(&filters));
+    let tasks: Vec<TaskView> = context.client.get("/tasks", query).await?;
+    let query = Query::new().with("version", view.version.index);
+    let answer = context.client.post(&format!("{path}/update"), query, &object["Spec"], None).await?;
+    let answer: UpdateServiceResponse = read(&path, &answer)?;
+    for warning in answer.warnings.iter().flatten() {
+        context.out.note(&format!("Warning: {warning}"));
+    }
+    Ok(Scaled { id: view.id, ended_before: ended_task_ids(&tasks) })
+}
+
+fn parse_target(text: &str) -> Result<(String, u64), String> {
+    let (service, number) =
+        text.rsplit_once('=').ok_or_else(|| format!("'{text}' is not SERVICE=REPLICAS, for example web=3"))?;
+    match number.parse() {
+        Ok(replicas) if !service.is_empty() => Ok((service.to_owned(), replicas)),
+        _ => Err(format!("'{text}' is not SERVICE=REPLICAS, for example web=3")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn targets() {
+        assert_eq!(parse_target("web=3"), Ok(("web".into(), 3)));
+        for text in ["web", "web=", "=3", "web=-1", "web=many"] {
+            assert!(parse_target(text).is_err_and(|e| e.contains(text)), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_target_or_refused(text in "\\PC{0,20}") {
+            let _ = parse_target(&text);
+        }
+    }
+}

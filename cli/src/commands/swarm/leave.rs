@@ -1,0 +1,35 @@
+//! `swarm leave`
+
+use crate::{
+    client::{ClientError, Query},
+    context::Context,
+    error::Hinted,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  swarmctl swarm leave
+  swarmctl swarm leave --force      (a manager)";
+
+/// Leave the swarm
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Leave {
+    /// Leave although this node is a manager
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl Leave {
+    pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
+        let query = Query::new().with_some("force", self.force.then_some(1));
+        match context.client.post_empty("/swarm/leave", query).await {
+            Ok(()) => Ok(context.out.line("Node left the swarm.")?),
+            Err(error @ ClientError::Refused { .. }) if !self.force && error.to_string().contains("--force") => {
+                let hint = "With --force the node leaves anyway; the last manager takes the whole state with it.";
+                Err(Hinted { message: error.to_string(), hint: hint.to_owned() }.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}

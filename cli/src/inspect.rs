@@ -1,0 +1,90 @@
+//! `inspect` of any kind of object.
+
+use serde_json::Value;
+
+use crate::{
+    client::{ClientError, Query, read, segment},
+    context::Context,
+    error::Reported,
+    json_text,
+    template::Template,
+};
+
+/// Flags of every `inspect`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct InspectFlags {
+    /// Go template for each object, such as '{{.ID}}' or '{{json .Spec}}'
+    #[arg(short, long, value_name = "TEMPLATE", conflicts_with = "pretty")]
+    pub(crate) format: Option<String>,
+    /// Print for people
+    #[arg(long)]
+    pub(crate) pretty: bool,
+}
+
+/// A kind of object.
+pub(crate) struct Kind<T> {
+    /// Its path, `/services`.
+    pub(crate) path: &'static str,
+    /// Its name, `service`.
+    pub(crate) name: &'static str,
+    /// What else is asked for.
+    pub(crate) query: Query,
+    /// Writes it for people.
+    pub(crate) pretty: fn(&T) -> String,
+}
+
+/// Shows objects: what is found on standard output, what is not on standard error.
+///
+/// # Errors
+/// [`Reported`] if an object is missing.
+pub(crate) async fn inspect<T: serde::de::DeserializeOwned>(
+    context: &mut Context,
+    kind: Kind<T>,
+    refs: &[String],
+    flags: &InspectFlags,
+) -> anyhow::Result<()> {
+    let template = match flags.format.as_deref().filter(|f| *f != "json") {
+        Some(text) => Some(Template::parse(text)?),
+        None => None,
+    };
+    let mut found = Vec::new();
+    let mut missing = false;
+    for reference in refs {
+        let path = format!("{}/{}", kind.path, segment(reference));
+        match context.client.get_bytes(&path, kind.query.clone()).await {
+            Ok(bytes) => found.push((path, bytes)),
+            Err(error @ ClientError::Refused { .. }) => {
+                missing = true;
+                let text = if error.is_not_found() {
+                    format!("no such {}: {reference}", kind.name)
+                } else {
+                    error.to_string()
+                };
+                context.out.note(&format!("Error: {text}"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if flags.pretty {
+        for (i, (path, bytes)) in found.iter().enumerate() {
+            let text = (kind.pretty)(&read(path, bytes)?);
+            context.out.print(&if i == 0 { text } else { format!("\n{text}") })?;
+        }
+    } else if let Some(template) = template {
+        for (path, bytes) in &found {
+            let value: Value = read(path, bytes)?;
+            context.out.line(&template.render(&value)?)?;
+        }
+    } else {
+        let mut objects = Vec::new();
+        for (path, bytes) in &found {
+            // Read only to be sure that it is JSON; shown as it came.
+            read::<serde::de::IgnoredAny>(path, bytes)?;
+            objects.push(String::from_utf8_lossy(bytes));
+        }
+        let list = format!("[{}]", objects.join(","));
+        let text = if flags.format.is_some() { list.replace('\n', "") } else { json_text::indent(&list) };
+        context.out.line(&text)?;
+    }
+    if missing { Err(Reported.into()) } else { Ok(()) }
+}

@@ -1,0 +1,110 @@
+//! Tasks that fail again and again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use swarm_docker_api::view::{TaskView, Time};
+use swarm_model::{RestartCondition, ServiceMode, ServiceSpec};
+
+use super::view::is_terminal;
+use crate::units::one_line;
+
+/// So many ends in a row are no accident: with the default restart delay they take a quarter of a minute.
+const ENDS_IN_A_ROW_MAX: usize = 3;
+
+/// Ids of the tasks that have ended.
+pub(crate) fn ended_task_ids(tasks: &[TaskView]) -> BTreeSet<String> {
+    tasks.iter().filter(|t| is_terminal(&t.status.state)).map(|t| t.id.clone()).collect()
+}
+
+/// How a task ended.
+#[derive(Clone, Debug)]
+struct End {
+    state: String,
+    reason: String,
+}
+
+/// A place whose tasks do not stay up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hopeless {
+    /// Slot, or node id.
+    pub(super) place: String,
+    /// `failed`, `was rejected`, `ended`.
+    pub(super) what: &'static str,
+    /// How often.
+    pub(super) times: usize,
+    /// The last reason.
+    pub(super) reason: String,
+}
+
+/// Remembers how tasks ended since the command began, place by place. The cluster forgets: its history is short.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    ignored: BTreeSet<String>,
+    /// By place, then by time and id.
+    ends: BTreeMap<String, BTreeMap<(Time, String), End>>,
+}
+
+impl Failures {
+    /// Ignores the tasks that had ended before.
+    pub(super) fn new(ended_before: BTreeSet<String>) -> Self {
+        Self { ignored: ended_before, ends: BTreeMap::new() }
+    }
+
+    /// Takes note of the tasks that have ended.
+    pub(super) fn observe(&mut self, tasks: &[TaskView]) {
+        for task in tasks.iter().filter(|t| is_terminal(&t.status.state) && !self.ignored.contains(&t.id)) {
+            let place = if task.slot > 0 { task.slot.to_string() } else { task.node_id.clone() };
+            let key = (task.created_at, task.id.clone());
+            self.ends
+                .entry(place)
+                .or_default()
+                .entry(key)
+                .or_insert_with(|| End { state: task.status.state.clone(), reason: reason(task) });
+        }
+    }
+
+    /// A place that will not come up, or has failed too often in a row.
+    pub(super) fn hopeless(&self, spec: &ServiceSpec) -> Option<Hopeless> {
+        let is_job = matches!(spec.mode, ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob);
+        let restart = spec.task_template.restart();
+        self.ends.iter().find_map(|(place, ends)| {
+            let counts = |end: &&End| match end.state.as_str() {
+                "failed" | "rejected" => true,
+                "complete" => !is_job,
+                _ => false,
+            };
+            let times = ends.values().rev().take_while(counts).count();
+            let last = ends.values().next_back()?;
+            let is_last_chance = match restart.condition {
+                RestartCondition::None => true,
+                RestartCondition::OnFailure => last.state == "complete",
+                RestartCondition::Any => false,
+            };
+            let limit = match usize::try_from(restart.max_attempts) {
+                _ if is_last_chance => 1,
+                Ok(attempts) if attempts > 0 => ENDS_IN_A_ROW_MAX.min(attempts.saturating_add(1)),
+                _ => ENDS_IN_A_ROW_MAX,
+            };
+            (times >= limit).then(|| Hopeless {
+                place: place.clone(),
+                what: match last.state.as_str() {
+                    "rejected" => "was rejected",
+                    "complete" => "ended",
+                    _ => "failed",
+                },
+                times,
+                reason: last.reason.clone(),
+            })
+        })
+    }
+}
+
+fn reason(task: &TaskView) -> String {
+    let status = &task.status;
+    let exit_code = status.container_status.as_ref().map(|c| c.exit_code);
+    match (one_line(&status.err), exit_code) {
+        (err, _) if !err.is_empty() => err,
+        (_, Some(code)) => format!("the container exited with code {code}"),
+        (_, None) => one_line(&status.message),
+    }
+}

@@ -1,0 +1,221 @@
+//! Waiting until a service is what it should be (swarm-behaviour §11.5).
+//!
+//! Every 200 ms the service, its up-to-date tasks and the nodes are read. The wait ends when as many tasks run as
+//! there should be, and still do after the monitor period. Where Swarm would wait for ever it also ends, with an
+//! error: when a task keeps failing, and at `--timeout`.
+
+mod display;
+mod failures;
+mod source;
+mod view;
+
+use std::time::Duration;
+
+use anyhow::bail;
+use tokio::time::{Instant, sleep, timeout_at};
+
+pub(crate) use display::Display;
+pub(crate) use failures::ended_task_ids;
+pub(crate) use source::{ApiSource, Snapshot, Source};
+
+use self::{
+    failures::Failures,
+    view::{Progress, View},
+};
+use crate::error::Hinted;
+
+/// Time between two looks.
+const POLL: Duration = Duration::from_millis(200);
+/// Time for which tasks must stay up if the service does not say (swarm-behaviour §11.5).
+const MONITOR_DEFAULT: Duration = Duration::from_secs(5);
+/// How long swarmd may be without answers before the wait is given up: elections and restarts pass within it.
+const OUTAGE_MAX: Duration = Duration::from_secs(15);
+
+/// How a wait ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The service is what it should be.
+    Converged,
+    /// The user pressed Ctrl-C; the cluster goes on.
+    Interrupted,
+}
+
+/// When a wait is given up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    at: Instant,
+    after_ns: i64,
+}
+
+impl Deadline {
+    /// So many nanoseconds from now.
+    pub(crate) fn after_ns(ns: i64) -> Self {
+        Self { at: Instant::now() + Duration::from_nanos(ns.unsigned_abs()), after_ns: ns }
+    }
+}
+
+/// A wait for one service.
+pub(crate) struct Wait<'o> {
+    view: View,
+    failures: Failures,
+    display: Display<'o>,
+    last: Option<Progress>,
+}
+
+impl<'o> Wait<'o> {
+    /// A wait that shows itself on `display` and ignores the ends of the tasks in `ended_before`.
+    pub(crate) fn new(display: Display<'o>, ended_before: std::collections::BTreeSet<String>) -> Self {
+        Self { view: View::default(), failures: Failures::new(ended_before), display, last: None }
+    }
+
+    /// Waits until the service has converged, `interrupt` is ready, or the deadline passes.
+    ///
+    /// # Errors
+    /// The service cannot converge, the deadline has passed, or swarmd does not answer.
+    pub(crate) async fn run(
+        mut self,
+        source: &mut impl Source,
+        deadline: Option<Deadline>,
+        interrupt: impl Future<Output = ()>,
+    ) -> anyhow::Result<Outcome> {
+        let poll = async {
+            match deadline {
+                None => self.poll(source).await,
+                Some(deadline) => match timeout_at(deadline.at, self.poll(source)).await {
+                    Ok(result) => result,
+                    Err(_) => Err(self.timed_out(deadline.after_ns).into()),
+                },
+            }
+        };
+        tokio::select! {
+            result = poll => result.map(|()| Outcome::Converged),
+            () = interrupt => Ok(Outcome::Interrupted),
+        }
+    }
+
+    async fn poll(&mut self, source: &mut impl Source) -> anyhow::Result<()> {
+        let mut steady_since: Option<Instant> = None;
+        let mut outage_since: Option<Instant> = None;
+        loop {
+            let snapshot = match source.poll().await {
+                Ok(snapshot) => snapshot,
+                Err(error) => {
+                    let since = *outage_since.get_or_insert_with(Instant::now);
+                    if !error.is_transient() || since.elapsed() >= OUTAGE_MAX {
+                        return Err(error.into());
+                    }
+                    sleep(POLL).await;
+                    continue;
+                }
+            };
+            outage_since = None;
+            let progress = self.view.update(&snapshot);
+            self.failures.observe(&snapshot.tasks);
+            self.show(&progress)?;
+            let is_job = progress.is_job;
+            let converged = progress.converged;
+            self.last = Some(progress);
+            if self.update_ended(&snapshot, converged)? {
+                return Ok(());
+            }
+            if converged {
+                let now = Instant::now();
+                let since = *steady_since.get_or_insert(now);
+                if is_job {
+                    self.display.set("job", "complete".to_owned())?;
+                    return Ok(());
+                }
+                let left = monitor_of(&snapshot).saturating_sub(now - since);
+                if left.is_zero() {
+                    self.display.set("verify", format!("Service {} converged", snapshot.service.id))?;
+                    return Ok(());
+                }
+                self.display.countdown("verify", left.as_secs_f64().ceil() as u64)?;
+            } else {
+                if steady_since.take().is_some() {
+                    self.display.set("verify", "Detected task failure".to_owned())?;
+                }
+                self.check_failures(&snapshot)?;
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    fn show(&mut self, progress: &Progress) -> std::io::Result<()> {
+        self.display.set(progress.title, progress.overall.clone())?;
+        for line in &progress.lines {
+            self.display.task(&line.id, &line.state, line.error.as_deref())?;
+        }
+        self.display.draw()
+    }
+
+    /// Whether the state of an update ends the wait (swarm-behaviour §11.5).
+    fn update_ended(&mut self, snapshot: &Snapshot, converged: bool) -> anyhow::Result<bool> {
+        let Some(status) = &snapshot.service.update_status else { return Ok(false) };
+        match status.state.as_str() {
+            "paused" => bail!("service update paused: {}", status.message),
+            "rollback_paused" => bail!("service rollback paused: {}", status.message),
+            "completed" => Ok(!converged),
+            "rollback_started" | "rollback_completed" => {
+                if !status.message.is_empty() {
+                    self.display.set("rollback", status.message.clone())?;
+                }
+                Ok(false)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn check_failures(&self, snapshot: &Snapshot) -> Result<(), Hinted> {
+        let service = &snapshot.service;
+        let Some(failure) = self.failures.hopeless(&service.spec) else { return Ok(()) };
+        let name = &service.spec.name;
+        let times = match failure.times {
+            1 => "once, and is not restarted".to_owned(),
+            times => format!("{times} times in a row"),
+        };
+        Err(Hinted {
+            message: format!(
+                "service {name} does not converge: task {name}.{} {} {times}: {}",
+                failure.place, failure.what, failure.reason
+            ),
+            hint: look_at(name),
+        })
+    }
+
+    fn timed_out(&self, after_ns: i64) -> Hinted {
+        let after = crate::units::format_duration(after_ns);
+        let Some(last) = &self.last else {
+            return Hinted {
+                message: format!("gave up after {after}: swarmd has not shown the service yet"),
+                hint: "A change may have been made or not: look before you repeat it.".to_owned(),
+            };
+        };
+        let state = match (last.converged, last.lines.iter().find_map(|l| Some((l, l.error.as_ref()?)))) {
+            (true, _) => format!("{}, but not yet for long enough to be called stable", last.overall),
+            (false, Some((line, error))) => format!("{}; {} says: {error}", last.overall, line.id),
+            (false, None) => last.overall.clone(),
+        };
+        Hinted {
+            message: format!("service {} did not converge within {after}: {state}", last.service),
+            hint: look_at(&last.service),
+        }
+    }
+}
+
+fn look_at(service: &str) -> String {
+    format!(
+        "The cluster goes on trying. See: swarmctl service ps --no-trunc {service}; swarmctl service logs {service}"
+    )
+}
+
+fn monitor_of(snapshot: &Snapshot) -> Duration {
+    let monitor_ns = snapshot.service.spec.update_config.as_ref().and_then(|c| c.monitor_ns);
+    match monitor_ns.and_then(|ns| u64::try_from(ns).ok()) {
+        Some(ns) if ns > 0 => Duration::from_nanos(ns),
+        _ => MONITOR_DEFAULT,
+    }
+}
+
+#[cfg(test)]
+mod tests;

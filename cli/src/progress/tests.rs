@@ -1,0 +1,297 @@
+//! The wait against a scripted cluster, in tokio's paused time.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use serde_json::{Value, json};
+use swarm_docker_api::view::{ServiceView, TaskView};
+
+use super::*;
+use crate::{client::ClientError, out::capture};
+
+/// Gives what the script says; the last line of it again and again.
+struct Script {
+    lines: VecDeque<Result<Snapshot, u16>>,
+    polls: usize,
+}
+
+impl Script {
+    fn new(lines: impl IntoIterator<Item = Snapshot>) -> Self {
+        Self { lines: lines.into_iter().map(Ok).collect(), polls: 0 }
+    }
+}
+
+impl Source for Script {
+    async fn poll(&mut self) -> Result<Snapshot, ClientError> {
+        self.polls += 1;
+        let line = if self.lines.len() > 1 { self.lines.pop_front() } else { self.lines.front().cloned() };
+        line.expect("a script has a line")
+            .map_err(|status| ClientError::Refused { status, message: "no leader".to_owned() })
+    }
+}
+
+fn service(spec: Value) -> ServiceView {
+    serde_json::from_value(json!({"ID": "s1", "Spec": spec})).unwrap()
+}
+
+fn replicated(replicas: u64) -> ServiceView {
+    service(json!({"Name": "web", "Mode": {"Replicated": {"Replicas": replicas}}}))
+}
+
+/// A task in the notation `id slot state [desired]`; a later id was made later.
+fn task(id: u64, slot: u64, state: &str, desired: &str, err: &str) -> TaskView {
+    serde_json::from_value(json!({
+        "ID": format!("t{id}"), "CreatedAt": format!("2026-11-22T11:00:{id:02}Z"), "ServiceID": "s1", "Slot": slot,
+        "NodeID": "n1", "Status": {"State": state, "Err": err}, "DesiredState": desired,
+    }))
+    .unwrap()
+}
+
+fn up(id: u64, slot: u64, state: &str) -> TaskView {
+    task(id, slot, state, "running", "")
+}
+
+fn rejected(id: u64, slot: u64) -> TaskView {
+    task(id, slot, "rejected", "shutdown", "No such image: nowhere:1")
+}
+
+fn snapshot(service: &ServiceView, tasks: &[TaskView]) -> Snapshot {
+    Snapshot { service: service.clone(), tasks: tasks.to_vec(), live_nodes: BTreeSet::from(["n1".to_owned()]) }
+}
+
+async fn wait_with(script: &mut Script, terminal: bool, timeout_s: Option<i64>) -> (anyhow::Result<Outcome>, String) {
+    let (mut out, captured) = capture::out(terminal);
+    let wait = Wait::new(Display::new(&mut out, false), BTreeSet::new());
+    let deadline = timeout_s.map(|s| Deadline::after_ns(s * 1_000_000_000));
+    let result = wait.run(script, deadline, std::future::pending()).await;
+    (result, captured.text())
+}
+
+async fn wait(script: &mut Script) -> (anyhow::Result<Outcome>, String) {
+    wait_with(script, false, None).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_change_until_all_run_and_stay_up() {
+    let web = replicated(2);
+    let mut script = Script::new([
+        snapshot(&web, &[]),
+        snapshot(&web, &[up(1, 1, "preparing"), up(2, 2, "pending")]),
+        snapshot(&web, &[up(1, 1, "running"), up(2, 2, "preparing")]),
+        snapshot(&web, &[up(1, 1, "running"), up(2, 2, "running")]),
+    ]);
+    let begun = Instant::now();
+    let (result, text) = wait(&mut script).await;
+    assert_eq!(result.unwrap(), Outcome::Converged);
+    assert_eq!(
+        text,
+        "\
+overall progress: 0 out of 2 tasks
+1/2: preparing
+2/2: pending
+overall progress: 1 out of 2 tasks
+1/2: running
+2/2: preparing
+overall progress: 2 out of 2 tasks
+2/2: running
+verify: Waiting 5 seconds to verify that tasks are stable...
+verify: Service s1 converged
+"
+    );
+    assert_eq!(begun.elapsed(), POLL * 3 + MONITOR_DEFAULT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_monitor_period_of_the_service_counts() {
+    let web = service(json!({"Name": "web", "UpdateConfig": {"Monitor": 400_000_000}}));
+    let mut script = Script::new([snapshot(&web, &[up(1, 1, "running")])]);
+    let begun = Instant::now();
+    wait(&mut script).await.0.unwrap();
+    assert_eq!(begun.elapsed(), Duration::from_millis(400));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_falls_over_starts_the_verification_anew() {
+    let web = replicated(1);
+    let running = || snapshot(&web, &[up(2, 1, "running")]);
+    let failed = [task(2, 1, "failed", "shutdown", "exit 1"), up(3, 1, "ready")];
+    let mut script = Script::new([running(), running(), snapshot(&web, &failed), running()]);
+    let begun = Instant::now();
+    let (result, text) = wait(&mut script).await;
+    assert_eq!(result.unwrap(), Outcome::Converged);
+    assert!(text.contains("verify: Detected task failure\n"), "{text}");
+    assert_eq!(begun.elapsed(), POLL * 3 + MONITOR_DEFAULT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_failures_in_a_row_end_the_wait() {
+    let web = replicated(2);
+    let other = up(9, 2, "running");
+    let mut script = Script::new([
+        snapshot(&web, &[up(1, 1, "preparing"), other.clone()]),
+        snapshot(&web, &[rejected(1, 1), up(2, 1, "ready"), other.clone()]),
+        // The cluster keeps little history: the first failure is forgotten already.
+        snapshot(&web, &[rejected(2, 1), up(3, 1, "ready"), other.clone()]),
+        snapshot(&web, &[rejected(3, 1), up(4, 1, "ready"), other]),
+    ]);
+    let (result, text) = wait(&mut script).await;
+    let error = result.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "service web does not converge: task web.1 was rejected 3 times in a row: No such image: nowhere:1"
+    );
+    assert!(crate::error::hint(&error).is_some_and(|h| h.contains("swarmctl service ps --no-trunc web")));
+    assert!(text.contains("overall progress: 1 out of 2 tasks\n"), "{text}");
+    assert_eq!(script.polls, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_of_different_slots_or_with_a_stop_between_are_not_in_a_row() {
+    let web = replicated(3);
+    let stopped = task(3, 1, "shutdown", "shutdown", "");
+    let tasks = [rejected(1, 1), rejected(2, 1), stopped, rejected(4, 1), rejected(5, 2), rejected(6, 3)];
+    let running = [up(7, 1, "running"), up(8, 2, "running"), up(9, 3, "running")];
+    let mut script = Script::new([snapshot(&web, &tasks), snapshot(&web, &[&tasks[..], &running].concat())]);
+    assert_eq!(wait(&mut script).await.0.unwrap(), Outcome::Converged);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_before_the_command_do_not_count() {
+    let web = replicated(1);
+    let old = [rejected(1, 1), rejected(2, 1), rejected(3, 1)];
+    let (mut out, _) = capture::out(false);
+    let wait = Wait::new(Display::new(&mut out, true), ended_task_ids(&old));
+    let mut script = Script::new([snapshot(&web, &old), snapshot(&web, &[&old[..], &[up(4, 1, "running")]].concat())]);
+    assert_eq!(wait.run(&mut script, None, std::future::pending()).await.unwrap(), Outcome::Converged);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_not_restarted_ends_the_wait_at_once() {
+    for (condition, state, what) in [
+        ("none", "failed", "failed once, and is not restarted"),
+        ("on-failure", "complete", "ended once, and is not restarted"),
+    ] {
+        let web = service(json!({"Name": "web", "TaskTemplate": {"RestartPolicy": {"Condition": condition}}}));
+        let mut script = Script::new([snapshot(&web, &[task(1, 1, state, "shutdown", "exit")])]);
+        let error = wait(&mut script).await.0.unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_timeout_says_how_far_it_was() {
+    let web = replicated(2);
+    let err = "no suitable node (insufficient resources on 3 nodes)";
+    let mut script = Script::new([snapshot(&web, &[up(1, 1, "running"), task(2, 2, "pending", "running", err)])]);
+    let begun = Instant::now();
+    let error = wait_with(&mut script, false, Some(90)).await.0.unwrap_err().to_string();
+    assert_eq!(error, format!("service web did not converge within 1m30s: 1 out of 2 tasks; 2/2 says: {err}"));
+    assert_eq!(begun.elapsed(), Duration::from_secs(90));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupt_leaves_the_cluster_at_work() {
+    let (mut out, _) = capture::out(false);
+    let mut script = Script::new([snapshot(&replicated(1), &[])]);
+    let wait = Wait::new(Display::new(&mut out, true), BTreeSet::new());
+    assert_eq!(wait.run(&mut script, None, sleep(POLL * 3)).await.unwrap(), Outcome::Interrupted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_outages_are_waited_out_and_long_ones_are_not() {
+    let web = replicated(1);
+    let mut script = Script::new([snapshot(&web, &[up(1, 1, "running")])]);
+    for _ in 0..10 {
+        script.lines.push_front(Err(503));
+    }
+    assert_eq!(wait(&mut script).await.0.unwrap(), Outcome::Converged);
+
+    let mut script = Script { lines: VecDeque::from([Err(503)]), polls: 0 };
+    let begun = Instant::now();
+    assert_eq!(wait(&mut script).await.0.unwrap_err().to_string(), "no leader");
+    assert_eq!(begun.elapsed(), OUTAGE_MAX);
+
+    let mut script = Script { lines: VecDeque::from([Err(404)]), polls: 0 };
+    assert!(wait(&mut script).await.0.is_err());
+    assert_eq!(script.polls, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn states_of_an_update_that_end_the_wait() {
+    let update = |state: &str, tasks: &[TaskView]| {
+        let mut web = replicated(1);
+        let status = json!({"State": state, "Message": "update paused due to failure"});
+        web.update_status = Some(serde_json::from_value(status).unwrap());
+        Script::new([snapshot(&web, tasks)])
+    };
+    let error = wait(&mut update("paused", &[])).await.0.unwrap_err().to_string();
+    assert_eq!(error, "service update paused: update paused due to failure");
+    let error = wait(&mut update("rollback_paused", &[])).await.0.unwrap_err().to_string();
+    assert_eq!(error, "service rollback paused: update paused due to failure");
+    assert_eq!(wait(&mut update("completed", &[])).await.0.unwrap(), Outcome::Converged);
+    let (result, text) = wait(&mut update("rollback_completed", &[up(1, 1, "running")])).await;
+    assert_eq!(result.unwrap(), Outcome::Converged);
+    assert!(text.starts_with("rolling back update: 1 out of 1 tasks\n"), "{text}");
+    assert!(text.contains("rollback: update paused due to failure\n"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_of_dead_nodes_do_not_count_and_slots_keep_their_lines() {
+    let web = replicated(2);
+    let mut lost = up(1, 7, "running");
+    lost.node_id = "n2".to_owned();
+    let mut script = Script::new([
+        snapshot(&web, &[lost.clone(), up(2, 4, "running")]),
+        snapshot(&web, &[lost, up(2, 4, "running"), up(3, 7, "running")]),
+    ]);
+    let (result, text) = wait(&mut script).await;
+    assert_eq!(result.unwrap(), Outcome::Converged);
+    assert!(text.starts_with("overall progress: 1 out of 2 tasks\n1/2: running\noverall"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn global_services_and_jobs() {
+    let agent = service(json!({"Name": "agent", "Mode": {"Global": {}}}));
+    let mut script = Script::new([
+        snapshot(&agent, &[]),
+        snapshot(&agent, &[up(1, 0, "preparing")]),
+        snapshot(&agent, &[up(1, 0, "running")]),
+    ]);
+    let (result, text) = wait(&mut script).await;
+    assert_eq!(result.unwrap(), Outcome::Converged);
+    let begin = "overall progress: waiting for new tasks\noverall progress: 0 out of 1 tasks\nn1: preparing\n";
+    assert!(text.starts_with(begin), "{text}");
+
+    let job = service(json!({"Name": "job", "Mode": {"ReplicatedJob": {"TotalCompletions": 2}}}));
+    let done = |id| task(id, id, "complete", "complete", "");
+    let mut script = Script::new([snapshot(&job, &[done(1)]), snapshot(&job, &[done(1), done(2)])]);
+    let (result, text) = wait(&mut script).await;
+    assert_eq!(result.unwrap(), Outcome::Converged);
+    assert!(text.ends_with("job progress: 2 out of 2 complete\njob: complete\n"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_terminal_gets_bars_that_change_in_place() {
+    let web = replicated(1);
+    let mut script = Script::new([snapshot(&web, &[up(1, 1, "preparing")]), snapshot(&web, &[up(1, 1, "running")])]);
+    let (_, text) = wait_with(&mut script, true, None).await;
+    let bar = |state: &str, done: usize| format!("1/1: {state:<9} [{}>{}]\n", "=".repeat(done), " ".repeat(50 - done));
+    assert!(text.contains(&bar("preparing", 33)), "{text:?}");
+    assert!(text.contains(&bar("running", 50)), "{text:?}");
+    assert!(text.contains("\x1b[2A\r\x1b[2Koverall progress: 1 out of 1 tasks\n"), "{text:?}");
+    assert!(text.contains("verify: Waiting 1 second to verify"), "{text:?}");
+    assert_eq!(text.matches("\x1b[?7l").count(), text.matches("\x1b[?7h").count());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_tasks_have_one_line_and_errors_are_cut() {
+    let many = replicated(21);
+    let tasks: Vec<TaskView> = (1..=21).map(|i| up(i, i, "running")).collect();
+    let (_, text) = wait(&mut Script::new([snapshot(&many, &tasks)])).await;
+    assert_eq!(text.lines().count(), 3, "{text}");
+
+    let long = "x\n".repeat(60);
+    let tasks = [task(1, 1, "pending", "running", &long)];
+    let (_, text) = wait_with(&mut Script::new([snapshot(&replicated(1), &tasks)]), false, Some(1)).await;
+    let line = text.lines().nth(1).unwrap();
+    assert!(line.ends_with('…') && line.chars().count() == "1/1: ".len() + 75, "{line}");
+}

@@ -1,0 +1,175 @@
+//! How far a service is, from one snapshot.
+
+use std::collections::BTreeMap;
+
+use swarm_docker_api::view::TaskView;
+use swarm_model::ServiceMode;
+
+use super::source::Snapshot;
+use crate::units::{one_line, short_id};
+
+/// Lines of single tasks are shown up to this many tasks.
+const LINES_MAX: u64 = 20;
+
+/// States in the order that a task passes them; those that are not listed are not shown (docker-api §6).
+const STATES: [&str; 13] = [
+    "new",
+    "allocated",
+    "pending",
+    "assigned",
+    "accepted",
+    "preparing",
+    "ready",
+    "starting",
+    "running",
+    "complete",
+    "shutdown",
+    "failed",
+    "rejected",
+];
+
+/// The place of a state in its order, from 1; none for a state that is not shown.
+pub(super) fn rank(state: &str) -> Option<usize> {
+    STATES.iter().position(|s| *s == state).map(|i| i + 1)
+}
+
+/// Whether a task in this state has ended.
+pub(super) fn is_terminal(state: &str) -> bool {
+    rank(state).is_none_or(|r| r > 9)
+}
+
+/// How far a service is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Name of the service.
+    pub(super) service: String,
+    /// `overall progress`, or what else is going on.
+    pub(super) title: &'static str,
+    /// All tasks together.
+    pub(super) overall: String,
+    /// Tasks one by one, if they are few.
+    pub(super) lines: Vec<Line>,
+    /// Whether as many tasks run as there should be.
+    pub(super) converged: bool,
+    /// Whether it runs to an end.
+    pub(super) is_job: bool,
+}
+
+/// One task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    /// `2/5`, or the start of a node id.
+    pub(super) id: String,
+    /// Its state.
+    pub(super) state: String,
+    /// What is wrong with it.
+    pub(super) error: Option<String>,
+}
+
+/// Remembers which line a slot has: slots are not always 1 to N, and lines must not jump.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    line_of_slot: BTreeMap<u64, u64>,
+}
+
+impl View {
+    /// How far the service is now.
+    pub(super) fn update(&mut self, snapshot: &Snapshot) -> Progress {
+        let spec = &snapshot.service.spec;
+        let progress = match &spec.mode {
+            ServiceMode::Replicated { replicas } => self.replicated(snapshot, *replicas),
+            ServiceMode::Global => global(snapshot),
+            ServiceMode::ReplicatedJob(job) => {
+                let total = job.total_completions.or(job.max_concurrent).unwrap_or(1);
+                job_progress(snapshot, Some(total))
+            }
+            ServiceMode::GlobalJob => job_progress(snapshot, None),
+        };
+        let rollback =
+            snapshot.service.update_status.as_ref().is_some_and(|status| status.state.starts_with("rollback"));
+        let title = if rollback { "rolling back update" } else { "overall progress" };
+        Progress { service: spec.name.clone(), title: if progress.is_job { "job progress" } else { title }, ..progress }
+    }
+
+    fn replicated(&mut self, snapshot: &Snapshot, replicas: u64) -> Progress {
+        let best = best_tasks(snapshot, |task| task.slot.to_string());
+        let mut running = 0;
+        let mut lines = BTreeMap::new();
+        for task in best.into_values() {
+            let is_wanted = !is_terminal(&task.desired_state);
+            running += u64::from(is_wanted && task.status.state == "running");
+            let next = self.line_of_slot.len() as u64 + 1;
+            let number = match self.line_of_slot.get(&task.slot) {
+                Some(number) => *number,
+                // A slot that is going away gets no line.
+                None if !is_wanted => continue,
+                None => *self.line_of_slot.entry(task.slot).or_insert(next),
+            };
+            if number <= replicas && replicas <= LINES_MAX {
+                lines.insert(number, line(format!("{number}/{replicas}"), task));
+            }
+        }
+        Progress {
+            overall: format!("{running} out of {replicas} tasks"),
+            lines: lines.into_values().collect(),
+            converged: running == replicas,
+            ..Progress::default()
+        }
+    }
+}
+
+fn global(snapshot: &Snapshot) -> Progress {
+    let best = best_tasks(snapshot, |task| task.node_id.clone());
+    let wanted: Vec<&TaskView> = best.into_values().filter(|t| !is_terminal(&t.desired_state)).collect();
+    let running = wanted.iter().filter(|t| t.status.state == "running").count();
+    let few = wanted.len() as u64 <= LINES_MAX;
+    Progress {
+        overall: match wanted.len() {
+            0 => "waiting for new tasks".to_owned(),
+            total => format!("{running} out of {total} tasks"),
+        },
+        lines: wanted.iter().filter(|_| few).map(|t| line(short_id(&t.node_id).to_owned(), t)).collect(),
+        converged: !wanted.is_empty() && running == wanted.len(),
+        ..Progress::default()
+    }
+}
+
+fn job_progress(snapshot: &Snapshot, total: Option<u64>) -> Progress {
+    let iteration = snapshot.service.job_status.map(|job| job.job_iteration);
+    let tasks: Vec<&TaskView> =
+        snapshot.tasks.iter().filter(|t| t.job_iteration.is_none() || t.job_iteration == iteration).collect();
+    let nodes: std::collections::BTreeSet<&str> = tasks.iter().map(|t| t.node_id.as_str()).collect();
+    let total = total.unwrap_or(nodes.len() as u64);
+    let complete = tasks.iter().filter(|t| t.status.state == "complete").count() as u64;
+    Progress {
+        overall: format!("{complete} out of {total} complete"),
+        converged: total > 0 && complete >= total,
+        is_job: true,
+        ..Progress::default()
+    }
+}
+
+/// The task that stands for each place: wanted ones before others, then the one that is least far, since that one
+/// is on its way up while the other is on its way out. Tasks of nodes that are down stand for nothing.
+fn best_tasks(snapshot: &Snapshot, place: impl Fn(&TaskView) -> String) -> BTreeMap<(u64, String), &TaskView> {
+    let mut best: BTreeMap<(u64, String), &TaskView> = BTreeMap::new();
+    let key = |task: &TaskView| Some((rank(&task.desired_state)?, rank(&task.status.state)?));
+    for task in &snapshot.tasks {
+        let Some(task_key) = key(task) else { continue };
+        if !task.node_id.is_empty() && !snapshot.live_nodes.contains(&task.node_id) {
+            continue;
+        }
+        let entry = best.entry((task.slot, place(task))).or_insert(task);
+        // Of two ended tasks the later one tells more.
+        let is_later = task_key == key(entry).unwrap_or(task_key) && task.created_at > entry.created_at;
+        if key(entry).is_some_and(|k| task_key < k) || is_later {
+            *entry = task;
+        }
+    }
+    best
+}
+
+fn line(id: String, task: &TaskView) -> Line {
+    let error = one_line(&task.status.err);
+    Line { id, state: task.status.state.clone(), error: (!error.is_empty()).then_some(error) }
+}

@@ -1,0 +1,167 @@
+//! Registries, seen from a client: stored credentials, and the digest behind a tag.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, bail};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE},
+};
+use serde::Deserialize;
+use swarm_model::{Placement, Platform, Secret, ServiceSpec};
+
+use crate::{
+    client::{Client, segment},
+    spec_flags::registry_of,
+};
+
+/// How long a registry may take. The service is created anyway: without an answer each node uses what it finds.
+const RESOLVE_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct DockerConfig {
+    auths: BTreeMap<String, Auth>,
+    creds_store: String,
+    cred_helpers: BTreeMap<String, String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Auth {
+    auth: Secret,
+    identitytoken: Secret,
+}
+
+/// The value of `X-Registry-Auth` for an image, from the file that `docker login` writes.
+///
+/// # Errors
+/// There is no such file, or it has no credentials for the image's registry.
+pub(crate) fn stored_credentials(image: &str, env: impl Fn(&str) -> Option<String>) -> anyhow::Result<Secret> {
+    let folder = env("DOCKER_CONFIG").map(PathBuf::from).or_else(|| Some(PathBuf::from(env("HOME")?).join(".docker")));
+    let path = folder.context("--with-registry-auth: neither DOCKER_CONFIG nor HOME is set")?.join("config.json");
+    let text = std::fs::read(&path)
+        .with_context(|| format!("--with-registry-auth: cannot read {} (`docker login` writes it)", path.display()))?;
+    let config: DockerConfig =
+        serde_json::from_slice(&text).with_context(|| format!("{} is broken", path.display()))?;
+    let registry = registry_of(image);
+    header(&config, registry).with_context(|| format!("--with-registry-auth: {}", path.display()))
+}
+
+fn header(config: &DockerConfig, registry: &str) -> anyhow::Result<Secret> {
+    let helper = config.cred_helpers.get(registry).unwrap_or(&config.creds_store);
+    let auth = config.auths.get(registry);
+    let auth = match auth {
+        Some(auth) if !auth.auth.expose().is_empty() || !auth.identitytoken.expose().is_empty() => auth,
+        _ if !helper.is_empty() => bail!(
+            "the credentials for {registry} are in the helper docker-credential-{helper}, and helpers are not \
+             supported; log in with a configuration that has no credsStore and no credHelpers"
+        ),
+        _ => bail!("there are no credentials for {registry}; run: docker login {registry}"),
+    };
+    let decoded = STANDARD.decode(auth.auth.expose()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let (user, password) = match decoded.as_deref().map(|text| text.split_once(':')) {
+        Some(Some(pair)) => pair,
+        _ if !auth.identitytoken.expose().is_empty() => ("", ""),
+        _ => bail!("the credentials for {registry} are not base64 of user:password"),
+    };
+    let mut fields = BTreeMap::from([("serveraddress", registry)]);
+    if auth.identitytoken.expose().is_empty() {
+        fields.extend([("username", user), ("password", password.trim_end_matches('\0'))]);
+    } else {
+        fields.insert("identitytoken", auth.identitytoken.expose());
+    }
+    let json = serde_json::to_vec(&fields).context("the credentials cannot be written as JSON")?;
+    Ok(Secret::new(URL_SAFE.encode(json)))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Distribution {
+    #[serde(rename = "Descriptor")]
+    descriptor: Descriptor,
+    #[serde(rename = "Platforms")]
+    platforms: Vec<RegistryPlatform>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Descriptor {
+    digest: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RegistryPlatform {
+    architecture: String,
+    os: String,
+}
+
+/// Pins the image to the digest that its registry names now, so that all nodes run the same one, and notes the
+/// platforms that it is made for (swarm-behaviour §11.1). Gives the reason if that was not possible.
+pub(crate) async fn pin_image(client: &Client, spec: &mut ServiceSpec, auth: Option<&Secret>) -> Result<(), String> {
+    let image = &spec.task_template.container_spec.image;
+    if image.contains('@') {
+        return Ok(());
+    }
+    let path = format!("/distribution/{}/json", image.split('/').map(segment).collect::<Vec<_>>().join("/"));
+    let request = client.get_with_auth::<Distribution>(&path, auth.map(Secret::expose));
+    let answer = tokio::time::timeout(RESOLVE_MAX, request);
+    let found = match answer.await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err(format!("no answer within {} seconds", RESOLVE_MAX.as_secs())),
+    };
+    if !found.descriptor.digest.contains(':') {
+        return Err("the registry names no digest".to_owned());
+    }
+    spec.task_template.container_spec.image = format!("{image}@{}", found.descriptor.digest);
+    let platforms = found.platforms.into_iter().filter(|p| !p.os.is_empty() || !p.architecture.is_empty());
+    let platforms: Vec<Platform> = platforms.map(|p| Platform { architecture: p.architecture, os: p.os }).collect();
+    if !platforms.is_empty() {
+        spec.task_template.placement.get_or_insert_with(Placement::default).platforms = platforms;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn auth(config: Value, image: &str) -> Result<Value, String> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let env = |name: &str| (name == "DOCKER_CONFIG").then(|| folder.path().display().to_string());
+        let header = stored_credentials(image, env).map_err(|e| format!("{e:#}"))?;
+        Ok(serde_json::from_slice(&URL_SAFE.decode(header.expose()).unwrap()).unwrap())
+    }
+
+    #[test]
+    fn credentials_of_the_images_registry_are_taken() {
+        let config = json!({"auths": {
+            "https://index.docker.io/v1/": {"auth": STANDARD.encode("hub:a:b")},
+            "reg.example:5000": {"auth": STANDARD.encode("<token>:"), "identitytoken": "tok"},
+        }});
+        assert_eq!(
+            auth(config.clone(), "nginx"),
+            Ok(json!({"username": "hub", "password": "a:b", "serveraddress": "https://index.docker.io/v1/"}))
+        );
+        assert_eq!(
+            auth(config.clone(), "reg.example:5000/x"),
+            Ok(json!({"identitytoken": "tok", "serveraddress": "reg.example:5000"}))
+        );
+        assert!(auth(config, "other.example/x").is_err_and(|e| e.contains("docker login other.example")));
+    }
+
+    #[test]
+    fn helpers_and_broken_files_are_named() {
+        let helper = auth(json!({"credsStore": "pass", "auths": {"reg.example": {}}}), "reg.example/x");
+        assert!(helper.is_err_and(|e| e.contains("docker-credential-pass") && e.contains("not supported")));
+        let broken = auth(json!({"auths": {"reg.example": {"auth": "c2VjcmV0"}}}), "reg.example/x").unwrap_err();
+        assert!(broken.contains("user:password") && !broken.contains("secret"), "{broken}");
+        assert!(auth(json!([1]), "x").is_err_and(|e| e.contains("is broken")));
+        assert!(stored_credentials("x", |_| None).is_err());
+    }
+}

@@ -1,0 +1,222 @@
+//! Commands that change something.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Fake, Reply, recorded};
+
+const NODE: &str = "va7xb8g07gyik6k261534mhsc";
+const WORKER_TOKEN: &str = "SWMTKN-1-64885tbqhxw14bbgneyfjmlqdnolbuka54z3fu3b6cncd1kglo-93ixrqyopshzcpvfm6y892svb";
+
+fn with_swarm() -> Fake {
+    let fake = Fake::start();
+    fake.on_json("GET /swarm", &recorded("swarm_inspect"))
+        .on_json("GET /info", &recorded("info_active"))
+        .on_json(&format!("GET /nodes/{NODE}"), &recorded("node_list")[0]);
+    fake
+}
+
+#[test]
+fn swarm_init_prints_how_to_join() {
+    let fake = with_swarm();
+    fake.on_json("POST /swarm/init", &recorded("swarm_init"));
+    assert_eq!(
+        fake.run(&["swarm", "init", "--advertise-addr", "127.0.0.1", "--task-history-limit", "2"]).ok(),
+        format!(
+            "\
+Swarm initialized: current node ({NODE}) is now a manager.
+
+To add a worker to this swarm, run the following command:
+
+    swarmctl swarm join --token {WORKER_TOKEN} 127.0.0.1:2377
+
+To add a manager to this swarm, run 'swarmctl swarm join-token manager' and follow the instructions.
+"
+        )
+    );
+    let body = &fake.seen("POST /swarm/init")[0].body;
+    assert_eq!(body["AdvertiseAddr"], "127.0.0.1");
+    assert_eq!(body["ListenAddr"], "0.0.0.0:2377");
+    assert_eq!(body["Spec"]["Orchestration"], json!({"TaskHistoryRetentionLimit": 2}));
+    assert_eq!(body["Spec"]["Dispatcher"], json!({"HeartbeatPeriod": 0}));
+}
+
+#[test]
+fn swarm_init_names_the_flag_that_helps() {
+    let fake = Fake::start();
+    let message = "could not choose an IP address to advertise since this system has multiple addresses";
+    fake.on("POST /swarm/init", [Reply::error(400, message)]);
+    let error = fake.run(&["swarm", "init"]).failed();
+    assert_eq!(error, format!("Error: {message}\nSay which one with --advertise-addr.\n"));
+}
+
+#[test]
+fn swarm_join_and_leave() {
+    let fake = with_swarm();
+    fake.on("POST /swarm/join", [Reply::bytes(Vec::new())]);
+    let join = fake.run(&["swarm", "join", "--token", WORKER_TOKEN, "10.0.0.1:2377"]).ok();
+    assert_eq!(join, "This node joined a swarm as a manager.\n");
+    let body = &fake.seen("POST /swarm/join")[0].body;
+    assert_eq!((&body["RemoteAddrs"], &body["JoinToken"]), (&json!(["10.0.0.1:2377"]), &json!(WORKER_TOKEN)));
+
+    fake.on("POST /swarm/join", [Reply::error(400, "the join token is of another cluster")]);
+    let mut command = fake.command(&["swarm", "join", "10.0.0.1:2377"]);
+    let output = command.env("SWARM_JOIN_TOKEN", "SWMTKN-1-secret").output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(error, "Error: the join token is of another cluster\n");
+    assert_eq!(fake.seen("POST /swarm/join")[1].body["JoinToken"], "SWMTKN-1-secret");
+
+    fake.on("POST /swarm/leave", [Reply::error(503, "You are a manager. Use `--force` to ignore this message. ")]);
+    assert!(fake.run(&["swarm", "leave"]).failed().contains("With --force the node leaves anyway"));
+    fake.on("POST /swarm/leave", [Reply::bytes(Vec::new())]);
+    assert_eq!(fake.run(&["swarm", "leave", "--force"]).ok(), "Node left the swarm.\n");
+    assert_eq!(fake.seen("POST /swarm/leave")[1].query["force"], "1");
+}
+
+#[test]
+fn join_tokens_are_shown_and_rotated() {
+    let fake = with_swarm();
+    fake.on("POST /swarm/update", [Reply::bytes(Vec::new())]);
+    assert_eq!(fake.run(&["swarm", "join-token", "-q", "worker"]).ok(), format!("{WORKER_TOKEN}\n"));
+    let text = fake.run(&["swarm", "join-token", "--rotate", "worker"]).ok();
+    assert!(text.starts_with("Successfully rotated worker join token.\n\nTo add a worker to this swarm"), "{text}");
+    assert!(text.contains(&format!("    swarmctl swarm join --token {WORKER_TOKEN} 127.0.0.1:2377\n")), "{text}");
+    let update = &fake.seen("POST /swarm/update")[0];
+    assert_eq!((&*update.query["version"], &*update.query["rotateWorkerToken"]), ("10", "true"));
+    assert_eq!(&*update.query["rotateManagerToken"], "false");
+    assert_eq!(update.body, recorded("swarm_inspect")["Spec"]);
+}
+
+#[test]
+fn swarm_update_changes_what_it_is_told() {
+    let fake = with_swarm();
+    fake.on("POST /swarm/update", [Reply::bytes(Vec::new())]);
+    let line = ["swarm", "update", "--task-history-limit", "-1", "--dispatcher-heartbeat", "3s", "--autolock=false"];
+    assert_eq!(fake.run(&line).ok(), "Swarm updated.\n");
+    let mut spec = recorded("swarm_inspect")["Spec"].clone();
+    spec["Orchestration"]["TaskHistoryRetentionLimit"] = json!(-1);
+    spec["Dispatcher"]["HeartbeatPeriod"] = json!(3_000_000_000_u64);
+    assert_eq!(fake.seen("POST /swarm/update")[0].body, spec);
+    assert_eq!(fake.run(&["swarm", "update"]).code, Some(2));
+}
+
+#[test]
+fn node_update_and_rm() {
+    let fake = with_swarm();
+    let update = format!("POST /nodes/{NODE}/update");
+    fake.on(&update, [Reply::bytes(Vec::new())]);
+    let line = ["node", "update", "--availability", "drain", "--label-add", "zone=east", "self"];
+    assert_eq!(fake.run(&line).ok(), "self\n");
+    let seen = &fake.seen(&update)[0];
+    assert_eq!(seen.query["version"], "16");
+    assert_eq!(seen.body, json!({"Availability": "drain", "Labels": {"zone": "east"}, "Role": "manager"}));
+    let error = fake.run(&["node", "update", "--label-rm", "rack", NODE]).failed();
+    assert_eq!(error, "Error: the node has no label 'rack'\n");
+    assert_eq!(fake.run(&["node", "update", "--role", "worker", "x"]).failed(), "Error: no such node: x\n");
+
+    let text = "node vm is not down and can't be removed";
+    fake.on("DELETE /nodes/vm", [Reply::error(400, text)]).on("DELETE /nodes/w2", [Reply::bytes(Vec::new())]);
+    let ran = fake.run(&["node", "rm", "--force", "vm", "w2"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr), (Some(1), "w2\n", format!("Error: {text}\n")));
+    assert_eq!(fake.seen("DELETE /nodes/w2")[0].query["force"], "1");
+}
+
+#[test]
+fn service_rm_goes_on_after_a_mistake() {
+    let fake = Fake::start();
+    fake.on("DELETE /services/web", [Reply::bytes(Vec::new())]);
+    let ran = fake.run(&["service", "rm", "a/../b", "web"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), "web\n"));
+    assert_eq!(ran.stderr, "Error: no such service: a/../b\n");
+    assert_eq!(fake.seen("DELETE /services/a/../b").len(), 1);
+}
+
+#[test]
+fn scale_changes_one_number_and_nothing_else() {
+    let fake = Fake::start();
+    let id = "hyfde9xmq0odkdfurduigpmms";
+    let mut service = recorded("service_inspect");
+    service["Spec"]["TaskTemplate"]["FutureField"] = json!({"x": [1.5, null]});
+    fake.on_json("GET /services/web", &service)
+        .on_json(&format!("GET /services/{id}"), &service)
+        .on_json("GET /tasks", &json!([]))
+        .on_json(&format!("POST /services/{id}/update"), &json!({"Warnings": ["careful"]}));
+    let ran = fake.run(&["service", "scale", "-d", "web=5", "nope=1"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), "web scaled to 5\n"));
+    assert_eq!(
+        ran.stderr,
+        "Warning: careful\nError: nope: no such service: nope\n`swarmctl service ls` lists all services.\n"
+    );
+    let update = &fake.seen(&format!("POST /services/{id}/update"))[0];
+    assert_eq!(update.query["version"], "26");
+    service["Spec"]["Mode"]["Replicated"]["Replicas"] = json!(5);
+    assert_eq!(update.body, service["Spec"]);
+
+    service["Spec"]["Mode"] = json!({"Global": {}});
+    fake.on_json("GET /services/web", &service).on_json(&format!("GET /services/{id}"), &service);
+    assert!(fake.run(&["service", "scale", "web=5"]).failed().contains("only be used with replicated"));
+}
+
+#[test]
+fn create_pins_the_image_and_sends_credentials() {
+    let fake = Fake::start();
+    let home = tempfile::tempdir().unwrap();
+    let config = json!({"auths": {"reg.example": {"auth": "dTpwYXNzd29yZA=="}}});
+    std::fs::write(home.path().join("config.json"), config.to_string()).unwrap();
+    let digest = "sha256:00000000000000000000000000000000";
+    fake.on_json("POST /services/create", &json!({"ID": "s1", "Warnings": null})).on_json(
+        "GET /distribution/reg.example/app:latest/json",
+        &json!({"Descriptor": {"digest": digest}, "Platforms": [{"architecture": "amd64", "os": "linux"}]}),
+    );
+    let line = ["service", "create", "-d", "--with-registry-auth", "--name", "web", "reg.example/app", "serve", "-v"];
+    let output = fake.command(&line).env("DOCKER_CONFIG", home.path()).output().unwrap();
+    assert_eq!(support::Ran::from(output).ok(), "s1\n");
+    let create = &fake.seen("POST /services/create")[0];
+    assert_eq!(
+        create.body["TaskTemplate"]["ContainerSpec"],
+        json!({"Image": format!("reg.example/app:latest@{digest}"), "Args": ["serve", "-v"]})
+    );
+    assert_eq!(
+        create.body["TaskTemplate"]["Placement"],
+        json!({"Platforms": [{"Architecture": "amd64", "OS": "linux"}]})
+    );
+    let distribution = &fake.seen("GET /distribution/reg.example/app:latest/json")[0];
+    assert_eq!(distribution.headers["x-registry-auth"], create.headers["x-registry-auth"]);
+    assert!(create.headers["x-registry-auth"].starts_with("eyJ"));
+
+    let error = fake.run(&["service", "create", "-d", "--with-registry-auth", "x"]).failed();
+    assert!(error.contains("--with-registry-auth: neither DOCKER_CONFIG nor HOME is set"), "{error}");
+}
+
+#[test]
+fn create_shows_what_the_server_says() {
+    let fake = Fake::start();
+    let refused = "name conflicts with an existing object: service web already exists";
+    fake.on("POST /services/create", [Reply::error(409, refused)]);
+    let ran = fake.run(&["service", "create", "--no-resolve-image", "--name", "web", "x"]);
+    assert_eq!((ran.code, ran.stderr), (Some(1), format!("Error: {refused}\n")));
+
+    fake.on_json("POST /services/create", &json!({"ID": "s1", "Warnings": ["no digest"]}));
+    let ran = fake.run(&["service", "create", "-d", "local:1"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "s1\n"));
+    assert!(ran.stderr.starts_with("Warning: local:1 was not found in a registry ("), "{}", ran.stderr);
+    assert!(ran.stderr.ends_with("\nWarning: no digest\n"), "{}", ran.stderr);
+
+    let ran = fake.run(&["service", "create", "--secret", "s", "x"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), "Error: --secret s: secrets are not available yet\n"));
+}
+
+#[test]
+fn a_stale_version_comes_with_advice() {
+    let fake = Fake::start();
+    let id = "hyfde9xmq0odkdfurduigpmms";
+    fake.on_json("GET /services/web", &recorded("service_inspect"))
+        .on_json(&format!("GET /services/{id}"), &recorded("service_inspect"))
+        .on_json("GET /tasks", &Value::Array(Vec::new()))
+        .on(&format!("POST /services/{id}/update"), [Reply::error(500, "rpc error: update out of sequence")]);
+    let error = fake.run(&["service", "scale", "web=5"]).failed();
+    assert_eq!(
+        error,
+        "Error: web: rpc error: update out of sequence\nSomebody changed it at the same time: run the command again.\n"
+    );
+}

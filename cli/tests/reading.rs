@@ -1,0 +1,273 @@
+//! Commands that read, against recorded responses of dockerd.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Fake, Reply, recorded, swarmctl};
+
+fn service() -> Value {
+    let mut service = recorded("service_inspect");
+    service["ServiceStatus"] = json!({"RunningTasks": 1, "DesiredTasks": 2, "CompletedTasks": 0});
+    service["Endpoint"]["Ports"] =
+        json!([{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"}]);
+    service
+}
+
+#[test]
+fn node_ls() {
+    let fake = Fake::start();
+    fake.on_json("GET /nodes", &recorded("node_list")).on_json("GET /info", &recorded("info_active"));
+    assert_eq!(
+        fake.run(&["node", "ls"]).ok(),
+        "\
+ID                            HOSTNAME   STATUS    AVAILABILITY   MANAGER STATUS   ENGINE VERSION
+va7xb8g07gyik6k261534mhsc *   vm         Ready     Active         Leader           28.2.2
+"
+    );
+    assert_eq!(fake.run(&["node", "ls", "-q"]).ok(), "va7xb8g07gyik6k261534mhsc\n");
+    assert_eq!(fake.run(&["node", "ls", "--format", "{{.Self}} {{.TLSStatus}}"]).ok(), "true Ready\n");
+}
+
+#[test]
+fn service_ls() {
+    let fake = Fake::start();
+    fake.on_json("GET /services", &json!([service()]));
+    assert_eq!(
+        fake.run(&["service", "ls", "--filter", "name=sm", "--filter", "label=tier=web"]).ok(),
+        "\
+ID             NAME         MODE         REPLICAS   IMAGE          PORTS
+hyfde9xmq0od   sm23027web   replicated   1/2        busybox:1.35   *:8080->80/tcp
+"
+    );
+    let query = &fake.seen("GET /services")[0].query;
+    assert_eq!(query["status"], "true");
+    assert_eq!(query["filters"], r#"{"label":{"tier=web":true},"name":{"sm":true}}"#);
+    assert_eq!(fake.run(&["service", "ls", "--format", "json"]).ok().lines().count(), 1);
+    assert_eq!(fake.run(&["service", "ls", "-q"]).ok(), "hyfde9xmq0od\n");
+
+    let error = fake.run(&["service", "ls", "--format", "{{.Nmae}}"]).failed();
+    assert_eq!(
+        error,
+        "Error: --format: unknown field '.Nmae'; the fields there are: ID, Image, Mode, Name, Ports, Replicas\n"
+    );
+}
+
+#[test]
+fn service_ps() {
+    let fake = Fake::start();
+    let mut tasks = recorded("task_list").as_array().unwrap().clone();
+    tasks.push(recorded("task_failed"));
+    for task in &mut tasks {
+        task["NodeID"] = "va7xb8g07gyik6k261534mhsc".into();
+    }
+    fake.on_json("GET /services/web", &recorded("service_inspect"))
+        .on_json("GET /tasks", &Value::Array(tasks))
+        .on_json("GET /nodes", &recorded("node_list"));
+    let format = r"table {{.ID}}\t{{.Name}}\t{{.Node}}\t{{.DesiredState}}\t{{.Error}}";
+    assert_eq!(
+        fake.run(&["service", "ps", "--format", format, "web"]).ok(),
+        "\
+ID             NAME               NODE      DESIRED STATE   ERROR
+70iq7w9lwldt   sm23027web.1       vm        Shutdown        \"task: non-zero exit (7)\"
+6oracss3v9w3    \\_ sm23027web.1   vm        Running
+e4lm1rkhepxc   sm23027web.2       vm        Running
+"
+    );
+    let query = &fake.seen("GET /tasks")[0].query;
+    assert_eq!(query["filters"], r#"{"service":{"hyfde9xmq0odkdfurduigpmms":true}}"#);
+
+    let table = fake.run(&["service", "ps", "web"]).ok();
+    assert!(table.lines().nth(1).is_some_and(|l| l.contains("Failed ") && l.contains(" ago ")), "{table}");
+    let ids = fake.run(&["service", "ps", "--no-resolve", "web"]).ok();
+    assert!(ids.contains("hyfde9xmq0odkdfurduigpmms.1") && ids.contains("va7xb8g07gyik6k261534mhsc"), "{ids}");
+
+    let ran = fake.run(&["service", "ps", "-q", "nope", "web"]);
+    assert_eq!((ran.code, ran.stdout.lines().count()), (Some(1), 3));
+    assert_eq!(ran.stderr, "Error: no such service: nope\n");
+}
+
+#[test]
+fn node_ps_is_of_this_node_by_default() {
+    let fake = Fake::start();
+    fake.on_json("GET /info", &recorded("info_active"))
+        .on_json("GET /nodes/va7xb8g07gyik6k261534mhsc", &recorded("node_list")[0])
+        .on_json("GET /nodes", &recorded("node_list"))
+        .on_json("GET /services", &json!([recorded("service_inspect")]))
+        .on_json("GET /tasks", &json!([recorded("task_failed")]));
+    let format = "{{.Name}} {{.Node}} {{.Image}}";
+    assert_eq!(fake.run(&["node", "ps", "--format", format]).ok(), "sm23027web.1 vm busybox:1.35\n");
+    assert_eq!(fake.seen("GET /tasks")[0].query["filters"], r#"{"node":{"va7xb8g07gyik6k261534mhsc":true}}"#);
+}
+
+#[test]
+fn inspect_shows_objects_as_they_came() {
+    let fake = Fake::start();
+    let text = r#"{"ID":"hyf","Version":{"Index":26},"Spec":{"Name":"web","Labels":{},"New":{"b":1,"a":[]}}}"#;
+    fake.on("GET /services/web", [Reply::bytes(text.into())]);
+    let ran = fake.run(&["service", "inspect", "web", "nope"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), "Error: no such service: nope\n"));
+    assert_eq!(
+        ran.stdout,
+        r#"[
+    {
+        "ID": "hyf",
+        "Version": {
+            "Index": 26
+        },
+        "Spec": {
+            "Name": "web",
+            "Labels": {},
+            "New": {
+                "b": 1,
+                "a": []
+            }
+        }
+    }
+]
+"#
+    );
+    let ran = fake.run(&["service", "inspect", "--format", "{{.Version.Index}} {{json .Spec.New}}", "web"]);
+    assert_eq!(ran.ok(), "26 {\"a\":[],\"b\":1}\n");
+    let error = fake.run(&["service", "inspect", "--format", "{{.Spec.Nope}}", "web"]).failed();
+    assert!(error.contains("'.Spec.Nope'; the fields there are: Labels, Name, New"), "{error}");
+    assert!(fake.run(&["service", "inspect", "--pretty", "web"]).ok().starts_with("ID:             hyf\nName:"));
+}
+
+#[test]
+fn recorded_objects_are_shown_for_people() {
+    let fake = Fake::start();
+    fake.on_json("GET /services/web", &recorded("service_inspect"))
+        .on_json("GET /info", &recorded("info_active"))
+        .on_json("GET /version", &recorded("version"))
+        .on_json("GET /nodes/va7xb8g07gyik6k261534mhsc", &recorded("node_list")[0]);
+    let service = fake.run(&["service", "inspect", "--pretty", "web"]).ok();
+    assert!(service.contains("\n Replicas:      2\n") && service.contains("\n  Memory:       64MiB\n"), "{service}");
+    let node = fake.run(&["node", "inspect", "--pretty", "self"]).ok();
+    assert!(node.contains("\n Raft Status:   Reachable\n"), "{node}");
+    let info = fake.run(&["info"]).ok();
+    assert!(info.contains("Swarm:          active\n") && info.contains("\n Role:          manager\n"), "{info}");
+    assert_eq!(fake.run(&["info", "--format", "{{.Swarm.Nodes}}"]).ok(), "1\n");
+    let version = fake.run(&["version"]).ok();
+    assert!(version.contains("\nServer:\n Version:       28.2.2\n"), "{version}");
+}
+
+/// The recording has one character for each byte.
+fn log_bytes(name: &str) -> Vec<u8> {
+    recorded(name).as_str().expect("log recordings are text").chars().map(|c| c as u8).collect()
+}
+
+#[test]
+fn service_logs() {
+    let fake = Fake::start();
+    let task = |id: &str, slot: u64| json!({"ID": id, "Slot": slot, "ServiceID": "hyfde9xmq0odkdfurduigpmms", "NodeID": "va7xb8g07gyik6k261534mhsc"});
+    let logs = "GET /services/hyfde9xmq0odkdfurduigpmms/logs";
+    fake.on_json("GET /services/web", &recorded("service_inspect"))
+        .on_json("GET /nodes", &recorded("node_list"))
+        .on_json("GET /tasks/6oracss3v9w3hjx677ihgiivw", &task("6oracss3v9w3hjx677ihgiivw", 1))
+        .on(logs, [Reply::bytes(log_bytes("logs_timestamps"))]);
+    let ran = fake.run(&["service", "logs", "--tail", "1", "-t", "web"]);
+    // The second task is gone: its line is not lost.
+    assert_eq!(
+        (ran.code, ran.stdout.as_str(), ran.stderr.as_str()),
+        (
+            Some(0),
+            "2026-11-22T11:43:21.643095247Z sm23027web.1.6oracss3v9w3@vm    | cfgdata-sm23027\n",
+            "2026-11-22T11:43:21.825315639Z sm23027web.?.e4lm1rkhepxc@vm    | err-line\n"
+        )
+    );
+    let query = &fake.seen(logs)[0].query;
+    for (key, value) in [("stdout", "1"), ("stderr", "1"), ("details", "1"), ("timestamps", "1"), ("tail", "1")] {
+        assert_eq!(query[key], value, "{key}");
+    }
+    assert!(!query.contains_key("follow") && !query.contains_key("since"));
+
+    fake.on(logs, [Reply::bytes(log_bytes("logs"))]);
+    let ran = fake.run(&["service", "logs", "--no-task-ids", "web"]);
+    assert_eq!(ran.stdout.lines().filter(|l| l.starts_with("sm23027web.1@vm    | ")).count(), 3, "{}", ran.stdout);
+}
+
+#[test]
+fn logs_of_terminals_errors_and_cut_streams() {
+    let fake = Fake::start();
+    let mut tty = recorded("service_inspect");
+    tty["Spec"]["TaskTemplate"]["ContainerSpec"]["TTY"] = true.into();
+    let logs = "GET /services/hyfde9xmq0odkdfurduigpmms/logs";
+    fake.on_json("GET /services/web", &tty).on(logs, [Reply::bytes(b"raw \x1b[1mbytes".to_vec())]);
+    assert!(fake.run(&["service", "logs", "web"]).failed().contains("Add --raw"));
+    assert_eq!(fake.run(&["service", "logs", "--raw", "web"]).ok(), "raw \x1b[1mbytes");
+    assert!(!fake.seen(logs)[0].query.contains_key("details"));
+
+    fake.on_json("GET /services/web", &recorded("service_inspect")).on_json("GET /nodes", &json!([]));
+    fake.on(logs, [Reply::bytes(b"\x03\0\0\0\0\0\0\x08node away".to_vec())]);
+    assert!(fake.run(&["service", "logs", "web"]).failed().contains("swarmd ended the logs: node awa"));
+    fake.on(logs, [Reply::bytes(b"\x01\0\0\0\0\0\0\x08nod".to_vec())]);
+    assert!(fake.run(&["service", "logs", "web"]).failed().contains("in the middle of a line"));
+    assert!(fake.run(&["service", "logs", "nope"]).failed().contains("no such service or task: nope"));
+}
+
+#[test]
+fn a_socket_nobody_listens_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("dead.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let output = swarmctl().env("SWARM_HOST", &socket).args(["service", "ls"]).output().unwrap();
+    assert_eq!(
+        (output.status.code(), String::from_utf8(output.stderr).unwrap()),
+        (
+            Some(1),
+            format!(
+                "Error: cannot reach swarmd at unix://{}: connection refused\n\
+                 Is swarmd running there? (systemctl status swarmd, or pass --host)\n",
+                socket.display()
+            )
+        )
+    );
+}
+
+#[test]
+fn refusals_are_shown_in_our_own_names() {
+    let fake = Fake::start();
+    let message = recorded("no_swarm")["message"].as_str().unwrap().to_owned();
+    fake.on("GET /services", [Reply::error(503, &message)]);
+    let error = fake.run(&["service", "ls"]).failed();
+    assert!(error.starts_with("Error: This node is not a swarm manager. Use \"swarmctl swarm init\""), "{error}");
+}
+
+#[test]
+fn garbage_is_refused() {
+    let fake = Fake::start();
+    fake.on("GET /services", [Reply::bytes(b"<html>".to_vec())]);
+    let error = fake.run(&["service", "ls"]).failed();
+    assert!(error.starts_with("Error: the answer of swarmd to /services is not understood: "), "{error}");
+    fake.on("GET /services", [Reply::bytes(b"[{\"ID\":7}]".to_vec())]);
+    assert!(fake.run(&["service", "ls"]).failed().contains("not understood"));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let child = swarmctl().args(["completion", "bash"]).stdout(writer).stderr(std::process::Stdio::piped()).spawn();
+    let output = child.unwrap().wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+}
+
+#[test]
+fn usage_errors_have_exit_code_2() {
+    for (args, part) in [
+        (&["service", "create", "--update-delay", "soon", "nginx"][..], "'soon' is not a duration"),
+        (&["service", "create"], "IMAGE"),
+        (&["service", "scale", "web"], "SERVICE=REPLICAS"),
+        (&["--host", "tcp://1.2.3.4:1", "node", "ls"], "tcp:// is not available"),
+        (&["node", "update", "x"], "--availability"),
+        (&["swarm", "join-token", "boss"], "worker"),
+        (&["frob"], "frob"),
+    ] {
+        let output = swarmctl().args(args).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
+        assert!(error.contains(part), "{args:?}: {error}");
+    }
+    let help = swarmctl().args(["service", "create", "--help"]).output().unwrap();
+    assert!(help.status.success() && String::from_utf8(help.stdout).unwrap().contains("Examples:"));
+}

@@ -1,0 +1,120 @@
+//! Commands that wait, in real time but with short periods.
+
+mod support;
+
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use support::{Fake, Ran, Reply};
+
+/// A service that is verified for a nanosecond only.
+fn service(replicas: u64) -> Value {
+    let spec = json!({"Name": "web", "Mode": {"Replicated": {"Replicas": replicas}}, "UpdateConfig": {"Monitor": 1}});
+    json!({"ID": "s1", "Version": {"Index": 7}, "Spec": spec})
+}
+
+fn task(id: u64, slot: u64, state: &str, err: &str) -> Value {
+    json!({"ID": format!("t{id}"), "CreatedAt": format!("2026-11-22T11:00:{id:02}Z"), "ServiceID": "s1", "Slot": slot,
+        "NodeID": "n1", "Status": {"State": state, "Err": err},
+        "DesiredState": if err.is_empty() { "running" } else { "shutdown" }})
+}
+
+fn fake(replicas: u64, polls: impl IntoIterator<Item = Value>) -> Fake {
+    let fake = Fake::start();
+    fake.on_json("POST /services/create", &json!({"ID": "s1"}))
+        .on_json("POST /services/s1/update", &json!({"Warnings": null}))
+        .on_json("GET /services/s1", &service(replicas))
+        .on_json("GET /services/web", &service(replicas))
+        .on_json("GET /nodes", &json!([{"ID": "n1", "Status": {"State": "ready"}}]))
+        .on("GET /tasks", polls.into_iter().map(|tasks| Reply::json(&tasks)));
+    fake
+}
+
+const CREATE: [&str; 6] = ["service", "create", "--no-resolve-image", "--name", "web", "hello:1"];
+
+#[test]
+fn create_waits_until_the_tasks_run() {
+    let fake = fake(
+        2,
+        [
+            json!([]),
+            json!([task(1, 1, "preparing", ""), task(2, 2, "pending", "")]),
+            json!([task(1, 1, "running", ""), task(2, 2, "running", "")]),
+        ],
+    );
+    assert_eq!(
+        fake.run(&CREATE).ok(),
+        "\
+s1
+overall progress: 0 out of 2 tasks
+1/2: preparing
+2/2: pending
+overall progress: 2 out of 2 tasks
+1/2: running
+2/2: running
+verify: Waiting 1 second to verify that tasks are stable...
+verify: Service s1 converged
+"
+    );
+    let filters = &fake.seen("GET /tasks")[0].query["filters"];
+    assert_eq!(filters, r#"{"_up-to-date":{"true":true},"service":{"s1":true}}"#);
+    assert_eq!(fake.seen("GET /services/s1")[0].query["insertDefaults"], "false");
+}
+
+#[test]
+fn quiet_shows_the_id_only() {
+    let fake = fake(1, [json!([task(1, 1, "running", "")])]);
+    assert_eq!(fake.run(&[&CREATE[..2], &["-q"], &CREATE[2..]].concat()).ok(), "s1\n");
+}
+
+#[test]
+fn three_failures_end_the_wait() {
+    let missing = |id| task(id, 1, "rejected", "No such image: hello:1");
+    let tasks = json!([missing(1), missing(2), missing(3), task(4, 1, "ready", "")]);
+    let ran = fake(1, [json!([]), tasks]).run(&CREATE);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stdout.starts_with("s1\noverall progress: 0 out of 1 tasks\n"), "{}", ran.stdout);
+    assert_eq!(
+        ran.stderr,
+        "Error: service web does not converge: task web.1 was rejected 3 times in a row: No such image: hello:1\n\
+         The cluster goes on trying. See: swarmctl service ps --no-trunc web; swarmctl service logs web\n"
+    );
+}
+
+#[test]
+fn the_timeout_ends_the_wait() {
+    let fake = fake(1, [json!([task(1, 1, "pending", "")])]);
+    let ran = fake.run(&[&CREATE[..2], &["--timeout", "300ms"], &CREATE[2..]].concat());
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.stderr.starts_with("Error: service web did not converge within 300ms: 0 out of 1 tasks\n"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn scale_waits_and_ignores_failures_of_before() {
+    let old = |id| task(id, 1, "failed", "task: non-zero exit (7)");
+    let before = json!([old(1), old(2), old(3)]);
+    let after = json!([old(1), old(2), old(3), task(4, 1, "running", "")]);
+    let fake = fake(1, [before.clone(), before, after]);
+    let text = fake.run(&["service", "scale", "web=1"]).ok();
+    assert!(text.starts_with("web scaled to 1\noverall progress: 0 out of 1 tasks\n"), "{text}");
+    assert!(text.ends_with("verify: Service s1 converged\n"), "{text}");
+}
+
+#[test]
+fn ctrl_c_leaves_the_cluster_at_work() {
+    let fake = fake(1, [json!([])]);
+    let child = fake.command(&CREATE).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The second round of looks: the wait is under way and listens to signals.
+    fake.wait_for("GET /nodes", 2);
+    let kill = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
+    assert!(kill.success());
+    let text = Ran::from(child.wait_with_output().unwrap()).ok();
+    assert!(
+        text.ends_with("Operation continuing in background.\nUse `swarmctl service ps s1` to check progress.\n"),
+        "{text}"
+    );
+}

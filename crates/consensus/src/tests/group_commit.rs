@@ -1,0 +1,199 @@
+//! Proposals share transactions, and a failed one is the end.
+
+use std::{
+    io::{self, Read},
+    ops::Range,
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+};
+
+use super::{PATIENCE, Watcher, admit, key, large, options, wait_for_role, wait_until};
+use crate::{
+    Consensus, ENTRY_BYTES_MAX, IN_FLIGHT_BYTES_MAX, ProposeError, Role,
+    disk::{Change, Disk, FileWriter, Name, RowVisitor, memory::MemoryDisk},
+    load::first_values,
+    options::config,
+};
+use tokio::time::timeout;
+
+/// A disk whose commits are counted, can be held up, and can fail.
+#[derive(Default)]
+struct Gate {
+    disk: MemoryDisk,
+    state: Mutex<GateState>,
+    opened: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    commits: usize,
+    rows: usize,
+    closed: bool,
+    waiting: bool,
+    broken: bool,
+    broken_snapshots: bool,
+}
+
+impl Gate {
+    fn state(&self) -> MutexGuard<'_, GateState> {
+        self.state.lock().unwrap()
+    }
+
+    /// Transactions and rows so far.
+    fn written(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.commits, state.rows)
+    }
+}
+
+impl Disk for Gate {
+    fn log_file(&self) -> String {
+        "gated log".into()
+    }
+    fn snapshot_file(&self) -> String {
+        "gated snapshot".into()
+    }
+    fn value(&self, name: Name) -> io::Result<Option<Vec<u8>>> {
+        self.disk.value(name)
+    }
+    fn rows(&self, range: Range<u64>, visit: &mut RowVisitor<'_>) -> io::Result<()> {
+        self.disk.rows(range, visit)
+    }
+    fn commit(&self, changes: &[Change]) -> io::Result<()> {
+        let mut state = self.state();
+        while state.closed {
+            state.waiting = true;
+            state = self.opened.wait(state).unwrap();
+        }
+        state.waiting = false;
+        if state.broken {
+            return Err(io::Error::other("no space left on the test's disk"));
+        }
+        state.commits += 1;
+        state.rows += changes.iter().filter(|change| matches!(change, Change::Row { .. })).count();
+        self.disk.commit(changes)
+    }
+    fn write_snapshot(&self, write: &mut FileWriter<'_>) -> io::Result<()> {
+        if self.state().broken_snapshots {
+            return Err(io::Error::other("no space left on the test's disk"));
+        }
+        self.disk.write_snapshot(write)
+    }
+    fn read_snapshot(&self) -> io::Result<Option<Box<dyn Read + Send>>> {
+        self.disk.read_snapshot()
+    }
+    fn close(&self) {}
+}
+
+async fn start() -> (Arc<Gate>, Consensus) {
+    let gate = Arc::new(Gate::default());
+    gate.disk.commit(&first_values(&key(), 1).unwrap()).unwrap();
+    let options = options("/nowhere".as_ref());
+    let config = config(&options).unwrap();
+    let consensus = Consensus::start(options, config, gate.clone(), Watcher::new()).await.unwrap();
+    wait_for_role(&consensus, |role| matches!(role, Role::Leader { .. })).await;
+    (gate, consensus)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_proposals_share_transactions() {
+    const PROPOSALS: u64 = 64;
+    let (gate, consensus) = start().await;
+    let before = gate.written();
+    gate.state().closed = true;
+    let last = consensus.status().last_log_index.unwrap();
+    let proposals: Vec<_> = (0..PROPOSALS)
+        .map(|number| {
+            let consensus = consensus.clone();
+            tokio::spawn(async move { consensus.propose(admit(number.into())).await.unwrap().index })
+        })
+        .collect();
+    // All of them are in the log, none is durable: the first transaction is held up.
+    wait_until(|| consensus.status().last_log_index == Some(last + PROPOSALS) && gate.state().waiting).await;
+    assert_eq!(consensus.state().nodes().count(), 0, "nothing is applied before it is durable");
+    gate.state().closed = false;
+    gate.opened.notify_all();
+    let mut indexes = Vec::new();
+    for proposal in proposals {
+        indexes.push(timeout(PATIENCE, proposal).await.unwrap().unwrap());
+    }
+    indexes.sort_unstable();
+    assert_eq!(indexes, (last + 1..=last + PROPOSALS).collect::<Vec<_>>());
+    let after = gate.written();
+    assert_eq!(after.1 - before.1, PROPOSALS as usize);
+    // One that was held up, one with the rest; a few more if openraft split them.
+    assert!(after.0 - before.0 <= 4, "{} transactions for {PROPOSALS} entries", after.0 - before.0);
+    consensus.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_proposals_wait_for_their_turn() {
+    const FIT: usize = IN_FLIGHT_BYTES_MAX / ENTRY_BYTES_MAX;
+    let (gate, consensus) = start().await;
+    gate.state().closed = true;
+    let last = consensus.status().last_log_index.unwrap();
+    let proposals: Vec<_> = (0..FIT + 4)
+        .map(|_| {
+            let consensus = consensus.clone();
+            tokio::spawn(async move { consensus.propose(large(ENTRY_BYTES_MAX - 1000)).await.unwrap() })
+        })
+        .collect();
+    wait_until(|| consensus.status().last_log_index == Some(last + FIT as u64) && gate.state().waiting).await;
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+        assert_eq!(consensus.status().last_log_index, Some(last + FIT as u64), "the others wait outside the log");
+    }
+    gate.state().closed = false;
+    gate.opened.notify_all();
+    for proposal in proposals {
+        timeout(PATIENCE, proposal).await.unwrap().unwrap();
+    }
+    consensus.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commit_hint_costs_no_transaction() {
+    let (gate, consensus) = start().await;
+    let before = gate.state().commits;
+    for number in 0..20 {
+        consensus.propose(admit(number)).await.unwrap();
+    }
+    assert_eq!(gate.state().commits - before, 20);
+    assert!(gate.disk.value(Name::Committed).unwrap().is_some());
+    consensus.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_transaction_stops_the_manager() {
+    let (gate, consensus) = start().await;
+    consensus.propose(admit(1)).await.unwrap();
+    gate.state().broken = true;
+    let error = consensus.propose(admit(2)).await.unwrap_err();
+    let ProposeError::Stopped(reason) = &error else { panic!("{error}") };
+    assert!(reason.contains("gated log") && reason.contains("no space left"), "{reason}");
+    let Role::Stopped { reason } = wait_for_role(&consensus, |role| matches!(role, Role::Stopped { .. })).await else {
+        unreachable!()
+    };
+    assert!(reason.contains("no space left"), "{reason}");
+    // The disk has room again, but what it holds is unknown: nothing more is written, nothing was applied.
+    let commits = gate.state().commits;
+    gate.state().broken = false;
+    assert!(matches!(consensus.propose(admit(3)).await, Err(ProposeError::Stopped(_))));
+    assert!(matches!(consensus.read_barrier().await, Err(ProposeError::Stopped(_))));
+    assert_eq!(gate.state().commits, commits);
+    assert_eq!(consensus.state().nodes().count(), 1);
+    consensus.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_snapshot_does_not_stop_the_manager() {
+    let (gate, consensus) = start().await;
+    consensus.propose(admit(1)).await.unwrap();
+    gate.state().broken_snapshots = true;
+    let error = consensus.snapshot().await.unwrap_err().to_string();
+    assert!(error.contains("gated snapshot") && error.contains("no space left"), "{error}");
+    consensus.propose(admit(2)).await.unwrap();
+    gate.state().broken_snapshots = false;
+    consensus.snapshot().await.unwrap();
+    assert_eq!(consensus.status().snapshot_index, consensus.status().applied_index);
+    consensus.shutdown().await;
+}
