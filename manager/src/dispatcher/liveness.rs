@@ -259,7 +259,7 @@ mod tests {
         let mut table = beating(10);
         // One node after another falls silent, half a second apart.
         for n in 1..=5_u128 {
-            table.beat(node(n), ms(500 * u64::try_from(n).expect("small")));
+            beat(&mut table, n, 500 * u64::try_from(n).expect("small"));
         }
         let (down, held) = run(&mut table, 0, 9_000, &[6, 7, 8, 9, 10]);
         assert_eq!(down.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [node(1), node(2), node(3)]);
