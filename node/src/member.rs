@@ -235,18 +235,14 @@ impl Member {
         }
     }
 
-    /// Says in the log how the session goes.
+    /// Remembers that a manager took the node, and says in the log what to do when it was removed.
     async fn watch_session(self: Arc<Self>) {
         let mut session = self.session.clone();
         loop {
             match &*session.borrow_and_update() {
-                SessionState::Open => {
-                    self.accepted.store(true, Ordering::Relaxed);
-                    tracing::info!("connected to the swarm's manager");
-                }
-                SessionState::Connecting { reason } if reason.is_empty() => {}
-                SessionState::Connecting { reason } => tracing::warn!("no session with a manager: {reason}"),
-                SessionState::Removed { reason } => tracing::error!("{REMOVED} ({reason})"),
+                SessionState::Open => self.accepted.store(true, Ordering::Relaxed),
+                SessionState::Connecting { .. } => {}
+                SessionState::Removed { .. } => tracing::error!("{REMOVED}"),
             }
             if session.changed().await.is_err() {
                 return;

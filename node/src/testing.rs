@@ -1,7 +1,15 @@
 //! What several tests need.
 
-use swarm_model::{ClusterId, NodeId, NodeRole};
+use std::sync::Arc;
+
+use swarm_model::{ClusterId, Labels, NodeId, NodeRole};
 use swarm_wire::{Ca, IdentityHolder, NodeIdentity, clock, new_key_and_csr};
+
+use crate::{
+    config::{Config, Engine, LogFormat, NodeLimits},
+    node::Node,
+    state_dir::StateDir,
+};
 
 /// A cluster's CA that gives out identities.
 pub(crate) struct TestCluster {
@@ -22,5 +30,45 @@ impl TestCluster {
 
     pub(crate) fn holder(&self, role: NodeRole) -> IdentityHolder {
         IdentityHolder::new(self.identity(role, 3_600_000_000_000)).unwrap()
+    }
+}
+
+/// A node without Docker, on a port of its own.
+pub(crate) struct TestNode {
+    pub(crate) node: Arc<Node>,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl TestNode {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { node: Self::open(folder.path()), folder }
+    }
+
+    pub(crate) fn open(folder: &std::path::Path) -> Arc<Node> {
+        let config = Config {
+            state_dir: folder.to_owned(),
+            socket: folder.join("unused.sock"),
+            engine: Engine::Simulated,
+            listen_addr: "127.0.0.1:0".parse().unwrap(),
+            advertise_addr: None,
+            hostname: "test".to_owned(),
+            limits: NodeLimits::default(),
+            labels: Labels::new(),
+            log_filter: "info".to_owned(),
+            log_format: LogFormat::Text,
+        };
+        let state = StateDir::open(folder).unwrap();
+        Arc::new(Node::new(config, state).unwrap())
+    }
+
+    /// Stops it and starts it again on the same folder.
+    pub(crate) async fn restart(self) -> Self {
+        self.node.shutdown().await;
+        let Self { node, folder } = self;
+        drop(node);
+        let node = Self::open(folder.path());
+        node.resume().await.unwrap();
+        Self { node, folder }
     }
 }

@@ -2,59 +2,18 @@ use axum::body::Body;
 use hyper::{Method, Request, StatusCode};
 use serde_json::Value;
 use swarm_docker_api::NOT_A_MANAGER;
-use swarm_model::{Labels, Secret};
+use swarm_model::Secret;
 use swarm_wire::{Alpn, Trust, join::CA_PATH, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
 use super::*;
-use crate::{
-    config::{Config, Engine, LogFormat, NodeLimits},
-    state_dir::StateDir,
-};
+use crate::testing::TestNode;
 
 /// Longer than anything here takes, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A node without Docker, on a port of its own.
-struct TestNode {
-    node: Arc<Node>,
-    folder: tempfile::TempDir,
-}
-
 impl TestNode {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Self { node: Self::open(folder.path()), folder }
-    }
-
-    fn open(folder: &std::path::Path) -> Arc<Node> {
-        let config = Config {
-            state_dir: folder.to_owned(),
-            socket: folder.join("unused.sock"),
-            engine: Engine::Simulated,
-            listen_addr: "127.0.0.1:0".parse().unwrap(),
-            advertise_addr: None,
-            hostname: "test".to_owned(),
-            limits: NodeLimits::default(),
-            labels: Labels::new(),
-            log_filter: "info".to_owned(),
-            log_format: LogFormat::Text,
-        };
-        let state = StateDir::open(folder).unwrap();
-        Arc::new(Node::new(config, state).unwrap())
-    }
-
-    /// Stops it and starts it again on the same folder.
-    async fn restart(self) -> Self {
-        self.node.shutdown().await;
-        let Self { node, folder } = self;
-        drop(node);
-        let node = Self::open(folder.path());
-        node.resume().await.unwrap();
-        Self { node, folder }
-    }
-
     async fn init(&self) -> String {
         self.node.clone().init(InitRequest::default()).await.unwrap()
     }

@@ -1,0 +1,170 @@
+use axum::Router;
+use hyper::{HeaderMap, client::conn::http1, header::HOST};
+use hyper_util::rt::TokioIo;
+use proptest::prelude::*;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{socket::ApiSocket, testing::TestNode};
+
+/// A client of the API of a node without Docker, on a real socket.
+struct Client {
+    node: TestNode,
+    stop: CancellationToken,
+    server: tokio::task::JoinHandle<()>,
+    sender: http1::SendRequest<String>,
+}
+
+impl Client {
+    async fn start() -> Self {
+        let node = TestNode::new();
+        let path = node.folder.path().join("api.sock");
+        let socket = ApiSocket::bind(&path).await.unwrap();
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(socket.serve(Api::new(node.node.clone()), stop.clone()));
+        let stream = UnixStream::connect(&path).await.unwrap();
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Self { node, stop, server, sender }
+    }
+
+    async fn ask(&mut self, method: &str, path: &str, body: &str) -> (u16, HeaderMap, String) {
+        let request = Request::builder().method(method).uri(path).header(HOST, "docker");
+        let request = request.header(CONTENT_TYPE, "application/json").body(body.to_owned()).unwrap();
+        self.sender.ready().await.unwrap();
+        let response = self.sender.send_request(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = axum::body::to_bytes(Body::new(body), 1 << 20).await.unwrap();
+        (parts.status.as_u16(), parts.headers, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn get(&mut self, path: &str) -> (u16, Value) {
+        let (status, _, body) = self.ask("GET", path, "").await;
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    /// The error that a request gets; its form is the one that Docker's clients know.
+    async fn error(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let (status, headers, body) = self.ask(method, path, body).await;
+        assert_eq!(headers[CONTENT_TYPE], "application/json");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        (status, body["message"].as_str().unwrap().to_owned())
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        drop(self.sender);
+        self.server.await.unwrap();
+        self.node.node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dockers_client_finds_what_it_asks_first() {
+    let mut client = Client::start().await;
+    for (method, body) in [("HEAD", ""), ("GET", "OK")] {
+        let (status, headers, found) = client.ask(method, "/_ping", "").await;
+        assert_eq!((status, found.as_str()), (200, body));
+        for (name, value) in [
+            ("api-version", "1.50"),
+            ("ostype", "linux"),
+            ("docker-experimental", "false"),
+            ("swarm", "inactive"),
+            ("builder-version", "2"),
+        ] {
+            assert_eq!(headers[name], value, "{name}");
+        }
+        assert!(headers["server"].to_str().unwrap().starts_with("Docker/"));
+    }
+    let (_, version) = client.get("/v1.41//version/").await;
+    assert_eq!((&version["ApiVersion"], &version["MinAPIVersion"]), (&"1.50".into(), &"1.24".into()));
+    let (_, info) = client.get("/info").await;
+    assert_eq!((&info["Name"], &info["Swarm"]["LocalNodeState"]), (&"test".into(), &"inactive".into()));
+    let (status, text) = client.error("GET", "/v1.51/info", "").await;
+    assert!(status == 400 && text.contains("1.51 is too new"), "{text}");
+    let (status, text) = client.error("GET", "/v1.12/info", "").await;
+    assert!(status == 400 && text.contains("too old"), "{text}");
+    assert_eq!(client.error("GET", "/services", "").await, (503, NO_SWARM.to_owned()));
+    assert_eq!(client.error("GET", "/containers/json", "").await.0, 501);
+    assert_eq!(client.error("POST", "/swarm/join", "{").await.0, 400);
+    let large = format!("{{\"ListenAddr\": \"{}\"}}", "x".repeat(1 << 20));
+    assert_eq!(client.error("POST", "/swarm/init", &large).await.0, 413);
+    client.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swarm_shows_in_ping_and_info() {
+    let mut client = Client::start().await;
+    let (status, _, id) =
+        client.ask("POST", "/v1.50/swarm/init", r#"{"ListenAddr":"0.0.0.0:2377","Spec":{"Labels":null}}"#).await;
+    let id: String = serde_json::from_str(&id).unwrap();
+    assert_eq!((status, id.len()), (200, 25));
+    assert_eq!(client.ask("HEAD", "/_ping", "").await.1["swarm"], "active/manager");
+    let (_, info) = client.get("/v1.50/info").await;
+    let swarm = &info["Swarm"];
+    assert_eq!((&swarm["NodeID"], &swarm["NodeAddr"]), (&id.as_str().into(), &"127.0.0.1".into()));
+    assert_eq!((&swarm["LocalNodeState"], &swarm["ControlAvailable"]), (&"active".into(), &true.into()));
+    assert_eq!((&swarm["Nodes"], &swarm["Managers"]), (&1.into(), &1.into()));
+    assert_eq!(swarm["RemoteManagers"][0]["NodeID"], id.as_str());
+    // `docker node ls` compares the two.
+    let (_, nodes) = client.get("/nodes").await;
+    assert_eq!(nodes[0]["Description"]["TLSInfo"], swarm["Cluster"]["TLSInfo"]);
+    assert_eq!(client.error("GET", "/swarm/nothing", "").await, (404, PAGE_NOT_FOUND.to_owned()));
+    let (status, text) = client.error("POST", "/swarm/leave?force=0", "").await;
+    assert!(status == 503 && text.contains("`--force`"), "{text}");
+    let (status, _, body) = client.ask("POST", "/swarm/leave?force=True", "").await;
+    assert_eq!((status, body.as_str()), (200, ""));
+    assert_eq!(client.ask("HEAD", "/_ping", "").await.1["swarm"], "inactive");
+    client.end().await;
+}
+
+#[test]
+fn paths_are_normalized() {
+    for (path, expected) in
+        [("/", "/"), ("", "/"), ("//", "/"), ("/v1.50//nodes/", "/v1.50/nodes"), ("/a/b", "/a/b"), ("a", "/a")]
+    {
+        assert_eq!(normalize(path), expected, "{path:?}");
+    }
+}
+
+#[test]
+fn managers_answer_for_the_swarm_and_engines_for_the_rest() {
+    for path in ["/swarm", "/nodes/self/update", "/services", "/tasks/x/logs", "/swarmd/plan"] {
+        assert!(is_for_manager(path), "{path}");
+    }
+    for path in ["/", "/containers/swarm", "/servicesx", "/networks", "/events"] {
+        assert!(!is_for_manager(path), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn errors_of_the_router_are_json_as_well() {
+    let routes = Router::new()
+        .route("/get", axum::routing::get(|| async {}))
+        .route("/bad", axum::routing::get(|| async { (StatusCode::BAD_REQUEST, "not good") }));
+    for (method, path, message) in
+        [("GET", "/none", "page not found"), ("POST", "/get", "method not allowed"), ("GET", "/bad", "not good")]
+    {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let Ok(response) = routes.clone().oneshot(request).await;
+        let status = response.status();
+        let response = as_json_error(response).await;
+        assert_eq!(
+            (response.status(), &response.headers()[CONTENT_TYPE]),
+            (status, &CONTENT_TYPE_JSON.parse().unwrap())
+        );
+        let body = axum::body::to_bytes(response.into_body(), 1024).await.unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["message"], message);
+    }
+}
+
+proptest! {
+    #[test]
+    fn normal_paths_stay_and_all_become_normal(path in "[/a.%]{0,12}") {
+        let normal = normalize(&path).into_owned();
+        prop_assert!(normal.starts_with('/') && !normal.contains("//"));
+        prop_assert_eq!(normalize(&normal), normal.as_str());
+    }
+}
