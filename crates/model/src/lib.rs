@@ -18,6 +18,7 @@ mod secret;
 mod service;
 mod task;
 mod time;
+mod update;
 mod validate;
 
 pub use cluster::{
@@ -37,13 +38,13 @@ pub use node::{
 };
 pub use secret::Secret;
 pub use service::{
-    EndpointMode, EndpointSpec, FailureAction, LogDriver, NetworkAttachment, Placement, PlacementPreference,
-    PortConfig, PortProtocol, PreviousSpec, PublishMode, ReplicatedJob, ResourceLimits, ResourceReservations,
-    Resources, RestartCondition, RestartPolicy, Service, ServiceMode, ServiceSpec, SpecVersion, SpreadOver, TaskSpec,
-    UpdateConfig, UpdateOrder, UpdateState, UpdateStatus,
+    EndpointMode, EndpointSpec, LogDriver, NetworkAttachment, Placement, PlacementPreference, PortConfig, PortProtocol,
+    PreviousSpec, PublishMode, ReplicatedJob, ResourceLimits, ResourceReservations, Resources, RestartCondition,
+    RestartPolicy, Service, ServiceMode, ServiceSpec, SpecVersion, SpreadOver, TaskSpec,
 };
 pub use task::{Cause, ContainerStatus, DesiredState, PortStatus, Task, TaskState, TaskStatus};
 pub use time::Timestamp;
+pub use update::{FailureAction, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus};
 pub use validate::{
     LABELS_BYTES_MAX, MEMORY_BYTES_MIN, NAME_LEN_MAX, NANO_CPUS_MIN, SPEC_BYTES_MAX, validate_cluster_spec,
     validate_node_spec, validate_service_spec,

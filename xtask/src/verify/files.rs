@@ -73,9 +73,13 @@ fn check_source(name: &str, text: &str) -> Vec<String> {
                 broken.push(format!("{name}:{}: `{needle}`: {reason}", number + 1));
             }
         }
-        // bollard is the business of one module, not of the whole crate.
+        // bollard is the business of one module and of its tests, not of the whole crate.
         let uses_bollard = line.contains(concat!("boll", "ard::"));
-        if uses_bollard && !name.starts_with("agent/src/docker") && !line.trim_start().starts_with("//") {
+        if uses_bollard
+            && !name.starts_with("agent/src/docker")
+            && !name.starts_with("agent/tests/")
+            && !line.trim_start().starts_with("//")
+        {
             broken.push(format!("{name}:{}: bollard stays inside agent/src/docker", number + 1));
         }
     }

@@ -108,6 +108,10 @@ pub(super) fn roll_back(
     check_ports(state, id, &previous.spec)?;
     let mut service = Service::clone(&old);
     service.previous = keep_previous.then(|| PreviousSpec { spec: old.spec.clone(), spec_version: old.spec_version });
+    // The version may have been kept through a change that touched no task, such as one of labels.
+    if let Some(version) = state.spec(id, previous.spec_version).cloned() {
+        state.put_spec(SpecVersion { spec: previous.spec.clone(), ..SpecVersion::clone(&version) });
+    }
     service.spec = previous.spec;
     service.spec_version = previous.spec_version;
     (service.version, service.updated_at) = (state.revision, state.time);
