@@ -32,6 +32,9 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two attempts of a new cluster's first change.
 const INIT_RETRY: Duration = Duration::from_millis(20);
 
+/// A log further ahead of this machine's clock than this is worth a warning (design §4).
+const CLOCK_SKEW_MAX_MS: i64 = 1_000;
+
 /// What a manager needs to run.
 #[derive(Debug)]
 pub struct ManagerOptions {
@@ -207,6 +210,9 @@ impl Inner {
                     () = lost => {}
                 }
                 stop.cancel();
+                if self.stop.is_cancelled() {
+                    return;
+                }
             }
         };
         self.stop.run_until_cancelled(work).await;
@@ -220,9 +226,15 @@ impl Inner {
                 return stop.cancelled().await;
             }
         };
+        let time = self.feed.state().time();
+        let ahead_ms = time.since_ns(clock::now()) / 1_000_000;
+        if ahead_ms > CLOCK_SKEW_MAX_MS {
+            tracing::warn!(ahead_ms, "the log is ahead of this machine's clock: check the clocks of the managers");
+        }
+        clock::at_least(time);
         tracing::info!("this manager leads the swarm");
         tokio::join!(
-            leader::run(&self.consensus, &self.feed, clock::now, seed, stop),
+            leader::run(&self.consensus, &self.feed, clock::steady, seed, stop),
             self.dispatcher.lead(stop),
             self.keep_address(),
         );

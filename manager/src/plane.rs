@@ -24,7 +24,7 @@ impl Plane for Manager {
     }
 
     fn now(&self) -> Timestamp {
-        clock::now()
+        clock::steady()
     }
 
     fn random(&self) -> u128 {

@@ -116,6 +116,15 @@ impl World {
 
     /// Gives a node a task with the id [`task_id`]`(n)`.
     pub(crate) fn task(&mut self, service: ServiceId, n: u32, node: NodeId) -> TaskId {
+        self.create_task(service, n, Place::On(node))
+    }
+
+    /// The same, but the task has to wait for room on its node.
+    pub(crate) fn waiting_task(&mut self, service: ServiceId, n: u32, node: NodeId) -> TaskId {
+        self.create_task(service, n, Place::PendingOn(node, "too few resources".into()))
+    }
+
+    fn create_task(&mut self, service: ServiceId, n: u32, place: Place) -> TaskId {
         let spec_version = self.state.service(service).expect("it was made").spec_version;
         self.apply(Op::CreateTasks {
             service,
@@ -124,7 +133,7 @@ impl World {
             cause: Cause::Fill,
             beside: false,
             start_at: None,
-            tasks: vec![NewTask { id: task_id(n), slot: n + 1, place: Place::On(node) }],
+            tasks: vec![NewTask { id: task_id(n), slot: n + 1, place }],
         });
         task_id(n)
     }

@@ -20,6 +20,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
+/// Silence after which the kernel asks whether the peer's machine is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(2);
+/// Time between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Time without any answer after which the connection ends: with the idle time, three heartbeats of 2 s.
+const UNANSWERED_MAX_MS: u32 = 4_000;
+
 /// Handshakes at once. Each may last [`tls::HANDSHAKE_TIMEOUT`]; whoever comes next waits in the kernel's queue.
 const HANDSHAKES_MAX: usize = 128;
 /// Connections at once that fetch the root CA or a certificate; more are closed.
@@ -97,6 +104,9 @@ impl Listener {
     async fn shake_hands(&self, stream: TcpStream) -> Result<Accepted, tls::TlsError> {
         // Small messages go out at once; a socket that does not know the option works all the same.
         let _ = stream.set_nodelay(true);
+        if let Err(e) = notice_lost_peer(&stream) {
+            tracing::debug!("a connection has no keep-alive: {e}");
+        }
         tls::accept(stream, &self.identity).await
     }
 
@@ -137,6 +147,16 @@ impl Listener {
         tracing::warn!(%addr, others = complaints.silent, "connection refused: {problem}");
         *complaints = Complaints { last: Some(Instant::now()), silent: 0 };
     }
+}
+
+/// Lets the kernel end a connection whose machine no longer answers within the time of three heartbeats; the dispatcher
+/// takes a connection that stands for a machine that lives.
+fn notice_lost_peer(stream: &TcpStream) -> rustix::io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_user_timeout(stream, UNANSWERED_MAX_MS)
 }
 
 /// Answers what anybody may ask on this port; nothing else is here, with a certificate or without one.

@@ -226,6 +226,8 @@ pub struct Worker {
     unsaved: BTreeSet<TaskId>,
     changes: Vec<Change>,
     leaving: bool,
+    /// Whether a manager was told that the node leaves.
+    said_leaving: bool,
     left: bool,
 }
 
@@ -264,6 +266,7 @@ impl Worker {
             unsaved: BTreeSet::new(),
             changes: Vec::new(),
             leaving: false,
+            said_leaving: false,
             left: false,
         }
     }

@@ -134,7 +134,12 @@ impl Worker {
             return;
         }
         tracing::info!(%reason, "no session with a manager");
-        self.session.back_off(now.mono_ms);
+        if self.said_leaving {
+            // The manager closes the session of a node that left; a new one would bring the node back.
+            self.session.phase = Phase::Waiting { until_ms: u64::MAX };
+        } else {
+            self.session.back_off(now.mono_ms);
+        }
         self.incoming = None;
         self.outbox.session_over(now.mono_ms);
         out.push(Output::Session(SessionState::Connecting { reason }));
@@ -151,6 +156,7 @@ impl Worker {
                 out.push(Output::Session(SessionState::Open));
                 tracing::info!("session with a manager is open");
                 if self.leaving {
+                    self.said_leaving = true;
                     out.push(Output::Send(ToManager::Leaving));
                 }
                 self.tell(out);
@@ -215,6 +221,7 @@ impl Worker {
         self.leaving = true;
         self.synced = true;
         if self.session.is_open() {
+            self.said_leaving = true;
             out.push(Output::Send(ToManager::Leaving));
         }
         let ids: Vec<_> = self.tasks.keys().copied().collect();

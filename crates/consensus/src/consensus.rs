@@ -203,7 +203,7 @@ impl Consensus {
         if txs.len() > ENTRY_TXS_MAX {
             return Err(ProposeError::TooMany { txs: txs.len(), limit: ENTRY_TXS_MAX });
         }
-        let entry = Entry { v: ENTRY_VERSION, at: swarm_wire::clock::now(), txs };
+        let entry = Entry { v: ENTRY_VERSION, at: swarm_wire::clock::steady(), txs };
         let command = Command::encode(entry).map_err(|error| ProposeError::Stopped(error.to_string()))?;
         let bytes = command.bytes().len();
         if bytes > ENTRY_BYTES_MAX {

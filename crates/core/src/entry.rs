@@ -187,7 +187,7 @@ pub enum Op {
         service: ServiceId,
         /// What it is to be.
         spec: Arc<ServiceSpec>,
-        /// Registry credentials; none keeps those that there are.
+        /// Registry credentials; none keeps those that there are, empty ones take them away.
         registry_auth: Option<Secret>,
     },
     /// Back to the previous spec: by hand, which makes the present one the previous one, or because an update failed,

@@ -181,7 +181,10 @@ pub fn digest(tasks: impl IntoIterator<Item = (TaskId, DesiredState)>) -> u64 {
             .iter()
             .chain([desired as u8].iter())
             .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
-        sum.wrapping_add(hash)
+        // The last byte moves only a few bits of FNV: without a mix, changes of two tasks could cancel each other.
+        let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        sum.wrapping_add(mixed ^ (mixed >> 31))
     })
 }
 

@@ -9,13 +9,8 @@ const SETTINGS_PREFIX: &str = "swarmd.";
 
 /// Checks a service spec.
 pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
-    let mode = match &spec.mode {
-        ServiceMode::Replicated { .. } => None,
-        ServiceMode::Global => Some("global services are"),
-        ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob => Some("jobs are"),
-    };
-    if let Some(what) = mode {
-        return Err(not_yet(&format!("{what} not available yet: use a replicated service")));
+    if matches!(spec.mode, ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob) {
+        return Err(not_yet("jobs are not available yet: use a replicated or a global service"));
     }
     if spec.ports().iter().any(|port| port.publish_mode == PublishMode::Ingress) {
         return Err(not_yet(
@@ -44,32 +39,6 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
             "unknown label '{key}': labels that begin with {SETTINGS_PREFIX} are settings, and this version has none"
         ))),
     }
-}
-
-/// Checks the options of a service update.
-pub(super) fn check_update_options(rollback: Option<&str>, auth_from: Option<&str>) -> Result<(), ApiError> {
-    match rollback.unwrap_or_default() {
-        "" => {}
-        "previous" => return Err(not_yet("rolling back is not available in this version yet")),
-        other => return Err(ApiError::bad_request(format!("unrecognized rollback option {other}"))),
-    }
-    match auth_from.unwrap_or_default() {
-        "" | "spec" => Ok(()),
-        "previous-spec" => {
-            Err(not_yet("registryAuthFrom=previous-spec is not available in this version yet: use spec"))
-        }
-        other => Err(ApiError::bad_request(format!("unsupported registryAuthFrom '{other}'"))),
-    }
-}
-
-/// Checks what an update changes: nothing yet that would replace tasks.
-pub(super) fn check_update(old: &ServiceSpec, new: &ServiceSpec) -> Result<(), ApiError> {
-    if old.task_template == new.task_template && old.endpoint_spec == new.endpoint_spec {
-        return Ok(());
-    }
-    Err(not_yet(
-        "rolling updates are not available in this version yet: only replicas, labels and update settings can change",
-    ))
 }
 
 /// Checks the cluster's settings.

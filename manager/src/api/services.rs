@@ -10,7 +10,7 @@ use swarm_docker_api::{
     with_service_defaults,
 };
 use swarm_model::{
-    DesiredState, Id, NodeState, Service, ServiceId, ServiceMode, ServiceSpec, TaskState, validate_service_spec,
+    DesiredState, Id, NodeState, Secret, Service, ServiceId, ServiceMode, ServiceSpec, TaskState, validate_service_spec,
 };
 
 use super::{
@@ -104,23 +104,55 @@ fn check(spec: &mut ServiceSpec) -> Result<(), reply::Failure> {
 /// `POST /services/{id}/update`
 pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
     let version = call.version("service")?;
-    available::check_update_options(call.param("rollback"), call.param("registryAuthFrom"))?;
-    let mut spec: ServiceSpec = call.body()?;
-    let registry_auth = call.registry_auth()?;
+    let rolls_back = match call.param("rollback").unwrap_or_default() {
+        "" => false,
+        "previous" => true,
+        other => return Err(ApiError::bad_request(format!("unrecognized rollback option {other}")).into()),
+    };
     let state = plane.read().await?;
     resolve::cluster(&state)?;
     let old = resolve::service(&state, call.id())?;
     if old.version != version {
         return Err(reply::out_of_sequence().into());
     }
+    let service = old.id;
+    let op = if rolls_back {
+        // Clients send the present spec along: it means nothing (docker-api §0.36).
+        Op::RollBack { service, keep_previous: true, message: "manually requested rollback".into() }
+    } else {
+        change(&state, old, &call)?
+    };
+    reply::commit(&plane, Tx::new(vec![op]).guard(Guard::Service { service, version })).await?;
+    reply::json(&UpdateServiceResponse::default())
+}
+
+/// The new spec that an update brings.
+fn change(state: &State, old: &Service, call: &Call) -> Result<Op, reply::Failure> {
+    let mut spec: ServiceSpec = call.body()?;
     check_change(old, &spec)?;
     check(&mut spec)?;
-    available::check_update(&old.spec, &spec)?;
-    let service = old.id;
-    let tx = Tx::new(vec![Op::UpdateService { service, spec: Arc::new(spec), registry_auth }])
-        .guard(Guard::Service { service, version });
-    reply::commit(&plane, tx).await?;
-    reply::json(&UpdateServiceResponse::default())
+    let registry_auth = match call.registry_auth()? {
+        None => kept_registry_auth(state, old, call.param("registryAuthFrom").unwrap_or_default())?,
+        given => given,
+    };
+    Ok(Op::UpdateService { service: old.id, spec: Arc::new(spec), registry_auth })
+}
+
+/// Credentials of an update that brings none: those of the present spec, or of the one before it.
+fn kept_registry_auth(state: &State, old: &Service, from: &str) -> Result<Option<Secret>, ApiError> {
+    match (from, &old.previous) {
+        ("" | "spec", _) => Ok(None),
+        ("previous-spec", Some(previous)) => {
+            let version = state.spec(old.id, previous.spec_version);
+            Ok(Some(version.and_then(|version| version.registry_auth.clone()).unwrap_or_default()))
+        }
+        ("previous-spec", None) => {
+            Err(ApiError::bad_request(format!("service {} does not have a previous spec", old.spec.name)))
+        }
+        (other, _) => Err(ApiError::bad_request(format!(
+            "unsupported registryAuthFrom '{other}', possible are spec, previous-spec"
+        ))),
+    }
 }
 
 /// Name and mode stay as they are (swarm-behaviour §1.2).

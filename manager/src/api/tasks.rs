@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::extract;
-use swarm_core::State;
+use swarm_core::{State, is_up_to_date};
 use swarm_docker_api::{ApiError, Filters, view::TaskView};
 use swarm_model::{NodeId, ServiceId, Task, TaskSpec, TaskState};
 
@@ -44,7 +44,7 @@ fn select(state: &State, filters: &Filters) -> Result<Vec<Arc<Task>>, ApiError> 
         (services.is_empty() || services.contains(&task.service))
             && (nodes.is_empty() || task.node.is_some_and(|node| nodes.contains(&node)))
             && filters.has("desired-state", task.desired.as_str())
-            && (!only_current || is_current(state, task))
+            && (!only_current || is_up_to_date(state, task))
             && filters.has("runtime", "container")
             && (filters.values("id").is_none() || filters.has_prefix("id", &task.id.to_string()))
             && (filters.values("name").is_none() || filters.has_name_prefix("name", &resolve::task_name(state, task)))
@@ -58,11 +58,6 @@ fn select(state: &State, filters: &Filters) -> Result<Vec<Arc<Task>>, ApiError> 
     } else {
         state.tasks().filter(wanted).cloned().collect()
     })
-}
-
-/// Whether a task runs its service's current spec version (docker-api §0.5).
-fn is_current(state: &State, task: &Task) -> bool {
-    state.service(task.service).is_some_and(|service| service.spec_version == task.spec_version)
 }
 
 /// Labels of tasks are those of their services (docker-api §0.56), also of removed ones.

@@ -12,6 +12,10 @@ use swarm_model::NodeId;
 /// Heartbeats that may be missed; with the third one missing a node is down (swarm-behaviour §6.1).
 pub const HEARTBEATS_MISSED_MAX: u32 = 3;
 
+/// Heartbeats that may be missed while the node's connection stands: its machine answers, only its swarmd stands still
+/// (stopped, swapped out, starved), and its containers run. Giving such a node up at once would start them twice.
+pub(super) const HEARTBEATS_MISSED_CONNECTED_MAX: u32 = 10;
+
 /// Least time that a new leader gives nodes to come to it, counted from its own readiness: agents back off up to some
 /// seconds between two attempts.
 pub const LEADER_GRACE: Duration = Duration::from_secs(10);
@@ -42,6 +46,8 @@ pub struct Tick {
 pub struct Liveness {
     period: Duration,
     deadlines: BTreeMap<NodeId, Duration>,
+    /// When the last sign of life came over a connection that stands.
+    connected: BTreeMap<NodeId, Duration>,
     /// When nodes were given up within the last window.
     given_up: VecDeque<Duration>,
     /// Nothing is given up before this.
@@ -52,8 +58,9 @@ pub struct Liveness {
 impl Liveness {
     /// A new leader's table: every node of the cluster that is not down gets the grace.
     pub fn new(period: Duration, nodes: impl IntoIterator<Item = NodeId>, now: Duration) -> Self {
+        let (deadlines, connected) = (BTreeMap::new(), BTreeMap::new());
         let mut this =
-            Self { period, deadlines: BTreeMap::new(), given_up: VecDeque::new(), held_until: None, last_tick: now };
+            Self { period, deadlines, connected, given_up: VecDeque::new(), held_until: None, last_tick: now };
         for node in nodes {
             this.expect(node, now);
         }
@@ -76,19 +83,30 @@ impl Liveness {
         self.deadlines.entry(node).or_insert(now + grace);
     }
 
-    /// A sign of life.
+    /// A sign of life, over a connection that stands.
     pub fn beat(&mut self, node: NodeId, now: Duration) {
-        self.deadlines.insert(node, now + self.window());
+        self.deadlines.insert(node, now + self.period * HEARTBEATS_MISSED_CONNECTED_MAX);
+        self.connected.insert(node, now);
+    }
+
+    /// The connection of a node ended. It may come back until three heartbeats are missing.
+    pub fn disconnect(&mut self, node: NodeId) {
+        if let (Some(last), Some(deadline)) = (self.connected.remove(&node), self.deadlines.get(&node)) {
+            let deadline = (*deadline).min(last + self.window());
+            self.deadlines.insert(node, deadline);
+        }
     }
 
     /// Stops watching a node that left.
     pub fn forget(&mut self, node: NodeId) {
         self.deadlines.remove(&node);
+        self.connected.remove(&node);
     }
 
     /// Stops watching all nodes but those that are to be kept.
     pub fn retain(&mut self, keep: impl Fn(NodeId) -> bool) {
         self.deadlines.retain(|node, _| keep(*node));
+        self.connected.retain(|node, _| keep(*node));
     }
 
     /// Finds the nodes that are down. To be called every [`Liveness::tick_interval`]: a call that comes later than
@@ -128,20 +146,26 @@ impl Liveness {
             }
         }
         for node in &expired {
-            self.deadlines.remove(node);
+            self.forget(*node);
             self.given_up.push_back(now);
         }
         tick.down = expired;
         tick
     }
 
-    /// How long a node may be silent.
+    /// How long a node without a connection may be silent.
     fn window(&self) -> Duration {
         self.period * HEARTBEATS_MISSED_MAX
     }
 
     fn shift(&mut self, by: Duration) {
-        for at in self.deadlines.values_mut().chain(&mut self.given_up).chain(&mut self.held_until) {
+        for at in self
+            .deadlines
+            .values_mut()
+            .chain(self.connected.values_mut())
+            .chain(&mut self.given_up)
+            .chain(&mut self.held_until)
+        {
             *at += by;
         }
     }
@@ -167,9 +191,15 @@ mod tests {
     fn beating(nodes: u128) -> Liveness {
         let mut table = Liveness::new(PERIOD, (1..=nodes).map(node), ms(0));
         for n in 1..=nodes {
-            table.beat(node(n), ms(0));
+            beat(&mut table, n, 0);
         }
         table
+    }
+
+    /// A heartbeat over a connection that ends right after it.
+    fn beat(table: &mut Liveness, n: u128, at: u64) {
+        table.beat(node(n), ms(at));
+        table.disconnect(node(n));
     }
 
     type Downs = Vec<(u64, NodeId)>;
@@ -182,7 +212,7 @@ mod tests {
         let mut at = from + step;
         while at <= to {
             for n in alive {
-                table.beat(node(*n), ms(at));
+                beat(table, *n, at);
             }
             let tick = table.tick(ms(at));
             assert_eq!(tick.late, None);
@@ -229,7 +259,7 @@ mod tests {
         let mut table = beating(10);
         // One node after another falls silent, half a second apart.
         for n in 1..=5_u128 {
-            table.beat(node(n), ms(500 * u64::try_from(n).expect("small")));
+            beat(&mut table, n, 500 * u64::try_from(n).expect("small"));
         }
         let (down, held) = run(&mut table, 0, 9_000, &[6, 7, 8, 9, 10]);
         assert_eq!(down.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [node(1), node(2), node(3)]);

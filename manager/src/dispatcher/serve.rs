@@ -237,6 +237,7 @@ impl Term {
         let mut table = lock(&self.table);
         if table.sessions.get(&peer.node).is_some_and(|session| session.number == number) {
             table.sessions.remove(&peer.node);
+            table.liveness.disconnect(peer.node);
         }
     }
 }

@@ -40,10 +40,9 @@ impl Session {
             let at_most = |revision: u64| move |task: &&Arc<Task>| task.version <= revision;
             // Second try: what was changed since then is new to the agent, as after a while without a leader.
             for revision in [state.revision(), resume.revision] {
-                let held = state.tasks_of_node(self.node).filter(at_most(revision));
-                if digest(held.map(|task| (task.id, task.desired))) == resume.digest {
-                    let held = state.tasks_of_node(self.node).filter(at_most(revision));
-                    self.sent = held.map(|task| (task.id, (key(task), task.desired))).collect();
+                let held = || assigned_tasks(state, self.node).filter(at_most(revision));
+                if digest(held().map(|task| (task.id, task.desired))) == resume.digest {
+                    self.sent = held().map(|task| (task.id, (key(task), task.desired))).collect();
                     let mut outbox = self.difference(state);
                     outbox.specs = self.credentials(state);
                     return outbox;
@@ -63,7 +62,7 @@ impl Session {
     fn difference(&mut self, state: &State) -> Outbox {
         let mut gone: BTreeSet<TaskId> = self.sent.keys().copied().collect();
         let mut tasks = VecDeque::new();
-        for task in state.tasks_of_node(self.node) {
+        for task in assigned_tasks(state, self.node) {
             gone.remove(&task.id);
             let now = (key(task), task.desired);
             if self.sent.get(&task.id) == Some(&now) {
@@ -93,8 +92,7 @@ impl Session {
 
     /// Specs of tasks that the agent has but may still have to pull the image of: it keeps no credentials on disk.
     fn credentials(&mut self, state: &State) -> VecDeque<Arc<SpecVersion>> {
-        state
-            .tasks_of_node(self.node)
+        assigned_tasks(state, self.node)
             .filter(|task| task.is_live() && task.status.state < TaskState::Ready)
             .filter_map(|task| state.spec(task.service, task.spec_version))
             .filter(|spec| spec.registry_auth.is_some() && self.specs.insert((spec.service, spec.version)))
@@ -158,6 +156,12 @@ impl Iterator for Outbox {
     }
 }
 
+/// The tasks that a node's agent is to know. One of a global service names its node from the start, but may still
+/// have to wait for room there: until then it is none of the agent's business.
+fn assigned_tasks(state: &State, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
+    state.tasks_of_node(node).filter(|task| task.status.state >= TaskState::Assigned)
+}
+
 fn key(task: &Task) -> SpecKey {
     (task.service, task.spec_version)
 }
@@ -205,7 +209,7 @@ fn encoded_bytes(spec: &AssignedSpec) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use swarm_core::Op;
+    use swarm_core::{Op, Place};
     use swarm_model::{Secret, TaskStatus, Timestamp};
 
     use super::*;
@@ -263,7 +267,7 @@ mod tests {
     }
 
     fn tasks_in(state: &State, node: NodeId) -> BTreeMap<TaskId, DesiredState> {
-        state.tasks_of_node(node).map(|task| (task.id, task.desired)).collect()
+        assigned_tasks(state, node).map(|task| (task.id, task.desired)).collect()
     }
 
     const NODE: NodeId = NodeId(1);
@@ -347,11 +351,38 @@ mod tests {
         assert_eq!(resumed(&world).specs.len(), 0);
     }
 
+    #[test]
+    fn a_task_that_waits_on_its_node_is_sent_when_there_is_room() {
+        let mut world = World::new(1);
+        let service = world.service("web");
+        let task = world.waiting_task(service, 1, NODE);
+        let mut session = Session::new(NODE);
+        let messages: Vec<_> = session.open(&world.state, None).collect();
+        assert_eq!((messages.len(), messages[0].tasks.len(), messages[0].specs.len()), (1, 0, 0));
+        // Another reason to wait is no news either.
+        world.apply(Op::PlaceTask { task, place: Place::PendingOn(NODE, "no room".into()) });
+        assert!(session.update(&world.state).is_none());
+        let revision = world.state.revision();
+
+        world.apply(Op::PlaceTask { task, place: Place::On(NODE) });
+        let message = session.update(&world.state).unwrap().next().unwrap();
+        assert_eq!(message.tasks.iter().map(|task| task.id).collect::<Vec<_>>(), [task]);
+        assert_eq!((message.specs.len(), message.complete), (1, true));
+        // So it is for an agent that was away meanwhile.
+        let resume = Resume { revision, digest: digest(std::iter::empty()) };
+        let messages: Vec<_> = Session::new(NODE).open(&world.state, Some(resume)).collect();
+        assert_eq!((messages[0].full, messages[0].tasks.len()), (false, 1));
+    }
+
     /// What can happen to the tasks of a node, and to its session.
     #[derive(Clone, Debug)]
     enum Step {
         Create {
             service: usize,
+            waits: bool,
+        },
+        Place {
+            task: usize,
         },
         Desire {
             task: usize,
@@ -383,7 +414,8 @@ mod tests {
             Just(DesiredState::Remove)
         ];
         prop_oneof![
-            4 => (0_usize..3).prop_map(|service| Step::Create { service }),
+            4 => (0_usize..3, prop::bool::weighted(0.3)).prop_map(|(service, waits)| Step::Create { service, waits }),
+            2 => any::<usize>().prop_map(|task| Step::Place { task }),
             2 => (any::<usize>(), desired).prop_map(|(task, desired)| Step::Desire { task, desired }),
             2 => any::<usize>().prop_map(|task| Step::Run { task }),
             1 => any::<usize>().prop_map(|task| Step::End { task }),
@@ -407,11 +439,19 @@ mod tests {
             for step in steps {
                 let pick = |n: usize, made: u32| task_id(u32::try_from(n % made.max(1) as usize).expect("small"));
                 match step {
-                    Step::Create { service } => {
+                    Step::Create { service, waits } => {
                         // Every third task is another node's and none of this agent's business.
                         let node = if made % 3 == 2 { NodeId(2) } else { NODE };
-                        world.task(services[service], made, node);
+                        let create = if waits { World::waiting_task } else { World::task };
+                        create(&mut world, services[service], made, node);
                         made += 1;
+                    }
+                    Step::Place { task } => {
+                        let task = world.state.task(pick(task, made)).cloned();
+                        if let Some(task) = task.filter(|task| task.status.state == TaskState::Pending) {
+                            let place = Place::On(task.node.expect("it waits on its node"));
+                            world.apply(Op::PlaceTask { task: task.id, place });
+                        }
                     }
                     Step::Desire { task, desired } => {
                         world.apply(Op::SetDesired { desired, tasks: vec![pick(task, made)] });

@@ -60,7 +60,7 @@ pub(super) fn update(
     check_ports(state, id, spec)?;
     let (revision, time) = (state.revision, state.time);
     let current = state.spec(id, old.spec_version).cloned().expect("a service's current spec version is kept");
-    let auth = registry_auth.or(current.registry_auth.as_ref()).cloned();
+    let auth = registry_auth.or(current.registry_auth.as_ref()).filter(|auth| !auth.expose().is_empty()).cloned();
     if old.spec == *spec && auth == current.registry_auth {
         return Ok(()); // The same spec again changes nothing: no task restarts, the way back stays (design §8).
     }

@@ -20,7 +20,7 @@ use std::{
 };
 
 use restart::Start;
-use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, TaskId, Timestamp};
+use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, Task, TaskId, Timestamp};
 
 use crate::{Event, Guard, Op, Refusal, State, Tx, apply::apply_tx};
 
@@ -104,6 +104,12 @@ pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
     }
     planner.plan.services = services;
     planner.plan
+}
+
+/// Whether a task runs what its service wants now, as far as an update would care (swarm-behaviour §4.1). Clients wait
+/// for such tasks. A task of a removed service is none.
+pub fn is_up_to_date(state: &State, task: &Task) -> bool {
+    state.service(task.service).is_some_and(|service| !slots::is_dirty(state, service, task))
 }
 
 /// Looks at one service: what is too many goes, an update takes a step, what is missing comes, what is prepared runs.

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use swarm_model::{ClusterSpec, DesiredState, NodeState, Service, ServiceId, Task, TaskId, TaskState, TaskStatus};
 
-use super::{Planner, slots};
+use super::{
+    Planner,
+    slots::{self, Place},
+};
 use crate::{Op, Tx};
 
 /// A node that is down for so long does not come back with its tasks: 24 h (swarm-behaviour §6.1).
@@ -27,10 +30,18 @@ pub(super) fn removed_service(planner: &mut Planner, id: ServiceId) {
     }
 }
 
-/// The history of a service: no more than the limit in each place, the oldest go first.
+/// The history of a service: no more than the limit in each place, the oldest go first. With its node, a place of a
+/// global service is gone for good, and its history with it (swarm-behaviour §3.3).
 pub(super) fn history(planner: &mut Planner, service: &Service) {
-    let tasks: Vec<TaskId> =
-        slots::of(&planner.state, service).values().flat_map(|slot| excess(planner, service, &slot.0)).collect();
+    let tasks: Vec<TaskId> = slots::of(&planner.state, service)
+        .iter()
+        .flat_map(|(place, slot)| match place {
+            Place::Node(node) if planner.state.node(*node).is_none() => {
+                slot.0.iter().filter(|task| task.status.state.is_terminal()).map(|task| task.id).collect()
+            }
+            _ => excess(planner, service, &slot.0),
+        })
+        .collect();
     if !tasks.is_empty() {
         planner.push(Tx::new(vec![Op::DeleteTasks { tasks }]));
     }

@@ -2,6 +2,7 @@
 
 mod logs;
 mod nodes;
+mod rollout;
 mod services;
 mod swarm;
 mod tasks;
@@ -35,6 +36,8 @@ struct TestPlane(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     state: State,
+    /// The clock stands at least here.
+    now: Timestamp,
     calls: i64,
     proposed: Vec<Op>,
     failure: Option<PlaneError>,
@@ -62,7 +65,7 @@ impl Inner {
         self.proposed.extend(txs.iter().flat_map(|tx| tx.ops.clone()));
         let index = self.state.revision() + 1;
         let at = Timestamp(1_700_000_000_000_000_000 + i64::try_from(index).expect("few entries") * 1_000_000_000);
-        apply(&mut self.state, index, &Entry { v: ENTRY_VERSION, at, txs }).0
+        apply(&mut self.state, index, &Entry { v: ENTRY_VERSION, at: at.max(self.now), txs }).0
     }
 
     fn answer(&self) -> Result<(), PlaneError> {

@@ -127,8 +127,8 @@ async fn what_cannot_be_is_refused_and_nothing_is_written() {
         (with("/TaskTemplate/RestartPolicy", json!({"Delay": "5s"})), 400, "TaskTemplate.RestartPolicy.Delay"),
         (with("/Labels", json!({"big": "x".repeat(1 << 20)})), 400, "labels of"),
         (with("/Labels", json!({"swarmd.rebalence": "on"})), 400, "swarmd.rebalence"),
-        (with("/Mode", json!({"Global": {}})), 501, "global services are not available yet"),
         (with("/Mode", json!({"ReplicatedJob": {}})), 501, "jobs are not available yet"),
+        (with("/Mode", json!({"GlobalJob": {}})), 501, "jobs are not available yet"),
         (with("/Mode", json!({"GlobalJob": {}, "Global": {}})), 400, "only one service mode"),
         (with("/EndpointSpec", json!({"Ports": [{"TargetPort": 80}]})), 501, "publish with mode=host"),
         (with("/TaskTemplate/Networks", json!([{"Target": "n"}])), 501, "overlay networks are not available yet"),
@@ -188,24 +188,75 @@ async fn other_changes_are_refused() {
         let message = update(&plane, &id, change).await.error(status);
         assert!(message.contains(part), "{message}");
     };
-    refused(501, "rolling updates are not available", |s| {
-        s["TaskTemplate"]["ContainerSpec"]["Image"] = json!("hello:2");
-    })
-    .await;
-    refused(501, "rolling updates are not available", |s| s["TaskTemplate"]["ForceUpdate"] = json!(1)).await;
-    refused(501, "rolling updates are not available", |s| {
-        s["EndpointSpec"] = json!({"Ports": [{"TargetPort": 80, "PublishMode": "host"}]});
-    })
-    .await;
+    refused(400, "repository/tag", |s| s["TaskTemplate"]["ContainerSpec"]["Image"] = json!("hello:")).await;
+    refused(501, "publish with mode=host", |s| s["EndpointSpec"] = json!({"Ports": [{"TargetPort": 80}]})).await;
     refused(501, "renaming services is not supported", |s| s["Name"] = json!("web2")).await;
     refused(501, "service mode change is not allowed", |s| s["Mode"] = json!({"Global": {}})).await;
     refused(400, "max failure ratio", |s| s["UpdateConfig"] = json!({"MaxFailureRatio": 2.0})).await;
+    let version = inspect(&plane, &id).await["Version"]["Index"].clone();
     let post = async |query: &str| post(&plane, &format!("/services/web/update?{query}"), &plain("web")).await;
     assert!(post("version=1").await.error(500).contains("update out of sequence"));
+    assert!(post("version=1&rollback=previous").await.error(500).contains("update out of sequence"));
     assert!(post("").await.error(400).contains("invalid service version ''"));
-    assert!(post("version=1&rollback=previous").await.error(501).contains("rolling back is not available"));
-    assert!(post("version=1&rollback=x").await.error(400).contains("rollback option x"));
-    assert!(post("version=1&registryAuthFrom=x").await.error(400).contains("registryAuthFrom 'x'"));
+    for (query, part) in [
+        ("rollback=x", "rollback option x"),
+        ("rollback=previous", "service web does not have a previous spec"),
+        ("registryAuthFrom=previous-spec", "service web does not have a previous spec"),
+        ("registryAuthFrom=x", "registryAuthFrom 'x'"),
+    ] {
+        let message = post(&format!("version={version}&{query}")).await.error(400);
+        assert!(message.contains(part), "{message}");
+    }
+    assert_eq!(inspect(&plane, &id).await["Version"]["Index"], version);
+}
+
+#[tokio::test]
+async fn the_same_spec_again_changes_nothing() {
+    let plane = cluster();
+    let id = create(&plane, "web").await;
+    let before = inspect(&plane, &id).await;
+    update(&plane, &id, |_| {}).await.ok();
+    assert_eq!(inspect(&plane, &id).await, before);
+}
+
+/// The credentials that the tasks of a service's present spec pull with.
+fn credentials(plane: &TestPlane) -> Option<String> {
+    let state = plane.state();
+    let service = state.service_by_name("web").expect("service");
+    let version = state.spec(service.id, service.spec_version).expect("kept");
+    version.registry_auth.as_ref().map(|auth| auth.expose().to_owned())
+}
+
+/// Updates to an image, with a header of credentials or without.
+async fn update_image(plane: &TestPlane, image: &str, query: &str, auth: Option<&str>) {
+    let view = inspect(plane, "web").await;
+    let mut spec = view["Spec"].clone();
+    spec["TaskTemplate"]["ContainerSpec"]["Image"] = json!(image);
+    let path = format!("/services/web/update?version={}{query}", view["Version"]["Index"]);
+    let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+    let request = auth.into_iter().fold(request, |request, auth| request.header("X-Registry-Auth", auth));
+    send(plane, request.body(spec.to_string().into()).expect("a request")).await.ok();
+}
+
+#[tokio::test]
+async fn credentials_stay_until_others_come() {
+    let plane = cluster();
+    create(&plane, "web").await;
+    let (alice, bob) = ("eyJ1c2VybmFtZSI6ImFsaWNlIn0=", "eyJ1c2VybmFtZSI6ImJvYiJ9");
+    for (image, query, header, expected) in [
+        ("hello:2", "", Some(alice), Some(alice)),
+        // The spec before had none.
+        ("hello:3", "&registryAuthFrom=previous-spec", None, None),
+        ("hello:3", "", Some(alice), Some(alice)),
+        ("hello:4", "", None, Some(alice)),
+        ("hello:5", "&registryAuthFrom=spec", None, Some(alice)),
+        ("hello:6", "&registryAuthFrom=previous-spec", Some(bob), Some(bob)),
+        ("hello:7", "&registryAuthFrom=previous-spec", None, Some(alice)),
+        ("ignored", "&rollback=previous", None, Some(bob)),
+    ] {
+        update_image(&plane, image, query, header).await;
+        assert_eq!(credentials(&plane).as_deref(), expected, "{image} {query}");
+    }
 }
 
 #[tokio::test]
