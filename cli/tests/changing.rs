@@ -161,7 +161,7 @@ fn with_web() -> (Fake, Value, String) {
     let fake = Fake::start();
     let mut service = recorded("service_inspect");
     service["Spec"]["TaskTemplate"]["FutureField"] = json!({"x": [1.5, null]});
-    let update = format!("POST /services/{}/update", service["ID"].as_str().unwrap());
+    let update = format!("POST /services/{}/update", service["ID"].as_str().expect("the recording has an id"));
     fake.on_json("GET /services/web", &service)
         .on_json("GET /tasks", &json!([]))
         .on_json(&update, &json!({"Warnings": null}));
