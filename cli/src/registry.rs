@@ -122,9 +122,7 @@ pub(crate) async fn pin_image(client: &Client, draft: &mut Draft, auth: Option<&
         Ok(Err(error)) => ellipsis(&one_line(&error.to_string()), REASON_LEN_MAX),
         Err(_) => format!("no answer within {} seconds", RESOLVE_MAX.as_secs()),
     };
-    Err(format!(
-        "image {image} could not be looked up in a registry, nodes may run different versions of it ({reason})"
-    ))
+    Err(format!("image {image} could not be looked up in a registry, nodes may run different versions of it: {reason}"))
 }
 
 #[cfg(test)]

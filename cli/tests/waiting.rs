@@ -126,10 +126,10 @@ fn update_and_rollback_wait_for_their_end() {
             fake.run(line).ok(),
             "\
 web
-rolling back update: 0 out of 1 tasks
 rollback: manually requested rollback
+overall progress: rolling back update: 0 out of 1 tasks
 1/1: running
-rolling back update: 1 out of 1 tasks
+overall progress: rolling back update: 1 out of 1 tasks
 verify: Waiting 1 second to verify that tasks are stable...
 verify: Service s1 converged
 rollback: rollback completed

@@ -87,6 +87,9 @@ impl ClientError {
             Self::Refused { message, .. } if message.contains("update out of sequence") => {
                 Some("Somebody changed it at the same time: run the command again.".to_owned())
             }
+            Self::Refused { message, .. } if message.contains("does not have a previous spec") => {
+                Some("There is one after an update; an update that rolled itself back leaves none.".to_owned())
+            }
             Self::Refused { .. } | Self::NotUnderstood { .. } | Self::Request(_) => None,
         }
     }

@@ -112,11 +112,12 @@ impl<'o> Wait<'o> {
             outage_since = None;
             let progress = self.view.update(&snapshot);
             self.failures.observe(&snapshot.tasks);
+            self.show_update_message(&snapshot.service, "rollback_started")?;
             self.display.progress(&progress)?;
             let is_job = progress.is_job;
             let converged = progress.converged;
             self.last = Some(progress);
-            if self.update_ended(&snapshot, converged)? {
+            if Self::update_ended(&snapshot, converged)? {
                 return Ok(());
             }
             if converged {
@@ -128,7 +129,8 @@ impl<'o> Wait<'o> {
                 }
                 let left = monitor_of(&snapshot).saturating_sub(now - since);
                 if left.is_zero() {
-                    self.show_end(&snapshot.service)?;
+                    self.display.set("verify", format!("Service {} converged", snapshot.service.id))?;
+                    self.show_update_message(&snapshot.service, "rollback_completed")?;
                     return Ok(());
                 }
                 self.display.countdown("verify", left.as_secs_f64().ceil() as u64)?;
@@ -146,26 +148,20 @@ impl<'o> Wait<'o> {
     }
 
     /// Whether the state of an update ends the wait (swarm-behaviour §11.5).
-    fn update_ended(&mut self, snapshot: &Snapshot, converged: bool) -> anyhow::Result<bool> {
+    fn update_ended(snapshot: &Snapshot, converged: bool) -> anyhow::Result<bool> {
         let Some(status) = &snapshot.service.update_status else { return Ok(false) };
         match status.state.as_str() {
             "paused" => bail!("service update paused: {}", status.message),
             "rollback_paused" => bail!("service rollback paused: {}", status.message),
             "completed" => Ok(!converged),
-            "rollback_started" => {
-                if !status.message.is_empty() {
-                    self.display.set("rollback", status.message.clone())?;
-                }
-                Ok(false)
-            }
             _ => Ok(false),
         }
     }
 
-    fn show_end(&mut self, service: &ServiceView) -> std::io::Result<()> {
-        self.display.set("verify", format!("Service {} converged", service.id))?;
+    /// Shows what an update in this state says.
+    fn show_update_message(&mut self, service: &ServiceView, state: &str) -> std::io::Result<()> {
         match &service.update_status {
-            Some(status) if status.state == "rollback_completed" && !status.message.is_empty() => {
+            Some(status) if status.state == state && !status.message.is_empty() => {
                 self.display.set("rollback", status.message.clone())
             }
             _ => Ok(()),

@@ -253,11 +253,11 @@ async fn an_update_that_rolls_itself_back() {
 overall progress: 0 out of 2 tasks
 1/2: starting
 1/2: exit 1
-2/2: running
-rolling back update: 1 out of 2 tasks
 rollback: update rolled back due to failure of task t1
+2/2: running
+overall progress: rolling back update: 1 out of 2 tasks
 1/2: running
-rolling back update: 2 out of 2 tasks
+overall progress: rolling back update: 2 out of 2 tasks
 verify: Waiting 5 seconds to verify that tasks are stable...
 verify: Service s1 converged
 rollback: rollback completed

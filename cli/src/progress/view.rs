@@ -49,7 +49,7 @@ pub(super) fn is_updating(service: &ServiceView) -> bool {
 pub(super) struct Progress {
     /// Name of the service.
     pub(super) service: String,
-    /// `overall progress`, or what else is going on.
+    /// `overall progress`, or that of a job.
     pub(super) title: &'static str,
     /// All tasks together.
     pub(super) overall: String,
@@ -91,10 +91,10 @@ impl View {
             }
             ServiceMode::GlobalJob => job_progress(snapshot, None),
         };
-        let rollback =
-            snapshot.service.update_status.as_ref().is_some_and(|status| status.state.starts_with("rollback"));
-        let title = if rollback { "rolling back update" } else { "overall progress" };
-        Progress { service: spec.name.clone(), title: if progress.is_job { "job progress" } else { title }, ..progress }
+        let title = if progress.is_job { "job progress" } else { "overall progress" };
+        let is_back = snapshot.service.update_status.as_ref().is_some_and(|s| s.state.starts_with("rollback"));
+        let overall = if is_back { format!("rolling back update: {}", progress.overall) } else { progress.overall };
+        Progress { service: spec.name.clone(), title, overall, ..progress }
     }
 
     fn replicated(&mut self, snapshot: &Snapshot, replicas: u64) -> Progress {

@@ -26,7 +26,9 @@ Examples:
     swarmctl service update --rollback web
 
   Go on with an update that was paused:
-    swarmctl service update web";
+    swarmctl service update web
+
+What no flag names stays as it is. The defaults are those of a service that has no such policy yet.";
 
 /// Change a service and wait until its tasks are replaced
 #[derive(Clone, Debug, clap::Args)]
