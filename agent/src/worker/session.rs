@@ -133,7 +133,7 @@ impl Worker {
         if matches!(self.session.phase, Phase::Waiting { .. }) {
             return;
         }
-        tracing::info!(%reason, "no session with a manager");
+        tracing::debug!(%reason, "no session with a manager");
         if self.said_leaving {
             // The manager closes the session of a node that left; a new one would bring the node back.
             self.session.phase = Phase::Waiting { until_ms: u64::MAX };
@@ -154,7 +154,7 @@ impl Worker {
                 self.drop_unused_specs();
                 out.push(Output::Managers(welcome.managers));
                 out.push(Output::Session(SessionState::Open));
-                tracing::info!("session with a manager is open");
+                tracing::debug!("session with a manager is open");
                 if self.leaving {
                     self.said_leaving = true;
                     out.push(Output::Send(ToManager::Leaving));

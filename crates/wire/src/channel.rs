@@ -94,10 +94,10 @@ impl<R: AsyncRead + Unpin, T: DeserializeOwned> Receiver<R, T> {
     /// As [`Receiver::recv`].
     pub async fn recv_from(&mut self) -> io::Result<Option<(u32, T)>> {
         let mut head = [0; 8];
-        if self.stream.read(&mut head[..1]).await? == 0 {
+        if self.stream.read(&mut head[..1]).await.map_err(cut_off)? == 0 {
             return Ok(None);
         }
-        self.stream.read_exact(&mut head[1..]).await?;
+        self.stream.read_exact(&mut head[1..]).await.map_err(cut_off)?;
         let [l0, l1, l2, l3, c0, c1, c2, c3] = head;
         let len = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
         if len > FRAME_BYTES_MAX {
@@ -107,13 +107,22 @@ impl<R: AsyncRead + Unpin, T: DeserializeOwned> Receiver<R, T> {
             ));
         }
         let mut frame = Vec::with_capacity(len.min(READ_AHEAD_BYTES));
-        (&mut self.stream).take(len as u64).read_to_end(&mut frame).await?;
+        (&mut self.stream).take(len as u64).read_to_end(&mut frame).await.map_err(cut_off)?;
         if frame.len() < len {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(cut_off(io::ErrorKind::UnexpectedEof.into()));
         }
         let message = rmp_serde::from_slice(&frame)
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("no message: {e}")))?;
         Ok(Some((u32::from_be_bytes([c0, c1, c2, c3]), message)))
+    }
+}
+
+/// Says in plain words that a stream ended too early: TLS talks of a missing `close_notify`, which tells nobody that
+/// the peer was killed.
+fn cut_off(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the peer ended without a good-bye"),
+        _ => error,
     }
 }
 
@@ -150,6 +159,19 @@ mod tests {
         a.write_all(&[0; 4]).await.unwrap();
         let (_send, mut recv) = channel::<_, ToAgent, ToManager>(b);
         assert_eq!(recv.recv().await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_inside_a_frame_says_so_in_plain_words() {
+        for cut in [[0, 0, 0, 9].as_slice(), &[0, 0, 0, 9, 0, 0, 0, 0, 1]] {
+            let (mut a, b) = duplex(64);
+            a.write_all(cut).await.unwrap();
+            drop(a);
+            let (_send, mut recv) = channel::<_, ToAgent, ToManager>(b);
+            let error = recv.recv().await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+            assert_eq!(error.to_string(), "the peer ended without a good-bye");
+        }
     }
 
     proptest! {

@@ -1,0 +1,23 @@
+//! The real `swarmd`, as whole clusters of processes: killed, suspended, told nonsense, with and without containers.
+//!
+//! * [`crash`] – the manager killed while clients write; nothing acknowledged is lost.
+//! * [`containers`] – real containers while daemons or the engine are killed or hang; none twice, none forgotten.
+//! * [`suspended`] – a daemon stands still for ten seconds.
+//! * [`membership`] – leaving, removal, coming back.
+//! * [`wrong_input`] – what is refused, with which words.
+//! * [`http`], [`daemon`], [`cluster`], [`engine`], [`wait`] – what the tests are made of.
+//!
+//! One program, so that tests that wait run beside tests that work.
+
+#![allow(unreachable_pub, missing_docs, clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
+
+mod cluster;
+mod containers;
+mod crash;
+mod daemon;
+mod engine;
+mod http;
+mod membership;
+mod suspended;
+mod wait;
+mod wrong_input;
