@@ -96,8 +96,6 @@ impl Manager {
         let (node, cluster) = (identity.identity().node(), identity.identity().cluster());
         let feed = Feed::new();
         let dir = state_dir.join(RAFT_FOLDER);
-        let snapshot_interval =
-            create.as_ref().map_or(ClusterSpec::SNAPSHOT_INTERVAL_DEFAULT, |init| init.spec().raft.snapshot_interval);
         let key_file = state_dir.join(SEAL_KEY_FILE);
         if create.is_none() && !key_file.exists() {
             // A new key would open nothing, and stand in the way of the right one.
@@ -110,7 +108,7 @@ impl Manager {
             raft_id: (node.0 & u128::from(u64::MAX)) as u64,
             addr: advertise_addr.clone(),
             key: SealKey::load_or_create(&key_file)?,
-            snapshot_interval,
+            snapshot_interval: ClusterSpec::SNAPSHOT_INTERVAL_DEFAULT,
             timers: Timers::default(),
         };
         let consensus = match create {

@@ -22,6 +22,7 @@ use tokio::{
 
 use crate::{
     Error, Options, ProposeError, Role,
+    compact::compact,
     disk::{Disk, FolderDisk},
     load::{Loaded, first_values, load},
     machine::Machine,
@@ -136,7 +137,7 @@ impl Consensus {
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Error> {
         let fault = Fault::default();
-        let Options { raft_id, addr, key, .. } = options;
+        let Options { raft_id, addr, key, snapshot_interval, .. } = options;
         let loaded = {
             let (disk, fault) = (Arc::clone(&disk), fault.clone());
             blocking(move || {
@@ -155,7 +156,12 @@ impl Consensus {
             }
         };
         let (role, role_receiver) = watch::channel(Role::Follower { leader: None });
-        let role_task = tokio::spawn(role::follow(raft.metrics(), role, fault.clone()));
+        let follow = role::follow(raft.metrics(), role, fault.clone());
+        let compact = compact(raft.clone(), Arc::clone(&published), snapshot_interval);
+        // Both end with Raft.
+        let role_task = tokio::spawn(async {
+            tokio::join!(follow, compact);
+        });
         let consensus = Self {
             inner: Arc::new(Inner {
                 raft,

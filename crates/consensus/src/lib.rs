@@ -10,6 +10,7 @@
 //! Files of the folder: `log.db` (SQLite: log, vote), `snapshot` (the last one), `lock` (held while open). Every row
 //! and the snapshot are sealed, see `seal`.
 
+mod compact;
 mod consensus;
 mod disk;
 mod error;

@@ -20,7 +20,7 @@ pub struct Options {
     pub addr: String,
     /// Seals everything in the folder.
     pub key: SealKey,
-    /// Entries between two snapshots; at least one.
+    /// Entries between two snapshots as long as the cluster has no setting for it; at least one.
     pub snapshot_interval: u64,
     /// Heartbeats and elections.
     pub timers: Timers,
@@ -55,7 +55,8 @@ pub(crate) fn config(options: &Options) -> Result<Config, Error> {
         heartbeat_interval: heartbeat_ms,
         election_timeout_min: election_min_ms,
         election_timeout_max: election_max_ms,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.snapshot_interval),
+        // `compact` asks for them.
+        snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: LOG_KEEP_ENTRIES,
         // A follower that is further behind than the log reaches needs a snapshot anyway.
         replication_lag_threshold: options.snapshot_interval.saturating_add(2 * LOG_KEEP_ENTRIES),
