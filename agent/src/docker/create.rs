@@ -89,7 +89,8 @@ fn host_config(request: &ContainerRequest, ports: &[&PortConfig]) -> Result<Host
         readonly_rootfs: Some(spec.read_only),
         init: spec.init,
         security_opt: security_options(spec)?,
-        log_config: task.log_driver.as_ref().filter(|l| !l.name.is_empty()).map(|l| HostConfigLogConfig {
+        // Options without a driver are for the engine's default one.
+        log_config: task.log_driver.as_ref().map(|l| HostConfigLogConfig {
             typ: Some(l.name.clone()),
             config: Some(l.options.clone().into_iter().collect()),
         }),

@@ -1,12 +1,7 @@
 //! What a server adds to the specs that it is sent, and what `insertDefaults` adds when they are shown.
 
 use serde_json::Value;
-use swarm_model::{
-    ContainerSpec, Placement, ResourceLimits, ResourceReservations, Resources, RestartPolicy, ServiceSpec, UpdateConfig,
-};
-
-/// Nanoseconds between the stop signal and SIGKILL when the spec names none (swarm-behaviour §1.5).
-const STOP_GRACE_PERIOD_DEFAULT_NS: i64 = 10_000_000_000;
+use swarm_model::{ServiceSpec, UpdateConfig};
 
 /// Adds to a new spec what Docker's server adds (docker-api §5): the runtime and the isolation. Done when a spec
 /// comes in, so that what is kept, what is shown and what a client sends back are equal.
@@ -23,24 +18,12 @@ pub fn normalize_service_spec(spec: &mut ServiceSpec) {
 /// The spec with every default written out, as `GET /services/{id}?insertDefaults=true` shows it.
 pub fn with_service_defaults(spec: &ServiceSpec) -> ServiceSpec {
     let mut spec = spec.clone();
-    let task = &mut spec.task_template;
-    insert_container_defaults(&mut task.container_spec);
-    let resources = task.resources.get_or_insert_with(Resources::default);
-    resources.limits.get_or_insert_with(ResourceLimits::default);
-    resources.reservations.get_or_insert_with(ResourceReservations::default);
-    let restart = task.restart_policy.get_or_insert_with(RestartPolicy::default);
-    restart.delay_ns.get_or_insert(RestartPolicy::DELAY_DEFAULT_NS);
-    task.placement.get_or_insert_with(Placement::default);
+    spec.task_template = spec.task_template.with_defaults();
     for config in [&mut spec.update_config, &mut spec.rollback_config] {
         let config = config.get_or_insert_with(UpdateConfig::when_absent);
         config.monitor_ns.get_or_insert(UpdateConfig::MONITOR_DEFAULT_NS);
     }
     spec
-}
-
-fn insert_container_defaults(container: &mut ContainerSpec) {
-    container.stop_grace_period_ns.get_or_insert(STOP_GRACE_PERIOD_DEFAULT_NS);
-    container.dns_config.get_or_insert_default();
 }
 
 #[cfg(test)]

@@ -87,6 +87,11 @@ pub struct ContainerSpec {
     pub extra: Extra,
 }
 
+impl ContainerSpec {
+    /// Time between the stop signal and SIGKILL when the spec names none: 10 s (swarm-behaviour §1.5).
+    pub const STOP_GRACE_PERIOD_DEFAULT_NS: i64 = 10_000_000_000;
+}
+
 fn is_zero(n: &i64) -> bool {
     *n == 0
 }

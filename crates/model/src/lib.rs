@@ -46,8 +46,8 @@ pub use task::{Cause, ContainerStatus, DesiredState, PortStatus, Task, TaskState
 pub use time::Timestamp;
 pub use update::{FailureAction, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus};
 pub use validate::{
-    LABELS_BYTES_MAX, MEMORY_BYTES_MIN, NAME_LEN_MAX, NANO_CPUS_MIN, SPEC_BYTES_MAX, validate_cluster_spec,
-    validate_node_spec, validate_service_spec,
+    LABELS_BYTES_MAX, MEMORY_BYTES_MIN, NAME_LEN_MAX, NANO_CPUS_MIN, REPLICAS_MAX, SPEC_BYTES_MAX,
+    validate_cluster_spec, validate_node_spec, validate_service_spec,
 };
 
 /// Key–value labels; ordered, so that two equal sets are written alike.

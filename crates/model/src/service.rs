@@ -42,6 +42,19 @@ impl ServiceSpec {
         self.endpoint_spec.as_ref().map_or(&[], |e| &e.ports)
     }
 
+    /// Whether a task of this spec is as good as one of the other: what a client writes out and what it leaves to the
+    /// defaults are the same. Only the task template and the endpoint count (swarm-behaviour §4.1).
+    pub fn makes_same_tasks(&self, other: &Self) -> bool {
+        let endpoint = |spec: &Self| {
+            let mut endpoint = spec.endpoint_spec.clone().unwrap_or_default();
+            endpoint.mode.get_or_insert_default();
+            endpoint
+        };
+        (self.task_template == other.task_template
+            || self.task_template.with_defaults() == other.task_template.with_defaults())
+            && (self.endpoint_spec == other.endpoint_spec || endpoint(self) == endpoint(other))
+    }
+
     /// The number of replicas, if the mode has one.
     pub fn replicas(&self) -> Option<u64> {
         match &self.mode {
@@ -173,6 +186,21 @@ impl TaskSpec {
     /// The restart policy with its defaults filled in.
     pub fn restart(&self) -> RestartPolicy {
         self.restart_policy.clone().unwrap_or_default()
+    }
+
+    /// The same with every default written out (swarm-behaviour §1.5), as `insertDefaults` shows it.
+    #[must_use]
+    pub fn with_defaults(&self) -> Self {
+        let mut task = self.clone();
+        let container = &mut task.container_spec;
+        container.stop_grace_period_ns.get_or_insert(ContainerSpec::STOP_GRACE_PERIOD_DEFAULT_NS);
+        container.dns_config.get_or_insert_default();
+        let resources = task.resources.get_or_insert_default();
+        resources.limits.get_or_insert_default();
+        resources.reservations.get_or_insert_default();
+        task.restart_policy.get_or_insert_default().delay_ns.get_or_insert(RestartPolicy::DELAY_DEFAULT_NS);
+        task.placement.get_or_insert_default();
+        task
     }
 
     /// What the scheduler sets aside for a task.
@@ -488,4 +516,28 @@ pub struct SpecVersion {
     pub spec: Arc<ServiceSpec>,
     /// Registry credentials (`X-Registry-Auth`, base64) for pulling the image.
     pub registry_auth: Option<Secret>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(json: &str) -> ServiceSpec {
+        serde_json::from_str(json).expect("test spec")
+    }
+
+    /// What docker-py does: it reads a service with its defaults and sends them back.
+    #[test]
+    fn defaults_that_are_written_out_make_no_new_tasks() {
+        let short = spec(r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}}}"#);
+        let long = ServiceSpec {
+            task_template: short.task_template.with_defaults(),
+            endpoint_spec: Some(spec(r#"{"EndpointSpec":{"Mode":"vip"}}"#).endpoint_spec.expect("given")),
+            ..short.clone()
+        };
+        assert_ne!(short, long);
+        assert!(short.makes_same_tasks(&long) && long.makes_same_tasks(&short));
+        let other = spec(r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x","StopGracePeriod":1}}}"#);
+        assert!(!short.makes_same_tasks(&other));
+    }
 }

@@ -17,6 +17,9 @@ pub const NANO_CPUS_MIN: i64 = 1_000_000;
 pub const LABELS_BYTES_MAX: usize = 64 << 10;
 /// A whole spec in JSON; one log entry must hold it twice.
 pub const SPEC_BYTES_MAX: usize = 512 << 10;
+/// Tasks of one service. A cluster holds a million; one service of so many is a slip of the keyboard, and each look at
+/// a service costs time in proportion.
+pub const REPLICAS_MAX: u64 = 100_000;
 /// Environment, arguments and labels are lists of people's making; this many is a mistake.
 const LIST_LEN_MAX: usize = 4096;
 /// Shortest validity of node certificates: one hour.
@@ -196,8 +199,8 @@ fn validate_mode(spec: &ServiceSpec) -> Result<(), Invalid> {
     let is_job = matches!(spec.mode, ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob);
     check(!is_job || spec.update_config.is_none(), || "Jobs may not have an update config".into())?;
     let replicas = spec.replicas().unwrap_or(0);
-    check(replicas <= u64::from(u32::MAX), || {
-        format!("invalid replicas value {replicas}: at most {} are possible", u32::MAX)
+    check(replicas <= REPLICAS_MAX, || {
+        format!("invalid replicas value {replicas}: at most {REPLICAS_MAX} are possible")
     })
 }
 

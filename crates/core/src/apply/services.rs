@@ -65,7 +65,7 @@ pub(super) fn update(
         return Ok(()); // The same spec again changes nothing: no task restarts, the way back stays (design §8).
     }
     // Only template and endpoint make a task dirty (swarm-behaviour §4.1); other changes keep the version.
-    let same_tasks = old.spec.task_template == spec.task_template && old.spec.endpoint_spec == spec.endpoint_spec;
+    let same_tasks = old.spec.makes_same_tasks(spec);
     let version = if same_tasks { old.spec_version } else { revision };
     state.put_spec(SpecVersion { service: id, version, spec: spec.clone(), registry_auth: auth });
     let mut service = Service::clone(&old);

@@ -61,9 +61,7 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
             }
         }
     }
-    if !leave.is_empty() {
-        planner.push_for(service, Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: leave }]));
-    }
+    planner.push_each(Some(service), &leave, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
     needs
 }
 

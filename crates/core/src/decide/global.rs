@@ -8,7 +8,7 @@ use super::{
     schedule,
     slots::{self, Place},
 };
-use crate::{Op, Tx};
+use crate::Op;
 
 /// Whether a node is to have a task of the service. Resources and the like are left to the scheduler: without them
 /// the task waits.
@@ -29,9 +29,7 @@ pub(super) fn retire(planner: &mut Planner, service: &Service) {
         let ends = |task: &&std::sync::Arc<swarm_model::Task>| !eligible || paused && task.status.state.is_terminal();
         gone.extend(slot.live().filter(ends).map(|task| task.id));
     }
-    if !gone.is_empty() {
-        planner.push_for(service, Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: gone }]));
-    }
+    planner.push_each(Some(service), &gone, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
 }
 
 /// Replaces what cannot go on, and gives each eligible node its task.

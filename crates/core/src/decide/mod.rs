@@ -24,6 +24,9 @@ use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, Tas
 
 use crate::{Event, Guard, Op, Refusal, State, Tx, apply::apply_tx};
 
+/// Tasks changed by one transaction: some 80 KB, far below what an entry holds.
+const TASKS_BATCH_MAX: usize = 4096;
+
 /// What a decision is to look at. Events only mark keys; reconcilers read the state alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
@@ -147,9 +150,7 @@ fn promote(planner: &mut Planner, service: &Service) {
             }
         }
     }
-    if !due.is_empty() {
-        planner.push_for(service, Tx::new(vec![Op::SetDesired { desired: DesiredState::Running, tasks: due }]));
-    }
+    planner.push_each(Some(service), &due, |tasks| Op::SetDesired { desired: DesiredState::Running, tasks });
 }
 
 /// A plan in the making, on a clone of the state.
@@ -184,6 +185,18 @@ impl Planner {
     /// fell, makes it want something else, it falls as well.
     fn push_for(&mut self, service: &Service, tx: Tx) {
         self.push(tx.guard(Guard::wanted(service)));
+    }
+
+    /// The same change of many tasks, in transactions that fit an entry. `service` is given if the change rests on what
+    /// it wants.
+    fn push_each(&mut self, service: Option<&Service>, tasks: &[TaskId], change: impl Fn(Vec<TaskId>) -> Op) {
+        for batch in tasks.chunks(TASKS_BATCH_MAX) {
+            let tx = Tx::new(vec![change(batch.to_vec())]);
+            match service {
+                Some(service) => self.push_for(service, tx),
+                None => self.push(tx),
+            }
+        }
     }
 
     /// Looks at the service again at that time, or earlier.

@@ -8,7 +8,7 @@ use super::{
     Planner,
     slots::{self, Place},
 };
-use crate::{Op, Tx};
+use crate::Op;
 
 /// A node that is down for so long does not come back with its tasks: 24 h (swarm-behaviour §6.1).
 const ORPHAN_AFTER_NS: i64 = 24 * 3_600_000_000_000;
@@ -19,15 +19,11 @@ pub(super) fn removed_service(planner: &mut Planner, id: ServiceId) {
     // Tasks that were created by an entry that overtook the removal are told to stop here.
     let late: Vec<TaskId> =
         tasks.iter().filter(|task| task.desired != DesiredState::Remove).map(|task| task.id).collect();
-    if !late.is_empty() {
-        planner.push(Tx::new(vec![Op::SetDesired { desired: DesiredState::Remove, tasks: late }]));
-    }
+    planner.push_each(None, &late, |tasks| Op::SetDesired { desired: DesiredState::Remove, tasks });
     orphans(planner, id);
     let ended: Vec<TaskId> =
         planner.state.tasks_of_service(id).filter(|task| task.status.state.is_terminal()).map(|task| task.id).collect();
-    if !ended.is_empty() {
-        planner.push(Tx::new(vec![Op::DeleteTasks { tasks: ended }]));
-    }
+    planner.push_each(None, &ended, |tasks| Op::DeleteTasks { tasks });
 }
 
 /// The history of a service: no more than the limit in each place, the oldest go first. With its node, a place of a
@@ -42,9 +38,7 @@ pub(super) fn history(planner: &mut Planner, service: &Service) {
             _ => excess(planner, service, &slot.0),
         })
         .collect();
-    if !tasks.is_empty() {
-        planner.push(Tx::new(vec![Op::DeleteTasks { tasks }]));
-    }
+    planner.push_each(None, &tasks, |tasks| Op::DeleteTasks { tasks });
 }
 
 fn excess(planner: &Planner, service: &Service, tasks: &[Arc<Task>]) -> Vec<TaskId> {
@@ -84,6 +78,6 @@ pub(super) fn orphans(planner: &mut Planner, service: ServiceId) {
     if !lost.is_empty() {
         let mut status = TaskStatus::new(TaskState::Orphaned, planner.now);
         status.err = Some("the task's node has been down for 24 hours".into());
-        planner.push(Tx::new(vec![Op::EndTasks { status, tasks: lost }]));
+        planner.push_each(None, &lost, |tasks| Op::EndTasks { status: status.clone(), tasks });
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use swarm_model::{DesiredState, NodeId, Service};
+use swarm_model::{DesiredState, NodeId, Service, TaskId};
 
 use super::{
     Planner,
     fill::{self, Need},
     slots::{self, Place, Slot},
 };
-use crate::{Op, Tx};
+use crate::Op;
 
 /// Takes away the slots that are too many, those first that matter least.
 pub(super) fn scale_down(planner: &mut Planner, service: &Service, replicas: u64) {
@@ -20,9 +20,8 @@ pub(super) fn scale_down(planner: &mut Planner, service: &Service, replicas: u64
         return;
     }
     let surplus = keep_order(&taken).split_off(replicas);
-    let tasks = surplus.iter().flat_map(|place| &taken[place].0).map(|task| task.id).collect();
-    let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Remove, tasks }]);
-    planner.push_for(service, tx);
+    let tasks: Vec<TaskId> = surplus.iter().flat_map(|place| &taken[place].0).map(|task| task.id).collect();
+    planner.push_each(Some(service), &tasks, |tasks| Op::SetDesired { desired: DesiredState::Remove, tasks });
 }
 
 /// The slots in the order in which they are kept (swarm-behaviour §3.2): running ones first; then so that what goes

@@ -75,18 +75,14 @@ pub(super) fn is_dirty(state: &State, service: &Service, task: &Task) -> bool {
         return false;
     }
     let Some(old) = state.spec(task.service, task.spec_version) else { return true };
-    differs(&old.spec, &service.spec)
+    !old.spec.makes_same_tasks(&service.spec)
         && !(differs_in_placement_only(&old.spec, &service.spec) && fits(state, service, task))
 }
 
-fn differs(old: &ServiceSpec, new: &ServiceSpec) -> bool {
-    old.task_template != new.task_template || old.endpoint_spec != new.endpoint_spec
-}
-
 fn differs_in_placement_only(old: &ServiceSpec, new: &ServiceSpec) -> bool {
-    let mut template = old.task_template.clone();
-    template.placement.clone_from(&new.task_template.placement);
-    template == new.task_template && old.endpoint_spec == new.endpoint_spec
+    let mut moved = old.clone();
+    moved.task_template.placement.clone_from(&new.task_template.placement);
+    moved.makes_same_tasks(new)
 }
 
 fn fits(state: &State, service: &Service, task: &Task) -> bool {

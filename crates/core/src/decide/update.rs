@@ -95,9 +95,7 @@ fn finish_places(planner: &mut Planner, service: &Service) {
         let Some(keep) = slot.live().rfind(|t| clean(t) && t.status.state == TaskState::Running) else { continue };
         done.extend(slot.live().filter(|task| task.id != keep.id).map(|task| task.id));
     }
-    if !done.is_empty() {
-        planner.push_for(service, Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: done }]));
-    }
+    planner.push_each(Some(service), &done, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
 }
 
 /// What one place means for an update.
