@@ -8,15 +8,19 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE},
 };
 use serde::Deserialize;
-use swarm_model::{Placement, Platform, Secret, ServiceSpec};
+use swarm_model::{Platform, Secret};
 
 use crate::{
     client::{Client, segment},
-    spec_flags::registry_of,
+    spec_flags::{Draft, registry_of},
+    units::{ellipsis, one_line},
 };
 
 /// How long a registry may take. The service is created anyway: without an answer each node uses what it finds.
 const RESOLVE_MAX: Duration = Duration::from_secs(5);
+
+/// Characters of a reason in a warning, which is to fit one line.
+const REASON_LEN_MAX: usize = 75;
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -98,30 +102,29 @@ struct RegistryPlatform {
 }
 
 /// Pins the image to the digest that its registry names now, so that all nodes run the same one, and notes the
-/// platforms that it is made for (swarm-behaviour §11.1). Gives the reason if that was not possible.
-pub(crate) async fn pin_image(client: &Client, spec: &mut ServiceSpec, auth: Option<&Secret>) -> Result<(), String> {
-    let image = &spec.task_template.container_spec.image;
+/// platforms that it is made for (swarm-behaviour §11.1). If that is not possible the spec stays as it is, and the
+/// warning says why.
+pub(crate) async fn pin_image(client: &Client, draft: &mut Draft, auth: Option<&Secret>) -> Result<(), String> {
+    let image = draft.image();
     if image.contains('@') {
         return Ok(());
     }
     let path = format!("/distribution/{}/json", image.split('/').map(segment).collect::<Vec<_>>().join("/"));
     let request = client.get_with_auth::<Distribution>(&path, auth.map(Secret::expose));
-    let answer = tokio::time::timeout(RESOLVE_MAX, request);
-    let found = match answer.await {
-        Ok(Ok(found)) => found,
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err(format!("no answer within {} seconds", RESOLVE_MAX.as_secs())),
+    let reason = match tokio::time::timeout(RESOLVE_MAX, request).await {
+        Ok(Ok(found)) if found.descriptor.digest.contains(':') => {
+            let platforms = found.platforms.into_iter().filter(|p| !p.os.is_empty() || !p.architecture.is_empty());
+            let platforms = platforms.map(|p| Platform { architecture: p.architecture, os: p.os });
+            draft.pin_image(&found.descriptor.digest, &platforms.collect::<Vec<_>>());
+            return Ok(());
+        }
+        Ok(Ok(_)) => "it names no digest".to_owned(),
+        Ok(Err(error)) => ellipsis(&one_line(&error.to_string()), REASON_LEN_MAX),
+        Err(_) => format!("no answer within {} seconds", RESOLVE_MAX.as_secs()),
     };
-    if !found.descriptor.digest.contains(':') {
-        return Err("the registry names no digest".to_owned());
-    }
-    spec.task_template.container_spec.image = format!("{image}@{}", found.descriptor.digest);
-    let platforms = found.platforms.into_iter().filter(|p| !p.os.is_empty() || !p.architecture.is_empty());
-    let platforms: Vec<Platform> = platforms.map(|p| Platform { architecture: p.architecture, os: p.os }).collect();
-    if !platforms.is_empty() {
-        spec.task_template.placement.get_or_insert_with(Placement::default).platforms = platforms;
-    }
-    Ok(())
+    Err(format!(
+        "image {image} could not be looked up in a registry, nodes may run different versions of it ({reason})"
+    ))
 }
 
 #[cfg(test)]

@@ -138,7 +138,6 @@ fn scale_changes_one_number_and_nothing_else() {
     let mut service = recorded("service_inspect");
     service["Spec"]["TaskTemplate"]["FutureField"] = json!({"x": [1.5, null]});
     fake.on_json("GET /services/web", &service)
-        .on_json(&format!("GET /services/{id}"), &service)
         .on_json("GET /tasks", &json!([]))
         .on_json(&format!("POST /services/{id}/update"), &json!({"Warnings": ["careful"]}));
     let ran = fake.run(&["service", "scale", "-d", "web=5", "nope=1"]);
@@ -153,8 +152,83 @@ fn scale_changes_one_number_and_nothing_else() {
     assert_eq!(update.body, service["Spec"]);
 
     service["Spec"]["Mode"] = json!({"Global": {}});
-    fake.on_json("GET /services/web", &service).on_json(&format!("GET /services/{id}"), &service);
+    fake.on_json("GET /services/web", &service);
     assert!(fake.run(&["service", "scale", "web=5"]).failed().contains("only be used with replicated"));
+}
+
+/// A fake with the recorded service `web`, and what it shows of it.
+fn with_web() -> (Fake, Value, String) {
+    let fake = Fake::start();
+    let mut service = recorded("service_inspect");
+    service["Spec"]["TaskTemplate"]["FutureField"] = json!({"x": [1.5, null]});
+    let update = format!("POST /services/{}/update", service["ID"].as_str().expect("the recording has an id"));
+    fake.on_json("GET /services/web", &service)
+        .on_json("GET /tasks", &json!([]))
+        .on_json(&update, &json!({"Warnings": null}));
+    (fake, service["Spec"].clone(), update)
+}
+
+#[test]
+fn update_changes_what_it_is_told_and_nothing_else() {
+    let (fake, mut spec, update) = with_web();
+    let line = ["--replicas", "7", "--env-add", "A=1", "--env-rm", "NO", "--update-parallelism", "2", "--detach=true"];
+    let ran = fake.run(&[&["service", "update"], &line[..], &["web"]].concat());
+    assert_eq!(
+        (ran.code, &*ran.stdout, &*ran.stderr),
+        (Some(0), "web\n", "Warning: --env-rm NO: the service has none\n")
+    );
+    let seen = &fake.seen(&update)[0];
+    assert_eq!((&*seen.query["version"], &*seen.query["registryAuthFrom"]), ("26", "spec"));
+    assert!(!seen.query.contains_key("rollback") && !seen.headers.contains_key("x-registry-auth"));
+    spec["Mode"]["Replicated"]["Replicas"] = json!(7);
+    let mut sent = seen.body.clone();
+    assert_eq!(sent["UpdateConfig"]["Parallelism"].take(), json!(2));
+    assert_eq!(sent["TaskTemplate"]["ContainerSpec"]["Env"].as_array().unwrap().last(), Some(&json!("A=1")));
+    for field in ["/UpdateConfig", "/TaskTemplate/ContainerSpec/Env"] {
+        *sent.pointer_mut(field).unwrap() = Value::Null;
+        let (parent, key) = field.rsplit_once('/').unwrap();
+        spec.pointer_mut(parent).unwrap()[key] = Value::Null;
+    }
+    assert_eq!(sent, spec);
+}
+
+#[test]
+fn an_updated_image_is_pinned_unless_that_is_not_wanted() {
+    let (fake, _, update) = with_web();
+    let home = tempfile::tempdir().unwrap();
+    let config = json!({"auths": {"reg.example": {"auth": "dTpwYXNzd29yZA=="}}});
+    std::fs::write(home.path().join("config.json"), config.to_string()).unwrap();
+    let digest = "sha256:00000000000000000000000000000000";
+    fake.on_json("GET /distribution/reg.example/app:2/json", &json!({"Descriptor": {"digest": digest}}));
+    let line = ["service", "update", "-dq", "--with-registry-auth", "--image", "reg.example/app:2", "web"];
+    let output = fake.command(&line).env("DOCKER_CONFIG", home.path()).output().unwrap();
+    assert_eq!(support::Ran::from(output).ok(), "web\n");
+    let seen = &fake.seen(&update)[0];
+    let image = |body: &Value| body["TaskTemplate"]["ContainerSpec"]["Image"].clone();
+    assert_eq!(image(&seen.body), format!("reg.example/app:2@{digest}"));
+    assert!(seen.headers.contains_key("x-registry-auth") && !seen.query.contains_key("registryAuthFrom"));
+
+    fake.run(&["service", "update", "-d", "--no-resolve-image", "--image", "hello:2", "web"]).ok();
+    assert_eq!(image(&fake.seen(&update)[1].body), "hello:2");
+}
+
+#[test]
+fn rollback_asks_for_the_spec_before() {
+    let (fake, _, update) = with_web();
+    assert_eq!(fake.run(&["service", "rollback", "-d", "web"]).ok(), "web\n");
+    assert_eq!(fake.run(&["service", "update", "-d", "--rollback", "web"]).ok(), "web\n");
+    for seen in fake.seen(&update) {
+        assert_eq!((&*seen.query["rollback"], &*seen.query["version"]), ("previous", "26"));
+    }
+    for flag in ["--force", "--image=x", "--label-rm=x", "--no-resolve-image"] {
+        let error = fake.run(&["service", "update", "--rollback", flag, "web"]).failed();
+        assert!(error.starts_with("Error: --rollback goes with --detach, --quiet and --timeout only"), "{error}");
+    }
+    assert_eq!(fake.seen(&update).len(), 2);
+    assert!(fake.run(&["service", "rollback", "nope"]).failed().starts_with("Error: no such service: nope\n"));
+    let text = "service web does not have a previous spec";
+    fake.on(&update, [Reply::error(400, text)]);
+    assert_eq!(fake.run(&["service", "rollback", "web"]).failed(), format!("Error: {text}\n"));
 }
 
 #[test]
@@ -199,7 +273,9 @@ fn create_shows_what_the_server_says() {
     fake.on_json("POST /services/create", &json!({"ID": "s1", "Warnings": ["no digest"]}));
     let ran = fake.run(&["service", "create", "-d", "local:1"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "s1\n"));
-    assert!(ran.stderr.starts_with("Warning: local:1 was not found in a registry ("), "{}", ran.stderr);
+    let warning =
+        "Warning: image local:1 could not be looked up in a registry, nodes may run different versions of it (";
+    assert!(ran.stderr.starts_with(warning) && ran.stderr.lines().count() == 2, "{}", ran.stderr);
     assert!(ran.stderr.ends_with("\nWarning: no digest\n"), "{}", ran.stderr);
 
     let ran = fake.run(&["service", "create", "--secret", "s", "x"]);

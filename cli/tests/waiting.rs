@@ -49,9 +49,9 @@ s1
 overall progress: 0 out of 2 tasks
 1/2: preparing
 2/2: pending
-overall progress: 2 out of 2 tasks
 1/2: running
 2/2: running
+overall progress: 2 out of 2 tasks
 verify: Waiting 1 second to verify that tasks are stable...
 verify: Service s1 converged
 "
@@ -102,6 +102,45 @@ fn scale_waits_and_ignores_failures_of_before() {
     let text = fake.run(&["service", "scale", "web=1"]).ok();
     assert!(text.starts_with("web scaled to 1\noverall progress: 0 out of 1 tasks\n"), "{text}");
     assert!(text.ends_with("verify: Service s1 converged\n"), "{text}");
+}
+
+#[test]
+fn update_and_rollback_wait_for_their_end() {
+    let up = json!([task(2, 1, "running", "")]);
+    let fake = fake(1, [up.clone()]);
+    let text = fake.run(&["service", "update", "--force", "web"]).ok();
+    assert!(text.starts_with("web\n1/1: running\noverall progress: 1 out of 1 tasks\n"), "{text}");
+    assert!(text.ends_with("verify: Service s1 converged\n"), "{text}");
+
+    let with_status = |state: &str, message: &str| {
+        let mut service = service(1);
+        service["UpdateStatus"] = json!({"State": state, "Message": message});
+        Reply::json(&service)
+    };
+    let started = with_status("rollback_started", "manually requested rollback");
+    let completed = with_status("rollback_completed", "rollback completed");
+    for line in [&["service", "rollback", "web"][..], &["service", "update", "--rollback", "web"]] {
+        fake.on("GET /services/s1", [started.clone(), completed.clone()])
+            .on("GET /tasks", [Reply::json(&json!([])), Reply::json(&json!([])), Reply::json(&up)]);
+        assert_eq!(
+            fake.run(line).ok(),
+            "\
+web
+rolling back update: 0 out of 1 tasks
+rollback: manually requested rollback
+1/1: running
+rolling back update: 1 out of 1 tasks
+verify: Waiting 1 second to verify that tasks are stable...
+verify: Service s1 converged
+rollback: rollback completed
+"
+        );
+    }
+
+    let message = "update paused due to failure or early termination of task t1";
+    fake.on("GET /services/s1", [with_status("paused", message)]);
+    let ran = fake.run(&["service", "update", "--image", "hello:broken", "--no-resolve-image", "web"]);
+    assert_eq!((ran.code, ran.stderr), (Some(1), format!("Error: service update paused: {message}\n")));
 }
 
 #[test]

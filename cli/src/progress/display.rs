@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::view::rank;
+use super::view::{Progress, rank};
 use crate::{
     out::Out,
     units::{ellipsis, one_line},
@@ -39,17 +39,32 @@ impl<'o> Display<'o> {
         self.draw()
     }
 
-    /// Sets the line of a task.
-    pub(super) fn task(&mut self, id: &str, state: &str, error: Option<&str>) -> io::Result<()> {
-        let text = match (error, rank(state)) {
-            (Some(error), _) => ellipsis(error, ERROR_LEN_MAX),
-            (None, Some(step)) if step <= STEPS && self.out.is_terminal() => {
-                let done = step * BAR_LEN / STEPS;
-                format!("{state:<STATE_LEN$} [{}>{}]", "=".repeat(done), " ".repeat(BAR_LEN - done))
-            }
-            _ => state.to_owned(),
-        };
-        self.change(id, text, false)
+    /// Sets the lines of how far the service is. On a terminal the sum stands above the tasks. Elsewhere it comes after
+    /// those that have changed, so that the last line of a change says what it led to.
+    pub(super) fn progress(&mut self, progress: &Progress) -> io::Result<()> {
+        if self.out.is_terminal() {
+            self.change(progress.title, progress.overall.clone(), false)?;
+            self.tasks(progress)?;
+        } else {
+            self.tasks(progress)?;
+            self.change(progress.title, progress.overall.clone(), false)?;
+        }
+        self.draw()
+    }
+
+    fn tasks(&mut self, progress: &Progress) -> io::Result<()> {
+        for line in &progress.lines {
+            let text = match (&line.error, rank(&line.state)) {
+                (Some(error), _) => ellipsis(error, ERROR_LEN_MAX),
+                (None, Some(step)) if step <= STEPS && self.out.is_terminal() => {
+                    let done = step * BAR_LEN / STEPS;
+                    format!("{:<STATE_LEN$} [{}>{}]", line.state, "=".repeat(done), " ".repeat(BAR_LEN - done))
+                }
+                _ => line.state.clone(),
+            };
+            self.change(&line.id, text, false)?;
+        }
+        Ok(())
     }
 
     /// Sets a line that counts seconds down; away from a terminal it is shown once.
@@ -82,7 +97,7 @@ impl<'o> Display<'o> {
     }
 
     /// Draws all lines anew on a terminal, if one has changed.
-    pub(super) fn draw(&mut self) -> io::Result<()> {
+    fn draw(&mut self) -> io::Result<()> {
         if !self.out.is_terminal() || !self.changed {
             return Ok(());
         }

@@ -12,6 +12,7 @@ mod view;
 use std::time::Duration;
 
 use anyhow::bail;
+use swarm_docker_api::view::ServiceView;
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub(crate) use display::Display;
@@ -20,7 +21,7 @@ pub(crate) use source::{ApiSource, Snapshot, Source};
 
 use self::{
     failures::Failures,
-    view::{Progress, View},
+    view::{Progress, View, is_updating},
 };
 use crate::error::Hinted;
 
@@ -111,7 +112,7 @@ impl<'o> Wait<'o> {
             outage_since = None;
             let progress = self.view.update(&snapshot);
             self.failures.observe(&snapshot.tasks);
-            self.show(&progress)?;
+            self.display.progress(&progress)?;
             let is_job = progress.is_job;
             let converged = progress.converged;
             self.last = Some(progress);
@@ -127,7 +128,7 @@ impl<'o> Wait<'o> {
                 }
                 let left = monitor_of(&snapshot).saturating_sub(now - since);
                 if left.is_zero() {
-                    self.display.set("verify", format!("Service {} converged", snapshot.service.id))?;
+                    self.show_end(&snapshot.service)?;
                     return Ok(());
                 }
                 self.display.countdown("verify", left.as_secs_f64().ceil() as u64)?;
@@ -135,18 +136,13 @@ impl<'o> Wait<'o> {
                 if steady_since.take().is_some() {
                     self.display.set("verify", "Detected task failure".to_owned())?;
                 }
-                self.check_failures(&snapshot)?;
+                // During an update its policy judges the failures: it pauses, goes on or rolls back.
+                if !is_updating(&snapshot.service) {
+                    self.check_failures(&snapshot)?;
+                }
             }
             sleep(POLL).await;
         }
-    }
-
-    fn show(&mut self, progress: &Progress) -> std::io::Result<()> {
-        self.display.set(progress.title, progress.overall.clone())?;
-        for line in &progress.lines {
-            self.display.task(&line.id, &line.state, line.error.as_deref())?;
-        }
-        self.display.draw()
     }
 
     /// Whether the state of an update ends the wait (swarm-behaviour §11.5).
@@ -156,13 +152,23 @@ impl<'o> Wait<'o> {
             "paused" => bail!("service update paused: {}", status.message),
             "rollback_paused" => bail!("service rollback paused: {}", status.message),
             "completed" => Ok(!converged),
-            "rollback_started" | "rollback_completed" => {
+            "rollback_started" => {
                 if !status.message.is_empty() {
                     self.display.set("rollback", status.message.clone())?;
                 }
                 Ok(false)
             }
             _ => Ok(false),
+        }
+    }
+
+    fn show_end(&mut self, service: &ServiceView) -> std::io::Result<()> {
+        self.display.set("verify", format!("Service {} converged", service.id))?;
+        match &service.update_status {
+            Some(status) if status.state == "rollback_completed" && !status.message.is_empty() => {
+                self.display.set("rollback", status.message.clone())
+            }
+            _ => Ok(()),
         }
     }
 

@@ -88,11 +88,11 @@ async fn lines_change_until_all_run_and_stay_up() {
 overall progress: 0 out of 2 tasks
 1/2: preparing
 2/2: pending
-overall progress: 1 out of 2 tasks
 1/2: running
 2/2: preparing
-overall progress: 2 out of 2 tasks
+overall progress: 1 out of 2 tasks
 2/2: running
+overall progress: 2 out of 2 tasks
 verify: Waiting 5 seconds to verify that tasks are stable...
 verify: Service s1 converged
 "
@@ -215,23 +215,97 @@ async fn short_outages_are_waited_out_and_long_ones_are_not() {
     assert_eq!(script.polls, 1);
 }
 
+/// The service in the middle of an update.
+fn updating(mut service: ServiceView, state: &str, message: &str) -> ServiceView {
+    service.update_status = Some(serde_json::from_value(json!({"State": state, "Message": message})).unwrap());
+    service
+}
+
 #[tokio::test(start_paused = true)]
 async fn states_of_an_update_that_end_the_wait() {
-    let update = |state: &str, tasks: &[TaskView]| {
-        let mut web = replicated(1);
-        let status = json!({"State": state, "Message": "update paused due to failure"});
-        web.update_status = Some(serde_json::from_value(status).unwrap());
-        Script::new([snapshot(&web, tasks)])
-    };
-    let error = wait(&mut update("paused", &[])).await.0.unwrap_err().to_string();
-    assert_eq!(error, "service update paused: update paused due to failure");
-    let error = wait(&mut update("rollback_paused", &[])).await.0.unwrap_err().to_string();
-    assert_eq!(error, "service rollback paused: update paused due to failure");
-    assert_eq!(wait(&mut update("completed", &[])).await.0.unwrap(), Outcome::Converged);
-    let (result, text) = wait(&mut update("rollback_completed", &[up(1, 1, "running")])).await;
+    let script = |state| Script::new([snapshot(&updating(replicated(1), state, "task t1 failed"), &[])]);
+    let error = wait(&mut script("paused")).await.0.unwrap_err().to_string();
+    assert_eq!(error, "service update paused: task t1 failed");
+    let error = wait(&mut script("rollback_paused")).await.0.unwrap_err().to_string();
+    assert_eq!(error, "service rollback paused: task t1 failed");
+    assert_eq!(wait(&mut script("completed")).await.0.unwrap(), Outcome::Converged);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_that_rolls_itself_back() {
+    let web = |state, message| updating(replicated(2), state, message);
+    let back = web("rollback_started", "update rolled back due to failure of task t1");
+    let failed = task(3, 1, "failed", "shutdown", "exit 1");
+    let old = [up(4, 1, "running"), up(2, 2, "running")];
+    let mut script = Script::new([
+        snapshot(&replicated(2), &[]),
+        snapshot(&web("updating", "update in progress"), &[up(3, 1, "starting")]),
+        snapshot(&web("updating", "update in progress"), std::slice::from_ref(&failed)),
+        snapshot(&back, &old[1..]),
+        snapshot(&back, &old),
+        snapshot(&web("rollback_completed", "rollback completed"), &old),
+    ]);
+    let (result, text) = wait(&mut script).await;
     assert_eq!(result.unwrap(), Outcome::Converged);
-    assert!(text.starts_with("rolling back update: 1 out of 1 tasks\n"), "{text}");
-    assert!(text.contains("rollback: update paused due to failure\n"), "{text}");
+    assert_eq!(
+        text,
+        "\
+overall progress: 0 out of 2 tasks
+1/2: starting
+1/2: exit 1
+2/2: running
+rolling back update: 1 out of 2 tasks
+rollback: update rolled back due to failure of task t1
+1/2: running
+rolling back update: 2 out of 2 tasks
+verify: Waiting 5 seconds to verify that tasks are stable...
+verify: Service s1 converged
+rollback: rollback completed
+"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_policy_of_an_update_judges_its_failures() {
+    let failed: Vec<TaskView> = (1..=5).map(|id| rejected(id, 1)).collect();
+    for state in ["updating", "rollback_started"] {
+        let begin = snapshot(&updating(replicated(1), state, ""), &failed);
+        let mut script = Script::new([begin, snapshot(&replicated(1), &failed)]);
+        assert!(wait(&mut script).await.0.unwrap_err().to_string().contains("5 times in a row"));
+        assert_eq!(script.polls, 2, "{state}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_global_update_has_not_converged_before_it_reached_every_node() {
+    let on = |id, node: &str| {
+        let mut task = up(id, 0, "running");
+        task.node_id = node.to_owned();
+        task
+    };
+    let (a, b) = (on(1, "aaaaaaaaaaaaaaaaaaaaaaaaa"), on(2, "bbbbbbbbbbbbbbbbbbbbbbbbb"));
+    let agent = service(json!({"Name": "agent", "Mode": {"Global": {}}}));
+    let look = |state, tasks: &[TaskView]| {
+        let nodes = tasks.iter().map(|task| task.node_id.clone()).collect();
+        Snapshot { live_nodes: nodes, ..snapshot(&updating(agent.clone(), state, ""), tasks) }
+    };
+    let both = [a.clone(), b];
+    let mut script = Script::new([look("updating", &[a]), look("updating", &both), look("completed", &both)]);
+    let begun = Instant::now();
+    let (result, text) = wait(&mut script).await;
+    assert_eq!(result.unwrap(), Outcome::Converged);
+    assert_eq!(begun.elapsed(), POLL * 2 + MONITOR_DEFAULT);
+    assert_eq!(
+        text,
+        "\
+aaaaaaaaaaaa: running
+overall progress: 1 out of 1 tasks
+bbbbbbbbbbbb: running
+overall progress: 2 out of 2 tasks
+verify: Waiting 5 seconds to verify that tasks are stable...
+verify: Service s1 converged
+"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -245,7 +319,7 @@ async fn tasks_of_dead_nodes_do_not_count_and_slots_keep_their_lines() {
     ]);
     let (result, text) = wait(&mut script).await;
     assert_eq!(result.unwrap(), Outcome::Converged);
-    assert!(text.starts_with("overall progress: 1 out of 2 tasks\n1/2: running\noverall"), "{text}");
+    assert!(text.starts_with("1/2: running\noverall progress: 1 out of 2 tasks\n2/2: running\noverall"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -258,7 +332,7 @@ async fn global_services_and_jobs() {
     ]);
     let (result, text) = wait(&mut script).await;
     assert_eq!(result.unwrap(), Outcome::Converged);
-    let begin = "overall progress: waiting for new tasks\noverall progress: 0 out of 1 tasks\nn1: preparing\n";
+    let begin = "overall progress: waiting for new tasks\nn1: preparing\noverall progress: 0 out of 1 tasks\n";
     assert!(text.starts_with(begin), "{text}");
 
     let job = service(json!({"Name": "job", "Mode": {"ReplicatedJob": {"TotalCompletions": 2}}}));
@@ -292,6 +366,6 @@ async fn many_tasks_have_one_line_and_errors_are_cut() {
     let long = "x\n".repeat(60);
     let tasks = [task(1, 1, "pending", "running", &long)];
     let (_, text) = wait_with(&mut Script::new([snapshot(&replicated(1), &tasks)]), false, Some(1)).await;
-    let line = text.lines().nth(1).unwrap();
+    let line = text.lines().next().unwrap();
     assert!(line.ends_with('…') && line.chars().count() == "1/1: ".len() + 75, "{line}");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use swarm_docker_api::view::TaskView;
+use swarm_docker_api::view::{ServiceView, TaskView};
 use swarm_model::ServiceMode;
 
 use super::source::Snapshot;
@@ -36,6 +36,12 @@ pub(super) fn rank(state: &str) -> Option<usize> {
 /// Whether a task in this state has ended.
 pub(super) fn is_terminal(state: &str) -> bool {
     rank(state).is_none_or(|r| r > 9)
+}
+
+/// Whether an update or a rollback is under way.
+pub(super) fn is_updating(service: &ServiceView) -> bool {
+    let state = service.update_status.as_ref().map(|status| status.state.as_str());
+    matches!(state, Some("updating" | "rollback_started"))
 }
 
 /// How far a service is.
@@ -129,7 +135,8 @@ fn global(snapshot: &Snapshot) -> Progress {
             total => format!("{running} out of {total} tasks"),
         },
         lines: wanted.iter().filter(|_| few).map(|t| line(short_id(&t.node_id).to_owned(), t)).collect(),
-        converged: !wanted.is_empty() && running == wanted.len(),
+        // Which nodes will have a task is not known: during an update it is those that were updated already.
+        converged: !wanted.is_empty() && running == wanted.len() && !is_updating(&snapshot.service),
         ..Progress::default()
     }
 }

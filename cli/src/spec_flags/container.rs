@@ -1,28 +1,48 @@
 //! What a task's container looks like.
 
-use std::path::PathBuf;
-
 use anyhow::Context;
-use swarm_model::{ContainerSpec, DnsConfig, LogDriver, Mount, Ulimit};
+use serde_json::Value;
+use swarm_model::{Mount, Ulimit};
 
 use super::{
+    capability::{self, parse_capability},
+    draft::Draft,
     env::{self, Lookup},
     health::HealthFlags,
-    key_value::{Pair, map, parse_label, parse_pair},
+    key_value::{Pair, parse_label, parse_pair},
     mount::parse_mount,
 };
 use crate::units::parse_duration;
 
+/// Where the variables are.
+pub(super) const ENV: &str = "TaskTemplate/ContainerSpec/Env";
+/// Where the labels of the containers are.
+pub(super) const LABELS: &str = "TaskTemplate/ContainerSpec/Labels";
+/// Where the groups are.
+pub(super) const GROUPS: &str = "TaskTemplate/ContainerSpec/Groups";
+/// Where the mounts are.
+pub(super) const MOUNTS: &str = "TaskTemplate/ContainerSpec/Mounts";
+/// Where the lines of `/etc/hosts` are.
+pub(super) const HOSTS: &str = "TaskTemplate/ContainerSpec/Hosts";
+/// Where the name servers are.
+pub(super) const DNS: &str = "TaskTemplate/ContainerSpec/DNSConfig/Nameservers";
+/// Where the options of the resolver are.
+pub(super) const DNS_OPTIONS: &str = "TaskTemplate/ContainerSpec/DNSConfig/Options";
+/// Where the search domains are.
+pub(super) const DNS_SEARCH: &str = "TaskTemplate/ContainerSpec/DNSConfig/Search";
+/// Where the kernel parameters are.
+pub(super) const SYSCTLS: &str = "TaskTemplate/ContainerSpec/Sysctls";
+/// Where the limits of processes are.
+pub(super) const ULIMITS: &str = "TaskTemplate/ContainerSpec/Ulimits";
+const LOG_DRIVER: &str = "TaskTemplate/LogDriver";
+
 /// Flags of the container.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
 #[command(next_help_heading = "Container")]
 pub(super) struct ContainerFlags {
     /// Environment variable, NAME=VALUE, or NAME to pass it on from here; can be repeated
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// File of environment variables, one a line; can be repeated
-    #[arg(long, value_name = "FILE")]
-    env_file: Vec<PathBuf>,
     /// Label of the containers; can be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
     container_label: Vec<Pair>,
@@ -45,14 +65,14 @@ pub(super) struct ContainerFlags {
     #[arg(long, value_name = "MOUNT", value_parser = parse_mount)]
     mount: Vec<Mount>,
     /// Mount the root file system read-only
-    #[arg(long)]
-    read_only: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    read_only: Option<bool>,
     /// Allocate a terminal
-    #[arg(short, long)]
-    tty: bool,
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tty: Option<bool>,
     /// Run an init process that forwards signals and reaps processes
-    #[arg(long)]
-    init: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    init: Option<bool>,
     /// Signal that asks the container to stop
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
@@ -97,55 +117,63 @@ pub(super) struct ContainerFlags {
 }
 
 impl ContainerFlags {
-    /// The container of an image with arguments.
+    /// Writes what is set; an empty text takes a setting away.
     ///
     /// # Errors
-    /// An environment file that cannot be read, or an entrypoint with an open quote.
-    pub(super) fn container(&self, image: &str, args: &[String], lookup: Lookup<'_>) -> anyhow::Result<ContainerSpec> {
-        let command = match &self.entrypoint {
-            Some(text) => {
-                shlex::split(text).with_context(|| format!("--entrypoint '{text}' has a quote that is not closed"))?
-            }
-            None => Vec::new(),
-        };
-        let dns = DnsConfig {
-            nameservers: self.dns.iter().map(ToString::to_string).collect(),
-            search: self.dns_search.clone(),
-            options: self.dns_option.clone(),
-        };
-        Ok(ContainerSpec {
-            image: super::with_tag(image),
-            labels: map(&self.container_label),
-            command,
-            args: args.to_vec(),
-            hostname: self.hostname.clone().unwrap_or_default(),
-            env: env::environment(&self.env_file, &self.env, lookup)?,
-            dir: self.workdir.clone().unwrap_or_default(),
-            user: self.user.clone().unwrap_or_default(),
-            groups: self.group.clone(),
-            init: self.init.then_some(true),
-            stop_signal: self.stop_signal.clone().unwrap_or_default(),
-            tty: self.tty,
-            read_only: self.read_only,
-            mounts: self.mount.clone(),
-            stop_grace_period_ns: self.stop_grace_period,
-            healthcheck: self.health.config(),
-            hosts: self.hosts.clone(),
-            dns_config: (dns != DnsConfig::default()).then_some(dns),
-            sysctls: map(&self.sysctl),
-            capability_add: self.cap_add.clone(),
-            capability_drop: self.cap_drop.clone(),
-            ulimits: self.ulimit.clone(),
-            oom_score_adj: self.oom_score_adj.unwrap_or(0),
-            ..ContainerSpec::default()
-        })
+    /// A variable without a name, or an entrypoint with an open quote.
+    pub(super) fn apply(&self, draft: &mut Draft, lookup: Lookup<'_>) -> anyhow::Result<()> {
+        if let Some(entrypoint) = &self.entrypoint {
+            draft.put(&container("Command"), words("--entrypoint", entrypoint)?);
+        }
+        let variables = env::variables(&[], &self.env, lookup)?;
+        draft.merge(ENV, variables, is_same_variable);
+        draft.merge_map(LABELS, &self.container_label);
+        draft.put_some(&container("Dir"), self.workdir.as_ref());
+        draft.put_some(&container("User"), self.user.as_ref());
+        draft.merge(GROUPS, &self.group, PartialEq::eq);
+        draft.put_some(&container("Hostname"), self.hostname.as_ref());
+        draft.merge(MOUNTS, &self.mount, |a, b| a.get("Target") == b.get("Target"));
+        draft.put_some(&container("ReadOnly"), self.read_only);
+        draft.put_some(&container("TTY"), self.tty);
+        // Without it the engine decides, so that a false is worth its place.
+        draft.set_some(&container("Init"), self.init);
+        draft.put_some(&container("StopSignal"), self.stop_signal.as_ref());
+        draft.set_some(&container("StopGracePeriod"), self.stop_grace_period);
+        draft.merge(HOSTS, &self.hosts, PartialEq::eq);
+        draft.merge(DNS, &self.dns, PartialEq::eq);
+        draft.merge(DNS_OPTIONS, &self.dns_option, PartialEq::eq);
+        draft.merge(DNS_SEARCH, &self.dns_search, PartialEq::eq);
+        draft.merge_map(SYSCTLS, &self.sysctl);
+        draft.merge(ULIMITS, &self.ulimit, |a, b| a.get("Name") == b.get("Name"));
+        capability::apply(draft, &self.cap_add, &self.cap_drop);
+        draft.put_some(&container("OomScoreAdj"), self.oom_score_adj);
+        if let Some(driver) = &self.log_driver {
+            // The options of another driver would mean nothing to this one.
+            draft.remove(LOG_DRIVER);
+            draft.put(&format!("{LOG_DRIVER}/Name"), driver);
+        }
+        draft.merge_map(&format!("{LOG_DRIVER}/Options"), &self.log_opt);
+        self.health.apply(draft);
+        Ok(())
     }
+}
 
-    /// The logging driver, if a flag is set.
-    pub(super) fn log_driver(&self) -> Option<LogDriver> {
-        let driver = LogDriver { name: self.log_driver.clone().unwrap_or_default(), options: map(&self.log_opt) };
-        (driver != LogDriver::default()).then_some(driver)
-    }
+/// The path of a field of the container.
+pub(super) fn container(field: &str) -> String {
+    format!("TaskTemplate/ContainerSpec/{field}")
+}
+
+/// Whether two variables have the same name.
+pub(super) fn is_same_variable(a: &Value, b: &Value) -> bool {
+    a.as_str().map(env::name) == b.as_str().map(env::name)
+}
+
+/// The words of a text, as a shell sees them.
+///
+/// # Errors
+/// A quote that is not closed.
+pub(super) fn words(flag: &str, text: &str) -> anyhow::Result<Vec<String>> {
+    shlex::split(text).with_context(|| format!("{flag} '{text}' has a quote that is not closed"))
 }
 
 /// `NAME:IP` to the `IP name` of the API.
@@ -170,15 +198,6 @@ fn parse_ulimit(text: &str) -> Result<Ulimit, String> {
         return Err(format!("the soft limit in '{text}' is above the hard one"));
     }
     Ok(Ulimit { name: name.to_owned(), hard, soft })
-}
-
-/// Upper case with the prefix that the API wants.
-fn parse_capability(text: &str) -> Result<String, String> {
-    let name = text.to_ascii_uppercase();
-    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-        return Err(format!("'{text}' is not a capability, for example NET_ADMIN"));
-    }
-    Ok(if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") })
 }
 
 #[cfg(test)]
@@ -233,7 +252,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "\\PC{0,20}|[a-z]{0,3}[=:][0-9:.-]{0,9}") {
-            let _ = (parse_host(&text), parse_ulimit(&text), parse_capability(&text));
+            let _ = (parse_host(&text), parse_ulimit(&text));
         }
     }
 }

@@ -10,37 +10,40 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// A variable of this process by its name.
 pub(crate) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The environment of the container: the files first, then the flags; of equal names the last one counts.
+/// The variables of files and flags in their order, `NAME=VALUE`, a name perhaps more than once.
 ///
 /// # Errors
 /// A file that cannot be read, or a line without a name.
-pub(super) fn environment(files: &[PathBuf], flags: &[String], lookup: Lookup<'_>) -> anyhow::Result<Vec<String>> {
-    let mut variables: Vec<(String, String)> = Vec::new();
-    let mut add = |text: &str| {
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            None => (text, lookup(text)),
-        };
-        if name.is_empty() || name.contains(char::is_whitespace) {
-            bail!("'{name}' is not the name of a variable; write NAME=VALUE, or NAME to pass it on from here");
-        }
-        // A name alone that is not set here is left out, as docker does.
-        if let Some(value) = value {
-            variables.retain(|(other, _)| other != name);
-            variables.push((name.to_owned(), value));
-        }
-        Ok(())
-    };
+pub(super) fn variables(files: &[PathBuf], flags: &[String], lookup: Lookup<'_>) -> anyhow::Result<Vec<String>> {
+    let mut variables = Vec::new();
     for path in files {
         let text = read(path)?;
         for (number, line) in lines(&text) {
-            add(line).with_context(|| format!("--env-file {}, line {number}", path.display()))?;
+            let found = variable(line, lookup);
+            variables.extend(found.with_context(|| format!("--env-file {}, line {number}", path.display()))?);
         }
     }
     for flag in flags {
-        add(flag).context("--env")?;
+        variables.extend(variable(flag, lookup)?);
     }
-    Ok(variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
+    Ok(variables)
+}
+
+/// One variable. A name alone that is not set here gives none, as in Docker.
+fn variable(text: &str, lookup: Lookup<'_>) -> anyhow::Result<Option<String>> {
+    let name = name(text);
+    if name.is_empty() || name.contains(char::is_whitespace) {
+        bail!("'{name}' is not the name of a variable; write NAME=VALUE, or NAME to pass it on from here");
+    }
+    if name.len() < text.len() {
+        return Ok(Some(text.to_owned()));
+    }
+    Ok(lookup(name).map(|value| format!("{name}={value}")))
+}
+
+/// The name of a variable, which may have a value.
+pub(super) fn name(variable: &str) -> &str {
+    variable.split_once('=').map_or(variable, |(name, _)| name)
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
@@ -73,13 +76,13 @@ mod tests {
         let mut path = tempfile::NamedTempFile::new().unwrap();
         path.write_all(file.as_bytes()).unwrap();
         let flags: Vec<String> = flags.iter().map(|f| (*f).to_owned()).collect();
-        environment(&[path.path().to_owned()], &flags, &|name| (name == "HOME").then(|| "/root".to_owned()))
+        variables(&[path.path().to_owned()], &flags, &|name| (name == "HOME").then(|| "/root".to_owned()))
     }
 
     #[test]
-    fn files_come_first_and_the_last_one_counts() {
+    fn files_come_first() {
         let file = "\u{feff}# note\n\nA=1\n  B=two words\nHOME\nMISSING\nC=x=y\n";
-        assert_eq!(env(file, &["A=2", "D="]).unwrap(), ["B=two words", "HOME=/root", "C=x=y", "A=2", "D="]);
+        assert_eq!(env(file, &["A=2", "D="]).unwrap(), ["A=1", "B=two words", "HOME=/root", "C=x=y", "A=2", "D="]);
     }
 
     #[test]
@@ -87,7 +90,7 @@ mod tests {
         let error = format!("{:#}", env("A=1\nB C=2\n", &[]).unwrap_err());
         assert!(error.contains("line 2") && error.contains("'B C'"), "{error}");
         assert!(env("", &["=x"]).is_err());
-        let error = environment(&["/no/such".into()], &[], &|_| None).unwrap_err();
+        let error = variables(&["/no/such".into()], &[], &|_| None).unwrap_err();
         assert!(format!("{error:#}").starts_with("--env-file /no/such: "), "{error:#}");
     }
 

@@ -1,11 +1,14 @@
 //! `--health-…`.
 
-use swarm_model::HealthConfig;
+use serde_json::json;
 
+use super::draft::Draft;
 use crate::units::parse_duration;
 
+const CHECK: &str = "TaskTemplate/ContainerSpec/Healthcheck";
+
 /// Flags of the health check; those that are not set are the image's.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
 #[command(next_help_heading = "Health check")]
 pub(super) struct HealthFlags {
     /// Command that checks health, run by a shell
@@ -32,21 +35,28 @@ pub(super) struct HealthFlags {
 }
 
 impl HealthFlags {
-    /// The health check, if a flag is set.
-    pub(super) fn config(&self) -> Option<HealthConfig> {
-        if self.no_healthcheck {
-            return Some(HealthConfig { test: vec!["NONE".to_owned()], ..HealthConfig::default() });
+    /// Writes what is set. A check that was switched off comes back with the image's command.
+    pub(super) fn apply(&self, draft: &mut Draft) {
+        if *self == Self::default() {
+            return;
         }
-        let config = HealthConfig {
-            test: self.health_cmd.iter().flat_map(|cmd| ["CMD-SHELL".to_owned(), cmd.clone()]).collect(),
-            interval_ns: self.health_interval.unwrap_or(0),
-            timeout_ns: self.health_timeout.unwrap_or(0),
-            start_period_ns: self.health_start_period.unwrap_or(0),
-            start_interval_ns: self.health_start_interval.unwrap_or(0),
-            retries: self.health_retries.unwrap_or(0).into(),
-            ..HealthConfig::default()
-        };
-        (config != HealthConfig::default()).then_some(config)
+        if self.no_healthcheck {
+            return draft.set(CHECK, json!({"Test": ["NONE"]}));
+        }
+        let test = format!("{CHECK}/Test");
+        if draft.list(&test).first().is_some_and(|first| first == "NONE") {
+            draft.remove(&test);
+        }
+        match self.health_cmd.as_deref() {
+            None => {}
+            Some("") => draft.remove(&test),
+            Some(command) => draft.set(&test, ["CMD-SHELL", command]),
+        }
+        draft.put_some(&format!("{CHECK}/Interval"), self.health_interval);
+        draft.put_some(&format!("{CHECK}/Timeout"), self.health_timeout);
+        draft.put_some(&format!("{CHECK}/StartPeriod"), self.health_start_period);
+        draft.put_some(&format!("{CHECK}/StartInterval"), self.health_start_interval);
+        draft.put_some(&format!("{CHECK}/Retries"), self.health_retries);
     }
 }
 
@@ -54,7 +64,7 @@ impl HealthFlags {
 mod tests {
     use serde_json::json;
 
-    use crate::spec_flags::testing::spec;
+    use crate::spec_flags::testing::{edited, spec};
 
     #[test]
     fn checks() {
@@ -70,5 +80,22 @@ mod tests {
             spec(&["--health-timeout", "soon", "x"])
                 .is_err_and(|e| e.contains("'soon' is not a duration") || e.contains("'soon'"))
         );
+    }
+    #[test]
+    fn a_check_is_changed_switched_off_and_on_again() {
+        let with = |check| json!({"TaskTemplate": {"ContainerSpec": {"Healthcheck": check}}});
+        let check = json!({"Test": ["CMD", "true"], "Retries": 3});
+        for (before, line, after) in [
+            (
+                &check,
+                &["--health-timeout", "1s"][..],
+                json!({"Test": ["CMD", "true"], "Retries": 3, "Timeout": 1_000_000_000}),
+            ),
+            (&check, &["--health-retries", "0", "--health-cmd", ""], json!({})),
+            (&check, &["--no-healthcheck"], json!({"Test": ["NONE"]})),
+            (&json!({"Test": ["NONE"]}), &["--health-retries", "2"], json!({"Retries": 2})),
+        ] {
+            assert_eq!(edited(with(before.clone()), line), Ok(with(after)), "{line:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
 /// The reference with `:latest` if it has neither tag nor digest.
-pub(crate) fn with_tag(image: &str) -> String {
+pub(super) fn with_tag(image: &str) -> String {
     let name = image.rsplit('/').next().unwrap_or(image);
     if image.is_empty() || name.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
 }

@@ -1,7 +1,5 @@
 //! `KEY=VALUE` flags.
 
-use std::collections::BTreeMap;
-
 /// A key with its value; a label may have none.
 pub(super) type Pair = (String, String);
 
@@ -26,9 +24,4 @@ pub(super) fn parse_pair(text: &str) -> Result<Pair, String> {
         return Err(format!("'{text}' has no value; write KEY=VALUE"));
     }
     parse_label(text)
-}
-
-/// Pairs as a map; of equal keys the last one counts.
-pub(super) fn map(pairs: &[Pair]) -> BTreeMap<String, String> {
-    pairs.iter().cloned().collect()
 }

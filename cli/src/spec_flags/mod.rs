@@ -1,10 +1,14 @@
-//! The flags of `service create`, and the service spec that they make.
+//! The flags of `service create` and `service update`, and what they do to a service spec.
 //!
-//! Each file has the flags of one concern and builds that part of the spec. What is not set is left out of the spec:
-//! the server and the image have the defaults (swarm-behaviour §11.2).
+//! Each file has the flags of one concern and writes that part of the spec, a [`Draft`]. Creating is changing an empty
+//! one. What is not set is left out: the server and the image have the defaults (swarm-behaviour §11.2, §11.3).
 
+mod capability;
+mod common;
 mod container;
+mod create;
 mod csv;
+mod draft;
 mod env;
 mod health;
 mod image;
@@ -12,34 +16,60 @@ mod key_value;
 mod mount;
 mod placement;
 mod port;
+mod remove;
 mod resources;
 mod restart;
 mod rollout;
-mod service;
+mod update;
 
-pub(crate) use image::{registry_of, with_tag};
+pub(crate) use create::CreateFlags;
+pub(crate) use draft::Draft;
+pub(crate) use image::registry_of;
 pub(crate) use key_value::parse_label;
-pub(crate) use service::ServiceFlags;
+pub(crate) use update::ChangeFlags;
 
 #[cfg(test)]
 pub(crate) mod testing {
     //! Flags to spec, as the command line does it.
 
-    use clap::Parser;
+    use clap::{Args, Parser};
+    use serde_json::Value;
     use swarm_model::ServiceSpec;
 
-    use super::ServiceFlags;
+    use super::{ChangeFlags, CreateFlags, Draft};
 
     #[derive(Debug, Parser)]
     #[command(no_binary_name = true, disable_help_flag = true)]
-    struct Line {
+    struct Line<T: Args> {
         #[command(flatten)]
-        flags: ServiceFlags,
+        flags: T,
     }
 
-    /// The spec that a command line makes, or the text of the error.
+    fn lookup(name: &str) -> Option<String> {
+        (name == "FROM_ENV").then(|| "outside".to_owned())
+    }
+
+    /// The spec that a line of `service create` makes, or the text of the error.
     pub(crate) fn spec(line: &[&str]) -> Result<ServiceSpec, String> {
-        let line = Line::try_parse_from(line).map_err(|e| e.to_string())?;
-        line.flags.spec(&|name| (name == "FROM_ENV").then(|| "outside".to_owned())).map_err(|e| format!("{e:#}"))
+        let line = Line::<CreateFlags>::try_parse_from(line).map_err(|e| e.to_string())?;
+        let draft = line.flags.spec(&lookup).map_err(|e| format!("{e:#}"))?;
+        let spec: ServiceSpec = serde_json::from_value(draft.spec().clone()).map_err(|e| e.to_string())?;
+        // A name that the model does not know is misspelt.
+        let template = &spec.task_template;
+        assert!(spec.extra.is_empty() && template.extra.is_empty() && template.container_spec.extra.is_empty());
+        Ok(spec)
+    }
+
+    /// What a line of `service update` makes of a spec, or the text of the error.
+    pub(crate) fn change(spec: Value, line: &[&str]) -> Result<Draft, String> {
+        let line = Line::<ChangeFlags>::try_parse_from(line).map_err(|e| e.to_string())?;
+        let mut draft = Draft::of(spec);
+        line.flags.apply(&mut draft, &lookup).map_err(|e| format!("{e:#}"))?;
+        Ok(draft)
+    }
+
+    /// The spec of [`change`].
+    pub(crate) fn edited(spec: Value, line: &[&str]) -> Result<Value, String> {
+        change(spec, line).map(|draft| draft.spec().clone())
     }
 }

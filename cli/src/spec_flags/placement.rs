@@ -1,9 +1,17 @@
 //! Where tasks may run.
 
-use swarm_model::{Placement, PlacementPreference, SpreadOver};
+use serde_json::Value;
+use swarm_model::{PlacementPreference, SpreadOver};
+
+use super::draft::Draft;
+
+/// Where the constraints are.
+pub(super) const CONSTRAINTS: &str = "TaskTemplate/Placement/Constraints";
+/// Where the preferences are.
+pub(super) const PREFERENCES: &str = "TaskTemplate/Placement/Preferences";
 
 /// Flags of the placement.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
 #[command(next_help_heading = "Placement")]
 pub(super) struct PlacementFlags {
     /// Use only nodes that match, for example node.labels.zone==east; can be repeated
@@ -18,19 +26,25 @@ pub(super) struct PlacementFlags {
 }
 
 impl PlacementFlags {
-    /// The placement, if a flag is set.
-    pub(super) fn placement(&self) -> Option<Placement> {
-        let placement = Placement {
-            constraints: self.constraints.clone(),
-            preferences: self.preferences.clone(),
-            max_replicas: self.replicas_max_per_node.unwrap_or(0),
-            ..Placement::default()
-        };
-        (placement != Placement::default()).then_some(placement)
+    /// Writes what is set.
+    pub(super) fn apply(&self, draft: &mut Draft) {
+        draft.merge(CONSTRAINTS, &self.constraints, is_same_constraint);
+        draft.merge(PREFERENCES, &self.preferences, PartialEq::eq);
+        draft.put_some("TaskTemplate/Placement/MaxReplicas", self.replicas_max_per_node);
     }
 }
 
-fn parse_preference(text: &str) -> Result<PlacementPreference, String> {
+/// Whether two constraints say the same, however they are spaced.
+pub(super) fn is_same_constraint(a: &Value, b: &Value) -> bool {
+    let bare = |text: &Value| text.as_str().map(|text| text.replace(char::is_whitespace, ""));
+    bare(a) == bare(b)
+}
+
+/// Reads `spread=LABEL`.
+///
+/// # Errors
+/// Another kind, or no label.
+pub(super) fn parse_preference(text: &str) -> Result<PlacementPreference, String> {
     match text.split_once('=') {
         Some((kind, label)) if kind.trim().eq_ignore_ascii_case("spread") && !label.trim().is_empty() => {
             Ok(PlacementPreference {

@@ -1,12 +1,16 @@
 //! Limits and reservations.
 
-use swarm_model::{GenericResource, ResourceLimits, ResourceReservations, Resources};
+use serde_json::Value;
+use swarm_model::GenericResource;
 
-use super::key_value::parse_pair;
+use super::{draft::Draft, key_value::parse_pair};
 use crate::units::{parse_bytes, parse_cpus};
 
+/// Where the counted resources are.
+pub(super) const GENERIC: &str = "TaskTemplate/Resources/Reservations/GenericResources";
+
 /// Flags of the resources.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
 #[command(next_help_heading = "Resources")]
 pub(super) struct ResourceFlags {
     /// CPUs that a task may use, for example 0.5
@@ -30,25 +34,21 @@ pub(super) struct ResourceFlags {
 }
 
 impl ResourceFlags {
-    /// Limits and reservations, if a flag is set.
-    pub(super) fn resources(&self) -> Option<Resources> {
-        let limits = ResourceLimits {
-            nano_cpus: self.limit_cpu.unwrap_or(0),
-            memory_bytes: self.limit_memory.unwrap_or(0),
-            pids: self.limit_pids.unwrap_or(0).into(),
-        };
-        let reservations = ResourceReservations {
-            nano_cpus: self.reserve_cpu.unwrap_or(0),
-            memory_bytes: self.reserve_memory.unwrap_or(0),
-            generic_resources: self.generic_resources.clone(),
-        };
-        let resources = Resources {
-            limits: (limits != ResourceLimits::default()).then_some(limits),
-            reservations: (reservations != ResourceReservations::default()).then_some(reservations),
-            ..Resources::default()
-        };
-        (resources != Resources::default()).then_some(resources)
+    /// Writes what is set; a zero takes a limit or a reservation away.
+    pub(super) fn apply(&self, draft: &mut Draft) {
+        draft.put_some("TaskTemplate/Resources/Limits/NanoCPUs", self.limit_cpu);
+        draft.put_some("TaskTemplate/Resources/Limits/MemoryBytes", self.limit_memory);
+        draft.put_some("TaskTemplate/Resources/Limits/Pids", self.limit_pids);
+        draft.put_some("TaskTemplate/Resources/Reservations/NanoCPUs", self.reserve_cpu);
+        draft.put_some("TaskTemplate/Resources/Reservations/MemoryBytes", self.reserve_memory);
+        draft.merge(GENERIC, &self.generic_resources, |a, b| generic_kind(a) == generic_kind(b));
     }
+}
+
+/// The kind of a generic resource, counted or named.
+pub(super) fn generic_kind(resource: &Value) -> Option<&str> {
+    let resource = resource.get("DiscreteResourceSpec").or_else(|| resource.get("NamedResourceSpec"));
+    resource.and_then(|resource| resource.get("Kind")).and_then(Value::as_str)
 }
 
 fn parse_generic(text: &str) -> Result<GenericResource, String> {

@@ -2,10 +2,13 @@
 
 use swarm_model::{RestartCondition, RestartPolicy};
 
+use super::draft::Draft;
 use crate::{choice::choice, units::parse_duration};
 
+const POLICY: &str = "TaskTemplate/RestartPolicy";
+
 /// Flags of the restart policy. It is sent if one is set.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
 #[command(next_help_heading = "Restart")]
 pub(super) struct RestartFlags {
     /// When a task that ended is replaced [default: any]
@@ -23,19 +26,19 @@ pub(super) struct RestartFlags {
 }
 
 impl RestartFlags {
-    /// The restart policy, if a flag is set.
-    pub(super) fn policy(&self) -> Option<RestartPolicy> {
-        let is_set = self.restart_condition.is_some()
-            || self.restart_delay.is_some()
-            || self.restart_max_attempts.is_some()
-            || self.restart_window.is_some();
-        is_set.then(|| RestartPolicy {
-            condition: self.restart_condition.unwrap_or_default(),
-            delay_ns: Some(self.restart_delay.unwrap_or(RestartPolicy::DELAY_DEFAULT_NS)),
-            max_attempts: self.restart_max_attempts.unwrap_or(0),
-            window_ns: self.restart_window.unwrap_or(0),
-            ..RestartPolicy::default()
-        })
+    /// Writes what is set. A service without a policy gets the defaults of the rest.
+    pub(super) fn apply(&self, draft: &mut Draft) {
+        if *self == Self::default() {
+            return;
+        }
+        if draft.get(POLICY).is_none() {
+            let delay_ns = Some(RestartPolicy::DELAY_DEFAULT_NS);
+            draft.set(POLICY, RestartPolicy { delay_ns, ..RestartPolicy::default() });
+        }
+        draft.set_some(&format!("{POLICY}/Condition"), self.restart_condition);
+        draft.set_some(&format!("{POLICY}/Delay"), self.restart_delay);
+        draft.set_some(&format!("{POLICY}/MaxAttempts"), self.restart_max_attempts);
+        draft.put_some(&format!("{POLICY}/Window"), self.restart_window);
     }
 }
 
@@ -43,7 +46,7 @@ impl RestartFlags {
 mod tests {
     use serde_json::json;
 
-    use crate::spec_flags::testing::spec;
+    use crate::spec_flags::testing::{edited, spec};
 
     #[test]
     fn one_flag_brings_the_defaults_of_the_others() {
@@ -53,6 +56,11 @@ mod tests {
             json!({"Condition": "any", "Delay": 5_000_000_000_i64, "MaxAttempts": 3})
         );
         assert_eq!(spec(&["x"]).unwrap().task_template.restart_policy, None);
+        let policy = json!({"RestartPolicy": {"Condition": "none", "Delay": 0, "Jitter": 1}});
+        assert_eq!(
+            edited(json!({"TaskTemplate": policy}), &["--restart-delay", "1s", "--restart-window", "0"]),
+            Ok(json!({"TaskTemplate": {"RestartPolicy": {"Condition": "none", "Delay": 1_000_000_000, "Jitter": 1}}}))
+        );
         assert!(spec(&["--restart-condition", "never", "x"]).is_err_and(|e| e.contains("on-failure")));
     }
 }

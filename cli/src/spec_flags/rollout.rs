@@ -2,14 +2,13 @@
 
 use swarm_model::{FailureAction, UpdateConfig, UpdateOrder};
 
+use super::draft::Draft;
 use crate::{choice::choice, units::parse_duration};
 
-/// Time during which the end of a new task counts as a failure, if nothing is said (swarm-behaviour §1.5).
-const MONITOR_DEFAULT_NS: i64 = 5_000_000_000;
 const ORDERS: &[&str] = &["stop-first", "start-first"];
 
 /// Flags of rolling updates. The block is sent if one is set.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
 #[command(next_help_heading = "Rolling update")]
 pub(super) struct UpdateFlags {
     /// Tasks updated at the same time (0: all at once) [default: 1]
@@ -26,14 +25,14 @@ pub(super) struct UpdateFlags {
     update_failure_action: Option<FailureAction>,
     /// Share of failures that is tolerated, 0 to 1 [default: 0]
     #[arg(long, value_name = "RATIO", value_parser = parse_ratio)]
-    update_max_failure_ratio: Option<f32>,
+    update_max_failure_ratio: Option<f64>,
     /// Whether the old task stops before the new one starts [default: stop-first]
     #[arg(long, value_name = "ORDER", value_parser = choice::<UpdateOrder>(ORDERS))]
     update_order: Option<UpdateOrder>,
 }
 
 /// Flags of rollbacks. The block is sent if one is set.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
 #[command(next_help_heading = "Rollback")]
 pub(super) struct RollbackFlags {
     /// Tasks rolled back at the same time (0: all at once) [default: 1]
@@ -50,7 +49,7 @@ pub(super) struct RollbackFlags {
     rollback_failure_action: Option<FailureAction>,
     /// Share of failures that is tolerated, 0 to 1 [default: 0]
     #[arg(long, value_name = "RATIO", value_parser = parse_ratio)]
-    rollback_max_failure_ratio: Option<f32>,
+    rollback_max_failure_ratio: Option<f64>,
     /// Whether the old task stops before the new one starts [default: stop-first]
     #[arg(long, value_name = "ORDER", value_parser = choice::<UpdateOrder>(ORDERS))]
     rollback_order: Option<UpdateOrder>,
@@ -63,56 +62,61 @@ struct Policy {
     delay: Option<i64>,
     monitor: Option<i64>,
     failure_action: Option<FailureAction>,
-    max_failure_ratio: Option<f32>,
+    max_failure_ratio: Option<f64>,
     order: Option<UpdateOrder>,
 }
 
 impl Policy {
-    fn config(self) -> Option<UpdateConfig> {
-        (self != Self::default()).then(|| UpdateConfig {
-            parallelism: self.parallelism.unwrap_or(1),
-            delay_ns: self.delay.unwrap_or(0),
-            failure_action: self.failure_action.unwrap_or_default(),
-            monitor_ns: Some(self.monitor.unwrap_or(MONITOR_DEFAULT_NS)),
-            max_failure_ratio: self.max_failure_ratio.unwrap_or(0.0),
-            order: self.order.unwrap_or_default(),
-            ..UpdateConfig::default()
-        })
+    /// Writes what is set. A service without this block gets the defaults of the rest.
+    fn apply(self, draft: &mut Draft, block: &str) {
+        if self == Self::default() {
+            return;
+        }
+        if draft.get(block).is_none() {
+            let monitor_ns = Some(UpdateConfig::MONITOR_DEFAULT_NS);
+            draft.set(block, UpdateConfig { monitor_ns, ..UpdateConfig::when_absent() });
+        }
+        draft.set_some(&format!("{block}/Parallelism"), self.parallelism);
+        draft.put_some(&format!("{block}/Delay"), self.delay);
+        draft.set_some(&format!("{block}/Monitor"), self.monitor);
+        draft.set_some(&format!("{block}/FailureAction"), self.failure_action);
+        draft.set_some(&format!("{block}/MaxFailureRatio"), self.max_failure_ratio);
+        draft.set_some(&format!("{block}/Order"), self.order);
     }
 }
 
 impl UpdateFlags {
-    /// The update policy, if a flag is set.
-    pub(super) fn config(&self) -> Option<UpdateConfig> {
-        Policy {
+    /// Writes what is set.
+    pub(super) fn apply(&self, draft: &mut Draft) {
+        let policy = Policy {
             parallelism: self.update_parallelism,
             delay: self.update_delay,
             monitor: self.update_monitor,
             failure_action: self.update_failure_action,
             max_failure_ratio: self.update_max_failure_ratio,
             order: self.update_order,
-        }
-        .config()
+        };
+        policy.apply(draft, "UpdateConfig");
     }
 }
 
 impl RollbackFlags {
-    /// The rollback policy, if a flag is set.
-    pub(super) fn config(&self) -> Option<UpdateConfig> {
-        Policy {
+    /// Writes what is set.
+    pub(super) fn apply(&self, draft: &mut Draft) {
+        let policy = Policy {
             parallelism: self.rollback_parallelism,
             delay: self.rollback_delay,
             monitor: self.rollback_monitor,
             failure_action: self.rollback_failure_action,
             max_failure_ratio: self.rollback_max_failure_ratio,
             order: self.rollback_order,
-        }
-        .config()
+        };
+        policy.apply(draft, "RollbackConfig");
     }
 }
 
-fn parse_ratio(text: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
+fn parse_ratio(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
         Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
         _ => Err(format!("'{text}' is not a share between 0 and 1")),
     }
@@ -122,7 +126,7 @@ fn parse_ratio(text: &str) -> Result<f32, String> {
 mod tests {
     use serde_json::json;
 
-    use crate::spec_flags::testing::spec;
+    use crate::spec_flags::testing::{edited, spec};
 
     #[test]
     fn one_flag_brings_the_defaults_of_the_others() {
@@ -143,6 +147,18 @@ mod tests {
     fn nothing_is_sent_if_nothing_is_said() {
         let plain = spec(&["x"]).unwrap();
         assert_eq!((plain.update_config, plain.rollback_config), (None, None));
+    }
+
+    #[test]
+    fn one_field_of_a_block_changes_alone() {
+        let spec = json!({"UpdateConfig": {"Parallelism": 0, "Delay": 7, "MaxFailureRatio": 0.1, "New": [1]}});
+        let line = ["--update-max-failure-ratio", "0.2", "--update-delay", "0s", "--rollback-parallelism", "0"];
+        assert_eq!(
+            edited(spec, &line),
+            Ok(json!({"UpdateConfig": {"Parallelism": 0, "MaxFailureRatio": 0.2, "New": [1]},
+                "RollbackConfig": {"Parallelism": 0, "FailureAction": "pause", "Monitor": 5_000_000_000_i64,
+                    "MaxFailureRatio": 0.0, "Order": "stop-first"}}))
+        );
     }
 
     #[test]

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use swarm_docker_api::view::CreateServiceResponse;
 
-use super::wait::WaitFlags;
+use super::{
+    registry_flags::{RegistryFlags, environment},
+    wait::WaitFlags,
+};
 use crate::{
     client::{Query, read},
     context::Context,
-    registry,
-    spec_flags::{ServiceFlags, with_tag},
+    spec_flags::CreateFlags,
 };
 
 const EXAMPLES: &str = "\
@@ -35,37 +37,21 @@ Examples:
 )]
 pub(crate) struct Create {
     #[command(flatten)]
-    service: ServiceFlags,
-    /// Send the credentials of `docker login` to the nodes
-    #[arg(long, help_heading = "Image")]
-    with_registry_auth: bool,
-    /// Do not ask the registry which image the tag means now
-    #[arg(long, help_heading = "Image")]
-    no_resolve_image: bool,
+    service: CreateFlags,
+    #[command(flatten)]
+    registry: RegistryFlags,
     #[command(flatten)]
     wait: WaitFlags,
 }
 
 impl Create {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
-        let env = |name: &str| std::env::var(name).ok();
-        let mut spec = self.service.spec(&env)?;
-        let auth = match self.with_registry_auth {
-            true => Some(registry::stored_credentials(self.service.image(), env)?),
-            false => None,
-        };
+        let mut draft = self.service.spec(&environment)?;
+        let auth = self.registry.credentials(&draft)?;
         let deadline = self.wait.deadline();
-        if !self.no_resolve_image
-            && let Err(reason) = registry::pin_image(&context.client, &mut spec, auth.as_ref()).await
-        {
-            let image = with_tag(self.service.image());
-            context.out.note(&format!(
-                "Warning: {image} was not found in a registry ({reason}); each node uses the image that it has or finds \
-                 under this name, which may differ. --no-resolve-image skips this check."
-            ));
-        }
+        self.registry.pin_image(context, &mut draft, auth.as_ref()).await;
         let auth = auth.as_ref().map(swarm_model::Secret::expose);
-        let answer = context.client.post("/services/create", Query::new(), &spec, auth).await?;
+        let answer = context.client.post("/services/create", Query::new(), draft.spec(), auth).await?;
         let created: CreateServiceResponse = read("/services/create", &answer)?;
         for warning in created.warnings.iter().flatten() {
             context.out.note(&format!("Warning: {warning}"));

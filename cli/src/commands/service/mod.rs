@@ -1,13 +1,17 @@
 //! `swarmctl service …`
 
+mod change;
 mod create;
 mod inspect;
 mod logs;
 mod ls;
 mod pretty;
 mod ps;
+mod registry_flags;
 mod rm;
+mod rollback;
 mod scale;
+mod update;
 mod wait;
 
 use clap::Subcommand;
@@ -30,7 +34,9 @@ pub(crate) enum ServiceCommand {
     Ps(ps::Ps),
     #[command(visible_alias = "remove")]
     Rm(rm::Rm),
+    Rollback(rollback::Rollback),
     Scale(scale::Scale),
+    Update(Box<update::Update>),
 }
 
 impl ServiceCommand {
@@ -42,7 +48,9 @@ impl ServiceCommand {
             Self::Ls(command) => command.run(context).await,
             Self::Ps(command) => command.run(context).await,
             Self::Rm(command) => command.run(context).await,
+            Self::Rollback(command) => command.run(context).await,
             Self::Scale(command) => command.run(context).await,
+            Self::Update(command) => command.run(context).await,
         }
     }
 }

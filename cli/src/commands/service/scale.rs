@@ -1,19 +1,17 @@
 //! `service scale`
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context as _, bail};
-use serde_json::Value;
-use swarm_docker_api::view::{ServiceView, TaskView, UpdateServiceResponse};
 use swarm_model::ServiceMode;
 
-use super::{find, wait::WaitFlags};
+use super::{
+    change::{Changed, Current},
+    wait::WaitFlags,
+};
 use crate::{
-    client::{Query, read, segment},
+    client::Query,
     context::Context,
     error::{Reported, hint},
-    filters,
-    progress::{Outcome, ended_task_ids},
+    progress::Outcome,
 };
 
 const EXAMPLES: &str = "\
@@ -31,12 +29,6 @@ pub(crate) struct Scale {
     targets: Vec<(String, u64)>,
     #[command(flatten)]
     wait: WaitFlags,
-}
-
-/// A service whose scale was changed.
-struct Scaled {
-    id: String,
-    ended_before: BTreeSet<String>,
 }
 
 impl Scale {
@@ -68,31 +60,18 @@ impl Scale {
     }
 }
 
-async fn scale(context: &mut Context, reference: &str, replicas: u64) -> anyhow::Result<Scaled> {
-    // The spec goes back as it came, but for one number: what this program does not know must survive.
-    let service = find(&context.client, reference).await?;
-    let path = format!("/services/{}", segment(&service.id));
-    let bytes = context.client.get_bytes(&path, Query::new().with("insertDefaults", false)).await?;
-    let view: ServiceView = read(&path, &bytes)?;
-    let mut object: Value = read(&path, &bytes)?;
-    let number = match &view.spec.mode {
-        ServiceMode::Replicated { .. } => "/Spec/Mode/Replicated/Replicas",
-        ServiceMode::ReplicatedJob(_) => "/Spec/Mode/ReplicatedJob/TotalCompletions",
+async fn scale(context: &mut Context, reference: &str, replicas: u64) -> anyhow::Result<Changed> {
+    let mut current = Current::read(context, reference).await?;
+    let number = match &current.view.spec.mode {
+        ServiceMode::Replicated { .. } => "/Mode/Replicated/Replicas",
+        ServiceMode::ReplicatedJob(_) => "/Mode/ReplicatedJob/TotalCompletions",
         ServiceMode::Global | ServiceMode::GlobalJob => {
             bail!("scale can only be used with replicated services; this one runs one task on each node")
         }
     };
-    *object.pointer_mut(number).context("swarmd shows no number of tasks for this service")? = replicas.into();
-    let filters = [("service".to_owned(), view.id.clone())];
-    let query = Query::new().with_some("filters", filters::to_json(&filters));
-    let tasks: Vec<TaskView> = context.client.get("/tasks", query).await?;
-    let query = Query::new().with("version", view.version.index);
-    let answer = context.client.post(&format!("{path}/update"), query, &object["Spec"], None).await?;
-    let answer: UpdateServiceResponse = read(&path, &answer)?;
-    for warning in answer.warnings.iter().flatten() {
-        context.out.note(&format!("Warning: {warning}"));
-    }
-    Ok(Scaled { id: view.id, ended_before: ended_task_ids(&tasks) })
+    let mut spec = current.spec.take();
+    *spec.pointer_mut(number).context("swarmd shows no number of tasks for this service")? = replicas.into();
+    current.write(context, Query::new(), &spec, None).await
 }
 
 fn parse_target(text: &str) -> Result<(String, u64), String> {

@@ -13,7 +13,8 @@ use crate::{
 #[command(next_help_heading = "Waiting")]
 pub(super) struct WaitFlags {
     /// Do not wait until the tasks run
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = false, hide_default_value = true)]
     pub(super) detach: bool,
     /// Wait without showing progress
     #[arg(short, long)]

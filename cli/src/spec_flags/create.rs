@@ -1,26 +1,23 @@
-//! The service as a whole.
+//! The flags of `service create`.
+
+use std::path::PathBuf;
 
 use anyhow::bail;
-use swarm_model::{
-    EndpointMode, EndpointSpec, NetworkAttachment, PortConfig, ReplicatedJob, ServiceMode, ServiceSpec, TaskSpec,
-};
+use serde_json::json;
+use swarm_model::NetworkAttachment;
 
 use super::{
-    container::ContainerFlags,
+    common::CommonFlags,
+    container::{ENV, container, is_same_variable},
     csv,
-    env::Lookup,
-    key_value::{Pair, map, parse_label},
-    placement::PlacementFlags,
-    port::parse_ports,
-    resources::ResourceFlags,
-    restart::RestartFlags,
-    rollout::{RollbackFlags, UpdateFlags},
+    draft::Draft,
+    env::{self, Lookup},
+    key_value::parse_label,
 };
-use crate::choice::choice;
 
-/// All that says what a service is.
+/// All that says what a new service is.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct ServiceFlags {
+pub(crate) struct CreateFlags {
     /// Image, and the command with its arguments. All that follows the image belongs to the command
     #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE [COMMAND] [ARG]")]
     image_and_args: Vec<String>,
@@ -30,21 +27,6 @@ pub(crate) struct ServiceFlags {
     /// What kind of service it is
     #[arg(long, default_value = "replicated", value_parser = ["replicated", "global", "replicated-job", "global-job"])]
     mode: String,
-    /// Number of tasks [default: 1]
-    #[arg(long, value_name = "N")]
-    replicas: Option<u64>,
-    /// Tasks of a job that run at the same time [default: --replicas]
-    #[arg(long, value_name = "N")]
-    max_concurrent: Option<u64>,
-    /// Label of the service; can be repeated
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse_label)]
-    label: Vec<Pair>,
-    /// Publish a port: [PUBLISHED:]TARGET[/PROTOCOL], or target=,published=,protocol=,mode=host; can be repeated
-    #[arg(short, long, value_name = "PORT", value_parser = |text: &str| parse_ports(text).map(Ports))]
-    publish: Vec<Ports>,
-    /// How other services find this one [default: vip]
-    #[arg(long, value_name = "MODE", value_parser = choice::<EndpointMode>(&["vip", "dnsrr"]))]
-    endpoint_mode: Option<EndpointMode>,
     /// Network: NAME, or name=,alias=,driver-opt=; can be repeated
     #[arg(long, value_name = "NETWORK", value_parser = parse_network)]
     network: Vec<NetworkAttachment>,
@@ -54,25 +36,14 @@ pub(crate) struct ServiceFlags {
     /// Config (not available yet)
     #[arg(long, value_name = "CONFIG")]
     config: Vec<String>,
+    /// File of environment variables, one a line; can be repeated
+    #[arg(long, value_name = "FILE", help_heading = "Container")]
+    env_file: Vec<PathBuf>,
     #[command(flatten)]
-    placement: PlacementFlags,
-    #[command(flatten)]
-    restart: RestartFlags,
-    #[command(flatten)]
-    update: UpdateFlags,
-    #[command(flatten)]
-    rollback: RollbackFlags,
-    #[command(flatten)]
-    resources: ResourceFlags,
-    #[command(flatten)]
-    container: ContainerFlags,
+    common: CommonFlags,
 }
 
-/// The ports of one flag. A type of its own, since a flag that gives a list would be read as one value for each.
-#[derive(Clone, Debug)]
-struct Ports(Vec<PortConfig>);
-
-impl ServiceFlags {
+impl CreateFlags {
     /// The image as it was given.
     pub(crate) fn image(&self) -> &str {
         self.image_and_args.first().map_or("", String::as_str)
@@ -82,61 +53,33 @@ impl ServiceFlags {
     ///
     /// # Errors
     /// Flags that do not fit each other, or a file that cannot be read.
-    pub(crate) fn spec(&self, lookup: Lookup<'_>) -> anyhow::Result<ServiceSpec> {
+    pub(crate) fn spec(&self, lookup: Lookup<'_>) -> anyhow::Result<Draft> {
         for (flag, what, given) in [("--secret", "secrets", &self.secret), ("--config", "configs", &self.config)] {
             if let Some(name) = given.first() {
                 bail!("{flag} {name}: {what} are not available yet");
             }
         }
-        let mode = self.service_mode()?;
-        let args = self.image_and_args.get(1..).unwrap_or_default();
-        let endpoint = EndpointSpec {
-            mode: self.endpoint_mode,
-            ports: self.publish.iter().flat_map(|ports| ports.0.clone()).collect(),
-            ..EndpointSpec::default()
-        };
-        Ok(ServiceSpec {
-            name: self.name.clone().unwrap_or_default(),
-            labels: map(&self.label),
-            task_template: TaskSpec {
-                container_spec: self.container.container(self.image(), args, lookup)?,
-                resources: self.resources.resources(),
-                restart_policy: self.restart.policy(),
-                placement: self.placement.placement(),
-                networks: self.network.clone(),
-                log_driver: self.container.log_driver(),
-                ..TaskSpec::default()
+        let mut draft = Draft::new();
+        draft.put("Name", self.name.as_ref());
+        let replicas = self.common.replicas();
+        draft.set(
+            "Mode",
+            match self.mode.as_str() {
+                "global" => json!({"Global": {}}),
+                "global-job" => json!({"GlobalJob": {}}),
+                // All at the same time, unless --max-concurrent says otherwise.
+                "replicated-job" => {
+                    json!({"ReplicatedJob": {"MaxConcurrent": replicas.unwrap_or(1), "TotalCompletions": 1}})
+                }
+                _ => json!({"Replicated": {"Replicas": 1}}),
             },
-            mode,
-            update_config: self.update.config(),
-            rollback_config: self.rollback.config(),
-            endpoint_spec: (endpoint != EndpointSpec::default()).then_some(endpoint),
-            ..ServiceSpec::default()
-        })
-    }
-
-    fn service_mode(&self) -> anyhow::Result<ServiceMode> {
-        let mode = self.mode.as_str();
-        if mode.starts_with("global") {
-            if self.replicas.is_some() {
-                bail!("--replicas does not fit --mode {mode}: it runs one task on each node");
-            }
-            if self.placement.replicas_max_per_node.is_some() {
-                bail!("--replicas-max-per-node does not fit --mode {mode}: it runs one task on each node");
-            }
-        }
-        if mode != "replicated-job" && self.max_concurrent.is_some() {
-            bail!("--max-concurrent does not fit --mode {mode}: only a replicated-job has it");
-        }
-        Ok(match mode {
-            "global" => ServiceMode::Global,
-            "global-job" => ServiceMode::GlobalJob,
-            "replicated-job" => ServiceMode::ReplicatedJob(ReplicatedJob {
-                max_concurrent: Some(self.max_concurrent.or(self.replicas).unwrap_or(1)),
-                total_completions: Some(self.replicas.unwrap_or(1)),
-            }),
-            _ => ServiceMode::Replicated { replicas: self.replicas.unwrap_or(1) },
-        })
+        );
+        draft.set_image(self.image());
+        draft.put(&container("Args"), self.image_and_args.get(1..));
+        draft.put("TaskTemplate/Networks", &self.network);
+        draft.merge(ENV, env::variables(&self.env_file, &[], lookup)?, is_same_variable);
+        self.common.apply(&mut draft, lookup)?;
+        Ok(draft)
     }
 }
 

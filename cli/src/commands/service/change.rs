@@ -1,0 +1,81 @@
+//! Changing a service: read it, change the spec, write it back (swarm-behaviour §11.3).
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use swarm_docker_api::view::{ServiceView, TaskView, UpdateServiceResponse};
+use swarm_model::Secret;
+
+use super::no_such_service;
+use crate::{
+    client::{Query, read, segment},
+    context::Context,
+    filters,
+    progress::ended_task_ids,
+};
+
+/// A service as it is before a change.
+pub(super) struct Current {
+    /// As this program understands it.
+    pub(super) view: ServiceView,
+    /// The spec as the server wrote it. What this program does not know must survive a change.
+    pub(super) spec: Value,
+}
+
+/// A service that was changed.
+pub(super) struct Changed {
+    /// Its id.
+    pub(super) id: String,
+    /// Tasks that had ended before the change.
+    pub(super) ended_before: BTreeSet<String>,
+}
+
+impl Current {
+    /// Reads a service by id, name or the start of its id.
+    ///
+    /// # Errors
+    /// There is none, or swarmd does not answer.
+    pub(super) async fn read(context: &Context, reference: &str) -> anyhow::Result<Self> {
+        let path = format!("/services/{}", segment(reference));
+        let bytes = match context.client.get_bytes(&path, Query::new().with("insertDefaults", false)).await {
+            Err(error) if error.is_not_found() => return Err(no_such_service(reference).into()),
+            result => result?,
+        };
+        let mut object: Value = read(&path, &bytes)?;
+        Ok(Self { view: read(&path, &bytes)?, spec: object["Spec"].take() })
+    }
+
+    /// Writes a spec, if nobody changed the service meanwhile; `query` has what belongs to the change.
+    ///
+    /// # Errors
+    /// swarmd refuses, or does not answer.
+    pub(super) async fn write(
+        self,
+        context: &mut Context,
+        query: Query,
+        spec: &Value,
+        auth: Option<&Secret>,
+    ) -> anyhow::Result<Changed> {
+        let id = self.view.id;
+        let filters = [("service".to_owned(), id.clone())];
+        let tasks = Query::new().with_some("filters", filters::to_json(&filters));
+        let tasks: Vec<TaskView> = context.client.get("/tasks", tasks).await?;
+        let path = format!("/services/{}/update", segment(&id));
+        let query = query.with("version", self.view.version.index);
+        let answer = context.client.post(&path, query, spec, auth.map(Secret::expose)).await?;
+        let answer: UpdateServiceResponse = read(&path, &answer)?;
+        for warning in answer.warnings.iter().flatten() {
+            context.out.note(&format!("Warning: {warning}"));
+        }
+        Ok(Changed { id, ended_before: ended_task_ids(&tasks) })
+    }
+
+    /// Goes back to the spec before the last change.
+    ///
+    /// # Errors
+    /// There is none, or swarmd does not answer.
+    pub(super) async fn roll_back(mut self, context: &mut Context) -> anyhow::Result<Changed> {
+        let spec = self.spec.take();
+        self.write(context, Query::new().with("rollback", "previous"), &spec, None).await
+    }
+}

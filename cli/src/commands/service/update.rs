@@ -1,0 +1,84 @@
+//! `service update`
+
+use super::{
+    change::Current,
+    registry_flags::{RegistryFlags, environment},
+    wait::WaitFlags,
+};
+use crate::{
+    client::Query,
+    context::Context,
+    error::Hinted,
+    spec_flags::{ChangeFlags, Draft},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  A new image, two tasks at a time, ten seconds apart:
+    swarmctl service update --image example/api:3 --update-parallelism 2 --update-delay 10s api
+
+  Another environment and another port:
+    swarmctl service update --env-add LEVEL=debug --env-rm TRACE --publish-rm 80 \\
+      --publish-add published=8081,target=80,mode=host web
+
+  Replace all tasks, or go back to what the service was before:
+    swarmctl service update --force web
+    swarmctl service update --rollback web
+
+  Go on with an update that was paused:
+    swarmctl service update web";
+
+/// Change a service and wait until its tasks are replaced
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Update {
+    /// Name or id
+    #[arg(value_name = "SERVICE")]
+    service: String,
+    /// Go back to what the service was before its last update
+    #[arg(long)]
+    rollback: bool,
+    #[command(flatten)]
+    change: ChangeFlags,
+    #[command(flatten)]
+    registry: RegistryFlags,
+    #[command(flatten)]
+    wait: WaitFlags,
+}
+
+impl Update {
+    pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
+        if self.rollback && (self.change != ChangeFlags::default() || self.registry != RegistryFlags::default()) {
+            return Err(Hinted {
+                message: "--rollback goes with --detach, --quiet and --timeout only: it brings back a whole spec"
+                    .to_owned(),
+                hint: "Roll back first, then change what should be different.".to_owned(),
+            }
+            .into());
+        }
+        let deadline = self.wait.deadline();
+        let current = Current::read(context, &self.service).await?;
+        let changed = match self.rollback {
+            true => current.roll_back(context).await?,
+            false => {
+                let mut draft = Draft::of(current.spec.clone());
+                self.change.apply(&mut draft, &environment)?;
+                for note in draft.notes() {
+                    context.out.note(&format!("Warning: {note}"));
+                }
+                let auth = self.registry.credentials(&draft)?;
+                if self.change.image().is_some() {
+                    self.registry.pin_image(context, &mut draft, auth.as_ref()).await;
+                }
+                // Without new credentials the nodes go on with those of the spec.
+                let query = match auth {
+                    Some(_) => Query::new(),
+                    None => Query::new().with("registryAuthFrom", "spec"),
+                };
+                current.write(context, query, draft.spec(), auth.as_ref()).await?
+            }
+        };
+        context.out.line(&self.service)?;
+        self.wait.wait(context, &changed.id, deadline, changed.ended_before).await.map(drop)
+    }
+}
