@@ -2,16 +2,15 @@
 //! claims; what does not happen ends the demo with what was seen instead.
 
 mod cluster;
-mod node;
+mod rollout;
 mod story;
+mod traffic;
 mod view;
-
-use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 
 use crate::engine::Engine;
-use crate::{images, interrupt, process, ui, workspace};
+use crate::{images, interrupt, programs, ui};
 
 use cluster::Cluster;
 
@@ -21,13 +20,6 @@ pub(crate) struct Options {
     pub keep: bool,
     /// Tasks run in memory.
     pub simulated: bool,
-}
-
-/// The programs under show.
-#[derive(Clone, Debug)]
-struct Programs {
-    swarmd: PathBuf,
-    swarmctl: PathBuf,
 }
 
 /// Runs the demo.
@@ -45,7 +37,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let images = images::ensure(&engine)?;
         (Some(engine), images)
     };
-    let programs = build()?;
+    let programs = programs::build()?;
     interrupt::check()?;
 
     let mut cluster = Cluster::new(programs, engine)?;
@@ -73,15 +65,4 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let cleaned = cluster.clean_up(told.is_ok(), &images);
     told?;
     cleaned
-}
-
-/// Builds what the demo shows, in release mode.
-fn build() -> Result<Programs> {
-    let mut cargo = workspace::cargo();
-    cargo.args(["build", "--release", "--package", "swarmd", "--package", "swarmctl"]);
-    ui::say("Building swarmd and swarmctl in release mode; the first time takes some minutes.");
-    ui::command(&process::line(&cargo));
-    process::run(&mut cargo)?;
-    let folder = workspace::metadata()?.target_directory.join("release");
-    Ok(Programs { swarmd: folder.join("swarmd"), swarmctl: folder.join("swarmctl") })
 }

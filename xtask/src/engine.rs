@@ -16,7 +16,7 @@ use crate::ui;
 const SOCKET_DEFAULT: &str = "/var/run/docker.sock";
 
 /// An engine that answers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Engine {
     socket: PathBuf,
     version: String,
@@ -33,6 +33,19 @@ pub(crate) struct Container {
     pub name: String,
     /// Whether it runs.
     pub running: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Image {
+    id: String,
+    config: Option<ImageConfig>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ImageConfig {
+    labels: Option<BTreeMap<String, String>>,
 }
 
 impl Engine {
@@ -138,6 +151,25 @@ impl Engine {
         Ok(inspected.state.started_at)
     }
 
+    /// Makes a container from a request of the engine's API, and returns its id.
+    pub(crate) fn create_container(&self, name: &str, body: &serde_json::Value) -> Result<String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Created {
+            id: String,
+        }
+        let target = format!("/containers/create?name={}", http::encode(name));
+        let body = body.to_string();
+        let answer = http::call(&self.address(), "POST", &target, Some(("application/json", body.as_bytes())))?;
+        let created: Created = serde_json::from_slice(&answer).context("cannot understand the engine")?;
+        Ok(created.id)
+    }
+
+    /// Starts a container.
+    pub(crate) fn start(&self, id: &str) -> Result<()> {
+        http::call(&self.address(), "POST", &format!("/containers/{id}/start"), None).map(drop)
+    }
+
     /// Kills a container's process, as `docker kill` does.
     pub(crate) fn kill(&self, id: &str) -> Result<()> {
         http::call(&self.address(), "POST", &format!("/containers/{id}/kill"), None).map(drop)
@@ -154,24 +186,22 @@ impl Engine {
 
     /// The labels of an image, if there is such an image.
     pub(crate) fn image_labels(&self, reference: &str) -> Result<Option<BTreeMap<String, String>>> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Inspected {
-            config: Option<Config>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Config {
-            labels: Option<BTreeMap<String, String>>,
-        }
+        let image = self.image(reference)?;
+        Ok(image.map(|image| image.config.and_then(|config| config.labels).unwrap_or_default()))
+    }
+
+    /// The id of an image, if there is such an image.
+    pub(crate) fn image_id(&self, reference: &str) -> Result<Option<String>> {
+        Ok(self.image(reference)?.map(|image| image.id))
+    }
+
+    fn image(&self, reference: &str) -> Result<Option<Image>> {
         let answer = http::send(&self.address(), "GET", &format!("/images/{reference}/json"), None)?;
         match answer.status {
             404 => Ok(None),
-            200 => {
-                let inspected: Inspected = serde_json::from_slice(&answer.body)
-                    .with_context(|| format!("cannot understand what the engine says of image {reference}"))?;
-                Ok(Some(inspected.config.and_then(|config| config.labels).unwrap_or_default()))
-            }
+            200 => serde_json::from_slice(&answer.body)
+                .map(Some)
+                .with_context(|| format!("cannot understand what the engine says of image {reference}")),
             status => bail!("cannot look at image {reference}: {status} {}", answer.message()),
         }
     }

@@ -1,18 +1,22 @@
-//! `cargo xtask demo | test | verify`: what the project does with itself, without a shell script.
+//! `cargo xtask demo | test | bench | verify`: what the project does with itself, without a shell script.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
+mod bench;
 mod demo;
 mod engine;
 mod http;
 mod images;
 mod interrupt;
+mod node;
 mod process;
+mod programs;
 mod test;
 mod ui;
 mod verify;
 mod wait;
 mod workspace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -46,6 +50,23 @@ enum Task {
         /// Run only the tests whose names contain one of these, and none of the other checks
         filters: Vec<String>,
     },
+    /// Measure this machine, and print figures beside the project's goals
+    ///
+    /// In release mode, with logs on the disk that the target folder is on. Nothing fails because a machine is slow.
+    /// The figures mean something on a quiet machine only: the share of idle processors is printed with them.
+    Bench {
+        /// Which benchmarks [default: all]
+        names: Vec<bench::Name>,
+        /// Shorter runs, for a first look
+        #[arg(long)]
+        quick: bool,
+        /// Write the figures as JSON: {"results":[{"name","value","unit","params"}]}
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Put the figures into the sections of a document, docs/benchmarks.md
+        #[arg(long, value_name = "FILE")]
+        markdown: Option<PathBuf>,
+    },
     /// Check the rules that the compiler does not: imports between crates, file sizes, nothing unfinished
     Verify,
 }
@@ -54,6 +75,7 @@ fn main() -> ExitCode {
     let result = interrupt::install().and_then(|()| match Arguments::parse().task {
         Task::Demo { keep, simulated } => demo::run(&demo::Options { keep, simulated }),
         Task::Test { filters } => test::run(&filters),
+        Task::Bench { names, quick, json, markdown } => bench::run(&bench::Options { names, quick, json, markdown }),
         Task::Verify => verify::run(),
     });
     match result {

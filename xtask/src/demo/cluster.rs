@@ -7,11 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::node::{self, Node};
 use super::view::{self, NodeView, TaskView};
-use super::{Programs, story};
+use super::{rollout, story};
 use crate::engine::{Container, Engine};
 use crate::http::Address;
+use crate::node::{self, Node};
+use crate::programs::Programs;
 use crate::wait::{self, Look};
 use crate::{process, ui};
 
@@ -104,21 +105,22 @@ impl Cluster {
         })
     }
 
-    /// Waits until exactly `count` tasks should run, run, and (with an engine) are the containers that run.
-    pub(super) fn wait_for_tasks(&self, count: usize) -> Result<Vec<TaskView>> {
-        wait::until(&format!("{count} tasks run"), STEP_LIMIT, || {
-            let tasks = view::tasks(&self.api(), story::SERVICE)?;
+    /// Waits until exactly `count` tasks of a service should run, run, and (with an engine) are its containers that run.
+    pub(super) fn wait_for_tasks(&self, service: &str, count: usize) -> Result<Vec<TaskView>> {
+        wait::until(&format!("{count} tasks of {service} run"), STEP_LIMIT, || {
+            let tasks = view::tasks(&self.api(), service)?;
             let live: Vec<TaskView> = tasks.into_iter().filter(|task| task.desired == "running").collect();
             let running = live.iter().filter(|task| task.running()).count();
             if running != count || live.len() != count {
                 return Ok(Look::NotYet(format!("{running} of {} tasks run{}", live.len(), errors(&live))));
             }
             if self.engine.is_some() {
-                if let Some(task) = live.iter().find(|task| task.port.is_none()) {
+                if let Some(task) = live.iter().find(|task| service == story::SERVICE && task.port.is_none()) {
                     return Ok(Look::NotYet(format!("task {} has no port yet", task.id)));
                 }
                 let mut expected: Vec<&str> = live.iter().map(|task| task.container.as_str()).collect();
-                let mut found: Vec<String> = self.running_containers()?.into_iter().map(|found| found.id).collect();
+                let mut found: Vec<String> =
+                    self.running_containers(service)?.into_iter().map(|found| found.id).collect();
                 expected.sort_unstable();
                 found.sort_unstable();
                 if expected != found {
@@ -129,9 +131,11 @@ impl Cluster {
         })
     }
 
-    /// The demo's containers that run; none without an engine.
-    pub(super) fn running_containers(&self) -> Result<Vec<Container>> {
-        Ok(self.containers()?.into_iter().filter(|container| container.running).collect())
+    /// Containers of a service that run; none without an engine.
+    fn running_containers(&self, service: &str) -> Result<Vec<Container>> {
+        let prefix = format!("{service}.");
+        let runs = |container: &Container| container.running && container.name.starts_with(&prefix);
+        Ok(self.containers()?.into_iter().filter(runs).collect())
     }
 
     fn containers(&self) -> Result<Vec<Container>> {
@@ -148,12 +152,16 @@ impl Cluster {
             Err(error) => ui::say(&format!("  {error:#}")),
         }
         ui::say("Tasks:");
-        match view::tasks(&self.api(), story::SERVICE) {
-            Ok(tasks) => tasks.iter().take(TASKS_SHOWN_MAX).for_each(|task| {
-                let TaskView { id, slot, node_id, state, desired, error, container, .. } = task;
-                ui::say(&format!("  slot {slot} {id} node {node_id} desired {desired} is {state} {error} {container}"));
-            }),
-            Err(error) => ui::say(&format!("  {error:#}")),
+        for service in [story::SERVICE, rollout::GLOBAL] {
+            match view::tasks(&self.api(), service) {
+                Ok(tasks) => tasks.iter().take(TASKS_SHOWN_MAX).for_each(|task| {
+                    let TaskView { id, slot, node_id, state, desired, image, error, container, .. } = task;
+                    ui::say(&format!(
+                        "  {service} slot {slot} {id} {image} node {node_id} desired {desired} is {state} {error} {container}"
+                    ));
+                }),
+                Err(error) => ui::say(&format!("  {error:#}")),
+            }
         }
         match self.containers() {
             Ok(containers) if self.engine.is_some() => {
@@ -195,10 +203,10 @@ impl Cluster {
         ui::say(&format!("  rm -r {}", folder.display()));
     }
 
-    /// Removes the service in the way a user would if the demo went well, then whatever there is.
+    /// Removes the services in the way a user would if the demo went well, then whatever there is.
     pub(super) fn clean_up(mut self, orderly: bool, images: &[String]) -> Result<()> {
         let mut failures = Vec::new();
-        if orderly && let Err(error) = self.remove_service() {
+        if orderly && let Err(error) = self.remove_services() {
             failures.push(error);
         }
         for node in self.nodes.iter_mut().rev() {
@@ -225,9 +233,9 @@ impl Cluster {
         bail!("cleaning up: {}", texts.join("; "))
     }
 
-    fn remove_service(&self) -> Result<()> {
-        self.show(&["service", "rm", story::SERVICE])?;
-        wait::until("the service's containers are removed", REMOVE_LIMIT, || {
+    fn remove_services(&self) -> Result<()> {
+        self.show(&["service", "rm", story::SERVICE, rollout::GLOBAL])?;
+        wait::until("the services' containers are removed", REMOVE_LIMIT, || {
             Ok(match self.containers()?.len() {
                 0 => Look::Done(()),
                 count => Look::NotYet(format!("{count} containers are left")),
@@ -245,7 +253,7 @@ impl Cluster {
             engine.remove_image(image)?;
         }
         if !left.is_empty() && orderly {
-            bail!("{} containers were left after their service was removed; they are removed now", left.len());
+            bail!("{} containers were left after their services were removed; they are removed now", left.len());
         }
         if !left.is_empty() {
             ui::say(&format!("{} containers are removed.", left.len()));

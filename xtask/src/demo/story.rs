@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::cluster::{Cluster, STEP_LIMIT};
+use super::rollout;
 use super::view::{self, NodeView, TaskView};
 use crate::engine::Engine;
 use crate::http::Address;
@@ -41,11 +42,13 @@ pub(super) fn tell(cluster: &mut Cluster) -> Result<Vec<String>> {
     }
     story.step("kill -9 for the swarmd of a worker", |story| story.kill_swarmd(1, REPLICAS))?;
     story.step("kill -9 for the swarmd of the manager", |story| story.kill_swarmd(0, REPLICAS_UP))?;
+    rollout::tell(&mut story, REPLICAS_UP)?;
     Ok(story.lines)
 }
 
-struct Story<'a> {
-    cluster: &'a mut Cluster,
+/// The story as far as it was told.
+pub(super) struct Story<'a> {
+    pub(super) cluster: &'a mut Cluster,
     nodes: Vec<NodeView>,
     number: usize,
     lines: Vec<String>,
@@ -53,7 +56,7 @@ struct Story<'a> {
 
 impl Story<'_> {
     /// Runs one step under a heading. It returns what was seen.
-    fn step(&mut self, title: &str, run: impl FnOnce(&mut Self) -> Result<String>) -> Result<()> {
+    pub(super) fn step(&mut self, title: &str, run: impl FnOnce(&mut Self) -> Result<String>) -> Result<()> {
         interrupt::check()?;
         self.number += 1;
         ui::heading(&format!("{}. {title}", self.number));
@@ -109,17 +112,19 @@ impl Story<'_> {
             &label,
             "--restart-delay",
             "1s",
+            "--update-monitor",
+            "2s",
             "--init",
             IMAGE,
         ])?;
-        let tasks = self.cluster.wait_for_tasks(REPLICAS)?;
+        let tasks = self.cluster.wait_for_tasks(SERVICE, REPLICAS)?;
         let used: BTreeSet<&str> = tasks.iter().map(|task| task.node_id.as_str()).collect();
         ensure!(used.len() == self.nodes.len(), "the replicas are on {} of {} nodes", used.len(), self.nodes.len());
         Ok(format!("{REPLICAS} replicas run, on all {} nodes", used.len()))
     }
 
     fn ask_all(&mut self) -> Result<String> {
-        let tasks = self.cluster.wait_for_tasks(REPLICAS)?;
+        let tasks = self.cluster.wait_for_tasks(SERVICE, REPLICAS)?;
         let lines = self.ask(&tasks)?;
         for (address, line) in &lines {
             ui::say(&format!("  {address:<22} {line}"));
@@ -164,19 +169,19 @@ impl Story<'_> {
     fn scale(&mut self) -> Result<String> {
         for replicas in [REPLICAS_UP, REPLICAS_DOWN] {
             self.cluster.show(&["service", "scale", &format!("{SERVICE}={replicas}")])?;
-            self.cluster.wait_for_tasks(replicas)?;
+            self.cluster.wait_for_tasks(SERVICE, replicas)?;
             ui::seen(&format!("{replicas} replicas run"));
         }
         Ok(format!("{REPLICAS} replicas became {REPLICAS_UP}, then {REPLICAS_DOWN}"))
     }
 
     fn kill_container(&mut self) -> Result<String> {
-        let before = self.cluster.wait_for_tasks(REPLICAS_DOWN)?;
+        let before = self.cluster.wait_for_tasks(SERVICE, REPLICAS_DOWN)?;
         let victim = before.last().context("no task runs")?.clone();
         ui::command(&format!("docker kill {}", short(&victim.container)));
         self.engine()?.kill(&victim.container)?;
         // The engine lists the killed container as not running from now on, so this holds only with another one.
-        let tasks = self.cluster.wait_for_tasks(REPLICAS_DOWN)?;
+        let tasks = self.cluster.wait_for_tasks(SERVICE, REPLICAS_DOWN)?;
         let after =
             tasks.iter().find(|task| task.slot == victim.slot).context("the slot of the killed task is empty")?;
         ensure!(after.id != victim.id, "the killed task {} was started again instead of replaced", victim.id);
@@ -201,7 +206,7 @@ impl Story<'_> {
         }
         self.cluster.nodes[node].start()?;
         self.cluster.wait_for_nodes()?;
-        let after = self.cluster.wait_for_tasks(before.len())?;
+        let after = self.cluster.wait_for_tasks(SERVICE, before.len())?;
         if self.cluster.engine.is_some() {
             let (ids, ids_before) = (identities(&after), identities(&before));
             ensure!(ids == ids_before, "the tasks and containers are {ids:?}, and were {ids_before:?}");
@@ -209,7 +214,7 @@ impl Story<'_> {
             ui::seen(&format!("the swarmd of {name} is back and has adopted its containers: the same ids"));
         }
         self.cluster.show(&["service", "scale", &format!("{SERVICE}={replicas}")])?;
-        let scaled = self.cluster.wait_for_tasks(replicas)?;
+        let scaled = self.cluster.wait_for_tasks(SERVICE, replicas)?;
         let here = scaled.iter().filter(|task| self.hostname(task).is_ok_and(|hostname| hostname == name)).count();
         ensure!(here > 0, "{name} runs none of the {replicas} replicas after its swarmd came back");
         let same = identities(&scaled).intersection(&identities(&before)).count();

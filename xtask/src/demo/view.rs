@@ -23,6 +23,7 @@ pub(super) struct TaskView {
     pub desired: String,
     pub error: String,
     pub container: String,
+    pub image: String,
     /// The port of the node that leads to it.
     pub port: Option<u16>,
 }
@@ -67,6 +68,33 @@ struct ApiTask {
     node_id: String,
     status: ApiTaskStatus,
     desired_state: String,
+    spec: ApiTaskSpec,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ApiTaskSpec {
+    container_spec: ApiContainerSpec,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ApiContainerSpec {
+    image: String,
+}
+
+/// The state of a service's last update or rollback.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct UpdateView {
+    pub state: String,
+    pub message: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ApiService {
+    update_status: Option<UpdateView>,
 }
 
 #[derive(Deserialize)]
@@ -108,6 +136,12 @@ pub(super) fn nodes(api: &Address) -> Result<Vec<NodeView>> {
     Ok(nodes)
 }
 
+/// How far the update of a service is; empty if it was never updated.
+pub(super) fn update(api: &Address, service: &str) -> Result<UpdateView> {
+    let service: ApiService = http::get(api, &format!("/services/{service}"))?;
+    Ok(service.update_status.unwrap_or_default())
+}
+
 /// All tasks of a service, those of the past included, in the order of their slots.
 pub(super) fn tasks(api: &Address, service: &str) -> Result<Vec<TaskView>> {
     let filters = serde_json::json!({ "service": [service] }).to_string();
@@ -120,6 +154,7 @@ pub(super) fn tasks(api: &Address, service: &str) -> Result<Vec<TaskView>> {
             node_id: task.node_id,
             state: task.status.state,
             desired: task.desired_state,
+            image: task.spec.container_spec.image,
             error: task.status.err,
             container: task.status.container_status.map(|container| container.id).unwrap_or_default(),
             port: task
@@ -138,6 +173,7 @@ pub(super) fn tasks(api: &Address, service: &str) -> Result<Vec<TaskView>> {
 pub(super) struct Greeting {
     pub task: String,
     pub node: String,
+    pub version: String,
     pub line: String,
 }
 
@@ -152,9 +188,10 @@ fn parse_greeting(body: &[u8]) -> Result<Greeting> {
     let parts = line
         .strip_prefix("hello ")
         .and_then(|rest| rest.split_once(" from task "))
-        .and_then(|(_, rest)| rest.split_once(" on node "));
-    let Some((task, node)) = parts else { bail!("{line:?}") };
-    Ok(Greeting { task: task.to_owned(), node: node.to_owned(), line: line.clone() })
+        .and_then(|(version, rest)| Some((version, rest.split_once(" on node ")?)));
+    let Some((version, (task, node))) = parts else { bail!("{line:?}") };
+    let (version, task, node) = (version.to_owned(), task.to_owned(), node.to_owned());
+    Ok(Greeting { task, node, version, line })
 }
 
 #[cfg(test)]
@@ -164,7 +201,8 @@ mod tests {
     #[test]
     fn reads_a_greeting() {
         let greeting = parse_greeting(b"hello 1 from task web.1.abc on node node-2\n").unwrap();
-        assert_eq!((greeting.task.as_str(), greeting.node.as_str()), ("web.1.abc", "node-2"));
+        let Greeting { task, node, version, .. } = greeting;
+        assert_eq!((version.as_str(), task.as_str(), node.as_str()), ("1", "web.1.abc", "node-2"));
         assert!(parse_greeting(b"<html>").is_err());
         assert!(parse_greeting(b"").is_err());
     }

@@ -3,7 +3,8 @@
 use crate::workspace::Package;
 
 /// Each crate of ours, and those of ours that it may import. Imports point down only.
-const IMPORTS: [(&str, &[&str]); 11] = [
+const IMPORTS: [(&str, &[&str]); 12] = [
+    ("base2histogram", &[]),
     ("swarm-model", &[]),
     ("swarm-core", &["swarm-model"]),
     ("swarm-wire", &["swarm-model"]),

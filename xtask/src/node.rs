@@ -1,4 +1,4 @@
-//! One swarmd of the demo.
+//! A swarmd that a demo or a benchmark runs: a node with folders, a name and an address of its own.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
@@ -22,7 +22,7 @@ const RESOURCES: &str = "cpu=2,memory=2g";
 
 /// A node: a swarmd with folders, a name and an address of its own.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// Its host name.
     pub name: String,
     /// Its address, on the loopback interface.
@@ -35,8 +35,8 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// A node that is not running yet. `number` counts from 1; `folder` is the demo's.
-    pub(super) fn new(number: u8, program: &Path, engine: &str, port: u16, folder: &Path) -> Result<Self> {
+    /// A node that is not running yet. `number` counts from 1; its folder will be in `folder`.
+    pub(crate) fn new(number: u8, program: &Path, engine: &str, port: u16, folder: &Path) -> Result<Self> {
         let name = format!("node-{number}");
         let folder = folder.join(&name);
         fs::create_dir(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -52,17 +52,17 @@ impl Node {
     }
 
     /// Where its API listens.
-    pub(super) fn api(&self) -> Address {
+    pub(crate) fn api(&self) -> Address {
         Address::Unix(self.folder.join("swarmd.sock"))
     }
 
     /// Where other nodes reach it.
-    pub(super) fn peer_address(&self) -> String {
+    pub(crate) fn peer_address(&self) -> String {
         format!("{}:{}", self.ip, self.port)
     }
 
     /// Starts it and waits until its API answers.
-    pub(super) fn start(&mut self) -> Result<()> {
+    pub(crate) fn start(&mut self) -> Result<()> {
         let log = self.log();
         let log = File::options()
             .create(true)
@@ -83,7 +83,7 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("cannot write the node's log")?)
             .stderr(log)
-            // Ctrl-C is for the demo, which stops its nodes in order.
+            // Ctrl-C is for us; nodes are stopped in order.
             .process_group(0);
         ui::command(&process::line(&command));
         let mut child = command.spawn().with_context(|| format!("cannot start {}", self.program.display()))?;
@@ -104,14 +104,14 @@ impl Node {
     }
 
     /// `kill -9`.
-    pub(super) fn kill(&mut self) -> Result<u32> {
+    pub(crate) fn kill(&mut self) -> Result<u32> {
         let Some(mut child) = self.process.take() else { bail!("{} is not running", self.name) };
         child.kill().and_then(|()| child.wait()).with_context(|| format!("cannot kill swarmd of {}", self.name))?;
         Ok(child.id())
     }
 
     /// Stops it in order; with SIGKILL if that takes too long, which is an error.
-    pub(super) fn stop(&mut self) -> Result<()> {
+    pub(crate) fn stop(&mut self) -> Result<()> {
         let Some(mut child) = self.process.take() else { return Ok(()) };
         if process::terminate(&mut child, &format!("swarmd of {} ends", self.name), STOP_LIMIT)? {
             return Ok(());
@@ -120,13 +120,18 @@ impl Node {
         bail!("swarmd of {} did not end within {} s after SIGTERM and was killed", self.name, STOP_LIMIT.as_secs());
     }
 
-    /// Leaves it running when the demo ends. Returns its process id.
-    pub(super) fn release(&mut self) -> Option<u32> {
+    /// Its process, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    /// Leaves it running when we end. Returns its process id.
+    pub(crate) fn release(&mut self) -> Option<u32> {
         self.process.take().map(|child| child.id())
     }
 
     /// Its log.
-    pub(super) fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.folder.join("swarmd.log")
     }
 }
@@ -141,13 +146,13 @@ impl Drop for Node {
 }
 
 /// A port that is free at the addresses of all `nodes`: Swarm's own, or else one that nobody is known for.
-pub(super) fn free_port(nodes: u8) -> Result<u16> {
+pub(crate) fn free_port(nodes: u8) -> Result<u16> {
     let free = |port: &u16| {
         let listeners: std::io::Result<Vec<TcpListener>> =
             (1..=nodes).map(|number| TcpListener::bind((Ipv4Addr::new(127, 0, 0, number), *port))).collect();
         listeners.is_ok()
     };
     std::iter::once(2377).chain(23770..23800).find(free).context(
-        "neither port 2377 nor one of 23770 to 23799 is free at 127.0.0.1, 127.0.0.2 and 127.0.0.3; the demo needs one",
+        "neither port 2377 nor one of 23770 to 23799 is free at 127.0.0.1 and the addresses after it; the nodes need one",
     )
 }

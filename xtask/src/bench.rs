@@ -1,0 +1,132 @@
+//! `cargo xtask bench`: figures of this machine. Benchmarks, never tests: nothing fails because a machine is slow.
+
+mod connection;
+mod document;
+mod host;
+mod machine;
+mod memory;
+mod program;
+mod result;
+mod scheduler;
+mod starts;
+mod update;
+mod writes;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::programs::Programs;
+use crate::{interrupt, programs, ui};
+
+use machine::Machine;
+use result::Figure;
+
+/// What the user asked for.
+pub(crate) struct Options {
+    /// Which benchmarks; none for all.
+    pub names: Vec<Name>,
+    /// Shorter runs, for a first look.
+    pub quick: bool,
+    /// Where to write the figures as JSON.
+    pub json: Option<PathBuf>,
+    /// A document whose sections get the figures.
+    pub markdown: Option<PathBuf>,
+}
+
+/// A benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Name {
+    /// Durable writes: label updates over HTTP, and proposals alone
+    Writes,
+    /// From the creation of a service to running containers, beside the bare engine
+    Starts,
+    /// Placing tasks, without a log and without a network
+    Scheduler,
+    /// Memory of swarmd: idle, and with 10,000 tasks
+    Memory,
+    /// A rolling update of 50 tasks, ten at a time
+    Update,
+}
+
+impl Name {
+    fn text(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    fn run(self, bench: &Bench) -> Result<Vec<Figure>> {
+        match self {
+            Self::Writes => writes::run(bench),
+            Self::Starts => starts::run(bench),
+            Self::Scheduler => scheduler::run(bench),
+            Self::Memory => memory::run(bench),
+            Self::Update => update::run(bench),
+        }
+    }
+}
+
+/// What each benchmark gets.
+struct Bench {
+    programs: Programs,
+    quick: bool,
+}
+
+/// The figures of one benchmark.
+struct Section {
+    name: Name,
+    /// Share of the processors that had nothing to do before it began.
+    idle: f64,
+    figures: Vec<Figure>,
+}
+
+/// Runs benchmarks and prints their figures.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let mut names: BTreeSet<Name> = options.names.iter().copied().collect();
+    if names.is_empty() {
+        names = Name::value_variants().iter().copied().collect();
+    }
+    if let Some(path) = &options.markdown {
+        // Found out now rather than after all the work.
+        document::check(path, &names)?;
+    }
+    let bench = Bench { programs: programs::build()?, quick: options.quick };
+    let machine = Machine::look(&host::folder()?)?;
+    ui::heading("This machine");
+    ui::say(&machine.to_string());
+    let (mut sections, mut failure) = (Vec::new(), None);
+    for name in names {
+        match measure(name, &bench) {
+            Ok(section) => sections.push(section),
+            // What was measured before is kept.
+            Err(error) if interrupt::check().is_err() => {
+                failure = Some(error);
+                break;
+            }
+            Err(error) => {
+                let error = error.context(format!("benchmark {}", name.text()));
+                ui::warn(&format!("{error:#}"));
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    if let Some(path) = &options.json {
+        let json = result::json(&machine, &sections);
+        fs::write(path, format!("{json:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &options.markdown {
+        document::write(path, &machine, &sections, options.quick)?;
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+fn measure(name: Name, bench: &Bench) -> Result<Section> {
+    ui::heading(&name.text());
+    let idle = machine::idle_share()?;
+    ui::say(&format!("{:.0} % of the processors were idle before it began.", idle * 100.0));
+    let figures = name.run(bench)?;
+    result::table(&figures).iter().for_each(|line| ui::say(line));
+    Ok(Section { name, idle, figures })
+}
