@@ -1,6 +1,8 @@
 //! The API of this node, Docker Engine API 1.50 on a Unix socket: what the daemon answers itself, what its manager
 //! answers, and what passes through to the local engine.
 
+mod absent;
+mod bounded;
 mod respond;
 mod swarm;
 mod system;
@@ -48,6 +50,7 @@ impl Api {
             (&Method::POST, "/swarm/init") => swarm::init(&self.node, request).await,
             (&Method::POST, "/swarm/join") => swarm::join(&self.node, request).await,
             (&Method::POST, "/swarm/leave") => swarm::leave(&self.node, request.uri().query()).await,
+            (&Method::POST, "/networks/create") => absent::create_network(&self.node, request, version, path).await,
             _ if is_for_manager(path) => self.ask_manager(request, version, path).await,
             _ => self.node.engine().pass(request, version, path).await,
         }
@@ -64,6 +67,7 @@ impl Api {
             Swarm::Out => return Err(ApiError::unavailable(NO_SWARM)),
             Swarm::In(member) => member.routes().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?,
         };
+        absent::refuse(path)?;
         let mut request = request.map(Body::new);
         let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
         *request.uri_mut() =

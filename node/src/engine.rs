@@ -3,9 +3,10 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use axum::body::Body;
+use bytes::Bytes;
 use hyper::{
     Request, Response, StatusCode, Uri, Version,
-    body::Incoming,
+    body::Body as HttpBody,
     client::conn::http1::{self, SendRequest},
     header::{CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE},
 };
@@ -110,12 +111,15 @@ impl EngineClient {
     ///
     /// # Errors
     /// 501 without an engine, 503 when it does not answer.
-    pub(crate) async fn pass(
+    pub(crate) async fn pass<B>(
         &self,
-        request: Request<Incoming>,
+        request: Request<B>,
         version: Option<ApiVersion>,
         path: &str,
-    ) -> Result<Response<Body>, ApiError> {
+    ) -> Result<Response<Body>, ApiError>
+    where
+        B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+    {
         let mut connection = self.connect().await?;
         let (mut parts, body) = request.into_parts();
         parts.uri = engine_uri(path, parts.uri.query(), version, connection.version)?;

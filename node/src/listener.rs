@@ -1,12 +1,17 @@
 //! The managers' port: one TCP port with TLS for joining and for agents (design §6).
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, body::Body};
 use hyper::{Method, Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use swarm_docker_api::{ApiError, CONTENT_TYPE_JSON};
 use swarm_manager::Manager;
+use swarm_model::NodeId;
 use swarm_wire::{
     Accepted, Alpn, BoxedStream, IdentityHolder, PeerIdentity,
     join::{CA_PATH, CERTIFICATE_PATH},
@@ -14,11 +19,12 @@ use swarm_wire::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
+
+use crate::places::{Entry, Full, Limits, Places, source};
 
 /// Silence after which the kernel asks whether the peer's machine is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(2);
@@ -27,10 +33,55 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Time without any answer after which the connection ends: with the idle time, three heartbeats of 2 s.
 const UNANSWERED_MAX_MS: u32 = 4_000;
 
-/// Handshakes at once. Each may last [`tls::HANDSHAKE_TIMEOUT`]; whoever comes next waits in the kernel's queue.
-const HANDSHAKES_MAX: usize = 128;
-/// Connections at once that fetch the root CA or a certificate; more are closed.
-const JOINS_MAX: usize = 256;
+/// Handshakes at once of one address. Each may last [`tls::HANDSHAKE_TIMEOUT`] when the peer is silent, and some
+/// milliseconds when it is a node: sixteen let hundreds of nodes behind one address in every second.
+const HANDSHAKES_PER_ADDR_MAX: usize = 16;
+/// Handshakes at once of all addresses: sixteen of them with all that they may have. Each costs a file descriptor and
+/// some ten kilobytes.
+const HANDSHAKES_MAX: usize = 16 * HANDSHAKES_PER_ADDR_MAX;
+/// Connections of one address that wait for their handshake: a fleet behind one address that comes back at once.
+const WAITING_PER_ADDR_MAX: usize = 128;
+/// Connections of all addresses that wait; more are closed. With the handshakes they stay well below the thousand file
+/// descriptors that a process has at least.
+const WAITING_MAX: usize = 256;
+/// Longest wait for a handshake: the peer gives up after that time.
+const WAIT_MAX: Duration = tls::HANDSHAKE_TIMEOUT;
+
+/// Connections at once of peers without a certificate, which fetch the root CA or a certificate.
+const JOINS_MAX: usize = 128;
+/// Such connections at once of one address: each takes a moment, unless the peer is silent.
+const JOINS_PER_ADDR_MAX: usize = 16;
+/// Such connections that wait: they hold file descriptors as those before the handshake do.
+const JOINS_WAITING_MAX: usize = 64;
+/// Such connections of one address that wait.
+const JOINS_WAITING_PER_ADDR_MAX: usize = 32;
+/// Connections at once of nodes of this cluster that renew their certificate; strangers have no part in them.
+const RENEWALS_MAX: usize = 128;
+/// Such connections at once of one node: one, and one that it gave up and we have not noticed.
+const RENEWALS_PER_NODE_MAX: usize = 2;
+
+const HANDSHAKES: Limits = Limits {
+    total_max: HANDSHAKES_MAX,
+    per_key_max: HANDSHAKES_PER_ADDR_MAX,
+    waiting_max: WAITING_MAX,
+    waiting_per_key_max: WAITING_PER_ADDR_MAX,
+    wait_max: WAIT_MAX,
+};
+const JOINS: Limits = Limits {
+    total_max: JOINS_MAX,
+    per_key_max: JOINS_PER_ADDR_MAX,
+    waiting_max: JOINS_WAITING_MAX,
+    waiting_per_key_max: JOINS_WAITING_PER_ADDR_MAX,
+    wait_max: WAIT_MAX,
+};
+/// Nodes try again by themselves, so that few need to wait.
+const RENEWALS: Limits = Limits {
+    total_max: RENEWALS_MAX,
+    per_key_max: RENEWALS_PER_NODE_MAX,
+    waiting_max: JOINS_WAITING_MAX,
+    waiting_per_key_max: RENEWALS_PER_NODE_MAX,
+    wait_max: WAIT_MAX,
+};
 /// Longest life of such a connection: two small requests.
 const JOIN_TIME_MAX: Duration = Duration::from_secs(30);
 /// Pause after a failed accept, which means that the process is out of file descriptors.
@@ -43,7 +94,9 @@ pub(crate) struct Listener {
     identity: Arc<IdentityHolder>,
     manager: Manager,
     join_routes: Router,
-    joins: Arc<Semaphore>,
+    handshakes: Places<IpAddr>,
+    joins: Places<IpAddr>,
+    renewals: Places<NodeId>,
     complaints: std::sync::Mutex<Complaints>,
 }
 
@@ -60,7 +113,9 @@ impl Listener {
             identity,
             join_routes: manager.join_routes(),
             manager,
-            joins: Arc::new(Semaphore::new(JOINS_MAX)),
+            handshakes: Places::new(HANDSHAKES),
+            joins: Places::new(JOINS),
+            renewals: Places::new(RENEWALS),
             complaints: std::sync::Mutex::default(),
         }
     }
@@ -69,13 +124,8 @@ impl Listener {
     pub(crate) async fn serve(self, tcp: TcpListener, stop: CancellationToken) {
         let this = Arc::new(self);
         let connections = TaskTracker::new();
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         loop {
-            let accepted = async {
-                let permit = handshakes.clone().acquire_owned().await;
-                (permit, tcp.accept().await)
-            };
-            let Some((permit, accepted)) = stop.run_until_cancelled(accepted).await else { break };
+            let Some(accepted) = stop.run_until_cancelled(tcp.accept()).await else { break };
             let (stream, addr) = match accepted {
                 Ok(accepted) => accepted,
                 Err(e) => {
@@ -84,11 +134,22 @@ impl Listener {
                     continue;
                 }
             };
+            let entry = match this.handshakes.enter(source(addr.ip())) {
+                Ok(entry) => entry,
+                Err(full) => {
+                    this.complain(addr, &full);
+                    continue;
+                }
+            };
             let (this, stop) = (this.clone(), stop.clone());
             connections.spawn(async move {
                 stop.run_until_cancelled(async {
+                    let place = match entry.turn().await {
+                        Ok(place) => place,
+                        Err(full) => return this.complain(addr, &full),
+                    };
                     let accepted = this.shake_hands(stream).await;
-                    drop(permit);
+                    drop(place);
                     match accepted {
                         Ok(accepted) => this.dispatch(accepted, addr).await,
                         Err(e) => this.complain(addr, &e),
@@ -112,7 +173,14 @@ impl Listener {
 
     async fn dispatch(&self, accepted: Accepted, addr: SocketAddr) {
         match (accepted.alpn, accepted.peer) {
-            (Alpn::H2 | Alpn::Http1, peer) => self.serve_join(accepted.stream, peer, addr).await,
+            (Alpn::H2 | Alpn::Http1, None) => match enter(&self.joins, source(addr.ip())).await {
+                Ok(_place) => self.serve_join(accepted.stream, None, addr).await,
+                Err(full) => self.complain(addr, &full),
+            },
+            (Alpn::H2 | Alpn::Http1, Some(peer)) => match enter(&self.renewals, peer.node).await {
+                Ok(_place) => self.serve_join(accepted.stream, Some(peer), addr).await,
+                Err(full) => self.complain(addr, &full),
+            },
             (Alpn::Agent, Some(peer)) => self.manager.serve_agent(peer, addr, accepted.stream).await,
             (alpn, None) => self.complain(addr, &format!("{} without a certificate", alpn.as_str())),
             (Alpn::Raft, Some(peer)) => {
@@ -125,9 +193,6 @@ impl Listener {
     }
 
     async fn serve_join(&self, stream: BoxedStream, peer: Option<PeerIdentity>, addr: SocketAddr) {
-        let Ok(_permit) = self.joins.try_acquire() else {
-            return self.complain(addr, &format!("more than {JOINS_MAX} connections to join at once"));
-        };
         let service = service_fn(|request| join(self.join_routes.clone(), peer.clone(), request));
         let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
         server.http1().timer(TokioTimer::new());
@@ -147,6 +212,10 @@ impl Listener {
         tracing::warn!(%addr, others = complaints.silent, "connection refused: {problem}");
         *complaints = Complaints { last: Some(Instant::now()), silent: 0 };
     }
+}
+
+async fn enter<K: Ord + Clone>(places: &Places<K>, key: K) -> Result<Entry<K>, Full> {
+    places.enter(key)?.turn().await
 }
 
 /// Lets the kernel end a connection whose machine no longer answers within the time of three heartbeats; the dispatcher
@@ -181,3 +250,6 @@ async fn join(
     }
     routes.oneshot(request).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //! * [`config`] – settings; [`state_dir`] – what is kept.
 //! * [`node`] – the node; [`membership`] – init, join, leave; [`member`] – what runs while it belongs to a cluster.
 //! * [`socket`], [`api`], [`engine`] – the API on the Unix socket and the pass-through to the Docker Engine.
-//! * [`listener`], [`connector`], [`certificate`] – the managers' port, the way to it, certificates.
+//! * [`listener`] (with [`places`]), [`connector`], [`certificate`] – the managers' port, the way to it, certificates.
 
 mod address;
 mod api;
@@ -17,6 +17,7 @@ mod member;
 mod membership;
 mod node;
 mod notify;
+mod places;
 mod random;
 mod socket;
 mod state_dir;

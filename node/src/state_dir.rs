@@ -12,12 +12,15 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, OFlags, flock},
+    process::geteuid,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use swarm_wire::{NodeIdentity, write_atomically};
 
@@ -68,7 +71,9 @@ impl StateDir {
             }
             _ => format!("cannot make {}", named()),
         })?;
+        // First: a folder of something else keeps its permissions.
         check_owner(path).with_context(named)?;
+        keep_private(path, geteuid().as_raw()).with_context(named)?;
         let lock = lock(&path.join(LOCK_FILE)).with_context(named)?;
         let format = Format { format: FORMAT, program: concat!("swarmd ", env!("CARGO_PKG_VERSION")).to_owned() };
         write_json(&path.join(FORMAT_FILE), &format).with_context(named)?;
@@ -156,8 +161,37 @@ fn check_owner(path: &Path) -> Result<()> {
     }
 }
 
+/// Takes away what others than its owner, `own_uid`, may do in the folder: it holds keys, and files that are written.
+fn keep_private(path: &Path, own_uid: u32) -> Result<()> {
+    let folder = File::open(path).context("it cannot be opened")?;
+    let found = folder.metadata()?;
+    let mode = found.mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    if found.uid() != own_uid {
+        bail!(
+            "others may enter it (its mode is {mode:04o}) and it belongs to user {}, not to user {own_uid}, who runs \
+             swarmd: make it private with chown {own_uid} and chmod 700, or choose another folder with --state-dir",
+            found.uid()
+        );
+    }
+    folder.set_permissions(fs::Permissions::from_mode(0o700)).context("it cannot be made private (chmod 700)")?;
+    tracing::warn!("others could enter the state folder {}: its mode was {mode:04o} and is 0700 now", path.display());
+    Ok(())
+}
+
 fn lock(path: &Path) -> Result<File> {
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    // Through a link, the process id would overwrite a file somewhere else.
+    let no_link = OFlags::NOFOLLOW.bits().cast_signed();
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(no_link);
+    let mut file = match options.open(path) {
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            bail!("{} is a symbolic link, which swarmd never makes: find out who did, and remove it", path.display())
+        }
+        other => other.with_context(|| format!("cannot open {}", path.display()))?,
+    };
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             file.set_len(0)?;
@@ -207,6 +241,46 @@ mod tests {
         assert!(text.contains(&format!("another swarmd uses it (process {})", std::process::id())), "{text}");
         drop(first);
         StateDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_a_link_is_refused_and_overwrites_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        let state = folder.path().join("state");
+        fs::create_dir(&state).unwrap();
+        for target in [victim.clone(), folder.path().join("new")] {
+            std::os::unix::fs::symlink(&target, state.join(LOCK_FILE)).unwrap();
+            let text = error(&state);
+            assert!(text.contains("lock is a symbolic link"), "{text}");
+            fs::remove_file(state.join(LOCK_FILE)).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert!(!folder.path().join("new").exists());
+        StateDir::open(&state).unwrap();
+    }
+
+    #[test]
+    fn the_folder_is_private_unless_it_is_somebody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = || fs::metadata(folder.path()).unwrap().mode() & 0o7777;
+        let open_to_others = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+        for found in [0o755, 0o770, 0o701, 0o1777] {
+            open_to_others(found);
+            StateDir::open(folder.path()).unwrap();
+            assert_eq!(mode(), 0o700);
+        }
+        let own_uid = geteuid().as_raw();
+        keep_private(folder.path(), own_uid + 1).unwrap();
+        open_to_others(0o750);
+        let text = format!("{:#}", keep_private(folder.path(), own_uid + 1).unwrap_err());
+        assert!(text.contains("0750") && text.contains(&format!("belongs to user {own_uid}")), "{text}");
+        // What is not swarmd's stays as it is.
+        fs::remove_file(folder.path().join(FORMAT_FILE)).unwrap();
+        fs::write(folder.path().join("letters.txt"), "dear").unwrap();
+        assert!(error(folder.path()).contains("letters.txt"));
+        assert_eq!(mode(), 0o750);
     }
 
     #[test]

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{Request, Response, body::Incoming, header::CONTENT_TYPE};
 use serde::de::DeserializeOwned;
 use swarm_docker_api::{ApiError, is_truthy, read_body};
 
-use super::respond;
+use super::{bounded::collect, respond};
 use crate::node::Node;
 
 /// Largest body: a cluster's spec with its labels.
@@ -41,12 +40,6 @@ async fn to_the_end<T: Send + 'static>(
 async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, ApiError> {
     let (parts, body) = request.into_parts();
     let content_type = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let bytes = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|e| {
-        if e.is::<LengthLimitError>() {
-            ApiError::too_large(format!("the body of the request is larger than {BODY_BYTES_MAX} bytes"))
-        } else {
-            ApiError::bad_request(format!("the request was cut off: {e}"))
-        }
-    })?;
-    read_body(content_type.as_deref(), &bytes.to_bytes())
+    let bytes = collect(body, BODY_BYTES_MAX).await?;
+    read_body(content_type.as_deref(), &bytes)
 }

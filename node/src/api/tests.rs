@@ -86,7 +86,9 @@ async fn dockers_client_finds_what_it_asks_first() {
     assert!(status == 400 && text.contains("1.51 is too new"), "{text}");
     let (status, text) = client.error("GET", "/v1.12/info", "").await;
     assert!(status == 400 && text.contains("too old"), "{text}");
-    assert_eq!(client.error("GET", "/services", "").await, (503, NO_SWARM.to_owned()));
+    for path in ["/services", "/secrets", "/configs"] {
+        assert_eq!(client.error("GET", path, "").await, (503, NO_SWARM.to_owned()));
+    }
     assert_eq!(client.error("GET", "/containers/json", "").await.0, 501);
     assert_eq!(client.error("POST", "/swarm/join", "{").await.0, 400);
     let large = format!("{{\"ListenAddr\": \"{}\"}}", "x".repeat(1 << 20));
@@ -112,6 +114,22 @@ async fn a_swarm_shows_in_ping_and_info() {
     let (_, nodes) = client.get("/nodes").await;
     assert_eq!(nodes[0]["Description"]["TLSInfo"], swarm["Cluster"]["TLSInfo"]);
     assert_eq!(client.error("GET", "/swarm/nothing", "").await, (404, PAGE_NOT_FOUND.to_owned()));
+    for (method, path, body, text) in [
+        ("GET", "/v1.41/secrets", "", "secrets are not available"),
+        ("POST", "/secrets/create", "{}", "secrets are not available"),
+        ("DELETE", "/configs/a", "", "configs are not available"),
+        (
+            "POST",
+            "/v1.50/networks/create",
+            r#"{"Name": "a", "Driver": "overlay"}"#,
+            "overlay networks are not available",
+        ),
+        // This node has no engine, and that is where the network would be made.
+        ("POST", "/v1.50/networks/create", r#"{"Name": "a", "Driver": "bridge"}"#, "no container engine"),
+    ] {
+        let (status, found) = client.error(method, path, body).await;
+        assert!(status == 501 && found.contains(text), "{method} {path}: {status} {found}");
+    }
     let (status, text) = client.error("POST", "/swarm/leave?force=0", "").await;
     assert!(status == 503 && text.contains("`--force`"), "{text}");
     let (status, _, body) = client.ask("POST", "/swarm/leave?force=True", "").await;

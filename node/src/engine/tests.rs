@@ -1,6 +1,6 @@
 use axum::{Router, body::to_bytes, routing};
 use http_body_util::BodyExt;
-use hyper::{Method, header::CONTENT_TYPE, service::service_fn};
+use hyper::{Method, body::Incoming, header::CONTENT_TYPE, service::service_fn};
 use proptest::prelude::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},
