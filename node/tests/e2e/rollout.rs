@@ -43,6 +43,8 @@ enum Step {
 struct Seen {
     /// When the update and the rollback began.
     started: BTreeMap<bool, Timestamp>,
+    /// Whether each place has to have a running task all the while.
+    serves: bool,
     /// The container of each task, and its node. It never changes.
     containers: BTreeMap<String, (String, String)>,
 }
@@ -55,6 +57,8 @@ impl Seen {
             let known = self.containers.entry(task.id.clone()).or_insert_with(|| place.clone());
             assert_eq!(*known, place, "a second container of task {}", task.id);
         }
+        let running: BTreeSet<_> = tasks.iter().filter(|t| t.state == "running").map(|t| t.slot).collect();
+        assert!(!self.serves || running.len() as u64 == REPLICAS, "places without a running task: {tasks:#?}");
         let status = &service["UpdateStatus"];
         let state = status["State"].as_str()?;
         let started = time(&status["StartedAt"]);
@@ -105,8 +109,13 @@ fn updates_go_on_where_they_were_when_the_manager_is_killed() {
     let mut image = "hello:1";
     let steps = [Step::Update, Step::RollBack, Step::Broken, Step::RollBackHalfWay];
     for (number, step) in (1..).zip(iter::repeat(steps).flatten()) {
+        let order = ["stop-first", "start-first"][rng.below(2) as usize];
         let update_to = |image: &str| {
-            cluster.update("web", |spec| spec["TaskTemplate"]["ContainerSpec"]["Image"] = json!(image));
+            cluster.update("web", |spec| {
+                spec["TaskTemplate"]["ContainerSpec"]["Image"] = json!(image);
+                spec["UpdateConfig"]["Order"] = json!(order);
+                spec["RollbackConfig"]["Order"] = json!(order);
+            });
         };
         let before: BTreeSet<_> = cluster.tasks().expect("tasks").into_iter().map(|task| task.id).collect();
         match step {
@@ -115,7 +124,8 @@ fn updates_go_on_where_they_were_when_the_manager_is_killed() {
             Step::Broken => update_to("hello:broken"),
         }
         let mut roll_back = matches!(step, Step::RollBackHalfWay);
-        let mut seen = Seen::default();
+        let serves = matches!(step, Step::Update) && order == "start-first";
+        let mut seen = Seen { serves, ..Seen::default() };
         let state = until(&format!("{step:?} comes to its end"), || {
             let service = cluster.service("web")?;
             let is_over = seen.look(&service, &cluster.tasks()?);
