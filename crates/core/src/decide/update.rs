@@ -80,8 +80,12 @@ fn is_of_update(service: &Service, update: &UpdateStatus, task: &Task) -> bool {
 }
 
 /// Completion counts as well. What we stopped ourselves does not: it is no longer meant to live when it ends.
+///
+/// It ended when its agent says so, if that is earlier than when a manager heard of it: while there was no leader
+/// reports had to wait. A node whose clock is behind makes its tasks look shorter-lived, which errs on the safe side.
 fn has_failed(task: &Task, config: &UpdateConfig) -> bool {
-    let (ended_at, reached_at) = (task.status_applied_at, task.reached_at.unwrap_or_default());
+    let ended_at = task.status.at.min(task.status_applied_at);
+    let reached_at = task.reached_at.unwrap_or_default();
     task.desired.is_live()
         && task.status.state.is_terminal()
         && (ended_at <= reached_at || ended_at.since_ns(reached_at) < config.monitor_or_default_ns())
