@@ -21,10 +21,22 @@ const PERIOD_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
 
 #[derive(Debug, PartialEq)]
 enum Phase {
-    Waiting { until_ms: u64 },
-    Connecting { until_ms: u64 },
-    Greeting { until_ms: u64 },
-    Open { beat_ms: u64 },
+    /// Until the node can be described.
+    Unready,
+    Waiting {
+        until_ms: u64,
+    },
+    Connecting {
+        until_ms: u64,
+    },
+    Greeting {
+        until_ms: u64,
+    },
+    Open {
+        beat_ms: u64,
+    },
+    /// A manager knows that the node leaves: a new session would bring the node back.
+    Over,
 }
 
 /// See the module.
@@ -42,7 +54,7 @@ impl Session {
     /// A session that waits for [`Session::allow`].
     pub(super) fn new(seed: u64) -> Self {
         Self {
-            phase: Phase::Waiting { until_ms: u64::MAX },
+            phase: Phase::Unready,
             rng: Rng::new(seed),
             backoff_ms: 0,
             period_ms: *PERIOD_MS.end(),
@@ -53,7 +65,7 @@ impl Session {
 
     /// The first attempt may be made: the node can be described.
     pub(super) fn allow(&mut self, now_ms: u64) {
-        if self.phase == (Phase::Waiting { until_ms: u64::MAX }) {
+        if self.phase == Phase::Unready {
             self.phase = Phase::Waiting { until_ms: now_ms };
         }
     }
@@ -66,6 +78,7 @@ impl Session {
         match self.phase {
             Phase::Waiting { until_ms } | Phase::Connecting { until_ms } | Phase::Greeting { until_ms } => until_ms,
             Phase::Open { beat_ms } => beat_ms,
+            Phase::Unready | Phase::Over => u64::MAX,
         }
     }
 
@@ -95,6 +108,7 @@ impl Worker {
             Phase::Connecting { .. } => self.hang_up(now, "no manager could be reached in time".into(), out),
             Phase::Greeting { .. } => self.hang_up(now, "the manager did not answer in time".into(), out),
             Phase::Open { .. } => self.beat(now, out),
+            Phase::Unready | Phase::Over => {}
         }
     }
 
@@ -130,13 +144,13 @@ impl Worker {
     }
 
     pub(super) fn disconnected(&mut self, now: Now, reason: String, out: &mut Vec<Output>) {
-        if matches!(self.session.phase, Phase::Waiting { .. }) {
+        if matches!(self.session.phase, Phase::Unready | Phase::Waiting { .. } | Phase::Over) {
             return;
         }
         tracing::debug!(%reason, "no session with a manager");
         if self.said_leaving {
-            // The manager closes the session of a node that left; a new one would bring the node back.
-            self.session.phase = Phase::Waiting { until_ms: u64::MAX };
+            // The manager closes the session of a node that left.
+            self.session.phase = Phase::Over;
         } else {
             self.session.back_off(now.mono_ms);
         }
@@ -172,13 +186,13 @@ impl Worker {
                 self.hang_up(now, "the manager sent a message that does not belong here".into(), out);
             }
             // Left over from a stream that was given up.
-            (_, Phase::Waiting { .. } | Phase::Connecting { .. }) => {}
+            (_, Phase::Unready | Phase::Waiting { .. } | Phase::Connecting { .. } | Phase::Over) => {}
         }
     }
 
     fn refused(&mut self, now: Now, reason: String, leader: Option<String>, removed: bool, out: &mut Vec<Output>) {
         self.session.leader = leader;
-        if !removed {
+        if !removed || self.said_leaving {
             return self.hang_up(now, format!("refused: {reason}"), out);
         }
         tracing::error!(%reason, "this node was removed from the cluster; its containers keep running");

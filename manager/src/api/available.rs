@@ -2,10 +2,13 @@
 
 use serde_json::Value;
 use swarm_docker_api::ApiError;
-use swarm_model::{ClusterSpec, Extra, PublishMode, ServiceMode, ServiceSpec};
+use swarm_model::{ClusterSpec, Extra, NetworkAttachment, PublishMode, ServiceMode, ServiceSpec};
 
 /// Labels with this prefix are settings of this program (design §6); a misspelt one must not be taken for a note.
 const SETTINGS_PREFIX: &str = "swarmd.";
+
+/// Networks that every engine has of its own; the agent takes them by name.
+const PREDEFINED_NETWORKS: &[&str] = &["bridge", "host", "none"];
 
 /// Checks a service spec.
 pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
@@ -18,10 +21,9 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
         ));
     }
     let task = &spec.task_template;
-    if !task.networks.is_empty() || asks(&spec.extra, "Networks") {
-        return Err(not_yet(
-            "overlay networks are not available yet: leave the networks out, and publish ports with mode=host",
-        ));
+    check_networks(&task.networks)?;
+    if asks(&spec.extra, "Networks") {
+        return Err(no_overlay());
     }
     if !task.reservations().generic_resources.is_empty() {
         return Err(not_yet("generic resources are not available yet: no node offers any"));
@@ -42,6 +44,28 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
             "unknown label '{key}': labels that begin with {SETTINGS_PREFIX} are settings, and this version has none"
         ))),
     }
+}
+
+/// A task can be in one of the engine's own networks, which know neither aliases nor driver options.
+fn check_networks(networks: &[NetworkAttachment]) -> Result<(), ApiError> {
+    let is_predefined = |network: &NetworkAttachment| PREDEFINED_NETWORKS.contains(&network.target.as_str());
+    match networks {
+        [] => Ok(()),
+        _ if !networks.iter().all(is_predefined) => Err(no_overlay()),
+        [one] if one.aliases.is_empty() && one.driver_opts.is_empty() => Ok(()),
+        [one] => Err(ApiError::bad_request(format!(
+            "network {} takes neither aliases nor driver options: leave them out",
+            one.target
+        ))),
+        _ => Err(ApiError::bad_request("a task can be in only one of the networks bridge, host and none")),
+    }
+}
+
+fn no_overlay() -> ApiError {
+    not_yet(
+        "overlay networks are not available yet: leave the networks out, or name one of bridge, host and none, and \
+         publish ports with mode=host",
+    )
 }
 
 /// Checks the cluster's settings.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use swarm_docker_api::view::Time;
+use swarm_model::Timestamp;
 use tempfile::TempDir;
 
 use crate::{daemon::Daemon, http::encode, wait::until};
@@ -20,11 +22,16 @@ pub struct Cluster {
 pub struct Task {
     pub id: String,
     pub service: String,
+    pub slot: u64,
+    pub image: String,
     pub node: String,
     pub state: String,
     pub desired: String,
     pub container: String,
     pub err: String,
+    pub created: Timestamp,
+    /// When its agent saw it come into its state.
+    pub since: Timestamp,
 }
 
 impl Task {
@@ -94,7 +101,6 @@ impl Cluster {
     /// Host name and state of each node.
     pub fn states(&self) -> Result<BTreeMap<String, String>, String> {
         let nodes = self.manager().call("GET", "/nodes", None)?;
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let states = nodes.as_array().into_iter().flatten();
         Ok(states.map(|n| (text(&n["Description"]["Hostname"]), text(&n["Status"]["State"]))).collect())
     }
@@ -131,6 +137,42 @@ impl Cluster {
         self.manager().call("POST", "/services/create", Some(spec)).expect("the service is created");
     }
 
+    /// Changes the spec of a service, again and again until that is acknowledged: an update under way changes its
+    /// version as well.
+    pub fn update(&self, name: &str, change: impl Fn(&mut Value)) {
+        until(&format!("{name} is updated"), || {
+            let mut service = self.service(name)?;
+            change(&mut service["Spec"]);
+            let target = format!("/services/{name}/update?version={}", service["Version"]["Index"]);
+            self.manager().call("POST", &target, Some(&service["Spec"])).map(drop)
+        });
+    }
+
+    /// Rolls a service back to its spec before the present one.
+    pub fn roll_back(&self, name: &str) {
+        until(&format!("{name} is to roll back"), || {
+            let service = self.service(name)?;
+            let target = format!("/services/{name}/update?version={}&rollback=previous", service["Version"]["Index"]);
+            self.manager().call("POST", &target, Some(&service["Spec"])).map(drop)
+        });
+    }
+
+    /// A service as the API shows it.
+    pub fn service(&self, name: &str) -> Result<Value, String> {
+        self.manager().call("GET", &format!("/services/{name}"), None)
+    }
+
+    /// Sets the availability of a node.
+    pub fn set_availability(&self, daemon: &Daemon, availability: &str) {
+        let id = daemon.id();
+        until(&format!("{} gets {availability}", daemon.name), || {
+            let mut node = self.manager().call("GET", &format!("/nodes/{id}"), None)?;
+            node["Spec"]["Availability"] = json!(availability);
+            let target = format!("/nodes/{id}/update?version={}", node["Version"]["Index"]);
+            self.manager().call("POST", &target, Some(&node["Spec"])).map(drop)
+        });
+    }
+
     /// Scales a service: reads it, changes it, writes it.
     pub fn scale(&self, name: &str, replicas: u64) -> Written {
         scale(self.manager(), name, replicas)
@@ -153,15 +195,18 @@ impl Cluster {
     pub fn tasks_with(&self, filters: &Value) -> Result<Vec<Task>, String> {
         let target = format!("/tasks?filters={}", encode(&filters.to_string()));
         let tasks = self.manager().call("GET", &target, None)?;
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let show = |t: &Value| Task {
             id: text(&t["ID"]),
             service: text(&t["ServiceID"]),
+            slot: t["Slot"].as_u64().unwrap_or_default(),
+            image: text(&t["Spec"]["ContainerSpec"]["Image"]),
             node: text(&t["NodeID"]),
             state: text(&t["Status"]["State"]),
             desired: text(&t["DesiredState"]),
             container: text(&t["Status"]["ContainerStatus"]["ContainerID"]),
             err: text(&t["Status"]["Err"]),
+            created: time(&t["CreatedAt"]),
+            since: time(&t["Status"]["Timestamp"]),
         };
         Ok(tasks.as_array().ok_or("no list")?.iter().map(show).collect())
     }
@@ -202,6 +247,16 @@ impl Cluster {
         }
         Ok(running)
     }
+}
+
+/// A text of the API; empty if there is none.
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// A time of the API.
+pub fn time(value: &Value) -> Timestamp {
+    value.as_str().and_then(Time::parse).unwrap_or_else(|| panic!("{value} is no time")).0
 }
 
 /// See [`Cluster::scale`].

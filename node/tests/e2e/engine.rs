@@ -66,6 +66,12 @@ impl Engine {
         assert!(answer.is_ok(), "{}", answer.message());
     }
 
+    /// Stops a container behind the swarm's back, as `docker stop` does.
+    pub fn stop(&self, id: &str) {
+        let answer = self.send("POST", &format!("/containers/{id}/stop"), None);
+        assert!(answer.is_ok(), "{}", answer.message());
+    }
+
     /// Inspects a container.
     pub fn inspect(&self, id: &str) -> Value {
         self.send("GET", &format!("/containers/{id}/json"), None).json()

@@ -2,6 +2,8 @@
 //!
 //! * [`crash`] – the manager killed while clients write; nothing acknowledged is lost.
 //! * [`containers`] – real containers while daemons or the engine are killed or hang; none twice, none forgotten.
+//! * [`rollout`] – the manager killed during rolling updates and rollbacks; each goes on where it was.
+//! * [`story`] – the life of a service on real containers, from its creation to nodes that go and come.
 //! * [`suspended`] – a daemon stands still for ten seconds.
 //! * [`membership`] – leaving, removal, coming back.
 //! * [`wrong_input`] – what is refused, with which words.
@@ -18,6 +20,8 @@ mod daemon;
 mod engine;
 mod http;
 mod membership;
+mod rollout;
+mod story;
 mod suspended;
 mod wait;
 mod wrong_input;

@@ -225,3 +225,25 @@ fn leaving_takes_everything_along() {
     world.settle();
     assert!(world.left && world.containers.is_empty());
 }
+
+#[test]
+fn nothing_brings_back_a_node_that_said_it_leaves() {
+    for last_word in [None, Some(ToAgent::Refused { reason: "removed".into(), leader: None, removed: true })] {
+        let mut world = quiet();
+        running(&mut world);
+        // The container cannot be removed for a while.
+        world.engine_dies();
+        world.input(Input::Leave);
+        world.sent.clear();
+        match last_word {
+            Some(word) => world.input(Input::Message(word)),
+            None => world.session_breaks(),
+        }
+        world.wait(10_000);
+        world.engine_returns();
+        world.wait(120_000);
+        assert!(!world.open && world.sent.is_empty(), "{:?}", world.sent);
+        world.settle();
+        assert!(world.left && world.containers.is_empty() && world.sent.is_empty());
+    }
+}

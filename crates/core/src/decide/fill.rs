@@ -43,21 +43,26 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
     let mut needs = Vec::new();
     let mut leave = Vec::new();
     for (place, slot) in slots::of(&planner.state, service) {
+        // One new task takes over from all of them, where an old and a new one fall together.
+        let mut is_replaced = false;
         for task in slot.live() {
             match restart::judge(&planner.state, &service.spec, &slot, task, planner.now) {
                 Verdict::Fine if task.status.state == TaskState::Pending => needs.push(Need::Pending(task.clone())),
                 Verdict::Fine => {}
                 Verdict::Later(at) => planner.wake(service.id, at),
                 // An update has its successor in the place already.
-                Verdict::Replace { .. } if has_successor(&slot, task, service) => leave.push(task.id),
+                Verdict::Replace { .. } if is_replaced || has_successor(&slot, task, service) => leave.push(task.id),
                 Verdict::Leave => leave.push(task.id),
-                Verdict::Replace { start_at } => needs.push(Need::Replace(Replacement {
-                    place,
-                    old: vec![task.id],
-                    cause: Cause::Restart,
-                    beside: slot.live().count() > 1,
-                    start_at,
-                })),
+                Verdict::Replace { start_at } => {
+                    is_replaced = true;
+                    needs.push(Need::Replace(Replacement {
+                        place,
+                        old: vec![task.id],
+                        cause: Cause::Restart,
+                        beside: slot.live().count() > 1,
+                        start_at,
+                    }));
+                }
             }
         }
     }

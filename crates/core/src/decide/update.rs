@@ -80,8 +80,12 @@ fn is_of_update(service: &Service, update: &UpdateStatus, task: &Task) -> bool {
 }
 
 /// Completion counts as well. What we stopped ourselves does not: it is no longer meant to live when it ends.
+///
+/// It ended when its agent says so, if that is earlier than when a manager heard of it: while there was no leader
+/// reports had to wait. A node whose clock is behind makes its tasks look shorter-lived, which errs on the safe side.
 fn has_failed(task: &Task, config: &UpdateConfig) -> bool {
-    let (ended_at, reached_at) = (task.status_applied_at, task.reached_at.unwrap_or_default());
+    let ended_at = task.status.at.min(task.status_applied_at);
+    let reached_at = task.reached_at.unwrap_or_default();
     task.desired.is_live()
         && task.status.state.is_terminal()
         && (ended_at <= reached_at || ended_at.since_ns(reached_at) < config.monitor_or_default_ns())
@@ -104,22 +108,22 @@ enum Stage {
     Clean,
     /// Still has what is to be replaced.
     Dirty,
-    /// Its new task has not run yet.
+    /// Its new task, or what took over from that, has not run yet.
     UnderWay,
     /// Its new task runs, or ran, since then; the delay and the watch count from there.
     Reached(Timestamp),
 }
 
-fn stage(planner: &Planner, service: &Service, slot: &Slot) -> Stage {
+fn stage(planner: &Planner, service: &Service, order: UpdateOrder, slot: &Slot) -> Stage {
+    let dirty = |task: &Arc<Task>| slots::is_dirty(&planner.state, service, task);
     let made_now = service.update.as_ref().and_then(|update| slot.0.iter().rfind(|t| is_of_update(service, update, t)));
     if let Some(task) = made_now {
         return match task.reached_at {
             Some(at) => Stage::Reached(at),
-            None if task.desired.is_live() => Stage::UnderWay,
+            None if slot.live().any(|task| task.reached_at.is_none() && !dirty(task)) => Stage::UnderWay,
             None => Stage::Clean,
         };
     }
-    let dirty = |task: &Arc<Task>| slots::is_dirty(&planner.state, service, task);
     let is_dirty = match slot.live().count() {
         0 => slot.finished(service).is_some_and(dirty),
         _ => slot.live().any(dirty),
@@ -129,7 +133,15 @@ fn stage(planner: &Planner, service: &Service, slot: &Slot) -> Stage {
         slot.0.iter().all(|task| task.slot == 0)
             && planner.state.node(id).is_none_or(|node| node.spec.availability != Availability::Active)
     });
-    if is_dirty && !paused_node { Stage::Dirty } else { Stage::Clean }
+    if !is_dirty || paused_node {
+        Stage::Clean
+    } else if order == UpdateOrder::StartFirst && slot.live().any(|task| !dirty(task)) {
+        // Something else made what is to stay: a restart, or what was there before a rollback half-way. The old one
+        // goes when it runs.
+        Stage::UnderWay
+    } else {
+        Stage::Dirty
+    }
 }
 
 fn roll(planner: &mut Planner, service: &Arc<Service>) {
@@ -138,8 +150,9 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     let mut busy: u64 = 0;
     let mut last_reached = None;
     let config = config(service);
+    let order = order(service, &config);
     for (place, slot) in slots.iter().filter(|(_, slot)| slot.is_taken(service)) {
-        match stage(planner, service, slot) {
+        match stage(planner, service, order, slot) {
             Stage::Clean => {}
             Stage::Dirty => dirty.push(*place),
             Stage::UnderWay => busy += 1,
@@ -153,7 +166,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
             }
         }
     }
-    let Some(service) = begin(planner, service, dirty.len()) else { return };
+    let Some(service) = begin(planner, service, dirty.len() as u64 + busy) else { return };
     if dirty.is_empty() && busy == 0 {
         complete(planner, &service, &config, last_reached);
         return;
@@ -162,20 +175,19 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
         0 => dirty.len(),
         parallelism => usize::try_from(parallelism.saturating_sub(busy)).unwrap_or(usize::MAX),
     };
-    let order = order(&service, &config);
     let needs = dirty.into_iter().take(room).map(|place| replacement(planner, &slots, place, order)).collect();
     fill::place(planner, &service, needs);
 }
 
 /// Writes down that an update is under way, if there is something to do and that is not known yet.
-fn begin(planner: &mut Planner, service: &Arc<Service>, dirty: usize) -> Option<Arc<Service>> {
+fn begin(planner: &mut Planner, service: &Arc<Service>, places: u64) -> Option<Arc<Service>> {
     let known = service.update.as_ref().filter(|update| update.state.is_active());
-    if known.is_none() && dirty == 0 {
+    if known.is_none() && places == 0 {
         return None;
     }
-    let slots = u32::try_from(dirty).unwrap_or(u32::MAX);
+    let slots = u32::try_from(places).unwrap_or(u32::MAX);
     let update = match known {
-        Some(update) if update.slots > 0 || dirty == 0 => return Some(service.clone()),
+        Some(update) if update.slots > 0 || places == 0 => return Some(service.clone()),
         Some(update) => UpdateStatus { slots, ..update.clone() },
         None => UpdateStatus {
             state: UpdateState::Updating,

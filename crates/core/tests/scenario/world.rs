@@ -93,7 +93,7 @@ impl World {
                 self.dirty = Dirty::everything();
                 Ok(self.decide())
             }
-            ("report", [task, state]) => self.report(task, state),
+            ("report", [task, state]) => self.report(task, state, int(&options, "ago", 0)?),
             ("agents", []) => {
                 while self.agents_step() {}
                 Ok(String::new())
@@ -356,11 +356,13 @@ impl World {
         self.names.entry(id).or_insert(name).clone()
     }
 
-    fn report(&mut self, name: &str, state: &str) -> Result<String, String> {
+    /// A report of an agent, which saw this so many seconds ago.
+    fn report(&mut self, name: &str, state: &str, ago: i64) -> Result<String, String> {
         let id = *self.names.iter().find(|(_, n)| *n == name).ok_or_else(|| format!("no task {name}"))?.0;
         let state = *TaskState::ALL.iter().find(|s| s.as_str() == state).ok_or("no such state")?;
         let node = self.state.task(id).and_then(|task| task.node).ok_or("the task has no node")?;
-        self.user(Op::ReportTasks { node, reports: vec![(id, TaskStatus::new(state, self.now))] })
+        let status = TaskStatus::new(state, self.now.plus_ns(-ago * SECOND_NS));
+        self.user(Op::ReportTasks { node, reports: vec![(id, status)] })
     }
 
     /// Every agent that answers takes each task one state further. False when there is nothing left to do.

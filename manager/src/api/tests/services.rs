@@ -132,6 +132,9 @@ async fn what_cannot_be_is_refused_and_nothing_is_written() {
         (with("/Mode", json!({"GlobalJob": {}, "Global": {}})), 400, "only one service mode"),
         (with("/EndpointSpec", json!({"Ports": [{"TargetPort": 80}]})), 501, "publish with mode=host"),
         (with("/TaskTemplate/Networks", json!([{"Target": "n"}])), 501, "overlay networks are not available yet"),
+        (with("/TaskTemplate/Networks", json!([{"Target": "host"}, {"Target": "n"}])), 501, "one of bridge, host and"),
+        (with("/TaskTemplate/Networks", json!([{"Target": "host"}, {"Target": "none"}])), 400, "only one of the"),
+        (with("/TaskTemplate/Networks", json!([{"Target": "host", "Aliases": ["a"]}])), 400, "neither aliases nor"),
         (with("/Networks", json!([{"Target": "n"}])), 501, "overlay networks are not available yet"),
         (with(&format!("{container}/Secrets"), json!([{"SecretID": "x"}])), 501, "ContainerSpec.Secrets"),
         (with(&format!("{container}/configs"), json!([{"ConfigID": "x"}])), 501, "ContainerSpec.Configs"),
@@ -147,6 +150,12 @@ async fn what_cannot_be_is_refused_and_nothing_is_written() {
     );
     post(&plane, "/services/create", &spec).await.ok();
     assert_eq!(plane.state().services().count(), before + 1);
+    for network in ["none", "host", "bridge"] {
+        let mut spec = with("/TaskTemplate/Networks", json!([{"Target": network}]));
+        spec["Name"] = json!(network);
+        post(&plane, "/services/create", &spec).await.ok();
+        assert_eq!(inspect(&plane, network).await["Spec"]["TaskTemplate"]["Networks"], json!([{"Target": network}]));
+    }
 }
 
 #[tokio::test]
