@@ -67,6 +67,9 @@ impl Api {
             Swarm::Out => return Err(ApiError::unavailable(NO_SWARM)),
             Swarm::In(member) => member.routes().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?,
         };
+        if let Some(list) = absent::list(request.method(), path) {
+            return Ok(list);
+        }
         absent::refuse(path)?;
         let mut request = request.map(Body::new);
         let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();

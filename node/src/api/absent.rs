@@ -4,17 +4,22 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use hyper::{Request, Response, body::Incoming};
+use hyper::{Method, Request, Response, body::Incoming};
 use serde_json::{Map, Value};
 use swarm_docker_api::{ApiError, ApiVersion, NOT_A_MANAGER};
 
-use super::bounded::collect;
+use super::{bounded::collect, respond};
 use crate::node::{Node, Swarm};
 
 /// Largest description of a network: a name, address ranges and labels.
 const NETWORK_BYTES_MAX: usize = 1 << 20;
 const OVERLAY: &str = "overlay networks are not available in this version yet: services go without networks and publish \
                        ports with mode=host, and containers of one node can share a bridge network";
+
+/// There are no secrets and no configs: a list of them is empty, which clients that only look (`docker stack rm`) need.
+pub(super) fn list(method: &Method, path: &str) -> Option<Response<Body>> {
+    (method == Method::GET && matches!(path, "/secrets" | "/configs")).then(|| respond::json(&[(); 0]))
+}
 
 /// Refuses what no manager answers yet. `path` is without a version.
 pub(super) fn refuse(path: &str) -> Result<(), ApiError> {

@@ -115,7 +115,7 @@ async fn a_swarm_shows_in_ping_and_info() {
     assert_eq!(nodes[0]["Description"]["TLSInfo"], swarm["Cluster"]["TLSInfo"]);
     assert_eq!(client.error("GET", "/swarm/nothing", "").await, (404, PAGE_NOT_FOUND.to_owned()));
     for (method, path, body, text) in [
-        ("GET", "/v1.41/secrets", "", "secrets are not available"),
+        ("GET", "/v1.41/secrets/a", "", "secrets are not available"),
         ("POST", "/secrets/create", "{}", "secrets are not available"),
         ("DELETE", "/configs/a", "", "configs are not available"),
         (
@@ -130,6 +130,7 @@ async fn a_swarm_shows_in_ping_and_info() {
         let (status, found) = client.error(method, path, body).await;
         assert!(status == 501 && found.contains(text), "{method} {path}: {status} {found}");
     }
+    assert_eq!(client.get("/v1.41/secrets").await, (200, serde_json::json!([])));
     let (status, text) = client.error("POST", "/swarm/leave?force=0", "").await;
     assert!(status == 503 && text.contains("`--force`"), "{text}");
     let (status, _, body) = client.ask("POST", "/swarm/leave?force=True", "").await;
