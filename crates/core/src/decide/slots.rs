@@ -75,8 +75,9 @@ pub(super) fn is_dirty(state: &State, service: &Service, task: &Task) -> bool {
         return false;
     }
     let Some(old) = state.spec(task.service, task.spec_version) else { return true };
-    !old.spec.makes_same_tasks(&service.spec)
-        && !(differs_in_placement_only(&old.spec, &service.spec) && fits(state, service, task))
+    let same = old.spec.makes_same_tasks(&service.spec);
+    let moved_only = differs_in_placement_only(&old.spec, &service.spec) && fits(state, service, task);
+    !(same || moved_only)
 }
 
 fn differs_in_placement_only(old: &ServiceSpec, new: &ServiceSpec) -> bool {
