@@ -99,7 +99,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let (mut sections, mut failure) = (Vec::new(), None);
     for name in names {
         match measure(name, &bench) {
-            Ok(section) => sections.push(section),
+            // One that was left out keeps the figures that the document has.
+            Ok(section) if section.figures.is_empty() => {}
+            Ok(section) => {
+                result::table(&section.figures).iter().for_each(|line| ui::say(line));
+                sections.push(section);
+            }
             // What was measured before is kept.
             Err(error) if interrupt::check().is_err() => {
                 failure = Some(error);
@@ -127,6 +132,5 @@ fn measure(name: Name, bench: &Bench) -> Result<Section> {
     let idle = machine::idle_share()?;
     ui::say(&format!("{:.0} % of the processors were idle before it began.", idle * 100.0));
     let figures = name.run(bench)?;
-    result::table(&figures).iter().for_each(|line| ui::say(line));
     Ok(Section { name, idle, figures })
 }
