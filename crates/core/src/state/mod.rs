@@ -112,11 +112,6 @@ impl State {
         self.by_service.range(range).map(|(_, _, id)| self.indexed(*id))
     }
 
-    /// The newest task of a slot that is meant to live.
-    pub fn live_task(&self, service: ServiceId, slot: u32) -> Option<&Arc<Task>> {
-        self.tasks_of_slot(service, slot).rev().find(|task| task.desired.is_live())
-    }
-
     /// The tasks that a node was given, the oldest first.
     pub fn tasks_of_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
         self.by_node.range((node, TaskId(0))..=(node, TaskId(u128::MAX))).map(|(_, id)| self.indexed(*id))
