@@ -3,11 +3,10 @@
 mod age;
 mod bytes;
 mod cpus;
-mod duration;
 mod text;
 
 pub(crate) use age::human_duration;
 pub(crate) use bytes::{format_bytes, parse_bytes};
 pub(crate) use cpus::{format_cpus, parse_cpus};
-pub(crate) use duration::{format_duration, parse_duration};
+pub(crate) use swarm_model::{format_duration, parse_duration};
 pub(crate) use text::{capitalise, ellipsis, natural_cmp, one_line, short_id};

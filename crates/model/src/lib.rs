@@ -11,11 +11,13 @@
 mod cluster;
 mod constraint;
 mod container;
+mod duration;
 mod error;
 mod id;
 mod node;
 mod secret;
 mod service;
+mod settings;
 mod task;
 mod time;
 mod update;
@@ -30,6 +32,7 @@ pub use container::{
     BindOptions, ContainerSpec, DnsConfig, HealthConfig, Mount, MountType, TmpfsOptions, Ulimit, VolumeDriver,
     VolumeOptions,
 };
+pub use duration::{format_duration, parse_duration};
 pub use error::Invalid;
 pub use id::{ClusterId, Id, IdParseError, NodeId, ServiceId, TaskId};
 pub use node::{
@@ -42,6 +45,7 @@ pub use service::{
     PreviousSpec, PublishMode, ReplicatedJob, ResourceLimits, ResourceReservations, Resources, RestartCondition,
     RestartPolicy, Service, ServiceMode, ServiceSpec, SpecVersion, SpreadOver, TaskSpec,
 };
+pub use settings::{MaxUnavailable, PlacementStrategy, SETTINGS_PREFIX, Settings};
 pub use task::{Cause, ContainerStatus, DesiredState, PortStatus, Task, TaskState, TaskStatus};
 pub use time::Timestamp;
 pub use update::{FailureAction, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     ClusterSpec, Constraint, EndpointMode, FailureAction, Invalid, Labels, MountType, NodeSpec, PublishMode,
-    ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+    ServiceMode, ServiceSpec, Settings, TaskSpec, UpdateConfig,
 };
 
 /// Characters of a service name: it becomes a DNS label.
@@ -38,6 +38,7 @@ fn check(ok: bool, text: impl FnOnce() -> String) -> Result<(), Invalid> {
 pub fn validate_service_spec(spec: &ServiceSpec) -> Result<(), Invalid> {
     validate_service_name(&spec.name)?;
     validate_labels(&spec.labels)?;
+    Settings::parse(&spec.labels)?;
     validate_task(&spec.task_template)?;
     validate_mode(spec)?;
     for (name, config) in [("UpdateConfig", &spec.update_config), ("RollbackConfig", &spec.rollback_config)] {

@@ -4,9 +4,6 @@ use serde_json::Value;
 use swarm_docker_api::ApiError;
 use swarm_model::{ClusterSpec, Extra, NetworkAttachment, PublishMode, ServiceMode, ServiceSpec};
 
-/// Labels with this prefix are settings of this program (design §6); a misspelt one must not be taken for a note.
-const SETTINGS_PREFIX: &str = "swarmd.";
-
 /// Networks that every engine has of its own; the agent takes them by name.
 const PREDEFINED_NETWORKS: &[&str] = &["bridge", "host", "none"];
 
@@ -38,12 +35,7 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
             return Err(not_yet(&format!("{place}.{field} is not available yet: leave it out")));
         }
     }
-    match spec.labels.keys().find(|key| key.starts_with(SETTINGS_PREFIX)) {
-        None => Ok(()),
-        Some(key) => Err(ApiError::bad_request(format!(
-            "unknown label '{key}': labels that begin with {SETTINGS_PREFIX} are settings, and this version has none"
-        ))),
-    }
+    Ok(())
 }
 
 /// A task can be in one of the engine's own networks, which know neither aliases nor driver options.

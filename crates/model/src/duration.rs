@@ -19,7 +19,7 @@ const FRACTION_DIGITS_MAX: usize = 18;
 ///
 /// # Errors
 /// Says what is wrong with the text.
-pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
+pub fn parse_duration(text: &str) -> Result<i64, String> {
     let bad = || format!("'{text}' is not a duration; write for example 10s, 1m30s, 500ms or 1h");
     if text == "0" {
         return Ok(0);
@@ -66,7 +66,7 @@ fn scaled(number: &str, unit_ns: u64) -> Option<u128> {
 }
 
 /// Writes nanoseconds as Go does: `1h2m3.5s`, `1.5ms`, `0s`.
-pub(crate) fn format_duration(ns: i64) -> String {
+pub fn format_duration(ns: i64) -> String {
     let sign = if ns < 0 { "-" } else { "" };
     let ns = ns.unsigned_abs();
     let decimal = |unit: u64| {

@@ -1,0 +1,217 @@
+//! Settings of a service that Docker's API has no field for: labels that begin with `swarmd.`, so that they survive a
+//! `docker service update` (design §6).
+
+use crate::{Constraint, Invalid, Labels, format_duration, parse_duration};
+
+/// Labels with this prefix are settings; one that is not known is refused, so that a misspelt one is never taken for
+/// a note.
+pub const SETTINGS_PREFIX: &str = "swarmd.";
+
+/// Shortest start deadline: an engine under load needs seconds to create a container.
+const DEADLINE_MIN_NS: i64 = 1_000_000_000;
+/// Longest start deadline: a day. What takes longer is waited for by no one.
+const DEADLINE_MAX_NS: i64 = 24 * 3_600_000_000_000;
+
+/// How a service is placed when its placement preferences are satisfied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PlacementStrategy {
+    /// As evenly as possible: on the node with the fewest tasks of the service, then with the fewest of all.
+    #[default]
+    Spread,
+    /// As close together as possible: on the node that is fullest and still has room.
+    Pack,
+}
+
+/// How many tasks of a service may be away at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxUnavailable {
+    /// So many.
+    Tasks(u32),
+    /// So many of a hundred, rounded down, but at least one: with none allowed nothing could ever be replaced.
+    Percent(u32),
+}
+
+impl MaxUnavailable {
+    /// How many tasks that is, of so many that are wanted; at least 1.
+    pub fn of(self, wanted: u64) -> u64 {
+        match self {
+            Self::Tasks(tasks) => u64::from(tasks),
+            Self::Percent(percent) => (wanted * u64::from(percent) / 100).max(1),
+        }
+    }
+}
+
+/// The settings of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `swarmd.restart.backoff=true|false`: each restart in a row waits twice as long as the one before.
+    pub restart_backoff: bool,
+    /// `swarmd.rebalance=true|false`: tasks move to nodes that come or come back, through the rolling updater.
+    pub rebalance: bool,
+    /// `swarmd.update.deadline=2m`: nanoseconds after which a task that an update made and that does not run yet
+    /// counts as failed.
+    pub update_deadline_ns: Option<i64>,
+    /// `swarmd.placement=spread|pack`.
+    pub strategy: PlacementStrategy,
+    /// `swarmd.placement.prefer=node.labels.disk==ssd,node.hostname!=db1`: nodes that meet more of these come first.
+    pub prefer: Vec<Constraint>,
+    /// `swarmd.max-unavailable=2|25%`: drain, update and rebalance together never take more tasks away.
+    pub max_unavailable: Option<MaxUnavailable>,
+}
+
+impl Settings {
+    /// Reads the settings among the labels of a service.
+    ///
+    /// # Errors
+    /// A label with the prefix that is no setting, or a value that the setting cannot have.
+    pub fn parse(labels: &Labels) -> Result<Self, Invalid> {
+        let mut settings = Self::default();
+        let own = labels.range(SETTINGS_PREFIX.to_owned()..).take_while(|(key, _)| key.starts_with(SETTINGS_PREFIX));
+        for (key, value) in own {
+            settings.set(&key[SETTINGS_PREFIX.len()..], value).map_err(|reason| match reason {
+                Reason::Unknown => Invalid(format!(
+                    "unknown label '{key}': labels that begin with {SETTINGS_PREFIX} are settings; there are {}",
+                    KEYS.map(|key| format!("{SETTINGS_PREFIX}{key}")).join(", ")
+                )),
+                Reason::Value(expected) => {
+                    Invalid(format!("invalid value '{value}' of label {key}: it must be {expected}"))
+                }
+            })?;
+        }
+        Ok(settings)
+    }
+
+    /// The settings of a service that was accepted: a label that this version does not know (a newer manager took
+    /// it) changes nothing.
+    pub fn of(labels: &Labels) -> Self {
+        let mut settings = Self::default();
+        for (key, value) in labels.range(SETTINGS_PREFIX.to_owned()..) {
+            let Some(key) = key.strip_prefix(SETTINGS_PREFIX) else { break };
+            let _ = settings.set(key, value);
+        }
+        settings
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), Reason> {
+        match key {
+            "restart.backoff" => self.restart_backoff = flag(value)?,
+            "rebalance" => self.rebalance = flag(value)?,
+            "update.deadline" => self.update_deadline_ns = Some(deadline(value)?),
+            "placement" => {
+                self.strategy = match value {
+                    "spread" => PlacementStrategy::Spread,
+                    "pack" => PlacementStrategy::Pack,
+                    _ => return Err(Reason::Value("spread or pack".into())),
+                }
+            }
+            "placement.prefer" => {
+                let parse = |text: &str| Constraint::parse(text.trim()).map_err(|e| Reason::Value(e.to_string()));
+                self.prefer = value.split(',').map(parse).collect::<Result<_, _>>()?;
+            }
+            "max-unavailable" => self.max_unavailable = Some(max_unavailable(value)?),
+            _ => return Err(Reason::Unknown),
+        }
+        Ok(())
+    }
+}
+
+/// The settings, for the text that lists them.
+const KEYS: [&str; 6] =
+    ["max-unavailable", "placement", "placement.prefer", "rebalance", "restart.backoff", "update.deadline"];
+
+/// Why a setting was not taken.
+enum Reason {
+    Unknown,
+    /// What the value must be.
+    Value(String),
+}
+
+fn flag(value: &str) -> Result<bool, Reason> {
+    value.parse().map_err(|_| Reason::Value("true or false".into()))
+}
+
+fn deadline(value: &str) -> Result<i64, Reason> {
+    parse_duration(value).ok().filter(|ns| (DEADLINE_MIN_NS..=DEADLINE_MAX_NS).contains(ns)).ok_or_else(|| {
+        let (min, max) = (format_duration(DEADLINE_MIN_NS), format_duration(DEADLINE_MAX_NS));
+        Reason::Value(format!("a duration from {min} to {max}, such as 2m"))
+    })
+}
+
+fn max_unavailable(value: &str) -> Result<MaxUnavailable, Reason> {
+    let digits = value.strip_suffix('%').unwrap_or(value);
+    let number = digits.parse::<u32>().ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit()));
+    match number {
+        Some(percent @ 1..=100) if digits.len() < value.len() => Ok(MaxUnavailable::Percent(percent)),
+        Some(tasks @ 1..) if digits.len() == value.len() => Ok(MaxUnavailable::Tasks(tasks)),
+        _ => Err(Reason::Value("a number of tasks from 1, or a percentage from 1% to 100%".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(labels: &[(&str, &str)]) -> Result<Settings, Invalid> {
+        Settings::parse(&labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    }
+
+    #[test]
+    fn each_setting_is_read() {
+        let settings = parse(&[
+            ("swarmd.max-unavailable", "25%"),
+            ("swarmd.placement", "pack"),
+            ("swarmd.placement.prefer", "node.labels.disk==ssd, node.hostname!=db1"),
+            ("swarmd.rebalance", "true"),
+            ("swarmd.restart.backoff", "true"),
+            ("swarmd.update.deadline", "1m30s"),
+            ("swarmdash", "someone else's"),
+            ("swarm", "note"),
+        ])
+        .expect("all are right");
+        assert_eq!(settings.max_unavailable, Some(MaxUnavailable::Percent(25)));
+        assert_eq!(settings.strategy, PlacementStrategy::Pack);
+        assert_eq!(settings.prefer.len(), 2);
+        assert!(settings.rebalance && settings.restart_backoff);
+        assert_eq!(settings.update_deadline_ns, Some(90_000_000_000));
+        assert_eq!(parse(&[("a", "b")]), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn what_is_unknown_or_wrong_is_refused_with_what_would_be_right() {
+        for (key, value, part) in [
+            ("swarmd.rebalence", "true", "unknown label 'swarmd.rebalence'"),
+            ("swarmd.", "true", "unknown label"),
+            ("swarmd.rebalance", "yes", "true or false"),
+            ("swarmd.restart.backoff", "", "true or false"),
+            ("swarmd.update.deadline", "10", "a duration from 1s"),
+            ("swarmd.update.deadline", "1ms", "a duration from 1s"),
+            ("swarmd.placement", "binpack", "spread or pack"),
+            ("swarmd.placement.prefer", "disk", "it must be"),
+            ("swarmd.max-unavailable", "0", "from 1"),
+            ("swarmd.max-unavailable", "0%", "from 1"),
+            ("swarmd.max-unavailable", "101%", "from 1"),
+            ("swarmd.max-unavailable", "+3", "from 1"),
+        ] {
+            let error = parse(&[(key, value)]).expect_err(value).to_string();
+            assert!(error.contains(part) && error.contains(key), "{key}={value}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_share_of_few_tasks_is_still_one() {
+        assert_eq!(MaxUnavailable::Percent(25).of(3), 1);
+        assert_eq!(MaxUnavailable::Percent(25).of(8), 2);
+        assert_eq!(MaxUnavailable::Tasks(3).of(1), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_is_read_or_refused(
+            key in "(max-unavailable|placement|placement.prefer|update.deadline|rebalance)", value in "\\PC{0,24}",
+        ) {
+            let _ = parse(&[(&format!("swarmd.{key}"), &value)]);
+        }
+    }
+}
