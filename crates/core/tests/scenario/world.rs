@@ -71,8 +71,10 @@ impl World {
             ("rollback", [name]) => {
                 let service = self.service(name)?;
                 let message = "manually requested rollback".into();
-                self.user(Op::RollBack { service, keep_previous: true, message })
+                let to = options.get("to").map(|to| to.parse().map_err(|_| "to is a number")).transpose()?;
+                self.user(Op::RollBack { service, keep_previous: true, message, to })
             }
+            ("revisions", [name]) => self.revisions(name),
             ("status", [name]) => {
                 let service = self.state.service(self.service(name)?).ok_or("the service was removed")?;
                 let image = &service.spec.task_template.container_spec.image;
@@ -250,6 +252,24 @@ impl World {
             spec.labels.insert("label".into(), label.to_string());
         }
         self.user(Op::UpdateService { service, spec: spec.into(), registry_auth: None })
+    }
+
+    fn revisions(&self, name: &str) -> Result<String, String> {
+        let service = self.state.service(self.service(name)?).ok_or("the service was removed")?;
+        let previous = service.previous.as_ref().map(|previous| previous.revision);
+        let mut out = String::new();
+        for revision in &service.history {
+            let mark = match revision.number {
+                number if number == service.revision => " current",
+                number if Some(number) == previous => " previous",
+                _ => "",
+            };
+            let spec = &revision.spec;
+            let (image, replicas) = (&spec.task_template.container_spec.image, spec.replicas());
+            let replicas = replicas.map_or("global".to_owned(), |replicas| format!("replicas={replicas}"));
+            let _ = writeln!(out, "{} from {}: {image} {replicas}{mark}", revision.number, revision.base);
+        }
+        Ok(out)
     }
 
     /// A text with the names of tasks in the place of their ids.
