@@ -1,5 +1,7 @@
 //! A small cluster that scripts drive: the real `apply` and `decide`, and agents that do as they are told.
 
+mod explain;
+
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use swarm_core::{Dirty, ENTRY_VERSION, Entry, Op, Outcome, Place, State, Tx, apply, decide};
@@ -96,6 +98,9 @@ impl World {
                 Ok(self.decide())
             }
             ("report", [task, state]) => self.report(task, state, int(&options, "ago", 0)?),
+            ("why", [name]) => self.why(name),
+            ("fail", [task]) => self.fail(task, &options),
+            ("break", [node]) => self.break_engine(node),
             ("agents", []) => {
                 while self.agents_step() {}
                 Ok(String::new())
@@ -192,6 +197,8 @@ impl World {
             .get("spread")
             .map(|s| s.split(',').map(|s| serde_json::json!({"Spread": {"SpreadDescriptor": s}})).collect())
             .unwrap_or_default();
+        let platforms: Vec<_> =
+            options.get("arch").map(|a| serde_json::json!({"OS": "linux", "Architecture": a})).into_iter().collect();
         let port = int(options, "port", 0)?;
         let ports = if port == 0 {
             serde_json::json!([])
@@ -218,7 +225,10 @@ impl World {
                     "MaxAttempts": int(options, "attempts", 0)?,
                     "Window": int(options, "window", 0)? * SECOND_NS,
                 },
-                "Placement": {"Constraints": constraint, "Preferences": spread, "MaxReplicas": int(options, "max-per-node", 0)?},
+                "Placement": {
+                    "Constraints": constraint, "Preferences": spread, "Platforms": platforms,
+                    "MaxReplicas": int(options, "max-per-node", 0)?,
+                },
             },
             "EndpointSpec": {"Ports": ports},
         }))
