@@ -21,6 +21,7 @@ mod ports;
 mod pretty;
 mod progress;
 mod registry;
+mod spec_diff;
 mod spec_flags;
 mod table;
 mod tasks;

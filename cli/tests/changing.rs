@@ -222,7 +222,10 @@ fn rollback_asks_for_the_spec_before() {
     }
     for flag in ["--force", "--image=x", "--label-rm=x", "--no-resolve-image"] {
         let error = fake.run(&["service", "update", "--rollback", flag, "web"]).failed();
-        assert!(error.starts_with("Error: --rollback goes with --detach, --quiet and --timeout only"), "{error}");
+        assert!(
+            error.starts_with("Error: --rollback goes with --detach, --quiet, --timeout and --check-version only"),
+            "{error}"
+        );
     }
     assert_eq!(fake.seen(&update).len(), 2);
     assert!(fake.run(&["service", "rollback", "nope"]).failed().starts_with("Error: no such service: nope\n"));
@@ -296,4 +299,34 @@ fn a_stale_version_comes_with_advice() {
         error,
         "Error: web: rpc error: update out of sequence\nSomebody changed it at the same time: run the command again.\n"
     );
+}
+
+#[test]
+fn a_rollback_names_a_version_of_the_history() {
+    let (fake, _, update) = with_web();
+    let rollback = update.replace("/services/", "/swarmd/services/").replace("/update", "/rollback");
+    fake.on(&rollback, [Reply::bytes(Vec::new())]);
+    assert_eq!(fake.run(&["service", "rollback", "-d", "--to", "3", "web"]).ok(), "web\n");
+    let seen = &fake.seen(&rollback)[0];
+    assert_eq!((&*seen.query["to"], &*seen.query["version"]), ("3", "26"));
+    assert!(fake.seen(&update).is_empty());
+}
+
+#[test]
+fn a_change_refuses_when_the_service_moved_since_the_plan() {
+    let (fake, _, update) = with_web();
+    for line in [
+        &["service", "update", "-d", "--check-version", "25", "--replicas", "3", "web"][..],
+        &["service", "rollback", "-d", "--check-version", "25", "web"],
+        &["service", "rollback", "-d", "--check-version", "25", "--to", "1", "web"],
+        &["service", "scale", "-d", "--check-version", "25", "web=3"],
+    ] {
+        let error = fake.run(line).failed();
+        assert!(error.contains("is at version 26, not 25: it changed since the plan\nNothing was done."), "{error}");
+    }
+    assert!(fake.seen(&update).is_empty());
+    fake.run(&["service", "scale", "-d", "--check-version", "26", "web=3"]).ok();
+    assert_eq!(fake.seen(&update)[0].query["version"], "26");
+    let error = fake.run(&["service", "scale", "--check-version", "26", "web=3", "api=2"]).failed();
+    assert!(error.contains("one at a time"), "{error}");
 }

@@ -271,3 +271,39 @@ fn usage_errors_have_exit_code_2() {
     let help = swarmctl().args(["service", "create", "--help"]).output().unwrap();
     assert!(help.status.success() && String::from_utf8(help.stdout).unwrap().contains("Examples:"));
 }
+
+#[test]
+fn history_and_diff_tell_what_changed() {
+    let fake = Fake::start();
+    let spec = |image: &str, replicas: u64| {
+        json!({"Name": "web", "Mode": {"Replicated": {"Replicas": replicas}},
+            "TaskTemplate": {"ContainerSpec": {"Image": image}}})
+    };
+    let at = "2020-01-01T00:00:00Z";
+    fake.on_json(
+        "GET /swarmd/services/web/history",
+        &json!([
+            {"Number": 2, "Base": 1, "CreatedAt": at, "Previous": true, "Spec": spec("hello:2", 2)},
+            {"Number": 3, "Base": 2, "CreatedAt": at, "Spec": spec("hello:3", 2)},
+            {"Number": 4, "Base": 2, "CreatedAt": at, "Current": true, "Spec": spec("hello:2", 5)},
+        ]),
+    );
+    let format = "{{.Version}}|{{.Mark}}|{{.Changes}}";
+    assert_eq!(
+        fake.run(&["service", "history", "--format", format, "web"]).ok(),
+        "4|current|from 2: Replicas 2 -> 5\n3||Image hello:2 -> hello:3\n\
+         2|previous|hello:2 (version 1, which it changed, is no longer kept)\n"
+    );
+    let table = fake.run(&["service", "history", "web"]).ok();
+    assert!(table.starts_with("VERSION   CREATED"), "{table}");
+    let diff = |args: &[&str]| fake.run(&[&["service", "diff", "web"], args].concat());
+    assert_eq!(diff(&[]).ok(), "web: version 2 -> 4\n~ Mode.Replicated.Replicas: 2 -> 5\n");
+    assert_eq!(
+        diff(&["3"]).ok(),
+        "web: version 3 -> 4\n~ Mode.Replicated.Replicas: 2 -> 5\n~ TaskTemplate.ContainerSpec.Image: hello:3 -> hello:2\n"
+    );
+    assert_eq!(diff(&["3", "3"]).ok(), "web: version 3 -> 3\nno difference\n");
+    let error = diff(&["7"]).failed();
+    assert!(error.starts_with("Error: service web has no version 7\n`swarmctl service history web`"), "{error}");
+    assert!(fake.run(&["service", "history", "nope"]).failed().starts_with("Error: no such service: nope\n"));
+}

@@ -32,28 +32,6 @@ pub(crate) fn parse_bytes(text: &str) -> Result<i64, String> {
     i64::try_from(total).map_err(|_| format!("'{text}' is too large, the limit is 8 EiB"))
 }
 
-/// Writes a size with up to four significant digits: `64MiB`, `1.5GiB`, `100B`.
-pub(crate) fn format_bytes(bytes: i64) -> String {
-    let mut size = bytes as f64;
-    let mut unit = "B";
-    for next in ["KiB", "MiB", "GiB", "TiB", "PiB"] {
-        if size.abs() < 1024.0 {
-            break;
-        }
-        size /= 1024.0;
-        unit = next;
-    }
-    let decimals = match size.abs() {
-        s if s < 10.0 => 3,
-        s if s < 100.0 => 2,
-        s if s < 1000.0 => 1,
-        _ => 0,
-    };
-    let number = format!("{size:.decimals$}");
-    let number = if decimals == 0 { &number } else { number.trim_end_matches('0').trim_end_matches('.') };
-    format!("{number}{unit}")
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -86,29 +64,10 @@ mod tests {
         assert!(parse_bytes("99999999p").is_err_and(|e| e.contains("too large")));
     }
 
-    #[test]
-    fn written_with_four_digits() {
-        for (bytes, text) in [
-            (0, "0B"),
-            (100, "100B"),
-            (64 << 20, "64MiB"),
-            (3 << 29, "1.5GiB"),
-            (25_274_793_984, "23.54GiB"),
-            (1_047_552, "1023KiB"),
-        ] {
-            assert_eq!(format_bytes(bytes), text);
-        }
-    }
-
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "\\PC{0,20}|[0-9]{0,6}[.]?[0-9]{0,4}[kmgtpKMGTP]?i?b?") {
             let _ = parse_bytes(&text);
-        }
-
-        #[test]
-        fn any_size_is_written(bytes: i64) {
-            prop_assert!(format_bytes(bytes).ends_with('B'));
         }
     }
 }

@@ -23,20 +23,10 @@ pub(crate) fn parse_cpus(text: &str) -> Result<i64, String> {
     whole.checked_mul(1_000_000_000).and_then(|n| n.checked_add(part)).ok_or_else(bad)
 }
 
-/// Writes billionths of a CPU as a decimal: `0.5`, `2`.
-pub(crate) fn format_cpus(nano_cpus: i64) -> String {
-    let n = nano_cpus.unsigned_abs();
-    let sign = if nano_cpus < 0 { "-" } else { "" };
-    let fraction = format!("{:09}", n % 1_000_000_000);
-    match fraction.trim_end_matches('0') {
-        "" => format!("{sign}{}", n / 1_000_000_000),
-        digits => format!("{sign}{}.{digits}", n / 1_000_000_000),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use swarm_model::format_cpus;
 
     use super::*;
 

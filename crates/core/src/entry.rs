@@ -190,8 +190,8 @@ pub enum Op {
         /// Registry credentials; none keeps those that there are, empty ones take them away.
         registry_auth: Option<Secret>,
     },
-    /// Back to the previous spec: by hand, which makes the present one the previous one, or because an update failed,
-    /// which leaves none (swarm-behaviour §4.2).
+    /// Back to the previous spec, or to an earlier one: by hand, which makes the present one the previous one, or
+    /// because an update failed, which leaves none (swarm-behaviour §4.2).
     RollBack {
         /// The service.
         service: ServiceId,
@@ -199,6 +199,9 @@ pub enum Op {
         keep_previous: bool,
         /// For people.
         message: Arc<str>,
+        /// Number of the revision to go back to; none for the previous spec.
+        #[serde(default)]
+        to: Option<u64>,
     },
     /// How far a rolling update is.
     SetUpdate {

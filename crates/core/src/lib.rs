@@ -9,6 +9,8 @@ mod entry;
 mod state;
 
 pub use apply::{Event, apply};
-pub use decide::{Dirty, Plan, decide, is_up_to_date};
+pub use decide::{
+    Dirty, Failure, NodeRejection, Plan, Rejection, Restart, TaskWhy, Why, decide, is_up_to_date, why_service, why_task,
+};
 pub use entry::{ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Guard, NewTask, Op, Outcome, Place, Refusal, Tx};
 pub use state::{NodeLoad, Object, State};

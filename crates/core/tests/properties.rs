@@ -178,6 +178,17 @@ impl World {
                 assert!(versions.values().all(|count| *count == 1), "live twice in one place: {live:?}");
                 assert!(versions.len() <= 2, "more than an old and a new task in one place: {live:?}");
             }
+            assert!(service.history.len() <= swarm_model::REVISIONS_MAX);
+            let in_force = service.history.iter().find(|revision| revision.number == service.revision);
+            assert_eq!(
+                in_force.map(|revision| &revision.spec),
+                Some(&service.spec),
+                "the history has what is in force"
+            );
+            for revision in &service.history {
+                let kept = self.state.spec(service.id, revision.spec_version).is_some();
+                assert!(kept, "a revision that cannot be gone back to");
+            }
             if let Some(update) = &service.update {
                 assert!(update.state != UpdateState::Completed || update.completed_at.is_some());
             }
@@ -220,6 +231,7 @@ impl World {
                 service: services[n],
                 keep_previous: true,
                 message: "manually requested rollback".into(),
+                to: None,
             }),
             Step::Remove { service } => {
                 pick(services.len(), *service).map(|n| Op::RemoveService { service: services[n] })

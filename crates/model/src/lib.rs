@@ -15,11 +15,13 @@ mod duration;
 mod error;
 mod id;
 mod node;
+mod revision;
 mod secret;
 mod service;
 mod settings;
 mod task;
 mod time;
+mod units;
 mod update;
 mod validate;
 
@@ -39,6 +41,7 @@ pub use node::{
     Availability, EngineDescription, EnginePlugin, GenericResource, Node, NodeDescription, NodeResources, NodeRole,
     NodeSpec, NodeState, NodeStatus, Platform,
 };
+pub use revision::{REVISIONS_MAX, Revision};
 pub use secret::Secret;
 pub use service::{
     EndpointMode, EndpointSpec, LogDriver, NetworkAttachment, Placement, PlacementPreference, PortConfig, PortProtocol,
@@ -48,6 +51,7 @@ pub use service::{
 pub use settings::{MaxUnavailable, PlacementStrategy, SETTINGS_PREFIX, Settings};
 pub use task::{Cause, ContainerStatus, DesiredState, PortStatus, Task, TaskState, TaskStatus};
 pub use time::Timestamp;
+pub use units::{format_bytes, format_cpus};
 pub use update::{FailureAction, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus};
 pub use validate::{
     LABELS_BYTES_MAX, MEMORY_BYTES_MIN, NAME_LEN_MAX, NANO_CPUS_MIN, REPLICAS_MAX, SPEC_BYTES_MAX,

@@ -486,6 +486,12 @@ pub struct Service {
     pub previous: Option<PreviousSpec>,
     /// The rolling update or rollback that is under way, or the last one.
     pub update: Option<UpdateStatus>,
+    /// Number of the revision in force.
+    #[serde(default)]
+    pub revision: u64,
+    /// The last revisions of the spec, the oldest first; see [`Service::record_revision`].
+    #[serde(default)]
+    pub history: Vec<crate::Revision>,
 }
 
 impl Service {
@@ -502,9 +508,12 @@ pub struct PreviousSpec {
     pub spec: Arc<ServiceSpec>,
     /// Its spec version.
     pub spec_version: u64,
+    /// Number of its revision.
+    #[serde(default)]
+    pub revision: u64,
 }
 
-/// One version of a service's spec, kept while a task refers to it.
+/// One version of a service's spec, kept while a task or a revision of the service refers to it.
 /// A version changes only with what makes tasks dirty (task template, endpoint); scaling keeps it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SpecVersion {

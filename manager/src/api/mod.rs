@@ -13,6 +13,7 @@ mod nodes;
 mod plane;
 mod reply;
 mod resolve;
+mod revisions;
 mod services;
 mod swarm;
 mod tasks;
@@ -47,6 +48,8 @@ pub fn routes<P: Plane>(plane: P) -> Router {
         .route("/tasks", get(tasks::list::<P>))
         .route("/tasks/{id}", get(tasks::inspect::<P>))
         .route("/tasks/{id}/logs", get(logs::of_task::<P>))
+        .route("/swarmd/services/{id}/history", get(revisions::list::<P>))
+        .route("/swarmd/services/{id}/rollback", post(revisions::roll_back::<P>))
         .method_not_allowed_fallback(|| async { Failure::from(ApiError::not_found(PAGE_NOT_FOUND)) })
         .with_state(plane)
 }

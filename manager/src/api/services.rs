@@ -118,7 +118,7 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
     let service = old.id;
     let op = if rolls_back {
         // Clients send the present spec along: it means nothing (docker-api §0.36).
-        Op::RollBack { service, keep_previous: true, message: "manually requested rollback".into() }
+        Op::RollBack { service, keep_previous: true, message: "manually requested rollback".into(), to: None }
     } else {
         change(&state, old, &call)?
     };

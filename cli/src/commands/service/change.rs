@@ -10,9 +10,18 @@ use super::no_such_service;
 use crate::{
     client::{Query, read, segment},
     context::Context,
+    error::Hinted,
     filters,
     progress::ended_task_ids,
 };
+
+/// Makes a change rest on what a plan showed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, clap::Args)]
+pub(super) struct CheckVersion {
+    /// Do nothing if the service changed since `service plan` printed this version
+    #[arg(id = "check_version", long = "check-version", value_name = "VERSION")]
+    pub(super) version: Option<u64>,
+}
 
 /// A service as it is before a change.
 pub(super) struct Current {
@@ -45,6 +54,24 @@ impl Current {
         Ok(Self { view: read(&path, &bytes)?, spec: object["Spec"].take() })
     }
 
+    /// Reads a service, and makes sure that it is still what a plan rested on.
+    ///
+    /// # Errors
+    /// As [`Current::read`], and when the service has another version than the one given.
+    pub(super) async fn read_at(context: &Context, reference: &str, check: CheckVersion) -> anyhow::Result<Self> {
+        let current = Self::read(context, reference).await?;
+        match (check.version, current.view.version.index) {
+            (Some(expected), found) if expected != found => Err(Hinted {
+                message: format!(
+                    "service {reference} is at version {found}, not {expected}: it changed since the plan"
+                ),
+                hint: "Nothing was done. Plan again, then use the version that the plan prints.".to_owned(),
+            }
+            .into()),
+            _ => Ok(current),
+        }
+    }
+
     /// Writes a spec, if nobody changed the service meanwhile; `query` has what belongs to the change.
     ///
     /// # Errors
@@ -56,10 +83,8 @@ impl Current {
         spec: &Value,
         auth: Option<&Secret>,
     ) -> anyhow::Result<Changed> {
+        let ended_before = self.ended_tasks(context).await?;
         let id = self.view.id;
-        let filters = [("service".to_owned(), id.clone())];
-        let tasks = Query::new().with_some("filters", filters::to_json(&filters));
-        let tasks: Vec<TaskView> = context.client.get("/tasks", tasks).await?;
         let path = format!("/services/{}/update", segment(&id));
         let query = query.with("version", self.view.version.index);
         let answer = context.client.post(&path, query, spec, auth.map(Secret::expose)).await?;
@@ -67,14 +92,29 @@ impl Current {
         for warning in answer.warnings.iter().flatten() {
             context.out.note(&format!("Warning: {warning}"));
         }
-        Ok(Changed { id, ended_before: ended_task_ids(&tasks) })
+        Ok(Changed { id, ended_before })
     }
 
-    /// Goes back to the spec before the last change.
+    async fn ended_tasks(&self, context: &Context) -> anyhow::Result<BTreeSet<String>> {
+        let filters = [("service".to_owned(), self.view.id.clone())];
+        let tasks = Query::new().with_some("filters", filters::to_json(&filters));
+        let tasks: Vec<TaskView> = context.client.get("/tasks", tasks).await?;
+        Ok(ended_task_ids(&tasks))
+    }
+
+    /// Goes back to a version of the history, or to the spec before the last change.
     ///
     /// # Errors
     /// There is none, or swarmd does not answer.
-    pub(super) async fn roll_back(mut self, context: &mut Context) -> anyhow::Result<Changed> {
+    pub(super) async fn roll_back(mut self, context: &mut Context, to: Option<u64>) -> anyhow::Result<Changed> {
+        if let Some(to) = to {
+            let ended_before = self.ended_tasks(context).await?;
+            let id = self.view.id;
+            let path = format!("/swarmd/services/{}/rollback", segment(&id));
+            let query = Query::new().with("version", self.view.version.index).with("to", to);
+            context.client.post_empty(&path, query).await?;
+            return Ok(Changed { id, ended_before });
+        }
         let spec = self.spec.take();
         self.write(context, Query::new().with("rollback", "previous"), &spec, None).await
     }

@@ -2,6 +2,7 @@
 
 mod change;
 mod create;
+mod history;
 mod inspect;
 mod logs;
 mod ls;
@@ -27,6 +28,8 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServiceCommand {
     Create(Box<create::Create>),
+    Diff(history::Diff),
+    History(history::History),
     Inspect(inspect::Inspect),
     Logs(logs::Logs),
     #[command(visible_alias = "list")]
@@ -43,6 +46,8 @@ impl ServiceCommand {
     pub(crate) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         match self {
             Self::Create(command) => command.run(context).await,
+            Self::Diff(command) => command.run(context).await,
+            Self::History(command) => command.run(context).await,
             Self::Inspect(command) => command.run(context).await,
             Self::Logs(command) => command.run(context).await,
             Self::Ls(command) => command.run(context).await,

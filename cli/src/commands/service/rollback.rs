@@ -1,20 +1,31 @@
 //! `service rollback`
 
-use super::{change::Current, wait::WaitFlags};
+use super::{
+    change::{CheckVersion, Current},
+    wait::WaitFlags,
+};
 use crate::context::Context;
 
 const EXAMPLES: &str = "\
 Examples:
   swarmctl service rollback web
-  swarmctl service rollback -d web";
+  swarmctl service rollback --to 3 web
+  swarmctl service rollback -d web
 
-/// Go back to what a service was before its last update; a second time, back again
+`swarmctl service history` lists the versions, `swarmctl service diff` shows what differs.";
+
+/// Go back to what a service was before its last update, or to an earlier version; a second time, back again
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Rollback {
     /// Name or id
     #[arg(value_name = "SERVICE")]
     service: String,
+    /// Go back to this version of the service's history
+    #[arg(long, value_name = "VERSION")]
+    to: Option<u64>,
+    #[command(flatten)]
+    check: CheckVersion,
     #[command(flatten)]
     wait: WaitFlags,
 }
@@ -22,7 +33,7 @@ pub(crate) struct Rollback {
 impl Rollback {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         let deadline = self.wait.deadline();
-        let changed = Current::read(context, &self.service).await?.roll_back(context).await?;
+        let changed = Current::read_at(context, &self.service, self.check).await?.roll_back(context, self.to).await?;
         context.out.line(&self.service)?;
         self.wait.wait(context, &changed.id, deadline, changed.ended_before).await.map(drop)
     }

@@ -1,10 +1,11 @@
 //! `service scale`
 
 use anyhow::{Context as _, bail};
+use serde_json::Value;
 use swarm_model::ServiceMode;
 
 use super::{
-    change::{Changed, Current},
+    change::{Changed, CheckVersion, Current},
     wait::WaitFlags,
 };
 use crate::{
@@ -28,16 +29,21 @@ pub(crate) struct Scale {
     #[arg(required = true, value_name = "SERVICE=REPLICAS", value_parser = parse_target)]
     targets: Vec<(String, u64)>,
     #[command(flatten)]
+    check: CheckVersion,
+    #[command(flatten)]
     wait: WaitFlags,
 }
 
 impl Scale {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
+        if self.check.version.is_some() && self.targets.len() > 1 {
+            bail!("--check-version is the version of one service: scale one at a time");
+        }
         let deadline = self.wait.deadline();
         let mut scaled = Vec::new();
         let mut failed = false;
         for (reference, replicas) in &self.targets {
-            match scale(context, reference, *replicas).await {
+            match scale(context, reference, *replicas, self.check).await {
                 Ok(service) => {
                     context.out.line(&format!("{reference} scaled to {replicas}"))?;
                     scaled.push(service);
@@ -60,8 +66,14 @@ impl Scale {
     }
 }
 
-async fn scale(context: &mut Context, reference: &str, replicas: u64) -> anyhow::Result<Changed> {
-    let mut current = Current::read(context, reference).await?;
+async fn scale(context: &mut Context, reference: &str, replicas: u64, check: CheckVersion) -> anyhow::Result<Changed> {
+    let mut current = Current::read_at(context, reference, check).await?;
+    let spec = scaled(&mut current, replicas)?;
+    current.write(context, Query::new(), &spec, None).await
+}
+
+/// The spec of a service with another number of tasks.
+pub(super) fn scaled(current: &mut Current, replicas: u64) -> anyhow::Result<Value> {
     let number = match &current.view.spec.mode {
         ServiceMode::Replicated { .. } => "/Mode/Replicated/Replicas",
         ServiceMode::ReplicatedJob(_) => "/Mode/ReplicatedJob/TotalCompletions",
@@ -71,10 +83,10 @@ async fn scale(context: &mut Context, reference: &str, replicas: u64) -> anyhow:
     };
     let mut spec = current.spec.take();
     *spec.pointer_mut(number).context("swarmd shows no number of tasks for this service")? = replicas.into();
-    current.write(context, Query::new(), &spec, None).await
+    Ok(spec)
 }
 
-fn parse_target(text: &str) -> Result<(String, u64), String> {
+pub(super) fn parse_target(text: &str) -> Result<(String, u64), String> {
     let (service, number) =
         text.rsplit_once('=').ok_or_else(|| format!("'{text}' is not SERVICE=REPLICAS, for example web=3"))?;
     match number.parse() {

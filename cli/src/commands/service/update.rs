@@ -1,7 +1,7 @@
 //! `service update`
 
 use super::{
-    change::Current,
+    change::{CheckVersion, Current},
     registry_flags::{RegistryFlags, environment},
     wait::WaitFlags,
 };
@@ -41,6 +41,8 @@ pub(crate) struct Update {
     #[arg(long)]
     rollback: bool,
     #[command(flatten)]
+    check: CheckVersion,
+    #[command(flatten)]
     change: ChangeFlags,
     #[command(flatten)]
     registry: RegistryFlags,
@@ -52,16 +54,16 @@ impl Update {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         if self.rollback && (self.change != ChangeFlags::default() || self.registry != RegistryFlags::default()) {
             return Err(Hinted {
-                message: "--rollback goes with --detach, --quiet and --timeout only: it brings back a whole spec"
+                message: "--rollback goes with --detach, --quiet, --timeout and --check-version only: it brings back a whole spec"
                     .to_owned(),
                 hint: "Roll back first, then change what should be different.".to_owned(),
             }
             .into());
         }
         let deadline = self.wait.deadline();
-        let current = Current::read(context, &self.service).await?;
+        let current = Current::read_at(context, &self.service, self.check).await?;
         let changed = match self.rollback {
-            true => current.roll_back(context).await?,
+            true => current.roll_back(context, None).await?,
             false => {
                 let mut draft = Draft::of(current.spec.clone());
                 self.change.apply(&mut draft, &environment)?;

@@ -126,8 +126,8 @@ fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
             services::update(state, *service, spec, registry_auth.as_ref(), events)
         }
         Op::RemoveService { service } => services::remove(state, *service, events),
-        Op::RollBack { service, keep_previous, message } => {
-            services::roll_back(state, *service, *keep_previous, message, events)
+        Op::RollBack { service, keep_previous, message, to } => {
+            services::roll_back(state, *service, *keep_previous, message, *to, events)
         }
         Op::SetUpdate { service, update } => services::set_update(state, *service, update, events),
         Op::CreateTasks { service, spec_version, desired, cause, beside, start_at, tasks } => {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use swarm_model::{
-    DesiredState, PreviousSpec, PublishMode, Secret, Service, ServiceId, ServiceSpec, SpecVersion, TaskId, UpdateState,
-    UpdateStatus,
+    DesiredState, PreviousSpec, PublishMode, Revision, Secret, Service, ServiceId, ServiceSpec, SpecVersion, TaskId,
+    UpdateState, UpdateStatus,
 };
 
 use super::{Event, not_found, tasks};
@@ -28,7 +28,7 @@ pub(super) fn create(
     let version = state.revision;
     state.put_spec(SpecVersion { service: id, version, spec: spec.clone(), registry_auth: registry_auth.cloned() });
     state.service_names.insert(spec.name.to_lowercase(), id);
-    let service = Service {
+    let mut service = Service {
         id,
         version,
         created_at: state.time,
@@ -37,7 +37,10 @@ pub(super) fn create(
         spec_version: version,
         previous: None,
         update: None,
+        revision: 0,
+        history: Vec::new(),
     };
+    service.record_revision(state.time);
     state.services.insert(id, Arc::new(service));
     events.push(Event::Service(id));
     Ok(())
@@ -69,11 +72,12 @@ pub(super) fn update(
     let version = if same_tasks { old.spec_version } else { revision };
     state.put_spec(SpecVersion { service: id, version, spec: spec.clone(), registry_auth: auth });
     let mut service = Service::clone(&old);
-    if old.spec != *spec {
-        service.previous = Some(PreviousSpec { spec: old.spec.clone(), spec_version: old.spec_version });
-    }
     service.spec = spec.clone();
     service.spec_version = version;
+    if old.spec != *spec {
+        service.previous = Some(present(&old));
+        service.record_revision(time);
+    }
     (service.version, service.updated_at) = (revision, time);
     // An update that goes on keeps its state; otherwise clients must not see that of an earlier one (docker-api §0.7).
     if !(same_tasks && service.update.as_ref().is_some_and(|update| update.state.is_active())) {
@@ -87,11 +91,44 @@ pub(super) fn update(
 fn store(state: &mut State, old: &Service, new: Service, events: &mut Vec<Event>) {
     let id = new.id;
     state.services.insert(id, Arc::new(new));
-    state.forget_spec(id, old.spec_version);
-    if let Some(previous) = &old.previous {
-        state.forget_spec(id, previous.spec_version);
-    }
+    forget_specs(state, old);
     events.push(Event::Service(id));
+}
+
+/// Forgets the spec versions of a service as it was, as far as nothing refers to them any more.
+fn forget_specs(state: &mut State, old: &Service) {
+    let of_history = old.history.iter().map(|revision| revision.spec_version);
+    let of_previous = old.previous.iter().map(|previous| previous.spec_version);
+    for version in of_history.chain(of_previous).chain([old.spec_version]) {
+        state.forget_spec(old.id, version);
+    }
+}
+
+/// What a service is now, as what it was before a change.
+fn present(service: &Service) -> PreviousSpec {
+    PreviousSpec { spec: service.spec.clone(), spec_version: service.spec_version, revision: service.revision }
+}
+
+/// What a rollback goes back to.
+fn earlier(service: &Service, to: Option<u64>) -> Result<PreviousSpec, Refusal> {
+    let name = &service.spec.name;
+    let Some(number) = to else {
+        let none = || Refusal::Invalid(format!("service {name} does not have a previous spec"));
+        return service.previous.clone().ok_or_else(none);
+    };
+    if number == service.revision {
+        return Err(Refusal::Invalid(format!("service {name} is at version {number} already")));
+    }
+    match service.history.iter().find(|revision| revision.number == number) {
+        Some(Revision { spec, spec_version, number, .. }) => {
+            Ok(PreviousSpec { spec: spec.clone(), spec_version: *spec_version, revision: *number })
+        }
+        None => {
+            let kept: Vec<String> = service.history.iter().map(|revision| revision.number.to_string()).collect();
+            let kept = kept.join(", ");
+            Err(Refusal::Invalid(format!("service {name} has no version {number}; kept are {kept}")))
+        }
+    }
 }
 
 pub(super) fn roll_back(
@@ -99,21 +136,21 @@ pub(super) fn roll_back(
     id: ServiceId,
     keep_previous: bool,
     message: &Arc<str>,
+    to: Option<u64>,
     events: &mut Vec<Event>,
 ) -> Outcome {
     let old = state.service(id).cloned().ok_or_else(|| not_found("service", id))?;
-    let Some(previous) = old.previous.clone() else {
-        return Err(Refusal::Invalid(format!("service {} does not have a previous spec", old.spec.name)));
-    };
-    check_ports(state, id, &previous.spec)?;
+    let target = earlier(&old, to)?;
+    check_ports(state, id, &target.spec)?;
     let mut service = Service::clone(&old);
-    service.previous = keep_previous.then(|| PreviousSpec { spec: old.spec.clone(), spec_version: old.spec_version });
+    service.previous = keep_previous.then(|| present(&old));
     // The version may have been kept through a change that touched no task, such as one of labels.
-    if let Some(version) = state.spec(id, previous.spec_version).cloned() {
-        state.put_spec(SpecVersion { spec: previous.spec.clone(), ..SpecVersion::clone(&version) });
+    if let Some(version) = state.spec(id, target.spec_version).cloned() {
+        state.put_spec(SpecVersion { spec: target.spec.clone(), ..SpecVersion::clone(&version) });
     }
-    service.spec = previous.spec;
-    service.spec_version = previous.spec_version;
+    service.spec = target.spec;
+    service.spec_version = target.spec_version;
+    service.revision = target.revision;
     (service.version, service.updated_at) = (state.revision, state.time);
     service.update = Some(UpdateStatus {
         state: UpdateState::RollbackStarted,
@@ -144,10 +181,7 @@ pub(super) fn remove(state: &mut State, id: ServiceId, events: &mut Vec<Event>) 
     state.service_names.remove(&service.spec.name.to_lowercase());
     let tasks: Vec<TaskId> = state.tasks_of_service(id).map(|task| task.id).collect();
     tasks.iter().for_each(|task| tasks::set_desired(state, *task, DesiredState::Remove, events));
-    state.forget_spec(id, service.spec_version);
-    if let Some(previous) = &service.previous {
-        state.forget_spec(id, previous.spec_version);
-    }
+    forget_specs(state, &service);
     events.push(Event::Service(id));
     Ok(())
 }

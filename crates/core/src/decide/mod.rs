@@ -13,6 +13,7 @@ mod restart;
 mod schedule;
 mod slots;
 mod update;
+mod why;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +22,8 @@ use std::{
 
 use restart::Start;
 use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, Task, TaskId, Timestamp};
+
+pub use why::{Failure, NodeRejection, Rejection, Restart, TaskWhy, Why, why_service, why_task};
 
 use crate::{Event, Guard, Op, Refusal, State, Tx, apply::apply_tx};
 

@@ -70,9 +70,12 @@ pub(super) fn allowed(spec: &ServiceSpec, slot: &Slot, task: &Task) -> bool {
         RestartCondition::OnFailure if task.status.state == TaskState::Complete => return false,
         RestartCondition::OnFailure | RestartCondition::Any => {}
     }
-    if policy.max_attempts == 0 {
-        return true;
-    }
+    policy.max_attempts == 0 || restarts(spec, slot, task) < policy.max_attempts
+}
+
+/// The restarts that count when this task ends.
+pub(super) fn restarts(spec: &ServiceSpec, slot: &Slot, task: &Task) -> u64 {
+    let policy = spec.task_template.restart();
     // The window ends where the task ended, not now: the verdict must not change while nothing happens.
     let end = task.status_applied_at;
     let restarts = slot
@@ -82,7 +85,7 @@ pub(super) fn allowed(spec: &ServiceSpec, slot: &Slot, task: &Task) -> bool {
         .skip(1)
         .filter(|t| policy.window_ns == 0 || end.since_ns(t.created_at) < policy.window_ns)
         .count();
-    (restarts as u64) < policy.max_attempts
+    restarts as u64
 }
 
 /// When a task that is prepared may run: now, at a time, or as soon as its predecessors have stopped.

@@ -65,7 +65,7 @@ fn count_failures(planner: &mut Planner, service: &Service) {
             }
             (_, FailureAction::Rollback) if service.previous.is_some() => {
                 let message = format!("update rolled back due to failure or early termination of task {newest}").into();
-                op = Some(Op::RollBack { service: service.id, keep_previous: false, message });
+                op = Some(Op::RollBack { service: service.id, keep_previous: false, message, to: None });
             }
             _ => (next.state, next.message) = (UpdateState::Paused, pause("update")),
         }

@@ -27,8 +27,7 @@ impl State {
         self.tasks.insert(task.id, Arc::new(task));
     }
 
-    /// Deletes a task, and its spec version with the last task of it, unless it is the current or the previous one of
-    /// its service.
+    /// Deletes a task, and its spec version with the last task of it, unless its service still has a use for it.
     pub(crate) fn delete_task(&mut self, id: TaskId) -> Option<Arc<Task>> {
         let task = self.tasks.remove(&id)?;
         self.unindex(&task);
@@ -48,11 +47,13 @@ impl State {
         self.specs.insert((spec.service, spec.version), Arc::new(spec));
     }
 
-    /// Deletes a version of a spec if no task refers to it and it is not its service's current or previous
-    /// one.
+    /// Deletes a version of a spec if no task refers to it and its service has no use for it: it is neither the current
+    /// nor the previous one, nor that of a revision in the history.
     pub(crate) fn forget_spec(&mut self, service: ServiceId, version: u64) {
         let current = self.services.get(&service).is_some_and(|s| {
-            s.spec_version == version || s.previous.as_ref().is_some_and(|p| p.spec_version == version)
+            s.spec_version == version
+                || s.previous.as_ref().is_some_and(|p| p.spec_version == version)
+                || s.history.iter().any(|revision| revision.spec_version == version)
         });
         if !current && !self.spec_refs.contains_key(&(service, version)) {
             self.specs.remove(&(service, version));

@@ -1,5 +1,7 @@
 //! A small cluster that scripts drive: the real `apply` and `decide`, and agents that do as they are told.
 
+mod explain;
+
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use swarm_core::{Dirty, ENTRY_VERSION, Entry, Op, Outcome, Place, State, Tx, apply, decide};
@@ -71,8 +73,10 @@ impl World {
             ("rollback", [name]) => {
                 let service = self.service(name)?;
                 let message = "manually requested rollback".into();
-                self.user(Op::RollBack { service, keep_previous: true, message })
+                let to = options.get("to").map(|to| to.parse().map_err(|_| "to is a number")).transpose()?;
+                self.user(Op::RollBack { service, keep_previous: true, message, to })
             }
+            ("revisions", [name]) => self.revisions(name),
             ("status", [name]) => {
                 let service = self.state.service(self.service(name)?).ok_or("the service was removed")?;
                 let image = &service.spec.task_template.container_spec.image;
@@ -94,6 +98,9 @@ impl World {
                 Ok(self.decide())
             }
             ("report", [task, state]) => self.report(task, state, int(&options, "ago", 0)?),
+            ("why", [name]) => self.why(name),
+            ("fail", [task]) => self.fail(task, &options),
+            ("break", [node]) => self.break_engine(node),
             ("agents", []) => {
                 while self.agents_step() {}
                 Ok(String::new())
@@ -190,6 +197,8 @@ impl World {
             .get("spread")
             .map(|s| s.split(',').map(|s| serde_json::json!({"Spread": {"SpreadDescriptor": s}})).collect())
             .unwrap_or_default();
+        let platforms: Vec<_> =
+            options.get("arch").map(|a| serde_json::json!({"OS": "linux", "Architecture": a})).into_iter().collect();
         let port = int(options, "port", 0)?;
         let ports = if port == 0 {
             serde_json::json!([])
@@ -216,7 +225,10 @@ impl World {
                     "MaxAttempts": int(options, "attempts", 0)?,
                     "Window": int(options, "window", 0)? * SECOND_NS,
                 },
-                "Placement": {"Constraints": constraint, "Preferences": spread, "MaxReplicas": int(options, "max-per-node", 0)?},
+                "Placement": {
+                    "Constraints": constraint, "Preferences": spread, "Platforms": platforms,
+                    "MaxReplicas": int(options, "max-per-node", 0)?,
+                },
             },
             "EndpointSpec": {"Ports": ports},
         }))
@@ -250,6 +262,24 @@ impl World {
             spec.labels.insert("label".into(), label.to_string());
         }
         self.user(Op::UpdateService { service, spec: spec.into(), registry_auth: None })
+    }
+
+    fn revisions(&self, name: &str) -> Result<String, String> {
+        let service = self.state.service(self.service(name)?).ok_or("the service was removed")?;
+        let previous = service.previous.as_ref().map(|previous| previous.revision);
+        let mut out = String::new();
+        for revision in &service.history {
+            let mark = match revision.number {
+                number if number == service.revision => " current",
+                number if Some(number) == previous => " previous",
+                _ => "",
+            };
+            let spec = &revision.spec;
+            let (image, replicas) = (&spec.task_template.container_spec.image, spec.replicas());
+            let replicas = replicas.map_or("global".to_owned(), |replicas| format!("replicas={replicas}"));
+            let _ = writeln!(out, "{} from {}: {image} {replicas}{mark}", revision.number, revision.base);
+        }
+        Ok(out)
     }
 
     /// A text with the names of tasks in the place of their ids.

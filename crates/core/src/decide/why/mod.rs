@@ -1,0 +1,250 @@
+//! Why a service, or one of its tasks, is as it is, and what would help.
+//!
+//! The answer is computed when somebody asks, from the state alone, by asking the scheduler and the restart policy
+//! what they would say. It decides nothing.
+
+mod nodes;
+mod resources;
+mod task;
+
+use std::sync::Arc;
+
+use swarm_model::{
+    DesiredState, NodeId, Service, ServiceId, ServiceMode, Task, TaskId, TaskState, Timestamp, UpdateState,
+    UpdateStatus,
+};
+
+use super::slots::{self, Slot};
+use crate::State;
+
+/// Tasks that an answer about a service describes; of more than these, one is like the other.
+const TASKS_MAX: usize = 10;
+/// Pieces of advice in an answer.
+const FIXES_MAX: usize = 6;
+/// A failure that is older than this no longer says how a service is: 10 min, as the back-off forgets it by then.
+const RECENT_NS: i64 = 10 * 60_000_000_000;
+
+/// Why a service, or one of its tasks, is as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Why {
+    /// The service.
+    pub service: ServiceId,
+    /// Its name.
+    pub name: String,
+    /// The answer in a sentence.
+    pub summary: String,
+    /// The last update or rollback.
+    pub update: Option<UpdateStatus>,
+    /// The task that was asked for, or the tasks of the service that are not as they should be.
+    pub tasks: Vec<TaskWhy>,
+    /// How many more such tasks there are.
+    pub more_tasks: usize,
+    /// If a task waits for a node: what keeps nodes from taking it.
+    pub rejections: Vec<Rejection>,
+    /// What would help, the most promising first.
+    pub fixes: Vec<String>,
+}
+
+/// How a task is, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskWhy {
+    /// The task.
+    pub task: Arc<Task>,
+    /// Name of its node; empty while it has none.
+    pub node_name: String,
+    /// The answer in a sentence.
+    pub summary: String,
+    /// The last tasks in its place that failed, the newest first.
+    pub failures: Vec<Failure>,
+    /// What the restart policy does.
+    pub restart: Restart,
+}
+
+/// How a task failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// The task.
+    pub task: TaskId,
+    /// Name of the node.
+    pub node_name: String,
+    /// How it ended.
+    pub state: TaskState,
+    /// When.
+    pub at: Timestamp,
+    /// Exit code of its container, if it ran.
+    pub exit_code: Option<i64>,
+    /// What was said.
+    pub reason: String,
+}
+
+/// What the restart policy does with a place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restart {
+    /// Restarts that count against the limit.
+    pub restarts: u64,
+    /// The limit; 0 for none.
+    pub max_attempts: u64,
+    /// How long the next start still waits.
+    pub wait_ns: Option<i64>,
+    /// Whether there will be no restart.
+    pub given_up: bool,
+}
+
+/// A requirement, and the nodes that do not meet it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The filter: `ready`, `resources`, `constraint`, `platform`, `host-port`, `max-replicas`.
+    pub filter: &'static str,
+    /// What is asked for.
+    pub asked: String,
+    /// Nodes, not more than a list can show.
+    pub nodes: Vec<NodeRejection>,
+    /// How many more nodes.
+    pub more_nodes: usize,
+}
+
+/// Why one node does not meet a requirement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRejection {
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// What it has instead.
+    pub found: String,
+}
+
+/// Why a task is as it is; none if there is no such task. `now` is the leader's clock.
+pub fn why_task(state: &State, id: TaskId, now: Timestamp) -> Option<Why> {
+    let task = state.task(id)?;
+    let Some(service) = state.service(task.service) else {
+        let name = state.spec(task.service, task.spec_version).map_or(String::new(), |spec| spec.spec.name.clone());
+        return Some(of_removed(state, task, name));
+    };
+    let place = slots::of(state, service).into_values().find(|slot| slot.0.iter().any(|other| other.id == id));
+    let slot = place.unwrap_or_else(|| Slot(vec![task.clone()]));
+    let mut advice = Vec::new();
+    let told = task::tell(state, service, &slot, task, now, &mut advice);
+    let waits = task.status.state == TaskState::Pending && task.desired.is_live();
+    let rejections = if waits { nodes::rejections(state, service, task.node, now, &mut advice) } else { Vec::new() };
+    update_advice(service, &mut advice);
+    Some(Why { summary: told.summary.clone(), tasks: vec![told], rejections, ..new(service, advice) })
+}
+
+/// Why a service is as it is; none if there is no such service. `now` is the leader's clock.
+pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> {
+    let service = state.service(id)?;
+    let mut advice = Vec::new();
+    update_advice(service, &mut advice);
+    let (mut tasks, mut waiting, mut live, mut runs) = (Vec::new(), None, 0, 0);
+    for slot in slots::of(state, service).values() {
+        let Some(task) = slot.live().next_back().or_else(|| slot.finished(service)) else { continue };
+        live += 1;
+        runs += u64::from(slot.runs());
+        if waiting.is_none() && task.status.state == TaskState::Pending && task.desired.is_live() {
+            waiting = Some(task.clone());
+        }
+        if task::is_well(state, slot, task, now) {
+            continue;
+        }
+        tasks.push((slot.clone(), task.clone()));
+    }
+    // What is stuck comes before what is on its way.
+    tasks.sort_by_key(|(_, task)| {
+        let stuck = task.status.state.is_terminal() || task.status.state == TaskState::Pending;
+        (!stuck, task.slot, task.node)
+    });
+    let more_tasks = tasks.len().saturating_sub(TASKS_MAX);
+    tasks.truncate(TASKS_MAX);
+    let tasks: Vec<TaskWhy> =
+        tasks.iter().map(|(slot, task)| task::tell(state, service, slot, task, now, &mut advice)).collect();
+    let everywhere = service.spec.mode == ServiceMode::Global && live == 0;
+    let rejections = match waiting {
+        Some(task) => nodes::rejections(state, service, task.node, now, &mut advice),
+        None if everywhere => nodes::rejections(state, service, None, now, &mut advice),
+        None => Vec::new(),
+    };
+    let wanted = service.spec.replicas().unwrap_or(live);
+    let mut summary = match wanted {
+        0 if everywhere => "no node is to have a task of it".to_owned(),
+        0 => "no task is wanted".to_owned(),
+        wanted => format!("{runs} of {wanted} tasks run"),
+    };
+    if wanted == 0 && !everywhere {
+        advice.push(format!("`swarmctl service scale {}=1` makes it run", service.spec.name));
+    }
+    if let Some(update) = service.update.as_ref().filter(|update| update.state != UpdateState::Completed) {
+        summary = format!("{summary}; {}", update.message);
+    }
+    if let Some(first) = tasks.first() {
+        summary = format!("{summary}; {}", first.summary);
+    }
+    Some(Why { summary, tasks, more_tasks, rejections, ..new(service, advice) })
+}
+
+fn new(service: &Service, mut advice: Vec<String>) -> Why {
+    let mut fixes: Vec<String> = Vec::new();
+    advice.retain(|fix| {
+        let is_new = !fixes.contains(fix) && fixes.len() < FIXES_MAX;
+        if is_new {
+            fixes.push(fix.clone());
+        }
+        is_new
+    });
+    Why {
+        service: service.id,
+        name: service.spec.name.clone(),
+        summary: String::new(),
+        update: service.update.clone(),
+        tasks: Vec::new(),
+        more_tasks: 0,
+        rejections: Vec::new(),
+        fixes,
+    }
+}
+
+/// A task that outlived its service.
+fn of_removed(state: &State, task: &Arc<Task>, name: String) -> Why {
+    let node_name = task.node.map_or(String::new(), |node| nodes::name(state, node));
+    let summary = match task.status.state.is_terminal() {
+        true => "its service was removed, and it has stopped".to_owned(),
+        false => format!("its service was removed: it goes when its container on {node_name} has stopped"),
+    };
+    let told = TaskWhy {
+        task: task.clone(),
+        node_name,
+        summary: summary.clone(),
+        failures: Vec::new(),
+        restart: Restart::default(),
+    };
+    Why {
+        service: task.service,
+        name,
+        summary,
+        update: None,
+        tasks: vec![told],
+        more_tasks: 0,
+        rejections: Vec::new(),
+        fixes: Vec::new(),
+    }
+}
+
+fn update_advice(service: &Service, advice: &mut Vec<String>) {
+    let name = &service.spec.name;
+    match service.update.as_ref().map(|update| update.state) {
+        Some(UpdateState::Paused) => {
+            advice.push(format!("`swarmctl service rollback {name}` goes back to what ran before"));
+            advice.push(format!("`swarmctl service update --force {name}` tries the same again"));
+        }
+        Some(UpdateState::RollbackPaused) => {
+            advice.push(format!("`swarmctl service update --force {name}` tries the same again"));
+            advice.push(format!("`swarmctl service history {name}` lists what else it can go back to"));
+        }
+        _ => {}
+    }
+}
+
+/// Whether a task is on its way to be stopped, or has been.
+fn is_unwanted(task: &Task) -> bool {
+    matches!(task.desired, DesiredState::Shutdown | DesiredState::Remove)
+}

@@ -1,0 +1,321 @@
+//! What keeps nodes from taking a task of a service: each requirement for itself, with the numbers.
+//!
+//! Whether a node fits is the scheduler's word. It is asked with one requirement at a time, on a state in which all
+//! nodes answer and are active, so that it tells all that is in the way and not only the first thing.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use swarm_model::{
+    Availability, Constraint, ConstraintKey, Node, NodeId, NodeState, Operator, Placement, Service, ServiceSpec,
+    Timestamp, format_duration,
+};
+
+use super::{NodeRejection, Rejection, resources};
+use crate::{Op, Place, State, Tx, apply::apply_tx, decide::schedule, state::host_ports};
+
+/// Nodes named for one requirement; a cluster has up to a thousand.
+const NODES_MAX: usize = 20;
+/// Nodes for which advice about the same requirement is given.
+const FIXES_MAX: usize = 2;
+/// Bytes in a MiB: advice about memory is rounded down to it, so that it holds.
+const MIB: i64 = 1 << 20;
+
+const READY: &str = "ready";
+const RESOURCES: &str = "resources";
+
+/// A requirement of a service, as a service that asks for nothing else.
+struct Requirement {
+    filter: &'static str,
+    asked: String,
+    alone: Arc<Service>,
+    what: What,
+}
+
+enum What {
+    Resource { kind: String, amount: i64 },
+    Constraint { text: String, parsed: Option<Constraint> },
+    Platform,
+    Port(swarm_model::PortProtocol, u16),
+    MaxReplicas(u64),
+}
+
+/// The name by which people know a node.
+pub(super) fn name(state: &State, id: NodeId) -> String {
+    match state.node(id).map(|node| node.hostname()) {
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => id.to_string(),
+    }
+}
+
+/// What keeps nodes from taking one more task, by requirement; all nodes, or the one that the task is for. What
+/// would help is added to `advice`: that which the fewest other things stand in the way of.
+pub(super) fn rejections(
+    state: &State,
+    service: &Service,
+    only: Option<NodeId>,
+    now: Timestamp,
+    advice: &mut Vec<String>,
+) -> Vec<Rejection> {
+    let requirements = requirements(service);
+    let willing = all_ready(state);
+    let nodes: Vec<&Arc<Node>> = state.nodes().filter(|node| only.is_none_or(|only| node.id == only)).collect();
+    let mut rejections: Vec<Rejection> = Vec::new();
+    let mut fixes: BTreeMap<usize, Vec<Fix>> = BTreeMap::new();
+    for node in nodes {
+        let mut helps = Vec::new();
+        if let Some((found, fix)) = unready(node, now) {
+            push(&mut rejections, READY, "a node that is up and active", state, node, found);
+            helps.push(Fix { filter: READY, rank: 0, text: fix });
+        }
+        for requirement in &requirements {
+            if matches!(schedule::place_on(&willing, &requirement.alone, node.id), Place::On(_)) {
+                continue;
+            }
+            let (found, fix) = requirement.explain(state, service, node);
+            push(&mut rejections, requirement.filter, &requirement.asked, state, node, found);
+            helps.push(fix);
+        }
+        if !helps.is_empty() {
+            fixes.entry(helps.len()).or_default().extend(helps);
+        }
+    }
+    if state.nodes().next().is_none() {
+        advice.push("add a node with `swarmctl swarm join`".to_owned());
+    }
+    let mut best = fixes.into_values().next().unwrap_or_default();
+    best.sort_by_key(|fix| fix.rank);
+    let mut told: BTreeMap<&str, usize> = BTreeMap::new();
+    best.retain(|fix| {
+        let count = told.entry(fix.filter).or_default();
+        *count += 1;
+        // Of resources, what the next node lacks helps no one: the first lacks least.
+        *count <= if fix.filter == RESOURCES { 1 } else { FIXES_MAX }
+    });
+    advice.extend(best.into_iter().map(|fix| fix.text));
+    rejections.sort_by_key(|rejection| std::cmp::Reverse(rejection.nodes.len() + rejection.more_nodes));
+    rejections
+}
+
+/// What would help, and how much is missing: the least comes first.
+struct Fix {
+    filter: &'static str,
+    rank: i64,
+    text: String,
+}
+
+fn push(rejections: &mut Vec<Rejection>, filter: &'static str, asked: &str, state: &State, node: &Node, found: String) {
+    let index = rejections.iter().position(|known| (known.filter, known.asked.as_str()) == (filter, asked));
+    let index = index.unwrap_or_else(|| {
+        rejections.push(Rejection { filter, asked: asked.to_owned(), nodes: Vec::new(), more_nodes: 0 });
+        rejections.len() - 1
+    });
+    let rejection = &mut rejections[index];
+    if rejection.nodes.len() < NODES_MAX {
+        rejection.nodes.push(NodeRejection { node: node.id, name: name(state, node.id), found });
+    } else {
+        rejection.more_nodes += 1;
+    }
+}
+
+/// Why a node takes no tasks at all, and what would change that.
+fn unready(node: &Node, now: Timestamp) -> Option<(String, String)> {
+    let name = if node.hostname().is_empty() { node.id.to_string() } else { node.hostname().to_owned() };
+    let since = format_duration(whole_seconds(now.since_ns(node.state_since)));
+    let said = if node.status.message.is_empty() { String::new() } else { format!(": {}", node.status.message) };
+    let answers = node.status.state == NodeState::Ready && node.description.is_some();
+    if !answers {
+        let found = format!("has been {} for {since}{said}", node.status.state.as_str());
+        return Some((found, format!("bring node {name} back: its swarmd must run and reach a manager")));
+    }
+    if node.spec.availability != Availability::Active {
+        let is = if node.spec.availability == Availability::Pause { "paused" } else { "drained" };
+        return Some((format!("is {is}"), format!("`swarmctl node update --availability active {name}`")));
+    }
+    if !node.status.engine_reachable {
+        let found = format!("its container engine does not answer{said}");
+        return Some((found, format!("start the container engine of node {name}")));
+    }
+    None
+}
+
+/// Whole seconds of a time; nobody reads more.
+pub(super) fn whole_seconds(ns: i64) -> i64 {
+    ns.max(0) / 1_000_000_000 * 1_000_000_000
+}
+
+/// The state as it would be if all nodes answered and were active.
+fn all_ready(state: &State) -> State {
+    let mut willing = state.clone();
+    for node in state.nodes() {
+        let spec = swarm_model::NodeSpec { availability: Availability::Active, ..(*node.spec).clone() };
+        let status = swarm_model::NodeStatus { state: NodeState::Ready, engine_reachable: true, ..node.status.clone() };
+        let change = Op::UpdateNode { node: node.id, spec: Arc::new(spec) };
+        // A node that never reported has nothing to offer, but its labels may fit.
+        let description = node.description.is_none().then(Arc::default);
+        let report = Op::ReportNode { node: node.id, status, description };
+        // A change that is refused leaves the node as it is: it then counts as one that does not fit.
+        let _ = apply_tx(&mut willing, &Tx::new(vec![change, report]), &mut Vec::new());
+    }
+    willing
+}
+
+fn requirements(service: &Service) -> Vec<Requirement> {
+    let spec = &service.spec;
+    let mut requirements = Vec::new();
+    let mut add = |filter, asked: String, what, change: &dyn Fn(&mut ServiceSpec)| {
+        let mut alone = asks_nothing(spec);
+        change(&mut alone);
+        let alone = Arc::new(Service { spec: Arc::new(alone), ..service.clone() });
+        requirements.push(Requirement { filter, asked, alone, what });
+    };
+    let reserved = spec.task_template.reservations();
+    for (kind, amount) in resources::asked(&reserved) {
+        let asked = resources::show(&kind, amount);
+        add(RESOURCES, asked, What::Resource { kind: kind.clone(), amount }, &|alone| {
+            let mut only = reserved.clone();
+            only.memory_bytes = if kind == "memory" { amount } else { 0 };
+            only.nano_cpus = if kind == "CPUs" { amount } else { 0 };
+            only.generic_resources.retain(|resource| match resource {
+                swarm_model::GenericResource::Discrete { kind: k, .. }
+                | swarm_model::GenericResource::Named { kind: k, .. } => *k == kind,
+            });
+            let resources = alone.task_template.resources.get_or_insert_default();
+            resources.reservations = Some(only);
+        });
+    }
+    let placement = spec.task_template.placement.clone().unwrap_or_default();
+    for text in &placement.constraints {
+        let what = What::Constraint { text: text.clone(), parsed: Constraint::parse(text).ok() };
+        add("constraint", text.clone(), what, &|alone| {
+            alone.task_template.placement = Some(Placement { constraints: vec![text.clone()], ..Placement::default() });
+        });
+    }
+    if !placement.platforms.is_empty() {
+        let names: Vec<String> = placement.platforms.iter().map(|p| format!("{}/{}", p.os, p.architecture)).collect();
+        add("platform", names.join(" or "), What::Platform, &|alone| {
+            let platforms = placement.platforms.clone();
+            alone.task_template.placement = Some(Placement { platforms, ..Placement::default() });
+        });
+    }
+    for (protocol, port) in host_ports(spec) {
+        let asked = format!("port {port}/{}", protocol.as_str());
+        add("host-port", asked, What::Port(protocol, port), &|alone| {
+            alone.endpoint_spec.clone_from(&spec.endpoint_spec);
+            let endpoint = alone.endpoint_spec.get_or_insert_default();
+            endpoint.ports.retain(|p| (p.protocol, p.published_port) == (protocol, port));
+        });
+    }
+    if placement.max_replicas > 0 {
+        let max_replicas = placement.max_replicas;
+        let asked = format!("at most {max_replicas} of its tasks on a node");
+        add("max-replicas", asked, What::MaxReplicas(max_replicas), &|alone| {
+            alone.task_template.placement = Some(Placement { max_replicas, ..Placement::default() });
+        });
+    }
+    requirements
+}
+
+/// A service that every ready node can take.
+fn asks_nothing(spec: &ServiceSpec) -> ServiceSpec {
+    let mut alone = spec.clone();
+    alone.task_template.placement = None;
+    alone.task_template.resources = None;
+    alone.endpoint_spec = None;
+    alone
+}
+
+impl Requirement {
+    /// What a node that does not meet it has instead, and what would change that.
+    fn explain(&self, state: &State, service: &Service, node: &Node) -> (String, Fix) {
+        let (own, node_name) = (&service.spec.name, name(state, node.id));
+        let fix = |rank, text| Fix { filter: self.filter, rank, text };
+        match &self.what {
+            What::Resource { kind, amount } => {
+                let of = |amounts: resources::Amounts| amounts.get(kind).copied().unwrap_or(0);
+                let (has, held) = (of(resources::capacity(node)), of(resources::held(state, node)));
+                let free = (has - held).max(0);
+                let show = |amount| resources::show_amount(kind, amount);
+                let found = format!("{} free of {}", show(free), show(has));
+                let missing = amount.saturating_sub(free);
+                let less = match resources::flag(kind, free / MIB * MIB, free) {
+                    Some(flag) => format!(", or `swarmctl service update {flag} {own}`"),
+                    None => String::new(),
+                };
+                let whole = resources::show(kind, missing);
+                let text = if has < *amount {
+                    format!("add a node that has {}{less}", self.asked)
+                } else {
+                    format!("free {whole} on {node_name}{less}")
+                };
+                // What could be freed comes before what is not there at all.
+                (found, fix(missing.saturating_add(if has < *amount { i64::MAX / 2 } else { 0 }), text))
+            }
+            What::Constraint { text, parsed } => {
+                let found = parsed.as_ref().map_or("is not understood".to_owned(), |c| found_value(c, node));
+                let drop_it = format!("`swarmctl service update --constraint-rm '{text}' {own}`");
+                let text = match parsed {
+                    Some(Constraint { key: ConstraintKey::NodeLabel(key), operator: Operator::Equal, value }) => {
+                        format!("`swarmctl node update --label-add {key}={value} {node_name}`, or {drop_it}")
+                    }
+                    _ => drop_it,
+                };
+                (found, fix(0, text))
+            }
+            What::Platform => {
+                let none = swarm_model::Platform::default();
+                let has = node.description.as_ref().map_or(&none, |description| &description.platform);
+                let has = format!("{}/{}", has.os, has.architecture);
+                let text = format!("use an image for {has}, or add a node of {}", self.asked);
+                (format!("is {has}"), fix(0, text))
+            }
+            What::Port(protocol, port) => {
+                let holders = holders(state, node, *protocol, *port);
+                let text = format!(
+                    "free {} of {node_name}, which {holders} holds, or publish another port of {own}",
+                    self.asked
+                );
+                (format!("taken by {holders}"), fix(0, text))
+            }
+            What::MaxReplicas(max) => {
+                let has = state.tasks_of_node(node.id).filter(|t| t.service == service.id && t.desired.is_live());
+                let text = format!(
+                    "`swarmctl service update --replicas-max-per-node {} {own}`, or add a node",
+                    max.saturating_add(1)
+                );
+                (format!("has {}", has.count()), fix(0, text))
+            }
+        }
+    }
+}
+
+/// The tasks that hold a port of a node, by name.
+fn holders(state: &State, node: &Node, protocol: swarm_model::PortProtocol, port: u16) -> String {
+    let holds = |task: &&Arc<swarm_model::Task>| {
+        let spec = state.spec(task.service, task.spec_version);
+        task.holds_resources() && spec.is_some_and(|spec| host_ports(&spec.spec).any(|p| p == (protocol, port)))
+    };
+    let task_name = |task: &Arc<swarm_model::Task>| {
+        let spec = state.spec(task.service, task.spec_version);
+        let place = if task.slot == 0 { name(state, node.id) } else { task.slot.to_string() };
+        format!("{}.{place}", spec.map_or("?", |spec| &spec.spec.name))
+    };
+    let names: Vec<String> = state.tasks_of_node(node.id).filter(holds).map(task_name).collect();
+    names.join(" and ")
+}
+
+/// What a node has where a constraint looks.
+fn found_value(constraint: &Constraint, node: &Node) -> String {
+    let description = node.description.as_deref();
+    let label = |value: Option<&String>| value.map_or("has no such label".to_owned(), |value| format!("has '{value}'"));
+    match &constraint.key {
+        ConstraintKey::NodeId => format!("is {}", node.id),
+        ConstraintKey::Hostname => format!("is '{}'", node.hostname()),
+        ConstraintKey::Ip => format!("is {}", node.status.addr),
+        ConstraintKey::Role => format!("is a {}", node.role),
+        ConstraintKey::Os => format!("is '{}'", description.map_or("", |d| &d.platform.os)),
+        ConstraintKey::Arch => format!("is '{}'", description.map_or("", |d| &d.platform.architecture)),
+        ConstraintKey::NodeLabel(key) => label(node.spec.labels.get(key)),
+        ConstraintKey::EngineLabel(key) => label(description.and_then(|d| d.engine.labels.get(key))),
+        ConstraintKey::Unknown(key) => format!("nothing is called {key}"),
+    }
+}

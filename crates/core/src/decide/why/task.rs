@@ -1,0 +1,219 @@
+//! The story of one task.
+
+use std::sync::Arc;
+
+use swarm_model::{DesiredState, NodeState, RestartCondition, Service, Task, TaskState, Timestamp, format_duration};
+
+use super::{Failure, RECENT_NS, Restart, TaskWhy, is_unwanted, nodes};
+use crate::{
+    State,
+    decide::{restart, slots::Slot},
+};
+
+/// Failures that are told of a place.
+const FAILURES_MAX: usize = 5;
+
+/// Whether there is nothing to say about the task that stands for its place: it runs on a node that answers, and
+/// nothing failed there of late.
+pub(super) fn is_well(state: &State, slot: &Slot, task: &Task, now: Timestamp) -> bool {
+    let node = task.node.and_then(|id| state.node(id));
+    let runs = task.status.state == TaskState::Running && task.desired.is_live();
+    let done = task.status.state == TaskState::Complete;
+    let answers = node.is_some_and(|n| n.status.state == NodeState::Ready && n.status.engine_reachable);
+    let failed = slot.0.iter().any(|t| has_failed(t) && now.since_ns(t.status_applied_at) < RECENT_NS);
+    done || runs && answers && !failed
+}
+
+fn has_failed(task: &Task) -> bool {
+    matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
+}
+
+/// How a task is, and why; what would help is added to `advice`.
+pub(super) fn tell(
+    state: &State,
+    service: &Service,
+    slot: &Slot,
+    task: &Arc<Task>,
+    now: Timestamp,
+    advice: &mut Vec<String>,
+) -> TaskWhy {
+    let failed = slot.0.iter().rev().filter(|other| has_failed(other) && other.id <= task.id);
+    let failures: Vec<Failure> = failed.take(FAILURES_MAX).map(|task| failure(state, task)).collect();
+    let restart = restart_of(service, slot, task, now);
+    let node_name = task.node.map_or(String::new(), |node| nodes::name(state, node));
+    if let Some(last) = failures.first().filter(|last| now.since_ns(last.at) < RECENT_NS || restart.given_up) {
+        failure_advice(service, last, advice);
+    }
+    if restart.given_up {
+        advice.push(format!("`swarmctl service update --force {}` starts afresh", service.spec.name));
+    }
+    let summary = summary(state, service, slot, task, &restart, &failures, now);
+    TaskWhy { task: task.clone(), node_name, summary, failures, restart }
+}
+
+fn failure(state: &State, task: &Task) -> Failure {
+    let status = &task.status;
+    let exit_code = status.container.as_ref().and_then(|container| container.exit_code);
+    let reason = match (&status.err, exit_code) {
+        (Some(err), _) => err.to_string(),
+        (None, Some(code)) => format!("the container exited with code {code}"),
+        (None, None) => status.message().to_owned(),
+    };
+    Failure {
+        task: task.id,
+        node_name: task.node.map_or(String::new(), |node| nodes::name(state, node)),
+        state: status.state,
+        at: task.status_applied_at,
+        exit_code,
+        reason,
+    }
+}
+
+fn restart_of(service: &Service, slot: &Slot, task: &Task, now: Timestamp) -> Restart {
+    let newest = slot.0.iter().rfind(|other| other.desired != DesiredState::Remove);
+    let is_newest = newest.is_some_and(|newest| newest.id == task.id);
+    let given_up = is_newest
+        && task.status.state.is_terminal()
+        && task.status.state != TaskState::Complete
+        && !restart::allowed(&service.spec, slot, task);
+    Restart {
+        restarts: restart::restarts(&service.spec, slot, task),
+        max_attempts: service.spec.task_template.restart().max_attempts,
+        wait_ns: task.start_at.map(|at| at.since_ns(now)).filter(|left| *left > 0 && !is_unwanted(task)),
+        given_up,
+    }
+}
+
+fn summary(
+    state: &State,
+    service: &Service,
+    slot: &Slot,
+    task: &Task,
+    restart: &Restart,
+    failures: &[Failure],
+    now: Timestamp,
+) -> String {
+    let status = &task.status;
+    let node = task.node.and_then(|id| state.node(id));
+    let name = task.node.map_or(String::new(), |id| nodes::name(state, id));
+    let since = format_duration(nodes::whole_seconds(now.since_ns(task.status_applied_at)));
+    let err = status.err.as_deref().map_or(String::new(), |err| format!(": {err}"));
+    if status.state.is_terminal() {
+        return ended(slot, service, task, restart);
+    }
+    if is_unwanted(task) {
+        let why = match task.desired {
+            DesiredState::Remove => "its place was taken away",
+            _ if slot.live().next().is_some() => "another task takes its place",
+            _ => "its place is to stay empty",
+        };
+        return format!("is being stopped on {name}: {why}");
+    }
+    if status.state == TaskState::Pending {
+        return match task.node {
+            Some(_) => format!("waits for {name}{err}"),
+            None => format!("waits for a node{err}"),
+        };
+    }
+    match node {
+        None => return format!("its node {name} was removed"),
+        Some(node) if node.status.state != NodeState::Ready => {
+            let since = format_duration(nodes::whole_seconds(now.since_ns(node.state_since)));
+            let state = node.status.state.as_str();
+            return format!("its node {name} has been {state} for {since}: how the task is now is not known");
+        }
+        Some(node) if !node.status.engine_reachable => {
+            let state = status.state;
+            return format!("the container engine of {name} does not answer: the task was last seen {state}");
+        }
+        Some(_) => {}
+    }
+    if let Some(wait_ns) = restart.wait_ns {
+        let times = match failures.len() {
+            0 => String::new(),
+            FAILURES_MAX => format!(" after {FAILURES_MAX} failures or more"),
+            1 => " after a failure".to_owned(),
+            count => format!(" after {count} failures"),
+        };
+        let last = failures.first().map_or(String::new(), |last| format!(": {}", last.reason));
+        return format!("is restarted in {}{times}{last}", format_duration(tenths(wait_ns)));
+    }
+    let image = &service.spec.task_template.container_spec.image;
+    match status.state {
+        TaskState::Assigned => format!("{name} has not taken it yet, for {since}{err}"),
+        TaskState::Accepted | TaskState::Preparing => {
+            format!("{name} prepares it for {since}: it pulls {image} and creates the container{err}")
+        }
+        TaskState::Ready if task.desired == DesiredState::Ready => {
+            format!("is prepared on {name}, and starts when the task before it has stopped{err}")
+        }
+        TaskState::Ready => format!("is about to start on {name}{err}"),
+        TaskState::Starting if service.spec.task_template.container_spec.healthcheck.is_some() => {
+            format!("started on {name} {since} ago and is not healthy yet{err}")
+        }
+        TaskState::Starting => format!("is starting on {name} for {since}{err}"),
+        _ => match failures.first().filter(|last| now.since_ns(last.at) < RECENT_NS) {
+            Some(last) => {
+                let ago = format_duration(nodes::whole_seconds(now.since_ns(last.at)));
+                format!("runs on {name} for {since}, but failed {ago} ago: {}", last.reason)
+            }
+            None => format!("runs on {name} for {since}{err}"),
+        },
+    }
+}
+
+/// A time to the tenth of a second.
+fn tenths(ns: i64) -> i64 {
+    ns / 100_000_000 * 100_000_000
+}
+
+fn ended(slot: &Slot, service: &Service, task: &Task, restart: &Restart) -> String {
+    let status = &task.status;
+    let exit_code = status.container.as_ref().and_then(|container| container.exit_code);
+    let how = match (status.state, &status.err, exit_code) {
+        (TaskState::Complete, _, _) => "ended by itself with exit code 0".to_owned(),
+        (TaskState::Shutdown, _, _) => "was stopped".to_owned(),
+        (state, Some(err), _) => format!("{state}: {err}"),
+        (state, None, Some(code)) => format!("{state}: the container exited with code {code}"),
+        (state, None, None) => state.to_string(),
+    };
+    if restart.given_up {
+        let policy = service.spec.task_template.restart();
+        let why = match policy.condition {
+            RestartCondition::None => "the restart condition is none".to_owned(),
+            _ => format!("{} of {} restarts are used up", restart.restarts, policy.max_attempts),
+        };
+        return format!("{how}; it is not restarted: {why}");
+    }
+    let later = slot.0.iter().filter(|other| other.id > task.id).max_by_key(|other| other.id);
+    match later {
+        Some(next) => format!("{how}; task {} took its place", next.id),
+        None if task.desired.is_live() => format!("{how}; it is about to be restarted"),
+        None => how,
+    }
+}
+
+/// What may help against a failure.
+fn failure_advice(service: &Service, failure: &Failure, advice: &mut Vec<String>) {
+    let name = &service.spec.name;
+    let image = &service.spec.task_template.container_spec.image;
+    let reason = failure.reason.to_lowercase();
+    if reason.contains("no such image") || reason.contains("manifest unknown") || reason.contains("pull access denied")
+    {
+        advice.push(format!(
+            "check the name {image}; for a private registry, `docker login` and `swarmctl service update \
+             --with-registry-auth {name}`"
+        ));
+        return;
+    }
+    match failure.exit_code {
+        Some(137) => advice
+            .push("exit code 137: it was killed, most likely for want of memory: look at --limit-memory".to_owned()),
+        Some(127) => advice.push(format!("exit code 127: the command is not in the image {image}")),
+        Some(126) => advice.push(format!("exit code 126: the command of {image} cannot be executed")),
+        _ => {}
+    }
+    if failure.exit_code.is_some() {
+        advice.push(format!("`swarmctl service logs {name}` shows what it wrote before it ended"));
+    }
+}

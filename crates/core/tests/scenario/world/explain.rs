@@ -1,0 +1,71 @@
+//! Commands of scripts that ask for reasons, and those that make trouble to ask about.
+
+use std::fmt::Write as _;
+
+use swarm_core::{Why, why_service, why_task};
+use swarm_model::{ContainerStatus, format_duration};
+
+use super::*;
+
+impl World {
+    /// `why web` of a service, `why web.1` of a task.
+    pub(super) fn why(&self, name: &str) -> Result<String, String> {
+        let task = self.names.iter().find(|(_, known)| *known == name).map(|(id, _)| *id);
+        let why = match task {
+            Some(task) => why_task(&self.state, task, self.now),
+            None => why_service(&self.state, self.service(name)?, self.now),
+        };
+        Ok(self.named(&self.tell_why(&why.ok_or("it is gone")?, task.is_some())))
+    }
+
+    fn tell_why(&self, why: &Why, is_task: bool) -> String {
+        let mut out = format!("{}\n", why.summary);
+        for told in &why.tasks {
+            if !is_task {
+                let _ = writeln!(out, "  {}: {}", self.names[&told.task.id], told.summary);
+            }
+            for failure in &told.failures {
+                let (state, node) = (failure.state, &failure.node_name);
+                let code = failure.exit_code.map_or(String::new(), |code| format!(" [{code}]"));
+                let _ = writeln!(out, "  {} {state} on {node}{code}: {}", self.names[&failure.task], failure.reason);
+            }
+            let restart = told.restart;
+            if restart.restarts > 0 && restart.max_attempts > 0 {
+                let _ = writeln!(out, "  restarts: {} of {}", restart.restarts, restart.max_attempts);
+            }
+            if let Some(wait_ns) = restart.wait_ns {
+                let _ = writeln!(out, "  waits {}", format_duration(wait_ns / SECOND_NS * SECOND_NS));
+            }
+        }
+        for rejection in &why.rejections {
+            let _ = writeln!(out, "  {}: {}", rejection.filter, rejection.asked);
+            for node in &rejection.nodes {
+                let _ = writeln!(out, "    {} {}", node.name, node.found);
+            }
+        }
+        for fix in &why.fixes {
+            let _ = writeln!(out, "  => {fix}");
+        }
+        out
+    }
+
+    /// A node's container engine stops answering.
+    pub(super) fn break_engine(&mut self, name: &str) -> Result<String, String> {
+        let mut status = status(NodeState::Ready);
+        (status.engine_reachable, status.message) = (false, "engine unreachable".into());
+        self.user(Op::ReportNode { node: self.node(name)?, status, description: None })
+    }
+
+    /// A task fails with an exit code, or cannot be started.
+    pub(super) fn fail(&mut self, name: &str, options: &Options<'_>) -> Result<String, String> {
+        let id = *self.names.iter().find(|(_, n)| *n == name).ok_or_else(|| format!("no task {name}"))?.0;
+        let node = self.state.task(id).and_then(|task| task.node).ok_or("the task has no node")?;
+        let exit_code = options.get("exit").map(|code| code.parse().map_err(|_| "exit is a number")).transpose()?;
+        let state = if exit_code.is_some() { TaskState::Failed } else { TaskState::Rejected };
+        let mut status = TaskStatus::new(state, self.now);
+        status.err = options.get("err").map(|err| err.replace('_', " ").into());
+        let container = ContainerStatus { exit_code, ..ContainerStatus::default() };
+        status.container = exit_code.map(|_| container.into());
+        self.user(Op::ReportTasks { node, reports: vec![(id, status)] })
+    }
+}

@@ -1,0 +1,56 @@
+//! The history of a service's spec: what a rollback can go back to.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Service, ServiceSpec, Timestamp};
+
+/// Revisions kept of a service, the one in force included: a rollback reaches nine releases back (design §4.8).
+pub const REVISIONS_MAX: usize = 10;
+
+/// A spec that a service had, or has. Every change of the spec makes one; going back to one makes none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Its number: 1 for the spec that the service was made with, then counting up.
+    pub number: u64,
+    /// The revision that was in force when it came; 0 for the first.
+    pub base: u64,
+    /// When it came (the cluster's clock).
+    pub created_at: Timestamp,
+    /// The spec.
+    pub spec: Arc<ServiceSpec>,
+    /// The [`SpecVersion`](crate::SpecVersion) of its tasks.
+    pub spec_version: u64,
+}
+
+impl Revision {
+    /// Whether it changed the number of replicas of an earlier one and nothing else.
+    fn only_scales(&self, earlier: &Self) -> bool {
+        let mut scaled = ServiceSpec::clone(&earlier.spec);
+        scaled.mode.clone_from(&self.spec.mode);
+        scaled == *self.spec
+    }
+}
+
+impl Service {
+    /// Adds the spec in force to the history as a new revision. When there are more than [`REVISIONS_MAX`], one goes:
+    /// the oldest that only scaled, since many of those must not push out the releases; or else the oldest. Neither
+    /// the revision in force nor the one before it goes.
+    pub fn record_revision(&mut self, at: Timestamp) {
+        let number = self.history.last().map_or(0, |newest| newest.number) + 1;
+        let (base, spec, spec_version) = (self.revision, self.spec.clone(), self.spec_version);
+        self.history.push(Revision { number, base, created_at: at, spec, spec_version });
+        self.revision = number;
+        let previous = self.previous.as_ref().map(|previous| previous.revision);
+        let may_go = |revision: &Revision| revision.number != number && Some(revision.number) != previous;
+        while self.history.len() > REVISIONS_MAX {
+            let scales = (1..self.history.len())
+                .find(|i| may_go(&self.history[*i]) && self.history[*i].only_scales(&self.history[*i - 1]));
+            match scales.or_else(|| self.history.iter().position(may_go)) {
+                Some(index) => drop(self.history.remove(index)),
+                None => return,
+            }
+        }
+    }
+}
