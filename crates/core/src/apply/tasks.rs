@@ -42,6 +42,7 @@ pub(super) fn create(state: &mut State, batch: &Batch, new: &NewTask, events: &m
         service: batch.service,
         spec_version: batch.spec_version,
         slot: new.slot,
+        iteration: service.iteration(),
         node: None,
         cause: batch.cause,
         desired: batch.desired,

@@ -99,7 +99,7 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
         tx.ops.push(Op::CreateTasks {
             service: service.id,
             spec_version: service.spec_version,
-            desired: DesiredState::Running,
+            desired: service.goal(),
             cause: Cause::Fill,
             beside: false,
             start_at: None,
@@ -147,7 +147,7 @@ fn on_same_nodes<'a>(state: &State, mut tx: Tx, places: impl Iterator<Item = &'a
 
 fn replace(planner: &mut Planner, service: &Service, replacement: Replacement, place: Place) {
     let Replacement { place: at, old, cause, beside, start_at } = replacement;
-    let desired = if start_at.is_some() { DesiredState::Ready } else { DesiredState::Running };
+    let desired = if start_at.is_some() { DesiredState::Ready } else { service.goal() };
     let mut tx = on_same_nodes(&planner.state, Tx::default(), std::iter::once(&place));
     if !old.is_empty() {
         tx.ops.push(Op::SetDesired { desired: DesiredState::Shutdown, tasks: old });

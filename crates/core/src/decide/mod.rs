@@ -7,6 +7,7 @@
 mod enforce;
 mod fill;
 mod global;
+mod job;
 mod reap;
 mod replicated;
 mod restart;
@@ -96,7 +97,7 @@ pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
         services.extend(nodes.iter().flat_map(|node| state.tasks_of_node(*node)).map(|task| task.service));
         if !nodes.is_empty() {
             // A node that comes, goes or changes concerns every service that is to be on all of them.
-            services.extend(state.services().filter(|s| s.spec.mode == ServiceMode::Global).map(|s| s.id));
+            services.extend(state.services().filter(|s| s.spec.mode.is_global()).map(|s| s.id));
         }
         if dirty.room {
             services.extend(state.services_with_pending());
@@ -135,8 +136,17 @@ fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
             global::fill(planner, &service);
             service
         }
-        // The API refuses these modes until there is a reconciler for them.
-        ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob => return,
+        ServiceMode::ReplicatedJob(ref numbers) => {
+            job::retire(planner, service);
+            job::fill(planner, service, numbers);
+            service.clone()
+        }
+        ServiceMode::GlobalJob => {
+            job::retire(planner, service);
+            global::retire(planner, service);
+            global::fill(planner, service);
+            service.clone()
+        }
     };
     promote(planner, &service);
     reap::history(planner, &service);
@@ -153,7 +163,7 @@ fn promote(planner: &mut Planner, service: &Service) {
             }
         }
     }
-    planner.push_each(Some(service), &due, |tasks| Op::SetDesired { desired: DesiredState::Running, tasks });
+    planner.push_each(Some(service), &due, |tasks| Op::SetDesired { desired: service.goal(), tasks });
 }
 
 /// A plan in the making, on a clone of the state.

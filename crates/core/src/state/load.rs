@@ -19,7 +19,7 @@ pub struct NodeLoad {
     pub generic: OrdMap<String, i64>,
     /// Published host-mode ports, with how many tasks hold each: one, but for an old and a new task that overlap.
     pub ports: OrdMap<(PortProtocol, u16), u32>,
-    /// Tasks that are meant to live.
+    /// Tasks that are meant to live and have not ended.
     pub active: u32,
     /// The same by service.
     pub active_by_service: OrdMap<ServiceId, u32>,
@@ -78,7 +78,7 @@ impl NodeLoad {
 
     /// Adds what a task of this spec holds.
     pub(crate) fn add(&mut self, task: &Task, spec: &ServiceSpec) {
-        if task.desired.is_live() {
+        if task.is_live() {
             self.active += 1;
             *self.active_by_service.entry(task.service).or_insert(0) += 1;
         }
@@ -92,7 +92,7 @@ impl NodeLoad {
 
     /// Takes back what [`NodeLoad::add`] added for the same task.
     pub(crate) fn remove(&mut self, task: &Task, spec: &ServiceSpec) {
-        if task.desired.is_live() {
+        if task.is_live() {
             self.active -= 1;
             decrement(&mut self.active_by_service, task.service);
         }

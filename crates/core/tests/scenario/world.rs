@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 use swarm_core::{Dirty, ENTRY_VERSION, Entry, Op, Outcome, Place, State, Tx, apply, decide};
 use swarm_model::{
     Availability, Cluster, ClusterId, ClusterSpec, DesiredState, Id, JoinTokens, NodeDescription, NodeId, NodeRole,
-    NodeState, NodeStatus, RootCa, Secret, ServiceId, ServiceSpec, TaskId, TaskState, TaskStatus, Timestamp,
+    NodeState, NodeStatus, RootCa, Secret, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState, TaskStatus,
+    Timestamp,
 };
 
 const SECOND_NS: i64 = 1_000_000_000;
@@ -80,6 +81,9 @@ impl World {
             ("status", [name]) => {
                 let service = self.state.service(self.service(name)?).ok_or("the service was removed")?;
                 let image = &service.spec.task_template.container_spec.image;
+                if let Some(job) = &service.job {
+                    return Ok(format!("{image}, execution {}\n", job.iteration));
+                }
                 Ok(service.update.as_ref().map_or(format!("{image}, never updated\n"), |update| {
                     format!("{image}, {}: {}\n", update.state.as_str(), self.named(&update.message))
                 }))
@@ -207,11 +211,7 @@ impl World {
         };
         let spec: ServiceSpec = serde_json::from_value(serde_json::json!({
             "Name": name,
-            "Mode": if options.get("mode") == Some(&"global") {
-                serde_json::json!({"Global": {}})
-            } else {
-                serde_json::json!({"Replicated": {"Replicas": int(options, "replicas", 1)?}})
-            },
+            "Mode": mode(options)?,
             "UpdateConfig": policy(options, "")?,
             "RollbackConfig": policy(options, "rb-")?,
             "TaskTemplate": {
@@ -241,7 +241,10 @@ impl World {
     fn scale(&mut self, name: &str, replicas: u64) -> Result<String, String> {
         let service = self.service(name)?;
         let mut spec = (*self.state.service(service).ok_or("the service was removed")?.spec).clone();
-        spec.mode = swarm_model::ServiceMode::Replicated { replicas };
+        match &mut spec.mode {
+            ServiceMode::ReplicatedJob(job) => job.total_completions = Some(replicas),
+            mode => *mode = ServiceMode::Replicated { replicas },
+        }
         self.user(Op::UpdateService { service, spec: spec.into(), registry_auth: None })
     }
 
@@ -443,6 +446,18 @@ impl World {
         }
         if out.is_empty() { "no tasks\n".into() } else { out }
     }
+}
+
+fn mode(options: &Options<'_>) -> Result<serde_json::Value, String> {
+    let replicas = int(options, "replicas", 1)?;
+    Ok(match options.get("mode") {
+        Some(&"global") => serde_json::json!({"Global": {}}),
+        Some(&"global-job") => serde_json::json!({"GlobalJob": {}}),
+        Some(&"replicated-job") => serde_json::json!({"ReplicatedJob": {
+            "MaxConcurrent": int(options, "concurrent", replicas)?, "TotalCompletions": replicas,
+        }}),
+        _ => serde_json::json!({"Replicated": {"Replicas": replicas}}),
+    })
 }
 
 fn status(state: NodeState) -> NodeStatus {
