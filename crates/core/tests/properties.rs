@@ -204,7 +204,7 @@ impl World {
         for node in self.state.nodes() {
             let load = self.state.load(node.id);
             assert!(load.nano_cpus <= 4_000_000_000, "node over its capacity");
-            assert!(load.ports.values().all(|count| *count == 1), "a port held twice");
+            assert!(load.ports().all(|(_, _, count)| count == 1), "a port held twice");
         }
     }
 

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeId, PortProtocol, ServiceId, TaskId, Timestamp};
+use crate::{GenericResource, NodeId, PortProtocol, ServiceId, TaskId, Timestamp};
 
 /// Observed state of a task, written by its agent. It only goes up (swarm-behaviour §2.1, §2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -183,7 +183,7 @@ pub struct TaskStatus {
 impl TaskStatus {
     /// A status with nothing but a state.
     pub fn new(state: TaskState, at: Timestamp) -> Self {
-        Self { state, at, message: None, err: None, container: None, ports: Arc::new([]) }
+        Self { state, at, message: None, err: None, container: None, ports: Arc::default() }
     }
 
     /// The message to show.
@@ -240,6 +240,9 @@ pub struct Task {
     pub updated_at: Timestamp,
     /// For a task with desired state ready: when its restart delay ends and it may run.
     pub start_at: Option<Timestamp>,
+    /// What it got of its node's generic resources (swarm-behaviour §5.7).
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub generic_resources: Arc<[GenericResource]>,
 }
 
 impl Task {
