@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     client::{Client, Host},
-    commands::{node::NodeCommand, service::ServiceCommand, swarm::SwarmCommand, system},
+    commands::{node::NodeCommand, service::ServiceCommand, swarm::SwarmCommand, system, task::TaskCommand},
     context::Context,
     out::Out,
 };
@@ -42,6 +42,9 @@ enum Command {
     /// Run services
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Look at tasks
+    #[command(subcommand)]
+    Task(TaskCommand),
     Info(system::Info),
     Version(system::Version),
     Completion(system::Completion),
@@ -58,6 +61,7 @@ impl Cli {
             Command::Swarm(command) => command.run(&mut context).await,
             Command::Node(command) => command.run(&mut context).await,
             Command::Service(command) => command.run(&mut context).await,
+            Command::Task(command) => command.run(&mut context).await,
             Command::Info(command) => command.run(&mut context).await,
             Command::Version(command) => command.run(&mut context).await,
             Command::Completion(command) => completions(&mut context.out, command.shell),

@@ -21,6 +21,29 @@ pub(crate) struct InspectFlags {
     pub(crate) pretty: bool,
 }
 
+/// How to print one answer that is made for people.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct AnswerFormat {
+    /// 'json', or a Go template such as '{{.Summary}}' [default: for people]
+    #[arg(id = "format", short, long, value_name = "TEMPLATE")]
+    pub(crate) format: Option<String>,
+}
+
+impl AnswerFormat {
+    /// The answer as it was asked for; none if that is for people.
+    ///
+    /// # Errors
+    /// The template cannot be read, or the answer is no JSON.
+    pub(crate) fn apply(&self, path: &str, json: &[u8]) -> anyhow::Result<Option<String>> {
+        let value: Value = read(path, json)?;
+        Ok(match self.format.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+            None => None,
+            Some("json") => Some(json_text::indent(&String::from_utf8_lossy(json))),
+            Some(text) => Some(Template::parse(text)?.render(&value)?),
+        })
+    }
+}
+
 /// A kind of object.
 pub(crate) struct Kind<T> {
     /// Its path, `/services`.

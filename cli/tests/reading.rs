@@ -307,3 +307,58 @@ fn history_and_diff_tell_what_changed() {
     assert!(error.starts_with("Error: service web has no version 7\n`swarmctl service history web`"), "{error}");
     assert!(fake.run(&["service", "history", "nope"]).failed().starts_with("Error: no such service: nope\n"));
 }
+
+#[test]
+fn why_is_told_on_a_page() {
+    let fake = Fake::start();
+    let at = "2020-01-01T00:00:00Z";
+    let why = json!({
+        "Service": "web", "ServiceID": "s1", "Summary": "0 of 1 tasks run; waits for a node",
+        "Tasks": [{"ID": "t1", "Name": "web.1", "DesiredState": "running", "State": "pending", "Since": at,
+            "Summary": "waits for a node", "Restart": {"Restarts": 1, "MaxAttempts": 3, "Wait": 3_200_000_000_u64},
+            "Failures": [{"Node": "n1", "State": "failed", "At": at, "ExitCode": 7, "Reason": "bad\u{1b}[2Jnews"}]}],
+        "MoreTasks": 2,
+        "Rejections": [{"Filter": "resources", "Asked": "2GiB of memory",
+            "Nodes": [{"Node": "n1", "Found": "1.2GiB free of 4GiB"}], "MoreNodes": 4}],
+        "Fixes": ["free 0.8GiB of memory on n1"],
+    });
+    fake.on_json("GET /swarmd/services/web/why", &why).on_json("GET /swarmd/tasks/web.1/why", &why);
+    let page = fake.run(&["service", "why", "web"]).ok();
+    let years = human_years(at);
+    assert_eq!(
+        page,
+        format!(
+            "\
+web: 0 of 1 tasks run; waits for a node
+
+web.1: pending for {years}, wanted is running
+  waits for a node
+  restarts: 1 of 3
+  next start: in 3.2s
+  {years} ago   failed on n1   exit code 7   bad [2Jnews
+
+and 2 more tasks
+
+Nodes that cannot take it
+  resources: 2GiB of memory
+    n1    1.2GiB free of 4GiB
+    and 4 more nodes
+
+What would help
+  - free 0.8GiB of memory on n1
+"
+        )
+    );
+    assert!(fake.run(&["task", "why", "web.1"]).ok().starts_with("web.1: 0 of 1"));
+    assert_eq!(fake.run(&["service", "why", "--format", "{{.MoreTasks}}", "web"]).ok(), "2\n");
+    let json: Value = serde_json::from_str(&fake.run(&["task", "why", "--format", "json", "web.1"]).ok()).unwrap();
+    assert_eq!(json, why);
+    assert_eq!(fake.run(&["task", "why", "x"]).failed(), "Error: no such task: x\n");
+}
+
+/// `6 years` since then.
+fn human_years(at: &str) -> String {
+    let then: jiff::Timestamp = at.parse().unwrap();
+    let days = jiff::Timestamp::now().duration_since(then).as_secs() / 86_400;
+    format!("{} years", days / 365)
+}

@@ -19,6 +19,7 @@ mod swarm;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use axum::{
     Router,
@@ -50,6 +51,8 @@ pub fn routes<P: Plane>(plane: P) -> Router {
         .route("/tasks/{id}/logs", get(logs::of_task::<P>))
         .route("/swarmd/services/{id}/history", get(revisions::list::<P>))
         .route("/swarmd/services/{id}/rollback", post(revisions::roll_back::<P>))
+        .route("/swarmd/services/{id}/why", get(why::of_service::<P>))
+        .route("/swarmd/tasks/{id}/why", get(why::of_task::<P>))
         .method_not_allowed_fallback(|| async { Failure::from(ApiError::not_found(PAGE_NOT_FOUND)) })
         .with_state(plane)
 }

@@ -46,6 +46,19 @@ pub(super) fn task<'a>(state: &'a State, text: &str) -> Result<&'a Arc<Task>, Ap
         .map_or_else(|| by_prefix("task", text, state.tasks(), |task| task.id), Ok)
 }
 
+/// The newest task of a slot, or of a node's place, named as tables show it: `web.2`, `agent.<node>`.
+pub(super) fn newest_of_slot<'a>(state: &'a State, text: &str) -> Option<&'a Arc<Task>> {
+    let (name, place) = text.rsplit_once('.')?;
+    let service = state.service_by_name(name)?.id;
+    let of_slot =
+        place.parse().ok().filter(|slot| *slot > 0).and_then(|slot| state.tasks_of_slot(service, slot).last());
+    let of_node = || {
+        let node = node(state, place).ok()?.id;
+        state.tasks_of_service(service).filter(|task| task.slot == 0 && task.node == Some(node)).last()
+    };
+    of_slot.or_else(of_node)
+}
+
 /// The name of a task: `<service>.<slot>.<id>`, with its node in place of the slot for a global service
 /// (swarm-behaviour §1.6).
 pub(super) fn task_name(state: &State, task: &Task) -> String {

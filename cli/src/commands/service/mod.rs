@@ -14,6 +14,7 @@ mod rollback;
 mod scale;
 mod update;
 mod wait;
+mod why;
 
 use clap::Subcommand;
 use swarm_docker_api::view::ServiceView;
@@ -40,6 +41,7 @@ pub(crate) enum ServiceCommand {
     Rollback(rollback::Rollback),
     Scale(scale::Scale),
     Update(Box<update::Update>),
+    Why(why::Why),
 }
 
 impl ServiceCommand {
@@ -56,6 +58,7 @@ impl ServiceCommand {
             Self::Rollback(command) => command.run(context).await,
             Self::Scale(command) => command.run(context).await,
             Self::Update(command) => command.run(context).await,
+            Self::Why(command) => command.run(context).await,
         }
     }
 }

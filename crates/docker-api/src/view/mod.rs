@@ -10,6 +10,7 @@ mod service;
 mod system;
 mod task;
 mod time;
+mod why;
 
 pub use cluster::{ClusterInfo, InitRequest, JoinRequest, JoinTokensView, SwarmView, TlsInfo, UnlockKeyView};
 pub use history::RevisionView;
@@ -21,6 +22,7 @@ pub use service::{
 pub use system::{ComponentView, InfoView, PeerView, PlatformView, SwarmInfo, VersionView};
 pub use task::{ContainerStatusView, PortStatusView, TaskStatusView, TaskView};
 pub use time::Time;
+pub use why::{FailureView, NodeRejectionView, RejectionView, RestartView, TaskWhyView, WhyView};
 
 use serde::{Deserialize, Serialize};
 

@@ -102,7 +102,8 @@ pub struct UpdateStatusView {
 }
 
 impl UpdateStatusView {
-    fn new(update: &UpdateStatus) -> Self {
+    /// Shows an update.
+    pub fn new(update: &UpdateStatus) -> Self {
         Self {
             state: update.state.as_str().into(),
             started_at: Some(update.started_at.into()),

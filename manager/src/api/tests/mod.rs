@@ -7,6 +7,7 @@ mod rollout;
 mod services;
 mod swarm;
 mod tasks;
+mod why;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 

@@ -1,0 +1,35 @@
+//! Reasons, as clients get them.
+
+use swarm_core::{Dirty, decide};
+
+use super::*;
+
+#[tokio::test]
+async fn a_task_that_no_node_takes_says_which_and_why() {
+    let plane = cluster();
+    let mut spec = plain("web");
+    spec["TaskTemplate"]["Resources"] = json!({"Reservations": {"NanoCPUs": 8_000_000_000_u64}});
+    post(&plane, "/services/create", &spec).await.ok();
+    let plan = decide(&plane.state(), &Dirty::everything(), plane.now(), 1);
+    plan.txs.into_iter().for_each(|tx| plane.apply(tx.ops));
+
+    let why = get(&plane, "/swarmd/services/web/why").await.ok().json();
+    let text = "waits for a node: no suitable node (insufficient resources on 2 nodes)";
+    assert_eq!(why["Summary"], format!("0 of 2 tasks run; {text}"));
+    assert_eq!(why["Tasks"].as_array().map(Vec::len), Some(2));
+    assert_eq!(why["Rejections"][0]["Asked"], "8 CPUs");
+    assert_eq!(why["Rejections"][0]["Nodes"][1]["Found"], "2 free of 2");
+    assert!(why["Fixes"][0].as_str().expect("a text").contains("--reserve-cpu 2 web"));
+
+    let id = why["Tasks"][1]["ID"].as_str().expect("an id").to_owned();
+    for name in [id.as_str(), &id[..12], "web.2", &format!("web.2.{id}")] {
+        let why = get(&plane, &format!("/swarmd/tasks/{name}/why")).await.ok().json();
+        assert_eq!((&why["Tasks"][0]["ID"], &why["Summary"]), (&json!(id), &json!(text)), "{name}");
+        assert_eq!(why["Tasks"][0]["Name"], "web.2");
+    }
+    assert!(get(&plane, "/swarmd/tasks/web.3/why").await.error(404).contains("web.3"));
+    assert!(get(&plane, "/swarmd/services/nope/why").await.error(404).contains("nope"));
+    // What Docker's clients see stays as they know it.
+    let tasks = get(&plane, "/tasks").await.all("/Status/Err");
+    assert_eq!(tasks, ["no suitable node (insufficient resources on 2 nodes)"; 2]);
+}
