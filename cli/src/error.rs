@@ -21,6 +21,11 @@ pub(crate) struct Hinted {
 #[error("the command failed in part")]
 pub(crate) struct Reported;
 
+/// The answer of a command is this exit code; all there is to say has been printed.
+#[derive(Debug, Error)]
+#[error("exit code {0}")]
+pub(crate) struct Exit(pub(crate) u8);
+
 /// What to do about an error, if anything in its chain knows.
 pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {

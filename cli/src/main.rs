@@ -32,7 +32,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::{cli::Cli, error::Reported, out::Out};
+use crate::{
+    cli::Cli,
+    error::{Exit, Reported},
+    out::Out,
+};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -57,6 +61,9 @@ fn main() -> ExitCode {
         // The reader has seen enough, as in `swarmctl service ls | head -1`.
         Err(error) if error::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(Exit(code)) = error.downcast_ref() {
+                return ExitCode::from(*code);
+            }
             if !error.is::<Reported>() {
                 out.note(&format!("Error: {error:#}"));
                 if let Some(hint) = error::hint(&error) {

@@ -358,7 +358,7 @@ What would help
 
 /// `6 years` since then.
 fn human_years(at: &str) -> String {
-    let then: jiff::Timestamp = at.parse().unwrap();
+    let then: jiff::Timestamp = at.parse().expect("a time");
     let days = jiff::Timestamp::now().duration_since(then).as_secs() / 86_400;
     format!("{} years", days / 365)
 }

@@ -77,7 +77,7 @@ fn three_failures_end_the_wait() {
     assert_eq!(
         ran.stderr,
         "Error: service web does not converge: task web.1 was rejected 3 times in a row: No such image: hello:1\n\
-         The cluster goes on trying. See: swarmctl service ps --no-trunc web; swarmctl service logs web\n"
+         The cluster goes on trying. See: swarmctl service why web; swarmctl service logs web\n"
     );
 }
 

@@ -30,6 +30,8 @@ use crate::error::Hinted;
 const POLL: Duration = Duration::from_millis(200);
 /// Time for which tasks must stay up if the service does not say (swarm-behaviour §11.5).
 const MONITOR_DEFAULT: Duration = Duration::from_secs(5);
+/// How long a task may wait for a node before the wait says what to do about it.
+const PENDING_PATIENCE: Duration = Duration::from_secs(3);
 /// How long swarmd may be without answers before the wait is given up: elections and restarts pass within it.
 const OUTAGE_MAX: Duration = Duration::from_secs(15);
 
@@ -98,6 +100,7 @@ impl<'o> Wait<'o> {
     async fn poll(&mut self, source: &mut impl Source) -> anyhow::Result<()> {
         let mut steady_since: Option<Instant> = None;
         let mut outage_since: Option<Instant> = None;
+        let mut pending_since: Option<Instant> = None;
         loop {
             let snapshot = match source.poll().await {
                 Ok(snapshot) => snapshot,
@@ -115,6 +118,7 @@ impl<'o> Wait<'o> {
             self.failures.observe(&snapshot.tasks);
             self.show_update_message(&snapshot.service, "rollback_started")?;
             self.display.progress(&progress)?;
+            self.show_waiting(&snapshot, &mut pending_since)?;
             let is_job = progress.is_job;
             let converged = progress.converged;
             self.last = Some(progress);
@@ -146,6 +150,21 @@ impl<'o> Wait<'o> {
             }
             sleep(POLL).await;
         }
+    }
+
+    /// Says what to do when a task has waited for a node for a while, and when that is over.
+    fn show_waiting(&mut self, snapshot: &Snapshot, since: &mut Option<Instant>) -> std::io::Result<()> {
+        let Some(reason) = without_node(snapshot) else {
+            return match since.take().filter(|since| since.elapsed() >= PENDING_PATIENCE) {
+                Some(_) => self.display.set("waiting", "no longer: all tasks have a node".to_owned()),
+                None => Ok(()),
+            };
+        };
+        if since.get_or_insert_with(Instant::now).elapsed() < PENDING_PATIENCE {
+            return Ok(());
+        }
+        let name = &snapshot.service.spec.name;
+        self.display.set("waiting", format!("{reason}. See: swarmctl service why {name}"))
     }
 
     /// Whether the state of an update ends the wait (swarm-behaviour §11.5).
@@ -207,9 +226,14 @@ impl<'o> Wait<'o> {
 }
 
 fn look_at(service: &str) -> String {
-    format!(
-        "The cluster goes on trying. See: swarmctl service ps --no-trunc {service}; swarmctl service logs {service}"
-    )
+    format!("The cluster goes on trying. See: swarmctl service why {service}; swarmctl service logs {service}")
+}
+
+/// Why a task that should run finds no node, if there is one.
+fn without_node(snapshot: &Snapshot) -> Option<String> {
+    let mut tasks = snapshot.tasks.iter().filter(|task| task.status.state == "pending" && !task.status.err.is_empty());
+    let task = tasks.find(|task| !view::is_terminal(&task.desired_state))?;
+    Some(crate::units::one_line(&task.status.err))
 }
 
 fn monitor_of(snapshot: &Snapshot) -> Duration {

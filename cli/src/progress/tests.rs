@@ -101,6 +101,20 @@ verify: Service s1 converged
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_finds_no_node_says_why_after_a_while() {
+    let web = replicated(1);
+    let waits = snapshot(&web, &[task(1, 1, "pending", "running", "no suitable node (x)")]);
+    let brief: Vec<Snapshot> = vec![waits.clone(); 5];
+    let runs = snapshot(&web, &[up(1, 1, "running")]);
+    let (_, text) = wait(&mut Script::new(brief.into_iter().chain([runs.clone()]))).await;
+    assert!(!text.contains("service why"), "{text}");
+    let long: Vec<Snapshot> = vec![waits; 20];
+    let (_, text) = wait(&mut Script::new(long.into_iter().chain([runs]))).await;
+    assert_eq!(text.matches("waiting: no suitable node (x). See: swarmctl service why web\n").count(), 1, "{text}");
+    assert!(text.contains("waiting: no longer: all tasks have a node\n"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_monitor_period_of_the_service_counts() {
     let web = service(json!({"Name": "web", "UpdateConfig": {"Monitor": 400_000_000}}));
     let mut script = Script::new([snapshot(&web, &[up(1, 1, "running")])]);
@@ -139,7 +153,7 @@ async fn three_failures_in_a_row_end_the_wait() {
         error.to_string(),
         "service web does not converge: task web.1 was rejected 3 times in a row: No such image: nowhere:1"
     );
-    assert!(crate::error::hint(&error).is_some_and(|h| h.contains("swarmctl service ps --no-trunc web")));
+    assert!(crate::error::hint(&error).is_some_and(|h| h.contains("swarmctl service why web")));
     assert!(text.contains("overall progress: 1 out of 2 tasks\n"), "{text}");
     assert_eq!(script.polls, 4);
 }

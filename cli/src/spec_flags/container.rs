@@ -77,7 +77,7 @@ pub(super) struct ContainerFlags {
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
     /// Time between that signal and SIGKILL [default: 10s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     stop_grace_period: Option<i64>,
     /// Extra line of /etc/hosts; can be repeated
     #[arg(long = "host", value_name = "NAME:IP", value_parser = parse_host)]

@@ -15,19 +15,19 @@ pub(super) struct HealthFlags {
     #[arg(long, value_name = "COMMAND")]
     health_cmd: Option<String>,
     /// Time between two checks, for example 30s
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     health_interval: Option<i64>,
     /// Time after which a check counts as failed
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     health_timeout: Option<i64>,
     /// Failures in a row that make the container unhealthy
     #[arg(long, value_name = "N")]
     health_retries: Option<u32>,
     /// Time at the start during which failures do not count
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     health_start_period: Option<i64>,
     /// Time between two checks during the start period
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     health_start_interval: Option<i64>,
     /// Run no health check, not even the image's
     #[arg(long, conflicts_with_all = ["health_cmd", "health_interval", "health_timeout", "health_retries", "health_start_period", "health_start_interval"])]

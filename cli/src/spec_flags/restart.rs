@@ -15,13 +15,13 @@ pub(super) struct RestartFlags {
     #[arg(long, value_name = "CONDITION", value_parser = choice::<RestartCondition>(&["none", "on-failure", "any"]))]
     restart_condition: Option<RestartCondition>,
     /// Time before a restart [default: 5s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     restart_delay: Option<i64>,
     /// Most restarts of a task (0: no limit)
     #[arg(long, value_name = "N")]
     restart_max_attempts: Option<u64>,
     /// Time over which restarts are counted (0: always)
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     restart_window: Option<i64>,
 }
 
@@ -61,6 +61,12 @@ mod tests {
             edited(json!({"TaskTemplate": policy}), &["--restart-delay", "1s", "--restart-window", "0"]),
             Ok(json!({"TaskTemplate": {"RestartPolicy": {"Condition": "none", "Delay": 1_000_000_000, "Jitter": 1}}}))
         );
+        for flag in
+            ["--restart-delay", "--restart-window", "--update-monitor", "--stop-grace-period", "--health-interval"]
+        {
+            let error = spec(&[flag, "-5s", "x"]).unwrap_err();
+            assert!(error.contains("must not be negative, got '-5s'"), "{error}");
+        }
         assert!(spec(&["--restart-condition", "never", "x"]).is_err_and(|e| e.contains("on-failure")));
     }
 }

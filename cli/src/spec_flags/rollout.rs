@@ -15,10 +15,10 @@ pub(super) struct UpdateFlags {
     #[arg(long, value_name = "N")]
     update_parallelism: Option<u64>,
     /// Time between two updates [default: 0s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     update_delay: Option<i64>,
     /// Time during which the end of a new task counts as a failure [default: 5s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     update_monitor: Option<i64>,
     /// What a failed update leads to [default: pause]
     #[arg(long, value_name = "ACTION", value_parser = choice::<FailureAction>(&["pause", "continue", "rollback"]))]
@@ -39,10 +39,10 @@ pub(super) struct RollbackFlags {
     #[arg(long, value_name = "N")]
     rollback_parallelism: Option<u64>,
     /// Time between two rollbacks [default: 0s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     rollback_delay: Option<i64>,
     /// Time during which the end of a task counts as a failure [default: 5s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     rollback_monitor: Option<i64>,
     /// What a failed rollback leads to [default: pause]
     #[arg(long, value_name = "ACTION", value_parser = choice::<FailureAction>(&["pause", "continue"]))]

@@ -6,6 +6,7 @@
 mod apply;
 mod decide;
 mod entry;
+mod forecast;
 mod state;
 
 pub use apply::{Event, apply};
@@ -13,4 +14,5 @@ pub use decide::{
     Dirty, Failure, NodeRejection, Plan, Rejection, Restart, TaskWhy, Why, decide, is_up_to_date, why_service, why_task,
 };
 pub use entry::{ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Guard, NewTask, Op, Outcome, Place, Refusal, Tx};
+pub use forecast::{Action, Forecast, Step, WAVES_MAX, Wave, forecast};
 pub use state::{NodeLoad, Object, State};

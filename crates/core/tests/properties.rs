@@ -4,7 +4,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;
-use swarm_core::{Dirty, ENTRY_VERSION, Entry, Object, Op, Outcome, Plan, State, Tx, apply, decide};
+use swarm_core::{
+    Dirty, ENTRY_VERSION, Entry, Object, Op, Outcome, Plan, State, Tx, apply, decide, forecast, why_service, why_task,
+};
 use swarm_model::{
     Availability, DesiredState, FailureAction, Id, NodeDescription, NodeId, NodeRole, NodeState, NodeStatus,
     ReplicatedJob, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateConfig,
@@ -296,7 +298,18 @@ impl World {
             Step::DecideLate => None,
         };
         if let Some(op) = op {
+            self.check_forecast(&op);
             self.commit(vec![Tx::new(vec![op])]);
+        }
+    }
+
+    /// What a change would lead to can be told in any state, and it comes to an end.
+    fn check_forecast(&self, op: &Op) {
+        let tx = Tx::new(vec![op.clone()]);
+        if let Ok(forecast) = forecast(&self.state, &tx, self.now) {
+            assert!(!forecast.cut, "a forecast that does not end: {op:?}");
+            let named = |task: &&Arc<Task>| forecast.end.task(task.id).is_some();
+            assert!(forecast.waiting.iter().all(|task| named(&task)), "what waits is there in the end");
         }
     }
 
@@ -417,6 +430,9 @@ proptest! {
         }
         for task in world.state.tasks() {
             prop_assert!(world.state.service(task.service).is_some(), "a task that nobody owns is left");
+            let why = why_task(&world.state, task.id, world.now).expect("it is there");
+            prop_assert_eq!(why.rejections.is_empty(), task.status.state != TaskState::Pending, "{:?}", why);
+            prop_assert!(why_service(&world.state, task.service, world.now).is_some());
         }
 
         let copy = State::import(world.state.export().collect::<Vec<Object>>());

@@ -10,6 +10,7 @@ mod call;
 mod logs;
 mod names;
 mod nodes;
+mod plan;
 mod plane;
 mod reply;
 mod resolve;
@@ -51,6 +52,7 @@ pub fn routes<P: Plane>(plane: P) -> Router {
         .route("/tasks/{id}/logs", get(logs::of_task::<P>))
         .route("/swarmd/services/{id}/history", get(revisions::list::<P>))
         .route("/swarmd/services/{id}/rollback", post(revisions::roll_back::<P>))
+        .route("/swarmd/plan", post(plan::plan::<P>))
         .route("/swarmd/services/{id}/why", get(why::of_service::<P>))
         .route("/swarmd/tasks/{id}/why", get(why::of_task::<P>))
         .method_not_allowed_fallback(|| async { Failure::from(ApiError::not_found(PAGE_NOT_FOUND)) })

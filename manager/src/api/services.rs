@@ -111,7 +111,8 @@ pub(super) async fn create<P: Plane>(extract::State(plane): extract::State<P>, c
     reply::json_with(StatusCode::CREATED, &CreateServiceResponse { id: service.to_string(), warnings: None })
 }
 
-fn check(spec: &mut ServiceSpec) -> Result<(), reply::Failure> {
+/// Whether a spec is one that this version can run; brings it into its normal form.
+pub(super) fn check(spec: &mut ServiceSpec) -> Result<(), reply::Failure> {
     normalize_service_spec(spec);
     validate_service_spec(spec)?;
     Ok(available::check_service(spec)?)
@@ -172,7 +173,7 @@ fn kept_registry_auth(state: &State, old: &Service, from: &str) -> Result<Option
 }
 
 /// Name and mode stay as they are (swarm-behaviour §1.2).
-fn check_change(old: &Service, spec: &ServiceSpec) -> Result<(), ApiError> {
+pub(super) fn check_change(old: &Service, spec: &ServiceSpec) -> Result<(), ApiError> {
     if old.spec.name != spec.name {
         return Err(ApiError::not_implemented(format!(
             "renaming services is not supported: service '{}' cannot become '{}'",

@@ -40,7 +40,7 @@ impl NodeCommand {
 }
 
 /// The reference to send: `self` is the node that this command talks to.
-async fn resolve(client: &Client, reference: &str) -> anyhow::Result<String> {
+pub(super) async fn resolve(client: &Client, reference: &str) -> anyhow::Result<String> {
     if reference != "self" {
         return Ok(reference.to_owned());
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use swarm_docker_api::view::CreateServiceResponse;
+use swarm_model::Secret;
 
 use super::{
     registry_flags::{RegistryFlags, environment},
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     client::{Query, read},
     context::Context,
-    spec_flags::CreateFlags,
+    spec_flags::{CreateFlags, Draft},
 };
 
 const EXAMPLES: &str = "\
@@ -46,11 +47,9 @@ pub(crate) struct Create {
 
 impl Create {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
-        let mut draft = self.service.spec(&environment)?;
-        let auth = self.registry.credentials(&draft)?;
         let deadline = self.wait.deadline();
-        self.registry.pin_image(context, &mut draft, auth.as_ref()).await;
-        let auth = auth.as_ref().map(swarm_model::Secret::expose);
+        let (draft, auth) = draft(context, &self.service, &self.registry).await?;
+        let auth = auth.as_ref().map(Secret::expose);
         let answer = context.client.post("/services/create", Query::new(), draft.spec(), auth).await?;
         let created: CreateServiceResponse = read("/services/create", &answer)?;
         for warning in created.warnings.iter().flatten() {
@@ -59,4 +58,19 @@ impl Create {
         context.out.line(&created.id)?;
         self.wait.wait(context, &created.id, deadline, BTreeSet::new()).await.map(drop)
     }
+}
+
+/// The spec of a new service, its image pinned, and the credentials that go with it.
+///
+/// # Errors
+/// Flags that do not fit each other, or credentials that are not there.
+pub(super) async fn draft(
+    context: &mut Context,
+    service: &CreateFlags,
+    registry: &RegistryFlags,
+) -> anyhow::Result<(Draft, Option<Secret>)> {
+    let mut draft = service.spec(&environment)?;
+    let auth = registry.credentials(&draft)?;
+    registry.pin_image(context, &mut draft, auth.as_ref()).await;
+    Ok((draft, auth))
 }

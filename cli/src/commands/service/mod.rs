@@ -6,6 +6,7 @@ mod history;
 mod inspect;
 mod logs;
 mod ls;
+mod plan;
 mod pretty;
 mod ps;
 mod registry_flags;
@@ -35,6 +36,9 @@ pub(crate) enum ServiceCommand {
     Logs(logs::Logs),
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
+    /// Show what a change would lead to, without making it
+    #[command(subcommand)]
+    Plan(plan::Plan),
     Ps(ps::Ps),
     #[command(visible_alias = "remove")]
     Rm(rm::Rm),
@@ -53,6 +57,7 @@ impl ServiceCommand {
             Self::Inspect(command) => command.run(context).await,
             Self::Logs(command) => command.run(context).await,
             Self::Ls(command) => command.run(context).await,
+            Self::Plan(command) => command.run(context).await,
             Self::Ps(command) => command.run(context).await,
             Self::Rm(command) => command.run(context).await,
             Self::Rollback(command) => command.run(context).await,

@@ -1,5 +1,7 @@
 //! `service update`
 
+use swarm_model::Secret;
+
 use super::{
     change::{CheckVersion, Current},
     registry_flags::{RegistryFlags, environment},
@@ -25,8 +27,8 @@ Examples:
     swarmctl service update --force web
     swarmctl service update --rollback web
 
-  Go on with an update that was paused:
-    swarmctl service update web
+  Try an update again that was paused:
+    swarmctl service update --force web
 
 What no flag names stays as it is. The defaults are those of a service that has no such policy yet.";
 
@@ -65,15 +67,7 @@ impl Update {
         let changed = match self.rollback {
             true => current.roll_back(context, None).await?,
             false => {
-                let mut draft = Draft::of(current.spec.clone());
-                self.change.apply(&mut draft, &environment)?;
-                for note in draft.notes() {
-                    context.out.note(&format!("Warning: {note}"));
-                }
-                let auth = self.registry.credentials(&draft)?;
-                if self.change.image().is_some() {
-                    self.registry.pin_image(context, &mut draft, auth.as_ref()).await;
-                }
+                let (draft, auth) = draft(context, &current, &self.change, &self.registry).await?;
                 // Without new credentials the nodes go on with those of the spec.
                 let query = match auth {
                     Some(_) => Query::new(),
@@ -85,4 +79,26 @@ impl Update {
         context.out.line(&self.service)?;
         self.wait.wait(context, &changed.id, deadline, changed.ended_before).await.map(drop)
     }
+}
+
+/// The spec of a service as the flags change it, and the credentials that go with it.
+///
+/// # Errors
+/// Flags that do not fit the service, or credentials that are not there.
+pub(super) async fn draft(
+    context: &mut Context,
+    current: &Current,
+    change: &ChangeFlags,
+    registry: &RegistryFlags,
+) -> anyhow::Result<(Draft, Option<Secret>)> {
+    let mut draft = Draft::of(current.spec.clone());
+    change.apply(&mut draft, &environment)?;
+    for note in draft.notes() {
+        context.out.note(&format!("Warning: {note}"));
+    }
+    let auth = registry.credentials(&draft)?;
+    if change.image().is_some() {
+        registry.pin_image(context, &mut draft, auth.as_ref()).await;
+    }
+    Ok((draft, auth))
 }

@@ -20,7 +20,7 @@ pub(super) struct WaitFlags {
     #[arg(short, long)]
     pub(super) quiet: bool,
     /// Give up waiting after this time, with exit code 1
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "detach")]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true, conflicts_with = "detach")]
     timeout: Option<i64>,
 }
 

@@ -10,10 +10,10 @@ use crate::units::parse_duration;
 #[command(next_help_heading = "Settings")]
 pub(super) struct SettingsFlags {
     /// How long node certificates are valid [default: 2160h0m0s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     cert_expiry: Option<i64>,
     /// Time between two heartbeats of a node [default: 2s]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, allow_hyphen_values = true)]
     dispatcher_heartbeat: Option<i64>,
     /// Older snapshots of the Raft log to keep [default: 0]
     #[arg(long, value_name = "N")]

@@ -23,6 +23,9 @@ pub(crate) struct World {
     services: BTreeMap<String, ServiceId>,
     names: BTreeMap<TaskId, String>,
     seed: u64,
+    /// Whether a change is only to be planned, and the change.
+    planning: bool,
+    planned: Option<Op>,
 }
 
 impl Default for World {
@@ -36,6 +39,8 @@ impl Default for World {
             services: BTreeMap::new(),
             names: BTreeMap::new(),
             seed: 1,
+            planning: false,
+            planned: None,
         };
         let mut spec = ClusterSpec::default();
         spec.fill_defaults();
@@ -103,6 +108,7 @@ impl World {
             }
             ("report", [task, state]) => self.report(task, state, int(&options, "ago", 0)?),
             ("why", [name]) => self.why(name),
+            ("plan", _) => self.plan(line),
             ("fail", [task]) => self.fail(task, &options),
             ("break", [node]) => self.break_engine(node),
             ("agents", []) => {
@@ -129,6 +135,10 @@ impl World {
     }
 
     fn user(&mut self, op: Op) -> Result<String, String> {
+        if self.planning {
+            self.planned = Some(op);
+            return Ok(String::new());
+        }
         self.commit(vec![Tx::new(vec![op])]).remove(0).map(|()| String::new()).map_err(|refusal| refusal.to_string())
     }
 

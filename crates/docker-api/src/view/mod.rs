@@ -6,6 +6,7 @@
 mod cluster;
 mod history;
 mod node;
+mod plan;
 mod service;
 mod system;
 mod task;
@@ -15,6 +16,7 @@ mod why;
 pub use cluster::{ClusterInfo, InitRequest, JoinRequest, JoinTokensView, SwarmView, TlsInfo, UnlockKeyView};
 pub use history::RevisionView;
 pub use node::{ManagerStatusView, NodeDescriptionView, NodeStatusView, NodeView};
+pub use plan::{PlanRequest, PlanView, StepView, WaitingView, WaveView};
 pub use service::{
     CreateServiceResponse, EndpointView, JobStatusView, ServiceStatus, ServiceView, UpdateServiceResponse,
     UpdateStatusView, VirtualIp,

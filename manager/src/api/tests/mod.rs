@@ -2,6 +2,7 @@
 
 mod logs;
 mod nodes;
+mod plan;
 mod revisions;
 mod rollout;
 mod services;

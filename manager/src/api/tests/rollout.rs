@@ -60,7 +60,7 @@ fn obey(state: &State, task: &Task) -> Option<Op> {
 }
 
 /// Goes on until nothing is left to do.
-fn settle(plane: &TestPlane) {
+pub(super) fn settle(plane: &TestPlane) {
     assert!((0..ROUNDS_MAX).any(|_| !round(plane)), "it comes to rest");
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use swarm_core::{Why, why_service, why_task};
+use swarm_core::{Forecast, Why, forecast, why_service, why_task};
 use swarm_model::{ContainerStatus, format_duration};
 
 use super::*;
@@ -46,6 +46,56 @@ impl World {
         for fix in &why.fixes {
             let _ = writeln!(out, "  => {fix}");
         }
+        out
+    }
+
+    /// `plan update web image=…` and the like: what the command after it would lead to. Nothing changes.
+    pub(super) fn plan(&mut self, line: &str) -> Result<String, String> {
+        let (before, now, dirty, services) = (self.state.clone(), self.now, self.dirty.clone(), self.services.clone());
+        self.planned = None;
+        self.planning = true;
+        let result = self.run(line.trim_start_matches("plan "));
+        self.planning = false;
+        (self.now, self.dirty) = (now, dirty);
+        assert_eq!(self.state.revision(), before.revision(), "a plan changes nothing");
+        result?;
+        let op = self.planned.take().ok_or("nothing to plan")?;
+        let forecast = forecast(&self.state, &Tx::new(vec![op]), self.now).map_err(|refusal| refusal.to_string())?;
+        let told = self.tell_forecast(&forecast);
+        self.services = services;
+        Ok(told)
+    }
+
+    fn tell_forecast(&self, forecast: &Forecast) -> String {
+        let mut out = String::new();
+        for wave in &forecast.waves {
+            let _ = write!(out, "{}:", format_duration(wave.after_ns / SECOND_NS * SECOND_NS));
+            for step in &wave.steps {
+                let node = |node: Option<NodeId>| node.map_or("-", |node| self.node_name(node));
+                let place = match step.slot {
+                    0 => node(step.to.or(step.from)).to_owned(),
+                    slot => slot.to_string(),
+                };
+                let _ = write!(out, " {} {}.{place}", step.action.as_str(), self.service_name(step.service));
+                match (step.from, step.to) {
+                    (Some(from), Some(to)) => {
+                        let _ = write!(out, " {}->{}", self.node_name(from), self.node_name(to));
+                    }
+                    (from, to) => {
+                        let _ = write!(out, " {}", node(from.or(to)));
+                    }
+                }
+                if let Some(reason) = &step.reason {
+                    let _ = write!(out, " ({reason})");
+                }
+                out.push(';');
+            }
+            out.push('\n');
+        }
+        let ends = format_duration(forecast.ends_after_ns / SECOND_NS * SECOND_NS);
+        let changes = if forecast.changes { "changes" } else { "nothing changes" };
+        let cut = if forecast.cut { ", cut off" } else { "" };
+        let _ = writeln!(out, "{changes}{cut}, done after {ends}, {} waiting", forecast.waiting.len());
         out
     }
 

@@ -1,0 +1,270 @@
+//! `service plan …`: what a change would lead to. Nothing changes.
+
+use std::collections::BTreeMap;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+use swarm_docker_api::view::{PlanView, WaveView};
+
+use super::{
+    change::Current,
+    create, no_such_service,
+    registry_flags::RegistryFlags,
+    scale::{parse_target, scaled},
+    update,
+};
+use crate::{
+    client::{ClientError, Query, read},
+    commands::why::rejection_lines,
+    context::Context,
+    error::{Exit, hint},
+    inspect::AnswerFormat,
+    spec_flags::{ChangeFlags, CreateFlags},
+    table::align,
+    units::{format_duration, one_line},
+};
+
+/// Something would change, and all tasks would find a node.
+const CHANGES: u8 = 1;
+/// A task would find no node.
+const DOES_NOT_FIT: u8 = 2;
+/// No plan could be made.
+const NO_PLAN: u8 = 3;
+/// Tasks of a wave that are listed; `--format json` has them all.
+const STEPS_MAX: usize = 30;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 nothing would change, 1 something would, 2 a task would find no node, 3 no plan could be made.
+Times are the earliest possible: starting, stopping and pulling images is taken to need no time, and nothing to fail.";
+
+/// Show what a change would lead to, without making it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Plan {
+    Create(Box<PlanCreate>),
+    Update(Box<PlanUpdate>),
+    Scale(PlanScale),
+    Rollback(PlanRollback),
+    Drain(PlanDrain),
+}
+
+/// Plan a new service
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = format!("Examples:\n  swarmctl service plan create --name web --replicas 3 --reserve-memory 2g nginx:1\n\n{EXIT_CODES}"),
+    override_usage = "swarmctl service plan create [OPTIONS] IMAGE [COMMAND] [ARG...]"
+)]
+pub(crate) struct PlanCreate {
+    #[command(flatten)]
+    service: CreateFlags,
+    #[command(flatten)]
+    registry: RegistryFlags,
+    /// 'json', or a Go template such as '{{.Fits}}' [default: for people]
+    #[arg(long, value_name = "TEMPLATE")]
+    format: Option<String>,
+}
+
+/// Plan a change of a service
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = format!("Examples:\n  swarmctl service plan update --image nginx:2 --update-parallelism 2 web\n\n{EXIT_CODES}"))]
+pub(crate) struct PlanUpdate {
+    /// Name or id
+    #[arg(value_name = "SERVICE")]
+    service: String,
+    #[command(flatten)]
+    change: ChangeFlags,
+    #[command(flatten)]
+    registry: RegistryFlags,
+    /// 'json', or a Go template such as '{{.Fits}}' [default: for people]
+    #[arg(long, value_name = "TEMPLATE")]
+    format: Option<String>,
+}
+
+/// Plan another number of tasks
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = format!("Examples:\n  swarmctl service plan scale web=5\n\n{EXIT_CODES}"))]
+pub(crate) struct PlanScale {
+    /// Service with its number of tasks
+    #[arg(value_name = "SERVICE=REPLICAS", value_parser = parse_target)]
+    target: (String, u64),
+    #[command(flatten)]
+    format: AnswerFormat,
+}
+
+/// Plan the way back to an earlier version
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = format!("Examples:\n  swarmctl service plan rollback web\n  swarmctl service plan rollback --to 3 web\n\n{EXIT_CODES}"))]
+pub(crate) struct PlanRollback {
+    /// Name or id
+    #[arg(value_name = "SERVICE")]
+    service: String,
+    /// Go back to this version of the service's history
+    #[arg(long, value_name = "VERSION")]
+    to: Option<u64>,
+    #[command(flatten)]
+    format: AnswerFormat,
+}
+
+/// Plan the drain of a node
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = format!("Examples:\n  swarmctl service plan drain worker1\n\n{EXIT_CODES}"))]
+pub(crate) struct PlanDrain {
+    /// Host name or id
+    #[arg(value_name = "NODE")]
+    node: String,
+    #[command(flatten)]
+    format: AnswerFormat,
+}
+
+impl Plan {
+    pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
+        let result = self.ask(context).await;
+        match result {
+            Err(error) if !error.is::<Exit>() => {
+                context.out.note(&format!("Error: {error:#}"));
+                if let Some(hint) = hint(&error) {
+                    context.out.note(&hint);
+                }
+                Err(Exit(NO_PLAN).into())
+            }
+            result => result,
+        }
+    }
+
+    async fn ask(self, context: &mut Context) -> anyhow::Result<()> {
+        let (request, format, reference) = match self {
+            Self::Create(command) => {
+                let (draft, _) = create::draft(context, &command.service, &command.registry).await?;
+                let format = AnswerFormat { format: command.format };
+                (json!({"Kind": "create", "Spec": draft.spec()}), format, None)
+            }
+            Self::Update(command) => {
+                let current = Current::read(context, &command.service).await?;
+                let (draft, _) = update::draft(context, &current, &command.change, &command.registry).await?;
+                let format = AnswerFormat { format: command.format };
+                let request = json!({"Kind": "update", "Service": current.view.id, "Spec": draft.spec()});
+                (request, format, Some(command.service))
+            }
+            Self::Scale(command) => {
+                let (service, replicas) = command.target;
+                let mut current = Current::read(context, &service).await?;
+                let spec = scaled(&mut current, replicas)?;
+                let request = json!({"Kind": "update", "Service": current.view.id, "Spec": spec});
+                (request, command.format, Some(service))
+            }
+            Self::Rollback(command) => {
+                let mut request = json!({"Kind": "rollback", "Service": command.service});
+                if let Some(to) = command.to {
+                    request["To"] = to.into();
+                }
+                (request, command.format, Some(command.service))
+            }
+            Self::Drain(command) => {
+                let node = crate::commands::node::resolve(&context.client, &command.node).await?;
+                (json!({"Kind": "drain", "Node": node}), command.format, None)
+            }
+        };
+        show(context, &request, &format, reference.as_deref()).await
+    }
+}
+
+async fn show(
+    context: &mut Context,
+    request: &Value,
+    format: &AnswerFormat,
+    service: Option<&str>,
+) -> anyhow::Result<()> {
+    let path = "/swarmd/plan";
+    let bytes = context.client.post(path, Query::new(), request, None).await.map_err(|error| match service {
+        Some(reference) if error.is_not_found() => no_such_service(reference).into(),
+        _ => <anyhow::Error as From<ClientError>>::from(error),
+    })?;
+    let plan: PlanView = read(path, &bytes)?;
+    match format.apply(path, &bytes)? {
+        Some(text) => context.out.line(&text)?,
+        None => context.out.print(&page(&plan, service.is_some()))?,
+    }
+    match (plan.changes, plan.fits) {
+        (false, _) => Ok(()),
+        (true, true) => Err(Exit(CHANGES).into()),
+        (true, false) => Err(Exit(DOES_NOT_FIT).into()),
+    }
+}
+
+fn page(plan: &PlanView, of_service: bool) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    if !plan.waves.is_empty() {
+        lines.extend(align(&table(&plan.waves)).lines().map(str::to_owned));
+        lines.push(String::new());
+    }
+    lines.push(summary(plan));
+    if !plan.waiting.is_empty() {
+        lines.push(String::new());
+        lines.push("Tasks without a node in the end".to_owned());
+        lines.extend(plan.waiting.iter().take(STEPS_MAX).map(|w| one_line(&format!("{}: {}", w.task, w.reason))));
+        if plan.waiting.len() > STEPS_MAX {
+            lines.push(format!("and {} more", plan.waiting.len() - STEPS_MAX));
+        }
+        lines.push("Nodes that cannot take the first of them".to_owned());
+        lines.extend(rejection_lines(&plan.rejections));
+    }
+    if !plan.fixes.is_empty() {
+        lines.push("What would help".to_owned());
+        lines.extend(plan.fixes.iter().map(|fix| one_line(&format!("- {fix}"))));
+    }
+    if of_service && plan.changes {
+        let (version, name) = (plan.version.index, &plan.subject);
+        lines.push(format!(
+            "\nThis rests on version {version} of {name}: with --check-version {version} the change itself refuses if \
+             that is no longer so."
+        ));
+    }
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+fn table(waves: &[WaveView]) -> Vec<String> {
+    let mut rows = vec!["WAVE\tAFTER\tACTION\tTASK\tFROM\tTO".to_owned()];
+    for (number, wave) in waves.iter().enumerate() {
+        let after = format_duration(wave.after_ns / 1_000_000 * 1_000_000);
+        let head = format!("{}\t{after}", number + 1);
+        for (i, step) in wave.steps.iter().take(STEPS_MAX).enumerate() {
+            let head = if i == 0 { head.as_str() } else { "\t" };
+            let cells = [&step.action, &step.task, &step.from, &step.to].map(|cell| one_line(cell).replace('\t', " "));
+            rows.push(format!("{head}\t{}", cells.join("\t")));
+        }
+        if wave.steps.len() > STEPS_MAX {
+            rows.push(format!("\t\tand {} more", wave.steps.len() - STEPS_MAX));
+        }
+    }
+    rows
+}
+
+fn summary(plan: &PlanView) -> String {
+    if !plan.changes {
+        return "Nothing would change.".to_owned();
+    }
+    if plan.waves.is_empty() {
+        return "No task would be touched.".to_owned();
+    }
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for step in plan.waves.iter().flat_map(|wave| &wave.steps) {
+        *counts.entry(step.action.as_str()).or_default() += 1;
+    }
+    let words = [
+        ("start", "started"),
+        ("prepare", "prepared"),
+        ("replace", "replaced"),
+        ("move", "moved"),
+        ("stop", "stopped"),
+        ("wait", "left waiting"),
+    ];
+    let told: Vec<String> =
+        words.iter().filter_map(|(action, word)| Some(format!("{} {word}", counts.get(action)?))).collect();
+    let waves = if plan.waves.len() == 1 { "1 wave".to_owned() } else { format!("{} waves", plan.waves.len()) };
+    let ends = format_duration(plan.ends_after_ns / 1_000_000 * 1_000_000);
+    let update = match plan.update_state.as_str() {
+        "" | "completed" | "rollback_completed" => String::new(),
+        state => format!("; its update is then {}", state.replace('_', " ")),
+    };
+    let cut = if plan.cut { "; there is more, which this does not show" } else { "" };
+    format!("{waves}, done after {ends} at the earliest: {}{update}{cut}.", told.join(", "))
+}

@@ -1,0 +1,105 @@
+//! `service plan`: what is asked, what is shown, and the exit codes.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Fake, Reply, recorded};
+
+fn plan(changes: bool, fits: bool, waves: Value) -> Value {
+    json!({"Subject": "web", "Version": {"Index": 26}, "Changes": changes, "Fits": fits, "Waves": waves,
+        "EndsAfter": 15_000_000_007_u64, "UpdateState": "completed"})
+}
+
+fn with_web() -> (Fake, Value) {
+    let fake = Fake::start();
+    let service = recorded("service_inspect");
+    fake.on_json("GET /services/web", &service);
+    (fake, service)
+}
+
+#[test]
+fn an_update_is_planned_with_the_flags_of_update() {
+    let (fake, service) = with_web();
+    let waves = json!([
+        {"After": 0, "Steps": [{"Action": "move", "Task": "web.1", "From": "n1", "To": "n2"},
+            {"Action": "stop", "Task": "web.2", "From": "n1"}]},
+        {"After": 10_000_000_003_u64, "Steps": [{"Action": "start", "Task": "web.3", "To": "n3"}]},
+    ]);
+    fake.on_json("POST /swarmd/plan", &plan(true, true, waves));
+    let ran = fake.run(&["service", "plan", "update", "--replicas", "7", "web"]);
+    assert_eq!((ran.code, &*ran.stderr), (Some(1), ""));
+    assert_eq!(
+        ran.stdout,
+        "\
+WAVE      AFTER     ACTION    TASK      FROM      TO
+1         0s        move      web.1     n1        n2
+                    stop      web.2     n1
+2         10s       start     web.3               n3
+
+2 waves, done after 15s at the earliest: 1 started, 1 moved, 1 stopped.
+
+This rests on version 26 of web: with --check-version 26 the change itself refuses if that is no longer so.
+"
+    );
+    let mut spec = service["Spec"].clone();
+    spec["Mode"]["Replicated"]["Replicas"] = json!(7);
+    let asked = &fake.seen("POST /swarmd/plan")[0].body;
+    assert_eq!(asked, &json!({"Kind": "update", "Service": service["ID"], "Spec": spec}));
+
+    fake.run(&["service", "plan", "scale", "web=7"]);
+    assert_eq!(&fake.seen("POST /swarmd/plan")[1].body, asked);
+    fake.run(&["service", "plan", "rollback", "--to", "3", "web"]);
+    assert_eq!(fake.seen("POST /swarmd/plan")[2].body, json!({"Kind": "rollback", "Service": "web", "To": 3}));
+    fake.run(&["service", "plan", "drain", "n1"]);
+    assert_eq!(fake.seen("POST /swarmd/plan")[3].body, json!({"Kind": "drain", "Node": "n1"}));
+    fake.run(&["service", "plan", "create", "--no-resolve-image", "--name", "api", "x", "serve", "-v"]);
+    let asked = &fake.seen("POST /swarmd/plan")[4].body;
+    assert_eq!((&asked["Kind"], &asked["Spec"]["Name"]), (&json!("create"), &json!("api")));
+    assert_eq!(asked["Spec"]["TaskTemplate"]["ContainerSpec"]["Args"], json!(["serve", "-v"]));
+}
+
+#[test]
+fn the_exit_code_is_the_answer() {
+    let (fake, _) = with_web();
+    let mut unfit = plan(true, false, json!([{"Steps": [{"Action": "wait", "Task": "web.2", "Reason": "no room"}]}]));
+    unfit["Waiting"] = json!([{"Task": "web.2", "Reason": "no room"}]);
+    unfit["Rejections"] =
+        json!([{"Filter": "resources", "Asked": "2 CPUs", "Nodes": [{"Node": "n1", "Found": "1 free"}]}]);
+    unfit["Fixes"] = json!(["add a node"]);
+    fake.on(
+        "POST /swarmd/plan",
+        [
+            Reply::json(&plan(false, true, json!([]))),
+            Reply::json(&plan(true, true, json!([]))),
+            Reply::json(&unfit),
+            Reply::error(400, "service web has no version 9"),
+            Reply::error(404, "service web not found"),
+        ],
+    );
+    let line = ["service", "plan", "rollback", "web"];
+    assert_eq!(fake.run(&line).ok(), "Nothing would change.\n");
+    let ran = fake.run(&line);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stdout.starts_with("No task would be touched.\n"), "{}", ran.stdout);
+    let ran = fake.run(&line);
+    assert_eq!(ran.code, Some(2));
+    let part = "Tasks without a node in the end\nweb.2: no room\nNodes that cannot take the first of them\n  resources: 2 \
+                CPUs\n    n1    1 free\nWhat would help\n- add a node\n";
+    assert!(ran.stdout.contains(part) && ran.stdout.contains("1 left waiting"), "{}", ran.stdout);
+    let ran = fake.run(&line);
+    assert_eq!((ran.code, &*ran.stderr), (Some(3), "Error: service web has no version 9\n"));
+    let ran = fake.run(&line);
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.stderr.starts_with("Error: no such service: web\n"), "{}", ran.stderr);
+    assert_eq!(fake.run(&["service", "plan", "scale", "web=x"]).code, Some(2), "wrong usage, as everywhere");
+}
+
+#[test]
+fn a_plan_can_be_read_by_programs() {
+    let (fake, _) = with_web();
+    let plan = plan(true, true, json!([]));
+    fake.on_json("POST /swarmd/plan", &plan);
+    let ran = fake.run(&["service", "plan", "drain", "--format", "json", "n1"]);
+    assert_eq!((ran.code, serde_json::from_str::<Value>(&ran.stdout).ok()), (Some(1), Some(plan)));
+    assert_eq!(fake.run(&["service", "plan", "update", "--format", "{{.Fits}}", "web"]).stdout, "true\n");
+}

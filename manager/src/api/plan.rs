@@ -1,0 +1,145 @@
+//! What a change would lead to. Docker's API has no word for it.
+
+use std::sync::Arc;
+
+use axum::extract;
+use swarm_core::{Forecast, Op, State, Step, Tx, forecast, why_task};
+use swarm_docker_api::{
+    ApiError,
+    view::{PlanRequest, PlanView, StepView, Version, WaitingView, WaveView},
+};
+use swarm_model::{Availability, Id, NodeId, NodeSpec, ServiceId, ServiceMode, ServiceSpec, Timestamp};
+
+use super::{
+    Plane,
+    call::Call,
+    names,
+    reply::{self, Failure, Reply},
+    resolve, services, why,
+};
+
+/// `POST /swarmd/plan`
+pub(super) async fn plan<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
+    let request: PlanRequest = call.body()?;
+    let state = plane.read().await?;
+    resolve::cluster(&state)?;
+    let now = plane.now().max(state.time());
+    let change = change(&plane, &state, request)?;
+    // It may take a second, which must not keep other requests waiting.
+    let view = tokio::task::spawn_blocking(move || foretell(&state, &change, now)).await;
+    reply::json(&view.map_err(|error| ApiError::internal(format!("the plan could not be made: {error}")))??)
+}
+
+/// A change, as the routes that make it would propose it.
+struct Change {
+    subject: String,
+    service: Option<ServiceId>,
+    version: u64,
+    op: Op,
+}
+
+fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest) -> Result<Change, Failure> {
+    let of_service = |reference: &str, op: &dyn Fn(ServiceId, &ServiceSpec) -> Result<Op, Failure>| {
+        let old = resolve::service(state, reference)?;
+        let op = op(old.id, &old.spec)?;
+        Ok(Change { subject: old.spec.name.clone(), service: Some(old.id), version: old.version, op })
+    };
+    match request {
+        PlanRequest::Create { mut spec } => {
+            if spec.name.is_empty() {
+                spec.name = names::random_name(plane.random(), |name| state.service_by_name(name).is_some());
+            }
+            services::check(&mut spec)?;
+            let service = ServiceId::make(plane.now(), plane.random());
+            let subject = spec.name.clone();
+            let op = Op::CreateService { service, spec: Arc::new(*spec), registry_auth: None };
+            Ok(Change { subject, service: Some(service), version: 0, op })
+        }
+        PlanRequest::Update { service, spec } => {
+            let old = resolve::service(state, &service)?;
+            services::check_change(old, &spec)?;
+            of_service(&service, &|id, _| update(id, (*spec).clone()))
+        }
+        PlanRequest::Scale { service, replicas } => of_service(&service, &|id, old| {
+            let mut spec = old.clone();
+            match &mut spec.mode {
+                ServiceMode::Replicated { replicas: number } => *number = replicas,
+                ServiceMode::ReplicatedJob(job) => job.total_completions = Some(replicas),
+                ServiceMode::Global | ServiceMode::GlobalJob => {
+                    let text = "scale can only be used with replicated services; this one runs one task on each node";
+                    return Err(ApiError::bad_request(text).into());
+                }
+            }
+            update(id, spec)
+        }),
+        PlanRequest::Rollback { service, to } => of_service(&service, &|service, _| {
+            Ok(Op::RollBack { service, keep_previous: true, message: "planned rollback".into(), to })
+        }),
+        PlanRequest::Drain { node } => {
+            let node = resolve::node(state, &node)?;
+            let spec = NodeSpec { availability: Availability::Drain, ..(*node.spec).clone() };
+            let subject = node_name(state, node.id);
+            let op = Op::UpdateNode { node: node.id, spec: Arc::new(spec) };
+            Ok(Change { subject, service: None, version: node.version, op })
+        }
+    }
+}
+
+fn update(service: ServiceId, mut spec: ServiceSpec) -> Result<Op, Failure> {
+    services::check(&mut spec)?;
+    Ok(Op::UpdateService { service, spec: Arc::new(spec), registry_auth: None })
+}
+
+fn foretell(state: &State, change: &Change, now: Timestamp) -> Result<PlanView, Failure> {
+    let forecast = forecast(state, &Tx::new(vec![change.op.clone()]), now)?;
+    let end = &forecast.end;
+    let waiting = forecast.waiting.iter().map(|task| WaitingView {
+        task: task_name(end, task.service, task.slot, task.node),
+        reason: task.status.err.as_deref().unwrap_or_default().to_owned(),
+    });
+    let why = forecast.waiting.first().and_then(|task| why_task(end, task.id, end.time()));
+    let (rejections, fixes) = why.map(|why| (why.rejections, why.fixes)).unwrap_or_default();
+    let update = change.service.and_then(|service| end.service(service)).and_then(|service| service.update.as_ref());
+    Ok(PlanView {
+        subject: change.subject.clone(),
+        version: Version { index: change.version },
+        changes: forecast.changes,
+        fits: forecast.waiting.is_empty(),
+        waves: waves(&forecast),
+        cut: forecast.cut,
+        ends_after_ns: forecast.ends_after_ns,
+        update_state: update.map(|update| update.state.as_str().to_owned()).unwrap_or_default(),
+        waiting: waiting.collect(),
+        rejections: rejections.iter().map(why::show_rejection).collect(),
+        fixes,
+    })
+}
+
+fn waves(forecast: &Forecast) -> Vec<WaveView> {
+    let end = &forecast.end;
+    let name = |node: Option<NodeId>| node.map(|node| node_name(end, node)).unwrap_or_default();
+    let show = |step: &Step| StepView {
+        action: step.action.as_str().into(),
+        task: task_name(end, step.service, step.slot, step.to.or(step.from)),
+        from: name(step.from),
+        to: name(step.to),
+        reason: step.reason.as_deref().unwrap_or_default().to_owned(),
+    };
+    let waves = forecast.waves.iter();
+    waves.map(|wave| WaveView { after_ns: wave.after_ns, steps: wave.steps.iter().map(show).collect() }).collect()
+}
+
+fn node_name(state: &State, id: NodeId) -> String {
+    match state.node(id).map(|node| node.hostname()) {
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => id.to_string(),
+    }
+}
+
+fn task_name(state: &State, service: ServiceId, slot: u32, node: Option<NodeId>) -> String {
+    let name = state.service(service).map_or_else(|| service.to_string(), |service| service.spec.name.clone());
+    match (slot, node) {
+        (0, Some(node)) => format!("{name}.{}", node_name(state, node)),
+        (slot, _) => format!("{name}.{slot}"),
+    }
+}
