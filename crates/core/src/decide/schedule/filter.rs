@@ -7,7 +7,7 @@ use swarm_model::{
     ResourceReservations, Service, ServiceId, ServiceSpec,
 };
 
-use super::Candidate;
+use super::{Candidate, plugins};
 use crate::{Place, State, state::host_ports};
 
 /// What the tasks of a service ask of a node.
@@ -26,6 +26,7 @@ pub(super) struct Request {
 pub(super) enum Filter {
     Ready,
     Resources,
+    Plugins,
     Constraints,
     Platform,
     HostPort,
@@ -60,6 +61,7 @@ impl Request {
         let checks = [
             (Filter::Ready, ready),
             (Filter::Resources, load.has_room(capacity, &times(&self.reservations, claims + 1))),
+            (Filter::Plugins, plugins::has_plugins(&self.spec, node)),
             (Filter::Constraints, self.constraints.iter().all(|c| holds(c, node))),
             (Filter::Platform, self.platforms.is_empty() || self.platforms.iter().any(|p| same_platform(p, platform))),
             (Filter::HostPort, self.ports.is_empty() || *claims == 0 && load.ports_free(self.ports.iter().copied())),
@@ -198,6 +200,7 @@ pub(super) fn reason(filter: Filter, count: u32) -> String {
     match filter {
         Filter::Ready => format!("{nodes} not available for new tasks"),
         Filter::Resources => format!("insufficient resources on {nodes}"),
+        Filter::Plugins => format!("missing plugin on {nodes}"),
         Filter::Constraints => format!("scheduling constraints not satisfied on {nodes}"),
         Filter::Platform => format!("unsupported platform on {nodes}"),
         Filter::HostPort => format!("host-mode port already in use on {nodes}"),

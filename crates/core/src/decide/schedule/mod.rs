@@ -4,6 +4,7 @@
 //! limits and real usage do not.
 
 mod filter;
+mod plugins;
 mod spread;
 
 use std::{collections::BTreeMap, sync::Arc};
