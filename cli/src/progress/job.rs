@@ -14,7 +14,9 @@ use crate::{tasks::place, units::short_id};
 /// So many completions are wanted.
 pub(super) fn replicated(snapshot: &Snapshot, job: &ReplicatedJob) -> Progress {
     let total = job.total();
-    let best = best_tasks(snapshot);
+    let mut best = best_tasks(snapshot);
+    // After the number was lowered, slots beyond it are on their way out.
+    best.retain(|(slot, _), _| slot.is_some_and(|slot| slot < total));
     let complete = best.values().filter(|task| is_complete(task)).count() as u64;
     let active = best.values().filter(|task| is_active(task)).count();
     let mut lines = vec![Line {

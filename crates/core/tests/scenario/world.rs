@@ -1,5 +1,6 @@
 //! A small cluster that scripts drive: the real `apply` and `decide`, and agents that do as they are told.
 
+mod describe;
 mod explain;
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
@@ -73,6 +74,8 @@ impl World {
             ("nodes", [count]) => self.add_nodes(count.parse().map_err(|_| "a count")?, &options),
             ("node", [name, what]) => self.change_node(name, what),
             ("label", [name]) => self.label(name, &options),
+            ("describe", [name]) => self.describe(name, &options),
+            ("keep", [count]) => self.keep(count.parse().map_err(|_| "a count")?),
             ("create", [name]) => self.create(name, &options),
             ("scale", [name, count]) => self.scale(name, count.parse().map_err(|_| "a count")?),
             ("update", [name]) => self.update(name, &options),
@@ -217,7 +220,8 @@ impl World {
         let ports = if port == 0 {
             serde_json::json!([])
         } else {
-            serde_json::json!([{"TargetPort": 80, "PublishedPort": port, "PublishMode": "host"}])
+            let mode = options.get("publish").unwrap_or(&"host");
+            serde_json::json!([{"TargetPort": 80, "PublishedPort": port, "PublishMode": mode}])
         };
         let spec: ServiceSpec = serde_json::from_value(serde_json::json!({
             "Name": name,
@@ -225,7 +229,10 @@ impl World {
             "UpdateConfig": policy(options, "")?,
             "RollbackConfig": policy(options, "rb-")?,
             "TaskTemplate": {
-                "ContainerSpec": {"Image": options.get("image").unwrap_or(&"hello:1")},
+                "ContainerSpec": {
+                    "Image": options.get("image").unwrap_or(&"hello:1"), "Mounts": describe::mounts(options),
+                },
+                "LogDriver": options.get("log").map(|name| serde_json::json!({"Name": name})),
                 "Resources": {"Reservations": {
                     "NanoCPUs": int(options, "cpu", 0)? * SECOND_NS, "MemoryBytes": int(options, "mem", 0)? << 30,
                 }},
@@ -267,6 +274,10 @@ impl World {
         }
         if let Some(constraint) = options.get("constraint") {
             template.placement.get_or_insert_default().constraints = vec![constraint.replace(':', "==")];
+        }
+        if let Some(condition) = options.get("restart") {
+            template.restart_policy.get_or_insert_default().condition =
+                serde_json::from_value((*condition).into()).map_err(|_| "a restart condition")?;
         }
         if options.contains_key("force") {
             template.force_update += 1;

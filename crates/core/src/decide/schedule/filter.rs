@@ -7,6 +7,7 @@ use swarm_model::{
     ServiceSpec, Task,
 };
 
+use super::plugins;
 use crate::{
     NodeLoad, Place, State,
     state::{host_ports, offered, reserved},
@@ -17,10 +18,18 @@ pub(in crate::decide) struct Request<'a> {
     pub(super) service: &'a Service,
     /// What each task reserves; none if nothing.
     pub(super) asked: Option<&'a ResourceReservations>,
-    pub(super) constraints: Vec<Constraint>,
-    pub(super) platforms: &'a [Platform],
+    /// What it asks of the node itself.
+    pub(super) traits: Traits,
     ports: Vec<(PortProtocol, u16)>,
     max_replicas: u64,
+}
+
+/// What a service asks of a node itself, whatever its tasks hold: this does not change while a decision is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Traits {
+    drivers: Vec<plugins::Driver>,
+    constraints: Vec<Constraint>,
+    platforms: Vec<Platform>,
 }
 
 /// The filters, in the order in which they are asked.
@@ -28,6 +37,7 @@ pub(in crate::decide) struct Request<'a> {
 pub(super) enum Filter {
     Ready,
     Resources,
+    Plugins,
     Constraints,
     Platform,
     HostPort,
@@ -41,16 +51,14 @@ impl<'a> Request<'a> {
         Self {
             service,
             asked: reserved(spec).filter(|asked| **asked != ResourceReservations::default()),
-            constraints: placement.map_or(Vec::new(), |placement| parse(&placement.constraints)),
-            platforms: placement.map_or(&[], |placement| &placement.platforms),
+            traits: Traits {
+                drivers: plugins::drivers(spec),
+                constraints: placement.map_or(Vec::new(), |placement| parse(&placement.constraints)),
+                platforms: placement.map_or(Vec::new(), |placement| placement.platforms.clone()),
+            },
             ports: host_ports(spec).collect(),
             max_replicas: placement.map_or(0, |placement| placement.max_replicas),
         }
-    }
-
-    /// Whether neither constraints nor platforms are asked for.
-    pub(super) fn asks_nothing_lasting(&self) -> bool {
-        self.constraints.is_empty() && self.platforms.is_empty()
     }
 
     /// Whether a node can take one more task, beside `claims` that it got in this round and `of_service` active ones
@@ -59,21 +67,9 @@ impl<'a> Request<'a> {
         let pass = |filter, passes: bool| if passes { Ok(()) } else { Err(filter) };
         pass(Filter::Ready, load.is_ready)?;
         pass(Filter::Resources, self.has_resources(|| offered(node), load, claims))?;
-        self.suits(node)?;
+        self.traits.suit(node)?;
         pass(Filter::HostPort, self.has_ports(load, claims))?;
         pass(Filter::MaxReplicas, self.allows(of_service))
-    }
-
-    /// The filters that look at the node alone.
-    pub(super) fn suits(&self, node: &Node) -> Result<(), Filter> {
-        if !self.constraints.iter().all(|constraint| holds(constraint, node)) {
-            return Err(Filter::Constraints);
-        }
-        let has_platform = node
-            .description
-            .as_ref()
-            .is_some_and(|d| self.platforms.iter().any(|wanted| same_platform(wanted, &d.platform)));
-        if self.platforms.is_empty() || has_platform { Ok(()) } else { Err(Filter::Platform) }
     }
 
     /// The filters that look at what its tasks hold of it.
@@ -108,6 +104,28 @@ impl<'a> Request<'a> {
 
     fn allows(&self, of_service: u32) -> bool {
         self.max_replicas == 0 || u64::from(of_service) < self.max_replicas
+    }
+}
+
+impl Traits {
+    /// Whether nothing is asked.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The filters that look at the node alone.
+    pub(super) fn suit(&self, node: &Node) -> Result<(), Filter> {
+        if !plugins::has_all(&self.drivers, node) {
+            return Err(Filter::Plugins);
+        }
+        if !self.constraints.iter().all(|constraint| holds(constraint, node)) {
+            return Err(Filter::Constraints);
+        }
+        let has_platform = node
+            .description
+            .as_ref()
+            .is_some_and(|d| self.platforms.iter().any(|wanted| same_platform(wanted, &d.platform)));
+        if self.platforms.is_empty() || has_platform { Ok(()) } else { Err(Filter::Platform) }
     }
 }
 
@@ -238,6 +256,7 @@ pub(super) fn reason(filter: Filter, count: u32) -> String {
     match filter {
         Filter::Ready => format!("{nodes} not available for new tasks"),
         Filter::Resources => format!("insufficient resources on {nodes}"),
+        Filter::Plugins => format!("missing plugin on {nodes}"),
         Filter::Constraints => format!("scheduling constraints not satisfied on {nodes}"),
         Filter::Platform => format!("unsupported platform on {nodes}"),
         Filter::HostPort => format!("host-mode port already in use on {nodes}"),

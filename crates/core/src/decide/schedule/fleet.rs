@@ -5,11 +5,11 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use swarm_model::{Constraint, Node, NodeId, Platform};
+use swarm_model::{Constraint, Node, NodeId};
 
 use super::{
     bits::Bits,
-    filter::{self, Request},
+    filter::{self, Request, Traits},
     label,
 };
 use crate::State;
@@ -95,18 +95,15 @@ impl Fleet {
         None
     }
 
-    /// What constraints and platforms of a request say of each node, as far as it is known; to be given back.
+    /// What a request says of each node itself, as far as it is known; to be given back.
     pub(super) fn take_verdicts(&mut self, request: &Request<'_>) -> Verdicts {
-        let asks_same = |verdicts: &Verdicts| {
-            verdicts.constraints == request.constraints && verdicts.platforms == request.platforms
-        };
+        let asks_same = |verdicts: &Verdicts| verdicts.traits == request.traits;
         if let Some(known) = self.verdicts.iter().position(asks_same) {
             return self.verdicts.swap_remove(known);
         }
-        let size = if request.asks_nothing_lasting() { 0 } else { self.ids.len() };
+        let size = if request.traits.is_empty() { 0 } else { self.ids.len() };
         Verdicts {
-            constraints: request.constraints.clone(),
-            platforms: request.platforms.to_vec(),
+            traits: request.traits.clone(),
             possible: Bits::full(size),
             known: Bits::new(size),
         }
@@ -114,7 +111,7 @@ impl Fleet {
 
     /// Remembers it for the next service.
     pub(super) fn give_back(&mut self, verdicts: Verdicts) {
-        if verdicts.constraints.is_empty() && verdicts.platforms.is_empty() {
+        if verdicts.traits.is_empty() {
             return;
         }
         if self.verdicts.len() == REMEMBERED_MAX {
@@ -162,10 +159,9 @@ pub(super) struct Partition {
     pub(super) groups: BTreeMap<(Vec<String>, u32), Bits>,
 }
 
-/// What does not change while a decision is made: constraints and platforms. Each node is asked when it comes up.
+/// Which nodes have what is asked of them. Each is asked when it comes up.
 pub(super) struct Verdicts {
-    constraints: Vec<Constraint>,
-    platforms: Vec<Platform>,
+    traits: Traits,
     /// Nodes that are not known to fail.
     possible: Bits,
     /// Of those the ones that are known to pass.
@@ -175,8 +171,7 @@ pub(super) struct Verdicts {
 impl Verdicts {
     /// The nodes that are not known to fail; none if nothing is asked of them.
     pub(super) fn possible(&self) -> Option<&Bits> {
-        let asks_nothing = self.constraints.is_empty() && self.platforms.is_empty();
-        (!asks_nothing).then_some(&self.possible)
+        (!self.traits.is_empty()).then_some(&self.possible)
     }
 
     /// Whether a node passes.
@@ -184,7 +179,7 @@ impl Verdicts {
         if self.possible().is_none() || self.known.contains(node) {
             return true;
         }
-        let passes = self.possible.contains(node) && state.node(id).is_some_and(|node| request.suits(node).is_ok());
+        let passes = self.possible.contains(node) && state.node(id).is_some_and(|node| request.traits.suit(node).is_ok());
         if passes {
             self.known.insert(node);
         } else {

@@ -6,6 +6,7 @@
 mod bits;
 mod filter;
 mod fleet;
+mod plugins;
 mod spread;
 
 use std::collections::BTreeMap;
