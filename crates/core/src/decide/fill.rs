@@ -82,7 +82,7 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
     let request = schedule::Request::new(service);
     let free = needs.iter().filter(|need| node_of(need).is_none()).count();
     let mut places = free_places(planner, &request, &needs, free).into_iter();
-    let mut new = Vec::new();
+    let mut new = Vec::with_capacity(needs.len());
     for need in needs {
         let place = match node_of(&need) {
             Some(node) => schedule::place_on(&planner.state, &request, node),
@@ -94,7 +94,9 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
             Need::Pending(task) => settle(planner, &task, place),
         }
     }
-    for batch in new.chunks(CREATE_BATCH_MAX) {
+    let mut new = new.into_iter();
+    while new.len() > 0 {
+        let batch: Vec<NewTask> = new.by_ref().take(CREATE_BATCH_MAX).collect();
         let mut tx = on_same_nodes(&planner.state, Tx::default(), batch.iter().map(|task| &task.place));
         tx.ops.push(Op::CreateTasks {
             service: service.id,
@@ -103,7 +105,7 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
             cause: Cause::Fill,
             beside: false,
             start_at: None,
-            tasks: batch.to_vec(),
+            tasks: batch,
         });
         planner.push_for(service, tx);
     }
@@ -122,7 +124,10 @@ fn node_of(need: &Need) -> Option<NodeId> {
 
 /// Nodes for the tasks that may go anywhere. What is being replaced no longer counts in the spread.
 fn free_places(planner: &mut Planner, request: &schedule::Request<'_>, needs: &[Need], count: usize) -> Vec<Place> {
-    let replaced = |need: &Need| match need {
+    if count == 0 {
+        return Vec::new();
+    }
+    let replaced = |need: &'_ Need| match need {
         Need::Replace(replacement) => replacement.old.clone(),
         Need::New(_) | Need::Pending(_) => Vec::new(),
     };
@@ -135,9 +140,9 @@ fn free_places(planner: &mut Planner, request: &schedule::Request<'_>, needs: &[
         let nodes: Vec<NodeId> = tasks.iter().filter_map(|id| view.task(*id)?.node).collect();
         let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks }]);
         apply_tx(&mut view, &tx, &mut Vec::new()).expect("raising a desired state cannot fail");
-        nodes.iter().for_each(|node| fleet.touch(*node));
+        nodes.iter().for_each(|node| fleet.touch(&planner.state, *node));
         let places = schedule::place(&mut fleet, &view, request, count);
-        nodes.iter().for_each(|node| fleet.touch(*node));
+        nodes.iter().for_each(|node| fleet.touch(&planner.state, *node));
         places
     };
     planner.fleet = Some(fleet);
@@ -150,7 +155,7 @@ fn on_same_nodes<'a>(state: &State, mut tx: Tx, places: impl Iterator<Item = &'a
         places.filter_map(|place| if let Place::On(node) = place { Some(*node) } else { None }).collect();
     nodes.sort_unstable();
     nodes.dedup();
-    let guard = |id: NodeId| Some(Guard::NodeEpoch { node: id, epoch: state.loads.get(&id)?.epoch });
+    let guard = |id: NodeId| Some(Guard::NodeEpoch { node: id, epoch: state.loads.get(id)?.epoch });
     tx.guards.extend(nodes.into_iter().filter_map(guard));
     tx
 }

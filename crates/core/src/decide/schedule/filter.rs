@@ -77,11 +77,15 @@ impl<'a> Request<'a> {
     }
 
     /// The filters that look at what its tasks hold of it.
-    pub(super) fn has_place(&self, state: &State, id: NodeId, of_service: u32, claims: u32) -> bool {
+    pub(super) fn has_place(
+        &self,
+        state: &State,
+        (id, load): (NodeId, &NodeLoad),
+        of_service: u32,
+        claims: u32,
+    ) -> bool {
         let offered = || state.node(id).map_or(&[][..], |node| offered(node));
-        state.loads.get(&id).is_some_and(|load| {
-            self.has_resources(offered, load, claims) && self.has_ports(load, claims) && self.allows(of_service)
-        })
+        self.has_resources(offered, load, claims) && self.has_ports(load, claims) && self.allows(of_service)
     }
 
     fn has_resources<'n>(
@@ -216,7 +220,7 @@ pub(super) fn explain(state: &State, request: &Request<'_>, placed: &[Place]) ->
     }
     let of_service = active_of_service(state, request.service);
     let mut counts: BTreeMap<Filter, u32> = BTreeMap::new();
-    for (node, load) in state.nodes().filter_map(|node| Some((node, state.loads.get(&node.id)?))) {
+    for (node, load) in state.nodes().filter_map(|node| Some((node, state.loads.get(node.id)?))) {
         let claims = claims.get(&node.id).copied().unwrap_or(0);
         let of_service = of_service.get(&node.id).copied().unwrap_or(0) + claims;
         if let Err(filter) = request.check(node, load, of_service, claims) {

@@ -24,11 +24,9 @@ const FAILURES_MIN: u32 = 5;
 /// A place for each of so many tasks of a service, beside the tasks that are there. All tasks are alike, so the
 /// order of the places means nothing; those that find no node come last.
 pub(super) fn place(fleet: &mut Fleet, state: &State, request: &Request<'_>, count: usize) -> Vec<Place> {
-    if count == 0 {
-        return Vec::new();
-    }
     let mut tree = spread::Tree::new(fleet, state, request);
-    let mut places: Vec<Place> = std::iter::from_fn(|| tree.take()).take(count).map(Place::On).collect();
+    let mut places = Vec::with_capacity(count);
+    places.extend(std::iter::from_fn(|| tree.take()).take(count).map(Place::On));
     let verdicts = tree.into_verdicts();
     fleet.give_back(verdicts);
     if places.len() < count {
@@ -41,7 +39,7 @@ pub(super) fn place(fleet: &mut Fleet, state: &State, request: &Request<'_>, cou
 /// The place of a task of a global service, whose node is given. Why it cannot start there yet has no prefix and
 /// does not count against the node (swarm-behaviour §5.5).
 pub(super) fn place_on(state: &State, request: &Request<'_>, id: NodeId) -> Place {
-    let found = state.node(id).zip(state.loads.get(&id));
+    let found = state.node(id).zip(state.loads.get(id));
     match found.map(|(node, load)| request.check(node, load, request.active_on(state, id), 0)) {
         Some(Ok(())) => Place::On(id),
         Some(Err(filter)) => Place::PendingOn(id, filter::reason(filter, 1).into()),
