@@ -201,8 +201,7 @@ impl Planner {
             Ok(()) => {
                 self.plan.txs.push(tx);
                 if let Some(fleet) = &mut self.fleet {
-                    let node = |event: &Event| if let Event::Task { node, .. } = event { *node } else { None };
-                    self.events.iter().filter_map(node).for_each(|node| fleet.touch(&self.state, node));
+                    fleet.touch_all(&self.state, &self.events);
                 }
             }
             Err(refusal) => {

@@ -44,6 +44,11 @@ struct Pieces {
     named: BTreeSet<(String, String)>,
 }
 
+/// Whether a task counts in the spread and for the limit of tasks per node.
+pub(crate) fn is_active(task: &Task) -> bool {
+    task.desired.is_live()
+}
+
 /// The fixed host-mode ports that a task of this spec opens.
 pub(crate) fn host_ports(spec: &ServiceSpec) -> impl Iterator<Item = (PortProtocol, u16)> + '_ {
     spec.ports()
@@ -168,7 +173,7 @@ impl NodeLoad {
 
     /// Adds what a task of this spec holds.
     pub(crate) fn add(&mut self, task: &Task, spec: &ServiceSpec) {
-        if task.desired.is_live() {
+        if is_active(task) {
             self.active += 1;
         }
         if task.holds_resources() {
@@ -178,7 +183,7 @@ impl NodeLoad {
 
     /// Takes back what [`NodeLoad::add`] added for the same task.
     pub(crate) fn remove(&mut self, task: &Task, spec: &ServiceSpec) {
-        if task.desired.is_live() {
+        if is_active(task) {
             self.active -= 1;
         }
         if task.holds_resources() {

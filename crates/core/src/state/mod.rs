@@ -11,7 +11,7 @@ use imbl::{OrdMap, OrdSet};
 use swarm_model::{Cluster, Node, NodeId, Service, ServiceId, SpecVersion, Task, TaskId, Timestamp};
 
 pub use load::NodeLoad;
-pub(crate) use load::{host_ports, offered, reserved};
+pub(crate) use load::{host_ports, is_active, offered, reserved};
 use rows::Rows;
 pub use snapshot::Object;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use swarm_model::{NodeId, ServiceId, ServiceSpec, SpecVersion, Task, TaskId, TaskState};
 
-use super::{NodeLoad, State};
+use super::{NodeLoad, State, is_active};
 
 impl State {
     /// Says that so many more tasks refer to a spec version: those that [`State::insert_task`] adds.
@@ -25,7 +25,7 @@ impl State {
     pub(crate) fn replace_task(&mut self, task: Task) {
         let old = self.tasks.get(&task.id).cloned().expect("only tasks that exist are changed");
         // Most changes are reports that move no index.
-        let place = |t: &Task| (t.node, t.desired.is_live(), t.holds_resources(), is_pending(t));
+        let place = |t: &Task| (t.node, is_active(t), t.holds_resources(), is_pending(t));
         if place(&old) != place(&task) {
             let spec = self.spec_of(&task);
             self.unindex(&old, &spec.spec);
@@ -97,7 +97,7 @@ impl State {
     }
 
     fn change_load(&mut self, node: NodeId, task: &Task, spec: &ServiceSpec, add: bool) {
-        if !task.desired.is_live() && !task.holds_resources() {
+        if !is_active(task) && !task.holds_resources() {
             return;
         }
         self.loads.change(node, |load| if add { load.add(task, spec) } else { load.remove(task, spec) });

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use swarm_core::{Dirty, ENTRY_VERSION, Entry, Op, Outcome, Place, State, Tx, apply, decide};
 use swarm_model::{
-    Availability, Cluster, ClusterId, ClusterSpec, DesiredState, Id, JoinTokens, NodeDescription, NodeId, NodeRole,
-    NodeState, NodeStatus, RootCa, Secret, ServiceId, ServiceSpec, TaskId, TaskState, TaskStatus, Timestamp,
+    Availability, Cluster, ClusterId, ClusterSpec, DesiredState, GenericResource, Id, JoinTokens, NodeDescription,
+    NodeId, NodeRole, NodeState, NodeStatus, RootCa, Secret, ServiceId, ServiceSpec, TaskId, TaskState, TaskStatus,
+    Timestamp,
 };
 
 const SECOND_NS: i64 = 1_000_000_000;
@@ -138,6 +139,10 @@ impl World {
             description.platform.architecture = options.get("arch").unwrap_or(&"x86_64").to_string();
             description.resources.nano_cpus = int(options, "cpu", 4)? * SECOND_NS;
             description.resources.memory_bytes = int(options, "mem", 8)? << 30;
+            let mut offered = counted(options, "gpu")?;
+            let names = options.get("gpus").into_iter().flat_map(|names| names.split(','));
+            offered.extend(names.map(|value| GenericResource::Named { kind: "gpu".into(), value: value.into() }));
+            description.resources.generic_resources = offered;
             self.nodes.insert(format!("n{number}"), id);
             let admit = Op::AdmitNode {
                 node: id,
@@ -196,8 +201,11 @@ impl World {
         } else {
             serde_json::json!([{"TargetPort": 80, "PublishedPort": port, "PublishMode": "host"}])
         };
+        let settings: BTreeMap<&str, &str> =
+            options.iter().filter(|(key, _)| key.starts_with("swarmd.")).map(|(key, value)| (*key, *value)).collect();
         let spec: ServiceSpec = serde_json::from_value(serde_json::json!({
             "Name": name,
+            "Labels": settings,
             "Mode": if options.get("mode") == Some(&"global") {
                 serde_json::json!({"Global": {}})
             } else {
@@ -209,6 +217,7 @@ impl World {
                 "ContainerSpec": {"Image": options.get("image").unwrap_or(&"hello:1")},
                 "Resources": {"Reservations": {
                     "NanoCPUs": int(options, "cpu", 0)? * SECOND_NS, "MemoryBytes": int(options, "mem", 0)? << 30,
+                    "GenericResources": counted(options, "gpu")?,
                 }},
                 "RestartPolicy": {
                     "Condition": options.get("restart").unwrap_or(&"any"),
@@ -409,7 +418,14 @@ impl World {
         for (_, _, id) in rows {
             let task = self.state.task(id).expect("listed a moment ago");
             let node = task.node.map_or("-", |node| self.node_name(node));
-            let _ = writeln!(out, "{} {node} {} (want {})", self.names[&id], task.status.state, task.desired);
+            let _ = write!(out, "{} {node} {} (want {})", self.names[&id], task.status.state, task.desired);
+            for resource in task.generic_resources.iter() {
+                let _ = match resource {
+                    GenericResource::Discrete { kind, value } => write!(out, " {kind}={value}"),
+                    GenericResource::Named { kind, value } => write!(out, " {kind}={value}"),
+                };
+            }
+            out.push('\n');
         }
         if out.is_empty() { "no tasks\n".into() } else { out }
     }
@@ -438,6 +454,12 @@ fn policy(options: &Options<'_>, prefix: &str) -> Result<serde_json::Value, Stri
         "MaxFailureRatio": get("ratio").unwrap_or("0").parse::<f32>().map_err(|_| "ratio: number")?,
         "Order": get("order").unwrap_or("stop-first"),
     }))
+}
+
+/// So many of a kind of generic resource, if the option is there.
+fn counted(options: &Options<'_>, kind: &str) -> Result<Vec<GenericResource>, String> {
+    let value = int(options, kind, 0)?;
+    Ok((value > 0).then(|| GenericResource::Discrete { kind: kind.into(), value }).into_iter().collect())
 }
 
 fn int(options: &Options<'_>, key: &str, default: i64) -> Result<i64, String> {

@@ -9,11 +9,11 @@ use swarm_model::{
 
 use crate::{
     NodeLoad, Place, State,
-    state::{host_ports, offered, reserved},
+    state::{host_ports, is_active, offered, reserved},
 };
 
 /// What the tasks of a service ask of a node.
-pub(in crate::decide) struct Request<'a> {
+pub(super) struct Request<'a> {
     pub(super) service: &'a Service,
     /// What each task reserves; none if nothing.
     pub(super) asked: Option<&'a ResourceReservations>,
@@ -35,7 +35,7 @@ pub(super) enum Filter {
 }
 
 impl<'a> Request<'a> {
-    pub(in crate::decide) fn new(service: &'a Service) -> Self {
+    pub(super) fn new(service: &'a Service) -> Self {
         let spec = &service.spec;
         let placement = spec.task_template.placement.as_ref();
         Self {
@@ -106,7 +106,7 @@ impl<'a> Request<'a> {
 
     /// How many tasks of the service are active on a node, if there is a limit to them.
     pub(super) fn active_on(&self, state: &State, node: NodeId) -> u32 {
-        let counts = |task: &&Arc<Task>| task.service == self.service.id && task.desired.is_live();
+        let counts = |task: &&Arc<Task>| task.service == self.service.id && is_active(task);
         if self.max_replicas == 0 { 0 } else { state.tasks_of_node(node).filter(counts).count() as u32 }
     }
 
@@ -202,7 +202,7 @@ fn same_platform(wanted: &Platform, found: &Platform) -> bool {
 /// How many tasks of the service are active on each node.
 pub(super) fn active_of_service(state: &State, service: &Service) -> BTreeMap<NodeId, u32> {
     let mut counts = BTreeMap::new();
-    for task in state.tasks_of_service(service.id).filter(|task| task.desired.is_live()) {
+    for task in state.tasks_of_service(service.id).filter(|task| is_active(task)) {
         if let Some(node) = task.node {
             *counts.entry(node).or_insert(0) += 1;
         }

@@ -12,7 +12,7 @@ use super::{
     filter::{self, Request},
     label,
 };
-use crate::State;
+use crate::{Event, State};
 
 /// So many answers of each kind are remembered: services mostly share a few. One takes a bit or two for each node.
 const REMEMBERED_MAX: usize = 64;
@@ -59,9 +59,10 @@ impl Fleet {
         Self { size, levels, filed, stale: Vec::new(), verdicts: Vec::new(), partitions: Vec::new() }
     }
 
-    /// Says that the tasks of a node changed.
-    pub(in crate::decide) fn touch(&mut self, state: &State, node: NodeId) {
-        self.stale.extend(state.loads.position(node));
+    /// Says what changed: the nodes of these tasks have others than before.
+    pub(in crate::decide) fn touch_all(&mut self, state: &State, events: &[Event]) {
+        let node = |event: &Event| if let Event::Task { node, .. } = event { *node } else { None };
+        self.stale.extend(events.iter().filter_map(node).filter_map(|node| state.loads.position(node)));
     }
 
     /// Takes over what changed.
