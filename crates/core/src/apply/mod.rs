@@ -93,10 +93,10 @@ fn check(state: &State, guard: &Guard) -> Outcome {
             in_sequence(version, state.node(node).ok_or_else(|| not_found("node", node))?.version)
         }
         // Asked for each task that is placed, so the row is enough, which is at hand.
-        Guard::NodeEpoch { node, epoch } => match state.loads.get(&node).map(|load| load.epoch) {
-            Some(found) if found == epoch && found != 0 => Ok(()),
-            Some(1..) => Err(Refusal::Stale(format!("node {node} changed"))),
-            Some(0) | None => Err(Refusal::Stale(format!("node {node} was removed"))),
+        Guard::NodeEpoch { node, epoch } => match state.loads.get(node).map(|load| load.epoch) {
+            Some(found) if found == epoch => Ok(()),
+            Some(_) => Err(Refusal::Stale(format!("node {node} changed"))),
+            None => Err(Refusal::Stale(format!("node {node} was removed"))),
         },
     }
 }

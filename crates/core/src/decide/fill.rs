@@ -11,7 +11,7 @@ use super::{
     schedule::{self, Fleet},
     slots::{self, Place as SlotPlace, Slot},
 };
-use crate::{Guard, NewTask, Op, Place, State, Tx, apply::apply_tx};
+use crate::{Event, Guard, NewTask, Op, Place, State, Tx, apply::apply_tx};
 
 /// Tasks made by one transaction: one node that changed lets so many fall.
 const CREATE_BATCH_MAX: usize = 256;
@@ -79,13 +79,12 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
     if needs.is_empty() {
         return;
     }
-    let request = schedule::Request::new(service);
     let free = needs.iter().filter(|need| node_of(need).is_none()).count();
-    let mut places = free_places(planner, &request, &needs, free).into_iter();
-    let mut new = Vec::new();
+    let mut places = free_places(planner, service, &needs, free).into_iter();
+    let mut new = Vec::with_capacity(needs.len());
     for need in needs {
         let place = match node_of(&need) {
-            Some(node) => schedule::place_on(&planner.state, &request, node),
+            Some(node) => schedule::place_on(&planner.state, service, node),
             None => places.next().expect("as many places as needs without a node"),
         };
         match need {
@@ -94,7 +93,9 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
             Need::Pending(task) => settle(planner, &task, place),
         }
     }
-    for batch in new.chunks(CREATE_BATCH_MAX) {
+    let mut new = new.into_iter();
+    while new.len() > 0 {
+        let batch: Vec<NewTask> = new.by_ref().take(CREATE_BATCH_MAX).collect();
         let mut tx = on_same_nodes(&planner.state, Tx::default(), batch.iter().map(|task| &task.place));
         tx.ops.push(Op::CreateTasks {
             service: service.id,
@@ -103,7 +104,7 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
             cause: Cause::Fill,
             beside: false,
             start_at: None,
-            tasks: batch.to_vec(),
+            tasks: batch,
         });
         planner.push_for(service, tx);
     }
@@ -120,28 +121,39 @@ fn node_of(need: &Need) -> Option<NodeId> {
     }
 }
 
-/// Nodes for the tasks that may go anywhere. What is being replaced no longer counts in the spread.
-fn free_places(planner: &mut Planner, request: &schedule::Request<'_>, needs: &[Need], count: usize) -> Vec<Place> {
+/// Places for the tasks that may go anywhere.
+fn free_places(planner: &mut Planner, service: &Service, needs: &[Need], count: usize) -> Vec<Place> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let mut fleet = planner.fleet.take().unwrap_or_else(|| Fleet::new(&planner.state));
+    let places = if needs.iter().all(|need| matches!(need, Need::New(_))) {
+        schedule::place(&mut fleet, &planner.state, service, count)
+    } else {
+        let (view, events) = without_replaced(&planner.state, needs);
+        fleet.touch_all(&view, &events);
+        let places = schedule::place(&mut fleet, &view, service, count);
+        fleet.touch_all(&view, &events);
+        places
+    };
+    planner.fleet = Some(fleet);
+    places
+}
+
+/// The state as the scheduler is to see it: what is being replaced no longer counts in the spread. And what is not as
+/// it was.
+fn without_replaced(state: &State, needs: &[Need]) -> (State, Vec<Event>) {
     let replaced = |need: &Need| match need {
         Need::Replace(replacement) => replacement.old.clone(),
         Need::New(_) | Need::Pending(_) => Vec::new(),
     };
     let tasks: Vec<TaskId> = needs.iter().flat_map(replaced).collect();
-    let mut fleet = planner.fleet.take().unwrap_or_else(|| Fleet::new(&planner.state));
-    let places = if tasks.is_empty() {
-        schedule::place(&mut fleet, &planner.state, request, count)
-    } else {
-        let mut view = planner.state.clone();
-        let nodes: Vec<NodeId> = tasks.iter().filter_map(|id| view.task(*id)?.node).collect();
+    let (mut view, mut events) = (state.clone(), Vec::new());
+    if !tasks.is_empty() {
         let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks }]);
-        apply_tx(&mut view, &tx, &mut Vec::new()).expect("raising a desired state cannot fail");
-        nodes.iter().for_each(|node| fleet.touch(*node));
-        let places = schedule::place(&mut fleet, &view, request, count);
-        nodes.iter().for_each(|node| fleet.touch(*node));
-        places
-    };
-    planner.fleet = Some(fleet);
-    places
+        apply_tx(&mut view, &tx, &mut events).expect("raising a desired state cannot fail");
+    }
+    (view, events)
 }
 
 /// Guards for the nodes that were chosen: none of them has changed since.
@@ -150,7 +162,7 @@ fn on_same_nodes<'a>(state: &State, mut tx: Tx, places: impl Iterator<Item = &'a
         places.filter_map(|place| if let Place::On(node) = place { Some(*node) } else { None }).collect();
     nodes.sort_unstable();
     nodes.dedup();
-    let guard = |id: NodeId| Some(Guard::NodeEpoch { node: id, epoch: state.loads.get(&id)?.epoch });
+    let guard = |id: NodeId| Some(Guard::NodeEpoch { node: id, epoch: state.loads.get(id)?.epoch });
     tx.guards.extend(nodes.into_iter().filter_map(guard));
     tx
 }

@@ -122,6 +122,14 @@ pub fn is_up_to_date(state: &State, task: &Task) -> bool {
 
 /// Looks at one service: what is too many goes, an update takes a step, what is missing comes, what is prepared runs.
 fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
+    if let ServiceMode::Replicated { replicas } = service.spec.mode
+        && service.update.is_none()
+        && planner.state.highest_slot(service.id).is_none()
+    {
+        // It was just made: there is nothing to stop, to update or to forget.
+        replicated::fill_new(planner, service, replicas);
+        return;
+    }
     reap::orphans(planner, service.id);
     let service = match service.spec.mode {
         ServiceMode::Replicated { replicas } => {
@@ -206,8 +214,7 @@ impl Planner {
             Ok(()) => {
                 self.plan.txs.push(tx);
                 if let Some(fleet) = &mut self.fleet {
-                    let node = |event: &Event| if let Event::Task { node, .. } = event { *node } else { None };
-                    self.events.iter().filter_map(node).for_each(|node| fleet.touch(node));
+                    fleet.touch_all(&self.state, &self.events);
                 }
             }
             Err(refusal) => {

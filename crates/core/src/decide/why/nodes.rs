@@ -68,10 +68,7 @@ pub(super) fn rejections(
             helps.push(Fix { filter: READY, rank: 0, text: fix });
         }
         for requirement in &requirements {
-            if matches!(
-                schedule::place_on(&willing, &schedule::Request::new(&requirement.alone), node.id),
-                Place::On(_)
-            ) {
+            if matches!(schedule::place_on(&willing, &requirement.alone, node.id), Place::On(_)) {
                 continue;
             }
             let (found, fix) = requirement.explain(state, service, node);
