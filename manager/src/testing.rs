@@ -131,7 +131,7 @@ impl World {
             spec_version,
             desired: DesiredState::Running,
             cause: Cause::Fill,
-            beside: false,
+            beside: None,
             start_at: None,
             tasks: vec![NewTask { id: task_id(n), slot: n + 1, place }],
         });

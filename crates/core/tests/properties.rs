@@ -165,18 +165,20 @@ impl World {
         self.check_safety();
     }
 
-    /// One live task a slot; no node holds more than it has, and no port twice.
+    /// One live task a place, two while one takes over, and stop-first never two that are to run; no node holds more
+    /// than it has, and no port twice.
     fn check_safety(&self) {
         for service in self.state.services() {
             let global = service.spec.mode == ServiceMode::Global;
-            let mut live: BTreeMap<_, BTreeMap<u64, u32>> = BTreeMap::new();
+            let mut live: BTreeMap<_, Vec<DesiredState>> = BTreeMap::new();
             for task in self.state.tasks_of_service(service.id).filter(|task| task.desired.is_live()) {
-                let place = (task.slot, task.node.filter(|_| global));
-                *live.entry(place).or_default().entry(task.spec_version).or_default() += 1;
+                live.entry((task.slot, task.node.filter(|_| global))).or_default().push(task.desired);
             }
-            for versions in live.values() {
-                assert!(versions.values().all(|count| *count == 1), "live twice in one place: {live:?}");
-                assert!(versions.len() <= 2, "more than an old and a new task in one place: {live:?}");
+            let starts_first = service.spec.update_config.as_ref().is_some_and(|c| c.order == UpdateOrder::StartFirst);
+            for desired in live.values() {
+                assert!(desired.len() <= 2, "more than an old and a new task in one place: {live:?}");
+                let runs = desired.iter().filter(|desired| **desired == DesiredState::Running).count();
+                assert!(starts_first || runs <= 1, "stop-first, but two run: {live:?}");
             }
             if let Some(update) = &service.update {
                 assert!(update.state != UpdateState::Completed || update.completed_at.is_some());
@@ -357,7 +359,7 @@ proptest! {
             let live: Vec<_> = world.state.tasks_of_service(service.id).filter(|t| t.desired.is_live()).collect();
             let paused = matches!(state, Some(UpdateState::Paused | UpdateState::RollbackPaused));
             let active = state.is_some_and(UpdateState::is_active);
-            prop_assert!(paused || active || live.len() as u64 <= wanted);
+            prop_assert!(paused || active || live.len() as u64 <= wanted, "{:?} {:#?}", service, live);
             if attempts == 0 && !paused {
                 let stuck = live.iter().any(|task| task.status.state == TaskState::Pending);
                 prop_assert!(!active || stuck, "an update goes on until it is done: {:?}", service.update);
@@ -408,7 +410,7 @@ fn late_placements_fall() {
             spec_version: service.spec_version,
             desired: DesiredState::Running,
             cause: swarm_model::Cause::Fill,
-            beside: false,
+            beside: None,
             start_at: None,
             tasks: vec![swarm_core::NewTask { id: TaskId(id), slot: 1, place: swarm_core::Place::On(node) }],
         }])

@@ -203,6 +203,8 @@ pub enum Cause {
     /// A rolling update or rollback replaced the one before it; only these count for the failure ratio
     /// (swarm-behaviour §4.5).
     Update,
+    /// The one before it is to leave its node, which is drained.
+    Move,
 }
 
 /// A task as the cluster keeps it.

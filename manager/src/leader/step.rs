@@ -215,7 +215,7 @@ mod tests {
                     spec_version: service.spec_version,
                     desired: DesiredState::Running,
                     cause: Cause::Fill,
-                    beside: false,
+                    beside: None,
                     start_at: None,
                     tasks,
                 }]));

@@ -13,7 +13,7 @@ pub(super) struct Batch {
     pub(super) spec_version: u64,
     pub(super) desired: DesiredState,
     pub(super) cause: Cause,
-    pub(super) beside: bool,
+    pub(super) beside: Option<TaskId>,
     pub(super) start_at: Option<Timestamp>,
 }
 
@@ -30,9 +30,7 @@ pub(super) fn create(state: &mut State, batch: &Batch, new: &NewTask, events: &m
         Place::On(_) | Place::Pending(_) | Place::PendingOn(..) => None,
     };
     let rival = |task: &&Arc<Task>| {
-        task.desired.is_live()
-            && (new.slot != 0 || task.node == node)
-            && (!batch.beside || task.spec_version == batch.spec_version)
+        task.desired.is_live() && (new.slot != 0 || task.node == node) && batch.beside != Some(task.id)
     };
     if let Some(live) = state.tasks_of_slot(batch.service, new.slot).find(rival) {
         return Err(Refusal::Stale(format!("slot {} of service {} has task {}", new.slot, batch.service, live.id)));

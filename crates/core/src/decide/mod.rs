@@ -10,6 +10,7 @@ mod global;
 mod reap;
 mod replicated;
 mod restart;
+mod rolling;
 mod schedule;
 mod slots;
 mod update;
@@ -122,13 +123,13 @@ fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
         ServiceMode::Replicated { replicas } => {
             replicated::scale_down(planner, service, replicas);
             // An update that failed may have gone back to the previous spec.
-            let service = update::advance(planner, service);
+            let service = rolling::advance(planner, service);
             replicated::fill(planner, &service, service.spec.replicas().unwrap_or(replicas));
             service
         }
         ServiceMode::Global => {
             global::retire(planner, service);
-            let service = update::advance(planner, service);
+            let service = rolling::advance(planner, service);
             global::fill(planner, &service);
             service
         }
@@ -142,11 +143,13 @@ fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
 /// Lets prepared tasks run whose time has come.
 fn promote(planner: &mut Planner, service: &Service) {
     let mut due = Vec::new();
+    let order = rolling::order(service);
     for slot in slots::of(&planner.state, service).values() {
         for task in slot.0.iter().filter(|t| t.desired == DesiredState::Ready && !t.status.state.is_terminal()) {
-            match restart::start(&planner.state, slot, task, planner.now) {
+            match restart::start(&planner.state, slot, task, order, planner.now) {
                 Start::Now => due.push(task.id),
                 Start::At(at) => planner.wake(service.id, at),
+                Start::WhenAlone => {}
             }
         }
     }

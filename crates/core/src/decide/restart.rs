@@ -3,7 +3,9 @@
 //! The history that the policy counts is the slot's tasks themselves; nothing is remembered besides the state, so a
 //! new leader goes on where the old one was.
 
-use swarm_model::{Availability, NodeState, RestartCondition, ServiceSpec, Task, TaskState, Timestamp};
+use std::sync::Arc;
+
+use swarm_model::{Availability, NodeState, RestartCondition, ServiceSpec, Task, TaskState, Timestamp, UpdateOrder};
 
 use super::slots::Slot;
 use crate::State;
@@ -24,7 +26,8 @@ pub(super) enum Verdict {
     Replace { start_at: Option<Timestamp> },
 }
 
-/// Whether a node can keep tasks: it exists, is not down and is not drained (swarm-behaviour §3.2).
+/// Whether what ended on a node may start there again: it exists, is not down and is not drained (swarm-behaviour
+/// §3.2).
 fn keeps_tasks(state: &State, task: &Task) -> bool {
     task.node.is_none_or(|id| {
         state.node(id).is_some_and(|n| n.status.state != NodeState::Down && n.spec.availability != Availability::Drain)
@@ -39,16 +42,16 @@ fn is_silent(state: &State, task: &Task) -> bool {
 /// Judges a task that is meant to live. `slot` is all tasks of its slot, the oldest first.
 pub(super) fn judge(state: &State, spec: &ServiceSpec, slot: &Slot, task: &Task, now: Timestamp) -> Verdict {
     let ended = task.status.state.is_terminal();
-    if !ended && keeps_tasks(state, task) {
+    // What runs on a drained node moves with the rolling replacement (`rolling.rs`).
+    if !ended && !is_silent(state, task) {
         return Verdict::Fine;
     }
     if !allowed(spec, slot, task) {
         return Verdict::Leave;
     }
     if !ended {
-        // A lost node's tasks start elsewhere at once; a drained one's as soon as the old container has stopped.
-        let start_at = if is_silent(state, task) { None } else { Some(now) };
-        return Verdict::Replace { start_at };
+        // A lost node's tasks start elsewhere at once.
+        return Verdict::Replace { start_at: None };
     }
     if let Some(start_at) = task.start_at.filter(|start_at| *start_at > now) {
         return Verdict::Later(start_at);
@@ -85,23 +88,27 @@ pub(super) fn allowed(spec: &ServiceSpec, slot: &Slot, task: &Task) -> bool {
     (restarts as u64) < policy.max_attempts
 }
 
-/// When a task that is prepared may run: now, at a time, or as soon as its predecessors have stopped.
+/// When a task that is prepared may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
     /// At once.
     Now,
     /// Not before this time, which may be moved forward by an event.
     At(Timestamp),
+    /// When the task that still serves in its place has been told to stop.
+    WhenAlone,
 }
 
 /// When a task with desired state ready may run.
-pub(super) fn start(state: &State, slot: &Slot, task: &Task, now: Timestamp) -> Start {
+pub(super) fn start(state: &State, slot: &Slot, task: &Task, order: UpdateOrder, now: Timestamp) -> Start {
+    let before = |t: &&Arc<Task>| t.id != task.id && t.holds_resources() && !is_silent(state, t);
     let delay_ends = task.start_at.unwrap_or_default();
-    let waits =
-        slot.0.iter().any(|t| t.id != task.id && !t.desired.is_live() && t.holds_resources() && !is_silent(state, t));
-    let stop_ends = if waits { task.created_at.plus_ns(PREDECESSOR_STOP_MAX_NS) } else { Timestamp::ZERO };
+    // Counted from when it was told to stop, or last heard of: a task that is prepared first is older than that.
+    let stop_ends = slot.0.iter().filter(before).filter(|t| !t.desired.is_live()).map(|t| t.updated_at).max();
+    let stop_ends = stop_ends.map_or(Timestamp::ZERO, |at| at.plus_ns(PREDECESSOR_STOP_MAX_NS));
     match delay_ends.max(stop_ends) {
         at if at > now => Start::At(at),
+        _ if order == UpdateOrder::StopFirst && slot.live().filter(before).any(|t| t.id < task.id) => Start::WhenAlone,
         _ => Start::Now,
     }
 }

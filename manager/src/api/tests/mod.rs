@@ -166,7 +166,7 @@ fn add_task(plane: &TestPlane, service: &str, slot: u32, node: NodeId, state: Ta
         spec_version,
         desired: DesiredState::Running,
         cause: Cause::Fill,
-        beside: false,
+        beside: None,
         start_at: None,
         tasks: vec![NewTask { id, slot, place: Place::On(node) }],
     }]);
