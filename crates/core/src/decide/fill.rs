@@ -7,6 +7,7 @@ use swarm_model::{Cause, DesiredState, NodeId, Service, Task, TaskId, TaskState,
 
 use super::{
     Planner,
+    budget::Budget,
     restart::{self, Verdict},
     rolling, schedule,
     slots::{self, Place as SlotPlace, Slot},
@@ -148,12 +149,21 @@ fn gives_way(planner: &Planner, service: &Service, need: &Need) -> Option<TaskId
 /// Swarm. Elsewhere it runs on, for without it nothing would run; but a drain that no policy holds back empties its
 /// node.
 fn make_room(planner: &mut Planner, service: &Service, stuck: Vec<(Need, Place)>) {
+    if stuck.is_empty() {
+        return;
+    }
     let mut view = planner.state.clone();
+    let slots = slots::of(&planner.state, service);
+    let mut budget = Budget::of(planner, service);
     for (mut need, place) in stuck {
         let kept = gives_way(planner, service, &need).expect("only such needs come here");
         let is_driven_out = service.spec.update_config.is_none()
             && planner.state.task(kept).is_some_and(|task| rolling::is_leaving(&planner.state, task));
         let stops = is_driven_out || fits_instead(&mut view, service, &need, kept, planner.task_id());
+        let slot = planner.state.task(kept).and_then(|task| slots.get(&slots::place_of(service, task)));
+        if stops && !slot.is_none_or(|slot| budget.take(&planner.state, slot, |_| true)) {
+            continue; // Its end is what the new one needs, and has to wait.
+        }
         match &mut need {
             Need::Replace(replacement) if stops => replacement.old.extend(replacement.kept.take()),
             Need::Pending(..) if stops => {

@@ -4,6 +4,7 @@
 //! through the same `apply`, so that later ones see earlier choices. Nothing here waits: what has to happen later is
 //! a deadline of the plan, and what must outlive a leader is a field of an object.
 
+mod budget;
 mod enforce;
 mod fill;
 mod global;

@@ -13,6 +13,7 @@ use swarm_model::{
 
 use super::{
     Planner,
+    budget::Budget,
     fill::{self, Need, Replacement},
     slots::{self, Place, Slot},
     update::{self, is_of_update},
@@ -73,10 +74,20 @@ fn is_prepared(task: &Task, now: Timestamp) -> bool {
 fn finish(planner: &mut Planner, service: &Service) {
     let stop_first = order(service) == UpdateOrder::StopFirst;
     let mut done = Vec::new();
-    for slot in slots::of(&planner.state, service).values().filter(|slot| slot.live().count() > 1) {
+    let mut budget = Budget::of(planner, service);
+    let slots = slots::of(&planner.state, service);
+    // A place that waits for room, which what is prepared may be holding.
+    let waits = |slot: &Slot| !slot.runs() && slot.live().any(|task| task.status.state == TaskState::Pending);
+    for slot in slots.values().filter(|slot| slot.live().count() > 1) {
         let Some(keep) = successor(&planner.state, service, slot) else { continue };
-        if keep.status.state == TaskState::Running || stop_first && is_prepared(keep, planner.now) {
+        let takes_over = keep.status.state == TaskState::Running || stop_first && is_prepared(keep, planner.now);
+        if !takes_over {
+            continue;
+        }
+        if budget.take(&planner.state, slot, |task| task.id != keep.id) {
             done.extend(slot.live().filter(|task| task.id != keep.id).map(|task| task.id));
+        } else if slots.values().any(waits) {
+            done.push(keep.id);
         }
     }
     planner.push_each(Some(service), &done, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
@@ -135,7 +146,12 @@ fn stage_of_move(state: &State, service: &Service, slot: &Slot) -> Stage {
 fn stage_of_update(state: &State, service: &Service, slot: &Slot) -> Stage {
     let dirty = |task: &Arc<Task>| slots::is_dirty(state, service, task);
     let made_now = service.update.as_ref().and_then(|update| slot.0.iter().rfind(|t| is_of_update(service, update, t)));
-    if let Some(task) = made_now {
+    // One that was dropped before it could take over made no difference.
+    let was_dropped = |task: &Task| {
+        let ended_by_itself = task.status.state.is_terminal() && task.status.state != TaskState::Shutdown;
+        !task.desired.is_live() && !ended_by_itself && slot.live().next().is_some() && slot.live().all(dirty)
+    };
+    if let Some(task) = made_now.filter(|task| !was_dropped(task)) {
         return match task.reached_at {
             Some(at) => Stage::Reached(at),
             None if slot.live().any(|task| task.reached_at.is_none() && !dirty(task)) => Stage::UnderWay,
@@ -204,13 +220,25 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     some.truncate(room);
     let mut needs = Vec::new();
     let mut ends: Vec<TaskId> = Vec::new();
+    // What is being prepared will take a task away when it is ready: no more is prepared than may then go.
+    let mut budget = Budget::of(planner, &service);
+    let order = order(&service);
+    let goes = |slot: &Slot| order == UpdateOrder::StopFirst && slot.runs();
+    for slot in slots.values().filter(|slot| slot.live().count() > 1 && goes(slot)) {
+        budget.take(&planner.state, slot, |task| task.status.state == TaskState::Running);
+    }
     let never_again = service.spec.task_template.restart().condition == RestartCondition::None;
     for (place, cause) in all.into_iter().chain(some) {
-        if cause == Cause::Move && never_again {
-            // It is to be started once and never again, not elsewhere either (swarm-behaviour §3.5).
-            ends.extend(slots[&place].live().map(|task| task.id));
+        let slot = &slots[&place];
+        // It is to be started once and never again, not elsewhere either (swarm-behaviour §3.5).
+        let ends_here = cause == Cause::Move && never_again;
+        if (ends_here || goes(slot)) && !budget.take(&planner.state, slot, |_| true) {
+            continue;
+        }
+        if ends_here {
+            ends.extend(slot.live().map(|task| task.id));
         } else {
-            needs.push(replacement(&slots[&place], place, cause, order(&service), planner.now));
+            needs.push(replacement(slot, place, cause, order, planner.now));
         }
     }
     planner.push_each(Some(&service), &ends, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });

@@ -56,16 +56,19 @@ impl Slot {
 
 /// All places of a service that have tasks.
 pub(super) fn of(state: &State, service: &Service) -> BTreeMap<Place, Slot> {
-    let global = service.spec.mode == ServiceMode::Global;
     let mut slots: BTreeMap<Place, Slot> = BTreeMap::new();
     for task in state.tasks_of_service(service.id) {
-        let place = match task.node {
-            Some(node) if global => Place::Node(node),
-            _ => Place::Number(task.slot),
-        };
-        slots.entry(place).or_default().0.push(task.clone());
+        slots.entry(place_of(service, task)).or_default().0.push(task.clone());
     }
     slots
+}
+
+/// The place of a task.
+pub(super) fn place_of(service: &Service, task: &Task) -> Place {
+    match task.node {
+        Some(node) if service.spec.mode == ServiceMode::Global => Place::Node(node),
+        _ => Place::Number(task.slot),
+    }
 }
 
 /// Whether a task does not run what its service wants now (swarm-behaviour §4.1). Only the task template and the

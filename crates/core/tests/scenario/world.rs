@@ -198,8 +198,11 @@ impl World {
         } else {
             serde_json::json!([{"TargetPort": 80, "PublishedPort": port, "PublishMode": "host"}])
         };
+        let settings: BTreeMap<&str, &str> =
+            options.iter().filter(|(key, _)| key.starts_with("swarmd.")).map(|(key, value)| (*key, *value)).collect();
         let spec: ServiceSpec = serde_json::from_value(serde_json::json!({
             "Name": name,
+            "Labels": settings,
             "Mode": if options.get("mode") == Some(&"global") {
                 serde_json::json!({"Global": {}})
             } else {
