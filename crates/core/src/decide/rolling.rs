@@ -142,16 +142,21 @@ fn stage_of_move(state: &State, service: &Service, slot: &Slot) -> Stage {
     }
 }
 
+/// The task that the update which is under way made in a place.
+fn last_made<'a>(service: &Service, slot: &'a Slot) -> Option<&'a Arc<Task>> {
+    let update = service.update.as_ref()?;
+    slot.0.iter().rfind(|task| is_of_update(service, update, task))
+}
+
 /// A place in the eyes of an update.
 fn stage_of_update(state: &State, service: &Service, slot: &Slot) -> Stage {
     let dirty = |task: &Arc<Task>| slots::is_dirty(state, service, task);
-    let made_now = service.update.as_ref().and_then(|update| slot.0.iter().rfind(|t| is_of_update(service, update, t)));
     // One that was dropped before it could take over made no difference.
     let was_dropped = |task: &Task| {
         let ended_by_itself = task.status.state.is_terminal() && task.status.state != TaskState::Shutdown;
         !task.desired.is_live() && !ended_by_itself && slot.live().next().is_some() && slot.live().all(dirty)
     };
-    if let Some(task) = made_now.filter(|task| !was_dropped(task)) {
+    if let Some(task) = last_made(service, slot).filter(|task| !was_dropped(task)) {
         return match task.reached_at {
             Some(at) => Stage::Reached(at),
             None if slot.live().any(|task| task.reached_at.is_none() && !dirty(task)) => Stage::UnderWay,
@@ -188,7 +193,17 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     let mut progress = update::Progress::default();
     for (place, slot) in slots.iter().filter(|(_, slot)| slot.is_taken(service)) {
         let of_move = stage_of_move(&planner.state, service, slot);
-        let of_update = if paused { Stage::Clean } else { stage_of_update(&planner.state, service, slot) };
+        let mut of_update = if paused { Stage::Clean } else { stage_of_update(&planner.state, service, slot) };
+        if let (Stage::UnderWay, Some(at)) =
+            (of_update, last_made(service, slot).and_then(|t| update::deadline(service, t)))
+        {
+            // What misses its deadline holds the other places up no longer.
+            if at <= planner.now {
+                of_update = Stage::Clean;
+            } else {
+                planner.wake(service.id, at);
+            }
+        }
         let (moves, move_until) = of_move.is_busy(&config, planner.now);
         let (updates, update_until) = of_update.is_busy(&config, planner.now);
         [move_until, update_until].into_iter().flatten().for_each(|until| planner.wake(service.id, until));

@@ -4,7 +4,7 @@
 //! (`rolling.rs`) and what has failed. The start, the number of places and the failures are fields of the service, so
 //! a new leader goes on where the old one was.
 
-use swarm_model::{Cause, FailureAction, Service, Task, Timestamp, UpdateConfig, UpdateState, UpdateStatus};
+use swarm_model::{Cause, FailureAction, Service, Settings, Task, Timestamp, UpdateConfig, UpdateState, UpdateStatus};
 
 use super::{Planner, rolling, slots};
 use crate::{Op, Tx};
@@ -23,19 +23,25 @@ pub(super) fn count_failures(planner: &mut Planner, service: &Service) {
     let mut failed = update.failed.clone();
     let slots = slots::of(&planner.state, service);
     let made = slots.values().flat_map(|slot| &slot.0).filter(|task| is_of_update(service, update, task));
-    failed.extend(made.filter(|task| has_failed(task, &config)).map(|task| task.id));
+    failed
+        .extend(made.filter(|task| has_failed(task, &config) || is_overdue(service, task, planner.now)).map(|t| t.id));
     let Some(newest) = failed.iter().rfind(|id| !update.failed.contains(id)).copied() else { return };
     let ratio = failed.len() as f32 / update.slots.max(1) as f32;
     let mut next = UpdateStatus { failed, ..update.clone() };
+    let why = if planner.state.task(newest).is_some_and(|task| is_overdue(service, task, planner.now)) {
+        format!("task {newest}, which did not run before its deadline")
+    } else {
+        format!("failure or early termination of task {newest}")
+    };
     let mut op = None;
     if ratio > config.max_failure_ratio {
-        let pause = |what: &str| format!("{what} paused due to failure or early termination of task {newest}").into();
+        let pause = |what: &str| format!("{what} paused due to {why}").into();
         match (update.state, config.failure_action) {
             (UpdateState::RollbackStarted, _) => {
                 (next.state, next.message) = (UpdateState::RollbackPaused, pause("rollback"));
             }
             (_, FailureAction::Rollback) if service.previous.is_some() => {
-                let message = format!("update rolled back due to failure or early termination of task {newest}").into();
+                let message = format!("update rolled back due to {why}").into();
                 op = Some(Op::RollBack { service: service.id, keep_previous: false, message });
             }
             _ => (next.state, next.message) = (UpdateState::Paused, pause("update")),
@@ -60,6 +66,18 @@ fn has_failed(task: &Task, config: &UpdateConfig) -> bool {
     task.desired.is_live()
         && task.status.state.is_terminal()
         && (ended_at <= reached_at || ended_at.since_ns(reached_at) < config.monitor_or_default_ns())
+}
+
+/// Until when a task that an update made has to run (`swarmd.update.deadline`); none if it did, or has no deadline.
+pub(super) fn deadline(service: &Service, task: &Task) -> Option<Timestamp> {
+    let deadline_ns = Settings::of(&service.spec.labels).update_deadline_ns?;
+    (task.desired.is_live() && task.reached_at.is_none()).then(|| task.created_at.plus_ns(deadline_ns))
+}
+
+/// Whether a task missed its deadline, which counts as a failure. It is left to itself: if it runs in the end, it
+/// takes over like any other.
+fn is_overdue(service: &Service, task: &Task, now: Timestamp) -> bool {
+    deadline(service, task).is_some_and(|at| at <= now)
 }
 
 /// How far the places of a service are, for its update.
