@@ -133,6 +133,7 @@ impl World {
             cause: Cause::Fill,
             beside: None,
             start_at: None,
+            restarts: 0,
             tasks: vec![NewTask { id: task_id(n), slot: n + 1, place }],
         });
         task_id(n)

@@ -227,6 +227,9 @@ pub enum Op {
         beside: Option<TaskId>,
         /// When a task with desired state ready may run.
         start_at: Option<Timestamp>,
+        /// [`Task::restarts`](swarm_model::Task::restarts) of them.
+        #[serde(default)]
+        restarts: u32,
         /// The tasks. A node without room for one, or a slot that has another task that is meant to live, makes the
         /// transaction fall.
         tasks: Vec<NewTask>,

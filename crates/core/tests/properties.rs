@@ -506,6 +506,7 @@ fn late_placements_fall() {
             cause: Cause::Fill,
             beside: None,
             start_at: None,
+            restarts: 0,
             tasks: vec![swarm_core::NewTask { id: TaskId(id), slot: 1, place: Place::On(node) }],
         }])
     };

@@ -238,6 +238,9 @@ pub struct Task {
     pub updated_at: Timestamp,
     /// For a task with desired state ready: when its restart delay ends and it may run.
     pub start_at: Option<Timestamp>,
+    /// Restarts in a row that led to it: what `swarmd.restart.backoff` counts.
+    #[serde(default)]
+    pub restarts: u32,
 }
 
 impl Task {

@@ -217,6 +217,7 @@ mod tests {
                     cause: Cause::Fill,
                     beside: None,
                     start_at: None,
+                    restarts: 0,
                     tasks,
                 }]));
             } else if now < Timestamp(100) {

@@ -15,6 +15,7 @@ pub(super) struct Batch {
     pub(super) cause: Cause,
     pub(super) beside: Option<TaskId>,
     pub(super) start_at: Option<Timestamp>,
+    pub(super) restarts: u32,
 }
 
 pub(super) fn create(state: &mut State, batch: &Batch, new: &NewTask, events: &mut Vec<Event>) -> Outcome {
@@ -50,6 +51,7 @@ pub(super) fn create(state: &mut State, batch: &Batch, new: &NewTask, events: &m
         created_at: state.time,
         updated_at: state.time,
         start_at: batch.start_at,
+        restarts: batch.restarts,
     };
     settle(state, &mut task, &new.place)?;
     events.push(touched(&task));

@@ -37,6 +37,8 @@ pub(super) struct Replacement {
     pub(super) cause: Cause,
     /// When it may run; none for at once. One that has to wait is prepared meanwhile.
     pub(super) start_at: Option<Timestamp>,
+    /// Restarts in a row that led to it.
+    pub(super) restarts: u32,
 }
 
 /// What the restart policy makes of the tasks of a service, and the tasks that wait.
@@ -58,7 +60,7 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
                 // An update has its successor in the place already.
                 Verdict::Replace { .. } if is_replaced || has_successor(&slot, task, service) => leave.push(task.id),
                 Verdict::Leave => leave.push(task.id),
-                Verdict::Replace { start_at } => {
+                Verdict::Replace { start_at, restarts } => {
                     is_replaced = true;
                     let kept = slot.live().find(|other| other.id != task.id).map(|other| other.id);
                     needs.push(Need::Replace(Replacement {
@@ -68,6 +70,7 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
                         cause: Cause::Restart,
                         // Beside one that serves it is prepared first, whatever became of the one before.
                         start_at: start_at.or(kept.filter(|_| stop_first).map(|_| planner.now)),
+                        restarts,
                     }));
                 }
             }
@@ -115,6 +118,7 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
             cause: Cause::Fill,
             beside: None,
             start_at: None,
+            restarts: 0,
             tasks: batch.to_vec(),
         });
         planner.push_for(service, tx);
@@ -248,6 +252,7 @@ fn create(service: &Service, replacement: &Replacement, desired: DesiredState, i
         cause: replacement.cause,
         beside: replacement.kept,
         start_at: replacement.start_at,
+        restarts: replacement.restarts,
         tasks: vec![NewTask { id, slot: replacement.place.slot(), place }],
     }
 }

@@ -5,13 +5,24 @@
 
 use std::sync::Arc;
 
-use swarm_model::{Availability, NodeState, RestartCondition, ServiceSpec, Task, TaskState, Timestamp, UpdateOrder};
+use swarm_model::{
+    Availability, NodeState, RestartCondition, ServiceSpec, Settings, Task, TaskState, Timestamp, UpdateOrder,
+};
 
 use super::slots::Slot;
 use crate::State;
 
 /// A task with a running predecessor is started anyway after this: 60 s (swarm-behaviour §3.5).
 const PREDECESSOR_STOP_MAX_NS: i64 = 60_000_000_000;
+
+/// Longest delay that doubling leads to: 5 minutes. A policy that waits longer keeps its own.
+const BACKOFF_MAX_NS: i64 = 300_000_000_000;
+/// A task that ran so long starts anew with the policy's delay: 10 minutes.
+const BACKOFF_RESET_NS: i64 = 600_000_000_000;
+/// What is doubled when the policy's delay is shorter, or none at all: half a second.
+const BACKOFF_BASE_MIN_NS: i64 = 500_000_000;
+/// Half a second, doubled so often, is more than the longest delay.
+const BACKOFF_DOUBLINGS_MAX: u32 = 10;
 
 /// What to do with a task that cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +33,8 @@ pub(super) enum Verdict {
     Later(Timestamp),
     /// Its slot stays as it is: the policy allows no restart.
     Leave,
-    /// Replace it; the replacement may start at this time, or at once.
-    Replace { start_at: Option<Timestamp> },
+    /// Replace it; the replacement may start at this time, or at once. So many restarts in a row led to it.
+    Replace { start_at: Option<Timestamp>, restarts: u32 },
 }
 
 /// Whether what ended on a node may start there again: it exists, is not down and is not drained (swarm-behaviour
@@ -51,17 +62,36 @@ pub(super) fn judge(state: &State, spec: &ServiceSpec, slot: &Slot, task: &Task,
     }
     if !ended {
         // A lost node's tasks start elsewhere at once.
-        return Verdict::Replace { start_at: None };
+        return Verdict::Replace { start_at: None, restarts: task.restarts };
     }
     if let Some(start_at) = task.start_at.filter(|start_at| *start_at > now) {
         return Verdict::Later(start_at);
     }
+    let restarts_before = restarts_in_a_row(task);
+    let restarts = restarts_before.saturating_add(1);
     if !keeps_tasks(state, task) {
-        return Verdict::Replace { start_at: None };
+        return Verdict::Replace { start_at: None, restarts };
     }
     let from = task.status_applied_at.max(task.start_at.unwrap_or_default());
-    let start_at = from.plus_ns(spec.task_template.restart().delay_or_default_ns());
-    Verdict::Replace { start_at: Some(start_at).filter(|start_at| *start_at > now) }
+    let start_at = from.plus_ns(delay_ns(spec, restarts_before));
+    Verdict::Replace { start_at: Some(start_at).filter(|start_at| *start_at > now), restarts }
+}
+
+/// Restarts in a row up to a task that ended, unless it ran well for long.
+fn restarts_in_a_row(task: &Task) -> u32 {
+    let ran_ns = task.reached_at.map_or(0, |reached_at| task.status_applied_at.since_ns(reached_at));
+    if ran_ns >= BACKOFF_RESET_NS { 0 } else { task.restarts }
+}
+
+/// The restart delay after so many restarts in a row: the policy's; with `swarmd.restart.backoff` twice as long each
+/// time.
+fn delay_ns(spec: &ServiceSpec, restarts: u32) -> i64 {
+    let policy_ns = spec.task_template.restart().delay_or_default_ns();
+    if restarts == 0 || !Settings::of(&spec.labels).restart_backoff {
+        return policy_ns;
+    }
+    let doubled_ns = policy_ns.max(BACKOFF_BASE_MIN_NS).saturating_mul(1_i64 << restarts.min(BACKOFF_DOUBLINGS_MAX));
+    doubled_ns.min(BACKOFF_MAX_NS).max(policy_ns)
 }
 
 /// Whether the policy lets this task be replaced.

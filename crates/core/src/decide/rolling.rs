@@ -276,6 +276,7 @@ fn replacement(slot: &Slot, place: Place, cause: Cause, order: UpdateOrder, now:
         kept: kept.map(|task| task.id),
         cause,
         start_at: if starts_first { None } else { Some(now) },
+        restarts: 0,
     })
 }
 

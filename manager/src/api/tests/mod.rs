@@ -168,6 +168,7 @@ fn add_task(plane: &TestPlane, service: &str, slot: u32, node: NodeId, state: Ta
         cause: Cause::Fill,
         beside: None,
         start_at: None,
+        restarts: 0,
         tasks: vec![NewTask { id, slot, place: Place::On(node) }],
     }]);
     let at = Timestamp::from_millis(1_700_000_500_000);
