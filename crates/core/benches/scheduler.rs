@@ -147,7 +147,8 @@ fn fill(world: &mut World, nodes: Vec<(NodeId, i64)>) {
                 spec_version,
                 desired: DesiredState::Running,
                 cause: Cause::Fill,
-                beside: false,
+                beside: None,
+                restarts: 0,
                 start_at: None,
                 tasks: batch.to_vec(),
             }])]);

@@ -131,7 +131,7 @@ fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
             services::roll_back(state, *service, *keep_previous, message, *to, events)
         }
         Op::SetUpdate { service, update } => services::set_update(state, *service, update, events),
-        Op::CreateTasks { service, spec_version, desired, cause, beside, start_at, tasks } => {
+        Op::CreateTasks { service, spec_version, desired, cause, beside, start_at, restarts, tasks } => {
             let batch = tasks::Batch {
                 service: *service,
                 spec_version: *spec_version,
@@ -139,6 +139,7 @@ fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
                 cause: *cause,
                 beside: *beside,
                 start_at: *start_at,
+                restarts: *restarts,
             };
             tasks::create(state, &batch, tasks, events)
         }

@@ -18,8 +18,9 @@ pub(super) struct Batch {
     pub(super) spec_version: u64,
     pub(super) desired: DesiredState,
     pub(super) cause: Cause,
-    pub(super) beside: bool,
+    pub(super) beside: Option<TaskId>,
     pub(super) start_at: Option<Timestamp>,
+    pub(super) restarts: u32,
 }
 
 /// Makes all of these tasks, or none.
@@ -55,10 +56,9 @@ pub(super) fn create(state: &mut State, batch: &Batch, tasks: &[NewTask], events
     Ok(())
 }
 
-/// No task that is meant to live has the same place, but one of another version where that is allowed.
+/// No task that is meant to live has the same place, but the one that the new one takes over from.
 fn check_slot(state: &State, batch: &Batch, new: &NewTask) -> Outcome {
-    let is_rival =
-        |task: &&Arc<Task>| task.desired.is_live() && (!batch.beside || task.spec_version == batch.spec_version);
+    let is_rival = |task: &&Arc<Task>| task.desired.is_live() && batch.beside != Some(task.id);
     let rival = match new.place {
         // The place of a global service's task is its node.
         Place::On(node) | Place::PendingOn(node, _) if new.slot == 0 => {
@@ -104,6 +104,7 @@ fn create_one(
         updated_at: state.time,
         start_at: batch.start_at,
         generic_resources: Arc::default(),
+        restarts: batch.restarts,
     };
     settle(state, &mut task, spec, &new.place)?;
     events.push(touched(&task));

@@ -4,6 +4,7 @@
 //! through the same `apply`, so that later ones see earlier choices. Nothing here waits: what has to happen later is
 //! a deadline of the plan, and what must outlive a leader is a field of an object.
 
+mod budget;
 mod enforce;
 mod fill;
 mod global;
@@ -11,6 +12,7 @@ mod job;
 mod reap;
 mod replicated;
 mod restart;
+mod rolling;
 mod schedule;
 mod slots;
 mod update;
@@ -135,13 +137,13 @@ fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
         ServiceMode::Replicated { replicas } => {
             replicated::scale_down(planner, service, replicas);
             // An update that failed may have gone back to the previous spec.
-            let service = update::advance(planner, service);
+            let service = rolling::advance(planner, service);
             replicated::fill(planner, &service, service.spec.replicas().unwrap_or(replicas));
             service
         }
         ServiceMode::Global => {
             global::retire(planner, service);
-            let service = update::advance(planner, service);
+            let service = rolling::advance(planner, service);
             global::fill(planner, &service);
             service
         }
@@ -164,11 +166,13 @@ fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
 /// Lets prepared tasks run whose time has come.
 fn promote(planner: &mut Planner, service: &Service) {
     let mut due = Vec::new();
+    let order = rolling::order(service);
     for slot in slots::of(&planner.state, service).values() {
         for task in slot.0.iter().filter(|t| t.desired == DesiredState::Ready && !t.status.state.is_terminal()) {
-            match restart::start(&planner.state, slot, task, planner.now) {
+            match restart::start(&planner.state, slot, task, order, planner.now) {
                 Start::Now => due.push(task.id),
                 Start::At(at) => planner.wake(service.id, at),
+                Start::WhenAlone => {}
             }
         }
     }

@@ -13,6 +13,8 @@ use swarm_model::{
 };
 
 const SECOND_NS: i64 = 1_000_000_000;
+/// Rounds after which a cluster that does not come to rest never will.
+const ROUNDS_MAX: u32 = 1000;
 const START: Timestamp = Timestamp::from_millis(1_000_000_000);
 
 pub(crate) struct World {
@@ -287,6 +289,10 @@ impl World {
             template.restart_policy.get_or_insert_default().condition =
                 serde_json::from_value((*condition).into()).map_err(|_| "a restart condition")?;
         }
+        if options.contains_key("reserve") {
+            let reserved = serde_json::json!({"Reservations": {"NanoCPUs": int(options, "reserve", 0)? * SECOND_NS}});
+            template.resources = serde_json::from_value(reserved).map_err(|error| error.to_string())?;
+        }
         if options.contains_key("force") {
             template.force_update += 1;
         }
@@ -434,7 +440,9 @@ impl World {
             let Some(node) = task.node.and_then(|id| self.state.node(id)) else { continue };
             let state = task.status.state;
             let next = match task.desired {
-                _ if node.status.state != NodeState::Ready || state.is_terminal() => continue,
+                _ if node.status.state != NodeState::Ready || state == TaskState::Pending || state.is_terminal() => {
+                    continue;
+                }
                 DesiredState::Shutdown | DesiredState::Remove => TaskState::Shutdown,
                 DesiredState::Ready if state >= TaskState::Ready => continue,
                 DesiredState::Ready | DesiredState::Running | DesiredState::Complete => {
@@ -454,13 +462,14 @@ impl World {
 
     /// Decides and lets the agents work until nothing happens any more at this time.
     fn settle(&mut self) -> String {
-        loop {
+        for _ in 0..ROUNDS_MAX {
             let planned = self.decide() != "nothing to do\n";
             let worked = self.agents_step();
             if !worked && (!planned || self.dirty.is_empty()) {
                 return self.ps();
             }
         }
+        panic!("it never comes to rest; the last decision: {}{}", self.decide(), self.ps())
     }
 
     fn ps(&mut self) -> String {
