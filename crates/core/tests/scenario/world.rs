@@ -224,7 +224,8 @@ impl World {
                     "MaxAttempts": int(options, "attempts", 0)?,
                     "Window": int(options, "window", 0)? * SECOND_NS,
                 },
-                "Placement": {"Constraints": constraint, "Preferences": spread, "MaxReplicas": int(options, "max-per-node", 0)?},
+                "Placement": {"Constraints": constraint, "Preferences": spread, "MaxReplicas": int(options, "max-per-node", 0)?,
+                    "Platforms": describe::platforms(options)},
             },
             "EndpointSpec": {"Ports": ports},
         }))
