@@ -19,7 +19,7 @@ impl State {
     pub(crate) fn replace_task(&mut self, task: Task) {
         let old = self.tasks.get(&task.id).cloned().expect("only tasks that exist are changed");
         // Most changes are reports that move no index.
-        let place = |t: &Task| (t.node, t.is_live(), t.holds_resources(), is_pending(t));
+        let place = |t: &Task| (t.node, t.desired.is_live(), t.holds_resources(), is_pending(t));
         if place(&old) != place(&task) {
             self.unindex(&old);
             self.index(&task);
