@@ -220,8 +220,7 @@ impl World {
             .get("spread")
             .map(|s| s.split(',').map(|s| serde_json::json!({"Spread": {"SpreadDescriptor": s}})).collect())
             .unwrap_or_default();
-        let platforms: Vec<_> =
-            options.get("arch").map(|a| serde_json::json!({"OS": "linux", "Architecture": a})).into_iter().collect();
+        let platforms = describe::platforms(options);
         let port = int(options, "port", 0)?;
         let ports = if port == 0 {
             serde_json::json!([])
