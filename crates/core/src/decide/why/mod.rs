@@ -173,7 +173,8 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
     if wanted == 0 && !everywhere {
         advice.push(format!("`swarmctl service scale {}=1` makes it run", service.spec.name));
     }
-    if let Some(update) = service.update.as_ref().filter(|update| update.state != UpdateState::Completed) {
+    let done = |state| matches!(state, UpdateState::Completed | UpdateState::RollbackCompleted);
+    if let Some(update) = service.update.as_ref().filter(|update| !done(update.state)) {
         summary = format!("{summary}; {}", update.message);
     }
     if let Some(first) = tasks.first() {

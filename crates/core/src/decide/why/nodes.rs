@@ -75,6 +75,11 @@ pub(super) fn rejections(
             push(&mut rejections, requirement.filter, &requirement.asked, state, node, found);
             helps.push(fix);
         }
+        if let (true, Place::PendingOn(_, reason)) = (helps.is_empty(), schedule::place_on(&willing, service, node.id))
+        {
+            // Something that has no numbers and that no setting of a node changes.
+            push(&mut rejections, "other", "what the scheduler says", state, node, reason.to_string());
+        }
         if !helps.is_empty() {
             fixes.entry(helps.len()).or_default().extend(helps);
         }
@@ -217,11 +222,7 @@ fn requirements(service: &Service) -> Vec<Requirement> {
 
 /// A service that every ready node can take.
 fn asks_nothing(spec: &ServiceSpec) -> ServiceSpec {
-    let mut alone = spec.clone();
-    alone.task_template.placement = None;
-    alone.task_template.resources = None;
-    alone.endpoint_spec = None;
-    alone
+    ServiceSpec { name: spec.name.clone(), mode: spec.mode.clone(), ..ServiceSpec::default() }
 }
 
 impl Requirement {
