@@ -55,10 +55,7 @@ pub struct ContainerRequest {
 impl ContainerRequest {
     /// The slot, or the node's id for a task of a global service (swarm-behaviour §7.5).
     pub fn slot(&self) -> String {
-        match self.task.slot {
-            0 => self.node.id.to_string(),
-            slot => slot.to_string(),
-        }
+        self.task.slot.map_or_else(|| self.node.id.to_string(), |slot| slot.to_string())
     }
 
     /// `<service>.<slot>.<task id>`, the name of the task and of its container (swarm-behaviour §7.4).

@@ -166,7 +166,7 @@ mod tests {
     use crate::executor::Running;
 
     fn task(desired: D, state: S) -> LocalTask {
-        let assigned = AssignedTask { id: TaskId(7), service: ServiceId(1), spec_version: 1, slot: 1, desired };
+        let assigned = AssignedTask { id: TaskId(7), service: ServiceId(1), spec_version: 1, slot: Some(1), desired };
         let mut task = LocalTask::new(assigned, Timestamp::ZERO);
         task.status.state = state;
         task

@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn the_slot_of_a_global_task_is_its_node() {
         let mut request = request();
-        request.task.slot = 0;
+        request.task.slot = None;
         let expected = format!("{0} web.{0}.{1}", request.node.id, request.task.id);
         assert_eq!(expand("{{.Task.Slot}} {{.Task.Name}}", &request), Ok(expected));
     }

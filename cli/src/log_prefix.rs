@@ -53,7 +53,7 @@ impl Prefixes {
         let task_id = line.task_id().unwrap_or_default();
         if !self.by_task.contains_key(task_id) {
             let slot = match client.get::<TaskView>(&format!("/tasks/{}", segment(task_id)), Query::new()).await {
-                Ok(task) => Some(task.slot),
+                Ok(task) => Some(task.slot.unwrap_or(0)),
                 Err(error) if error.is_not_found() => None,
                 Err(error) => return Err(error),
             };

@@ -79,7 +79,13 @@ fn task_row(task: &TaskView, nodes: &Names, no_trunc: bool, now: Timestamp) -> R
 
 /// `service.slot`, or `service.node id` where there are no slots.
 pub(crate) fn name(task: &TaskView, service: &str) -> String {
-    if task.slot > 0 { format!("{service}.{}", task.slot) } else { format!("{service}.{}", task.node_id) }
+    format!("{service}.{}", place(task))
+}
+
+/// The slot of a task, or the id of its node where there are no slots. Those of jobs count from 0.
+pub(crate) fn place(task: &TaskView) -> String {
+    let first = if task.job_iteration.is_some() { 0 } else { 1 };
+    task.slot.filter(|slot| *slot >= first).map_or_else(|| task.node_id.clone(), |slot| slot.to_string())
 }
 
 /// The image without its digest, if a tag remains.

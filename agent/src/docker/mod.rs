@@ -35,8 +35,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::executor::{ContainerRequest, EngineError, EngineReport, Executor, Listed, LogLine, LogSelection, Observed};
 
-/// Creations and starts at the same time: more do not make an engine faster, its own locks see to that.
-const CHANGES_MAX: usize = 16;
+/// Creations at the same time: more do not make an engine faster, its own locks see to that.
+const CREATES_MAX: usize = 8;
+/// Starts at the same time. They have turns of their own: behind all creations, the first task of fifty would run only
+/// once the last one is created.
+const STARTS_MAX: usize = 8;
 /// Stops at the same time. Most of a stop is waiting for the process, so a drained node may have many.
 const STOPS_MAX: usize = 128;
 /// Inspections and listings at the same time.
@@ -72,7 +75,8 @@ pub struct DockerExecutor {
     socket: String,
     client: Mutex<Option<Docker>>,
     images: image::Images,
-    changes: Semaphore,
+    creates: Semaphore,
+    starts: Semaphore,
     stops: Semaphore,
     reads: Semaphore,
 }
@@ -88,7 +92,8 @@ impl DockerExecutor {
             socket: socket.ok_or_else(|| BadEngineAddress(address.into()))?.into(),
             client: Mutex::default(),
             images: image::Images::default(),
-            changes: Semaphore::new(CHANGES_MAX),
+            creates: Semaphore::new(CREATES_MAX),
+            starts: Semaphore::new(STARTS_MAX),
             stops: Semaphore::new(STOPS_MAX),
             reads: Semaphore::new(READS_MAX),
         })
@@ -145,7 +150,7 @@ impl DockerExecutor {
         let name = request.name();
         let options = CreateContainerOptions { name: Some(name.clone()), ..CreateContainerOptions::default() };
         let created = self
-            .call(&self.changes, CHANGE_TIME_MAX, |d| async move {
+            .call(&self.creates, CHANGE_TIME_MAX, |d| async move {
                 match d.create_container(Some(options), body).await {
                     Ok(created) => Ok(Some(created.id)),
                     Err(BollardError::DockerResponseServerError { status_code: 409, .. }) => Ok(None),
@@ -289,7 +294,7 @@ impl Executor for DockerExecutor {
         async move {
             let name = id.as_str();
             let started = self
-                .call(&self.changes, CHANGE_TIME_MAX, |d| async move {
+                .call(&self.starts, CHANGE_TIME_MAX, |d| async move {
                     missing_is_none(d.start_container(name, None::<StartContainerOptions>).await)
                 })
                 .await;

@@ -97,7 +97,7 @@ impl Manager {
 
     /// Wants a task of a spec.
     pub fn want(&self, spec: &AssignedSpec, id: TaskId, desired: DesiredState) {
-        let task = AssignedTask { id, service: spec.service, spec_version: spec.version, slot: 1, desired };
+        let task = AssignedTask { id, service: spec.service, spec_version: spec.version, slot: Some(1), desired };
         {
             let mut wanted = self.wanted.lock().unwrap();
             wanted.0.retain(|s| s.service != spec.service);

@@ -6,7 +6,7 @@ use swarm_docker_api::view::{TaskView, Time};
 use swarm_model::{RestartCondition, ServiceMode, ServiceSpec};
 
 use super::view::is_terminal;
-use crate::units::one_line;
+use crate::{tasks::place, units::one_line};
 
 /// So many ends in a row are no accident: with the default restart delay they take a quarter of a minute.
 const ENDS_IN_A_ROW_MAX: usize = 3;
@@ -53,7 +53,7 @@ impl Failures {
     /// Takes note of the tasks that have ended.
     pub(super) fn observe(&mut self, tasks: &[TaskView]) {
         for task in tasks.iter().filter(|t| is_terminal(&t.status.state) && !self.ignored.contains(&t.id)) {
-            let place = if task.slot > 0 { task.slot.to_string() } else { task.node_id.clone() };
+            let place = place(task);
             let key = (task.created_at, task.id.clone());
             self.ends
                 .entry(place)

@@ -6,6 +6,7 @@
 
 mod display;
 mod failures;
+mod job;
 mod source;
 mod view;
 

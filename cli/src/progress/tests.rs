@@ -337,7 +337,7 @@ async fn tasks_of_dead_nodes_do_not_count_and_slots_keep_their_lines() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn global_services_and_jobs() {
+async fn global_services() {
     let agent = service(json!({"Name": "agent", "Mode": {"Global": {}}}));
     let mut script = Script::new([
         snapshot(&agent, &[]),
@@ -348,13 +348,74 @@ async fn global_services_and_jobs() {
     assert_eq!(result.unwrap(), Outcome::Converged);
     let begin = "overall progress: waiting for new tasks\nn1: preparing\noverall progress: 0 out of 1 tasks\n";
     assert!(text.starts_with(begin), "{text}");
+}
 
-    let job = service(json!({"Name": "job", "Mode": {"ReplicatedJob": {"TotalCompletions": 2}}}));
-    let done = |id| task(id, id, "complete", "complete", "");
-    let mut script = Script::new([snapshot(&job, &[done(1)]), snapshot(&job, &[done(1), done(2)])]);
+/// A task of a job in slot `slot` of an execution.
+fn of_job(id: u64, slot: Option<u64>, iteration: u64, state: &str, desired: &str) -> TaskView {
+    let mut task = task(id, 0, state, desired, "");
+    (task.slot, task.job_iteration) = (slot, Some(swarm_docker_api::view::Version { index: iteration }));
+    task
+}
+
+fn job(mode: Value) -> ServiceView {
+    let mut job = service(json!({"Name": "job", "Mode": mode}));
+    job.job_status = serde_json::from_value(json!({"JobIteration": {"Index": 1}})).unwrap();
+    job
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replicated_job_has_ended_when_all_its_slots_have_completed() {
+    let job = job(json!({"ReplicatedJob": {"MaxConcurrent": 1, "TotalCompletions": 2}}));
+    let before = of_job(1, Some(0), 0, "complete", "shutdown");
+    let first = of_job(2, Some(0), 1, "complete", "complete");
+    let failed = of_job(3, Some(1), 1, "failed", "shutdown");
+    let mut script = Script::new([
+        snapshot(&job, &[before.clone(), of_job(2, Some(0), 1, "running", "complete")]),
+        snapshot(&job, &[before.clone(), first.clone(), of_job(3, Some(1), 1, "running", "complete")]),
+        snapshot(&job, &[before.clone(), first.clone(), failed.clone(), of_job(4, Some(1), 1, "ready", "ready")]),
+        snapshot(&job, &[before, first, failed, of_job(4, Some(1), 1, "complete", "complete")]),
+    ]);
     let (result, text) = wait(&mut script).await;
     assert_eq!(result.unwrap(), Outcome::Converged);
-    assert!(text.ends_with("job progress: 2 out of 2 complete\njob: complete\n"), "{text}");
+    assert_eq!(
+        text,
+        "\
+active tasks: 1 out of 1 tasks
+1/2: running
+job progress: 0 out of 2 complete
+1/2: complete
+2/2: running
+job progress: 1 out of 2 complete
+2/2: ready
+active tasks: 0 out of 0 tasks
+2/2: complete
+job progress: 2 out of 2 complete
+job: complete
+"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_task_is_not_restarted_cannot_complete() {
+    let mut once = job(json!({"GlobalJob": {}}));
+    let spec = std::sync::Arc::make_mut(&mut once.spec);
+    spec.task_template.restart_policy = serde_json::from_value(json!({"Condition": "none"})).unwrap();
+    let at = |id, node: &str, state: &str, desired: &str| {
+        let mut task = of_job(id, None, 1, state, desired);
+        task.node_id = node.to_owned();
+        task
+    };
+    let gone = at(3, "drained", "running", "shutdown");
+    let mut script = Script::new([
+        snapshot(&once, &[]),
+        snapshot(&once, &[at(1, "n1", "running", "complete"), at(2, "n2", "running", "complete"), gone.clone()]),
+        snapshot(&once, &[at(1, "n1", "complete", "complete"), at(2, "n2", "failed", "shutdown"), gone]),
+    ]);
+    let (result, text) = wait(&mut script).await;
+    assert!(text.starts_with("job progress: waiting for tasks\nn1: running\nn2: running\njob progress: 0 out of 2"));
+    assert!(text.ends_with("job progress: 1 out of 2 complete\n"), "{text}");
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("task job.n2 failed once, and is not restarted"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

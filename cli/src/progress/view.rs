@@ -9,7 +9,7 @@ use super::source::Snapshot;
 use crate::units::{one_line, short_id};
 
 /// Lines of single tasks are shown up to this many tasks.
-const LINES_MAX: u64 = 20;
+pub(super) const LINES_MAX: u64 = 20;
 
 /// States in the order that a task passes them; those that are not listed are not shown (docker-api §6).
 const STATES: [&str; 13] = [
@@ -85,11 +85,8 @@ impl View {
         let progress = match &spec.mode {
             ServiceMode::Replicated { replicas } => self.replicated(snapshot, *replicas),
             ServiceMode::Global => global(snapshot),
-            ServiceMode::ReplicatedJob(job) => {
-                let total = job.total_completions.or(job.max_concurrent).unwrap_or(1);
-                job_progress(snapshot, Some(total))
-            }
-            ServiceMode::GlobalJob => job_progress(snapshot, None),
+            ServiceMode::ReplicatedJob(job) => super::job::replicated(snapshot, job),
+            ServiceMode::GlobalJob => super::job::global(snapshot),
         };
         let title = if progress.is_job { "job progress" } else { "overall progress" };
         let is_back = snapshot.service.update_status.as_ref().is_some_and(|s| s.state.starts_with("rollback"));
@@ -98,18 +95,19 @@ impl View {
     }
 
     fn replicated(&mut self, snapshot: &Snapshot, replicas: u64) -> Progress {
-        let best = best_tasks(snapshot, |task| task.slot.to_string());
+        let best = best_tasks(snapshot, |task| task.slot.unwrap_or_default().to_string());
         let mut running = 0;
         let mut lines = BTreeMap::new();
         for task in best.into_values() {
             let is_wanted = !is_terminal(&task.desired_state);
             running += u64::from(is_wanted && task.status.state == "running");
             let next = self.line_of_slot.len() as u64 + 1;
-            let number = match self.line_of_slot.get(&task.slot) {
+            let slot = task.slot.unwrap_or_default();
+            let number = match self.line_of_slot.get(&slot) {
                 Some(number) => *number,
                 // A slot that is going away gets no line.
                 None if !is_wanted => continue,
-                None => *self.line_of_slot.entry(task.slot).or_insert(next),
+                None => *self.line_of_slot.entry(slot).or_insert(next),
             };
             if number <= replicas && replicas <= LINES_MAX {
                 lines.insert(number, line(format!("{number}/{replicas}"), task));
@@ -141,21 +139,6 @@ fn global(snapshot: &Snapshot) -> Progress {
     }
 }
 
-fn job_progress(snapshot: &Snapshot, total: Option<u64>) -> Progress {
-    let iteration = snapshot.service.job_status.map(|job| job.job_iteration);
-    let tasks: Vec<&TaskView> =
-        snapshot.tasks.iter().filter(|t| t.job_iteration.is_none() || t.job_iteration == iteration).collect();
-    let nodes: std::collections::BTreeSet<&str> = tasks.iter().map(|t| t.node_id.as_str()).collect();
-    let total = total.unwrap_or(nodes.len() as u64);
-    let complete = tasks.iter().filter(|t| t.status.state == "complete").count() as u64;
-    Progress {
-        overall: format!("{complete} out of {total} complete"),
-        converged: total > 0 && complete >= total,
-        is_job: true,
-        ..Progress::default()
-    }
-}
-
 /// The task that stands for each place: wanted ones before others, then the one that is least far, since that one
 /// is on its way up while the other is on its way out. Tasks of nodes that are down stand for nothing.
 fn best_tasks(snapshot: &Snapshot, place: impl Fn(&TaskView) -> String) -> BTreeMap<(u64, String), &TaskView> {
@@ -166,7 +149,7 @@ fn best_tasks(snapshot: &Snapshot, place: impl Fn(&TaskView) -> String) -> BTree
         if !task.node_id.is_empty() && !snapshot.live_nodes.contains(&task.node_id) {
             continue;
         }
-        let entry = best.entry((task.slot, place(task))).or_insert(task);
+        let entry = best.entry((task.slot.unwrap_or_default(), place(task))).or_insert(task);
         // Of two ended tasks the later one tells more.
         let is_later = task_key == key(entry).unwrap_or(task_key) && task.created_at > entry.created_at;
         if key(entry).is_some_and(|k| task_key < k) || is_later {
@@ -176,7 +159,7 @@ fn best_tasks(snapshot: &Snapshot, place: impl Fn(&TaskView) -> String) -> BTree
     best
 }
 
-fn line(id: String, task: &TaskView) -> Line {
+pub(super) fn line(id: String, task: &TaskView) -> Line {
     let error = one_line(&task.status.err);
     Line { id, state: task.status.state.clone(), error: (!error.is_empty()).then_some(error) }
 }

@@ -8,14 +8,16 @@ use swarm_core::{
     Dirty, ENTRY_VERSION, Entry, Object, Op, Outcome, Plan, State, Tx, apply, decide, forecast, why_service, why_task,
 };
 use swarm_model::{
-    Availability, DesiredState, FailureAction, Id, NodeDescription, NodeId, NodeRole, NodeState, NodeStatus, ServiceId,
-    ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateConfig, UpdateOrder, UpdateState,
+    Availability, DesiredState, FailureAction, Id, NodeDescription, NodeId, NodeRole, NodeState, NodeStatus,
+    ReplicatedJob, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateConfig,
+    UpdateOrder, UpdateState,
 };
 
 #[derive(Clone, Debug)]
 enum Step {
     Create {
         replicas: Option<u64>,
+        job: bool,
         cpu: i64,
         port: bool,
         attempts: u64,
@@ -77,9 +79,12 @@ fn step() -> impl Strategy<Value = Step> {
     let availability =
         prop_oneof![3 => Just(Availability::Active), 1 => Just(Availability::Pause), 1 => Just(Availability::Drain)];
     prop_oneof![
-        1 => (prop::option::weighted(0.8, 0..6_u64), 0..3_i64, any::<bool>(), 0..3_u64, update_config()).prop_map(
-            |(replicas, cpu, port, attempts, update)| Step::Create { replicas, cpu, port, attempts, update }
-        ),
+        1 => (
+            prop::option::weighted(0.8, 0..6_u64), prop::bool::weighted(0.3), 0..3_i64, any::<bool>(), 0..3_u64,
+            update_config()
+        ).prop_map(|(replicas, job, cpu, port, attempts, update)| {
+            Step::Create { replicas, job, cpu, port, attempts, update }
+        }),
         2 => any::<usize>().prop_map(|service| Step::Update { service }),
         1 => any::<usize>().prop_map(|service| Step::RollBack { service }),
         2 => (any::<usize>(), 0..8_u64).prop_map(|(service, replicas)| Step::Scale { service, replicas }),
@@ -96,6 +101,9 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::DecideLate),
     ]
 }
+
+/// Tasks of a job at the same time.
+const JOB_CONCURRENT: u64 = 2;
 
 struct World {
     state: State,
@@ -170,7 +178,7 @@ impl World {
     /// One live task a slot; no node holds more than it has, and no port twice.
     fn check_safety(&self) {
         for service in self.state.services() {
-            let global = service.spec.mode == ServiceMode::Global;
+            let global = service.spec.mode.is_global();
             let mut live: BTreeMap<_, BTreeMap<u64, u32>> = BTreeMap::new();
             for task in self.state.tasks_of_service(service.id).filter(|task| task.desired.is_live()) {
                 let place = (task.slot, task.node.filter(|_| global));
@@ -198,7 +206,7 @@ impl World {
         for node in self.state.nodes() {
             let load = self.state.load(node.id);
             assert!(load.nano_cpus <= 4_000_000_000, "node over its capacity");
-            assert!(load.ports.values().all(|count| *count == 1), "a port held twice");
+            assert!(load.ports().all(|(_, _, count)| count == 1), "a port held twice");
         }
     }
 
@@ -207,20 +215,28 @@ impl World {
         let nodes: Vec<NodeId> = self.state.nodes().map(|n| n.id).collect();
         let pick = |list: usize, number: usize| (list > 0).then(|| number % list.max(1));
         let op = match step {
-            Step::Create { replicas, cpu, port, attempts, update } => {
+            Step::Create { replicas, job, cpu, port, attempts, update } => {
                 self.made += 1;
                 let mut spec = spec(self.made, replicas.unwrap_or(0), *cpu, *port, *attempts);
                 let changed = Arc::make_mut(&mut spec);
-                changed.update_config = Some(update.clone());
-                if replicas.is_none() {
-                    changed.mode = ServiceMode::Global;
+                changed.update_config = (!job).then(|| update.clone());
+                match (replicas, job) {
+                    (Some(_), false) => {}
+                    (None, false) => changed.mode = ServiceMode::Global,
+                    (None, true) => changed.mode = ServiceMode::GlobalJob,
+                    (Some(_), true) => {
+                        let (max_concurrent, total_completions) = (Some(JOB_CONCURRENT), *replicas);
+                        changed.mode = ServiceMode::ReplicatedJob(ReplicatedJob { max_concurrent, total_completions });
+                    }
                 }
                 Some(Op::CreateService { service: ServiceId::make(self.now, self.made), spec, registry_auth: None })
             }
             Step::Scale { service, replicas } => pick(services.len(), *service).map(|n| {
                 let mut spec = (*self.state.service(services[n]).expect("listed").spec).clone();
-                if spec.mode != ServiceMode::Global {
-                    spec.mode = ServiceMode::Replicated { replicas: *replicas };
+                match &mut spec.mode {
+                    ServiceMode::Replicated { replicas: old } => *old = *replicas,
+                    ServiceMode::ReplicatedJob(job) => job.total_completions = Some(*replicas),
+                    ServiceMode::Global | ServiceMode::GlobalJob => {}
                 }
                 Op::UpdateService { service: services[n], spec: spec.into(), registry_auth: None }
             }),
@@ -314,7 +330,8 @@ impl World {
             for task in self.state.tasks().filter(|task| task.holds_resources()) {
                 let state = match task.desired {
                     DesiredState::Ready => TaskState::Ready,
-                    DesiredState::Running | DesiredState::Complete => TaskState::Running,
+                    DesiredState::Running => TaskState::Running,
+                    DesiredState::Complete => TaskState::Complete,
                     DesiredState::Shutdown | DesiredState::Remove => TaskState::Shutdown,
                 };
                 let node = task.node.expect("it holds resources of a node");
@@ -326,9 +343,9 @@ impl World {
     }
 }
 
-/// Runs, or waits for room.
+/// Runs, has done its job, or waits for room.
 fn is_on_its_way(task: &Task) -> bool {
-    matches!(task.status.state, TaskState::Running | TaskState::Pending)
+    matches!(task.status.state, TaskState::Running | TaskState::Pending) || task.is_done()
 }
 
 fn status(state: NodeState) -> NodeStatus {
@@ -395,14 +412,28 @@ proptest! {
                     "an update that ended leaves no old task: {:?} {:?}",
                     service.update, world.state.tasks_of_slot(service.id, live[0].slot).map(|t| (t.spec_version, t.cause, t.desired, t.status.state, t.created_at, t.reached_at, t.status_applied_at, t.status.err.clone())).collect::<Vec<_>>()
                 );
-                prop_assert!(active || live.len() as u64 == wanted, "service {} has its tasks", service.spec.name);
+                // A job whose tasks find no room starts no more of them.
+                let held_up = stuck && service.job.is_some();
+                // A slot of a job is done also by a task that completed after it was told to stop.
+                let is_late = |t: &&Arc<Task>| {
+                    let is_present = t.iteration.is_some() && t.iteration == service.iteration();
+                    is_present && t.status.state == TaskState::Complete && t.desired == DesiredState::Shutdown
+                };
+                let late = world.state.tasks_of_service(service.id).filter(is_late).count() as u64;
+                prop_assert!(
+                    active || held_up || live.len() as u64 + late == wanted,
+                    "service {} has its tasks",
+                    service.spec.name
+                );
                 prop_assert!(live.iter().all(|t| is_on_its_way(t)));
             }
         }
         for task in world.state.tasks() {
             prop_assert!(world.state.service(task.service).is_some(), "a task that nobody owns is left");
             let why = why_task(&world.state, task.id, world.now).expect("it is there");
-            prop_assert_eq!(why.rejections.is_empty(), task.status.state != TaskState::Pending, "{:?}", why);
+            // Without nodes there is none that could say no.
+            let waits = task.status.state == TaskState::Pending && world.state.nodes().next().is_some();
+            prop_assert_eq!(why.rejections.is_empty(), !waits, "{:?}", why);
             prop_assert!(why_service(&world.state, task.service, world.now).is_some());
         }
 

@@ -1,11 +1,15 @@
 //! What a server adds to the specs that it is sent, and what `insertDefaults` adds when they are shown.
 
 use serde_json::Value;
-use swarm_model::{ServiceSpec, UpdateConfig};
+use swarm_model::{ServiceMode, ServiceSpec, UpdateConfig};
 
-/// Adds to a new spec what Docker's server adds (docker-api §5): the runtime and the isolation. Done when a spec
+/// Adds to a new spec what Docker's server adds (docker-api §5): the runtime, the isolation and the numbers of a job. Done when a spec
 /// comes in, so that what is kept, what is shown and what a client sends back are equal.
 pub fn normalize_service_spec(spec: &mut ServiceSpec) {
+    if let ServiceMode::ReplicatedJob(job) = &mut spec.mode {
+        // The docker CLI takes both numbers to be there (docker-api §0.14).
+        (job.max_concurrent, job.total_completions) = (Some(job.concurrent()), Some(job.total()));
+    }
     if spec.task_template.runtime.is_empty() {
         spec.task_template.runtime = "container".into();
     }
@@ -19,6 +23,9 @@ pub fn normalize_service_spec(spec: &mut ServiceSpec) {
 pub fn with_service_defaults(spec: &ServiceSpec) -> ServiceSpec {
     let mut spec = spec.clone();
     spec.task_template = spec.task_template.with_defaults();
+    if spec.mode.is_job() {
+        return spec; // A job with these policies would be refused when it comes back.
+    }
     for config in [&mut spec.update_config, &mut spec.rollback_config] {
         let config = config.get_or_insert_with(UpdateConfig::when_absent);
         config.monitor_ns.get_or_insert(UpdateConfig::MONITOR_DEFAULT_NS);
@@ -56,6 +63,21 @@ mod tests {
         let again = spec.clone();
         normalize_service_spec(&mut spec);
         assert_eq!(spec, again);
+    }
+
+    #[test]
+    fn a_job_has_both_numbers_and_no_update_policies() {
+        for (given, expected) in [
+            (json!({}), json!({"MaxConcurrent": 1, "TotalCompletions": 1})),
+            (json!({"MaxConcurrent": 3}), json!({"MaxConcurrent": 3, "TotalCompletions": 3})),
+            (json!({"TotalCompletions": 5}), json!({"MaxConcurrent": 1, "TotalCompletions": 5})),
+        ] {
+            let mut spec = spec(json!({"Mode": {"ReplicatedJob": given}}));
+            normalize_service_spec(&mut spec);
+            let json = serde_json::to_value(with_service_defaults(&spec)).expect("JSON");
+            assert_eq!(json["Mode"]["ReplicatedJob"], expected);
+            assert_eq!((json.get("UpdateConfig"), json.get("RollbackConfig")), (None, None));
+        }
     }
 
     #[test]

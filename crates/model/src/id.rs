@@ -25,6 +25,9 @@ pub struct IdParseError;
 pub trait Id: Copy + Ord + fmt::Display + FromStr<Err = IdParseError> {
     /// An id from the time of its making and randomness, of which the low 64 bits are used.
     fn make(at: Timestamp, random: u128) -> Self;
+
+    /// The time of its making.
+    fn made_at(self) -> Timestamp;
 }
 
 fn compose(at: Timestamp, random: u128) -> u128 {
@@ -66,6 +69,10 @@ macro_rules! id_type {
         impl Id for $name {
             fn make(at: Timestamp, random: u128) -> Self {
                 Self(compose(at, random))
+            }
+
+            fn made_at(self) -> Timestamp {
+                Timestamp(i64::try_from(self.0 >> RANDOM_BITS).unwrap_or(i64::MAX))
             }
         }
 

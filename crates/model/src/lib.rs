@@ -14,6 +14,7 @@ mod container;
 mod duration;
 mod error;
 mod id;
+mod job;
 mod node;
 mod revision;
 mod secret;
@@ -37,6 +38,7 @@ pub use container::{
 pub use duration::{format_duration, parse_duration};
 pub use error::Invalid;
 pub use id::{ClusterId, Id, IdParseError, NodeId, ServiceId, TaskId};
+pub use job::{JobStatus, ReplicatedJob};
 pub use node::{
     Availability, EngineDescription, EnginePlugin, GenericResource, Node, NodeDescription, NodeResources, NodeRole,
     NodeSpec, NodeState, NodeStatus, Platform,
@@ -45,8 +47,8 @@ pub use revision::{REVISIONS_MAX, Revision};
 pub use secret::Secret;
 pub use service::{
     EndpointMode, EndpointSpec, LogDriver, NetworkAttachment, Placement, PlacementPreference, PortConfig, PortProtocol,
-    PreviousSpec, PublishMode, ReplicatedJob, ResourceLimits, ResourceReservations, Resources, RestartCondition,
-    RestartPolicy, Service, ServiceMode, ServiceSpec, SpecVersion, SpreadOver, TaskSpec,
+    PreviousSpec, PublishMode, ResourceLimits, ResourceReservations, Resources, RestartCondition, RestartPolicy,
+    Service, ServiceMode, ServiceSpec, SpecVersion, SpreadOver, TaskSpec,
 };
 pub use settings::{MaxUnavailable, PlacementStrategy, SETTINGS_PREFIX, Settings};
 pub use task::{Cause, ContainerStatus, DesiredState, PortStatus, Task, TaskState, TaskStatus};

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContainerSpec, Extra, GenericResource, Invalid, Labels, Platform, Secret, ServiceId, Timestamp, UpdateConfig,
-    UpdateState, UpdateStatus,
+    ContainerSpec, DesiredState, Extra, GenericResource, Invalid, JobStatus, Labels, Platform, ReplicatedJob, Secret,
+    ServiceId, Timestamp, UpdateConfig, UpdateState, UpdateStatus,
 };
 
 /// Docker's `ServiceSpec`.
@@ -59,7 +59,7 @@ impl ServiceSpec {
     pub fn replicas(&self) -> Option<u64> {
         match &self.mode {
             ServiceMode::Replicated { replicas } => Some(*replicas),
-            ServiceMode::ReplicatedJob(job) => job.total_completions,
+            ServiceMode::ReplicatedJob(job) => Some(job.total()),
             ServiceMode::Global | ServiceMode::GlobalJob => None,
         }
     }
@@ -82,16 +82,16 @@ pub enum ServiceMode {
     GlobalJob,
 }
 
-/// The numbers of a replicated job.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct ReplicatedJob {
-    /// Tasks at the same time; absent means 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_concurrent: Option<u64>,
-    /// Tasks in all; absent means `max_concurrent`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub total_completions: Option<u64>,
+impl ServiceMode {
+    /// Whether its tasks run to their end.
+    pub fn is_job(&self) -> bool {
+        matches!(self, Self::ReplicatedJob(_) | Self::GlobalJob)
+    }
+
+    /// Whether each eligible node has one task, instead of there being a number of them.
+    pub fn is_global(&self) -> bool {
+        matches!(self, Self::Global | Self::GlobalJob)
+    }
 }
 
 impl Default for ServiceMode {
@@ -492,9 +492,22 @@ pub struct Service {
     /// The last revisions of the spec, the oldest first; see [`Service::record_revision`].
     #[serde(default)]
     pub history: Vec<crate::Revision>,
+    /// How often it ran, if it is a job.
+    #[serde(default)]
+    pub job: Option<JobStatus>,
 }
 
 impl Service {
+    /// What is wanted of its tasks in the end: to run, or to run to their end.
+    pub fn goal(&self) -> DesiredState {
+        if self.job.is_some() { DesiredState::Complete } else { DesiredState::Running }
+    }
+
+    /// The present execution of a job; none for other services.
+    pub fn iteration(&self) -> Option<u64> {
+        self.job.as_ref().map(|job| job.iteration)
+    }
+
     /// Whether a rollback is under way.
     pub fn rolls_back(&self) -> bool {
         self.update.as_ref().is_some_and(|update| update.state == UpdateState::RollbackStarted)

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeId, PortProtocol, ServiceId, TaskId, Timestamp};
+use crate::{GenericResource, NodeId, PortProtocol, ServiceId, TaskId, Timestamp};
 
 /// Observed state of a task, written by its agent. It only goes up (swarm-behaviour §2.1, §2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -183,7 +183,7 @@ pub struct TaskStatus {
 impl TaskStatus {
     /// A status with nothing but a state.
     pub fn new(state: TaskState, at: Timestamp) -> Self {
-        Self { state, at, message: None, err: None, container: None, ports: Arc::new([]) }
+        Self { state, at, message: None, err: None, container: None, ports: Arc::default() }
     }
 
     /// The message to show.
@@ -215,7 +215,11 @@ pub struct Task {
     /// The [`SpecVersion`](crate::SpecVersion) that it runs.
     pub spec_version: u64,
     /// Its place in the service, from 1; 0 for a task of a global service, whose place is its node.
+    /// People and clients see [`Task::number`].
     pub slot: u32,
+    /// Which execution of a job it belongs to; none for other services.
+    #[serde(default)]
+    pub iteration: Option<u64>,
     /// Its node; none while it is pending, unless it is a task of a global service. Set once.
     pub node: Option<NodeId>,
     /// Why it was made.
@@ -236,9 +240,23 @@ pub struct Task {
     pub updated_at: Timestamp,
     /// For a task with desired state ready: when its restart delay ends and it may run.
     pub start_at: Option<Timestamp>,
+    /// What it got of its node's generic resources (swarm-behaviour §5.7).
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub generic_resources: Arc<[GenericResource]>,
 }
 
 impl Task {
+    /// The number of its slot as people and clients see it; none for a task of a global service. The slots of services
+    /// count from 1, those of jobs from 0 (swarm-behaviour §1.6; the docker CLI counts the tasks of a job so).
+    pub fn number(&self) -> Option<u32> {
+        self.slot.checked_sub(u32::from(self.iteration.is_some())).filter(|_| self.slot > 0)
+    }
+
+    /// Whether it is a job's task that has completed as it was meant to: it stays as it is, and counts.
+    pub fn is_done(&self) -> bool {
+        self.desired == DesiredState::Complete && self.status.state == TaskState::Complete
+    }
+
     /// Whether it is meant to live and has not ended.
     pub fn is_live(&self) -> bool {
         self.desired.is_live() && !self.status.state.is_terminal()

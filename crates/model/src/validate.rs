@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     ClusterSpec, Constraint, EndpointMode, FailureAction, Invalid, Labels, MountType, NodeSpec, PublishMode,
-    ServiceMode, ServiceSpec, Settings, TaskSpec, UpdateConfig,
+    ServiceSpec, Settings, TaskSpec, UpdateConfig,
 };
 
 /// Characters of a service name: it becomes a DNS label.
@@ -197,8 +197,9 @@ fn is_image_reference(text: &str) -> bool {
 }
 
 fn validate_mode(spec: &ServiceSpec) -> Result<(), Invalid> {
-    let is_job = matches!(spec.mode, ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob);
+    let is_job = spec.mode.is_job();
     check(!is_job || spec.update_config.is_none(), || "Jobs may not have an update config".into())?;
+    check(!is_job || spec.rollback_config.is_none(), || "Jobs may not have a rollback config".into())?;
     let replicas = spec.replicas().unwrap_or(0);
     check(replicas <= REPLICAS_MAX, || {
         format!("invalid replicas value {replicas}: at most {REPLICAS_MAX} are possible")
@@ -262,6 +263,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ServiceMode;
 
     fn spec(json: &str) -> ServiceSpec {
         serde_json::from_str(json).expect("test spec")
@@ -286,6 +288,8 @@ mod tests {
             (|s| s.task_template.container_spec.image = "A B".into(), "not a valid repository/tag"),
             (|s| drop(s.labels.insert("k".into(), "v".repeat(1 << 20))), "labels of"),
             (|s| s.mode = ServiceMode::Replicated { replicas: 1 << 40 }, "replicas"),
+            (|s| (s.mode, s.update_config) = (ServiceMode::GlobalJob, Some(Default::default())), "update config"),
+            (|s| (s.mode, s.rollback_config) = (ServiceMode::GlobalJob, Some(Default::default())), "rollback config"),
         ];
         for (change, part) in cases {
             let mut spec = spec(PLAIN);

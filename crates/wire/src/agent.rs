@@ -165,8 +165,8 @@ pub struct AssignedTask {
     pub service: ServiceId,
     /// Version of the service's spec.
     pub spec_version: u64,
-    /// Its place in the service.
-    pub slot: u32,
+    /// The number of its slot as people see it; none for a task of a global service.
+    pub slot: Option<u32>,
     /// What is wanted.
     pub desired: DesiredState,
 }

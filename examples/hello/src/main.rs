@@ -1,4 +1,4 @@
-//! A tiny web service for demos and tests: std only, so that it links statically and its image is one file.
+//! A tiny web service for demos and tests: it links statically, so its image is one file.
 //!
 //! | request | answer |
 //! |---|---|
@@ -14,9 +14,8 @@
 //! Environment: `PORT` (8080), `HELLO_VERSION`, `TASK`, `NODE` (what `GET /` prints; a service sets the last two from
 //! the templates `{{.Task.Name}}` and `{{.Node.Hostname}}`), `HELLO_MODE=broken` (prints why and exits with 1).
 //!
-//! SIGTERM: a process that runs as PID 1 of a container ignores signals it has no handler for, and the standard
-//! library cannot install one. So run it with `--init`: the init is PID 1, passes the signal on, and the default
-//! action ends this process at once. Without `--init` a stop lasts its whole grace period.
+//! SIGTERM and SIGINT end it at once, with the exit code that a shell shows for it (143, 130). A process that runs as PID 1 of a container is not ended by
+//! signals that it has no handler for, so without one each stop would last its whole grace period.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program whose log is its standard output")]
 
 mod request;
@@ -27,6 +26,9 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 /// The port when `PORT` is not set.
 const PORT_DEFAULT: u16 = 8080;
@@ -67,6 +69,12 @@ fn serve(port: u16) -> Result<(), String> {
         format!("hello {} from task {} on node {}\n", variable("HELLO_VERSION"), variable("TASK"), variable("NODE"));
     let server = server::Server::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), greeting)
         .map_err(|error| format!("cannot listen on port {port}: {error}"))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| format!("cannot handle signals: {error}"))?;
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            std::process::exit(128 + signal);
+        }
+    });
     println!("listening on {}", server.address());
     server.run()
 }

@@ -2,16 +2,13 @@
 
 use serde_json::Value;
 use swarm_docker_api::ApiError;
-use swarm_model::{ClusterSpec, Extra, NetworkAttachment, PublishMode, ServiceMode, ServiceSpec};
+use swarm_model::{ClusterSpec, Extra, NetworkAttachment, PublishMode, ServiceSpec};
 
 /// Networks that every engine has of its own; the agent takes them by name.
 const PREDEFINED_NETWORKS: &[&str] = &["bridge", "host", "none"];
 
 /// Checks a service spec.
 pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
-    if matches!(spec.mode, ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob) {
-        return Err(not_yet("jobs are not available yet: use a replicated or a global service"));
-    }
     if spec.ports().iter().any(|port| port.publish_mode == PublishMode::Ingress) {
         return Err(not_yet(
             "ingress-mode ports need the routing mesh, which is not available yet: publish with mode=host",

@@ -63,9 +63,9 @@ pub(super) fn newest_of_slot<'a>(state: &'a State, text: &str) -> Option<&'a Arc
 /// (swarm-behaviour §1.6).
 pub(super) fn task_name(state: &State, task: &Task) -> String {
     let service = state.spec(task.service, task.spec_version).map_or("", |spec| &spec.spec.name);
-    match task.node {
-        Some(node) if task.slot == 0 => format!("{service}.{node}.{}", task.id),
-        _ => format!("{service}.{}.{}", task.slot, task.id),
+    match (task.number(), task.node) {
+        (None, Some(node)) => format!("{service}.{node}.{}", task.id),
+        (number, _) => format!("{service}.{}.{}", number.unwrap_or(0), task.id),
     }
 }
 

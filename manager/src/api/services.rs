@@ -1,6 +1,6 @@
 //! Services.
 
-use std::{mem::discriminant, sync::Arc};
+use std::{collections::BTreeSet, mem::discriminant, sync::Arc};
 
 use axum::{extract, http::StatusCode};
 use swarm_core::{Guard, Op, State, Tx};
@@ -10,7 +10,8 @@ use swarm_docker_api::{
     with_service_defaults,
 };
 use swarm_model::{
-    DesiredState, Id, NodeState, Secret, Service, ServiceId, ServiceMode, ServiceSpec, TaskState, validate_service_spec,
+    DesiredState, Id, NodeState, Secret, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskState,
+    validate_service_spec,
 };
 
 use super::{
@@ -51,7 +52,8 @@ fn matches(filters: &Filters, service: &Service) -> bool {
         && filters.has("runtime", "container")
 }
 
-/// Tasks that run, also those being stopped (swarm-behaviour §11.1), but none on nodes that are down: nobody knows
+/// Tasks that run, that there should be, and that have completed their part of a job. Running are also those being
+/// stopped (swarm-behaviour §11.1), but none on nodes that are down: nobody knows
 /// whether those do.
 fn count_tasks(state: &State, service: &Service) -> ServiceStatus {
     let is_down = |node| state.node(node).is_none_or(|n| n.status.state == NodeState::Down);
@@ -59,12 +61,26 @@ fn count_tasks(state: &State, service: &Service) -> ServiceStatus {
     let runs = tasks().filter(|task| task.status.state == TaskState::Running && !task.node.is_none_or(is_down));
     ServiceStatus {
         running_tasks: runs.count() as u64,
-        desired_tasks: match service.spec.replicas() {
-            Some(replicas) => replicas,
-            None => tasks().filter(|task| task.desired == DesiredState::Running).count() as u64,
+        desired_tasks: match &service.spec.mode {
+            ServiceMode::Replicated { replicas } => *replicas,
+            ServiceMode::ReplicatedJob(job) => job.concurrent(),
+            ServiceMode::Global => tasks().filter(|task| task.desired == DesiredState::Running).count() as u64,
+            ServiceMode::GlobalJob => tasks().filter(|task| task.desired.is_live() && !task.is_done()).count() as u64,
         },
-        completed_tasks: 0,
+        completed_tasks: completed_slots(state, service),
     }
+}
+
+/// Slots or nodes that have done their part of the present execution of a job.
+fn completed_slots(state: &State, service: &Service) -> u64 {
+    let counts = |task: &&Arc<Task>| {
+        service.job.is_some()
+            && task.iteration == service.iteration()
+            && task.status.state == TaskState::Complete
+            && task.desired != DesiredState::Remove
+    };
+    let place = |task: &Arc<Task>| (task.slot, task.node.filter(|_| service.spec.mode.is_global()));
+    state.tasks_of_service(service.id).filter(counts).map(place).collect::<BTreeSet<_>>().len() as u64
 }
 
 /// `GET /services/{id}`

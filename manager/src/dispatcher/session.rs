@@ -171,7 +171,7 @@ fn assigned(task: &Task) -> AssignedTask {
         id: task.id,
         service: task.service,
         spec_version: task.spec_version,
-        slot: task.slot,
+        slot: task.number(),
         desired: task.desired,
     }
 }

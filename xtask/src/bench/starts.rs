@@ -19,7 +19,7 @@ const TASKS: u64 = 50;
 const TASKS_QUICK: u64 = 20;
 const ROUNDS: usize = 3;
 const ROUNDS_QUICK: usize = 1;
-/// Changes that an agent asks of its engine at the same time (`CHANGES_MAX` in agent/src/docker/mod.rs).
+/// Creations and starts that an agent asks of its engine at the same time (agent/src/docker/mod.rs).
 const CLIENTS: usize = 16;
 const IMAGE: &str = "hello:1";
 /// How much longer than the bare engine it may take.

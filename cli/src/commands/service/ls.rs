@@ -79,8 +79,7 @@ fn replicas(service: &ServiceView) -> String {
     let mut text = format!("{}/{}", status.running_tasks, status.desired_tasks);
     match &service.spec.mode {
         ServiceMode::ReplicatedJob(job) => {
-            let total = job.total_completions.or(job.max_concurrent).unwrap_or(1);
-            text += &format!(" ({}/{total} completed)", status.completed_tasks);
+            text += &format!(" ({}/{} completed)", status.completed_tasks, job.total());
         }
         ServiceMode::GlobalJob => {
             let total = status.desired_tasks + status.completed_tasks;
@@ -115,5 +114,6 @@ mod tests {
             show(json!({"ReplicatedJob": {"MaxConcurrent": 3, "TotalCompletions": 9}}), 0),
             "2/3 (1/9 completed)"
         );
+        assert_eq!(show(json!({"GlobalJob": {}}), 0), "2/3 (1/4 completed)");
     }
 }

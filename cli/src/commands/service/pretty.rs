@@ -29,6 +29,11 @@ pub(super) fn service(service: &ServiceView) -> String {
         }
         ServiceMode::GlobalJob => page.field("Service Mode", "GlobalJob"),
     }
+    if let Some(job) = &service.job_status {
+        page.title("JobStatus");
+        page.indented("Job Iteration", job.job_iteration.index);
+        page.indented("Last Execution", job.last_execution);
+    }
     if let Some(status) = &service.update_status {
         page.title("UpdateStatus");
         page.indented("State", &status.state);

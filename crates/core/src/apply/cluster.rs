@@ -76,6 +76,7 @@ pub(super) fn admit_node(state: &mut State, admission: &Admission<'_>, events: &
     node.cert_expires_at = admission.cert_expires_at;
     node.manager_addr = admission.manager_addr.map(str::to_owned);
     node.updated_at = time;
+    state.index_node(id);
     events.push(Event::Node(id));
     Ok(())
 }
@@ -89,6 +90,7 @@ pub(super) fn update_node(state: &mut State, id: NodeId, spec: &Arc<NodeSpec>, e
     }
     node.spec = spec.clone();
     (node.version, node.updated_at) = (revision, time);
+    state.index_node(id);
     events.push(Event::Node(id));
     Ok(())
 }
@@ -117,6 +119,7 @@ pub(super) fn report_node(
         events.push(Event::Room(id));
     }
     node.updated_at = time;
+    state.index_node(id);
     events.push(Event::Node(id));
     Ok(())
 }
@@ -142,6 +145,7 @@ pub(super) fn remove_node(state: &mut State, id: NodeId, force: bool, events: &m
     let tasks: Vec<TaskId> = state.tasks_of_node(id).map(|task| task.id).collect();
     tasks.iter().for_each(|task| tasks::end(state, *task, &orphaned, events));
     state.nodes.remove(&id);
+    state.index_node(id);
     events.push(Event::Node(id));
     Ok(())
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use swarm_model::{
-    DesiredState, PreviousSpec, PublishMode, Revision, Secret, Service, ServiceId, ServiceSpec, SpecVersion, TaskId,
-    UpdateState, UpdateStatus,
+    DesiredState, JobStatus, PreviousSpec, PublishMode, Revision, Secret, Service, ServiceId, ServiceSpec, SpecVersion,
+    TaskId, UpdateState, UpdateStatus,
 };
 
 use super::{Event, not_found, tasks};
@@ -39,6 +39,7 @@ pub(super) fn create(
         update: None,
         revision: 0,
         history: Vec::new(),
+        job: spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: state.time }),
     };
     service.record_revision(state.time);
     state.services.insert(id, Arc::new(service));
@@ -87,9 +88,16 @@ pub(super) fn update(
     Ok(())
 }
 
-/// Stores a changed service and forgets spec versions that nothing refers to any more.
-fn store(state: &mut State, old: &Service, new: Service, events: &mut Vec<Event>) {
+/// Stores a changed service and forgets spec versions that nothing refers to any more. A job whose tasks are to be
+/// other ones runs again; it has no rolling updates (swarm-behaviour §3.4).
+fn store(state: &mut State, old: &Service, mut new: Service, events: &mut Vec<Event>) {
     let id = new.id;
+    if let Some(job) = &mut new.job {
+        new.update = None;
+        if new.spec_version != old.spec_version {
+            *job = JobStatus { iteration: job.iteration + 1, last_execution: state.time };
+        }
+    }
     state.services.insert(id, Arc::new(new));
     forget_specs(state, old);
     events.push(Event::Service(id));

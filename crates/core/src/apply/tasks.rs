@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
-use swarm_model::{Cause, DesiredState, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp};
+use swarm_model::{
+    Cause, DesiredState, NodeId, ServiceId, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp,
+};
 
 use super::{Event, not_found};
-use crate::{NewTask, Outcome, Place, Refusal, State, state::host_ports};
+use crate::{
+    NewTask, Outcome, Place, Refusal, State,
+    state::{host_ports, offered, reserved},
+};
 
 /// What the new tasks of one operation share.
 pub(super) struct Batch {
@@ -17,11 +22,33 @@ pub(super) struct Batch {
     pub(super) start_at: Option<Timestamp>,
 }
 
-pub(super) fn create(state: &mut State, batch: &Batch, new: &NewTask, events: &mut Vec<Event>) -> Outcome {
+/// Makes all of these tasks, or none.
+pub(super) fn create(state: &mut State, batch: &Batch, tasks: &[NewTask], events: &mut Vec<Event>) -> Outcome {
     let service = state.service(batch.service).ok_or_else(|| not_found("service", batch.service))?;
     if service.spec_version != batch.spec_version {
         return Err(Refusal::Stale(format!("service {} was updated", batch.service)));
     }
+    let iteration = service.iteration();
+    let spec = state.spec(batch.service, batch.spec_version).expect("a service's current spec version is kept").clone();
+    let known = events.len();
+    for (made, new) in tasks.iter().enumerate() {
+        if let Err(refusal) = create_one(state, batch, iteration, &spec.spec, new, events) {
+            tasks[..made].iter().for_each(|task| drop(state.delete_task(task.id)));
+            events.truncate(known);
+            return Err(refusal);
+        }
+    }
+    Ok(())
+}
+
+fn create_one(
+    state: &mut State,
+    batch: &Batch,
+    iteration: Option<u64>,
+    spec: &ServiceSpec,
+    new: &NewTask,
+    events: &mut Vec<Event>,
+) -> Outcome {
     if state.task(new.id).is_some() {
         return Err(Refusal::Exists { kind: "task".into(), name: new.id.to_string() });
     }
@@ -42,6 +69,7 @@ pub(super) fn create(state: &mut State, batch: &Batch, new: &NewTask, events: &m
         service: batch.service,
         spec_version: batch.spec_version,
         slot: new.slot,
+        iteration,
         node: None,
         cause: batch.cause,
         desired: batch.desired,
@@ -52,10 +80,11 @@ pub(super) fn create(state: &mut State, batch: &Batch, new: &NewTask, events: &m
         created_at: state.time,
         updated_at: state.time,
         start_at: batch.start_at,
+        generic_resources: Arc::default(),
     };
-    settle(state, &mut task, &new.place)?;
+    settle(state, &mut task, spec, &new.place)?;
     events.push(touched(&task));
-    state.insert_task(Arc::new(task));
+    state.insert_task(Arc::new(task), spec);
     Ok(())
 }
 
@@ -65,23 +94,29 @@ pub(super) fn place(state: &mut State, id: TaskId, place: &Place, events: &mut V
         return Err(Refusal::Stale(format!("task {id} no longer waits for a node")));
     }
     let mut task = Task::clone(task);
-    settle(state, &mut task, place)?;
+    let spec = state.spec(task.service, task.spec_version).expect("a task's spec version is kept");
+    settle(state, &mut task, &spec.spec, place)?;
     store(state, task, events);
     Ok(())
 }
 
 /// Gives a task its node, if there is room for it, or the reason why it has none.
-fn settle(state: &State, task: &mut Task, place: &Place) -> Outcome {
+fn settle(state: &State, task: &mut Task, spec: &ServiceSpec, place: &Place) -> Outcome {
     match place {
         Place::On(node) => {
-            let found = state.node(*node).ok_or_else(|| Refusal::Stale(format!("node {node} was removed")))?;
-            let spec = state.spec(task.service, task.spec_version).expect("a task's spec version is kept");
-            let load = state.load(*node);
-            let capacity = found.description.as_ref().map(|d| d.resources.clone()).unwrap_or_default();
-            if !load.has_room(&capacity, &spec.spec.task_template.reservations()) {
-                return Err(Refusal::Stale(format!("node {node} has too few resources left")));
+            let removed = || Refusal::Stale(format!("node {node} was removed"));
+            let load = state.loads.get(node).filter(|load| load.epoch != 0).ok_or_else(removed)?;
+            if let Some(asked) = reserved(spec) {
+                let generic = !asked.generic_resources.is_empty();
+                let offered = if generic { state.node(*node).map_or(&[][..], |node| offered(node)) } else { &[] };
+                if !load.has_room(offered, asked, 1) {
+                    return Err(Refusal::Stale(format!("node {node} has too few resources left")));
+                }
+                if generic {
+                    task.generic_resources = load.choose(offered, &asked.generic_resources).into();
+                }
             }
-            if !load.ports_free(host_ports(&spec.spec)) {
+            if !load.ports_free(host_ports(spec)) {
                 return Err(Refusal::Stale(format!("a port is taken on node {node}")));
             }
             task.node = Some(*node);

@@ -3,7 +3,10 @@
 use swarm_model::{Availability, NodeId, TaskId, TaskState, TaskStatus};
 
 use super::{Planner, schedule};
-use crate::{Guard, Op, Tx};
+use crate::{
+    Guard, Op, Tx,
+    state::{offered, reserved},
+};
 
 /// Rejects the tasks of a node that no longer meet their service's constraints, and the newest of those that no
 /// longer fit into what the node has left. The restart policy then moves them.
@@ -14,16 +17,15 @@ pub(super) fn node(planner: &mut Planner, id: NodeId) {
     }
     let mut evicted: Vec<TaskId> = Vec::new();
     let mut load = planner.state.load(id);
-    let capacity = node.description.as_ref().map(|d| d.resources.clone()).unwrap_or_default();
     let tasks: Vec<_> = planner.state.tasks_of_node(id).filter(|task| task.is_live()).cloned().collect();
     for task in tasks.iter().rev() {
         let Some(spec) = planner.state.spec(task.service, task.spec_version) else { continue };
         let current = planner.state.service(task.service).map_or(&spec.spec, |service| &service.spec);
-        let reservations = spec.spec.task_template.reservations();
-        let squeezed = load.exceeds(&capacity) && reservations != Default::default();
+        let reserves = reserved(&spec.spec).is_some_and(|asked| *asked != Default::default());
+        let squeezed = reserves && load.exceeds(offered(&node));
         if squeezed || !schedule::constraints_hold(current, &node) {
             evicted.push(task.id);
-            std::sync::Arc::make_mut(&mut load).remove(task, &spec.spec);
+            load.remove(task, &spec.spec);
         }
     }
     if evicted.is_empty() {

@@ -1,14 +1,14 @@
 //! Tasks for the places that need one: replaces what cannot go on, fills what is empty, places what waits. All needs
 //! of a service in one go, so that the scheduler sees them together.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use swarm_model::{Cause, DesiredState, NodeId, Service, Task, TaskId, TaskState, Timestamp};
 
 use super::{
     Planner,
     restart::{self, Verdict},
-    schedule,
+    schedule::{self, Fleet},
     slots::{self, Place as SlotPlace, Slot},
 };
 use crate::{Guard, NewTask, Op, Place, State, Tx, apply::apply_tx};
@@ -79,13 +79,13 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
     if needs.is_empty() {
         return;
     }
-    let view = without_replaced(&planner.state, &needs);
+    let request = schedule::Request::new(service);
     let free = needs.iter().filter(|need| node_of(need).is_none()).count();
-    let mut places = schedule::place(&view, service, free).into_iter();
+    let mut places = free_places(planner, &request, &needs, free).into_iter();
     let mut new = Vec::new();
     for need in needs {
         let place = match node_of(&need) {
-            Some(node) => schedule::place_on(&planner.state, service, node),
+            Some(node) => schedule::place_on(&planner.state, &request, node),
             None => places.next().expect("as many places as needs without a node"),
         };
         match need {
@@ -99,7 +99,7 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
         tx.ops.push(Op::CreateTasks {
             service: service.id,
             spec_version: service.spec_version,
-            desired: DesiredState::Running,
+            desired: service.goal(),
             cause: Cause::Fill,
             beside: false,
             start_at: None,
@@ -120,34 +120,44 @@ fn node_of(need: &Need) -> Option<NodeId> {
     }
 }
 
-/// The state as the scheduler is to see it: what is being replaced no longer counts in the spread.
-fn without_replaced(state: &State, needs: &[Need]) -> State {
+/// Nodes for the tasks that may go anywhere. What is being replaced no longer counts in the spread.
+fn free_places(planner: &mut Planner, request: &schedule::Request<'_>, needs: &[Need], count: usize) -> Vec<Place> {
     let replaced = |need: &Need| match need {
         Need::Replace(replacement) => replacement.old.clone(),
         Need::New(_) | Need::Pending(_) => Vec::new(),
     };
     let tasks: Vec<TaskId> = needs.iter().flat_map(replaced).collect();
-    let mut view = state.clone();
-    if !tasks.is_empty() {
+    let mut fleet = planner.fleet.take().unwrap_or_else(|| Fleet::new(&planner.state));
+    let places = if tasks.is_empty() {
+        schedule::place(&mut fleet, &planner.state, request, count)
+    } else {
+        let mut view = planner.state.clone();
+        let nodes: Vec<NodeId> = tasks.iter().filter_map(|id| view.task(*id)?.node).collect();
         let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks }]);
         apply_tx(&mut view, &tx, &mut Vec::new()).expect("raising a desired state cannot fail");
-    }
-    view
+        nodes.iter().for_each(|node| fleet.touch(*node));
+        let places = schedule::place(&mut fleet, &view, request, count);
+        nodes.iter().for_each(|node| fleet.touch(*node));
+        places
+    };
+    planner.fleet = Some(fleet);
+    places
 }
 
 /// Guards for the nodes that were chosen: none of them has changed since.
 fn on_same_nodes<'a>(state: &State, mut tx: Tx, places: impl Iterator<Item = &'a Place>) -> Tx {
-    let nodes: BTreeSet<NodeId> =
+    let mut nodes: Vec<NodeId> =
         places.filter_map(|place| if let Place::On(node) = place { Some(*node) } else { None }).collect();
-    for node in nodes.into_iter().filter_map(|id| state.node(id)) {
-        tx = tx.guard(Guard::NodeEpoch { node: node.id, epoch: node.epoch });
-    }
+    nodes.sort_unstable();
+    nodes.dedup();
+    let guard = |id: NodeId| Some(Guard::NodeEpoch { node: id, epoch: state.loads.get(&id)?.epoch });
+    tx.guards.extend(nodes.into_iter().filter_map(guard));
     tx
 }
 
 fn replace(planner: &mut Planner, service: &Service, replacement: Replacement, place: Place) {
     let Replacement { place: at, old, cause, beside, start_at } = replacement;
-    let desired = if start_at.is_some() { DesiredState::Ready } else { DesiredState::Running };
+    let desired = if start_at.is_some() { DesiredState::Ready } else { service.goal() };
     let mut tx = on_same_nodes(&planner.state, Tx::default(), std::iter::once(&place));
     if !old.is_empty() {
         tx.ops.push(Op::SetDesired { desired: DesiredState::Shutdown, tasks: old });

@@ -1,4 +1,4 @@
-//! Global services: one task on each eligible node (swarm-behaviour §3.3).
+//! Global services and global jobs: one task on each eligible node (swarm-behaviour §3.3).
 
 use swarm_model::{Availability, DesiredState, Node, NodeState, Service, TaskId};
 
@@ -26,8 +26,10 @@ pub(super) fn retire(planner: &mut Planner, service: &Service) {
         let node = planner.state.node(id);
         let eligible = node.is_some_and(|node| is_eligible(service, node));
         let paused = node.is_some_and(|node| node.spec.availability == Availability::Pause);
+        // What a job has done stays done.
+        let undone = slot.live().filter(|task| !task.is_done());
         let ends = |task: &&std::sync::Arc<swarm_model::Task>| !eligible || paused && task.status.state.is_terminal();
-        gone.extend(slot.live().filter(ends).map(|task| task.id));
+        gone.extend(undone.filter(ends).map(|task| task.id));
     }
     planner.push_each(Some(service), &gone, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
 }

@@ -7,6 +7,7 @@
 mod enforce;
 mod fill;
 mod global;
+mod job;
 mod reap;
 mod replicated;
 mod restart;
@@ -21,6 +22,7 @@ use std::{
 };
 
 use restart::Start;
+use schedule::Fleet;
 use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, Task, TaskId, Timestamp};
 
 pub use why::{Failure, NodeRejection, Rejection, Restart, TaskWhy, Why, why_service, why_task};
@@ -96,7 +98,7 @@ pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
         services.extend(nodes.iter().flat_map(|node| state.tasks_of_node(*node)).map(|task| task.service));
         if !nodes.is_empty() {
             // A node that comes, goes or changes concerns every service that is to be on all of them.
-            services.extend(state.services().filter(|s| s.spec.mode == ServiceMode::Global).map(|s| s.id));
+            services.extend(state.services().filter(|s| s.spec.mode.is_global()).map(|s| s.id));
         }
         if dirty.room {
             services.extend(state.services_with_pending());
@@ -135,8 +137,17 @@ fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
             global::fill(planner, &service);
             service
         }
-        // The API refuses these modes until there is a reconciler for them.
-        ServiceMode::ReplicatedJob(_) | ServiceMode::GlobalJob => return,
+        ServiceMode::ReplicatedJob(ref numbers) => {
+            job::retire(planner, service);
+            job::fill(planner, service, numbers);
+            service.clone()
+        }
+        ServiceMode::GlobalJob => {
+            job::retire(planner, service);
+            global::retire(planner, service);
+            global::fill(planner, service);
+            service.clone()
+        }
     };
     promote(planner, &service);
     reap::history(planner, &service);
@@ -153,7 +164,7 @@ fn promote(planner: &mut Planner, service: &Service) {
             }
         }
     }
-    planner.push_each(Some(service), &due, |tasks| Op::SetDesired { desired: DesiredState::Running, tasks });
+    planner.push_each(Some(service), &due, |tasks| Op::SetDesired { desired: service.goal(), tasks });
 }
 
 /// A plan in the making, on a clone of the state.
@@ -163,6 +174,12 @@ struct Planner {
     now: Timestamp,
     plan: Plan,
     random: u64,
+    /// The nodes in the scheduler's order, once it was asked for; follows `state`.
+    fleet: Option<Fleet>,
+    /// What the last transaction touched.
+    events: Vec<Event>,
+    /// When the newest task was made.
+    task_at: Timestamp,
 }
 
 impl Planner {
@@ -170,13 +187,29 @@ impl Planner {
         let mut state = state.clone();
         // Later than all that was made before: ids sort by age, also when the clock stands still.
         state.time = state.time.plus_ns(1).max(now);
-        Self { now: state.time, state, plan: Plan::default(), random: seed }
+        let newest = state.newest_task().map_or(Timestamp::ZERO, Id::made_at);
+        Self {
+            now: state.time,
+            task_at: newest.max(state.time),
+            state,
+            plan: Plan::default(),
+            random: seed,
+            fleet: None,
+            events: Vec::new(),
+        }
     }
 
     /// Adds a transaction.
     fn push(&mut self, tx: Tx) {
-        match apply_tx(&mut self.state, &tx, &mut Vec::new()) {
-            Ok(()) => self.plan.txs.push(tx),
+        self.events.clear();
+        match apply_tx(&mut self.state, &tx, &mut self.events) {
+            Ok(()) => {
+                self.plan.txs.push(tx);
+                if let Some(fleet) = &mut self.fleet {
+                    let node = |event: &Event| if let Event::Task { node, .. } = event { *node } else { None };
+                    self.events.iter().filter_map(node).for_each(|node| fleet.touch(node));
+                }
+            }
             Err(refusal) => {
                 debug_assert!(false, "a reconciler made a transaction that does not apply: {refusal}: {tx:?}");
                 self.plan.refused.push((tx, refusal));
@@ -208,7 +241,7 @@ impl Planner {
         *deadline = at.min(*deadline);
     }
 
-    /// An id that sorts behind those of earlier plans.
+    /// An id that sorts behind all others: where ids are in order, tables grow at their end.
     fn task_id(&mut self) -> TaskId {
         // SplitMix64: one step of a counter, then a mix.
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -216,6 +249,7 @@ impl Planner {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^= z >> 31;
-        TaskId::make(self.now, u128::from(z))
+        self.task_at = self.task_at.plus_ns(1);
+        TaskId::make(self.task_at, u128::from(z))
     }
 }

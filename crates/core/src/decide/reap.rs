@@ -29,7 +29,7 @@ pub(super) fn removed_service(planner: &mut Planner, id: ServiceId) {
 /// The history of a service: no more than the limit in each place, the oldest go first. With its node, a place of a
 /// global service is gone for good, and its history with it (swarm-behaviour §3.3).
 pub(super) fn history(planner: &mut Planner, service: &Service) {
-    let tasks: Vec<TaskId> = slots::of(&planner.state, service)
+    let tasks: Vec<TaskId> = slots::with_history(&planner.state, service)
         .iter()
         .flat_map(|(place, slot)| match place {
             Place::Node(node) if planner.state.node(*node).is_none() => {

@@ -47,14 +47,19 @@ fn keep_order(slots: &BTreeMap<Place, Slot>) -> Vec<Place> {
     order
 }
 
-/// Replaces what cannot go on and fills the slots that are missing, the lowest numbers first.
+/// Replaces what cannot go on and fills the slots that are missing, the lowest numbers first. Slots that have nothing
+/// but history and are not filled are forgotten.
 pub(super) fn fill(planner: &mut Planner, service: &Service, replicas: u64) {
     let mut needs = fill::restarts(planner, service);
     let slots = slots::of(&planner.state, service);
     let taken = |place: &Place| slots.get(place).is_some_and(|slot| slot.is_taken(service));
     let missing =
         usize::try_from(replicas).unwrap_or(usize::MAX).saturating_sub(slots.keys().filter(|p| taken(p)).count());
-    let free = (1..=u32::MAX).map(Place::Number).filter(|place| !taken(place));
-    needs.extend(free.take(missing).map(Need::New));
+    let free: Vec<Place> = (1..=u32::MAX).map(Place::Number).filter(|p| !taken(p)).take(missing).collect();
+    let is_dead = |place: &Place| !taken(place) && free.last().is_none_or(|last| place > last);
+    let dead = slots.iter().filter(|(place, _)| is_dead(place)).flat_map(|(_, slot)| &slot.0);
+    let dead: Vec<TaskId> = dead.filter(|t| t.desired != DesiredState::Remove).map(|t| t.id).collect();
+    planner.push_each(Some(service), &dead, |tasks| Op::SetDesired { desired: DesiredState::Remove, tasks });
+    needs.extend(free.into_iter().map(Need::New));
     fill::place(planner, service, needs);
 }

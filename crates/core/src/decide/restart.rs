@@ -39,7 +39,7 @@ fn is_silent(state: &State, task: &Task) -> bool {
 /// Judges a task that is meant to live. `slot` is all tasks of its slot, the oldest first.
 pub(super) fn judge(state: &State, spec: &ServiceSpec, slot: &Slot, task: &Task, now: Timestamp) -> Verdict {
     let ended = task.status.state.is_terminal();
-    if !ended && keeps_tasks(state, task) {
+    if task.is_done() || !ended && keeps_tasks(state, task) {
         return Verdict::Fine;
     }
     if !allowed(spec, slot, task) {
@@ -68,6 +68,8 @@ pub(super) fn allowed(spec: &ServiceSpec, slot: &Slot, task: &Task) -> bool {
     match policy.condition {
         RestartCondition::None => return false,
         RestartCondition::OnFailure if task.status.state == TaskState::Complete => return false,
+        // For a job the two are the same (swarm-behaviour §3.4).
+        RestartCondition::Any if task.status.state == TaskState::Complete && spec.mode.is_job() => return false,
         RestartCondition::OnFailure | RestartCondition::Any => {}
     }
     policy.max_attempts == 0 || restarts(spec, slot, task) < policy.max_attempts

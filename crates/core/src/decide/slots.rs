@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use swarm_model::{DesiredState, NodeId, Service, ServiceMode, ServiceSpec, Task, TaskState};
+use swarm_model::{DesiredState, NodeId, Service, ServiceSpec, Task, TaskState};
 
 use super::{restart, schedule};
 use crate::State;
@@ -36,10 +36,17 @@ impl Slot {
         self.0.iter().filter(|task| task.desired.is_live())
     }
 
-    /// Whether it counts: it has a task that is meant to live, or its newest one is not to be restarted.
-    /// A rollback does not let such a task be: it always converges (swarm-behaviour §4.6).
+    /// Whether it counts: it has a task that is meant to live, its part of a job is done, or its newest task is not to
+    /// be restarted. A rollback does not let such a task be: it always converges (swarm-behaviour §4.6).
     pub(super) fn is_taken(&self, service: &Service) -> bool {
-        self.live().next().is_some() || self.finished(service).is_some_and(|_| !service.rolls_back())
+        self.live().next().is_some()
+            || service.job.is_some() && self.has_completed()
+            || self.finished(service).is_some_and(|_| !service.rolls_back())
+    }
+
+    /// Whether one of its tasks has completed, also one that was told to stop a moment before.
+    pub(super) fn has_completed(&self) -> bool {
+        self.0.iter().any(|t| t.status.state == TaskState::Complete && t.desired != DesiredState::Remove)
     }
 
     /// The newest task, if it has ended and is not to be restarted.
@@ -54,11 +61,20 @@ impl Slot {
     }
 }
 
-/// All places of a service that have tasks.
+/// All places of a service that have tasks. Of a job only those of its present execution: earlier ones are history.
 pub(super) fn of(state: &State, service: &Service) -> BTreeMap<Place, Slot> {
-    let global = service.spec.mode == ServiceMode::Global;
+    group(service, state.tasks_of_service(service.id).filter(|task| task.iteration == service.iteration()))
+}
+
+/// The same with the earlier executions of a job.
+pub(super) fn with_history(state: &State, service: &Service) -> BTreeMap<Place, Slot> {
+    group(service, state.tasks_of_service(service.id))
+}
+
+fn group<'a>(service: &Service, tasks: impl Iterator<Item = &'a Arc<Task>>) -> BTreeMap<Place, Slot> {
+    let global = service.spec.mode.is_global();
     let mut slots: BTreeMap<Place, Slot> = BTreeMap::new();
-    for task in state.tasks_of_service(service.id) {
+    for task in tasks {
         let place = match task.node {
             Some(node) if global => Place::Node(node),
             _ => Place::Number(task.slot),

@@ -10,7 +10,7 @@ use imbl::{OrdMap, OrdSet};
 use swarm_model::{Cluster, Node, NodeId, Service, ServiceId, SpecVersion, Task, TaskId, Timestamp};
 
 pub use load::NodeLoad;
-pub(crate) use load::{generic_counts, host_ports};
+pub(crate) use load::{host_ports, offered, reserved};
 pub use snapshot::Object;
 
 /// Everything that the managers agree on. A clone costs nothing; only [`apply`](crate::apply) changes it.
@@ -35,7 +35,8 @@ pub struct State {
     by_node: OrdSet<(NodeId, TaskId)>,
     /// Tasks that wait for a node and are meant to live.
     pending: OrdSet<(ServiceId, TaskId)>,
-    loads: OrdMap<NodeId, Arc<NodeLoad>>,
+    /// A row for each node, and for those removed ones that tasks still count on.
+    pub(crate) loads: OrdMap<NodeId, NodeLoad>,
 }
 
 impl State {
@@ -64,8 +65,8 @@ impl State {
         self.nodes.get(&id)
     }
 
-    /// What the tasks of a node hold of it.
-    pub fn load(&self, node: NodeId) -> Arc<NodeLoad> {
+    /// What a node can take, and what its tasks hold of it.
+    pub fn load(&self, node: NodeId) -> NodeLoad {
         self.loads.get(&node).cloned().unwrap_or_default()
     }
 
@@ -98,6 +99,11 @@ impl State {
     /// A task.
     pub fn task(&self, id: TaskId) -> Option<&Arc<Task>> {
         self.tasks.get(&id)
+    }
+
+    /// The id of the newest task.
+    pub(crate) fn newest_task(&self) -> Option<TaskId> {
+        self.tasks.get_max().map(|(id, _)| *id)
     }
 
     /// The tasks of a service by slot, within a slot the oldest first; also those that are left of a removed service.

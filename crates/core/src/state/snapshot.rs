@@ -49,7 +49,11 @@ impl State {
             match object {
                 Object::Head { revision, time } => (state.revision, state.time) = (revision, time),
                 Object::Cluster(cluster) => state.cluster = Some(cluster),
-                Object::Node(node) => drop(state.nodes.insert(node.id, node)),
+                Object::Node(node) => {
+                    let id = node.id;
+                    state.nodes.insert(id, node);
+                    state.index_node(id);
+                }
                 Object::Service(service) => {
                     state.service_names.insert(service.spec.name.to_lowercase(), service.id);
                     state.services.insert(service.id, service);
@@ -59,8 +63,8 @@ impl State {
             }
         }
         for task in tasks {
-            if state.spec(task.service, task.spec_version).is_some() {
-                state.insert_task(task);
+            if let Some(version) = state.spec(task.service, task.spec_version).cloned() {
+                state.insert_task(task, &version.spec);
             }
         }
         state

@@ -1,17 +1,17 @@
-//! Tasks, their spec versions, and the indexes that follow from them.
+//! Tasks, their spec versions, and the indexes that follow from them and from the nodes.
 
 use std::sync::Arc;
 
-use swarm_model::{NodeId, ServiceId, SpecVersion, Task, TaskId, TaskState};
+use swarm_model::{NodeId, ServiceId, ServiceSpec, SpecVersion, Task, TaskId, TaskState};
 
-use super::State;
+use super::{NodeLoad, State};
 
 impl State {
-    /// Adds a task. Its spec version must be there.
-    pub(crate) fn insert_task(&mut self, task: Arc<Task>) {
+    /// Adds a task with the spec that it runs, whose version must be there.
+    pub(crate) fn insert_task(&mut self, task: Arc<Task>, spec: &ServiceSpec) {
         *self.spec_refs.entry((task.service, task.spec_version)).or_insert(0) += 1;
         self.by_service.insert((task.service, task.slot, task.id));
-        self.index(&task);
+        self.index(&task, spec);
         assert!(self.tasks.insert(task.id, task).is_none(), "a task is inserted once");
     }
 
@@ -19,10 +19,11 @@ impl State {
     pub(crate) fn replace_task(&mut self, task: Task) {
         let old = self.tasks.get(&task.id).cloned().expect("only tasks that exist are changed");
         // Most changes are reports that move no index.
-        let place = |t: &Task| (t.node, t.desired.is_live(), t.holds_resources(), is_pending(t));
+        let place = |t: &Task| (t.node, t.is_live(), t.holds_resources(), is_pending(t));
         if place(&old) != place(&task) {
-            self.unindex(&old);
-            self.index(&task);
+            let spec = self.spec_of(&task);
+            self.unindex(&old, &spec.spec);
+            self.index(&task, &spec.spec);
         }
         self.tasks.insert(task.id, Arc::new(task));
     }
@@ -30,7 +31,8 @@ impl State {
     /// Deletes a task, and its spec version with the last task of it, unless its service still has a use for it.
     pub(crate) fn delete_task(&mut self, id: TaskId) -> Option<Arc<Task>> {
         let task = self.tasks.remove(&id)?;
-        self.unindex(&task);
+        let spec = self.spec_of(&task);
+        self.unindex(&task, &spec.spec);
         self.by_service.remove(&(task.service, task.slot, task.id));
         let key = (task.service, task.spec_version);
         let refs = self.spec_refs.get_mut(&key).expect("a task's spec version is counted");
@@ -60,39 +62,51 @@ impl State {
         }
     }
 
-    fn index(&mut self, task: &Task) {
+    fn spec_of(&self, task: &Task) -> Arc<SpecVersion> {
+        self.specs.get(&(task.service, task.spec_version)).expect("a task's spec version is kept").clone()
+    }
+
+    fn index(&mut self, task: &Task, spec: &ServiceSpec) {
         if let Some(node) = task.node {
             self.by_node.insert((node, task.id));
-            self.change_load(node, task, true);
+            self.change_load(node, task, spec, true);
         }
         if is_pending(task) {
             self.pending.insert((task.service, task.id));
         }
     }
 
-    fn unindex(&mut self, task: &Task) {
+    fn unindex(&mut self, task: &Task, spec: &ServiceSpec) {
         if let Some(node) = task.node {
             self.by_node.remove(&(node, task.id));
-            self.change_load(node, task, false);
+            self.change_load(node, task, spec, false);
         }
         if is_pending(task) {
             self.pending.remove(&(task.service, task.id));
         }
     }
 
-    fn change_load(&mut self, node: NodeId, task: &Task, add: bool) {
-        if !task.desired.is_live() && !task.holds_resources() {
+    fn change_load(&mut self, node: NodeId, task: &Task, spec: &ServiceSpec, add: bool) {
+        if !task.is_live() && !task.holds_resources() {
             return;
         }
-        let spec = self.specs.get(&(task.service, task.spec_version)).expect("a task's spec version is kept");
-        let load = Arc::make_mut(self.loads.entry(node).or_default());
+        let load = self.loads.entry(node).or_default();
         if add {
-            load.add(task, &spec.spec);
+            load.add(task, spec);
         } else {
-            load.remove(task, &spec.spec);
-            if *load == super::NodeLoad::default() {
+            load.remove(task, spec);
+            if *load == NodeLoad::default() {
                 self.loads.remove(&node);
             }
+        }
+    }
+
+    /// Lets the row of a node follow what the node says; to be called after each change of a node.
+    pub(crate) fn index_node(&mut self, id: NodeId) {
+        let load = self.loads.entry(id).or_default();
+        load.follow(self.nodes.get(&id).map(|node| &**node));
+        if *load == NodeLoad::default() {
+            self.loads.remove(&id);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A small cluster that scripts drive: the real `apply` and `decide`, and agents that do as they are told.
 
+mod describe;
 mod explain;
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
@@ -7,7 +8,8 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 use swarm_core::{Dirty, ENTRY_VERSION, Entry, Op, Outcome, Place, State, Tx, apply, decide};
 use swarm_model::{
     Availability, Cluster, ClusterId, ClusterSpec, DesiredState, Id, JoinTokens, NodeDescription, NodeId, NodeRole,
-    NodeState, NodeStatus, RootCa, Secret, ServiceId, ServiceSpec, TaskId, TaskState, TaskStatus, Timestamp,
+    NodeState, NodeStatus, RootCa, Secret, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState, TaskStatus,
+    Timestamp,
 };
 
 const SECOND_NS: i64 = 1_000_000_000;
@@ -72,6 +74,8 @@ impl World {
             ("nodes", [count]) => self.add_nodes(count.parse().map_err(|_| "a count")?, &options),
             ("node", [name, what]) => self.change_node(name, what),
             ("label", [name]) => self.label(name, &options),
+            ("describe", [name]) => self.describe(name, &options),
+            ("keep", [count]) => self.keep(count.parse().map_err(|_| "a count")?),
             ("create", [name]) => self.create(name, &options),
             ("scale", [name, count]) => self.scale(name, count.parse().map_err(|_| "a count")?),
             ("update", [name]) => self.update(name, &options),
@@ -85,6 +89,9 @@ impl World {
             ("status", [name]) => {
                 let service = self.state.service(self.service(name)?).ok_or("the service was removed")?;
                 let image = &service.spec.task_template.container_spec.image;
+                if let Some(job) = &service.job {
+                    return Ok(format!("{image}, execution {}\n", job.iteration));
+                }
                 Ok(service.update.as_ref().map_or(format!("{image}, never updated\n"), |update| {
                     format!("{image}, {}: {}\n", update.state.as_str(), self.named(&update.message))
                 }))
@@ -213,19 +220,19 @@ impl World {
         let ports = if port == 0 {
             serde_json::json!([])
         } else {
-            serde_json::json!([{"TargetPort": 80, "PublishedPort": port, "PublishMode": "host"}])
+            let mode = options.get("publish").unwrap_or(&"host");
+            serde_json::json!([{"TargetPort": 80, "PublishedPort": port, "PublishMode": mode}])
         };
         let spec: ServiceSpec = serde_json::from_value(serde_json::json!({
             "Name": name,
-            "Mode": if options.get("mode") == Some(&"global") {
-                serde_json::json!({"Global": {}})
-            } else {
-                serde_json::json!({"Replicated": {"Replicas": int(options, "replicas", 1)?}})
-            },
+            "Mode": mode(options)?,
             "UpdateConfig": policy(options, "")?,
             "RollbackConfig": policy(options, "rb-")?,
             "TaskTemplate": {
-                "ContainerSpec": {"Image": options.get("image").unwrap_or(&"hello:1")},
+                "ContainerSpec": {
+                    "Image": options.get("image").unwrap_or(&"hello:1"), "Mounts": describe::mounts(options),
+                },
+                "LogDriver": options.get("log").map(|name| serde_json::json!({"Name": name})),
                 "Resources": {"Reservations": {
                     "NanoCPUs": int(options, "cpu", 0)? * SECOND_NS, "MemoryBytes": int(options, "mem", 0)? << 30,
                 }},
@@ -251,7 +258,10 @@ impl World {
     fn scale(&mut self, name: &str, replicas: u64) -> Result<String, String> {
         let service = self.service(name)?;
         let mut spec = (*self.state.service(service).ok_or("the service was removed")?.spec).clone();
-        spec.mode = swarm_model::ServiceMode::Replicated { replicas };
+        match &mut spec.mode {
+            ServiceMode::ReplicatedJob(job) => job.total_completions = Some(replicas),
+            mode => *mode = ServiceMode::Replicated { replicas },
+        }
         self.user(Op::UpdateService { service, spec: spec.into(), registry_auth: None })
     }
 
@@ -264,6 +274,10 @@ impl World {
         }
         if let Some(constraint) = options.get("constraint") {
             template.placement.get_or_insert_default().constraints = vec![constraint.replace(':', "==")];
+        }
+        if let Some(condition) = options.get("restart") {
+            template.restart_policy.get_or_insert_default().condition =
+                serde_json::from_value((*condition).into()).map_err(|_| "a restart condition")?;
         }
         if options.contains_key("force") {
             template.force_update += 1;
@@ -453,6 +467,18 @@ impl World {
         }
         if out.is_empty() { "no tasks\n".into() } else { out }
     }
+}
+
+fn mode(options: &Options<'_>) -> Result<serde_json::Value, String> {
+    let replicas = int(options, "replicas", 1)?;
+    Ok(match options.get("mode") {
+        Some(&"global") => serde_json::json!({"Global": {}}),
+        Some(&"global-job") => serde_json::json!({"GlobalJob": {}}),
+        Some(&"replicated-job") => serde_json::json!({"ReplicatedJob": {
+            "MaxConcurrent": int(options, "concurrent", replicas)?, "TotalCompletions": replicas,
+        }}),
+        _ => serde_json::json!({"Replicated": {"Replicas": replicas}}),
+    })
 }
 
 fn status(state: NodeState) -> NodeStatus {

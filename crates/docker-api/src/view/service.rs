@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{EndpointSpec, PortConfig, Service, ServiceSpec, UpdateStatus};
+use swarm_model::{EndpointSpec, JobStatus, PortConfig, Service, ServiceSpec, UpdateStatus};
 
 use super::{Time, Version, is_default};
 
@@ -55,7 +55,7 @@ impl ServiceView {
             },
             update_status: service.update.as_ref().map(UpdateStatusView::new),
             service_status: status,
-            job_status: None,
+            job_status: service.job.as_ref().map(JobStatusView::new),
         }
     }
 }
@@ -133,6 +133,12 @@ pub struct JobStatusView {
     pub job_iteration: Version,
     /// When it began.
     pub last_execution: Time,
+}
+
+impl JobStatusView {
+    fn new(job: &JobStatus) -> Self {
+        Self { job_iteration: Version { index: job.iteration }, last_execution: job.last_execution.into() }
+    }
 }
 
 /// Response of `POST /services/create`.

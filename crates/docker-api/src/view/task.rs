@@ -27,9 +27,9 @@ pub struct TaskView {
     /// Its service.
     #[serde(rename = "ServiceID")]
     pub service_id: String,
-    /// Its place in the service, from 1; absent for tasks of global services.
-    #[serde(skip_serializing_if = "is_default")]
-    pub slot: u64,
+    /// Its place in the service, from 1, in a job from 0; absent for tasks of global services.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u64>,
     /// Its node; absent until it has one.
     #[serde(rename = "NodeID", skip_serializing_if = "is_default")]
     pub node_id: String,
@@ -53,11 +53,11 @@ impl TaskView {
             labels: Labels::new(),
             spec,
             service_id: task.service.to_string(),
-            slot: u64::from(task.slot),
+            slot: task.number().map(u64::from),
             node_id: task.node.map(|n| n.to_string()).unwrap_or_default(),
             status: TaskStatusView::new(&task.status),
             desired_state: task.desired.as_str().into(),
-            job_iteration: None,
+            job_iteration: task.iteration.map(|index| Version { index }),
         }
     }
 

@@ -38,6 +38,7 @@ fn round(plane: &TestPlane) -> bool {
 }
 
 /// What the agent of a task's node reports: it runs, or fails with the image tag `broken`, and stops when it is told.
+/// A job's task ends by itself.
 fn obey(state: &State, task: &Task) -> Option<Op> {
     let (node, now) = (task.node?, task.status.state);
     state.node(node).filter(|node| node.status.state == NodeState::Ready)?;
@@ -50,6 +51,7 @@ fn obey(state: &State, task: &Task) -> Option<Op> {
         {
             TaskState::Failed
         }
+        DesiredState::Complete if now == TaskState::Running => TaskState::Complete,
         DesiredState::Running | DesiredState::Complete => TaskState::Running,
         DesiredState::Shutdown | DesiredState::Remove => TaskState::Shutdown,
     };
@@ -282,4 +284,65 @@ async fn a_node_that_left_is_down_and_counts_no_more_until_it_is_removed() {
     settle(&plane);
     assert_eq!(filtered(&plane, "/nodes", json!({})).await.all("/Description/Hostname"), ["alpha"]);
     assert_eq!(get(&plane, "/tasks").await.all("/NodeID"), [MANAGER.to_string()]);
+}
+
+/// What `docker service ls` shows of a service.
+async fn numbers(plane: &TestPlane, service: &str) -> Value {
+    let list = get(plane, "/services?status=true").await.ok().json();
+    let shown = list.as_array().expect("a list").iter().find(|view| view["Spec"]["Name"] == service).cloned();
+    shown.expect("the service")["ServiceStatus"].clone()
+}
+
+#[tokio::test]
+async fn a_replicated_job_runs_to_its_end() {
+    let plane = cluster();
+    let mut spec = json!({"Name": "job", "TaskTemplate": {"ContainerSpec": {"Image": "hello:1"}}});
+    spec["Mode"] = json!({"ReplicatedJob": {"MaxConcurrent": 2, "TotalCompletions": 5}});
+    post(&plane, "/services/create", &spec).await.ok();
+    let view = inspect(&plane, "job").await;
+    assert_eq!(view["JobStatus"], json!({"JobIteration": {}, "LastExecution": view["CreatedAt"]}));
+    round(&plane);
+    assert_eq!(numbers(&plane, "job").await, json!({"RunningTasks": 2, "DesiredTasks": 2, "CompletedTasks": 0}));
+    settle(&plane);
+    assert_eq!(numbers(&plane, "job").await, json!({"RunningTasks": 0, "DesiredTasks": 2, "CompletedTasks": 5}));
+    // The docker CLI counts the tasks of a job by their slots, from 0 on.
+    let tasks = filtered(&plane, "/tasks", json!({"service": ["job"], "_up-to-date": ["true"]})).await.ok().json();
+    let tasks = tasks.as_array().expect("a list");
+    let mut slots: Vec<_> = tasks.iter().map(|task| task["Slot"].as_u64().expect("a slot")).collect();
+    slots.sort_unstable();
+    assert_eq!(slots, [0, 1, 2, 3, 4]);
+    let states = |task: &Value| (task["Status"]["State"].clone(), task["DesiredState"].clone());
+    assert!(tasks.iter().all(|task| states(task) == (json!("complete"), json!("complete"))));
+    assert!(tasks.iter().all(|task| task["JobIteration"] == json!({})));
+    let first = tasks.iter().find(|task| task["Slot"] == 0).expect("slot 0")["ID"].as_str().expect("id").to_owned();
+    assert_eq!(get(&plane, &format!("/tasks/job.0.{first}")).await.ok().json()["ID"], first);
+
+    update_image(&plane, "job", "hello:2").await;
+    let view = inspect(&plane, "job").await;
+    assert_eq!(view["JobStatus"], json!({"JobIteration": {"Index": 1}, "LastExecution": view["UpdatedAt"]}));
+    assert_eq!(numbers(&plane, "job").await["CompletedTasks"], 0);
+    settle(&plane);
+    assert_eq!(numbers(&plane, "job").await["CompletedTasks"], 5);
+    assert_eq!(inspect(&plane, "job").await.get("UpdateStatus"), None, "a job has no rolling update");
+}
+
+#[tokio::test]
+async fn a_global_job_runs_once_on_every_node() {
+    let plane = cluster();
+    let mut spec = json!({"Name": "job", "TaskTemplate": {"ContainerSpec": {"Image": "hello:1"}}});
+    spec["Mode"] = json!({"GlobalJob": {}});
+    post(&plane, "/services/create", &spec).await.ok();
+    round(&plane);
+    assert_eq!(numbers(&plane, "job").await, json!({"RunningTasks": 2, "DesiredTasks": 2, "CompletedTasks": 0}));
+    settle(&plane);
+    assert_eq!(numbers(&plane, "job").await, json!({"RunningTasks": 0, "DesiredTasks": 0, "CompletedTasks": 2}));
+    let tasks = filtered(&plane, "/tasks", json!({"service": ["job"]})).await.ok().json();
+    assert!(tasks.as_array().expect("a list").iter().all(|task| task.get("Slot").is_none()), "{tasks}");
+    // What a read with defaults shows can be written back.
+    let view = get(&plane, "/services/job?insertDefaults=true").await.ok().json();
+    let path = format!("/services/job/update?version={}", view["Version"]["Index"]);
+    post(&plane, &path, &view["Spec"]).await.ok();
+    spec["RollbackConfig"] = json!({});
+    spec["Name"] = json!("other");
+    assert_eq!(post(&plane, "/services/create", &spec).await.error(400), "Jobs may not have a rollback config");
 }

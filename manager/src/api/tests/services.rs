@@ -127,8 +127,6 @@ async fn what_cannot_be_is_refused_and_nothing_is_written() {
         (with("/TaskTemplate/RestartPolicy", json!({"Delay": "5s"})), 400, "TaskTemplate.RestartPolicy.Delay"),
         (with("/Labels", json!({"big": "x".repeat(1 << 20)})), 400, "labels of"),
         (with("/Labels", json!({"swarmd.rebalence": "on"})), 400, "swarmd.rebalence"),
-        (with("/Mode", json!({"ReplicatedJob": {}})), 501, "jobs are not available yet"),
-        (with("/Mode", json!({"GlobalJob": {}})), 501, "jobs are not available yet"),
         (with("/Mode", json!({"GlobalJob": {}, "Global": {}})), 400, "only one service mode"),
         (with("/EndpointSpec", json!({"Ports": [{"TargetPort": 80}]})), 501, "publish with mode=host"),
         (with("/TaskTemplate/Networks", json!([{"Target": "n"}])), 501, "overlay networks are not available yet"),

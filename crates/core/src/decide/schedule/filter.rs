@@ -3,22 +3,33 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use swarm_model::{
-    Availability, Constraint, ConstraintKey, Node, NodeId, NodeState, Operator, Platform, PortProtocol,
-    ResourceReservations, Service, ServiceId, ServiceSpec,
+    Constraint, ConstraintKey, Node, NodeId, Operator, Platform, PortProtocol, ResourceReservations, Service,
+    ServiceSpec, Task,
 };
 
-use super::Candidate;
-use crate::{Place, State, state::host_ports};
+use super::plugins;
+use crate::{
+    NodeLoad, Place, State,
+    state::{host_ports, offered, reserved},
+};
 
 /// What the tasks of a service ask of a node.
-pub(super) struct Request {
-    pub(super) service: ServiceId,
-    pub(super) spec: Arc<ServiceSpec>,
-    reservations: ResourceReservations,
-    constraints: Vec<Constraint>,
-    platforms: Vec<Platform>,
+pub(in crate::decide) struct Request<'a> {
+    pub(super) service: &'a Service,
+    /// What each task reserves; none if nothing.
+    pub(super) asked: Option<&'a ResourceReservations>,
+    /// What it asks of the node itself.
+    pub(super) traits: Traits,
     ports: Vec<(PortProtocol, u16)>,
     max_replicas: u64,
+}
+
+/// What a service asks of a node itself, whatever its tasks hold: this does not change while a decision is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Traits {
+    drivers: Vec<plugins::Driver>,
+    constraints: Vec<Constraint>,
+    platforms: Vec<Platform>,
 }
 
 /// The filters, in the order in which they are asked.
@@ -26,53 +37,101 @@ pub(super) struct Request {
 pub(super) enum Filter {
     Ready,
     Resources,
+    Plugins,
     Constraints,
     Platform,
     HostPort,
     MaxReplicas,
 }
 
-impl Request {
-    pub(super) fn new(service: &Service) -> Self {
-        let spec = service.spec.clone();
-        let placement = spec.task_template.placement.clone().unwrap_or_default();
+impl<'a> Request<'a> {
+    pub(in crate::decide) fn new(service: &'a Service) -> Self {
+        let spec = &service.spec;
+        let placement = spec.task_template.placement.as_ref();
         Self {
-            service: service.id,
-            reservations: spec.task_template.reservations(),
-            constraints: parse(&placement.constraints),
-            platforms: placement.platforms,
-            ports: host_ports(&spec).collect(),
-            max_replicas: placement.max_replicas,
-            spec,
+            service,
+            asked: reserved(spec).filter(|asked| **asked != ResourceReservations::default()),
+            traits: Traits {
+                drivers: plugins::drivers(spec),
+                constraints: placement.map_or(Vec::new(), |placement| parse(&placement.constraints)),
+                platforms: placement.map_or(Vec::new(), |placement| placement.platforms.clone()),
+            },
+            ports: host_ports(spec).collect(),
+            max_replicas: placement.map_or(0, |placement| placement.max_replicas),
         }
     }
 
-    /// Whether the candidate can take one more task; if not, the first filter that says so.
-    pub(super) fn check(&self, candidate: &Candidate) -> Result<(), Filter> {
-        let Candidate { node, load, claims } = candidate;
-        let (capacity, platform) = match &node.description {
-            Some(d) => (&d.resources, &d.platform),
-            None => return Err(Filter::Ready),
-        };
-        let ready = node.status.state == NodeState::Ready
-            && node.status.engine_reachable
-            && node.spec.availability == Availability::Active;
-        let checks = [
-            (Filter::Ready, ready),
-            (Filter::Resources, load.has_room(capacity, &times(&self.reservations, claims + 1))),
-            (Filter::Constraints, self.constraints.iter().all(|c| holds(c, node))),
-            (Filter::Platform, self.platforms.is_empty() || self.platforms.iter().any(|p| same_platform(p, platform))),
-            (Filter::HostPort, self.ports.is_empty() || *claims == 0 && load.ports_free(self.ports.iter().copied())),
-            (
-                Filter::MaxReplicas,
-                self.max_replicas == 0 || u64::from(load.active_of(self.service) + claims) < self.max_replicas,
-            ),
-        ];
-        match checks.into_iter().find(|(_, passes)| !passes) {
-            None => Ok(()),
-            Some((filter, _)) => Err(filter),
-        }
+    /// Whether a node can take one more task, beside `claims` that it got in this round and `of_service` active ones
+    /// of the service in all; if not, the first filter that says so.
+    pub(super) fn check(&self, node: &Node, load: &NodeLoad, of_service: u32, claims: u32) -> Result<(), Filter> {
+        let pass = |filter, passes: bool| if passes { Ok(()) } else { Err(filter) };
+        pass(Filter::Ready, load.is_ready)?;
+        pass(Filter::Resources, self.has_resources(|| offered(node), load, claims))?;
+        self.traits.suit(node)?;
+        pass(Filter::HostPort, self.has_ports(load, claims))?;
+        pass(Filter::MaxReplicas, self.allows(of_service))
     }
+
+    /// The filters that look at what its tasks hold of it.
+    pub(super) fn has_place(&self, state: &State, id: NodeId, of_service: u32, claims: u32) -> bool {
+        let offered = || state.node(id).map_or(&[][..], |node| offered(node));
+        state.loads.get(&id).is_some_and(|load| {
+            self.has_resources(offered, load, claims) && self.has_ports(load, claims) && self.allows(of_service)
+        })
+    }
+
+    fn has_resources<'n>(
+        &self,
+        offered: impl FnOnce() -> &'n [swarm_model::GenericResource],
+        load: &NodeLoad,
+        claims: u32,
+    ) -> bool {
+        self.asked.is_none_or(|asked| {
+            let offered = if asked.generic_resources.is_empty() { &[] } else { offered() };
+            load.has_room(offered, asked, claims + 1)
+        })
+    }
+
+    fn has_ports(&self, load: &NodeLoad, claims: u32) -> bool {
+        self.ports.is_empty() || claims == 0 && load.ports_free(self.ports.iter().copied())
+    }
+
+    /// How many tasks of the service are active on a node, if there is a limit to them.
+    pub(super) fn active_on(&self, state: &State, node: NodeId) -> u32 {
+        let counts = |task: &&Arc<Task>| task.service == self.service.id && task.is_live();
+        if self.max_replicas == 0 { 0 } else { state.tasks_of_node(node).filter(counts).count() as u32 }
+    }
+
+    fn allows(&self, of_service: u32) -> bool {
+        self.max_replicas == 0 || u64::from(of_service) < self.max_replicas
+    }
+}
+
+impl Traits {
+    /// Whether nothing is asked.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The filters that look at the node alone.
+    pub(super) fn suit(&self, node: &Node) -> Result<(), Filter> {
+        if !plugins::has_all(&self.drivers, node) {
+            return Err(Filter::Plugins);
+        }
+        if !self.constraints.iter().all(|constraint| holds(constraint, node)) {
+            return Err(Filter::Constraints);
+        }
+        let has_platform = node
+            .description
+            .as_ref()
+            .is_some_and(|d| self.platforms.iter().any(|wanted| same_platform(wanted, &d.platform)));
+        if self.platforms.is_empty() || has_platform { Ok(()) } else { Err(Filter::Platform) }
+    }
+}
+
+/// How many of these constraints a node does not meet.
+pub(super) fn missed(constraints: &[Constraint], node: &Node) -> u32 {
+    constraints.iter().map(|constraint| u32::from(!holds(constraint, node))).sum()
 }
 
 /// Constraints were checked when the spec was accepted; one that no longer parses matches nothing.
@@ -87,19 +146,6 @@ fn parse(texts: &[String]) -> Vec<Constraint> {
             })
         })
         .collect()
-}
-
-fn times(asked: &ResourceReservations, count: u32) -> ResourceReservations {
-    use swarm_model::GenericResource;
-    let count = i64::from(count);
-    ResourceReservations {
-        nano_cpus: asked.nano_cpus.saturating_mul(count),
-        memory_bytes: asked.memory_bytes.saturating_mul(count),
-        generic_resources: crate::state::generic_counts(&asked.generic_resources)
-            .into_iter()
-            .map(|(kind, value)| GenericResource::Discrete { kind: kind.into(), value: value.saturating_mul(count) })
-            .collect(),
-    }
 }
 
 /// Whether a node meets the constraints of a service.
@@ -167,19 +213,31 @@ fn same_platform(wanted: &Platform, found: &Platform) -> bool {
         && same(&arch(&wanted.architecture), &arch(&found.architecture))
 }
 
+/// How many tasks of the service are active on each node.
+pub(super) fn active_of_service(state: &State, service: &Service) -> BTreeMap<NodeId, u32> {
+    let mut counts = BTreeMap::new();
+    for task in state.tasks_of_service(service.id).filter(|task| task.is_live()) {
+        if let Some(node) = task.node {
+            *counts.entry(node).or_insert(0) += 1;
+        }
+    }
+    counts
+}
+
 /// Why the next task finds no node, given those that the round placed already.
-pub(super) fn explain(state: &State, request: &Request, placed: &[Place]) -> Arc<str> {
+pub(super) fn explain(state: &State, request: &Request<'_>, placed: &[Place]) -> Arc<str> {
     let mut claims: BTreeMap<NodeId, u32> = BTreeMap::new();
     for place in placed {
         if let Place::On(node) = place {
             *claims.entry(*node).or_insert(0) += 1;
         }
     }
+    let of_service = active_of_service(state, request.service);
     let mut counts: BTreeMap<Filter, u32> = BTreeMap::new();
-    for node in state.nodes() {
-        let mut candidate = Candidate::new(state, node);
-        candidate.claims = claims.get(&node.id).copied().unwrap_or(0);
-        if let Err(filter) = request.check(&candidate) {
+    for (node, load) in state.nodes().filter_map(|node| Some((node, state.loads.get(&node.id)?))) {
+        let claims = claims.get(&node.id).copied().unwrap_or(0);
+        let of_service = of_service.get(&node.id).copied().unwrap_or(0) + claims;
+        if let Err(filter) = request.check(node, load, of_service, claims) {
             *counts.entry(filter).or_insert(0) += 1;
         }
     }
@@ -198,6 +256,7 @@ pub(super) fn reason(filter: Filter, count: u32) -> String {
     match filter {
         Filter::Ready => format!("{nodes} not available for new tasks"),
         Filter::Resources => format!("insufficient resources on {nodes}"),
+        Filter::Plugins => format!("missing plugin on {nodes}"),
         Filter::Constraints => format!("scheduling constraints not satisfied on {nodes}"),
         Filter::Platform => format!("unsupported platform on {nodes}"),
         Filter::HostPort => format!("host-mode port already in use on {nodes}"),

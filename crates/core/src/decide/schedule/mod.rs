@@ -3,16 +3,19 @@
 //! Filters say which nodes can take a task, the spread says which of them takes the next one. Reservations count,
 //! limits and real usage do not.
 
+mod bits;
 mod filter;
+mod fleet;
+mod plugins;
 mod spread;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use swarm_model::{Node, NodeId, Service, ServiceSpec, TaskState};
 
 use crate::{Place, State};
-use filter::Request;
-pub(super) use filter::constraints_hold;
+pub(super) use filter::{Request, constraints_hold};
+pub(super) use fleet::Fleet;
 
 /// Failures of a spec version on a node are looked at over 5 minutes (swarm-behaviour §5.3).
 const FAILURE_WINDOW_NS: i64 = 5 * 60_000_000_000;
@@ -21,13 +24,16 @@ const FAILURES_MIN: u32 = 5;
 
 /// A place for each of so many tasks of a service, beside the tasks that are there. All tasks are alike, so the
 /// order of the places means nothing; those that find no node come last.
-pub(super) fn place(state: &State, service: &Service, count: usize) -> Vec<Place> {
-    let request = Request::new(service);
-    let failures = recent_failures(state, service);
-    let mut tree = spread::Tree::new(state, &request, &failures);
-    let mut places: Vec<Place> = std::iter::from_fn(|| tree.take(&request)).take(count).map(Place::On).collect();
+pub(super) fn place(fleet: &mut Fleet, state: &State, request: &Request<'_>, count: usize) -> Vec<Place> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let mut tree = spread::Tree::new(fleet, state, request);
+    let mut places: Vec<Place> = std::iter::from_fn(|| tree.take()).take(count).map(Place::On).collect();
+    let verdicts = tree.into_verdicts();
+    fleet.give_back(verdicts);
     if places.len() < count {
-        let reason = filter::explain(state, &request, &places);
+        let reason = filter::explain(state, request, &places);
         places.resize(count, Place::Pending(reason));
     }
     places
@@ -35,10 +41,9 @@ pub(super) fn place(state: &State, service: &Service, count: usize) -> Vec<Place
 
 /// The place of a task of a global service, whose node is given. Why it cannot start there yet has no prefix and
 /// does not count against the node (swarm-behaviour §5.5).
-pub(super) fn place_on(state: &State, service: &Service, id: NodeId) -> Place {
-    let request = Request::new(service);
-    let found = state.node(id).map(|node| request.check(&Candidate::new(state, node)));
-    match found {
+pub(super) fn place_on(state: &State, request: &Request<'_>, id: NodeId) -> Place {
+    let found = state.node(id).zip(state.loads.get(&id));
+    match found.map(|(node, load)| request.check(node, load, request.active_on(state, id), 0)) {
         Some(Ok(())) => Place::On(id),
         Some(Err(filter)) => Place::PendingOn(id, filter::reason(filter, 1).into()),
         None => Place::PendingOn(id, "the node was removed".into()),
@@ -57,20 +62,6 @@ fn recent_failures(state: &State, service: &Service) -> BTreeMap<NodeId, u32> {
     }
     counts.retain(|_, count| *count >= FAILURES_MIN);
     counts
-}
-
-/// A node as the scheduler sees it.
-struct Candidate {
-    node: Arc<Node>,
-    load: Arc<crate::NodeLoad>,
-    /// Tasks that it got in this round.
-    claims: u32,
-}
-
-impl Candidate {
-    fn new(state: &State, node: &Arc<Node>) -> Self {
-        Self { node: node.clone(), load: state.load(node.id), claims: 0 }
-    }
 }
 
 /// The label that a preference names, as a node has it; missing is empty, and so is what is no label.

@@ -1,21 +1,50 @@
-//! The spread: which node takes the next task (swarm-behaviour §5.3, §5.4).
+//! The order of the nodes: which one takes the next task (swarm-behaviour §5.3, §5.4).
+//!
+//! The result is that of a walk over all nodes for each task; the walk is lazy. Nodes that have no task of the service
+//! come first, in the order in which the fleet keeps all nodes, so none is looked at before its turn.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
+    rc::Rc,
 };
 
-use swarm_model::NodeId;
+use swarm_model::{Constraint, NodeId, PlacementStrategy, ResourceReservations, Settings};
 
-use super::{Candidate, FAILURES_MIN, Request, label, spread_descriptors};
+use super::{
+    FAILURES_MIN, Request,
+    bits::Bits,
+    filter,
+    fleet::{self, Cursor, Fleet, Partition, Verdicts},
+    recent_failures, spread_descriptors,
+};
 use crate::State;
 
-/// Lower is better: recent failures, tasks of this service, all tasks; the id makes it definite.
-type Rank = (u32, u32, u32, NodeId);
+/// Lower is better: recent failures, preferred constraints that are missed, then for a spread tasks of this service
+/// and all tasks, for a pack how empty the node is; the number makes it definite.
+type Rank = (u32, u32, u64, u64, usize);
 
 /// The nodes that can take a task, as a tree with a level for each placement preference.
-pub(super) struct Tree {
+pub(super) struct Tree<'a> {
     root: Branch,
+    round: Round<'a>,
+}
+
+/// What all branches look at.
+struct Round<'a> {
+    fleet: &'a Fleet,
+    state: &'a State,
+    request: &'a Request<'a>,
+    verdicts: Verdicts,
+    strategy: PlacementStrategy,
+    /// Nodes with active tasks of the service, or where it failed often.
+    known: BTreeMap<usize, Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    of_service: u32,
+    failures: u32,
 }
 
 #[derive(Default)]
@@ -23,94 +52,238 @@ struct Branch {
     /// Tasks of the service below, those of nodes that can take no more included.
     tasks: u32,
     children: BTreeMap<String, Branch>,
-    /// Nodes, in a branch without children.
-    nodes: BinaryHeap<Reverse<Ranked>>,
+    /// Nodes, in a branch without children: those that meet more of the preferred constraints first, those where the
+    /// service failed often last.
+    classes: Vec<Class>,
 }
 
-struct Ranked {
-    rank: Rank,
-    candidate: Candidate,
+/// Nodes of a branch that come before others.
+struct Class {
+    nodes: Nodes,
+    cursor: Cursor,
+    /// The nodes that got a task, with how many. Once no other is left, they and those that had some take turns.
+    taken: Vec<(usize, u32)>,
+    queue: Option<BinaryHeap<Reverse<(Rank, u32)>>>,
 }
 
-impl Ranked {
-    fn new(candidate: Candidate, request: &Request, failures: u32) -> Self {
-        debug_assert!(failures == 0 || failures >= FAILURES_MIN);
-        let of_service = candidate.load.active_of(request.service) + candidate.claims;
-        let rank = (failures, of_service, candidate.load.active + candidate.claims, candidate.node.id);
-        Self { rank, candidate }
-    }
+enum Nodes {
+    All,
+    Group {
+        partition: Rc<Partition>,
+        key: (Vec<String>, u32),
+    },
+    /// Where the service failed often, with the preferred constraints that each misses.
+    Failing(Vec<(usize, u32)>),
 }
 
-impl PartialEq for Ranked {
-    fn eq(&self, other: &Self) -> bool {
-        self.rank == other.rank
-    }
-}
-impl Eq for Ranked {}
-impl PartialOrd for Ranked {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Ranked {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.rank.cmp(&other.rank)
-    }
-}
-
-impl Tree {
-    pub(super) fn new(state: &State, request: &Request, failures: &BTreeMap<NodeId, u32>) -> Self {
-        let descriptors = spread_descriptors(&request.spec);
-        let mut root = Branch::default();
-        for node in state.nodes() {
-            let candidate = Candidate::new(state, node);
-            let tasks = candidate.load.active_of(request.service);
-            let mut branch = &mut root;
-            branch.tasks += tasks;
-            for descriptor in &descriptors {
-                branch = branch.children.entry(label(descriptor, node).to_owned()).or_default();
-                branch.tasks += tasks;
-            }
-            if request.check(&candidate).is_ok() {
-                let failures = failures.get(&node.id).copied().unwrap_or(0);
-                branch.nodes.push(Reverse(Ranked::new(candidate, request, failures)));
+impl<'a> Tree<'a> {
+    pub(super) fn new(fleet: &'a mut Fleet, state: &'a State, request: &'a Request<'a>) -> Self {
+        let service = request.service;
+        fleet.refresh(state);
+        let settings = Settings::of(&service.spec.labels);
+        let descriptors = spread_descriptors(&service.spec);
+        let counts = filter::active_of_service(state, service);
+        let mut known: BTreeMap<usize, Known> = BTreeMap::new();
+        for (id, count) in &counts {
+            if let Some(node) = fleet.find(*id) {
+                known.entry(node).or_default().of_service = *count;
             }
         }
-        Self { root }
+        for (id, count) in recent_failures(state, service) {
+            debug_assert!(count >= FAILURES_MIN);
+            if let Some(node) = fleet.find(id) {
+                known.entry(node).or_default().failures = count;
+            }
+        }
+        let mut root = Branch::default();
+        if descriptors.is_empty() && settings.prefer.is_empty() {
+            root.classes.push(Class::new(Nodes::All));
+        } else {
+            root.grow(&fleet.partition(state, &descriptors, &settings.prefer));
+            for (node, count) in counts.iter().filter_map(|(id, count)| Some((state.node(*id)?, count))) {
+                root.count(&fleet::path(&descriptors, node), *count);
+            }
+        }
+        let verdicts = fleet.take_verdicts(request);
+        let mut tree =
+            Self { root, round: Round { fleet, state, request, verdicts, strategy: settings.strategy, known } };
+        tree.add_failing(&descriptors, &settings.prefer);
+        tree
     }
 
     /// The node for the next task, which it is counted to have from now on.
-    pub(super) fn take(&mut self, request: &Request) -> Option<NodeId> {
-        self.root.take(request)
+    pub(super) fn take(&mut self) -> Option<NodeId> {
+        self.root.take(&mut self.round).map(|node| self.round.fleet.id(node))
+    }
+
+    /// What was found out about the nodes, for [`Fleet::give_back`].
+    pub(super) fn into_verdicts(self) -> Verdicts {
+        self.round.verdicts
+    }
+
+    fn add_failing(&mut self, descriptors: &[String], prefer: &[Constraint]) {
+        let Round { fleet, state, known, .. } = &self.round;
+        for number in known.iter().filter(|(_, known)| known.failures > 0).map(|(number, _)| *number) {
+            let Some(node) = state.node(fleet.id(number)) else { continue };
+            let leaf = self.root.leaf(&fleet::path(descriptors, node));
+            let failing = (number, filter::missed(prefer, node));
+            match leaf.classes.last_mut().map(|class| &mut class.nodes) {
+                Some(Nodes::Failing(nodes)) => nodes.push(failing),
+                _ => leaf.classes.push(Class::new(Nodes::Failing(vec![failing]))),
+            }
+        }
+    }
+}
+
+impl Round<'_> {
+    /// Whether a node can take one more task beside so many that it got in this round.
+    fn passes(&mut self, node: usize, claims: u32) -> bool {
+        let id = self.fleet.id(node);
+        let of_service = self.known.get(&node).map_or(0, |known| known.of_service);
+        self.verdicts.pass(self.state, self.request, node, id)
+            && self.request.has_place(self.state, id, of_service + claims, claims)
+    }
+
+    fn rank(&self, node: usize, missed: u32, claims: u32) -> Rank {
+        let known = self.known.get(&node);
+        let (of_service, failures) = known.map_or((0, 0), |known| (known.of_service, known.failures));
+        let active = u64::from(self.fleet.active(node) + claims);
+        match self.strategy {
+            PlacementStrategy::Spread => (failures, missed, u64::from(of_service + claims), active, node),
+            PlacementStrategy::Pack => {
+                let nothing = ResourceReservations::default();
+                let load = self.state.load(self.fleet.id(node));
+                let share = load.reserved_share_ppm(self.request.asked.unwrap_or(&nothing), claims);
+                (failures, missed, u64::MAX - share, u64::MAX - active, node)
+            }
+        }
     }
 }
 
 impl Branch {
-    fn take(&mut self, request: &Request) -> Option<NodeId> {
-        let node = if self.children.is_empty() { self.take_here(request) } else { self.take_below(request) }?;
+    /// Makes the branches of all groups of nodes.
+    fn grow(&mut self, partition: &Rc<Partition>) {
+        for key in partition.groups.keys() {
+            let nodes = Nodes::Group { partition: partition.clone(), key: key.clone() };
+            self.leaf(&key.0).classes.push(Class::new(nodes));
+        }
+    }
+
+    fn leaf(&mut self, path: &[String]) -> &mut Self {
+        path.iter().fold(self, |branch, label| branch.children.entry(label.clone()).or_default())
+    }
+
+    /// Counts tasks that are there, also those on nodes that take no more.
+    fn count(&mut self, path: &[String], tasks: u32) {
+        self.tasks += tasks;
+        let mut branch = self;
+        for label in path {
+            branch = branch.children.entry(label.clone()).or_default();
+            branch.tasks += tasks;
+        }
+    }
+
+    fn take(&mut self, round: &mut Round<'_>) -> Option<usize> {
+        let node = if self.children.is_empty() {
+            self.classes.iter_mut().find_map(|class| class.take(round))
+        } else {
+            self.take_below(round)
+        }?;
         self.tasks += 1;
         Some(node)
     }
 
-    fn take_here(&mut self, request: &Request) -> Option<NodeId> {
-        let Reverse(Ranked { rank: (failures, _, _, id), mut candidate }) = self.nodes.pop()?;
-        candidate.claims += 1;
-        if request.check(&candidate).is_ok() {
-            self.nodes.push(Reverse(Ranked::new(candidate, request, failures)));
-        }
-        Some(id)
-    }
-
     /// From the child with the fewest tasks that still takes some.
-    fn take_below(&mut self, request: &Request) -> Option<NodeId> {
+    fn take_below(&mut self, round: &mut Round<'_>) -> Option<usize> {
         while let Some(name) =
             self.children.iter().min_by_key(|(name, b)| (b.tasks, *name)).map(|(name, _)| name.clone())
         {
-            match self.children.get_mut(&name).and_then(|child| child.take(request)) {
+            match self.children.get_mut(&name).and_then(|child| child.take(round)) {
                 Some(node) => return Some(node),
                 None => drop(self.children.remove(&name)),
             }
         }
         None
+    }
+}
+
+impl Class {
+    fn new(nodes: Nodes) -> Self {
+        Self { nodes, cursor: Cursor::default(), taken: Vec::new(), queue: None }
+    }
+
+    fn take(&mut self, round: &mut Round<'_>) -> Option<usize> {
+        if self.queue.is_none() {
+            if round.strategy == PlacementStrategy::Spread
+                && let Some(node) = self.take_fresh(round)
+            {
+                self.taken.push((node, 1));
+                return Some(node);
+            }
+            self.line_up(round);
+        }
+        let queue = self.queue.as_mut()?;
+        let Reverse(((_, missed, .., node), claims)) = queue.pop()?;
+        if round.passes(node, claims + 1) {
+            queue.push(Reverse((round.rank(node, missed, claims + 1), claims + 1)));
+        }
+        Some(node)
+    }
+
+    /// The next node without a task of the service.
+    fn take_fresh(&mut self, round: &mut Round<'_>) -> Option<usize> {
+        while let Some(node) = self.next(round) {
+            if !round.known.contains_key(&node) && round.passes(node, 0) {
+                return Some(node);
+            }
+        }
+        None
+    }
+
+    /// The next node of the fleet that is in this class.
+    fn next(&mut self, round: &Round<'_>) -> Option<usize> {
+        if matches!(self.nodes, Nodes::Failing(_)) {
+            return None;
+        }
+        round.fleet.next(&mut self.cursor, &[round.verdicts.possible(), self.nodes.group()])
+    }
+
+    /// Lets the nodes take turns.
+    fn line_up(&mut self, round: &mut Round<'_>) {
+        let mut queue = std::mem::take(&mut self.taken);
+        let missed = match &self.nodes {
+            Nodes::All | Nodes::Failing(_) => 0,
+            Nodes::Group { key, .. } => key.1,
+        };
+        if round.strategy == PlacementStrategy::Pack {
+            while let Some(node) = self.next(round) {
+                if !round.known.contains_key(&node) {
+                    queue.push((node, 0));
+                }
+            }
+        }
+        let members = |(node, known): (&usize, &Known)| {
+            let is_member = known.failures == 0 && self.nodes.group().is_none_or(|group| group.contains(*node));
+            is_member.then_some((*node, 0))
+        };
+        let mut ranked: Vec<(usize, u32, u32)> = match &self.nodes {
+            Nodes::Failing(nodes) => nodes.iter().map(|(node, missed)| (*node, 0, *missed)).collect(),
+            Nodes::All | Nodes::Group { .. } => {
+                queue.extend(round.known.iter().filter_map(members));
+                queue.into_iter().map(|(node, claims)| (node, claims, missed)).collect()
+            }
+        };
+        ranked.retain(|(node, claims, _)| round.passes(*node, *claims));
+        let rank = |(node, claims, missed)| Reverse((round.rank(node, missed, claims), claims));
+        self.queue = Some(ranked.into_iter().map(rank).collect());
+    }
+}
+
+impl Nodes {
+    fn group(&self) -> Option<&Bits> {
+        match self {
+            Self::Group { partition, key } => partition.groups.get(key),
+            Self::All | Self::Failing(_) => None,
+        }
     }
 }

@@ -1,0 +1,113 @@
+//! Sets of small numbers, made to find the next member fast.
+
+/// Bits in a word.
+const WORD_BITS: usize = 64;
+
+/// A set of numbers below a size that is fixed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bits {
+    words: Vec<u64>,
+    /// A bit for each word that is not zero: the search steps over 4,096 absent numbers at once.
+    summary: Vec<u64>,
+    len: usize,
+}
+
+impl Bits {
+    /// An empty set of numbers below `size`.
+    pub(super) fn new(size: usize) -> Self {
+        let words = size.div_ceil(WORD_BITS);
+        Self { words: vec![0; words], summary: vec![0; words.div_ceil(WORD_BITS)], len: 0 }
+    }
+
+    /// All numbers below `size`.
+    pub(super) fn full(size: usize) -> Self {
+        let mut bits = Self::new(size);
+        (0..size).for_each(|number| bits.insert(number));
+        bits
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn contains(&self, number: usize) -> bool {
+        self.words[number / WORD_BITS] & (1 << (number % WORD_BITS)) != 0
+    }
+
+    pub(super) fn insert(&mut self, number: usize) {
+        let word = number / WORD_BITS;
+        self.len += usize::from(!self.contains(number));
+        self.words[word] |= 1 << (number % WORD_BITS);
+        self.summary[word / WORD_BITS] |= 1 << (word % WORD_BITS);
+    }
+
+    pub(super) fn remove(&mut self, number: usize) {
+        let word = number / WORD_BITS;
+        self.len -= usize::from(self.contains(number));
+        self.words[word] &= !(1 << (number % WORD_BITS));
+        if self.words[word] == 0 {
+            self.summary[word / WORD_BITS] &= !(1 << (word % WORD_BITS));
+        }
+    }
+
+    /// The least member from `from` on that is in all of the others, too.
+    pub(super) fn next_in(&self, from: usize, others: &[Option<&Self>]) -> Option<usize> {
+        let mut at = from / WORD_BITS;
+        let mut keep = u64::MAX << (from % WORD_BITS);
+        loop {
+            let common = |word: u64, other: &Self| word & other.words[at];
+            let word = others.iter().copied().flatten().fold(self.words.get(at)? & keep, common);
+            if word != 0 {
+                return Some(at * WORD_BITS + word.trailing_zeros() as usize);
+            }
+            at = self.next_word(at + 1)?;
+            keep = u64::MAX;
+        }
+    }
+
+    /// The next word from `at` on that is not zero.
+    fn next_word(&self, at: usize) -> Option<usize> {
+        let mut block = at / WORD_BITS;
+        let mut found = self.summary.get(block)? & (u64::MAX << (at % WORD_BITS));
+        while found == 0 {
+            block += 1;
+            found = *self.summary.get(block)?;
+        }
+        Some(block * WORD_BITS + found.trailing_zeros() as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn finds_what_an_ordinary_set_finds(
+            changes in prop::collection::vec((0..9_000_usize, any::<bool>()), 0..200),
+            mask in prop::collection::btree_set(0..9_000_usize, 0..200),
+            from in 0..9_000_usize,
+        ) {
+            let (mut bits, mut set) = (Bits::new(9_000), BTreeSet::new());
+            for (number, add) in changes {
+                if add {
+                    bits.insert(number);
+                    set.insert(number);
+                } else {
+                    bits.remove(number);
+                    set.remove(&number);
+                }
+            }
+            prop_assert_eq!(bits.is_empty(), set.is_empty());
+            prop_assert_eq!(bits.next_in(from, &[None]), set.range(from..).next().copied());
+            let mut other = Bits::new(9_000);
+            set.iter().step_by(2).chain(&mask).for_each(|number| other.insert(*number));
+            let both = set.range(from..).find(|number| other.contains(**number)).copied();
+            prop_assert_eq!(bits.next_in(from, &[Some(&other), None]), both);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The nodes as one decision sees them: in the order in which the spread takes them.
+//!
+//! Made once for all services that a decision looks at, and kept in step with what it places. So a service looks at
+//! as many nodes as it has tasks to place, not at all of them.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use swarm_model::{Constraint, Node, NodeId};
+
+use super::{
+    bits::Bits,
+    filter::{self, Request, Traits},
+    label,
+};
+use crate::State;
+
+/// So many answers of each kind are remembered: services mostly share a few. One takes a bit or two for each node.
+const REMEMBERED_MAX: usize = 64;
+
+/// The nodes that take tasks.
+pub(in crate::decide) struct Fleet {
+    /// Their ids, ascending; a node is known by its place in here.
+    ids: Vec<NodeId>,
+    /// How many active tasks each has.
+    active: Vec<u32>,
+    /// The nodes with so many active tasks.
+    levels: BTreeMap<u32, Bits>,
+    /// Nodes whose tasks changed since.
+    stale: Vec<NodeId>,
+    verdicts: Vec<Verdicts>,
+    partitions: Vec<Rc<Partition>>,
+}
+
+impl Fleet {
+    /// The nodes that take tasks; nodes do not change while a decision is made.
+    pub(in crate::decide) fn new(state: &State) -> Self {
+        let ready = || state.loads.iter().filter(|(_, load)| load.is_ready);
+        let ids: Vec<NodeId> = ready().map(|(id, _)| *id).collect();
+        let active: Vec<u32> = ready().map(|(_, load)| load.active).collect();
+        let mut levels = BTreeMap::new();
+        for (node, level) in active.iter().enumerate() {
+            levels.entry(*level).or_insert_with(|| Bits::new(ids.len())).insert(node);
+        }
+        Self { ids, active, levels, stale: Vec::new(), verdicts: Vec::new(), partitions: Vec::new() }
+    }
+
+    /// Says that the tasks of a node changed.
+    pub(in crate::decide) fn touch(&mut self, node: NodeId) {
+        self.stale.push(node);
+    }
+
+    /// Takes over what changed.
+    pub(super) fn refresh(&mut self, state: &State) {
+        for id in std::mem::take(&mut self.stale) {
+            let (Some(node), Some(load)) = (self.find(id), state.loads.get(&id)) else { continue };
+            let known = std::mem::replace(&mut self.active[node], load.active);
+            if known == load.active {
+                continue;
+            }
+            if let Some(level) = self.levels.get_mut(&known) {
+                level.remove(node);
+                if level.is_empty() {
+                    self.levels.remove(&known);
+                }
+            }
+            let size = self.ids.len();
+            self.levels.entry(load.active).or_insert_with(|| Bits::new(size)).insert(node);
+        }
+    }
+
+    /// The place of a node, if it takes tasks.
+    pub(super) fn find(&self, id: NodeId) -> Option<usize> {
+        self.ids.binary_search(&id).ok()
+    }
+
+    pub(super) fn id(&self, node: usize) -> NodeId {
+        self.ids[node]
+    }
+
+    pub(super) fn active(&self, node: usize) -> u32 {
+        self.active[node]
+    }
+
+    /// The next node in the order of active tasks, then ids, that is in all of these sets. The cursor starts as the
+    /// default and is behind the node that was found.
+    pub(super) fn next(&self, cursor: &mut Cursor, sets: &[Option<&Bits>]) -> Option<usize> {
+        for (level, nodes) in self.levels.range(cursor.level..) {
+            let from = if *level == cursor.level { cursor.node } else { 0 };
+            if let Some(node) = nodes.next_in(from, sets) {
+                *cursor = Cursor { level: *level, node: node + 1 };
+                return Some(node);
+            }
+        }
+        cursor.level = u32::MAX;
+        None
+    }
+
+    /// What a request says of each node itself, as far as it is known; to be given back.
+    pub(super) fn take_verdicts(&mut self, request: &Request<'_>) -> Verdicts {
+        let asks_same = |verdicts: &Verdicts| verdicts.traits == request.traits;
+        if let Some(known) = self.verdicts.iter().position(asks_same) {
+            return self.verdicts.swap_remove(known);
+        }
+        let size = if request.traits.is_empty() { 0 } else { self.ids.len() };
+        Verdicts { traits: request.traits.clone(), possible: Bits::full(size), known: Bits::new(size) }
+    }
+
+    /// Remembers it for the next service.
+    pub(super) fn give_back(&mut self, verdicts: Verdicts) {
+        if verdicts.traits.is_empty() {
+            return;
+        }
+        if self.verdicts.len() == REMEMBERED_MAX {
+            self.verdicts.clear();
+        }
+        self.verdicts.push(verdicts);
+    }
+
+    /// The nodes in groups that differ in the labels to spread over, or in how many preferred constraints they miss.
+    pub(super) fn partition(&mut self, state: &State, descriptors: &[String], prefer: &[Constraint]) -> Rc<Partition> {
+        if let Some(known) = self.partitions.iter().find(|p| p.descriptors == descriptors && p.prefer == prefer) {
+            return known.clone();
+        }
+        let mut groups: BTreeMap<(Vec<String>, u32), Bits> = BTreeMap::new();
+        for (number, node) in self.ids.iter().enumerate().filter_map(|(n, id)| Some((n, state.node(*id)?))) {
+            let key = (path(descriptors, node), filter::missed(prefer, node));
+            groups.entry(key).or_insert_with(|| Bits::new(self.ids.len())).insert(number);
+        }
+        let partition = Rc::new(Partition { descriptors: descriptors.to_vec(), prefer: prefer.to_vec(), groups });
+        if self.partitions.len() == REMEMBERED_MAX {
+            self.partitions.clear();
+        }
+        self.partitions.push(partition.clone());
+        partition
+    }
+}
+
+/// The labels of a node that a service is spread over, outermost first.
+pub(super) fn path(descriptors: &[String], node: &Node) -> Vec<String> {
+    descriptors.iter().map(|descriptor| label(descriptor, node).to_owned()).collect()
+}
+
+/// How far a walk over the nodes is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cursor {
+    level: u32,
+    node: usize,
+}
+
+/// See [`Fleet::partition`].
+pub(super) struct Partition {
+    descriptors: Vec<String>,
+    prefer: Vec<Constraint>,
+    /// By labels, outermost first, and missed constraints.
+    pub(super) groups: BTreeMap<(Vec<String>, u32), Bits>,
+}
+
+/// Which nodes have what is asked of them. Each is asked when it comes up.
+pub(super) struct Verdicts {
+    traits: Traits,
+    /// Nodes that are not known to fail.
+    possible: Bits,
+    /// Of those the ones that are known to pass.
+    known: Bits,
+}
+
+impl Verdicts {
+    /// The nodes that are not known to fail; none if nothing is asked of them.
+    pub(super) fn possible(&self) -> Option<&Bits> {
+        (!self.traits.is_empty()).then_some(&self.possible)
+    }
+
+    /// Whether a node passes.
+    pub(super) fn pass(&mut self, state: &State, request: &Request<'_>, node: usize, id: NodeId) -> bool {
+        if self.possible().is_none() || self.known.contains(node) {
+            return true;
+        }
+        let passes =
+            self.possible.contains(node) && state.node(id).is_some_and(|node| request.traits.suit(node).is_ok());
+        if passes {
+            self.known.insert(node);
+        } else {
+            self.possible.remove(node);
+        }
+        passes
+    }
+}
