@@ -298,7 +298,7 @@ fn holders(state: &State, node: &Node, protocol: swarm_model::PortProtocol, port
     };
     let task_name = |task: &Arc<swarm_model::Task>| {
         let spec = state.spec(task.service, task.spec_version);
-        let place = if task.slot == 0 { name(state, node.id) } else { task.slot.to_string() };
+        let place = task.number().map_or_else(|| name(state, node.id), |number| number.to_string());
         format!("{}.{place}", spec.map_or("?", |spec| &spec.spec.name))
     };
     let names: Vec<String> = state.tasks_of_node(node.id).filter(holds).map(task_name).collect();
