@@ -94,9 +94,9 @@ fn task_lines(task: &TaskWhyView, of_task: bool) -> Vec<String> {
         .iter()
         .map(|failure| {
             let ago = human_duration(now.since_ns(failure.at.0)).to_lowercase();
-            let code = failure.exit_code.map_or("-".to_owned(), |code| code.to_string());
+            let code = failure.exit_code.map_or(String::new(), |code| format!("exit code {code}"));
             let reason = one_line(&failure.reason);
-            format!("  {} ago\t{} on {}\texit code {code}\t{reason}", ago, failure.state, failure.node)
+            format!("  {ago} ago\t{} on {}\t{code}\t{reason}", failure.state, failure.node)
         })
         .collect();
     lines.extend(align(&failures).lines().map(str::to_owned));

@@ -136,10 +136,12 @@ fn node_name(state: &State, id: NodeId) -> String {
     }
 }
 
+/// The name of a task; the slots of jobs are counted from 0 where people see them.
 fn task_name(state: &State, service: ServiceId, slot: u32, node: Option<NodeId>) -> String {
-    let name = state.service(service).map_or_else(|| service.to_string(), |service| service.spec.name.clone());
-    match (slot, node) {
-        (0, Some(node)) => format!("{name}.{}", node_name(state, node)),
-        (slot, _) => format!("{name}.{slot}"),
+    let found = state.service(service);
+    let name = found.map_or_else(|| service.to_string(), |service| service.spec.name.clone());
+    match (slot.checked_sub(u32::from(found.is_some_and(|service| service.job.is_some()))), node) {
+        (None | Some(0), Some(node)) if slot == 0 => format!("{name}.{}", node_name(state, node)),
+        (number, _) => format!("{name}.{}", number.unwrap_or(0)),
     }
 }

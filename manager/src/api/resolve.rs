@@ -50,8 +50,10 @@ pub(super) fn task<'a>(state: &'a State, text: &str) -> Result<&'a Arc<Task>, Ap
 pub(super) fn newest_of_slot<'a>(state: &'a State, text: &str) -> Option<&'a Arc<Task>> {
     let (name, place) = text.rsplit_once('.')?;
     let service = state.service_by_name(name)?.id;
-    let of_slot =
-        place.parse().ok().filter(|slot| *slot > 0).and_then(|slot| state.tasks_of_slot(service, slot).last());
+    let of_slot = place
+        .parse()
+        .ok()
+        .and_then(|number: u32| state.tasks_of_service(service).filter(|task| task.number() == Some(number)).last());
     let of_node = || {
         let node = node(state, place).ok()?.id;
         state.tasks_of_service(service).filter(|task| task.slot == 0 && task.node == Some(node)).last()

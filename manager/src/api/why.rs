@@ -52,9 +52,9 @@ fn show(why: &Why) -> WhyView {
 
 fn show_task(service: &str, told: &TaskWhy) -> TaskWhyView {
     let task = &told.task;
-    let name = match task.slot {
-        0 => format!("{service}.{}", told.node_name),
-        slot => format!("{service}.{slot}"),
+    let name = match task.number() {
+        None => format!("{service}.{}", told.node_name),
+        Some(number) => format!("{service}.{number}"),
     };
     TaskWhyView {
         id: task.id.to_string(),

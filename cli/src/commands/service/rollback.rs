@@ -12,7 +12,7 @@ Examples:
   swarmctl service rollback --to 3 web
   swarmctl service rollback -d web
 
-`swarmctl service history` lists the versions, `swarmctl service diff` shows what differs.";
+A version is the whole spec, the number of tasks included. `swarmctl service history` lists the versions, `swarmctl service diff` shows what differs.";
 
 /// Go back to what a service was before its last update, or to an earlier version; a second time, back again
 #[derive(Clone, Debug, clap::Args)]

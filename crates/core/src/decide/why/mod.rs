@@ -10,8 +10,7 @@ mod task;
 use std::sync::Arc;
 
 use swarm_model::{
-    DesiredState, NodeId, Service, ServiceId, ServiceMode, Task, TaskId, TaskState, Timestamp, UpdateState,
-    UpdateStatus,
+    DesiredState, NodeId, Service, ServiceId, Task, TaskId, TaskState, Timestamp, UpdateState, UpdateStatus,
 };
 
 use super::slots::{self, Slot};
@@ -136,10 +135,11 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
     let service = state.service(id)?;
     let mut advice = Vec::new();
     update_advice(service, &mut advice);
-    let (mut tasks, mut waiting, mut live, mut runs) = (Vec::new(), None, 0, 0);
+    let (mut tasks, mut waiting, mut live, mut runs, mut done) = (Vec::new(), None, 0, 0, 0);
     for slot in slots::of(state, service).values() {
         let Some(task) = slot.live().next_back().or_else(|| slot.finished(service)) else { continue };
         live += 1;
+        done += u64::from(service.job.is_some() && slot.has_completed());
         runs += u64::from(slot.runs());
         if waiting.is_none() && task.status.state == TaskState::Pending && task.desired.is_live() {
             waiting = Some(task.clone());
@@ -158,7 +158,7 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
     tasks.truncate(TASKS_MAX);
     let tasks: Vec<TaskWhy> =
         tasks.iter().map(|(slot, task)| task::tell(state, service, slot, task, now, &mut advice)).collect();
-    let everywhere = service.spec.mode == ServiceMode::Global && live == 0;
+    let everywhere = service.spec.mode.is_global() && live == 0;
     let rejections = match waiting {
         Some(task) => nodes::rejections(state, service, task.node, now, &mut advice),
         None if everywhere => nodes::rejections(state, service, None, now, &mut advice),
@@ -168,12 +168,14 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
     let mut summary = match wanted {
         0 if everywhere => "no node is to have a task of it".to_owned(),
         0 => "no task is wanted".to_owned(),
+        wanted if service.job.is_some() => format!("{done} of {wanted} tasks have completed, {runs} run"),
         wanted => format!("{runs} of {wanted} tasks run"),
     };
     if wanted == 0 && !everywhere {
         advice.push(format!("`swarmctl service scale {}=1` makes it run", service.spec.name));
     }
-    if let Some(update) = service.update.as_ref().filter(|update| update.state != UpdateState::Completed) {
+    let has_ended = |state| matches!(state, UpdateState::Completed | UpdateState::RollbackCompleted);
+    if let Some(update) = service.update.as_ref().filter(|update| !has_ended(update.state)) {
         summary = format!("{summary}; {}", update.message);
     }
     if let Some(first) = tasks.first() {

@@ -75,6 +75,11 @@ pub(super) fn rejections(
             push(&mut rejections, requirement.filter, &requirement.asked, state, node, found);
             helps.push(fix);
         }
+        let whole = schedule::Request::new(service);
+        if let (true, Place::PendingOn(_, reason)) = (helps.is_empty(), schedule::place_on(&willing, &whole, node.id)) {
+            // Something that has no numbers and that no setting of a node changes.
+            push(&mut rejections, "other", "what the scheduler says", state, node, reason.to_string());
+        }
         if !helps.is_empty() {
             fixes.entry(helps.len()).or_default().extend(helps);
         }
@@ -217,11 +222,7 @@ fn requirements(service: &Service) -> Vec<Requirement> {
 
 /// A service that every ready node can take.
 fn asks_nothing(spec: &ServiceSpec) -> ServiceSpec {
-    let mut alone = spec.clone();
-    alone.task_template.placement = None;
-    alone.task_template.resources = None;
-    alone.endpoint_spec = None;
-    alone
+    ServiceSpec { name: spec.name.clone(), mode: spec.mode.clone(), ..ServiceSpec::default() }
 }
 
 impl Requirement {
@@ -296,7 +297,7 @@ fn holders(state: &State, node: &Node, protocol: swarm_model::PortProtocol, port
     };
     let task_name = |task: &Arc<swarm_model::Task>| {
         let spec = state.spec(task.service, task.spec_version);
-        let place = if task.slot == 0 { name(state, node.id) } else { task.slot.to_string() };
+        let place = task.number().map_or_else(|| name(state, node.id), |number| number.to_string());
         format!("{}.{place}", spec.map_or("?", |spec| &spec.spec.name))
     };
     let names: Vec<String> = state.tasks_of_node(node.id).filter(holds).map(task_name).collect();

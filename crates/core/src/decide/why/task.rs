@@ -76,10 +76,11 @@ fn restart_of(service: &Service, slot: &Slot, task: &Task, now: Timestamp) -> Re
         && task.status.state.is_terminal()
         && task.status.state != TaskState::Complete
         && !restart::allowed(&service.spec, slot, task);
+    let waits = !task.status.state.is_terminal() && !is_unwanted(task);
     Restart {
         restarts: restart::restarts(&service.spec, slot, task),
         max_attempts: service.spec.task_template.restart().max_attempts,
-        wait_ns: task.start_at.map(|at| at.since_ns(now)).filter(|left| *left > 0 && !is_unwanted(task)),
+        wait_ns: task.start_at.map(|at| at.since_ns(now)).filter(|left| *left > 0 && waits),
         given_up,
     }
 }
@@ -188,7 +189,7 @@ fn ended(slot: &Slot, service: &Service, task: &Task, restart: &Restart) -> Stri
     let later = slot.0.iter().filter(|other| other.id > task.id).max_by_key(|other| other.id);
     match later {
         Some(next) => format!("{how}; task {} took its place", next.id),
-        None if task.desired.is_live() => format!("{how}; it is about to be restarted"),
+        None if task.desired.is_live() => format!("{how}; it is restarted when its restart delay has passed"),
         None => how,
     }
 }
