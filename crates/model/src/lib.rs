@@ -14,6 +14,7 @@ mod container;
 mod duration;
 mod error;
 mod id;
+pub mod mutant;
 mod node;
 mod secret;
 mod service;

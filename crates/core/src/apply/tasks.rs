@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use swarm_model::{Cause, DesiredState, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp};
+use swarm_model::{
+    Cause, DesiredState, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp, mutant::mutant,
+};
 
 use super::{Event, not_found};
 use crate::{NewTask, Outcome, Place, Refusal, State, state::host_ports};
@@ -119,7 +121,7 @@ pub(super) fn report(state: &mut State, node: NodeId, id: TaskId, status: &TaskS
     let news = |task: &&Arc<Task>| {
         task.node == Some(node)
             && task.status.state >= TaskState::Assigned
-            && status.state >= task.status.state
+            && (status.state >= task.status.state || mutant("status-goes-down"))
             && *status != task.status
     };
     let Some(task) = state.task(id).filter(news) else { return };

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use swarm_model::{
     Availability, Cause, DesiredState, FailureAction, Service, ServiceMode, Task, TaskState, Timestamp, UpdateConfig,
-    UpdateOrder, UpdateState, UpdateStatus,
+    UpdateOrder, UpdateState, UpdateStatus, mutant::mutant,
 };
 
 use super::{
@@ -155,7 +155,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
         match stage(planner, service, order, slot) {
             Stage::Clean => {}
             Stage::Dirty => dirty.push(*place),
-            Stage::UnderWay => busy += 1,
+            Stage::UnderWay => busy += u64::from(!mutant("uncounted-update")),
             Stage::Reached(at) => {
                 last_reached = last_reached.max(Some(at));
                 let next_at = at.plus_ns(config.delay_ns);
