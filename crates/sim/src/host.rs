@@ -170,7 +170,8 @@ impl World {
             }
             Output::CheckEngine => self.look_at_engine(node, 100, false),
             Output::Save(changes) => {
-                let delay = self.rng.between(1, 40);
+                let slow = !self.healed && self.rng.per_mille(60);
+                let delay = if slow { self.rng.between(200, 3_000) } else { self.rng.between(1, 40) };
                 if let Some(host) = self.hosts.get_mut(&node) {
                     host.unwritten.push_back(changes);
                 }

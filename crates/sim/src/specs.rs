@@ -60,7 +60,9 @@ pub(crate) fn policies(rng: &mut Rng, spec: &mut ServiceSpec) {
     let condition = rng.pick(&any).copied().unwrap_or_default();
     let max_attempts = if rng.per_mille(200) { rng.between(1, 4) } else { 0 };
     let window_ns = if rng.per_mille(300) { rng.between(5, 120) as i64 * SECOND_NS } else { 0 };
-    let delay_ns = rng.per_mille(700).then(|| rng.below(15) as i64 * SECOND_NS);
+    // Without a delay a bad image keeps everybody busy.
+    let shortest = u64::from(!rng.per_mille(30));
+    let delay_ns = rng.per_mille(700).then(|| rng.between(shortest, 15) as i64 * SECOND_NS);
     let policy = RestartPolicy { condition, delay_ns, max_attempts, window_ns, ..RestartPolicy::default() };
     spec.task_template.restart_policy = rng.per_mille(800).then_some(policy);
     spec.update_config = rng.per_mille(800).then(|| update(rng, true));

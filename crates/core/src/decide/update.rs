@@ -116,7 +116,9 @@ enum Stage {
 
 fn stage(planner: &Planner, service: &Service, order: UpdateOrder, slot: &Slot) -> Stage {
     let dirty = |task: &Arc<Task>| slots::is_dirty(&planner.state, service, task);
-    let made_now = service.update.as_ref().and_then(|update| slot.0.iter().rfind(|t| is_of_update(service, update, t)));
+    // What an update made that is over is no sign of one that has yet to begin.
+    let active = service.update.as_ref().filter(|update| update.state.is_active());
+    let made_now = active.and_then(|update| slot.0.iter().rfind(|t| is_of_update(service, update, t)));
     if let Some(task) = made_now {
         return match task.reached_at {
             Some(at) => Stage::Reached(at),
