@@ -95,18 +95,18 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
     let update = service.update.as_ref().map(|update| update.state);
     let paused = matches!(update, Some(UpdateState::Paused | UpdateState::RollbackPaused));
     let mut live: BTreeMap<Place, Vec<&Task>> = BTreeMap::new();
-    let mut waits = false;
-    for task in state.tasks_of_service(service.id).filter(|task| task.desired.is_live()) {
+    let all = || state.tasks_of_service(service.id).filter(|task| task.desired.is_live());
+    // An update waits with a place whose new task finds no node.
+    let waits = all().any(|task| task.status.state == TaskState::Pending);
+    for task in all() {
         live.entry(place_of(task)).or_default().push(task);
         match task.status.state {
             TaskState::Running => {}
             TaskState::Pending => {
-                waits = true;
                 if let Some(node) = state.nodes().find(|node| could_take(state, service, task, node)) {
                     return Err(format!("task {} of {name} waits, though node {} has room", task.id, node.id));
                 }
             }
-            // A replacement that was prepared beside an old task that keeps its place.
             found => return Err(format!("task {} of {name} is to be {} and is {found}", task.id, task.desired)),
         }
         if !paused && !waits && !is_up_to_date(state, service, task) {

@@ -5,13 +5,16 @@ use std::{collections::BTreeSet, sync::Arc};
 use swarm_core::{Entry, Event as Change, Op, Outcome, State};
 use swarm_model::{
     Availability, Constraint, ConstraintKey, DesiredState, Node, NodeId, NodeState, Operator, Service, ServiceId,
-    ServiceMode, ServiceSpec, Task, TaskId, TaskState,
+    ServiceMode, ServiceSpec, Task, TaskId, TaskState, Timestamp,
 };
 
 use crate::updates;
 
 /// A replacement need not wait longer than this for the task before it to stop (swarm-behaviour §3.5).
 const STOP_NS_MAX: i64 = 60_000_000_000;
+
+/// A decision may not know of what was committed so short a time before it: the log may stall.
+const LATE_NS: i64 = 15_000_000_000;
 
 /// What the oracle remembers.
 #[derive(Debug, Default)]
@@ -74,7 +77,7 @@ impl Oracle {
             if let Some(old) = old.filter(|old| old.desired == DesiredState::Ready)
                 && new.desired == DesiredState::Running
             {
-                released(after, old)?;
+                released(after, old, entry.at)?;
             }
         }
         for node in loaded {
@@ -212,12 +215,15 @@ fn one_in_place(after: &State, place: Place) -> Result<(), String> {
 }
 
 /// A replacement runs when its delay is over, and what it replaces has stopped or had time to.
-fn released(after: &State, task: &Task) -> Result<(), String> {
+/// `decided_at` is the proposer's time: of a node that had just come back it may not have known.
+fn released(after: &State, task: &Task, decided_at: Timestamp) -> Result<(), String> {
     let now = after.time();
     if task.start_at.is_some_and(|at| now < at) {
         return Err(format!("task {} runs at {now:?}, its delay ends at {:?}", task.id, task.start_at));
     }
-    let silent = |id: NodeId| after.node(id).is_none_or(|node| node.status.state == NodeState::Down);
+    let silent = |id: NodeId| {
+        after.node(id).is_none_or(|node| node.status.state == NodeState::Down || node.state_since.plus_ns(LATE_NS) >= decided_at)
+    };
     let stops = |other: &&Arc<Task>| {
         other.id != task.id
             && !other.desired.is_live()

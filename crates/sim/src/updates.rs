@@ -59,8 +59,9 @@ pub(crate) fn parallelism(before: &State, after: &State, ops: &[&Op]) -> Result<
 
 fn is_under_way(state: &State, service: &Service, place: Place) -> bool {
     let Some(made) = tasks_of(state, place).filter(|task| is_made_by_update(service, task)).last() else { return false };
-    let waits = |task: &&std::sync::Arc<Task>| {
-        task.desired.is_live() && task.reached_at.is_none() && task.spec_version == service.spec_version
+    let heirs = || {
+        tasks_of(state, place)
+            .filter(|task| task.spec_version == service.spec_version && task.created_at >= made.created_at)
     };
-    made.reached_at.is_none() && tasks_of(state, place).any(|task| waits(&task))
+    heirs().any(|task| task.desired.is_live()) && heirs().all(|task| task.reached_at.is_none())
 }
