@@ -75,8 +75,8 @@ pub(super) fn rejections(
             push(&mut rejections, requirement.filter, &requirement.asked, state, node, found);
             helps.push(fix);
         }
-        let whole = schedule::Request::new(service);
-        if let (true, Place::PendingOn(_, reason)) = (helps.is_empty(), schedule::place_on(&willing, &whole, node.id)) {
+        let whole = schedule::place_on(&willing, service, node.id);
+        if let (true, Place::PendingOn(_, reason)) = (helps.is_empty(), whole) {
             // Something that has no numbers and that no setting of a node changes.
             push(&mut rejections, "other", "what the scheduler says", state, node, reason.to_string());
         }
