@@ -297,3 +297,14 @@ fn a_stale_version_comes_with_advice() {
         "Error: web: rpc error: update out of sequence\nSomebody changed it at the same time: run the command again.\n"
     );
 }
+
+#[test]
+fn rebalance_asks_for_each_service_and_goes_on_after_one_that_is_not_there() {
+    let fake = Fake::start();
+    fake.on_json("POST /swarmd/services/web/rebalance", &json!(null))
+        .on_json("POST /swarmd/services/api/rebalance", &json!(null));
+    assert_eq!(fake.run(&["service", "rebalance", "web", "api"]).ok(), "web\napi\n");
+    let ran = fake.run(&["service", "rebalance", "nothing", "web"]);
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("web\n", "Error: no such service: nothing\n"));
+    assert_eq!(ran.code, Some(1));
+}

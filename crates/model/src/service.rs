@@ -486,6 +486,9 @@ pub struct Service {
     pub previous: Option<PreviousSpec>,
     /// The rolling update or rollback that is under way, or the last one.
     pub update: Option<UpdateStatus>,
+    /// Whether the user asked for its tasks to be spread anew; they have not been since.
+    #[serde(default)]
+    pub rebalance: bool,
 }
 
 impl Service {

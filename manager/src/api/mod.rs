@@ -11,6 +11,7 @@ mod logs;
 mod names;
 mod nodes;
 mod plane;
+mod rebalance;
 mod reply;
 mod resolve;
 mod services;
@@ -44,6 +45,7 @@ pub fn routes<P: Plane>(plane: P) -> Router {
         .route("/services/{id}", get(services::inspect::<P>).delete(services::remove::<P>))
         .route("/services/{id}/update", post(services::update::<P>))
         .route("/services/{id}/logs", get(logs::of_service::<P>))
+        .route("/swarmd/services/{id}/rebalance", post(rebalance::ask::<P>))
         .route("/tasks", get(tasks::list::<P>))
         .route("/tasks/{id}", get(tasks::inspect::<P>))
         .route("/tasks/{id}/logs", get(logs::of_task::<P>))

@@ -7,6 +7,7 @@ mod logs;
 mod ls;
 mod pretty;
 mod ps;
+mod rebalance;
 mod registry_flags;
 mod rm;
 mod rollback;
@@ -32,6 +33,7 @@ pub(crate) enum ServiceCommand {
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
     Ps(ps::Ps),
+    Rebalance(rebalance::Rebalance),
     #[command(visible_alias = "remove")]
     Rm(rm::Rm),
     Rollback(rollback::Rollback),
@@ -47,6 +49,7 @@ impl ServiceCommand {
             Self::Logs(command) => command.run(context).await,
             Self::Ls(command) => command.run(context).await,
             Self::Ps(command) => command.run(context).await,
+            Self::Rebalance(command) => command.run(context).await,
             Self::Rm(command) => command.run(context).await,
             Self::Rollback(command) => command.run(context).await,
             Self::Scale(command) => command.run(context).await,

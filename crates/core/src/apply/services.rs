@@ -37,6 +37,7 @@ pub(super) fn create(
         spec_version: version,
         previous: None,
         update: None,
+        rebalance: false,
     };
     state.services.insert(id, Arc::new(service));
     events.push(Event::Service(id));
@@ -135,6 +136,13 @@ pub(super) fn set_update(state: &mut State, id: ServiceId, update: &UpdateStatus
         (service.version, service.updated_at) = (revision, time);
     }
     service.update = Some(update.clone());
+    events.push(Event::Service(id));
+    Ok(())
+}
+
+pub(super) fn set_rebalance(state: &mut State, id: ServiceId, asked: bool, events: &mut Vec<Event>) -> Outcome {
+    let service = state.services.get_mut(&id).map(Arc::make_mut).ok_or_else(|| not_found("service", id))?;
+    service.rebalance = asked;
     events.push(Event::Service(id));
     Ok(())
 }

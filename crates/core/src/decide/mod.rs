@@ -9,6 +9,7 @@ mod enforce;
 mod fill;
 mod global;
 mod reap;
+mod rebalance;
 mod replicated;
 mod restart;
 mod rolling;
@@ -94,8 +95,9 @@ pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
     } else {
         services.extend(nodes.iter().flat_map(|node| state.tasks_of_node(*node)).map(|task| task.service));
         if !nodes.is_empty() {
-            // A node that comes, goes or changes concerns every service that is to be on all of them.
-            services.extend(state.services().filter(|s| s.spec.mode == ServiceMode::Global).map(|s| s.id));
+            // A node that comes, goes or changes concerns every service that is to be on all of them, or even.
+            let concerned = |s: &&Arc<Service>| s.spec.mode == ServiceMode::Global || rebalance::is_wanted(s);
+            services.extend(state.services().filter(concerned).map(|s| s.id));
         }
         if dirty.room {
             services.extend(state.services_with_pending());

@@ -82,6 +82,10 @@ impl World {
                     format!("{image}, {}: {}\n", update.state.as_str(), self.named(&update.message))
                 }))
             }
+            ("rebalance", [name]) => {
+                let service = self.service(name)?;
+                self.user(Op::SetRebalance { service, asked: true })
+            }
             ("rm", [name]) => {
                 let service = self.service(name)?;
                 self.user(Op::RemoveService { service })
@@ -315,6 +319,9 @@ impl World {
             }
             Op::RollBack { service, message, .. } => {
                 let _ = writeln!(out, "roll back {}: {}", self.service_name(*service), self.named(message));
+            }
+            Op::SetRebalance { service, .. } => {
+                let _ = writeln!(out, "{} is even", self.service_name(*service));
             }
             Op::PlaceTask { task, place } => {
                 let _ = writeln!(out, "place {} {}", self.names[task], self.place(place));
