@@ -41,6 +41,8 @@ pub struct Dirty {
     pub nodes: BTreeSet<NodeId>,
     /// Some node has more room: all services that have tasks waiting for one.
     pub room: bool,
+    /// Since when there is this leader, for the decision alone: what agents saw before, they may not have told yet.
+    pub led_since: Timestamp,
 }
 
 impl Dirty {
@@ -83,6 +85,7 @@ pub struct Plan {
 /// Deciding again right after the plan was applied gives an empty plan.
 pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
     let mut planner = Planner::new(state, now, seed);
+    planner.led_since = dirty.led_since;
     let nodes: Vec<NodeId> =
         if dirty.all { state.nodes.keys().copied().collect() } else { dirty.nodes.iter().copied().collect() };
     for node in &nodes {
@@ -164,6 +167,7 @@ struct Planner {
     /// The state with the plan so far applied.
     state: State,
     now: Timestamp,
+    led_since: Timestamp,
     plan: Plan,
     random: u64,
 }
@@ -173,7 +177,7 @@ impl Planner {
         let mut state = state.clone();
         // Later than all that was made before: ids sort by age, also when the clock stands still.
         state.time = state.time.plus_ns(1).max(now);
-        Self { now: state.time, state, plan: Plan::default(), random: seed }
+        Self { now: state.time, led_since: Timestamp::ZERO, state, plan: Plan::default(), random: seed }
     }
 
     /// Adds a transaction.

@@ -17,6 +17,7 @@ pub(crate) struct World {
     state: State,
     now: Timestamp,
     dirty: Dirty,
+    led_since: Timestamp,
     deadlines: BTreeMap<ServiceId, Timestamp>,
     nodes: BTreeMap<String, NodeId>,
     services: BTreeMap<String, ServiceId>,
@@ -30,6 +31,7 @@ impl Default for World {
             state: State::default(),
             now: START,
             dirty: Dirty::default(),
+            led_since: Timestamp::ZERO,
             deadlines: BTreeMap::new(),
             nodes: BTreeMap::new(),
             services: BTreeMap::new(),
@@ -97,6 +99,11 @@ impl World {
             ("decide", []) => Ok(self.decide()),
             ("decide-all", []) => {
                 self.dirty = Dirty::everything();
+                Ok(self.decide())
+            }
+            ("new-leader", []) => {
+                self.dirty = Dirty::everything();
+                self.led_since = self.now;
                 Ok(self.decide())
             }
             ("report", [task, state]) => self.report(task, state, int(&options, "ago", 0)?),
@@ -275,7 +282,7 @@ impl World {
         let due: Vec<ServiceId> =
             self.deadlines.iter().filter(|(_, at)| **at <= self.now).map(|(service, _)| *service).collect();
         self.dirty.services.extend(due);
-        let dirty = std::mem::take(&mut self.dirty);
+        let dirty = Dirty { led_since: self.led_since, ..std::mem::take(&mut self.dirty) };
         self.seed += 1;
         let plan = decide(&self.state, &dirty, self.now, self.seed);
         assert_eq!(plan.refused, [], "a plan that its own clone refuses");
@@ -290,7 +297,8 @@ impl World {
             for outcome in self.commit(plan.txs) {
                 assert_eq!(outcome, Ok(()), "a fresh plan applies");
             }
-            let again = decide(&self.state, &self.dirty, self.now, self.seed + 1);
+            let dirty = Dirty { led_since: self.led_since, ..self.dirty.clone() };
+            let again = decide(&self.state, &dirty, self.now, self.seed + 1);
             assert_eq!(again.txs, [], "deciding again right after the plan was applied gives an empty plan");
         }
         if out.is_empty() { "nothing to do\n".into() } else { out }
