@@ -107,9 +107,7 @@ pub fn forecast(state: &State, change: &Tx, now: Timestamp) -> Result<Forecast, 
     let mut waves = std::mem::take(&mut world.waves);
     leave_out_the_rest(state, &events, now, &named, &mut waves);
     let waiting = waiting(state, &world, &named);
-    let mut concerned = named;
-    concerned.extend(waves.iter().flat_map(|wave| &wave.steps).map(|step| step.service));
-    let updates = concerned.iter().filter_map(|service| world.update_at.get(service).copied());
+    let updates = named.iter().filter_map(|service| world.update_at.get(service).copied());
     let last_wave_ns = waves.last().map_or(0, |wave| wave.after_ns);
     let ends_after_ns = updates.map(|at| at.since_ns(start)).fold(last_wave_ns, i64::max);
     Ok(Forecast {
