@@ -67,6 +67,9 @@ async fn ends_are_reported_as_they_were() {
         node.manager.want(&spec(task, json!([])), id, D::Running);
         assert_eq!(node.manager.state(id, state).await.err.as_deref(), err);
     }
+    let job: TaskId = unique();
+    node.manager.want(&spec(image("hello:once"), json!([])), job, D::Complete);
+    assert_eq!(node.manager.state(job, S::Complete).await.container.as_ref().and_then(|c| c.exit_code), Some(0));
     let id: TaskId = unique();
     node.manager.want(&spec(image("hello:1"), json!([])), id, D::Running);
     node.manager.state(id, S::Running).await;

@@ -131,8 +131,9 @@ impl World {
             spec_version,
             desired: DesiredState::Running,
             cause: Cause::Fill,
-            beside: false,
+            beside: None,
             start_at: None,
+            restarts: 0,
             tasks: vec![NewTask { id: task_id(n), slot: n + 1, place }],
         });
         task_id(n)

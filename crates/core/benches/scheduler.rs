@@ -1,32 +1,45 @@
 //! How fast tasks find their nodes. `cargo xtask bench scheduler` runs this and reads what it prints: one JSON object
-//! a line. Services without tasks are put before the leader's `decide`; once the time of the decision alone is taken,
-//! once with the plan applied, as every manager does it.
-#![expect(clippy::print_stdout, reason = "a program whose output is its figures")]
+//! a line. At least a thousand services of mixed size were just created, on nodes that are full to a random share;
+//! once the time of the decision alone is taken, once with the plan applied, as every manager does it, in seconds of one processor. The shapes are
+//! those of SwarmKit's own benchmark.
 
-use std::{sync::Arc, time::Instant};
+mod world;
 
-use swarm_core::{Dirty, ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Op, Plan, State, Tx, apply, decide};
-use swarm_model::{
-    Availability, Cluster, ClusterId, ClusterSpec, Id, JoinTokens, NodeDescription, NodeId, NodeRole, NodeState,
-    NodeStatus, ResourceReservations, Resources, RootCa, Secret, ServiceId, ServiceMode, ServiceSpec, Timestamp,
-};
+use swarm_core::{NewTask, Op, Place, Plan, Tx, decide};
+use swarm_model::{Cause, DesiredState, Id, NodeId, TaskId};
 
-const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
-/// Runs of each shape; the middle one counts.
-const RUNS: usize = 5;
+use world::{World, cpu_seconds, print};
 
-/// Nodes, tasks, tasks of one service.
-type Shape = (usize, usize, usize);
+/// Services that are created.
+const SERVICES: usize = 1_000;
+/// What one task reserves, at most, in units; at least one.
+const UNITS_MAX: u64 = 3;
+/// Zones that nodes are in, and that constraints name.
+const ZONES: u64 = 4;
+/// Transactions of one entry while the nodes are filled.
+const FILL_BATCH: usize = 256;
 
-const SHAPES: [Shape; 7] = [
-    (1_000, 1_000, 1_000),
-    (1_000, 10_000, 10_000),
-    (1_000, 100_000, 100_000),
-    (100_000, 1_000, 1_000),
-    // The same in many small services, each of which is placed by itself.
-    (1_000, 10_000, 10),
-    (1_000, 100_000, 100),
-    (100_000, 1_000, 10),
+struct Shape {
+    nodes: usize,
+    tasks: usize,
+    constraints: bool,
+    /// The middle one counts.
+    runs: usize,
+}
+
+const fn shape(nodes: usize, tasks: usize, constraints: bool, runs: usize) -> Shape {
+    Shape { nodes, tasks, constraints, runs }
+}
+
+const SHAPES: [Shape; 8] = [
+    shape(1_000, 1_000, false, 25),
+    shape(1_000, 10_000, false, 15),
+    shape(1_000, 100_000, false, 5),
+    shape(100_000, 1_000, false, 15),
+    shape(100_000, 100_000, false, 5),
+    shape(100_000, 1_000_000, false, 3),
+    shape(1_000, 10_000, true, 15),
+    shape(5_000, 100_000, true, 5),
 ];
 
 fn main() {
@@ -35,94 +48,121 @@ fn main() {
         return;
     }
     let quick = std::env::args().any(|argument| argument == "--quick");
-    for shape in SHAPES {
-        let (nodes, tasks, _) = shape;
-        if !quick || nodes.max(tasks) <= 10_000 {
-            measure(shape, if quick { 1 } else { RUNS });
+    let mut logs = (0.0, 0.0);
+    let shapes: Vec<&Shape> = SHAPES.iter().filter(|s| !quick || s.nodes.max(s.tasks) <= 10_000).collect();
+    for (n, shape) in shapes.iter().enumerate() {
+        if std::env::var("SHAPE").is_ok_and(|s| !s.split(',').any(|x| x == n.to_string())) {
+            continue;
+        }
+        let (alone, applied) = measure(shape);
+        logs = (logs.0 + alone.ln(), logs.1 + applied.ln());
+    }
+    let mean = |sum: f64| (sum / shapes.len() as f64).exp().round();
+    let params = format!("\"shapes\":{}", shapes.len());
+    print("scheduler.decide geometric mean", mean(logs.0), "tasks/s", &params);
+    print("scheduler.decide+apply geometric mean", mean(logs.1), "tasks/s", &params);
+}
+
+/// Tasks a second, of the decision alone and with apply.
+fn measure(shape: &Shape) -> (f64, f64) {
+    let world = build(shape);
+    let before = world.state.tasks().count();
+    let (mut alone, mut applied) = (Vec::new(), Vec::new());
+    let runs = std::env::var("RUNS").map_or(shape.runs, |r| r.parse().expect("runs"));
+    for _ in 0..runs {
+        let mut next = world.clone();
+        let start = cpu_seconds();
+        let plan = decide(&world.state, &world.dirty, world.now, 1);
+        alone.push(cpu_seconds() - start);
+        follow(&mut next, plan);
+        applied.push(cpu_seconds() - start);
+        let placed = next.state.tasks().filter(|task| task.node.is_some()).count() - before;
+        assert_eq!(placed, shape.tasks, "every task finds a node");
+    }
+    let rate = |mut secs: Vec<f64>| {
+        secs.sort_by(f64::total_cmp);
+        shape.tasks as f64 / secs[if std::env::var_os("MIN").is_some() { 0 } else { secs.len() / 2 }]
+    };
+    let (alone, applied) = (rate(alone), rate(applied));
+    let params = format!("\"nodes\":{},\"tasks\":{},\"constraints\":{}", shape.nodes, shape.tasks, shape.constraints);
+    print("scheduler.decide", alone.round(), "tasks/s", &params);
+    print("scheduler.decide+apply", applied.round(), "tasks/s", &params);
+    (alone, applied)
+}
+
+/// Applies a plan as the log would bring it.
+fn follow(world: &mut World, plan: Plan) {
+    assert!(plan.refused.is_empty(), "a plan that its own clone refused: {:?}", plan.refused.first());
+    world.commit_all(plan.txs);
+}
+
+/// Nodes of which each is full to a random share, half of them all in all, and services that were just created.
+fn build(shape: &Shape) -> World {
+    let mut world = World::new();
+    let units = |tasks: f64| (tasks * (1 + UNITS_MAX) as f64 / 2.0).ceil() as i64;
+    // The free half is one and a half times what will be asked.
+    let capacity = units((1.5 * shape.tasks as f64 / shape.nodes as f64).max(4.0)) * 2;
+    let mut nodes = Vec::new();
+    for number in 0..shape.nodes {
+        let zone = format!("z{}", world.random(ZONES));
+        nodes.push((world.add_node(number, capacity, &[("zone", zone)]), capacity));
+    }
+    fill(&mut world, nodes);
+    world.dirty = Default::default();
+    let sizes = sizes(&mut world, shape.tasks);
+    for (number, size) in sizes.into_iter().enumerate() {
+        let units = 1 + world.random(UNITS_MAX) as i64;
+        let zone = world.random(ZONES);
+        let constraints = match number % 2 {
+            _ if !shape.constraints => vec![],
+            0 => vec![format!("node.labels.zone==z{zone}")],
+            _ => vec![format!("node.labels.zone!=z{zone}"), "node.platform.os==linux".to_owned()],
+        };
+        world.add_service(number, size, units, &constraints);
+    }
+    world
+}
+
+/// Tasks that are there already, of a service for each size of reservation.
+fn fill(world: &mut World, nodes: Vec<(NodeId, i64)>) {
+    let services: Vec<_> =
+        (1..=UNITS_MAX).map(|units| world.add_service(1_000_000 + units as usize, 0, units as i64, &[])).collect();
+    let mut batches: Vec<Vec<NewTask>> = vec![Vec::new(); services.len()];
+    let mut made = 0;
+    for (node, capacity) in nodes {
+        let mut left = world.random(capacity as u64 + 1) as i64;
+        while left > 0 {
+            let kind = world.random(UNITS_MAX).min(left as u64 - 1) as usize;
+            left -= kind as i64 + 1;
+            made += 1;
+            let id = TaskId::make(world.now, made);
+            batches[kind].push(NewTask { id, slot: made as u32, place: Place::On(node) });
+        }
+    }
+    for (service, tasks) in services.into_iter().zip(batches) {
+        let spec_version = world.state.service(service).expect("made above").spec_version;
+        for batch in tasks.chunks(FILL_BATCH) {
+            world.commit(vec![Tx::new(vec![Op::CreateTasks {
+                service,
+                spec_version,
+                desired: DesiredState::Running,
+                cause: Cause::Fill,
+                beside: None,
+                restarts: 0,
+                start_at: None,
+                tasks: batch.to_vec(),
+            }])]);
         }
     }
 }
 
-fn measure((nodes, tasks, replicas): Shape, runs: usize) {
-    let state = world(nodes, tasks / replicas, replicas);
-    let (mut alone, mut applied) = (Vec::new(), Vec::new());
-    for _ in 0..runs {
-        let start = Instant::now();
-        let plan = decide(&state, &Dirty::everything(), NOW, 1);
-        alone.push(start.elapsed().as_secs_f64());
-        let next = follow(&state, plan);
-        applied.push(start.elapsed().as_secs_f64());
-        let placed = next.tasks().filter(|task| task.node.is_some()).count();
-        assert_eq!(placed, tasks, "every task finds a node");
+/// The sizes of the services: each has one task, the rest falls more often on some than on others.
+fn sizes(world: &mut World, tasks: usize) -> Vec<u64> {
+    let mut sizes = vec![1; SERVICES];
+    for _ in SERVICES..tasks {
+        let most = world.random(SERVICES as u64) + 1;
+        let service = world.random(most) as usize;
+        sizes[service] += 1;
     }
-    for (what, mut secs) in [("decide", alone), ("decide+apply", applied)] {
-        secs.sort_by(f64::total_cmp);
-        let rate = tasks as f64 / secs[secs.len() / 2];
-        println!(
-            "{{\"name\":\"scheduler.{what}\",\"value\":{rate:.0},\"unit\":\"tasks/s\",\
-             \"params\":{{\"nodes\":{nodes},\"tasks\":{tasks},\"replicas\":{replicas}}}}}"
-        );
-    }
-}
-
-/// Applies a plan as the log would bring it.
-fn follow(state: &State, plan: Plan) -> State {
-    assert!(plan.refused.is_empty(), "a plan that its own clone refused: {:?}", plan.refused.first());
-    let mut next = state.clone();
-    for txs in plan.txs.chunks(ENTRY_TXS_MAX) {
-        commit(&mut next, txs.to_vec());
-    }
-    next
-}
-
-fn commit(state: &mut State, txs: Vec<Tx>) {
-    let index = state.revision() + 1;
-    let (outcomes, _) = apply(state, index, &Entry { v: ENTRY_VERSION, at: NOW, txs });
-    assert!(outcomes.iter().all(Result::is_ok), "a change fell: {outcomes:?}");
-}
-
-/// Ready nodes, and services that were just created.
-fn world(nodes: usize, services: usize, replicas: usize) -> State {
-    let mut state = State::default();
-    let cluster = Cluster {
-        id: ClusterId(1),
-        version: 0,
-        created_at: NOW,
-        updated_at: NOW,
-        spec: Arc::new(ClusterSpec::default()),
-        root_ca: Arc::new(RootCa { cert_pem: String::new(), key_pem: Secret::default() }),
-        join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
-        removed_nodes: Default::default(),
-    };
-    commit(&mut state, vec![Tx::new(vec![Op::CreateCluster(Arc::new(cluster))])]);
-    for number in 0..nodes {
-        let node = NodeId::make(NOW, number as u128);
-        let mut description = NodeDescription { hostname: format!("node-{number}"), ..NodeDescription::default() };
-        description.platform.os = "linux".into();
-        description.platform.architecture = "x86_64".into();
-        description.resources.nano_cpus = 64_000_000_000;
-        description.resources.memory_bytes = 256 << 30;
-        let admit = Op::AdmitNode {
-            node,
-            role: NodeRole::Worker,
-            cert_expires_at: NOW,
-            manager_addr: None,
-            availability: Availability::Active,
-        };
-        let status = NodeStatus { state: NodeState::Ready, engine_reachable: true, ..NodeStatus::default() };
-        let report = Op::ReportNode { node, status, description: Some(description.into()) };
-        commit(&mut state, vec![Tx::new(vec![admit]), Tx::new(vec![report])]);
-    }
-    for number in 0..services {
-        let mut spec = ServiceSpec { name: format!("service-{number}"), ..ServiceSpec::default() };
-        spec.mode = ServiceMode::Replicated { replicas: replicas as u64 };
-        spec.task_template.container_spec.image = "hello:1".into();
-        let reservations =
-            ResourceReservations { nano_cpus: 100_000_000, memory_bytes: 64 << 20, ..Default::default() };
-        spec.task_template.resources = Some(Resources { reservations: Some(reservations), ..Resources::default() });
-        let service = ServiceId::make(NOW, number as u128);
-        let create = Op::CreateService { service, spec: Arc::new(spec), registry_auth: None };
-        commit(&mut state, vec![Tx::new(vec![create])]);
-    }
-    state
+    sizes
 }

@@ -225,11 +225,15 @@ pub enum Op {
         desired: DesiredState,
         /// Why they are made.
         cause: Cause,
-        /// Whether a live task of another spec version may be in the slot (an update that starts first).
-        beside: bool,
+        /// The live task that stays in the slot while the new one comes; any other makes the transaction fall.
+        #[serde(default)]
+        beside: Option<TaskId>,
         /// When a task with desired state ready may run.
         start_at: Option<Timestamp>,
-        /// The tasks. A node without room for one, or a slot that has a task that is meant to live, makes the
+        /// [`Task::restarts`](swarm_model::Task::restarts) of them.
+        #[serde(default)]
+        restarts: u32,
+        /// The tasks. A node without room for one, or a slot that has another task that is meant to live, makes the
         /// transaction fall.
         tasks: Vec<NewTask>,
     },

@@ -1,16 +1,20 @@
 //! Safety of plans under random histories: users, agents and nodes do as they please; time jumps; plans are lost,
 //! late or applied twice.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 use swarm_core::{
-    Dirty, ENTRY_VERSION, Entry, Object, Op, Outcome, Plan, State, Tx, apply, decide, forecast, why_service, why_task,
+    Dirty, ENTRY_VERSION, Entry, Object, Op, Outcome, Place, Plan, State, Tx, apply, decide, forecast, why_service,
+    why_task,
 };
 use swarm_model::{
-    Availability, DesiredState, FailureAction, Id, NodeDescription, NodeId, NodeRole, NodeState, NodeStatus,
-    ReplicatedJob, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateConfig,
-    UpdateOrder, UpdateState,
+    Availability, Cause, DesiredState, FailureAction, Id, NodeDescription, NodeId, NodeRole, NodeState, NodeStatus,
+    ReplicatedJob, Service, ServiceId, ServiceMode, ServiceSpec, Settings, Task, TaskId, TaskState, TaskStatus,
+    Timestamp, UpdateConfig, UpdateOrder, UpdateState,
 };
 
 #[derive(Clone, Debug)]
@@ -21,7 +25,8 @@ enum Step {
         cpu: i64,
         port: bool,
         attempts: u64,
-        update: UpdateConfig,
+        update: Option<UpdateConfig>,
+        max_unavailable: Option<u64>,
     },
     /// A new spec: a rolling update.
     Update {
@@ -55,6 +60,8 @@ enum Step {
     Advance {
         seconds: i64,
     },
+    /// All agents do as they are told.
+    Agents,
     Decide,
     /// A plan that never reaches the log.
     DecideAndLose,
@@ -81,9 +88,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => (
             prop::option::weighted(0.8, 0..6_u64), prop::bool::weighted(0.3), 0..3_i64, any::<bool>(), 0..3_u64,
-            update_config()
-        ).prop_map(|(replicas, job, cpu, port, attempts, update)| {
-            Step::Create { replicas, job, cpu, port, attempts, update }
+            prop::option::weighted(0.8, update_config()), prop::option::weighted(0.4, 1..4_u64),
+        ).prop_map(|(replicas, job, cpu, port, attempts, update, max_unavailable)| {
+            Step::Create { replicas, job, cpu, port, attempts, update, max_unavailable }
         }),
         2 => any::<usize>().prop_map(|service| Step::Update { service }),
         1 => any::<usize>().prop_map(|service| Step::RollBack { service }),
@@ -95,6 +102,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (any::<usize>(), 0..TaskState::ALL.len())
             .prop_map(|(task, state)| Step::Report { task, state: TaskState::ALL[state] }),
         3 => (0..90_i64).prop_map(|seconds| Step::Advance { seconds }),
+        6 => Just(Step::Agents),
         8 => Just(Step::Decide),
         1 => Just(Step::DecideAndLose),
         1 => Just(Step::DecideTwice),
@@ -175,18 +183,91 @@ impl World {
         self.check_safety();
     }
 
-    /// One live task a slot; no node holds more than it has, and no port twice.
+    /// Applies a plan that nothing came before: it keeps to the policy of each service.
+    fn apply_fresh(&mut self, plan: Plan) {
+        let before = self.state.clone();
+        let ops: Vec<Op> = plan.txs.iter().flat_map(|tx| tx.ops.clone()).collect();
+        self.apply_plan(plan);
+        for op in &ops {
+            let places: Vec<&Place> = match op {
+                Op::CreateTasks { tasks, .. } => tasks.iter().map(|task| &task.place).collect(),
+                Op::PlaceTask { place, .. } => vec![place],
+                _ => Vec::new(),
+            };
+            for node in
+                places.into_iter().filter_map(|p| if let Place::On(node) = p { before.node(*node) } else { None })
+            {
+                assert_eq!((node.status.state, node.spec.availability), (NodeState::Ready, Availability::Active));
+            }
+        }
+        for service in self.state.services().filter(|service| service.spec.replicas().is_some()) {
+            self.check_taken_away(&before, service, &ops);
+            self.check_parallelism(service, &ops);
+        }
+    }
+
+    /// A plan never takes more away than `swarmd.max-unavailable` says, unless the user wants fewer.
+    fn check_taken_away(&self, before: &State, service: &Service, ops: &[Op]) {
+        let Some(limit) = Settings::of(&service.spec.labels).max_unavailable else { return };
+        let shrinks = |op: &Op| {
+            let Op::SetDesired { desired: DesiredState::Remove, tasks } = op else { return false };
+            tasks.iter().any(|task| self.state.task(*task).is_some_and(|task| task.service == service.id))
+        };
+        if ops.iter().any(shrinks) {
+            return;
+        }
+        let available = |state: &State| {
+            let serves = |task: &&Arc<Task>| {
+                let node = task.node.and_then(|id| state.node(id));
+                task.desired.is_live()
+                    && task.status.state == TaskState::Running
+                    && node.is_some_and(|node| node.status.state == NodeState::Ready)
+            };
+            state.tasks_of_service(service.id).filter(serves).map(|t| t.slot).collect::<BTreeSet<u32>>().len() as u64
+        };
+        let wanted = service.spec.replicas().expect("only such services are asked");
+        let (before, after) = (available(before), available(&self.state));
+        let least = before.min(wanted.saturating_sub(limit.of(wanted)));
+        assert!(after >= least, "{after} of {wanted} are left, of {before}: {ops:?}");
+    }
+
+    /// A plan that begins places leaves no more of them under way than the policy allows.
+    fn check_parallelism(&self, service: &Service, ops: &[Op]) {
+        let begins = |op: &Op| matches!(op, Op::CreateTasks { service: id, cause: Cause::Update | Cause::Move, .. } if *id == service.id);
+        let update = service.update.as_ref();
+        let config = if service.rolls_back() { &service.spec.rollback_config } else { &service.spec.update_config };
+        let parallelism = config.as_ref().map_or(1, |config| config.parallelism);
+        let all_at_once = parallelism == 0 || service.spec.update_config.is_none();
+        if all_at_once || !ops.iter().any(begins) || update.is_some_and(|update| update.state.is_paused()) {
+            return;
+        }
+        let began = |task: &Task| match task.cause {
+            Cause::Move => true,
+            Cause::Update => update.is_some_and(|update| task.created_at >= update.started_at),
+            _ => false,
+        };
+        let under_way = self.state.tasks_of_service(service.id).filter(|task| {
+            let fresh = task.reached_at.is_none() && task.spec_version == service.spec_version;
+            task.desired.is_live() && fresh && began(task)
+        });
+        let under_way = under_way.count() as u64;
+        assert!(under_way <= parallelism, "{under_way} under way, {parallelism} may be: {ops:?}");
+    }
+
+    /// One live task a place, two while one takes over, and stop-first never two that are to run; no node holds more
+    /// than it has, and no port twice.
     fn check_safety(&self) {
         for service in self.state.services() {
             let global = service.spec.mode.is_global();
-            let mut live: BTreeMap<_, BTreeMap<u64, u32>> = BTreeMap::new();
+            let mut live: BTreeMap<_, Vec<DesiredState>> = BTreeMap::new();
             for task in self.state.tasks_of_service(service.id).filter(|task| task.desired.is_live()) {
-                let place = (task.slot, task.node.filter(|_| global));
-                *live.entry(place).or_default().entry(task.spec_version).or_default() += 1;
+                live.entry((task.slot, task.node.filter(|_| global))).or_default().push(task.desired);
             }
-            for versions in live.values() {
-                assert!(versions.values().all(|count| *count == 1), "live twice in one place: {live:?}");
-                assert!(versions.len() <= 2, "more than an old and a new task in one place: {live:?}");
+            let starts_first = service.spec.update_config.as_ref().is_some_and(|c| c.order == UpdateOrder::StartFirst);
+            for desired in live.values() {
+                assert!(desired.len() <= 2, "more than an old and a new task in one place: {live:?}");
+                let runs = desired.iter().filter(|desired| **desired == DesiredState::Running).count();
+                assert!(starts_first || runs <= 1, "stop-first, but two run: {live:?}");
             }
             assert!(service.history.len() <= swarm_model::REVISIONS_MAX);
             let in_force = service.history.iter().find(|revision| revision.number == service.revision);
@@ -215,11 +296,13 @@ impl World {
         let nodes: Vec<NodeId> = self.state.nodes().map(|n| n.id).collect();
         let pick = |list: usize, number: usize| (list > 0).then(|| number % list.max(1));
         let op = match step {
-            Step::Create { replicas, job, cpu, port, attempts, update } => {
+            Step::Create { replicas, job, cpu, port, attempts, update, max_unavailable } => {
                 self.made += 1;
                 let mut spec = spec(self.made, replicas.unwrap_or(0), *cpu, *port, *attempts);
                 let changed = Arc::make_mut(&mut spec);
-                changed.update_config = (!job).then(|| update.clone());
+                changed.update_config = update.clone().filter(|_| !job);
+                let label = max_unavailable.map(|n| ("swarmd.max-unavailable".to_owned(), n.to_string()));
+                changed.labels.extend(label);
                 match (replicas, job) {
                     (Some(_), false) => {}
                     (None, false) => changed.mode = ServiceMode::Global,
@@ -279,9 +362,13 @@ impl World {
                 self.now = self.now.plus_ns(seconds * 1_000_000_000);
                 None
             }
+            Step::Agents => {
+                self.obey();
+                None
+            }
             Step::Decide => {
                 let plan = self.decide();
-                self.apply_plan(plan);
+                self.apply_fresh(plan);
                 None
             }
             Step::DecideAndLose => {
@@ -291,7 +378,7 @@ impl World {
             }
             Step::DecideTwice => {
                 let plan = self.decide();
-                self.apply_plan(plan.clone());
+                self.apply_fresh(plan.clone());
                 self.apply_plan(plan);
                 None
             }
@@ -313,6 +400,24 @@ impl World {
         }
     }
 
+    /// The agents of all nodes that answer do as they are told.
+    fn obey(&mut self) {
+        let mut txs = Vec::new();
+        let answers = |node: NodeId| self.state.node(node).is_some_and(|node| node.status.state == NodeState::Ready);
+        for task in self.state.tasks().filter(|task| task.holds_resources() && task.node.is_some_and(answers)) {
+            let state = match task.desired {
+                DesiredState::Ready => TaskState::Ready,
+                DesiredState::Running => TaskState::Running,
+                DesiredState::Complete => TaskState::Complete,
+                DesiredState::Shutdown | DesiredState::Remove => TaskState::Shutdown,
+            };
+            let node = task.node.expect("it holds resources of a node");
+            let reports = vec![(task.id, TaskStatus::new(state, self.now))];
+            txs.push(Tx::new(vec![Op::ReportTasks { node, reports }]));
+        }
+        self.commit(txs);
+    }
+
     /// Faults stop: all nodes answer and take tasks, agents do as they are told.
     fn recover(&mut self) {
         let nodes: Vec<NodeId> = self.state.nodes().map(|n| n.id).collect();
@@ -325,20 +430,8 @@ impl World {
         for _ in 0..200 {
             self.now = self.now.plus_ns(5_000_000_000);
             let plan = self.decide();
-            self.apply_plan(plan);
-            let mut txs = Vec::new();
-            for task in self.state.tasks().filter(|task| task.holds_resources()) {
-                let state = match task.desired {
-                    DesiredState::Ready => TaskState::Ready,
-                    DesiredState::Running => TaskState::Running,
-                    DesiredState::Complete => TaskState::Complete,
-                    DesiredState::Shutdown | DesiredState::Remove => TaskState::Shutdown,
-                };
-                let node = task.node.expect("it holds resources of a node");
-                let reports = vec![(task.id, TaskStatus::new(state, self.now))];
-                txs.push(Tx::new(vec![Op::ReportTasks { node, reports }]));
-            }
-            self.commit(txs);
+            self.apply_fresh(plan);
+            self.obey();
         }
     }
 }
@@ -399,7 +492,7 @@ proptest! {
             let live: Vec<_> = world.state.tasks_of_service(service.id).filter(|t| t.desired.is_live()).collect();
             let paused = matches!(state, Some(UpdateState::Paused | UpdateState::RollbackPaused));
             let active = state.is_some_and(UpdateState::is_active);
-            prop_assert!(paused || active || live.len() as u64 <= wanted);
+            prop_assert!(paused || active || live.len() as u64 <= wanted, "{:?} {:#?}", service, live);
             if attempts == 0 && !paused {
                 let stuck = live.iter().any(|task| task.status.state == TaskState::Pending);
                 prop_assert!(!active || stuck, "an update goes on until it is done: {:?}", service.update);
@@ -466,10 +559,11 @@ fn late_placements_fall() {
             service: service.id,
             spec_version: service.spec_version,
             desired: DesiredState::Running,
-            cause: swarm_model::Cause::Fill,
-            beside: false,
+            cause: Cause::Fill,
+            beside: None,
             start_at: None,
-            tasks: vec![swarm_core::NewTask { id: TaskId(id), slot: 1, place: swarm_core::Place::On(node) }],
+            restarts: 0,
+            tasks: vec![swarm_core::NewTask { id: TaskId(id), slot: 1, place: Place::On(node) }],
         }])
     };
     let txs = vec![

@@ -203,6 +203,8 @@ pub enum Cause {
     /// A rolling update or rollback replaced the one before it; only these count for the failure ratio
     /// (swarm-behaviour §4.5).
     Update,
+    /// The one before it is to leave its node, which is drained.
+    Move,
 }
 
 /// A task as the cluster keeps it.
@@ -243,6 +245,9 @@ pub struct Task {
     /// What it got of its node's generic resources (swarm-behaviour §5.7).
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     pub generic_resources: Arc<[GenericResource]>,
+    /// Restarts in a row that led to it: what `swarmd.restart.backoff` counts.
+    #[serde(default)]
+    pub restarts: u32,
 }
 
 impl Task {

@@ -105,6 +105,11 @@ impl UpdateState {
     pub const fn is_active(self) -> bool {
         matches!(self, Self::Updating | Self::RollbackStarted)
     }
+
+    /// Whether it stopped half-way after too many failures.
+    pub const fn is_paused(self) -> bool {
+        matches!(self, Self::Paused | Self::RollbackPaused)
+    }
 }
 
 /// A rolling update or rollback. All that it needs to go on under another leader.

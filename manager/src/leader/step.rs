@@ -215,8 +215,9 @@ mod tests {
                     spec_version: service.spec_version,
                     desired: DesiredState::Running,
                     cause: Cause::Fill,
-                    beside: false,
+                    beside: None,
                     start_at: None,
+                    restarts: 0,
                     tasks,
                 }]));
             } else if now < Timestamp(100) {

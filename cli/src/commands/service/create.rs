@@ -28,7 +28,10 @@ Examples:
     swarmctl service create -d --name agent --mode global --constraint node.role==worker example/agent
 
   Give up after a minute:
-    swarmctl service create --name job --timeout 1m busybox sleep 3600";
+    swarmctl service create --name slow --timeout 1m busybox sleep 3600
+
+  A job: ten tasks that run to their end, three at a time; --mode global-job for one on each node:
+    swarmctl service create --name resize --mode replicated-job --replicas 10 --max-concurrent 3 example/resize:1";
 
 /// Create a service and wait until its tasks run
 #[derive(Clone, Debug, clap::Args)]

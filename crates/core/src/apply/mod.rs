@@ -93,10 +93,10 @@ fn check(state: &State, guard: &Guard) -> Outcome {
             in_sequence(version, state.node(node).ok_or_else(|| not_found("node", node))?.version)
         }
         // Asked for each task that is placed, so the row is enough, which is at hand.
-        Guard::NodeEpoch { node, epoch } => match state.loads.get(&node).map(|load| load.epoch) {
-            Some(found) if found == epoch && found != 0 => Ok(()),
-            Some(1..) => Err(Refusal::Stale(format!("node {node} changed"))),
-            Some(0) | None => Err(Refusal::Stale(format!("node {node} was removed"))),
+        Guard::NodeEpoch { node, epoch } => match state.loads.get(node).map(|load| load.epoch) {
+            Some(found) if found == epoch => Ok(()),
+            Some(_) => Err(Refusal::Stale(format!("node {node} changed"))),
+            None => Err(Refusal::Stale(format!("node {node} was removed"))),
         },
     }
 }
@@ -131,7 +131,7 @@ fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
             services::roll_back(state, *service, *keep_previous, message, *to, events)
         }
         Op::SetUpdate { service, update } => services::set_update(state, *service, update, events),
-        Op::CreateTasks { service, spec_version, desired, cause, beside, start_at, tasks } => {
+        Op::CreateTasks { service, spec_version, desired, cause, beside, start_at, restarts, tasks } => {
             let batch = tasks::Batch {
                 service: *service,
                 spec_version: *spec_version,
@@ -139,6 +139,7 @@ fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
                 cause: *cause,
                 beside: *beside,
                 start_at: *start_at,
+                restarts: *restarts,
             };
             tasks::create(state, &batch, tasks, events)
         }

@@ -18,8 +18,9 @@ pub(super) struct Batch {
     pub(super) spec_version: u64,
     pub(super) desired: DesiredState,
     pub(super) cause: Cause,
-    pub(super) beside: bool,
+    pub(super) beside: Option<TaskId>,
     pub(super) start_at: Option<Timestamp>,
+    pub(super) restarts: u32,
 }
 
 /// Makes all of these tasks, or none.
@@ -31,14 +32,51 @@ pub(super) fn create(state: &mut State, batch: &Batch, tasks: &[NewTask], events
     let iteration = service.iteration();
     let spec = state.spec(batch.service, batch.spec_version).expect("a service's current spec version is kept").clone();
     let known = events.len();
+    // In a slot above all others there is no rival.
+    let mut highest = state.highest_slot(batch.service);
+    let mut newest = state.newest_task();
+    state.refer_to_spec(batch.service, batch.spec_version, tasks.len());
     for (made, new) in tasks.iter().enumerate() {
-        if let Err(refusal) = create_one(state, batch, iteration, &spec.spec, new, events) {
+        let is_free = highest.is_none_or(|highest| new.slot > highest);
+        let is_new = newest.is_none_or(|newest| new.id > newest);
+        let check = |state: &State| {
+            if !is_new && state.task(new.id).is_some() {
+                return Err(Refusal::Exists { kind: "task".into(), name: new.id.to_string() });
+            }
+            if is_free { Ok(()) } else { check_slot(state, batch, new) }
+        };
+        (highest, newest) = (highest.max(Some(new.slot)), newest.max(Some(new.id)));
+        if let Err(refusal) = check(state).and_then(|()| create_one(state, batch, iteration, &spec.spec, new, events)) {
             tasks[..made].iter().for_each(|task| drop(state.delete_task(task.id)));
+            state.let_go_of_spec(batch.service, batch.spec_version, tasks.len() - made);
             events.truncate(known);
             return Err(refusal);
         }
     }
     Ok(())
+}
+
+/// No task that is meant to live has the same place, but the one that the new one takes over from.
+fn check_slot(state: &State, batch: &Batch, new: &NewTask) -> Outcome {
+    let is_rival = |task: &&Arc<Task>| task.desired.is_live() && batch.beside != Some(task.id);
+    let rival = match new.place {
+        // The place of a global service's task is its node.
+        Place::On(node) | Place::PendingOn(node, _) if new.slot == 0 => {
+            state.tasks_of_node(node).filter(|task| task.service == batch.service && task.slot == 0).find(is_rival)
+        }
+        Place::Pending(_) if new.slot == 0 => {
+            state.tasks_of_slot(batch.service, 0).filter(|task| task.node.is_none()).find(is_rival)
+        }
+        Place::On(_) | Place::Pending(_) | Place::PendingOn(..) => {
+            state.tasks_of_slot(batch.service, new.slot).find(is_rival)
+        }
+    };
+    match rival {
+        None => Ok(()),
+        Some(live) => {
+            Err(Refusal::Stale(format!("slot {} of service {} has task {}", new.slot, batch.service, live.id)))
+        }
+    }
 }
 
 fn create_one(
@@ -49,21 +87,6 @@ fn create_one(
     new: &NewTask,
     events: &mut Vec<Event>,
 ) -> Outcome {
-    if state.task(new.id).is_some() {
-        return Err(Refusal::Exists { kind: "task".into(), name: new.id.to_string() });
-    }
-    let node = match new.place {
-        Place::On(node) | Place::PendingOn(node, _) if new.slot == 0 => Some(node),
-        Place::On(_) | Place::Pending(_) | Place::PendingOn(..) => None,
-    };
-    let rival = |task: &&Arc<Task>| {
-        task.desired.is_live()
-            && (new.slot != 0 || task.node == node)
-            && (!batch.beside || task.spec_version == batch.spec_version)
-    };
-    if let Some(live) = state.tasks_of_slot(batch.service, new.slot).find(rival) {
-        return Err(Refusal::Stale(format!("slot {} of service {} has task {}", new.slot, batch.service, live.id)));
-    }
     let mut task = Task {
         id: new.id,
         service: batch.service,
@@ -81,6 +104,7 @@ fn create_one(
         updated_at: state.time,
         start_at: batch.start_at,
         generic_resources: Arc::default(),
+        restarts: batch.restarts,
     };
     settle(state, &mut task, spec, &new.place)?;
     events.push(touched(&task));
@@ -105,7 +129,7 @@ fn settle(state: &State, task: &mut Task, spec: &ServiceSpec, place: &Place) -> 
     match place {
         Place::On(node) => {
             let removed = || Refusal::Stale(format!("node {node} was removed"));
-            let load = state.loads.get(node).filter(|load| load.epoch != 0).ok_or_else(removed)?;
+            let load = state.loads.get(*node).ok_or_else(removed)?;
             if let Some(asked) = reserved(spec) {
                 let generic = !asked.generic_resources.is_empty();
                 let offered = if generic { state.node(*node).map_or(&[][..], |node| offered(node)) } else { &[] };

@@ -3,15 +3,17 @@
 
 use std::sync::Arc;
 
-use swarm_model::{Cause, DesiredState, NodeId, Service, Task, TaskId, TaskState, Timestamp};
+use swarm_model::{Cause, DesiredState, NodeId, Service, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateOrder};
 
 use super::{
     Planner,
+    budget::Budget,
     restart::{self, Verdict},
+    rolling,
     schedule::{self, Fleet},
     slots::{self, Place as SlotPlace, Slot},
 };
-use crate::{Guard, NewTask, Op, Place, State, Tx, apply::apply_tx};
+use crate::{Event, Guard, NewTask, Op, Place, State, Tx, apply::apply_tx};
 
 /// Tasks made by one transaction: one node that changed lets so many fall.
 const CREATE_BATCH_MAX: usize = 256;
@@ -22,45 +24,54 @@ pub(super) enum Need {
     New(SlotPlace),
     /// Tasks that cannot go on, or are to be replaced.
     Replace(Replacement),
-    /// A task that waits for a node.
-    Pending(Arc<Task>),
+    /// A task that waits for a node, and the one that serves in its place meanwhile.
+    Pending(Arc<Task>, Option<TaskId>),
 }
 
 /// A task that takes over from others.
 pub(super) struct Replacement {
     pub(super) place: SlotPlace,
-    /// What it takes over from.
+    /// What it takes over from, and what stops at once.
     pub(super) old: Vec<TaskId>,
+    /// The task that it takes over from, and which stays until the new one runs or is prepared.
+    pub(super) kept: Option<TaskId>,
     pub(super) cause: Cause,
-    /// Whether another live task stays in the place meanwhile.
-    pub(super) beside: bool,
     /// When it may run; none for at once. One that has to wait is prepared meanwhile.
     pub(super) start_at: Option<Timestamp>,
+    /// Restarts in a row that led to it.
+    pub(super) restarts: u32,
 }
 
 /// What the restart policy makes of the tasks of a service, and the tasks that wait.
 pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
     let mut needs = Vec::new();
     let mut leave = Vec::new();
+    let stop_first = rolling::order(service) == UpdateOrder::StopFirst;
     for (place, slot) in slots::of(&planner.state, service) {
         // One new task takes over from all of them, where an old and a new one fall together.
         let mut is_replaced = false;
         for task in slot.live() {
             match restart::judge(&planner.state, &service.spec, &slot, task, planner.now) {
-                Verdict::Fine if task.status.state == TaskState::Pending => needs.push(Need::Pending(task.clone())),
+                Verdict::Fine if task.status.state == TaskState::Pending => {
+                    let kept = rolling::kept_beside(planner, service, &slot, task);
+                    needs.push(Need::Pending(task.clone(), kept));
+                }
                 Verdict::Fine => {}
                 Verdict::Later(at) => planner.wake(service.id, at),
                 // An update has its successor in the place already.
                 Verdict::Replace { .. } if is_replaced || has_successor(&slot, task, service) => leave.push(task.id),
                 Verdict::Leave => leave.push(task.id),
-                Verdict::Replace { start_at } => {
+                Verdict::Replace { start_at, restarts } => {
                     is_replaced = true;
+                    let kept = slot.live().find(|other| other.id != task.id).map(|other| other.id);
                     needs.push(Need::Replace(Replacement {
                         place,
                         old: vec![task.id],
+                        kept,
                         cause: Cause::Restart,
-                        beside: slot.live().count() > 1,
-                        start_at,
+                        // Beside one that serves it is prepared first, whatever became of the one before.
+                        start_at: start_at.or(kept.filter(|_| stop_first).map(|_| planner.now)),
+                        restarts,
                     }));
                 }
             }
@@ -71,7 +82,8 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
 }
 
 fn has_successor(slot: &Slot, task: &Task, service: &Service) -> bool {
-    slot.live().any(|other| other.id != task.id && other.spec_version == service.spec_version)
+    let current = |task: &Task| task.spec_version == service.spec_version;
+    slot.live().any(|other| other.id != task.id && current(other) && (other.id > task.id || !current(task)))
 }
 
 /// Finds nodes for all of these.
@@ -79,34 +91,41 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
     if needs.is_empty() {
         return;
     }
-    let request = schedule::Request::new(service);
     let free = needs.iter().filter(|need| node_of(need).is_none()).count();
-    let mut places = free_places(planner, &request, &needs, free).into_iter();
-    let mut new = Vec::new();
+    let mut places = free_places(planner, service, &needs, free).into_iter();
+    let mut new = Vec::with_capacity(needs.len());
+    let mut stuck = Vec::new();
     for need in needs {
         let place = match node_of(&need) {
-            Some(node) => schedule::place_on(&planner.state, &request, node),
+            Some(node) => schedule::place_on(&planner.state, service, node),
             None => places.next().expect("as many places as needs without a node"),
         };
         match need {
             Need::New(at) => new.push(NewTask { id: planner.task_id(), slot: at.slot(), place }),
+            need if !matches!(place, Place::On(_)) && gives_way(planner, service, &need).is_some() => {
+                stuck.push((need, place));
+            }
             Need::Replace(replacement) => replace(planner, service, replacement, place),
-            Need::Pending(task) => settle(planner, &task, place),
+            Need::Pending(task, _) => settle(planner, &task, place),
         }
     }
-    for batch in new.chunks(CREATE_BATCH_MAX) {
+    let mut new = new.into_iter();
+    while new.len() > 0 {
+        let batch: Vec<NewTask> = new.by_ref().take(CREATE_BATCH_MAX).collect();
         let mut tx = on_same_nodes(&planner.state, Tx::default(), batch.iter().map(|task| &task.place));
         tx.ops.push(Op::CreateTasks {
             service: service.id,
             spec_version: service.spec_version,
             desired: service.goal(),
             cause: Cause::Fill,
-            beside: false,
+            beside: None,
             start_at: None,
-            tasks: batch.to_vec(),
+            restarts: 0,
+            tasks: batch,
         });
         planner.push_for(service, tx);
     }
+    make_room(planner, service, stuck);
 }
 
 /// The node that a task of a global service is for.
@@ -116,32 +135,115 @@ fn node_of(need: &Need) -> Option<NodeId> {
             SlotPlace::Node(node) => Some(*node),
             SlotPlace::Number(_) => None,
         },
-        Need::Pending(task) => task.node,
+        Need::Pending(task, _) => task.node,
     }
 }
 
-/// Nodes for the tasks that may go anywhere. What is being replaced no longer counts in the spread.
-fn free_places(planner: &mut Planner, request: &schedule::Request<'_>, needs: &[Need], count: usize) -> Vec<Place> {
-    let replaced = |need: &Need| match need {
-        Need::Replace(replacement) => replacement.old.clone(),
-        Need::New(_) | Need::Pending(_) => Vec::new(),
-    };
-    let tasks: Vec<TaskId> = needs.iter().flat_map(replaced).collect();
+/// Places for the tasks that may go anywhere.
+fn free_places(planner: &mut Planner, service: &Service, needs: &[Need], count: usize) -> Vec<Place> {
+    if count == 0 {
+        return Vec::new();
+    }
     let mut fleet = planner.fleet.take().unwrap_or_else(|| Fleet::new(&planner.state));
-    let places = if tasks.is_empty() {
-        schedule::place(&mut fleet, &planner.state, request, count)
+    let places = if needs.iter().all(|need| matches!(need, Need::New(_))) {
+        schedule::place(&mut fleet, &planner.state, service, count)
     } else {
-        let mut view = planner.state.clone();
-        let nodes: Vec<NodeId> = tasks.iter().filter_map(|id| view.task(*id)?.node).collect();
-        let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks }]);
-        apply_tx(&mut view, &tx, &mut Vec::new()).expect("raising a desired state cannot fail");
-        nodes.iter().for_each(|node| fleet.touch(*node));
-        let places = schedule::place(&mut fleet, &view, request, count);
-        nodes.iter().for_each(|node| fleet.touch(*node));
+        let (view, events) = without_replaced(planner, service, needs);
+        fleet.touch_all(&view, &events);
+        let places = schedule::place(&mut fleet, &view, service, count);
+        fleet.touch_all(&view, &events);
         places
     };
     planner.fleet = Some(fleet);
     places
+}
+
+/// The task that is to stop before the new one runs, and so may stop before it is prepared where there is no room for
+/// both.
+fn gives_way(planner: &Planner, service: &Service, need: &Need) -> Option<TaskId> {
+    let (kept, start_at) = match need {
+        Need::New(_) => (None, None),
+        Need::Replace(replacement) => (replacement.kept, replacement.start_at),
+        Need::Pending(task, kept) => (*kept, task.start_at),
+    };
+    let is_due = start_at.is_some_and(|start_at| start_at <= planner.now);
+    kept.filter(|_| is_due && rolling::order(service) == UpdateOrder::StopFirst)
+}
+
+/// What found no node while the task before it runs. Where that one's end would make the room, it stops first, as in
+/// Swarm. Elsewhere it runs on, for without it nothing would run; but a drain that no policy holds back empties its
+/// node.
+fn make_room(planner: &mut Planner, service: &Service, stuck: Vec<(Need, Place)>) {
+    if stuck.is_empty() {
+        return;
+    }
+    let mut view = planner.state.clone();
+    let slots = slots::of(&planner.state, service);
+    let mut budget = Budget::of(planner, service);
+    for (mut need, place) in stuck {
+        let kept = gives_way(planner, service, &need).expect("only such needs come here");
+        let is_driven_out = service.spec.update_config.is_none()
+            && planner.state.task(kept).is_some_and(|task| rolling::is_leaving(&planner.state, task));
+        let stops = is_driven_out || fits_instead(&mut view, service, &need, kept, planner.task_id());
+        let slot = planner.state.task(kept).and_then(|task| slots.get(&slots::place_of(service, task)));
+        if stops && !slot.is_none_or(|slot| budget.take(&planner.state, slot, |_| true)) {
+            continue; // Its end is what the new one needs, and has to wait.
+        }
+        match &mut need {
+            Need::Replace(replacement) if stops => replacement.old.extend(replacement.kept.take()),
+            Need::Pending(..) if stops => {
+                let op = Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![kept] };
+                planner.push_for(service, Tx::new(vec![op]));
+            }
+            _ => {}
+        }
+        match need {
+            Need::Replace(replacement) => replace(planner, service, replacement, place),
+            Need::Pending(task, _) => settle(planner, &task, place),
+            Need::New(_) => {}
+        }
+    }
+}
+
+/// Whether a task of the service would fit where this one is, if that ended. If so the view is afterwards as if it had,
+/// so that what is asked next does not count on the same room.
+fn fits_instead(view: &mut State, service: &Service, need: &Need, kept: TaskId, id: TaskId) -> bool {
+    let Some(node) = view.task(kept).and_then(|task| task.node) else { return false };
+    let mut next = view.clone();
+    let mut tasks = vec![kept];
+    if let Need::Replace(replacement) = need {
+        tasks.extend(&replacement.old);
+    }
+    let status = TaskStatus::new(TaskState::Shutdown, view.time());
+    let mut ops =
+        vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks }, Op::EndTasks { status, tasks: vec![kept] }];
+    apply_tx(&mut next, &Tx::new(ops.clone()), &mut Vec::new()).expect("ending a task cannot fail");
+    let place = schedule::place_on(&next, service, node);
+    if !matches!(place, Place::On(_)) {
+        return false;
+    }
+    match need {
+        Need::Replace(replacement) => ops.push(create(service, replacement, DesiredState::Ready, id, place)),
+        Need::Pending(task, _) => ops.push(Op::PlaceTask { task: task.id, place }),
+        Need::New(_) => {}
+    }
+    apply_tx(view, &Tx::new(ops), &mut Vec::new()).is_ok()
+}
+
+/// The state as the scheduler is to see it: what is being replaced no longer counts in the spread. And what is not as
+/// it was.
+fn without_replaced(planner: &Planner, service: &Service, needs: &[Need]) -> (State, Vec<Event>) {
+    let replaced = |need: &Need| {
+        let stopped = if let Need::Replace(replacement) = need { replacement.old.clone() } else { Vec::new() };
+        stopped.into_iter().chain(gives_way(planner, service, need))
+    };
+    let tasks: Vec<TaskId> = needs.iter().flat_map(replaced).collect();
+    let (mut view, mut events) = (planner.state.clone(), Vec::new());
+    if !tasks.is_empty() {
+        let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks }]);
+        apply_tx(&mut view, &tx, &mut events).expect("raising a desired state cannot fail");
+    }
+    (view, events)
 }
 
 /// Guards for the nodes that were chosen: none of them has changed since.
@@ -150,28 +252,32 @@ fn on_same_nodes<'a>(state: &State, mut tx: Tx, places: impl Iterator<Item = &'a
         places.filter_map(|place| if let Place::On(node) = place { Some(*node) } else { None }).collect();
     nodes.sort_unstable();
     nodes.dedup();
-    let guard = |id: NodeId| Some(Guard::NodeEpoch { node: id, epoch: state.loads.get(&id)?.epoch });
+    let guard = |id: NodeId| Some(Guard::NodeEpoch { node: id, epoch: state.loads.get(id)?.epoch });
     tx.guards.extend(nodes.into_iter().filter_map(guard));
     tx
 }
 
 fn replace(planner: &mut Planner, service: &Service, replacement: Replacement, place: Place) {
-    let Replacement { place: at, old, cause, beside, start_at } = replacement;
-    let desired = if start_at.is_some() { DesiredState::Ready } else { service.goal() };
+    let desired = if replacement.start_at.is_some() { DesiredState::Ready } else { service.goal() };
     let mut tx = on_same_nodes(&planner.state, Tx::default(), std::iter::once(&place));
-    if !old.is_empty() {
-        tx.ops.push(Op::SetDesired { desired: DesiredState::Shutdown, tasks: old });
+    if !replacement.old.is_empty() {
+        tx.ops.push(Op::SetDesired { desired: DesiredState::Shutdown, tasks: replacement.old.clone() });
     }
-    tx.ops.push(Op::CreateTasks {
+    tx.ops.push(create(service, &replacement, desired, planner.task_id(), place));
+    planner.push_for(service, tx);
+}
+
+fn create(service: &Service, replacement: &Replacement, desired: DesiredState, id: TaskId, place: Place) -> Op {
+    Op::CreateTasks {
         service: service.id,
         spec_version: service.spec_version,
         desired,
-        cause,
-        beside,
-        start_at,
-        tasks: vec![NewTask { id: planner.task_id(), slot: at.slot(), place }],
-    });
-    planner.push_for(service, tx);
+        cause: replacement.cause,
+        beside: replacement.kept,
+        start_at: replacement.start_at,
+        restarts: replacement.restarts,
+        tasks: vec![NewTask { id, slot: replacement.place.slot(), place }],
+    }
 }
 
 fn settle(planner: &mut Planner, task: &Task, place: Place) {

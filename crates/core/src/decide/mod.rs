@@ -4,6 +4,7 @@
 //! through the same `apply`, so that later ones see earlier choices. Nothing here waits: what has to happen later is
 //! a deadline of the plan, and what must outlive a leader is a field of an object.
 
+mod budget;
 mod enforce;
 mod fill;
 mod global;
@@ -11,6 +12,7 @@ mod job;
 mod reap;
 mod replicated;
 mod restart;
+mod rolling;
 mod schedule;
 mod slots;
 mod update;
@@ -122,18 +124,26 @@ pub fn is_up_to_date(state: &State, task: &Task) -> bool {
 
 /// Looks at one service: what is too many goes, an update takes a step, what is missing comes, what is prepared runs.
 fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
+    if let ServiceMode::Replicated { replicas } = service.spec.mode
+        && service.update.is_none()
+        && planner.state.highest_slot(service.id).is_none()
+    {
+        // It was just made: there is nothing to stop, to update or to forget.
+        replicated::fill_new(planner, service, replicas);
+        return;
+    }
     reap::orphans(planner, service.id);
     let service = match service.spec.mode {
         ServiceMode::Replicated { replicas } => {
             replicated::scale_down(planner, service, replicas);
             // An update that failed may have gone back to the previous spec.
-            let service = update::advance(planner, service);
+            let service = rolling::advance(planner, service);
             replicated::fill(planner, &service, service.spec.replicas().unwrap_or(replicas));
             service
         }
         ServiceMode::Global => {
             global::retire(planner, service);
-            let service = update::advance(planner, service);
+            let service = rolling::advance(planner, service);
             global::fill(planner, &service);
             service
         }
@@ -156,11 +166,13 @@ fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
 /// Lets prepared tasks run whose time has come.
 fn promote(planner: &mut Planner, service: &Service) {
     let mut due = Vec::new();
+    let order = rolling::order(service);
     for slot in slots::of(&planner.state, service).values() {
         for task in slot.0.iter().filter(|t| t.desired == DesiredState::Ready && !t.status.state.is_terminal()) {
-            match restart::start(&planner.state, slot, task, planner.now) {
+            match restart::start(&planner.state, slot, task, order, planner.now) {
                 Start::Now => due.push(task.id),
                 Start::At(at) => planner.wake(service.id, at),
+                Start::WhenAlone => {}
             }
         }
     }
@@ -206,8 +218,7 @@ impl Planner {
             Ok(()) => {
                 self.plan.txs.push(tx);
                 if let Some(fleet) = &mut self.fleet {
-                    let node = |event: &Event| if let Event::Task { node, .. } = event { *node } else { None };
-                    self.events.iter().filter_map(node).for_each(|node| fleet.touch(node));
+                    fleet.touch_all(&self.state, &self.events);
                 }
             }
             Err(refusal) => {

@@ -3,13 +3,26 @@
 //! The history that the policy counts is the slot's tasks themselves; nothing is remembered besides the state, so a
 //! new leader goes on where the old one was.
 
-use swarm_model::{Availability, NodeState, RestartCondition, ServiceSpec, Task, TaskState, Timestamp};
+use std::sync::Arc;
+
+use swarm_model::{
+    Availability, NodeState, RestartCondition, ServiceSpec, Settings, Task, TaskState, Timestamp, UpdateOrder,
+};
 
 use super::slots::Slot;
 use crate::State;
 
 /// A task with a running predecessor is started anyway after this: 60 s (swarm-behaviour §3.5).
 const PREDECESSOR_STOP_MAX_NS: i64 = 60_000_000_000;
+
+/// Longest delay that doubling leads to: 5 minutes. A policy that waits longer keeps its own.
+const BACKOFF_MAX_NS: i64 = 300_000_000_000;
+/// A task that ran so long starts anew with the policy's delay: 10 minutes.
+const BACKOFF_RESET_NS: i64 = 600_000_000_000;
+/// What is doubled when the policy's delay is shorter, or none at all: half a second.
+const BACKOFF_BASE_MIN_NS: i64 = 500_000_000;
+/// Half a second, doubled so often, is more than the longest delay.
+const BACKOFF_DOUBLINGS_MAX: u32 = 10;
 
 /// What to do with a task that cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +33,12 @@ pub(super) enum Verdict {
     Later(Timestamp),
     /// Its slot stays as it is: the policy allows no restart.
     Leave,
-    /// Replace it; the replacement may start at this time, or at once.
-    Replace { start_at: Option<Timestamp> },
+    /// Replace it; the replacement may start at this time, or at once. So many restarts in a row led to it.
+    Replace { start_at: Option<Timestamp>, restarts: u32 },
 }
 
-/// Whether a node can keep tasks: it exists, is not down and is not drained (swarm-behaviour §3.2).
+/// Whether what ended on a node may start there again: it exists, is not down and is not drained (swarm-behaviour
+/// §3.2).
 fn keeps_tasks(state: &State, task: &Task) -> bool {
     task.node.is_none_or(|id| {
         state.node(id).is_some_and(|n| n.status.state != NodeState::Down && n.spec.availability != Availability::Drain)
@@ -39,26 +53,48 @@ fn is_silent(state: &State, task: &Task) -> bool {
 /// Judges a task that is meant to live. `slot` is all tasks of its slot, the oldest first.
 pub(super) fn judge(state: &State, spec: &ServiceSpec, slot: &Slot, task: &Task, now: Timestamp) -> Verdict {
     let ended = task.status.state.is_terminal();
-    if task.is_done() || !ended && keeps_tasks(state, task) {
+    // What a job has done it does not do again, also with condition any (swarm-behaviour §3.4).
+    // What runs on a drained node moves with the rolling replacement (`rolling.rs`), which jobs do not have.
+    let stays = || if spec.mode.is_job() { keeps_tasks(state, task) } else { !is_silent(state, task) };
+    if task.is_done() || !ended && stays() {
         return Verdict::Fine;
     }
     if !allowed(spec, slot, task) {
         return Verdict::Leave;
     }
     if !ended {
-        // A lost node's tasks start elsewhere at once; a drained one's as soon as the old container has stopped.
-        let start_at = if is_silent(state, task) { None } else { Some(now) };
-        return Verdict::Replace { start_at };
+        // A lost node's tasks start elsewhere at once, those of a drained one when they have stopped.
+        let start_at = (!is_silent(state, task)).then_some(now);
+        return Verdict::Replace { start_at, restarts: task.restarts };
     }
     if let Some(start_at) = task.start_at.filter(|start_at| *start_at > now) {
         return Verdict::Later(start_at);
     }
+    let restarts_before = restarts_in_a_row(task);
+    let restarts = restarts_before.saturating_add(1);
     if !keeps_tasks(state, task) {
-        return Verdict::Replace { start_at: None };
+        return Verdict::Replace { start_at: None, restarts };
     }
     let from = task.status_applied_at.max(task.start_at.unwrap_or_default());
-    let start_at = from.plus_ns(spec.task_template.restart().delay_or_default_ns());
-    Verdict::Replace { start_at: Some(start_at).filter(|start_at| *start_at > now) }
+    let start_at = from.plus_ns(delay_ns(spec, restarts_before));
+    Verdict::Replace { start_at: Some(start_at).filter(|start_at| *start_at > now), restarts }
+}
+
+/// Restarts in a row up to a task that ended, unless it ran well for long.
+fn restarts_in_a_row(task: &Task) -> u32 {
+    let ran_ns = task.reached_at.map_or(0, |reached_at| task.status_applied_at.since_ns(reached_at));
+    if ran_ns >= BACKOFF_RESET_NS { 0 } else { task.restarts }
+}
+
+/// The restart delay after so many restarts in a row: the policy's; with `swarmd.restart.backoff` twice as long each
+/// time.
+fn delay_ns(spec: &ServiceSpec, restarts: u32) -> i64 {
+    let policy_ns = spec.task_template.restart().delay_or_default_ns();
+    if restarts == 0 || !Settings::of(&spec.labels).restart_backoff {
+        return policy_ns;
+    }
+    let doubled_ns = policy_ns.max(BACKOFF_BASE_MIN_NS).saturating_mul(1_i64 << restarts.min(BACKOFF_DOUBLINGS_MAX));
+    doubled_ns.min(BACKOFF_MAX_NS).max(policy_ns)
 }
 
 /// Whether the policy lets this task be replaced.
@@ -68,8 +104,6 @@ pub(super) fn allowed(spec: &ServiceSpec, slot: &Slot, task: &Task) -> bool {
     match policy.condition {
         RestartCondition::None => return false,
         RestartCondition::OnFailure if task.status.state == TaskState::Complete => return false,
-        // For a job the two are the same (swarm-behaviour §3.4).
-        RestartCondition::Any if task.status.state == TaskState::Complete && spec.mode.is_job() => return false,
         RestartCondition::OnFailure | RestartCondition::Any => {}
     }
     policy.max_attempts == 0 || restarts(spec, slot, task) < policy.max_attempts
@@ -90,23 +124,27 @@ pub(super) fn restarts(spec: &ServiceSpec, slot: &Slot, task: &Task) -> u64 {
     restarts as u64
 }
 
-/// When a task that is prepared may run: now, at a time, or as soon as its predecessors have stopped.
+/// When a task that is prepared may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
     /// At once.
     Now,
     /// Not before this time, which may be moved forward by an event.
     At(Timestamp),
+    /// When the task that still serves in its place has been told to stop.
+    WhenAlone,
 }
 
 /// When a task with desired state ready may run.
-pub(super) fn start(state: &State, slot: &Slot, task: &Task, now: Timestamp) -> Start {
+pub(super) fn start(state: &State, slot: &Slot, task: &Task, order: UpdateOrder, now: Timestamp) -> Start {
+    let before = |t: &&Arc<Task>| t.id != task.id && t.holds_resources() && !is_silent(state, t);
     let delay_ends = task.start_at.unwrap_or_default();
-    let waits =
-        slot.0.iter().any(|t| t.id != task.id && !t.desired.is_live() && t.holds_resources() && !is_silent(state, t));
-    let stop_ends = if waits { task.created_at.plus_ns(PREDECESSOR_STOP_MAX_NS) } else { Timestamp::ZERO };
+    // Counted from when it was told to stop, or last heard of: a task that is prepared first is older than that.
+    let stop_ends = slot.0.iter().filter(before).filter(|t| !t.desired.is_live()).map(|t| t.updated_at).max();
+    let stop_ends = stop_ends.map_or(Timestamp::ZERO, |at| at.plus_ns(PREDECESSOR_STOP_MAX_NS));
     match delay_ends.max(stop_ends) {
         at if at > now => Start::At(at),
+        _ if order == UpdateOrder::StopFirst && slot.live().filter(before).any(|t| t.id < task.id) => Start::WhenAlone,
         _ => Start::Now,
     }
 }

@@ -72,16 +72,19 @@ pub(super) fn with_history(state: &State, service: &Service) -> BTreeMap<Place, 
 }
 
 fn group<'a>(service: &Service, tasks: impl Iterator<Item = &'a Arc<Task>>) -> BTreeMap<Place, Slot> {
-    let global = service.spec.mode.is_global();
     let mut slots: BTreeMap<Place, Slot> = BTreeMap::new();
     for task in tasks {
-        let place = match task.node {
-            Some(node) if global => Place::Node(node),
-            _ => Place::Number(task.slot),
-        };
-        slots.entry(place).or_default().0.push(task.clone());
+        slots.entry(place_of(service, task)).or_default().0.push(task.clone());
     }
     slots
+}
+
+/// The place of a task.
+pub(super) fn place_of(service: &Service, task: &Task) -> Place {
+    match task.node {
+        Some(node) if service.spec.mode.is_global() => Place::Node(node),
+        _ => Place::Number(task.slot),
+    }
 }
 
 /// Whether a task does not run what its service wants now (swarm-behaviour §4.1). Only the task template and the

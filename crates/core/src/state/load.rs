@@ -15,7 +15,7 @@ use swarm_model::{
 /// Small and flat: a change copies a row of neighbours, and the scheduler reads one for each task that it places.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeLoad {
-    /// The node's epoch; 0 once the node is gone.
+    /// The node's epoch.
     pub(crate) epoch: u64,
     /// Whether the node takes new tasks: ready, its engine answers, available.
     pub(crate) is_ready: bool,
@@ -42,6 +42,11 @@ struct Pieces {
     counts: BTreeMap<String, i64>,
     /// Named ones, by kind and name.
     named: BTreeSet<(String, String)>,
+}
+
+/// Whether a task counts in the spread and for the limit of tasks per node.
+pub(crate) fn is_active(task: &Task) -> bool {
+    task.is_live()
 }
 
 /// The fixed host-mode ports that a task of this spec opens.
@@ -155,22 +160,20 @@ impl NodeLoad {
     }
 
     /// Takes over what the node itself says: whether it takes tasks, and what it has.
-    pub(super) fn follow(&mut self, node: Option<&Node>) {
-        let description = node.and_then(|node| node.description.as_ref());
-        self.epoch = node.map_or(0, |node| node.epoch);
+    pub(super) fn follow(&mut self, node: &Node) {
+        let description = node.description.as_ref();
+        self.epoch = node.epoch;
         self.is_ready = description.is_some()
-            && node.is_some_and(|node| {
-                node.status.state == NodeState::Ready
-                    && node.status.engine_reachable
-                    && node.spec.availability == Availability::Active
-            });
+            && node.status.state == NodeState::Ready
+            && node.status.engine_reachable
+            && node.spec.availability == Availability::Active;
         self.capacity_nano_cpus = description.map_or(0, |d| d.resources.nano_cpus);
         self.capacity_memory_bytes = description.map_or(0, |d| d.resources.memory_bytes);
     }
 
     /// Adds what a task of this spec holds.
     pub(crate) fn add(&mut self, task: &Task, spec: &ServiceSpec) {
-        if task.is_live() {
+        if is_active(task) {
             self.active += 1;
         }
         if task.holds_resources() {
@@ -180,7 +183,7 @@ impl NodeLoad {
 
     /// Takes back what [`NodeLoad::add`] added for the same task.
     pub(crate) fn remove(&mut self, task: &Task, spec: &ServiceSpec) {
-        if task.is_live() {
+        if is_active(task) {
             self.active -= 1;
         }
         if task.holds_resources() {

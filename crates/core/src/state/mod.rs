@@ -1,6 +1,7 @@
 //! The state: an immutable value, one per log index.
 
 mod load;
+mod rows;
 mod snapshot;
 mod tasks;
 
@@ -10,7 +11,8 @@ use imbl::{OrdMap, OrdSet};
 use swarm_model::{Cluster, Node, NodeId, Service, ServiceId, SpecVersion, Task, TaskId, Timestamp};
 
 pub use load::NodeLoad;
-pub(crate) use load::{host_ports, offered, reserved};
+pub(crate) use load::{host_ports, is_active, offered, reserved};
+use rows::Rows;
 pub use snapshot::Object;
 
 /// Everything that the managers agree on. A clone costs nothing; only [`apply`](crate::apply) changes it.
@@ -35,8 +37,8 @@ pub struct State {
     by_node: OrdSet<(NodeId, TaskId)>,
     /// Tasks that wait for a node and are meant to live.
     pending: OrdSet<(ServiceId, TaskId)>,
-    /// A row for each node, and for those removed ones that tasks still count on.
-    pub(crate) loads: OrdMap<NodeId, NodeLoad>,
+    /// A row for each node.
+    pub(crate) loads: Rows,
 }
 
 impl State {
@@ -67,7 +69,7 @@ impl State {
 
     /// What a node can take, and what its tasks hold of it.
     pub fn load(&self, node: NodeId) -> NodeLoad {
-        self.loads.get(&node).cloned().unwrap_or_default()
+        self.loads.get(node).cloned().unwrap_or_default()
     }
 
     /// All services, in order of their ids.
@@ -99,6 +101,12 @@ impl State {
     /// A task.
     pub fn task(&self, id: TaskId) -> Option<&Arc<Task>> {
         self.tasks.get(&id)
+    }
+
+    /// The highest slot of a service that has a task.
+    pub(crate) fn highest_slot(&self, service: ServiceId) -> Option<u32> {
+        let last = self.by_service.get_prev(&(service, u32::MAX, TaskId(u128::MAX)))?;
+        (last.0 == service).then_some(last.1)
     }
 
     /// The id of the newest task.

@@ -64,6 +64,7 @@ impl State {
         }
         for task in tasks {
             if let Some(version) = state.spec(task.service, task.spec_version).cloned() {
+                state.refer_to_spec(task.service, task.spec_version, 1);
                 state.insert_task(task, &version.spec);
             }
         }

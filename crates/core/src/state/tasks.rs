@@ -4,12 +4,18 @@ use std::sync::Arc;
 
 use swarm_model::{NodeId, ServiceId, ServiceSpec, SpecVersion, Task, TaskId, TaskState};
 
-use super::{NodeLoad, State};
+use super::{NodeLoad, State, is_active};
 
 impl State {
-    /// Adds a task with the spec that it runs, whose version must be there.
+    /// Says that so many more tasks refer to a spec version: those that [`State::insert_task`] adds.
+    pub(crate) fn refer_to_spec(&mut self, service: ServiceId, version: u64, tasks: usize) {
+        if tasks > 0 {
+            *self.spec_refs.entry((service, version)).or_insert(0) += tasks;
+        }
+    }
+
+    /// Adds a task with the spec that it runs, whose version must be there and is referred to already.
     pub(crate) fn insert_task(&mut self, task: Arc<Task>, spec: &ServiceSpec) {
-        *self.spec_refs.entry((task.service, task.spec_version)).or_insert(0) += 1;
         self.by_service.insert((task.service, task.slot, task.id));
         self.index(&task, spec);
         assert!(self.tasks.insert(task.id, task).is_none(), "a task is inserted once");
@@ -19,7 +25,7 @@ impl State {
     pub(crate) fn replace_task(&mut self, task: Task) {
         let old = self.tasks.get(&task.id).cloned().expect("only tasks that exist are changed");
         // Most changes are reports that move no index.
-        let place = |t: &Task| (t.node, t.is_live(), t.holds_resources(), is_pending(t));
+        let place = |t: &Task| (t.node, is_active(t), t.holds_resources(), is_pending(t));
         if place(&old) != place(&task) {
             let spec = self.spec_of(&task);
             self.unindex(&old, &spec.spec);
@@ -34,14 +40,19 @@ impl State {
         let spec = self.spec_of(&task);
         self.unindex(&task, &spec.spec);
         self.by_service.remove(&(task.service, task.slot, task.id));
-        let key = (task.service, task.spec_version);
+        self.let_go_of_spec(task.service, task.spec_version, 1);
+        Some(task)
+    }
+
+    /// Says that so many fewer tasks refer to a spec version; the last one takes it along.
+    pub(crate) fn let_go_of_spec(&mut self, service: ServiceId, version: u64, tasks: usize) {
+        let key = (service, version);
         let refs = self.spec_refs.get_mut(&key).expect("a task's spec version is counted");
-        *refs -= 1;
+        *refs -= tasks;
         if *refs == 0 {
             self.spec_refs.remove(&key);
-            self.forget_spec(key.0, key.1);
+            self.forget_spec(service, version);
         }
-        Some(task)
     }
 
     /// Stores a version of a spec, or changes its registry credentials.
@@ -87,27 +98,24 @@ impl State {
     }
 
     fn change_load(&mut self, node: NodeId, task: &Task, spec: &ServiceSpec, add: bool) {
-        if !task.is_live() && !task.holds_resources() {
+        if !is_active(task) && !task.holds_resources() {
             return;
         }
-        let load = self.loads.entry(node).or_default();
-        if add {
-            load.add(task, spec);
-        } else {
-            load.remove(task, spec);
-            if *load == NodeLoad::default() {
-                self.loads.remove(&node);
-            }
-        }
+        self.loads.change(node, |load| if add { load.add(task, spec) } else { load.remove(task, spec) });
     }
 
     /// Lets the row of a node follow what the node says; to be called after each change of a node.
     pub(crate) fn index_node(&mut self, id: NodeId) {
-        let load = self.loads.entry(id).or_default();
-        load.follow(self.nodes.get(&id).map(|node| &**node));
-        if *load == NodeLoad::default() {
-            self.loads.remove(&id);
+        let Some(node) = self.nodes.get(&id) else { return self.loads.remove(id) };
+        if self.loads.get(id).is_none() {
+            // A node that was removed may come back long after, and find tasks that are told to end.
+            let mut load = NodeLoad::default();
+            for task in self.tasks_of_node(id) {
+                load.add(task, &self.spec_of(task).spec);
+            }
+            self.loads.insert(id, load);
         }
+        self.loads.change(id, |load| load.follow(node));
     }
 }
 

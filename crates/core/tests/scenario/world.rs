@@ -7,12 +7,14 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use swarm_core::{Dirty, ENTRY_VERSION, Entry, Op, Outcome, Place, State, Tx, apply, decide};
 use swarm_model::{
-    Availability, Cluster, ClusterId, ClusterSpec, DesiredState, Id, JoinTokens, NodeDescription, NodeId, NodeRole,
-    NodeState, NodeStatus, RootCa, Secret, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState, TaskStatus,
-    Timestamp,
+    Availability, Cluster, ClusterId, ClusterSpec, DesiredState, GenericResource, Id, JoinTokens, NodeDescription,
+    NodeId, NodeRole, NodeState, NodeStatus, RootCa, Secret, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState,
+    TaskStatus, Timestamp,
 };
 
 const SECOND_NS: i64 = 1_000_000_000;
+/// Rounds after which a cluster that does not come to rest never will.
+const ROUNDS_MAX: u32 = 1000;
 const START: Timestamp = Timestamp::from_millis(1_000_000_000);
 
 pub(crate) struct World {
@@ -162,6 +164,10 @@ impl World {
             description.platform.architecture = options.get("arch").unwrap_or(&"x86_64").to_string();
             description.resources.nano_cpus = int(options, "cpu", 4)? * SECOND_NS;
             description.resources.memory_bytes = int(options, "mem", 8)? << 30;
+            let mut offered = counted(options, "gpu")?;
+            let names = options.get("gpus").into_iter().flat_map(|names| names.split(','));
+            offered.extend(names.map(|value| GenericResource::Named { kind: "gpu".into(), value: value.into() }));
+            description.resources.generic_resources = offered;
             self.nodes.insert(format!("n{number}"), id);
             let admit = Op::AdmitNode {
                 node: id,
@@ -214,8 +220,7 @@ impl World {
             .get("spread")
             .map(|s| s.split(',').map(|s| serde_json::json!({"Spread": {"SpreadDescriptor": s}})).collect())
             .unwrap_or_default();
-        let platforms: Vec<_> =
-            options.get("arch").map(|a| serde_json::json!({"OS": "linux", "Architecture": a})).into_iter().collect();
+        let platforms = describe::platforms(options);
         let port = int(options, "port", 0)?;
         let ports = if port == 0 {
             serde_json::json!([])
@@ -223,8 +228,11 @@ impl World {
             let mode = options.get("publish").unwrap_or(&"host");
             serde_json::json!([{"TargetPort": 80, "PublishedPort": port, "PublishMode": mode}])
         };
+        let settings: BTreeMap<&str, &str> =
+            options.iter().filter(|(key, _)| key.starts_with("swarmd.")).map(|(key, value)| (*key, *value)).collect();
         let spec: ServiceSpec = serde_json::from_value(serde_json::json!({
             "Name": name,
+            "Labels": settings,
             "Mode": mode(options)?,
             "UpdateConfig": policy(options, "")?,
             "RollbackConfig": policy(options, "rb-")?,
@@ -235,6 +243,7 @@ impl World {
                 "LogDriver": options.get("log").map(|name| serde_json::json!({"Name": name})),
                 "Resources": {"Reservations": {
                     "NanoCPUs": int(options, "cpu", 0)? * SECOND_NS, "MemoryBytes": int(options, "mem", 0)? << 30,
+                    "GenericResources": counted(options, "gpu")?,
                 }},
                 "RestartPolicy": {
                     "Condition": options.get("restart").unwrap_or(&"any"),
@@ -278,6 +287,10 @@ impl World {
         if let Some(condition) = options.get("restart") {
             template.restart_policy.get_or_insert_default().condition =
                 serde_json::from_value((*condition).into()).map_err(|_| "a restart condition")?;
+        }
+        if options.contains_key("reserve") {
+            let reserved = serde_json::json!({"Reservations": {"NanoCPUs": int(options, "reserve", 0)? * SECOND_NS}});
+            template.resources = serde_json::from_value(reserved).map_err(|error| error.to_string())?;
         }
         if options.contains_key("force") {
             template.force_update += 1;
@@ -426,7 +439,9 @@ impl World {
             let Some(node) = task.node.and_then(|id| self.state.node(id)) else { continue };
             let state = task.status.state;
             let next = match task.desired {
-                _ if node.status.state != NodeState::Ready || state.is_terminal() => continue,
+                _ if node.status.state != NodeState::Ready || state == TaskState::Pending || state.is_terminal() => {
+                    continue;
+                }
                 DesiredState::Shutdown | DesiredState::Remove => TaskState::Shutdown,
                 DesiredState::Ready if state >= TaskState::Ready => continue,
                 DesiredState::Ready | DesiredState::Running | DesiredState::Complete => {
@@ -446,13 +461,14 @@ impl World {
 
     /// Decides and lets the agents work until nothing happens any more at this time.
     fn settle(&mut self) -> String {
-        loop {
+        for _ in 0..ROUNDS_MAX {
             let planned = self.decide() != "nothing to do\n";
             let worked = self.agents_step();
             if !worked && (!planned || self.dirty.is_empty()) {
                 return self.ps();
             }
         }
+        panic!("it never comes to rest; the last decision: {}{}", self.decide(), self.ps())
     }
 
     fn ps(&mut self) -> String {
@@ -463,7 +479,14 @@ impl World {
         for (_, _, id) in rows {
             let task = self.state.task(id).expect("listed a moment ago");
             let node = task.node.map_or("-", |node| self.node_name(node));
-            let _ = writeln!(out, "{} {node} {} (want {})", self.names[&id], task.status.state, task.desired);
+            let _ = write!(out, "{} {node} {} (want {})", self.names[&id], task.status.state, task.desired);
+            for resource in task.generic_resources.iter() {
+                let _ = match resource {
+                    GenericResource::Discrete { kind, value } => write!(out, " {kind}={value}"),
+                    GenericResource::Named { kind, value } => write!(out, " {kind}={value}"),
+                };
+            }
+            out.push('\n');
         }
         if out.is_empty() { "no tasks\n".into() } else { out }
     }
@@ -504,6 +527,12 @@ fn policy(options: &Options<'_>, prefix: &str) -> Result<serde_json::Value, Stri
         "MaxFailureRatio": get("ratio").unwrap_or("0").parse::<f32>().map_err(|_| "ratio: number")?,
         "Order": get("order").unwrap_or("stop-first"),
     }))
+}
+
+/// So many of a kind of generic resource, if the option is there.
+fn counted(options: &Options<'_>, kind: &str) -> Result<Vec<GenericResource>, String> {
+    let value = int(options, kind, 0)?;
+    Ok((value > 0).then(|| GenericResource::Discrete { kind: kind.into(), value }).into_iter().collect())
 }
 
 fn int(options: &Options<'_>, key: &str, default: i64) -> Result<i64, String> {

@@ -169,8 +169,9 @@ fn add_task(plane: &TestPlane, service: &str, slot: u32, node: NodeId, state: Ta
         spec_version,
         desired: DesiredState::Running,
         cause: Cause::Fill,
-        beside: false,
+        beside: None,
         start_at: None,
+        restarts: 0,
         tasks: vec![NewTask { id, slot, place: Place::On(node) }],
     }]);
     let at = Timestamp::from_millis(1_700_000_500_000);

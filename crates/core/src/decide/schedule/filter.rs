@@ -10,11 +10,11 @@ use swarm_model::{
 use super::plugins;
 use crate::{
     NodeLoad, Place, State,
-    state::{host_ports, offered, reserved},
+    state::{host_ports, is_active, offered, reserved},
 };
 
 /// What the tasks of a service ask of a node.
-pub(in crate::decide) struct Request<'a> {
+pub(super) struct Request<'a> {
     pub(super) service: &'a Service,
     /// What each task reserves; none if nothing.
     pub(super) asked: Option<&'a ResourceReservations>,
@@ -45,7 +45,7 @@ pub(super) enum Filter {
 }
 
 impl<'a> Request<'a> {
-    pub(in crate::decide) fn new(service: &'a Service) -> Self {
+    pub(super) fn new(service: &'a Service) -> Self {
         let spec = &service.spec;
         let placement = spec.task_template.placement.as_ref();
         Self {
@@ -73,11 +73,15 @@ impl<'a> Request<'a> {
     }
 
     /// The filters that look at what its tasks hold of it.
-    pub(super) fn has_place(&self, state: &State, id: NodeId, of_service: u32, claims: u32) -> bool {
+    pub(super) fn has_place(
+        &self,
+        state: &State,
+        (id, load): (NodeId, &NodeLoad),
+        of_service: u32,
+        claims: u32,
+    ) -> bool {
         let offered = || state.node(id).map_or(&[][..], |node| offered(node));
-        state.loads.get(&id).is_some_and(|load| {
-            self.has_resources(offered, load, claims) && self.has_ports(load, claims) && self.allows(of_service)
-        })
+        self.has_resources(offered, load, claims) && self.has_ports(load, claims) && self.allows(of_service)
     }
 
     fn has_resources<'n>(
@@ -98,7 +102,7 @@ impl<'a> Request<'a> {
 
     /// How many tasks of the service are active on a node, if there is a limit to them.
     pub(super) fn active_on(&self, state: &State, node: NodeId) -> u32 {
-        let counts = |task: &&Arc<Task>| task.service == self.service.id && task.is_live();
+        let counts = |task: &&Arc<Task>| task.service == self.service.id && is_active(task);
         if self.max_replicas == 0 { 0 } else { state.tasks_of_node(node).filter(counts).count() as u32 }
     }
 
@@ -216,7 +220,7 @@ fn same_platform(wanted: &Platform, found: &Platform) -> bool {
 /// How many tasks of the service are active on each node.
 pub(super) fn active_of_service(state: &State, service: &Service) -> BTreeMap<NodeId, u32> {
     let mut counts = BTreeMap::new();
-    for task in state.tasks_of_service(service.id).filter(|task| task.is_live()) {
+    for task in state.tasks_of_service(service.id).filter(|task| is_active(task)) {
         if let Some(node) = task.node {
             *counts.entry(node).or_insert(0) += 1;
         }
@@ -234,7 +238,7 @@ pub(super) fn explain(state: &State, request: &Request<'_>, placed: &[Place]) ->
     }
     let of_service = active_of_service(state, request.service);
     let mut counts: BTreeMap<Filter, u32> = BTreeMap::new();
-    for (node, load) in state.nodes().filter_map(|node| Some((node, state.loads.get(&node.id)?))) {
+    for (node, load) in state.nodes().filter_map(|node| Some((node, state.loads.get(node.id)?))) {
         let claims = claims.get(&node.id).copied().unwrap_or(0);
         let of_service = of_service.get(&node.id).copied().unwrap_or(0) + claims;
         if let Err(filter) = request.check(node, load, of_service, claims) {

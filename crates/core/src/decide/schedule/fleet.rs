@@ -12,73 +12,81 @@ use super::{
     filter::{self, Request, Traits},
     label,
 };
-use crate::State;
+use crate::{Event, State};
 
 /// So many answers of each kind are remembered: services mostly share a few. One takes a bit or two for each node.
 const REMEMBERED_MAX: usize = 64;
+/// Most nodes have fewer active tasks than this: such levels are found without a search when the fleet is made.
+const LEVELS_DIRECT: usize = 1024;
 
-/// The nodes that take tasks.
+/// The nodes that take tasks. A node is known by the position of its row, which stays while a decision is made.
 pub(in crate::decide) struct Fleet {
-    /// Their ids, ascending; a node is known by its place in here.
-    ids: Vec<NodeId>,
-    /// How many active tasks each has.
-    active: Vec<u32>,
+    /// Positions are below this.
+    size: usize,
     /// The nodes with so many active tasks.
     levels: BTreeMap<u32, Bits>,
+    /// How many active tasks each node has, and is filed under.
+    filed: Vec<u32>,
     /// Nodes whose tasks changed since.
-    stale: Vec<NodeId>,
+    stale: Vec<usize>,
     verdicts: Vec<Verdicts>,
     partitions: Vec<Rc<Partition>>,
 }
 
+/// What [`Fleet::filed`] says of a node that takes no tasks.
+const NOT_READY: u32 = u32::MAX;
+
 impl Fleet {
     /// The nodes that take tasks; nodes do not change while a decision is made.
     pub(in crate::decide) fn new(state: &State) -> Self {
-        let ready = || state.loads.iter().filter(|(_, load)| load.is_ready);
-        let ids: Vec<NodeId> = ready().map(|(id, _)| *id).collect();
-        let active: Vec<u32> = ready().map(|(_, load)| load.active).collect();
+        let size = state.loads.positions();
         let mut levels = BTreeMap::new();
-        for (node, level) in active.iter().enumerate() {
-            levels.entry(*level).or_insert_with(|| Bits::new(ids.len())).insert(node);
+        let mut filed = vec![NOT_READY; size];
+        let mut by_level: Vec<Bits> = Vec::new();
+        for (position, (_, load)) in state.loads.iter().filter(|(_, (_, load))| load.is_ready) {
+            filed[position] = load.active;
+            let level = load.active as usize;
+            if level < LEVELS_DIRECT {
+                by_level.resize_with(by_level.len().max(level + 1), || Bits::new(size));
+                by_level[level].insert(position);
+            } else {
+                levels.entry(load.active).or_insert_with(|| Bits::new(size)).insert(position);
+            }
         }
-        Self { ids, active, levels, stale: Vec::new(), verdicts: Vec::new(), partitions: Vec::new() }
+        levels.extend(
+            by_level.into_iter().enumerate().filter(|(_, nodes)| !nodes.is_empty()).map(|(l, n)| (l as u32, n)),
+        );
+        Self { size, levels, filed, stale: Vec::new(), verdicts: Vec::new(), partitions: Vec::new() }
     }
 
-    /// Says that the tasks of a node changed.
-    pub(in crate::decide) fn touch(&mut self, node: NodeId) {
-        self.stale.push(node);
+    /// Says what changed: the nodes of these tasks have others than before.
+    pub(in crate::decide) fn touch_all(&mut self, state: &State, events: &[Event]) {
+        let node = |event: &Event| if let Event::Task { node, .. } = event { *node } else { None };
+        self.stale.extend(events.iter().filter_map(node).filter_map(|node| state.loads.position(node)));
     }
 
     /// Takes over what changed.
     pub(super) fn refresh(&mut self, state: &State) {
-        for id in std::mem::take(&mut self.stale) {
-            let (Some(node), Some(load)) = (self.find(id), state.loads.get(&id)) else { continue };
-            let known = std::mem::replace(&mut self.active[node], load.active);
-            if known == load.active {
+        for node in std::mem::take(&mut self.stale) {
+            let active = state.loads.at(node).1.active;
+            let known = self.filed[node];
+            if known == active || known == NOT_READY {
                 continue;
             }
+            self.filed[node] = active;
             if let Some(level) = self.levels.get_mut(&known) {
                 level.remove(node);
                 if level.is_empty() {
                     self.levels.remove(&known);
                 }
             }
-            let size = self.ids.len();
-            self.levels.entry(load.active).or_insert_with(|| Bits::new(size)).insert(node);
+            self.levels.entry(active).or_insert_with(|| Bits::new(self.size)).insert(node);
         }
     }
 
-    /// The place of a node, if it takes tasks.
-    pub(super) fn find(&self, id: NodeId) -> Option<usize> {
-        self.ids.binary_search(&id).ok()
-    }
-
-    pub(super) fn id(&self, node: usize) -> NodeId {
-        self.ids[node]
-    }
-
-    pub(super) fn active(&self, node: usize) -> u32 {
-        self.active[node]
+    /// Whether a node takes tasks at all.
+    pub(super) fn is_ready(&self, node: usize) -> bool {
+        self.filed[node] != NOT_READY
     }
 
     /// The next node in the order of active tasks, then ids, that is in all of these sets. The cursor starts as the
@@ -101,7 +109,7 @@ impl Fleet {
         if let Some(known) = self.verdicts.iter().position(asks_same) {
             return self.verdicts.swap_remove(known);
         }
-        let size = if request.traits.is_empty() { 0 } else { self.ids.len() };
+        let size = if request.traits.is_empty() { 0 } else { self.size };
         Verdicts { traits: request.traits.clone(), possible: Bits::full(size), known: Bits::new(size) }
     }
 
@@ -122,9 +130,9 @@ impl Fleet {
             return known.clone();
         }
         let mut groups: BTreeMap<(Vec<String>, u32), Bits> = BTreeMap::new();
-        for (number, node) in self.ids.iter().enumerate().filter_map(|(n, id)| Some((n, state.node(*id)?))) {
+        for (position, node) in state.loads.iter().filter_map(|(n, (id, _))| Some((n, state.node(*id)?))) {
             let key = (path(descriptors, node), filter::missed(prefer, node));
-            groups.entry(key).or_insert_with(|| Bits::new(self.ids.len())).insert(number);
+            groups.entry(key).or_insert_with(|| Bits::new(self.size)).insert(position);
         }
         let partition = Rc::new(Partition { descriptors: descriptors.to_vec(), prefer: prefer.to_vec(), groups });
         if self.partitions.len() == REMEMBERED_MAX {

@@ -8,13 +8,16 @@ mod filter;
 mod fleet;
 mod plugins;
 mod spread;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
 use swarm_model::{Node, NodeId, Service, ServiceSpec, TaskState};
 
 use crate::{Place, State};
-pub(super) use filter::{Request, constraints_hold};
+use filter::Request;
+pub(super) use filter::constraints_hold;
 pub(super) use fleet::Fleet;
 
 /// Failures of a spec version on a node are looked at over 5 minutes (swarm-behaviour §5.3).
@@ -24,12 +27,11 @@ const FAILURES_MIN: u32 = 5;
 
 /// A place for each of so many tasks of a service, beside the tasks that are there. All tasks are alike, so the
 /// order of the places means nothing; those that find no node come last.
-pub(super) fn place(fleet: &mut Fleet, state: &State, request: &Request<'_>, count: usize) -> Vec<Place> {
-    if count == 0 {
-        return Vec::new();
-    }
+pub(super) fn place(fleet: &mut Fleet, state: &State, service: &Service, count: usize) -> Vec<Place> {
+    let request = &Request::new(service);
     let mut tree = spread::Tree::new(fleet, state, request);
-    let mut places: Vec<Place> = std::iter::from_fn(|| tree.take()).take(count).map(Place::On).collect();
+    let mut places = Vec::with_capacity(count);
+    places.extend(std::iter::from_fn(|| tree.take()).take(count).map(Place::On));
     let verdicts = tree.into_verdicts();
     fleet.give_back(verdicts);
     if places.len() < count {
@@ -41,8 +43,9 @@ pub(super) fn place(fleet: &mut Fleet, state: &State, request: &Request<'_>, cou
 
 /// The place of a task of a global service, whose node is given. Why it cannot start there yet has no prefix and
 /// does not count against the node (swarm-behaviour §5.5).
-pub(super) fn place_on(state: &State, request: &Request<'_>, id: NodeId) -> Place {
-    let found = state.node(id).zip(state.loads.get(&id));
+pub(super) fn place_on(state: &State, service: &Service, id: NodeId) -> Place {
+    let request = Request::new(service);
+    let found = state.node(id).zip(state.loads.get(id));
     match found.map(|(node, load)| request.check(node, load, request.active_on(state, id), 0)) {
         Some(Ok(())) => Place::On(id),
         Some(Err(filter)) => Place::PendingOn(id, filter::reason(filter, 1).into()),

@@ -82,16 +82,17 @@ impl<'a> Tree<'a> {
         fleet.refresh(state);
         let settings = Settings::of(&service.spec.labels);
         let descriptors = spread_descriptors(&service.spec);
-        let counts = filter::active_of_service(state, service);
-        let mut known: BTreeMap<usize, Known> = BTreeMap::new();
-        for (id, count) in &counts {
-            if let Some(node) = fleet.find(*id) {
+        let position = |id| state.loads.position(id).filter(|node| fleet.is_ready(*node));
+        let (mut counts, mut known) = (BTreeMap::new(), BTreeMap::<usize, Known>::new());
+        if state.highest_slot(service.id).is_some() {
+            counts = filter::active_of_service(state, service);
+            for (node, count) in counts.iter().filter_map(|(id, count)| Some((position(*id)?, count))) {
                 known.entry(node).or_default().of_service = *count;
             }
-        }
-        for (id, count) in recent_failures(state, service) {
-            debug_assert!(count >= FAILURES_MIN);
-            if let Some(node) = fleet.find(id) {
+            for (node, count) in
+                recent_failures(state, service).into_iter().filter_map(|(id, n)| Some((position(id)?, n)))
+            {
+                debug_assert!(count >= FAILURES_MIN);
                 known.entry(node).or_default().failures = count;
             }
         }
@@ -113,7 +114,7 @@ impl<'a> Tree<'a> {
 
     /// The node for the next task, which it is counted to have from now on.
     pub(super) fn take(&mut self) -> Option<NodeId> {
-        self.root.take(&mut self.round).map(|node| self.round.fleet.id(node))
+        self.root.take(&mut self.round).map(|node| self.round.state.loads.at(node).0)
     }
 
     /// What was found out about the nodes, for [`Fleet::give_back`].
@@ -122,9 +123,9 @@ impl<'a> Tree<'a> {
     }
 
     fn add_failing(&mut self, descriptors: &[String], prefer: &[Constraint]) {
-        let Round { fleet, state, known, .. } = &self.round;
+        let Round { state, known, .. } = &self.round;
         for number in known.iter().filter(|(_, known)| known.failures > 0).map(|(number, _)| *number) {
-            let Some(node) = state.node(fleet.id(number)) else { continue };
+            let Some(node) = state.node(state.loads.at(number).0) else { continue };
             let leaf = self.root.leaf(&fleet::path(descriptors, node));
             let failing = (number, filter::missed(prefer, node));
             match leaf.classes.last_mut().map(|class| &mut class.nodes) {
@@ -138,21 +139,21 @@ impl<'a> Tree<'a> {
 impl Round<'_> {
     /// Whether a node can take one more task beside so many that it got in this round.
     fn passes(&mut self, node: usize, claims: u32) -> bool {
-        let id = self.fleet.id(node);
+        let row = self.state.loads.at(node);
         let of_service = self.known.get(&node).map_or(0, |known| known.of_service);
-        self.verdicts.pass(self.state, self.request, node, id)
-            && self.request.has_place(self.state, id, of_service + claims, claims)
+        self.verdicts.pass(self.state, self.request, node, row.0)
+            && self.request.has_place(self.state, row, of_service + claims, claims)
     }
 
     fn rank(&self, node: usize, missed: u32, claims: u32) -> Rank {
         let known = self.known.get(&node);
         let (of_service, failures) = known.map_or((0, 0), |known| (known.of_service, known.failures));
-        let active = u64::from(self.fleet.active(node) + claims);
+        let load = self.state.loads.at(node).1;
+        let active = u64::from(load.active + claims);
         match self.strategy {
             PlacementStrategy::Spread => (failures, missed, u64::from(of_service + claims), active, node),
             PlacementStrategy::Pack => {
                 let nothing = ResourceReservations::default();
-                let load = self.state.load(self.fleet.id(node));
                 let share = load.reserved_share_ppm(self.request.asked.unwrap_or(&nothing), claims);
                 (failures, missed, u64::MAX - share, u64::MAX - active, node)
             }

@@ -68,16 +68,15 @@ pub(super) fn rejections(
             helps.push(Fix { filter: READY, rank: 0, text: fix });
         }
         for requirement in &requirements {
-            let alone = schedule::Request::new(&requirement.alone);
-            if matches!(schedule::place_on(&willing, &alone, node.id), Place::On(_)) {
+            if matches!(schedule::place_on(&willing, &requirement.alone, node.id), Place::On(_)) {
                 continue;
             }
             let (found, fix) = requirement.explain(state, service, node);
             push(&mut rejections, requirement.filter, &requirement.asked, state, node, found);
             helps.push(fix);
         }
-        let whole = schedule::Request::new(service);
-        if let (true, Place::PendingOn(_, reason)) = (helps.is_empty(), schedule::place_on(&willing, &whole, node.id)) {
+        if let (true, Place::PendingOn(_, reason)) = (helps.is_empty(), schedule::place_on(&willing, service, node.id))
+        {
             // Something that has no numbers and that no setting of a node changes.
             push(&mut rejections, "other", "what the scheduler says", state, node, reason.to_string());
         }

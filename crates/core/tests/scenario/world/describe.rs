@@ -39,6 +39,15 @@ impl World {
     }
 }
 
+/// The platforms of the image: `platforms=OS/ARCH,OS/ARCH`.
+pub(super) fn platforms(options: &Options<'_>) -> serde_json::Value {
+    let platform = |text: &str| {
+        let (os, arch) = text.split_once('/').unwrap_or((text, ""));
+        serde_json::json!({"OS": os, "Architecture": arch})
+    };
+    options.get("platforms").map_or(serde_json::json!([]), |texts| texts.split(',').map(platform).collect())
+}
+
 /// One volume, if the service is to have one: `volume=DRIVER`.
 pub(super) fn mounts(options: &Options<'_>) -> serde_json::Value {
     options.get("volume").map_or(serde_json::json!([]), |driver| {

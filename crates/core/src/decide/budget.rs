@@ -1,0 +1,48 @@
+//! How many tasks of a service may be taken away now (`swarmd.max-unavailable`, design §8).
+//!
+//! Whatever stops a running task of its own accord asks here: update, drain and rebalance together never leave fewer
+//! than the wanted tasks less the limit. Crashes and lost nodes may; then those wait.
+
+use swarm_model::{NodeState, Service, Settings, Task, TaskState};
+
+use super::{
+    Planner,
+    slots::{self, Slot},
+};
+use crate::State;
+
+/// What may be taken away. Ask anew after each change of the state by others.
+pub(super) struct Budget {
+    /// None without limit.
+    left: Option<u64>,
+}
+
+impl Budget {
+    /// What may be taken away as the state is.
+    pub(super) fn of(planner: &Planner, service: &Service) -> Self {
+        let Some(limit) = Settings::of(&service.spec.labels).max_unavailable else { return Self { left: None } };
+        let slots = slots::of(&planner.state, service);
+        let taken = slots.values().filter(|slot| slot.is_taken(service));
+        // A global service wants a task in each of its places.
+        let wanted = service.spec.replicas().unwrap_or(taken.count() as u64);
+        let available = slots.values().filter(|slot| slot.live().any(|task| serves(&planner.state, task))).count();
+        Self { left: Some((available as u64 + limit.of(wanted)).saturating_sub(wanted)) }
+    }
+
+    /// Whether these tasks of a place may stop, while the others of it go on. If so they are counted.
+    pub(super) fn take(&mut self, state: &State, slot: &Slot, stops: impl Fn(&Task) -> bool) -> bool {
+        let stays = slot.live().any(|task| serves(state, task) && !stops(task));
+        let Some(left) = self.left.as_mut().filter(|_| slot.runs() && !stays) else { return true };
+        if *left == 0 {
+            return false;
+        }
+        *left -= 1;
+        true
+    }
+}
+
+/// Whether a task runs, healthy as far as it has a health check, and its node says so.
+fn serves(state: &State, task: &Task) -> bool {
+    let node_is_ready = || task.node.and_then(|id| state.node(id)).is_some_and(|n| n.status.state == NodeState::Ready);
+    task.status.state == TaskState::Running && node_is_ready()
+}

@@ -1,0 +1,289 @@
+//! Rolling replacement: how an update and a drain take over a service place by place.
+//!
+//! What is under way follows from the tasks: a place with an old and a new task is being taken over, whatever for.
+//! Stop-first, the new task is prepared (image pulled, container created) while the old one runs; then the old one
+//! stops, and the new one runs once it has. Start-first, the new one runs beside the old one.
+
+use std::sync::Arc;
+
+use swarm_model::{
+    Availability, Cause, DesiredState, NodeState, RestartCondition, Service, ServiceMode, Task, TaskId, TaskState,
+    Timestamp, UpdateConfig, UpdateOrder,
+};
+
+use super::{
+    Planner,
+    budget::Budget,
+    fill::{self, Need, Replacement},
+    slots::{self, Place, Slot},
+    update::{self, is_of_update},
+};
+use crate::{Op, State, state::host_ports};
+
+/// The policy in force: that of the spec which the service is on its way to.
+pub(super) fn config(service: &Service) -> UpdateConfig {
+    let config = if service.rolls_back() { &service.spec.rollback_config } else { &service.spec.update_config };
+    config.clone().unwrap_or_else(UpdateConfig::when_absent)
+}
+
+/// The order in force. On its one node, the new task of a global service could never open a port that the old one
+/// holds: such a service is updated stop-first, whatever it says.
+pub(super) fn order(service: &Service) -> UpdateOrder {
+    let fixed_port = host_ports(&service.spec).next().is_some();
+    if service.spec.mode == ServiceMode::Global && fixed_port { UpdateOrder::StopFirst } else { config(service).order }
+}
+
+/// Takes an update and a drain one step further: counts failures, finishes places, begins the next ones. Returns the
+/// service as it is afterwards.
+pub(super) fn advance(planner: &mut Planner, service: &Arc<Service>) -> Arc<Service> {
+    let current = |planner: &Planner| planner.state.service(service.id).cloned().expect("nothing removes it here");
+    update::count_failures(planner, service);
+    let service = current(planner);
+    finish(planner, &service);
+    roll(planner, &service);
+    current(planner)
+}
+
+/// Whether a task is to leave its node, which the operator drains. A node that is down is no longer drained, but lost.
+pub(super) fn is_leaving(state: &State, task: &Task) -> bool {
+    task.node
+        .and_then(|id| state.node(id))
+        .is_some_and(|node| node.spec.availability == Availability::Drain && node.status.state != NodeState::Down)
+}
+
+/// The one of several tasks in a place that is to stay: the newest of those that are what the service wants, where it
+/// wants them. One that found no node is dropped when the other one need not leave any more.
+fn successor<'a>(state: &State, service: &Service, slot: &'a Slot) -> Option<&'a Arc<Task>> {
+    let clean = |task: &&Arc<Task>| !slots::is_dirty(state, service, task);
+    let stays = |task: &&Arc<Task>| clean(task) && !is_leaving(state, task);
+    let placed = slot.live().rfind(|task| stays(task) && task.status.state != TaskState::Pending);
+    // All of them are to leave: the one that serves is kept until there is another way out.
+    placed
+        .or_else(|| slot.live().rfind(stays))
+        .or_else(|| slot.live().rfind(|task| clean(task) && task.status.state == TaskState::Running))
+}
+
+/// Whether a task only waits for the one before it to stop.
+fn is_prepared(task: &Task, now: Timestamp) -> bool {
+    task.desired == DesiredState::Ready
+        && (TaskState::Ready..=TaskState::Running).contains(&task.status.state)
+        && task.start_at.unwrap_or_default() <= now
+}
+
+/// Where a new task runs beside an old one, or is prepared to take over, the old one goes.
+fn finish(planner: &mut Planner, service: &Service) {
+    let stop_first = order(service) == UpdateOrder::StopFirst;
+    let mut done = Vec::new();
+    let mut budget = Budget::of(planner, service);
+    let slots = slots::of(&planner.state, service);
+    // A place that waits for room, which what is prepared may be holding.
+    let waits = |slot: &Slot| !slot.runs() && slot.live().any(|task| task.status.state == TaskState::Pending);
+    for slot in slots.values().filter(|slot| slot.live().count() > 1) {
+        let Some(keep) = successor(&planner.state, service, slot) else { continue };
+        let takes_over = keep.status.state == TaskState::Running || stop_first && is_prepared(keep, planner.now);
+        if !takes_over {
+            continue;
+        }
+        if budget.take(&planner.state, slot, |task| task.id != keep.id) {
+            done.extend(slot.live().filter(|task| task.id != keep.id).map(|task| task.id));
+        } else if slots.values().any(waits) {
+            done.push(keep.id);
+        }
+    }
+    planner.push_each(Some(service), &done, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
+}
+
+/// What one place means for an update, or for a drain.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// Nothing to do.
+    Clean,
+    /// Still has what is to be replaced.
+    Stale,
+    /// Its new task, or what took over from that, has not run yet.
+    UnderWay,
+    /// Its new task runs, or ran, since then; the delay and the watch count from there.
+    Reached(Timestamp),
+}
+
+impl Stage {
+    /// Whether the place counts as one of those that may be under way at a time; if so because of the delay after it,
+    /// until when.
+    fn is_busy(self, config: &UpdateConfig, now: Timestamp) -> (bool, Option<Timestamp>) {
+        match self {
+            Self::Clean | Self::Stale => (false, None),
+            Self::UnderWay => (true, None),
+            Self::Reached(at) => {
+                let until = Some(at.plus_ns(config.delay_ns)).filter(|until| *until > now);
+                (until.is_some(), until)
+            }
+        }
+    }
+}
+
+/// A place in the eyes of a drain.
+fn stage_of_move(state: &State, service: &Service, slot: &Slot) -> Stage {
+    let clean = |task: &Arc<Task>| !slots::is_dirty(state, service, task);
+    if slot.live().any(|task| is_leaving(state, task)) {
+        let has_successor = slot.live().any(|task| clean(task) && !is_leaving(state, task));
+        // What was to take over failed for good: the task that is there stays rather than that nothing runs.
+        let gave_up = slot.finished(service).is_some_and(|task| task.status.state != TaskState::Shutdown);
+        return match (has_successor, gave_up) {
+            (true, _) => Stage::UnderWay,
+            (false, true) => Stage::Clean,
+            (false, false) => Stage::Stale,
+        };
+    }
+    match slot.live().next_back() {
+        Some(newest) if newest.cause == Cause::Move || slot.live().count() > 1 && slot.live().all(clean) => {
+            newest.reached_at.map_or(Stage::UnderWay, Stage::Reached)
+        }
+        _ => Stage::Clean,
+    }
+}
+
+/// The task that the update which is under way made in a place.
+fn last_made<'a>(service: &Service, slot: &'a Slot) -> Option<&'a Arc<Task>> {
+    let update = service.update.as_ref()?;
+    slot.0.iter().rfind(|task| is_of_update(service, update, task))
+}
+
+/// A place in the eyes of an update.
+fn stage_of_update(state: &State, service: &Service, slot: &Slot) -> Stage {
+    let dirty = |task: &Arc<Task>| slots::is_dirty(state, service, task);
+    // One that was dropped before it could take over made no difference.
+    let was_dropped = |task: &Task| {
+        let ended_by_itself = task.status.state.is_terminal() && task.status.state != TaskState::Shutdown;
+        !task.desired.is_live() && !ended_by_itself && slot.live().next().is_some() && slot.live().all(dirty)
+    };
+    if let Some(task) = last_made(service, slot).filter(|task| !was_dropped(task)) {
+        return match task.reached_at {
+            Some(at) => Stage::Reached(at),
+            None if slot.live().any(|task| task.reached_at.is_none() && !dirty(task)) => Stage::UnderWay,
+            None => Stage::Clean,
+        };
+    }
+    let is_dirty = match slot.live().count() {
+        0 => slot.finished(service).is_some_and(dirty),
+        _ => slot.live().any(dirty),
+    };
+    let paused_node = slot.live().filter_map(|task| task.node).any(|id| {
+        // A paused node takes nothing new: a global service's task there stays as it is (swarm-behaviour §3.3).
+        slot.0.iter().all(|task| task.slot == 0)
+            && state.node(id).is_none_or(|node| node.spec.availability != Availability::Active)
+    });
+    if !is_dirty || paused_node {
+        Stage::Clean
+    } else if slot.live().any(|task| !dirty(task)) {
+        // Something else made what is to stay: a restart, or what was there before a rollback half-way. The old one
+        // goes when it can take over.
+        Stage::UnderWay
+    } else {
+        Stage::Stale
+    }
+}
+
+/// Begins the next places, as many as the policy allows at a time.
+fn roll(planner: &mut Planner, service: &Arc<Service>) {
+    let slots = slots::of(&planner.state, service);
+    let config = config(service);
+    let paused = service.update.as_ref().is_some_and(|update| update.state.is_paused());
+    let mut stale: Vec<(Place, Cause)> = Vec::new();
+    let mut busy: u64 = 0;
+    let mut progress = update::Progress::default();
+    for (place, slot) in slots.iter().filter(|(_, slot)| slot.is_taken(service)) {
+        let of_move = stage_of_move(&planner.state, service, slot);
+        let mut of_update = if paused { Stage::Clean } else { stage_of_update(&planner.state, service, slot) };
+        if let (Stage::UnderWay, Some(at)) =
+            (of_update, last_made(service, slot).and_then(|t| update::deadline(service, t)))
+        {
+            // What misses its deadline holds the other places up no longer.
+            if at <= planner.now {
+                of_update = Stage::Clean;
+            } else {
+                planner.wake(service.id, at);
+            }
+        }
+        let (moves, move_until) = of_move.is_busy(&config, planner.now);
+        let (updates, update_until) = of_update.is_busy(&config, planner.now);
+        [move_until, update_until].into_iter().flatten().for_each(|until| planner.wake(service.id, until));
+        if let Stage::Reached(at) = of_update {
+            progress.last_reached = progress.last_reached.max(Some(at));
+        }
+        progress.places += u64::from(updates || matches!(of_update, Stage::Stale));
+        match (of_update, of_move) {
+            // An update that replaces the task anyway takes it off its node as well.
+            (Stage::Stale, _) => stale.push((*place, Cause::Update)),
+            (_, Stage::Stale) => stale.push((*place, Cause::Move)),
+            _ => busy += u64::from(moves || updates),
+        }
+    }
+    if !paused {
+        update::track(planner, service, &config, &progress);
+    }
+    let service = planner.state.service(service.id).cloned().expect("nothing removes it here");
+
+    let room = match config.parallelism {
+        0 => usize::MAX,
+        parallelism => usize::try_from(parallelism.saturating_sub(busy)).unwrap_or(usize::MAX),
+    };
+    // What does not run anyway comes first.
+    stale.sort_by_key(|(place, _)| slots[place].runs());
+    // Without a policy of its own a service is drained all at once, as in Swarm.
+    let at_once = |cause: &Cause| *cause == Cause::Move && service.spec.update_config.is_none();
+    let (all, mut some): (Vec<_>, Vec<_>) = stale.into_iter().partition(|(_, cause)| at_once(cause));
+    some.truncate(room);
+    let mut needs = Vec::new();
+    let mut ends: Vec<TaskId> = Vec::new();
+    // What is being prepared will take a task away when it is ready: no more is prepared than may then go.
+    let mut budget = Budget::of(planner, &service);
+    let order = order(&service);
+    let goes = |slot: &Slot| order == UpdateOrder::StopFirst && slot.runs();
+    for slot in slots.values().filter(|slot| slot.live().count() > 1 && goes(slot)) {
+        budget.take(&planner.state, slot, |task| task.status.state == TaskState::Running);
+    }
+    let never_again = service.spec.task_template.restart().condition == RestartCondition::None;
+    for (place, cause) in all.into_iter().chain(some) {
+        let slot = &slots[&place];
+        // It is to be started once and never again, not elsewhere either (swarm-behaviour §3.5).
+        let ends_here = cause == Cause::Move && never_again;
+        if (ends_here || goes(slot)) && !budget.take(&planner.state, slot, |_| true) {
+            continue;
+        }
+        if ends_here {
+            ends.extend(slot.live().map(|task| task.id));
+        } else {
+            needs.push(replacement(slot, place, cause, order, planner.now));
+        }
+    }
+    planner.push_each(Some(&service), &ends, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
+    fill::place(planner, &service, needs);
+}
+
+fn replacement(slot: &Slot, place: Place, cause: Cause, order: UpdateOrder, now: Timestamp) -> Need {
+    let has_ended = slot.live().all(|task| task.status.state.is_terminal());
+    // The task that serves while the new one comes; others in the place are left of an update that was cut short.
+    let serves = slot.live().find(|task| task.status.state == TaskState::Running);
+    let kept = match order {
+        UpdateOrder::StartFirst if !has_ended => serves.or(slot.live().next()),
+        UpdateOrder::StartFirst => None,
+        UpdateOrder::StopFirst => serves,
+    };
+    let starts_first = kept.is_some() && order == UpdateOrder::StartFirst;
+    Need::Replace(Replacement {
+        place,
+        old: slot.live().filter(|task| kept.is_none_or(|kept| kept.id != task.id)).map(|task| task.id).collect(),
+        kept: kept.map(|task| task.id),
+        cause,
+        start_at: if starts_first { None } else { Some(now) },
+        restarts: 0,
+    })
+}
+
+/// The task in whose place a waiting one is prepared, and which runs until it can take over.
+pub(super) fn kept_beside(planner: &Planner, service: &Service, slot: &Slot, waiting: &Task) -> Option<TaskId> {
+    let takes_over = waiting.desired == DesiredState::Ready
+        && order(service) == UpdateOrder::StopFirst
+        && successor(&planner.state, service, slot).is_some_and(|task| task.id == waiting.id);
+    slot.live().find(|task| takes_over && task.id != waiting.id).map(|task| task.id)
+}
