@@ -89,13 +89,15 @@ fn task_lines(task: &TaskWhyView, of_task: bool) -> Vec<String> {
     if let Some(wait_ns) = restart.wait_ns {
         lines.push(format!("  next start: in {}", format_duration(wait_ns / 100_000_000 * 100_000_000)));
     }
+    let mut last_reason = "";
     let failures: Vec<String> = task
         .failures
         .iter()
         .map(|failure| {
+            let is_same = std::mem::replace(&mut last_reason, &failure.reason) == failure.reason;
             let ago = human_duration(now.since_ns(failure.at.0)).to_lowercase();
             let code = failure.exit_code.map_or(String::new(), |code| format!("exit code {code}"));
-            let reason = one_line(&failure.reason);
+            let reason = if is_same { "the same".to_owned() } else { one_line(&failure.reason) };
             format!("  {ago} ago\t{} on {}\t{code}\t{reason}", failure.state, failure.node)
         })
         .collect();

@@ -106,10 +106,9 @@ pub fn forecast(state: &State, change: &Tx, now: Timestamp) -> Result<Forecast, 
     world.run();
     let mut waves = std::mem::take(&mut world.waves);
     leave_out_the_rest(state, &events, now, &named, &mut waves);
+    leave_out_preparations(&mut waves);
     let waiting = waiting(state, &world, &named);
-    let mut concerned = named;
-    concerned.extend(waves.iter().flat_map(|wave| &wave.steps).map(|step| step.service));
-    let updates = concerned.iter().filter_map(|service| world.update_at.get(service).copied());
+    let updates = named.iter().filter_map(|service| world.update_at.get(service).copied());
     let last_wave_ns = waves.last().map_or(0, |wave| wave.after_ns);
     let ends_after_ns = updates.map(|at| at.since_ns(start)).fold(last_wave_ns, i64::max);
     Ok(Forecast {
@@ -148,6 +147,25 @@ fn leave_out_the_rest(
     let same = |service: &ServiceId| !named.contains(service) && anyway.get(service) == with.get(service);
     for wave in waves.iter_mut() {
         wave.steps.retain(|step| !same(&step.service));
+    }
+    waves.retain(|wave| !wave.steps.is_empty());
+}
+
+/// Takes out what is prepared if it then takes over: that goes without saying. What is left never does.
+fn leave_out_preparations(waves: &mut Vec<Wave>) {
+    let mut taken_over: BTreeSet<(ServiceId, u32, Option<NodeId>)> = BTreeSet::new();
+    for wave in waves.iter_mut().rev() {
+        wave.steps.retain(|step| {
+            let place = (step.service, step.slot, step.to);
+            match step.action {
+                Action::Prepare => !taken_over.contains(&place),
+                Action::Replace | Action::Move => {
+                    taken_over.insert(place);
+                    true
+                }
+                Action::Start | Action::Stop | Action::Wait => true,
+            }
+        });
     }
     waves.retain(|wave| !wave.steps.is_empty());
 }
@@ -284,7 +302,8 @@ impl World {
         }
         let steps = steps::between(&before, &self.state, &events);
         if !steps.is_empty() {
-            if self.waves.len() >= WAVES_MAX {
+            let tells = |wave: &&Wave| wave.steps.iter().any(|step| step.action != Action::Prepare);
+            if self.waves.iter().filter(tells).count() >= WAVES_MAX {
                 self.cut = true;
                 return false;
             }

@@ -20,12 +20,18 @@ pub(super) fn is_well(state: &State, slot: &Slot, task: &Task, now: Timestamp) -
     let runs = task.status.state == TaskState::Running && task.desired.is_live();
     let done = task.status.state == TaskState::Complete;
     let answers = node.is_some_and(|n| n.status.state == NodeState::Ready && n.status.engine_reachable);
-    let failed = slot.0.iter().any(|t| has_failed(t) && now.since_ns(t.status_applied_at) < RECENT_NS);
+    let failed = failed_before(slot, task).any(|t| now.since_ns(t.status_applied_at) < RECENT_NS);
     done || runs && answers && !failed
 }
 
-fn has_failed(task: &Task) -> bool {
-    matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
+/// This task and those before it in its place, as far as they failed, the newest first. What failed with another spec
+/// says nothing of this one.
+fn failed_before<'a>(slot: &'a Slot, task: &'a Task) -> impl Iterator<Item = &'a Arc<Task>> {
+    slot.0.iter().rev().filter(move |other| {
+        matches!(other.status.state, TaskState::Failed | TaskState::Rejected)
+            && other.id <= task.id
+            && other.spec_version == task.spec_version
+    })
 }
 
 /// How a task is, and why; what would help is added to `advice`.
@@ -37,12 +43,12 @@ pub(super) fn tell(
     now: Timestamp,
     advice: &mut Vec<String>,
 ) -> TaskWhy {
-    let failed = slot.0.iter().rev().filter(|other| has_failed(other) && other.id <= task.id);
-    let failures: Vec<Failure> = failed.take(FAILURES_MAX).map(|task| failure(state, task)).collect();
+    let failed = failed_before(slot, task).take(FAILURES_MAX);
+    let failures: Vec<Failure> = failed.map(|task| failure(state, task)).collect();
     let restart = restart_of(service, slot, task, now);
     let node_name = task.node.map_or(String::new(), |node| nodes::name(state, node));
     if let Some(last) = failures.first().filter(|last| now.since_ns(last.at) < RECENT_NS || restart.given_up) {
-        failure_advice(service, last, advice);
+        failure_advice(state, service, last, advice);
     }
     if restart.given_up {
         advice.push(format!("`swarmctl service update --force {}` starts afresh", service.spec.name));
@@ -195,9 +201,12 @@ fn ended(slot: &Slot, service: &Service, task: &Task, restart: &Restart) -> Stri
 }
 
 /// What may help against a failure.
-fn failure_advice(service: &Service, failure: &Failure, advice: &mut Vec<String>) {
+fn failure_advice(state: &State, service: &Service, failure: &Failure, advice: &mut Vec<String>) {
     let name = &service.spec.name;
-    let image = &service.spec.task_template.container_spec.image;
+    let image = state
+        .task(failure.task)
+        .and_then(|task| state.spec(task.service, task.spec_version))
+        .map_or("?", |spec| &spec.spec.task_template.container_spec.image);
     let reason = failure.reason.to_lowercase();
     if reason.contains("no such image") || reason.contains("manifest unknown") || reason.contains("pull access denied")
     {
@@ -205,6 +214,10 @@ fn failure_advice(service: &Service, failure: &Failure, advice: &mut Vec<String>
             "check the name {image}; for a private registry, `docker login` and `swarmctl service update \
              --with-registry-auth {name}`"
         ));
+        return;
+    }
+    if reason.contains("executable file not found") {
+        advice.push(format!("the command is not in the image {image}: correct the arguments or the image"));
         return;
     }
     match failure.exit_code {
