@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_agent::Observed;
 use swarm_core::{Dirty, State, decide};
-use swarm_model::{
-    DesiredState, Node, RestartCondition, Service, ServiceSpec, Task, TaskId, TaskState, UpdateState,
-};
+use swarm_model::{DesiredState, Node, RestartCondition, Service, ServiceSpec, Task, TaskId, TaskState, UpdateState};
 
 use crate::{
     oracle::{Place, constraints_hold, is_eligible, is_global, max_replicas, place_of, tasks_of},
@@ -125,7 +123,9 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
     } else {
         live.keys().copied().chain(given_up(state, service)).collect()
     };
-    if let Some(missing) = places.iter().find(|place| !live.contains_key(*place) && !is_given_up(state, service, **place)) {
+    if let Some(missing) =
+        places.iter().find(|place| !live.contains_key(*place) && !is_given_up(state, service, **place))
+    {
         return Err(format!("{name} has no task at {missing:?}"));
     }
     if let Some(surplus) = live.keys().find(|place| !places.contains(*place)) {
@@ -133,7 +133,11 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
     }
     let wanted = service.spec.replicas().unwrap_or(places.len() as u64);
     if live.len() as u64 > wanted || (places.len() as u64) < wanted {
-        return Err(format!("{name} is to have {wanted} tasks and has {} live ones in {} places", live.len(), places.len()));
+        return Err(format!(
+            "{name} is to have {wanted} tasks and has {} live ones in {} places",
+            live.len(),
+            places.len()
+        ));
     }
     Ok(())
 }
@@ -185,7 +189,8 @@ fn could_take(state: &State, service: &Service, task: &Task, node: &Node) -> boo
         let asked = wanted.task_template.reservations();
         let cpus: i64 = specs().map(|v| v.spec.task_template.reservations().nano_cpus).sum();
         let memory: i64 = specs().map(|v| v.spec.task_template.reservations().memory_bytes).sum();
-        let ports: BTreeSet<u16> = specs().flat_map(|v| v.spec.ports().to_vec()).map(|port| port.published_port).collect();
+        let ports: BTreeSet<u16> =
+            specs().flat_map(|v| v.spec.ports().to_vec()).map(|port| port.published_port).collect();
         (asked.nano_cpus == 0 || cpus + asked.nano_cpus <= capacity.nano_cpus)
             && (asked.memory_bytes == 0 || memory + asked.memory_bytes <= capacity.memory_bytes)
             && wanted.ports().iter().all(|port| !ports.contains(&port.published_port))

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use swarm_agent::{ContainerRequest, EngineError, EngineReport, Exited, Health, Input, Listed, Observed, Operation, Running};
+use swarm_agent::{
+    ContainerRequest, EngineError, EngineReport, Exited, Health, Input, Listed, Observed, Operation, Running,
+};
 use swarm_model::{EngineDescription, NodeId, NodeResources, Platform, TaskId};
 
 use crate::{

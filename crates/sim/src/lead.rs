@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// One in so many decisions is made again on the state that it leads to: nothing more may come out.
-const REPLAN_EVERY: u64 = 4;
+const REPLAN_EVERY: u64 = 16;
 
 thread_local! {
     /// What is wrong with plans of this thread. [`LeaderStep`] takes a plain function, which has no other way to tell.
@@ -49,7 +49,10 @@ fn replan(state: &State, dirty: &Dirty, now: Timestamp, seed: u64, plan: &Plan) 
         let index = after.revision() + 1;
         let (outcomes, _) = apply(&mut after, index, &entry);
         if let Some(refusal) = outcomes.into_iter().find_map(Result::err) {
-            return Some(format!("a plan does not apply to the state that it was made from: {refusal}: {:?}", entry.txs));
+            return Some(format!(
+                "a plan does not apply to the state that it was made from: {refusal}: {:?}",
+                entry.txs
+            ));
         }
         txs = rest(decide(&after, dirty, now, seed ^ round));
         if txs.is_empty() {

@@ -108,7 +108,9 @@ fn deleted(old: &Task, ops: &[&Op]) -> Result<(), String> {
     let ended = ops.iter().any(|op| match op {
         Op::EndTasks { tasks, .. } => tasks.contains(&old.id),
         Op::RemoveNode { node, .. } => old.node == Some(*node),
-        Op::ReportTasks { reports, .. } => reports.iter().any(|(task, status)| *task == old.id && status.state.is_terminal()),
+        Op::ReportTasks { reports, .. } => {
+            reports.iter().any(|(task, status)| *task == old.id && status.state.is_terminal())
+        }
         _ => false,
     });
     if old.holds_resources() && !ended {
@@ -182,7 +184,10 @@ fn not_overcommitted(after: &State, id: NodeId) -> Result<(), String> {
         (cpus, memory) = (cpus + asked.nano_cpus, memory + asked.memory_bytes);
         for port in version.spec.ports() {
             if !ports.insert((port.protocol, port.published_port)) {
-                return Err(format!("port {} of node {id} is taken twice, by task {} too", port.published_port, task.id));
+                return Err(format!(
+                    "port {} of node {id} is taken twice, by task {} too",
+                    port.published_port, task.id
+                ));
             }
         }
     }
@@ -222,18 +227,20 @@ fn released(after: &State, task: &Task, decided_at: Timestamp) -> Result<(), Str
         return Err(format!("task {} runs at {now:?}, its delay ends at {:?}", task.id, task.start_at));
     }
     let silent = |id: NodeId| {
-        after.node(id).is_none_or(|node| node.status.state == NodeState::Down || node.state_since.plus_ns(LATE_NS) >= decided_at)
+        after
+            .node(id)
+            .is_none_or(|node| node.status.state == NodeState::Down || node.state_since.plus_ns(LATE_NS) >= decided_at)
     };
     let stops = |other: &&Arc<Task>| {
-        other.id != task.id
-            && !other.desired.is_live()
-            && other.holds_resources()
-            && !other.node.is_some_and(silent)
+        other.id != task.id && !other.desired.is_live() && other.holds_resources() && !other.node.is_some_and(silent)
     };
     if let Some(old) = tasks_of(after, place_of(task)).find(stops)
         && now.since_ns(task.created_at) < STOP_NS_MAX
     {
-        return Err(format!("task {} runs while {}, which it replaces, is still {}", task.id, old.id, old.status.state));
+        return Err(format!(
+            "task {} runs while {}, which it replaces, is still {}",
+            task.id, old.id, old.status.state
+        ));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What has to hold of rolling updates.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use swarm_core::{Op, State};
 use swarm_model::{Cause, Service, ServiceId, Task, UpdateConfig};
@@ -43,7 +43,8 @@ pub(crate) fn parallelism(before: &State, after: &State, ops: &[&Op]) -> Result<
             .map(|task| place_of(task))
             .filter(|place| is_under_way(after, service, *place))
             .collect();
-        let earlier = places.iter().filter(|place| before.service(id).is_some_and(|s| is_under_way(before, s, **place)));
+        let earlier =
+            places.iter().filter(|place| before.service(id).is_some_and(|s| is_under_way(before, s, **place)));
         let earlier = earlier.count();
         // An operator may have lowered the number meanwhile; then none may be added.
         if places.len() as u64 > most && places.len() > earlier {
@@ -58,10 +59,14 @@ pub(crate) fn parallelism(before: &State, after: &State, ops: &[&Op]) -> Result<
 }
 
 fn is_under_way(state: &State, service: &Service, place: Place) -> bool {
-    let Some(made) = tasks_of(state, place).filter(|task| is_made_by_update(service, task)).last() else { return false };
+    let Some(made) = tasks_of(state, place).filter(|task| is_made_by_update(service, task)).last() else {
+        return false;
+    };
     let heirs = || {
         tasks_of(state, place)
             .filter(|task| task.spec_version == service.spec_version && task.created_at >= made.created_at)
     };
-    heirs().any(|task| task.desired.is_live()) && heirs().all(|task| task.reached_at.is_none())
+    // A node that came back gets a new task; that is no step of an update.
+    let goes_on = |task: &Arc<Task>| task.desired.is_live() && task.cause != Cause::Fill;
+    heirs().any(goes_on) && heirs().all(|task| task.reached_at.is_none())
 }

@@ -3,9 +3,7 @@
 //! The history that the policy counts is the slot's tasks themselves; nothing is remembered besides the state, so a
 //! new leader goes on where the old one was.
 
-use swarm_model::{
-    Availability, NodeState, RestartCondition, ServiceSpec, Task, TaskState, Timestamp, mutant::mutant,
-};
+use swarm_model::{Availability, NodeState, RestartCondition, ServiceSpec, Task, TaskState, Timestamp, mutant::mutant};
 
 use super::slots::Slot;
 use crate::State;
@@ -101,7 +99,11 @@ pub(super) fn start(state: &State, slot: &Slot, task: &Task, now: Timestamp) -> 
     let delay_ends = task.start_at.filter(|_| !mutant("skip-restart-delay")).unwrap_or_default();
     let waits =
         slot.0.iter().any(|t| t.id != task.id && !t.desired.is_live() && t.holds_resources() && !is_silent(state, t));
-    let stop_ends = if waits && !mutant("skip-predecessor") { task.created_at.plus_ns(PREDECESSOR_STOP_MAX_NS) } else { Timestamp::ZERO };
+    let stop_ends = if waits && !mutant("skip-predecessor") {
+        task.created_at.plus_ns(PREDECESSOR_STOP_MAX_NS)
+    } else {
+        Timestamp::ZERO
+    };
     match delay_ends.max(stop_ends) {
         at if at > now => Start::At(at),
         _ => Start::Now,
