@@ -12,6 +12,7 @@ use swarm_model::{Cluster, Node, NodeId, Service, ServiceId, SpecVersion, Task, 
 
 pub use load::NodeLoad;
 pub(crate) use load::{host_ports, is_active, offered, reserved};
+pub(crate) use rows::NOT_READY;
 use rows::Rows;
 pub use snapshot::Object;
 
