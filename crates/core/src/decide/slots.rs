@@ -57,13 +57,23 @@ impl Slot {
 /// All places of a service that have tasks.
 pub(super) fn of(state: &State, service: &Service) -> BTreeMap<Place, Slot> {
     let global = service.spec.mode == ServiceMode::Global;
-    let mut slots: BTreeMap<Place, Slot> = BTreeMap::new();
+    let mut places: Vec<(Place, Slot)> = Vec::new();
     for task in state.tasks_of_service(service.id) {
         let place = match task.node {
             Some(node) if global => Place::Node(node),
             _ => Place::Number(task.slot),
         };
-        slots.entry(place).or_default().0.push(task.clone());
+        match places.last_mut() {
+            Some((last, slot)) if *last == place => slot.0.push(task.clone()),
+            _ => places.push((place, Slot(vec![task.clone()]))),
+        }
+    }
+    if !global {
+        return places.into_iter().collect(); // They come in order, which makes a map fast.
+    }
+    let mut slots: BTreeMap<Place, Slot> = BTreeMap::new();
+    for (place, slot) in places {
+        slots.entry(place).or_default().0.extend(slot.0);
     }
     slots
 }
