@@ -160,13 +160,13 @@ pub(crate) fn status(state: TaskState, err: Option<Arc<str>>, observed: &Observe
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use swarm_model::{DesiredState as D, ServiceId, TaskId, TaskState as S};
+    use swarm_model::{DesiredState as D, TaskState as S};
 
     use super::*;
     use crate::executor::Running;
 
     fn task(desired: D, state: S) -> LocalTask {
-        let assigned = AssignedTask { id: TaskId(7), service: ServiceId(1), spec_version: 1, slot: Some(1), desired };
+        let assigned = crate::testing::assigned_task(7, desired);
         let mut task = LocalTask::new(assigned, Timestamp::ZERO);
         task.status.state = state;
         task

@@ -4,7 +4,14 @@ use swarm_model::{DesiredState, Labels, ServiceId, TaskId, TaskSpec};
 use swarm_wire::agent::{AssignedSpec, AssignedTask};
 
 pub(crate) fn assigned_task(id: u128, desired: DesiredState) -> AssignedTask {
-    AssignedTask { id: TaskId(id), service: ServiceId(1), spec_version: 1, slot: Some(1), desired }
+    AssignedTask {
+        id: TaskId(id),
+        service: ServiceId(1),
+        spec_version: 1,
+        slot: Some(1),
+        desired,
+        generic_resources: Default::default(),
+    }
 }
 
 pub(crate) fn assigned_spec(image: &str) -> AssignedSpec {

@@ -11,10 +11,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser};
 use serde::Deserialize;
-use swarm_model::Labels;
+use swarm_model::{GenericResource, Labels};
 
 pub(crate) use self::values::{Engine, LogFormat, NodeLimits};
-use self::values::{parse_engine, parse_label, parse_limits, parse_log_format};
+use self::values::{parse_engine, parse_generic, parse_label, parse_limits, parse_log_format};
 
 /// Read if it is there; `--config` names another one.
 const FILE_DEFAULT: &str = "/etc/swarmd/swarmd.toml";
@@ -81,6 +81,9 @@ struct Layer {
     /// What tasks can reserve, for instance cpu=1.5,memory=2g [default: what the engine has]
     #[arg(long, value_name = "cpu=N,memory=SIZE")]
     resources: Option<String>,
+    /// Generic resource that tasks can reserve: a count, or one by name; repeatable [default: what the engine has]
+    #[arg(long, value_name = "KIND=N|KIND=NAME")]
+    generic_resource: Vec<String>,
     /// Label of the node's engine (constraint engine.labels.KEY); repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -133,7 +136,9 @@ impl Config {
 
 impl Layer {
     fn from_env(env: impl Fn(&str) -> Option<String>) -> Self {
-        let labels = env("SWARMD_LABEL").unwrap_or_default();
+        let list = |name: &str| -> Vec<String> {
+            env(name).unwrap_or_default().split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        };
         Self {
             state_dir: env("SWARMD_STATE_DIR"),
             socket: env("SWARMD_SOCKET"),
@@ -142,7 +147,8 @@ impl Layer {
             advertise_addr: env("SWARMD_ADVERTISE_ADDR"),
             hostname: env("SWARMD_HOSTNAME"),
             resources: env("SWARMD_RESOURCES"),
-            label: labels.split(',').filter(|l| !l.is_empty()).map(str::to_owned).collect(),
+            generic_resource: list("SWARMD_GENERIC_RESOURCE"),
+            label: list("SWARMD_LABEL"),
             log_level: env("SWARMD_LOG_LEVEL"),
             log_format: env("SWARMD_LOG_FORMAT"),
         }
@@ -207,7 +213,10 @@ impl Sources {
             advertise_addr: self
                 .pick("advertise-addr", |l| l.advertise_addr.as_deref(), "", |text| Ok(text.to_owned()))
                 .map(|text| (!text.is_empty()).then_some(text))?,
-            limits: self.pick("resources", |l| l.resources.as_deref(), "", parse_limits)?,
+            limits: NodeLimits {
+                generic: self.generic_resources()?,
+                ..self.pick("resources", |l| l.resources.as_deref(), "", parse_limits)?
+            },
             labels: self.labels()?,
             log_format: self.pick("log-format", |l| l.log_format.as_deref(), "text", parse_log_format)?,
             log_filter: level,
@@ -233,6 +242,12 @@ impl Sources {
             (default, format!("the default of --{name}"))
         };
         parse(text).with_context(|| format!("invalid value {text:?} of {source}"))
+    }
+
+    /// The generic resources of the strongest source that names any.
+    fn generic_resources(&self) -> Result<Vec<GenericResource>> {
+        let named = [&self.flags, &self.env, &self.file].into_iter().find(|layer| !layer.generic_resource.is_empty());
+        parse_generic(named.map_or(&[], |layer| &layer.generic_resource)).context("invalid generic-resource")
     }
 
     /// Labels of all sources; of one key the strongest source's.

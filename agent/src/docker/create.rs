@@ -1,12 +1,14 @@
 //! From a task's spec to the engine's request (swarm-behaviour §7.4).
 
+use std::collections::BTreeMap;
+
 use bollard::models::{
     ContainerCreateBody, HealthConfig as DockerHealth, HostConfig, HostConfigLogConfig, Mount as DockerMount,
     MountBindOptions, MountBindOptionsPropagationEnum as Propagation, MountTmpfsOptions, MountType as DockerMountType,
     MountVolumeOptions, MountVolumeOptionsDriverConfig, PortBinding, ResourcesUlimits,
 };
 use serde_json::Value;
-use swarm_model::{ContainerSpec, Extra, HealthConfig, Mount, MountType, PortConfig, PublishMode};
+use swarm_model::{ContainerSpec, Extra, GenericResource, HealthConfig, Mount, MountType, PortConfig, PublishMode};
 
 use super::{LABEL_NODE, LABEL_TASK};
 use crate::{executor::ContainerRequest, template};
@@ -42,7 +44,7 @@ pub(super) fn body(request: &ContainerRequest) -> Result<ContainerCreateBody, St
         entrypoint: list(&spec.command),
         cmd: list(&spec.args),
         hostname: text(&expand(&spec.hostname)?),
-        env: list(&spec.env.iter().map(expand).collect::<Result<Vec<_>, _>>()?),
+        env: list(&env(request)?),
         working_dir: text(&spec.dir),
         user: text(&spec.user),
         stop_signal: text(&spec.stop_signal),
@@ -54,6 +56,23 @@ pub(super) fn body(request: &ContainerRequest) -> Result<ContainerCreateBody, St
         host_config: Some(host_config(request, &ports)?),
         ..ContainerCreateBody::default()
     })
+}
+
+/// The spec's environment, then what the task got of the node's generic resources: `DOCKER_RESOURCE_GPU=uuid1,uuid2`
+/// for names, `DOCKER_RESOURCE_SSD=3` for a count (swarm-behaviour §5.7).
+fn env(request: &ContainerRequest) -> Result<Vec<String>, String> {
+    let spec = &request.spec.task.container_spec;
+    let mut env = spec.env.iter().map(|text| template::expand(text, request)).collect::<Result<Vec<_>, _>>()?;
+    let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for resource in request.task.generic_resources.iter() {
+        let (kind, value) = match resource {
+            GenericResource::Discrete { kind, value } => (kind, value.to_string()),
+            GenericResource::Named { kind, value } => (kind, value.clone()),
+        };
+        values.entry(kind.to_uppercase()).or_default().push(value);
+    }
+    env.extend(values.into_iter().map(|(kind, values)| format!("DOCKER_RESOURCE_{kind}={}", values.join(","))));
+    Ok(env)
 }
 
 fn host_config(request: &ContainerRequest, ports: &[&PortConfig]) -> Result<HostConfig, String> {
@@ -135,7 +154,7 @@ fn bindings(
     ports: &[&PortConfig],
 ) -> impl Iterator<Item = (String, Option<Vec<PortBinding>>)> {
     let host_ip = request.node.bind_addr.map(|addr| addr.to_string());
-    let mut bindings = std::collections::BTreeMap::<_, Vec<_>>::new();
+    let mut bindings = BTreeMap::<_, Vec<_>>::new();
     for port in ports {
         // An empty port lets the engine choose.
         let host_port = if port.published_port == 0 { String::new() } else { port.published_port.to_string() };

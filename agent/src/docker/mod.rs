@@ -17,7 +17,7 @@ use std::{
 use bollard::{
     API_DEFAULT_VERSION, Docker,
     errors::Error as BollardError,
-    models::{EventMessage, SystemInfo},
+    models::{EventMessage, GenericResourcesInner, SystemInfo},
     query_parameters::{
         CreateContainerOptions, EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
         RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
@@ -28,7 +28,9 @@ use futures_util::{
     future::{self, BoxFuture},
     stream::{self, BoxStream},
 };
-use swarm_model::{EngineDescription, EnginePlugin, Labels, NodeId, NodeResources, Platform, TaskId, Timestamp};
+use swarm_model::{
+    EngineDescription, EnginePlugin, GenericResource, Labels, NodeId, NodeResources, Platform, TaskId, Timestamp,
+};
 use thiserror::Error;
 use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -354,6 +356,18 @@ fn task_of(event: &EventMessage) -> Option<TaskId> {
     event.actor.as_ref()?.attributes.as_ref()?.get(LABEL_TASK)?.parse().ok()
 }
 
+/// What the engine was told to offer (`node-generic-resources` of its configuration).
+fn generic(resources: Vec<GenericResourcesInner>) -> Vec<GenericResource> {
+    let one = |resource: GenericResourcesInner| {
+        let named = resource.named_resource_spec.and_then(|r| Some((r.kind?, r.value?)));
+        let counted = resource.discrete_resource_spec.and_then(|r| Some((r.kind?, r.value?)));
+        named
+            .map(|(kind, value)| GenericResource::Named { kind, value })
+            .or(counted.map(|(kind, value)| GenericResource::Discrete { kind, value }))
+    };
+    resources.into_iter().filter_map(one).collect()
+}
+
 /// Engine labels come as `key=value` texts.
 fn report(info: SystemInfo) -> EngineReport {
     let labels: Labels = info
@@ -380,7 +394,7 @@ fn report(info: SystemInfo) -> EngineReport {
         resources: NodeResources {
             nano_cpus: info.ncpu.unwrap_or_default().saturating_mul(1_000_000_000),
             memory_bytes: info.mem_total.unwrap_or_default(),
-            generic_resources: Vec::new(),
+            generic_resources: generic(info.generic_resources.unwrap_or_default()),
         },
         engine: EngineDescription { engine_version: info.server_version.unwrap_or_default(), labels, plugins },
     }

@@ -97,7 +97,9 @@ impl Manager {
 
     /// Wants a task of a spec.
     pub fn want(&self, spec: &AssignedSpec, id: TaskId, desired: DesiredState) {
-        let task = AssignedTask { id, service: spec.service, spec_version: spec.version, slot: Some(1), desired };
+        let (service, spec_version) = (spec.service, spec.version);
+        let generic_resources = Default::default();
+        let task = AssignedTask { id, service, spec_version, slot: Some(1), desired, generic_resources };
         {
             let mut wanted = self.wanted.lock().unwrap();
             wanted.0.retain(|s| s.service != spec.service);

@@ -19,6 +19,20 @@ const ZONES: u64 = 4;
 /// Transactions of one entry while the nodes are filled.
 const FILL_BATCH: usize = 256;
 
+/// Random numbers that are the same in each run (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    /// A number below `below`.
+    fn below(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % below.max(1)
+    }
+}
+
 struct Shape {
     nodes: usize,
     tasks: usize,
@@ -50,10 +64,7 @@ fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick");
     let mut logs = (0.0, 0.0);
     let shapes: Vec<&Shape> = SHAPES.iter().filter(|s| !quick || s.nodes.max(s.tasks) <= 10_000).collect();
-    for (n, shape) in shapes.iter().enumerate() {
-        if std::env::var("SHAPE").is_ok_and(|s| !s.split(',').any(|x| x == n.to_string())) {
-            continue;
-        }
+    for shape in &shapes {
         let (alone, applied) = measure(shape);
         logs = (logs.0 + alone.ln(), logs.1 + applied.ln());
     }
@@ -66,28 +77,34 @@ fn main() {
 /// Tasks a second, of the decision alone and with apply.
 fn measure(shape: &Shape) -> (f64, f64) {
     let world = build(shape);
-    let before = world.state.tasks().count();
     let (mut alone, mut applied) = (Vec::new(), Vec::new());
-    let runs = std::env::var("RUNS").map_or(shape.runs, |r| r.parse().expect("runs"));
-    for _ in 0..runs {
+    for _ in 0..shape.runs {
         let mut next = world.clone();
         let start = cpu_seconds();
         let plan = decide(&world.state, &world.dirty, world.now, 1);
         alone.push(cpu_seconds() - start);
+        assert_eq!(placed(&plan), shape.tasks, "every task finds a node");
         follow(&mut next, plan);
         applied.push(cpu_seconds() - start);
-        let placed = next.state.tasks().filter(|task| task.node.is_some()).count() - before;
-        assert_eq!(placed, shape.tasks, "every task finds a node");
     }
     let rate = |mut secs: Vec<f64>| {
         secs.sort_by(f64::total_cmp);
-        shape.tasks as f64 / secs[if std::env::var_os("MIN").is_some() { 0 } else { secs.len() / 2 }]
+        shape.tasks as f64 / secs[secs.len() / 2]
     };
     let (alone, applied) = (rate(alone), rate(applied));
     let params = format!("\"nodes\":{},\"tasks\":{},\"constraints\":{}", shape.nodes, shape.tasks, shape.constraints);
     print("scheduler.decide", alone.round(), "tasks/s", &params);
     print("scheduler.decide+apply", applied.round(), "tasks/s", &params);
     (alone, applied)
+}
+
+/// The tasks that get a node.
+fn placed(plan: &Plan) -> usize {
+    let new = |op: &Op| match op {
+        Op::CreateTasks { tasks, .. } => tasks.iter().filter(|task| matches!(task.place, Place::On(_))).count(),
+        _ => 0,
+    };
+    plan.txs.iter().flat_map(|tx| &tx.ops).map(new).sum()
 }
 
 /// Applies a plan as the log would bring it.
@@ -98,21 +115,21 @@ fn follow(world: &mut World, plan: Plan) {
 
 /// Nodes of which each is full to a random share, half of them all in all, and services that were just created.
 fn build(shape: &Shape) -> World {
-    let mut world = World::new();
+    let (mut world, mut random) = (World::new(), Random(42));
     let units = |tasks: f64| (tasks * (1 + UNITS_MAX) as f64 / 2.0).ceil() as i64;
     // The free half is one and a half times what will be asked.
     let capacity = units((1.5 * shape.tasks as f64 / shape.nodes as f64).max(4.0)) * 2;
     let mut nodes = Vec::new();
     for number in 0..shape.nodes {
-        let zone = format!("z{}", world.random(ZONES));
+        let zone = format!("z{}", random.below(ZONES));
         nodes.push((world.add_node(number, capacity, &[("zone", zone)]), capacity));
     }
-    fill(&mut world, nodes);
+    fill(&mut world, &mut random, nodes);
     world.dirty = Default::default();
-    let sizes = sizes(&mut world, shape.tasks);
+    let sizes = sizes(&mut random, shape.tasks);
     for (number, size) in sizes.into_iter().enumerate() {
-        let units = 1 + world.random(UNITS_MAX) as i64;
-        let zone = world.random(ZONES);
+        let units = 1 + random.below(UNITS_MAX) as i64;
+        let zone = random.below(ZONES);
         let constraints = match number % 2 {
             _ if !shape.constraints => vec![],
             0 => vec![format!("node.labels.zone==z{zone}")],
@@ -124,15 +141,15 @@ fn build(shape: &Shape) -> World {
 }
 
 /// Tasks that are there already, of a service for each size of reservation.
-fn fill(world: &mut World, nodes: Vec<(NodeId, i64)>) {
+fn fill(world: &mut World, random: &mut Random, nodes: Vec<(NodeId, i64)>) {
     let services: Vec<_> =
         (1..=UNITS_MAX).map(|units| world.add_service(1_000_000 + units as usize, 0, units as i64, &[])).collect();
     let mut batches: Vec<Vec<NewTask>> = vec![Vec::new(); services.len()];
     let mut made = 0;
     for (node, capacity) in nodes {
-        let mut left = world.random(capacity as u64 + 1) as i64;
+        let mut left = random.below(capacity as u64 + 1) as i64;
         while left > 0 {
-            let kind = world.random(UNITS_MAX).min(left as u64 - 1) as usize;
+            let kind = random.below(UNITS_MAX).min(left as u64 - 1) as usize;
             left -= kind as i64 + 1;
             made += 1;
             let id = TaskId::make(world.now, made);
@@ -157,11 +174,11 @@ fn fill(world: &mut World, nodes: Vec<(NodeId, i64)>) {
 }
 
 /// The sizes of the services: each has one task, the rest falls more often on some than on others.
-fn sizes(world: &mut World, tasks: usize) -> Vec<u64> {
+fn sizes(random: &mut Random, tasks: usize) -> Vec<u64> {
     let mut sizes = vec![1; SERVICES];
     for _ in SERVICES..tasks {
-        let most = world.random(SERVICES as u64) + 1;
-        let service = world.random(most) as usize;
+        let most = random.below(SERVICES as u64) + 1;
+        let service = random.below(most) as usize;
         sizes[service] += 1;
     }
     sizes

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    ClusterSpec, Constraint, EndpointMode, FailureAction, Invalid, Labels, MountType, NodeSpec, PublishMode,
-    ServiceMode, ServiceSpec, Settings, TaskSpec, UpdateConfig,
+    ClusterSpec, Constraint, EndpointMode, FailureAction, GenericResource, Invalid, Labels, MountType, NodeSpec,
+    PublishMode, ServiceMode, ServiceSpec, Settings, TaskSpec, UpdateConfig,
 };
 
 /// Characters of a service name: it becomes a DNS label.
@@ -86,6 +86,7 @@ fn validate_task(task: &TaskSpec) -> Result<(), Invalid> {
         }
         if let Some(r) = &resources.reservations {
             validate_cpu_and_memory(r.nano_cpus, r.memory_bytes)?;
+            validate_generic(&r.generic_resources)?;
         }
     }
     if let Some(restart) = &task.restart_policy {
@@ -109,6 +110,28 @@ fn validate_cpu_and_memory(nano_cpus: i64, memory_bytes: i64) -> Result<(), Inva
     check(memory_bytes == 0 || memory_bytes >= MEMORY_BYTES_MIN, || {
         format!("invalid memory value {memory_bytes}: Must be at least 4MiB")
     })
+}
+
+/// A task asks for a count; which pieces it gets is the cluster's choice (swarm-behaviour §5.7).
+fn validate_generic(resources: &[GenericResource]) -> Result<(), Invalid> {
+    for (number, resource) in resources.iter().enumerate() {
+        match resource {
+            GenericResource::Named { kind, value } => {
+                return Err(Invalid(format!(
+                    "invalid generic resource {kind}={value}: a task asks for a number of them, not for one by name"
+                )));
+            }
+            GenericResource::Discrete { kind, value } => {
+                check(!kind.is_empty() && *value >= 0, || {
+                    format!("invalid generic resource '{kind}={value}': it must have a kind and not be negative")
+                })?;
+                let same =
+                    |r: &GenericResource| matches!(r, GenericResource::Discrete { kind: other, .. } if other == kind);
+                check(!resources[..number].iter().any(same), || format!("generic resource {kind} is asked for twice"))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn validate_container(task: &TaskSpec) -> Result<(), Invalid> {
@@ -332,6 +355,22 @@ mod tests {
         );
         let error = validate_service_spec(&spec).expect_err("too small").to_string();
         assert_eq!(error, "invalid memory value 1048576: Must be at least 4MiB");
+    }
+
+    #[test]
+    fn generic_resources_are_counted_once_for_each_kind() {
+        let mut spec = spec(PLAIN);
+        let mut ask = |resources: serde_json::Value| {
+            let reservations = serde_json::json!({"Reservations": {"GenericResources": resources}});
+            spec.task_template.resources = serde_json::from_value(reservations).expect("resources");
+            validate_service_spec(&spec).map_err(|error| error.to_string())
+        };
+        let gpu = |value: i64| serde_json::json!({"DiscreteResourceSpec": {"Kind": "gpu", "Value": value}});
+        let named = serde_json::json!({"NamedResourceSpec": {"Kind": "gpu", "Value": "uuid1"}});
+        assert_eq!(ask(serde_json::json!([gpu(2)])), Ok(()));
+        assert!(ask(serde_json::json!([gpu(-1)])).is_err_and(|e| e.contains("gpu=-1")));
+        assert!(ask(serde_json::json!([gpu(1), gpu(2)])).is_err_and(|e| e.contains("twice")));
+        assert!(ask(serde_json::json!([named])).is_err_and(|e| e.contains("not for one by name")));
     }
 
     #[test]

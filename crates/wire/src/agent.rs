@@ -4,10 +4,12 @@
 //! [`ToAgent::Refused`] and closes. From then on assignments come down and statuses go up until either side closes.
 //! Whose stream it is follows from the peer's certificate, never from a message.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    DesiredState, Labels, NodeDescription, NodeId, PortConfig, Secret, ServiceId, TaskId, TaskSpec, TaskStatus,
-    Timestamp,
+    DesiredState, GenericResource, Labels, NodeDescription, NodeId, PortConfig, Secret, ServiceId, TaskId, TaskSpec,
+    TaskStatus, Timestamp,
 };
 
 /// Version of these messages, said in [`Hello`]. Fields may be added without a new one.
@@ -169,6 +171,9 @@ pub struct AssignedTask {
     pub slot: Option<u32>,
     /// What is wanted.
     pub desired: DesiredState,
+    /// What it got of the node's generic resources.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub generic_resources: Arc<[GenericResource]>,
 }
 
 /// A number that two equal sets of (task, desired state) share, in whatever order they come.

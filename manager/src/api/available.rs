@@ -19,9 +19,6 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
     if asks(&spec.extra, "Networks") {
         return Err(no_overlay());
     }
-    if !task.reservations().generic_resources.is_empty() {
-        return Err(not_yet("generic resources are not available yet: no node offers any"));
-    }
     let resources = task.resources.as_ref().map(|r| &r.extra);
     for (place, extra, fields) in [
         ("ContainerSpec", Some(&task.container_spec.extra), &["Secrets", "Configs", "Privileges"][..]),

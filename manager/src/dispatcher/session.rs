@@ -173,6 +173,7 @@ fn assigned(task: &Task) -> AssignedTask {
         spec_version: task.spec_version,
         slot: task.number(),
         desired: task.desired,
+        generic_resources: task.generic_resources.clone(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use swarm_model::NodeResources;
+use swarm_model::{GenericResource, NodeResources};
 
 /// The container engine of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,24 +24,26 @@ pub(crate) enum LogFormat {
 }
 
 /// What the node offers to tasks instead of all that the engine has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NodeLimits {
     /// Billionths of a CPU.
     pub(crate) nano_cpus: Option<i64>,
     /// Bytes.
     pub(crate) memory_bytes: Option<i64>,
+    /// Generic resources; with any setting here, those of the engine are not offered.
+    pub(crate) generic: Vec<GenericResource>,
 }
 
 impl NodeLimits {
     /// What tasks can reserve: what is set, and of the rest what the machine has. None if nothing is set.
-    pub(crate) fn resources(self) -> Option<NodeResources> {
-        let set = self.nano_cpus.is_some() || self.memory_bytes.is_some();
+    pub(crate) fn resources(&self) -> Option<NodeResources> {
+        let set = self.nano_cpus.is_some() || self.memory_bytes.is_some() || !self.generic.is_empty();
         let cpus = || std::thread::available_parallelism().map_or(1, |n| n.get() as i64);
         let memory = || i64::try_from(rustix::system::sysinfo().totalram).unwrap_or(i64::MAX);
         set.then(|| NodeResources {
             nano_cpus: self.nano_cpus.unwrap_or_else(|| cpus() * 1_000_000_000),
             memory_bytes: self.memory_bytes.unwrap_or_else(memory),
-            ..NodeResources::default()
+            generic_resources: self.generic.clone(),
         })
     }
 }
@@ -85,6 +87,40 @@ pub(super) fn parse_limits(text: &str) -> Result<NodeLimits> {
     Ok(limits)
 }
 
+/// Generic resources as dockerd takes them: `SSD=3` is a count, `GPU=uuid1` a name, of which there can be several
+/// (swarm-behaviour §5.7).
+pub(super) fn parse_generic(texts: &[String]) -> Result<Vec<GenericResource>> {
+    let mut resources: Vec<GenericResource> = Vec::new();
+    for text in texts {
+        let (kind, value) = text
+            .split_once('=')
+            .map(|(kind, value)| (kind.trim(), value.trim()))
+            .filter(|(kind, value)| !kind.is_empty() && !value.is_empty())
+            .with_context(|| format!("{text:?}: a generic resource is written KIND=NUMBER or KIND=NAME"))?;
+        let resource = match value.parse::<i64>() {
+            Ok(value) if value >= 0 => GenericResource::Discrete { kind: kind.into(), value },
+            Ok(_) => bail!("{text:?}: there cannot be fewer than none"),
+            Err(_) => GenericResource::Named { kind: kind.into(), value: value.into() },
+        };
+        for known in &resources {
+            match (known, &resource) {
+                (GenericResource::Named { kind: a, .. }, GenericResource::Named { kind: b, .. }) if a == b => {
+                    if *known == resource {
+                        bail!("{text:?} is named twice");
+                    }
+                }
+                (
+                    GenericResource::Named { kind: a, .. } | GenericResource::Discrete { kind: a, .. },
+                    GenericResource::Named { kind: b, .. } | GenericResource::Discrete { kind: b, .. },
+                ) if a == b => bail!("{kind} is either counted once or named, not both"),
+                _ => {}
+            }
+        }
+        resources.push(resource);
+    }
+    Ok(resources)
+}
+
 /// A size in Docker's notation: a decimal number and b, k, m, g or t (powers of 1024), with or without a following
 /// `b` or `ib`.
 fn bytes(text: &str) -> Result<i64> {
@@ -122,13 +158,34 @@ mod tests {
     #[test]
     fn resources_in_dockers_notation() {
         let limits = parse_limits("cpu=1.5, memory=2g").unwrap();
-        assert_eq!(limits, NodeLimits { nano_cpus: Some(1_500_000_000), memory_bytes: Some(2 << 30) });
+        assert_eq!(limits, NodeLimits { nano_cpus: Some(1_500_000_000), memory_bytes: Some(2 << 30), generic: vec![] });
         assert_eq!(parse_limits("memory=512MiB").unwrap().memory_bytes, Some(512 << 20));
         assert_eq!(parse_limits("memory=1.5k").unwrap().memory_bytes, Some(1536));
         assert_eq!(parse_limits("").unwrap(), NodeLimits::default());
         for bad in ["cpu", "cpu=", "cpu=-1", "cpu=0", "cpu=1e3", "memory=5x", "disk=1", "memory=99999999t", "cpu=1.5.5"]
         {
             assert!(parse_limits(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn generic_resources_are_counted_or_named() {
+        let parse = |texts: &[&str]| parse_generic(&texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>());
+        let (count, name) = (
+            |n| GenericResource::Discrete { kind: "SSD".into(), value: n },
+            |name: &str| GenericResource::Named { kind: "GPU".into(), value: name.into() },
+        );
+        assert_eq!(parse(&["SSD=3", "GPU=a", "GPU=b"]).unwrap(), [count(3), name("a"), name("b")]);
+        for bad in [
+            &["SSD"][..],
+            &["SSD="],
+            &["=1"],
+            &["SSD=-1"],
+            &["SSD=1", "SSD=2"],
+            &["GPU=a", "GPU=a"],
+            &["GPU=a", "GPU=1"],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
         }
     }
 
@@ -147,6 +204,7 @@ mod tests {
             let _ = parse_limits(&text);
             let _ = parse_label(&text);
             let _ = parse_engine(&text);
+            let _ = parse_generic(&[text]);
         }
     }
 }

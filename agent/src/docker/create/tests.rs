@@ -97,6 +97,19 @@ fn each_field_reaches_the_engine() {
 }
 
 #[test]
+fn the_container_is_told_its_generic_resources() {
+    let mut request = request(json!({ "Image": "x", "Env": ["A=1"] }), json!([]));
+    request.task.generic_resources = serde_json::from_value(json!([
+        { "NamedResourceSpec": { "Kind": "gpu", "Value": "uuid1" } },
+        { "NamedResourceSpec": { "Kind": "gpu", "Value": "uuid2" } },
+        { "DiscreteResourceSpec": { "Kind": "SSD", "Value": 3 } },
+    ]))
+    .expect("generic resources");
+    let env = body(&request).expect("a body").env.expect("an environment");
+    assert_eq!(env, ["A=1", "DOCKER_RESOURCE_GPU=uuid1,uuid2", "DOCKER_RESOURCE_SSD=3"]);
+}
+
+#[test]
 fn limits_log_driver_and_network() {
     let mut request = request(json!({ "Image": "x" }), json!([]));
     let mut spec = (*request.spec).clone();

@@ -1,4 +1,4 @@
-//! A cluster for the benchmarks: nodes and services, made through `apply` like any other, and a small generator.
+//! A cluster for the benchmarks: nodes and services, made through `apply` like any other.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,13 +18,12 @@ pub(crate) struct World {
     pub(crate) state: State,
     pub(crate) dirty: Dirty,
     pub(crate) now: Timestamp,
-    random: u64,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         let now = Timestamp::from_millis(1_000_000_000);
-        let mut world = Self { state: State::default(), dirty: Dirty::default(), now, random: 42 };
+        let mut world = Self { state: State::default(), dirty: Dirty::default(), now };
         let mut spec = ClusterSpec::default();
         spec.fill_defaults();
         let cluster = Cluster {
@@ -39,15 +38,6 @@ impl World {
         };
         world.commit(vec![Tx::new(vec![Op::CreateCluster(Arc::new(cluster))])]);
         world
-    }
-
-    /// A number below `below` (SplitMix64).
-    pub(crate) fn random(&mut self, below: u64) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below.max(1)
     }
 
     /// Applies one entry, all of whose transactions are to hold.

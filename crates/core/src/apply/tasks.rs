@@ -213,7 +213,7 @@ fn touched(task: &Task) -> Event {
 
 /// Stores a changed task, and says so.
 fn store(state: &mut State, mut task: Task, events: &mut Vec<Event>) {
-    let old = state.task(task.id).expect("only tasks that exist are changed");
+    let old = state.stored(&task);
     let freed = old.holds_resources() && !task.holds_resources()
         // A service's limit of tasks per node counts those that are meant to live.
         || old.desired.is_live() && !task.desired.is_live();

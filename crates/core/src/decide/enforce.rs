@@ -3,10 +3,7 @@
 use swarm_model::{Availability, NodeId, TaskId, TaskState, TaskStatus};
 
 use super::{Planner, schedule, slots};
-use crate::{
-    Guard, Op, Tx,
-    state::{offered, reserved},
-};
+use crate::{Guard, Op, Tx, state::offered};
 
 /// Rejects the tasks of a node that no longer meet their service's constraints, and the newest of those that no
 /// longer fit into what the node has left. The restart policy then moves them.
@@ -25,8 +22,7 @@ pub(super) fn node(planner: &mut Planner, id: NodeId) {
             Some(service) if !slots::is_dirty(&planner.state, service, task) => &service.spec,
             _ => &spec.spec,
         };
-        let reserves = reserved(&spec.spec).is_some_and(|asked| *asked != Default::default());
-        let squeezed = reserves && load.exceeds(offered(&node));
+        let squeezed = load.is_overdrawn_by(task, &spec.spec, offered(&node));
         if squeezed || !schedule::constraints_hold(current, &node) {
             evicted.push(task.id);
             load.remove(task, &spec.spec);

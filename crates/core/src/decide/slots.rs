@@ -72,9 +72,20 @@ pub(super) fn with_history(state: &State, service: &Service) -> BTreeMap<Place, 
 }
 
 fn group<'a>(service: &Service, tasks: impl Iterator<Item = &'a Arc<Task>>) -> BTreeMap<Place, Slot> {
-    let mut slots: BTreeMap<Place, Slot> = BTreeMap::new();
+    let mut places: Vec<(Place, Slot)> = Vec::new();
     for task in tasks {
-        slots.entry(place_of(service, task)).or_default().0.push(task.clone());
+        let place = place_of(service, task);
+        match places.last_mut() {
+            Some((last, slot)) if *last == place => slot.0.push(task.clone()),
+            _ => places.push((place, Slot(vec![task.clone()]))),
+        }
+    }
+    if !service.spec.mode.is_global() {
+        return places.into_iter().collect(); // They come in order, which makes a map fast.
+    }
+    let mut slots: BTreeMap<Place, Slot> = BTreeMap::new();
+    for (place, slot) in places {
+        slots.entry(place).or_default().0.extend(slot.0);
     }
     slots
 }

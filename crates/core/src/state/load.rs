@@ -116,24 +116,27 @@ impl NodeLoad {
         chosen
     }
 
-    /// Whether more is held than the node has: it shrank.
-    pub(crate) fn exceeds(&self, offered: &[GenericResource]) -> bool {
-        let has_count = |wanted: &str| -> i64 {
+    /// Whether a task holds of something of which more is held than the node has: the node shrank.
+    pub(crate) fn is_overdrawn_by(&self, task: &Task, spec: &ServiceSpec, offered: &[GenericResource]) -> bool {
+        let nothing = ResourceReservations::default();
+        let asked = reserved(spec).unwrap_or(&nothing);
+        let count_of = |wanted: &str| -> i64 {
             let count = |resource: &GenericResource| match resource {
                 GenericResource::Discrete { kind, value } if kind == wanted => *value,
                 GenericResource::Discrete { .. } | GenericResource::Named { .. } => 0,
             };
             offered.iter().map(count).sum()
         };
-        let has_name = |(wanted, name): &(String, String)| {
-            let named = |r: &GenericResource| matches!(r, GenericResource::Named { kind, value } if (kind, value) == (wanted, name));
-            offered.iter().any(named)
+        let is_short = |resource: &GenericResource| match resource {
+            GenericResource::Discrete { kind, .. } => {
+                let held = self.pieces.as_ref().and_then(|pieces| pieces.counts.get(kind)).copied().unwrap_or(0);
+                held > count_of(kind)
+            }
+            GenericResource::Named { .. } => !offered.contains(resource),
         };
-        (self.nano_cpus > 0 && self.nano_cpus > self.capacity_nano_cpus)
-            || (self.memory_bytes > 0 && self.memory_bytes > self.capacity_memory_bytes)
-            || self.pieces.as_ref().is_some_and(|pieces| {
-                pieces.counts.iter().any(|(kind, held)| *held > has_count(kind)) || !pieces.named.iter().all(has_name)
-            })
+        (asked.nano_cpus > 0 && self.nano_cpus > self.capacity_nano_cpus)
+            || (asked.memory_bytes > 0 && self.memory_bytes > self.capacity_memory_bytes)
+            || task.generic_resources.iter().any(is_short)
     }
 
     /// The host-mode ports that are held, with how many tasks hold each.

@@ -5,13 +5,14 @@ mod rows;
 mod snapshot;
 mod tasks;
 
-use std::sync::Arc;
+use std::{ops::Bound, sync::Arc};
 
 use imbl::{OrdMap, OrdSet};
 use swarm_model::{Cluster, Node, NodeId, Service, ServiceId, SpecVersion, Task, TaskId, Timestamp};
 
 pub use load::NodeLoad;
 pub(crate) use load::{host_ports, is_active, offered, reserved};
+pub(crate) use rows::NOT_READY;
 use rows::Rows;
 pub use snapshot::Object;
 
@@ -27,19 +28,24 @@ pub struct State {
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(crate) services: OrdMap<ServiceId, Arc<Service>>,
     specs: OrdMap<(ServiceId, u64), Arc<SpecVersion>>,
-    tasks: OrdMap<TaskId, Arc<Task>>,
+    /// By service, slot and id: a look at a service walks along its tasks.
+    tasks: OrdMap<TaskKey, Arc<Task>>,
 
     /// Service names in lower case.
     pub(crate) service_names: OrdMap<String, ServiceId>,
     /// How many tasks refer to a spec version.
     spec_refs: OrdMap<(ServiceId, u64), usize>,
-    by_service: OrdSet<(ServiceId, u32, TaskId)>,
+    /// Where a task is in `tasks`.
+    task_keys: OrdMap<TaskId, (ServiceId, u32)>,
     by_node: OrdSet<(NodeId, TaskId)>,
     /// Tasks that wait for a node and are meant to live.
     pending: OrdSet<(ServiceId, TaskId)>,
     /// A row for each node.
     pub(crate) loads: Rows,
 }
+
+/// Service, slot, id.
+type TaskKey = (ServiceId, u32, TaskId);
 
 impl State {
     /// Log index of the last entry that was applied; 0 for the empty state.
@@ -95,35 +101,36 @@ impl State {
 
     /// All tasks, in order of their ids: the oldest first.
     pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
-        self.tasks.values()
+        self.task_keys.keys().map(|id| self.indexed(*id))
     }
 
     /// A task.
     pub fn task(&self, id: TaskId) -> Option<&Arc<Task>> {
-        self.tasks.get(&id)
+        let (service, slot) = *self.task_keys.get(&id)?;
+        self.tasks.get(&(service, slot, id))
     }
 
     /// The highest slot of a service that has a task.
     pub(crate) fn highest_slot(&self, service: ServiceId) -> Option<u32> {
-        let last = self.by_service.get_prev(&(service, u32::MAX, TaskId(u128::MAX)))?;
-        (last.0 == service).then_some(last.1)
+        let ((found, slot, _), _) = self.tasks.get_prev(&(service, u32::MAX, TaskId(u128::MAX)))?;
+        (*found == service).then_some(*slot)
     }
 
     /// The id of the newest task.
     pub(crate) fn newest_task(&self) -> Option<TaskId> {
-        self.tasks.get_max().map(|(id, _)| *id)
+        self.task_keys.get_max().map(|(id, _)| *id)
     }
 
     /// The tasks of a service by slot, within a slot the oldest first; also those that are left of a removed service.
     pub fn tasks_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
         let range = (service, 0, TaskId(0))..=(service, u32::MAX, TaskId(u128::MAX));
-        self.by_service.range(range).map(|(_, _, id)| self.indexed(*id))
+        self.tasks.range(range).map(|(_, task)| task)
     }
 
     /// The tasks of one slot, the oldest first.
     pub fn tasks_of_slot(&self, service: ServiceId, slot: u32) -> impl DoubleEndedIterator<Item = &Arc<Task>> {
         let range = (service, slot, TaskId(0))..=(service, slot, TaskId(u128::MAX));
-        self.by_service.range(range).map(|(_, _, id)| self.indexed(*id))
+        self.tasks.range(range).map(|(_, task)| task)
     }
 
     /// The tasks that a node was given, the oldest first.
@@ -138,29 +145,30 @@ impl State {
 
     /// The services that have tasks waiting for a node.
     pub fn services_with_pending(&self) -> impl Iterator<Item = ServiceId> + '_ {
-        distinct(&self.pending, (ServiceId(0), TaskId(0)), |(service, _)| (*service, TaskId(u128::MAX)))
-            .map(|(service, _)| service)
+        let next = |from| self.pending.range((from, Bound::Unbounded)).next().copied();
+        distinct(next, |(service, _)| (*service, TaskId(u128::MAX))).map(|(service, _)| service)
     }
 
     /// The services that tasks refer to, those that were removed included.
     pub fn services_with_tasks(&self) -> impl Iterator<Item = ServiceId> + '_ {
-        let start = (ServiceId(0), 0, TaskId(0));
-        distinct(&self.by_service, start, |(service, ..)| (*service, u32::MAX, TaskId(u128::MAX)))
-            .map(|(service, ..)| service)
+        let next = |from| self.tasks.range((from, Bound::Unbounded)).next().map(|(key, _)| *key);
+        distinct(next, |(service, ..)| (*service, u32::MAX, TaskId(u128::MAX))).map(|(service, ..)| service)
     }
 
     fn indexed(&self, id: TaskId) -> &Arc<Task> {
-        self.tasks.get(&id).expect("an index names only tasks that exist")
+        self.task(id).expect("an index names only tasks that exist")
     }
 }
 
-/// The first item of each group: after one, the search goes on behind the last key that its group can have.
-fn distinct<K: Ord + Copy>(set: &OrdSet<K>, start: K, last_of_group: impl Fn(&K) -> K) -> impl Iterator<Item = K> {
-    let mut next = set.get_next(&start).copied();
+/// The first key of each group: after one, the search goes on behind the last key that its group can have.
+fn distinct<K: Ord + Copy>(
+    next: impl Fn(Bound<K>) -> Option<K>,
+    last_of_group: impl Fn(&K) -> K,
+) -> impl Iterator<Item = K> {
+    let mut from = Bound::Unbounded;
     std::iter::from_fn(move || {
-        let found = next?;
-        let last = last_of_group(&found);
-        next = set.range((std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded)).next().copied();
+        let found = next(from)?;
+        from = Bound::Excluded(last_of_group(&found));
         Some(found)
     })
 }

@@ -37,7 +37,7 @@ impl State {
             .chain(self.nodes.values().cloned().map(Object::Node))
             .chain(self.services.values().cloned().map(Object::Service))
             .chain(self.specs.values().cloned().map(Object::SpecVersion))
-            .chain(self.tasks.values().cloned().map(Object::Task))
+            .chain(self.tasks().cloned().map(Object::Task))
     }
 
     /// The state from its pieces. A task whose spec version is missing is left out: such a snapshot was not written

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use swarm_model::{NodeId, ServiceId, ServiceSpec, SpecVersion, Task, TaskId, TaskState};
 
-use super::{NodeLoad, State, is_active};
+use super::{NodeLoad, State, TaskKey, is_active};
 
 impl State {
     /// Says that so many more tasks refer to a spec version: those that [`State::insert_task`] adds.
@@ -16,14 +16,19 @@ impl State {
 
     /// Adds a task with the spec that it runs, whose version must be there and is referred to already.
     pub(crate) fn insert_task(&mut self, task: Arc<Task>, spec: &ServiceSpec) {
-        self.by_service.insert((task.service, task.slot, task.id));
+        self.task_keys.insert(task.id, (task.service, task.slot));
         self.index(&task, spec);
-        assert!(self.tasks.insert(task.id, task).is_none(), "a task is inserted once");
+        assert!(self.tasks.insert(key_of(&task), task).is_none(), "a task is inserted once");
+    }
+
+    /// A task as it is stored, before this change of it.
+    pub(crate) fn stored(&self, task: &Task) -> &Arc<Task> {
+        self.tasks.get(&key_of(task)).expect("only tasks that exist are changed")
     }
 
     /// Changes a task. Service, slot and spec version must stay.
     pub(crate) fn replace_task(&mut self, task: Task) {
-        let old = self.tasks.get(&task.id).cloned().expect("only tasks that exist are changed");
+        let old = self.stored(&task).clone();
         // Most changes are reports that move no index.
         let place = |t: &Task| (t.node, is_active(t), t.holds_resources(), is_pending(t));
         if place(&old) != place(&task) {
@@ -31,15 +36,15 @@ impl State {
             self.unindex(&old, &spec.spec);
             self.index(&task, &spec.spec);
         }
-        self.tasks.insert(task.id, Arc::new(task));
+        self.tasks.insert(key_of(&task), Arc::new(task));
     }
 
     /// Deletes a task, and its spec version with the last task of it, unless its service still has a use for it.
     pub(crate) fn delete_task(&mut self, id: TaskId) -> Option<Arc<Task>> {
-        let task = self.tasks.remove(&id)?;
+        let (service, slot) = self.task_keys.remove(&id)?;
+        let task = self.tasks.remove(&(service, slot, id)).expect("a key is that of a task");
         let spec = self.spec_of(&task);
         self.unindex(&task, &spec.spec);
-        self.by_service.remove(&(task.service, task.slot, task.id));
         self.let_go_of_spec(task.service, task.spec_version, 1);
         Some(task)
     }
@@ -117,6 +122,10 @@ impl State {
         }
         self.loads.change(id, |load| load.follow(node));
     }
+}
+
+fn key_of(task: &Task) -> TaskKey {
+    (task.service, task.slot, task.id)
 }
 
 fn is_pending(task: &Task) -> bool {

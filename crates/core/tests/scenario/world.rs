@@ -80,6 +80,7 @@ impl World {
             ("label", [name]) => self.label(name, &options),
             ("describe", [name]) => self.describe(name, &options),
             ("keep", [count]) => self.keep(count.parse().map_err(|_| "a count")?),
+            ("offer", [name]) => self.offer(name, &options),
             ("create", [name]) => self.create(name, &options),
             ("scale", [name, count]) => self.scale(name, count.parse().map_err(|_| "a count")?),
             ("update", [name]) => self.update(name, &options),
@@ -175,10 +176,7 @@ impl World {
             description.platform.architecture = options.get("arch").unwrap_or(&"x86_64").to_string();
             description.resources.nano_cpus = int(options, "cpu", 4)? * SECOND_NS;
             description.resources.memory_bytes = int(options, "mem", 8)? << 30;
-            let mut offered = counted(options, "gpu")?;
-            let names = options.get("gpus").into_iter().flat_map(|names| names.split(','));
-            offered.extend(names.map(|value| GenericResource::Named { kind: "gpu".into(), value: value.into() }));
-            description.resources.generic_resources = offered;
+            description.resources.generic_resources = offered(options)?;
             self.nodes.insert(format!("n{number}"), id);
             let admit = Op::AdmitNode {
                 node: id,
@@ -216,6 +214,15 @@ impl World {
             }
         };
         self.user(Op::ReportNode { node, status: status(state), description: None })
+    }
+
+    /// The agent of a node says that it has other generic resources.
+    fn offer(&mut self, name: &str, options: &Options<'_>) -> Result<String, String> {
+        let node = self.state.node(self.node(name)?).ok_or("the node was removed")?.clone();
+        let mut description = (**node.description.as_ref().ok_or("it was never described")?).clone();
+        description.resources.generic_resources = offered(options)?;
+        let description = Some(description.into());
+        self.user(Op::ReportNode { node: node.id, status: node.status.clone(), description })
     }
 
     fn label(&mut self, name: &str, labels: &Options<'_>) -> Result<String, String> {
@@ -548,6 +555,14 @@ fn policy(options: &Options<'_>, prefix: &str) -> Result<serde_json::Value, Stri
 fn counted(options: &Options<'_>, kind: &str) -> Result<Vec<GenericResource>, String> {
     let value = int(options, kind, 0)?;
     Ok((value > 0).then(|| GenericResource::Discrete { kind: kind.into(), value }).into_iter().collect())
+}
+
+/// What a node offers: `gpu=2` a count, `gpus=a,b` names.
+fn offered(options: &Options<'_>) -> Result<Vec<GenericResource>, String> {
+    let mut offered = counted(options, "gpu")?;
+    let names = options.get("gpus").into_iter().flat_map(|names| names.split(','));
+    offered.extend(names.map(|value| GenericResource::Named { kind: "gpu".into(), value: value.into() }));
+    Ok(offered)
 }
 
 fn int(options: &Options<'_>, key: &str, default: i64) -> Result<i64, String> {

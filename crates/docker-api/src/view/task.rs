@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{Labels, PortConfig, PublishMode, Task, TaskSpec, TaskStatus};
+use swarm_model::{GenericResource, Labels, PortConfig, PublishMode, Task, TaskSpec, TaskStatus};
 
 use super::{Time, Version, is_default};
 
@@ -37,6 +37,9 @@ pub struct TaskView {
     pub status: TaskStatusView,
     /// What is wanted of it.
     pub desired_state: String,
+    /// What it got of its node's generic resources.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub generic_resources: Vec<GenericResource>,
     /// Which execution of a job it belongs to; absent for other services.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_iteration: Option<Version>,
@@ -57,6 +60,7 @@ impl TaskView {
             node_id: task.node.map(|n| n.to_string()).unwrap_or_default(),
             status: TaskStatusView::new(&task.status),
             desired_state: task.desired.as_str().into(),
+            generic_resources: task.generic_resources.to_vec(),
             job_iteration: task.iteration.map(|index| Version { index }),
         }
     }

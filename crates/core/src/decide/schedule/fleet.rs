@@ -12,12 +12,12 @@ use super::{
     filter::{self, Request, Traits},
     label,
 };
-use crate::{Event, State};
+use crate::{Event, State, state::NOT_READY};
 
 /// So many answers of each kind are remembered: services mostly share a few. One takes a bit or two for each node.
 const REMEMBERED_MAX: usize = 64;
-/// Most nodes have fewer active tasks than this: such levels are found without a search when the fleet is made.
-const LEVELS_DIRECT: usize = 1024;
+/// Levels below this stand in a list while a fleet is made; an empty one takes a bit for each node.
+const LEVELS_DIRECT: usize = 256;
 
 /// The nodes that take tasks. A node is known by the position of its row, which stays while a decision is made.
 pub(in crate::decide) struct Fleet {
@@ -33,29 +33,24 @@ pub(in crate::decide) struct Fleet {
     partitions: Vec<Rc<Partition>>,
 }
 
-/// What [`Fleet::filed`] says of a node that takes no tasks.
-const NOT_READY: u32 = u32::MAX;
-
 impl Fleet {
     /// The nodes that take tasks; nodes do not change while a decision is made.
     pub(in crate::decide) fn new(state: &State) -> Self {
         let size = state.loads.positions();
+        let filed: Vec<u32> = state.loads.levels().collect();
+        // Most nodes have few tasks: their levels need no search.
+        let mut low: Vec<Bits> = Vec::new();
         let mut levels = BTreeMap::new();
-        let mut filed = vec![NOT_READY; size];
-        let mut by_level: Vec<Bits> = Vec::new();
-        for (position, (_, load)) in state.loads.iter().filter(|(_, (_, load))| load.is_ready) {
-            filed[position] = load.active;
-            let level = load.active as usize;
-            if level < LEVELS_DIRECT {
-                by_level.resize_with(by_level.len().max(level + 1), || Bits::new(size));
-                by_level[level].insert(position);
+        for (node, level) in filed.iter().enumerate().filter(|(_, level)| **level != NOT_READY) {
+            let direct = *level as usize;
+            if direct < LEVELS_DIRECT {
+                low.resize_with(low.len().max(direct + 1), || Bits::new(size));
+                low[direct].insert(node);
             } else {
-                levels.entry(load.active).or_insert_with(|| Bits::new(size)).insert(position);
+                levels.entry(*level).or_insert_with(|| Bits::new(size)).insert(node);
             }
         }
-        levels.extend(
-            by_level.into_iter().enumerate().filter(|(_, nodes)| !nodes.is_empty()).map(|(l, n)| (l as u32, n)),
-        );
+        levels.extend((0..).zip(low).filter(|(_, nodes)| !nodes.is_empty()));
         Self { size, levels, filed, stale: Vec::new(), verdicts: Vec::new(), partitions: Vec::new() }
     }
 
