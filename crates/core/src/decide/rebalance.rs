@@ -5,7 +5,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use swarm_model::{Cause, DesiredState, NodeId, Service, ServiceMode, Settings, TaskId, TaskState};
+use swarm_model::{Cause, DesiredState, NodeId, RestartCondition, Service, ServiceMode, Settings, TaskId, TaskState};
 
 use super::{
     Planner,
@@ -53,6 +53,9 @@ pub(super) fn advance(planner: &mut Planner, service: &Service, room: usize, mut
 /// The next place to move, and the node that it moves to.
 fn next(planner: &Planner, service: &Service, slots: &BTreeMap<SlotPlace, Slot>) -> Option<(SlotPlace, NodeId)> {
     let state = &planner.state;
+    if service.spec.task_template.restart().condition == RestartCondition::None {
+        return None; // Its tasks are to be started once and never again.
+    }
     // What is about to be taken over no longer counts.
     let leaving: Vec<TaskId> = slots.values().flat_map(|slot| slot.live().rev().skip(1)).map(|task| task.id).collect();
     let (view, _) = without(state, leaving);

@@ -191,7 +191,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     let paused = service.update.as_ref().is_some_and(|update| update.state.is_paused());
     let mut stale: Vec<(Place, Cause)> = Vec::new();
     let mut begun: Vec<(Place, Cause)> = Vec::new();
-    let mut busy: u64 = 0;
+    let mut under_way: Vec<Place> = Vec::new();
     let mut progress = update::Progress::default();
     for (place, slot) in slots.iter().filter(|(_, slot)| slot.is_taken(service)) {
         let of_move = stage_of_move(&planner.state, service, slot);
@@ -218,11 +218,9 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
             (Stage::Stale, _) => stale.push((*place, Cause::Update)),
             (_, Stage::Stale) if !updates => stale.push((*place, Cause::Move)),
             // Under way already, it takes nobody else's turn.
-            (_, Stage::Stale) => {
-                busy += 1;
-                begun.push((*place, Cause::Move));
-            }
-            _ => busy += u64::from((moves || updates) && !mutant("uncounted-update")),
+            (_, Stage::Stale) => begun.push((*place, Cause::Move)),
+            _ if (moves || updates) && !mutant("uncounted-update") => under_way.push(*place),
+            _ => {}
         }
     }
     if !paused {
@@ -232,9 +230,11 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
 
     let room = match config.parallelism {
         0 => usize::MAX,
-        parallelism => usize::try_from(parallelism.saturating_sub(busy)).unwrap_or(usize::MAX),
+        parallelism => {
+            usize::try_from(parallelism).unwrap_or(usize::MAX).saturating_sub(under_way.len() + begun.len())
+        }
     };
-    let has_stale = !stale.is_empty();
+    let has_stale = !stale.is_empty() || !begun.is_empty();
     // What does not run anyway comes first.
     stale.sort_by_key(|(place, _)| slots[place].runs());
     // Without a policy of its own a service is drained all at once, as in Swarm.
@@ -246,7 +246,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     // What is being prepared will take a task away when it is ready: no more is prepared than may then go.
     let mut budget = Budget::of(planner, &service);
     let order = order(&service);
-    for slot in slots.values().filter(|slot| slot.live().count() > 1) {
+    for slot in under_way.iter().map(|place| &slots[place]).filter(|slot| slot.live().count() > 1) {
         budget.take_for_move(&planner.state, slot, order);
     }
     let never_again = service.spec.task_template.restart().condition == RestartCondition::None;
@@ -267,7 +267,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     planner.push_each(Some(&service), &ends, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
     fill::place(planner, &service, needs);
     if !has_stale {
-        rebalance::advance(planner, &service, room, budget, busy == 0);
+        rebalance::advance(planner, &service, room, budget, under_way.is_empty());
     }
 }
 
