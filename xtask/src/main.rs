@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | bench | verify`: what the project does with itself, without a shell script.
+//! `cargo xtask demo | test | bench | sim | verify`: what the project does with itself, without a shell script.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
 mod bench;
@@ -10,6 +10,7 @@ mod interrupt;
 mod node;
 mod process;
 mod programs;
+mod sim;
 mod test;
 mod ui;
 mod verify;
@@ -67,6 +68,15 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         markdown: Option<PathBuf>,
     },
+    /// Simulate whole clusters with faults, and check that nothing goes wrong
+    ///
+    /// One deterministic world a seed: leader, dispatcher, agents, operators, faults, and an oracle. Builds in release
+    /// mode. Exits with 1 if a seed fails, with the command that runs it again.
+    Sim {
+        /// `--plane --seeds N --from S [--mutant NAME] [--trace]`; `--help` shows all
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        arguments: Vec<String>,
+    },
     /// Check the rules that the compiler does not: imports between crates, file sizes, nothing unfinished
     Verify,
 }
@@ -76,6 +86,7 @@ fn main() -> ExitCode {
         Task::Demo { keep, simulated } => demo::run(&demo::Options { keep, simulated }),
         Task::Test { filters } => test::run(&filters),
         Task::Bench { names, quick, json, markdown } => bench::run(&bench::Options { names, quick, json, markdown }),
+        Task::Sim { arguments } => sim::run(&arguments),
         Task::Verify => verify::run(),
     });
     match result {

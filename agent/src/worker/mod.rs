@@ -21,7 +21,7 @@ use std::{
     sync::Arc,
 };
 
-use swarm_model::{Labels, NodeDescription, NodeId, NodeResources, ServiceId, TaskId, Timestamp};
+use swarm_model::{Labels, NodeDescription, NodeId, NodeResources, ServiceId, TaskId, Timestamp, mutant::mutant};
 use swarm_wire::agent::{AssignedSpec, LogRequest, NodeReport, ToAgent, ToManager};
 
 use crate::{
@@ -234,7 +234,8 @@ pub struct Worker {
 impl Worker {
     /// A worker with what an earlier run left.
     pub fn new(options: WorkerOptions, stored: Stored) -> Self {
-        let tasks = stored.tasks.into_iter().map(|t| (t.assigned.id, Entry::new(t, Observed::Unknown))).collect();
+        let observed = if mutant("adopt-nothing") { Observed::Absent } else { Observed::Unknown };
+        let tasks = stored.tasks.into_iter().map(|t| (t.assigned.id, Entry::new(t, observed.clone()))).collect();
         let specs = stored
             .specs
             .into_iter()

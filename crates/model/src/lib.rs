@@ -15,6 +15,7 @@ mod duration;
 mod error;
 mod id;
 mod job;
+pub mod mutant;
 mod node;
 mod revision;
 mod secret;

@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     liveness::{HEARTBEATS_MISSED_MAX, LEADER_GRACE, Liveness, MASS_EXPIRY_PERCENT, Tick},
+    presence::news,
     reports::{FLUSH_DELAY, FLUSH_ITEMS_MAX, Flush, REPORT_TEXT_MAX, Reports, Waiter},
     session::{Outbox, Session},
 };
@@ -42,7 +43,7 @@ use crate::{
 };
 
 /// What a node that missed its heartbeats is told to be (swarm-behaviour §3.9).
-const HEARTBEAT_FAILURE: &str = "heartbeat failure";
+pub const HEARTBEAT_FAILURE: &str = "heartbeat failure";
 
 /// Streams of agents, and what the leader makes of them.
 pub struct Dispatcher {
@@ -237,7 +238,7 @@ impl Term {
 }
 
 /// Time between two heartbeats, as the cluster has it now.
-fn heartbeat_period(state: &State) -> Duration {
+pub fn heartbeat_period(state: &State) -> Duration {
     let ns = state.cluster().map_or(0, |cluster| cluster.spec.dispatcher.heartbeat_period_ns);
     let ns = if ns > 0 { ns } else { ClusterSpec::HEARTBEAT_PERIOD_DEFAULT_NS };
     Duration::from_nanos(ns.unsigned_abs())

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use swarm_core::State;
-use swarm_model::{NodeDescription, NodeId, NodeState, NodeStatus};
+use swarm_model::{Node, NodeDescription, NodeId, NodeState, NodeStatus};
 use tokio::sync::Notify;
 
 use super::Term;
@@ -18,6 +18,16 @@ pub(super) struct Presence {
     node: NodeId,
     wanted: Mutex<(NodeStatus, Arc<NodeDescription>)>,
     flight: Arc<Flight>,
+}
+
+/// What has to be committed so that the state says of a node what its session says; none if it does already.
+pub fn news(
+    node: &Node,
+    status: &NodeStatus,
+    description: &Arc<NodeDescription>,
+) -> Option<(NodeStatus, Option<Arc<NodeDescription>>)> {
+    let changed = Some(description).filter(|description| node.description.as_ref() != Some(description)).cloned();
+    (node.status != *status || changed.is_some()).then(|| (status.clone(), changed))
 }
 
 /// A report under way.
@@ -51,11 +61,9 @@ impl Presence {
     /// Reports what differs from the state, if no report is under way. Says whether nothing differs.
     pub(super) fn sync(&self, state: &State, term: &Term) -> bool {
         let Some(node) = state.node(self.node) else { return false };
-        let (status, description) = lock(&self.wanted).clone();
-        let description = Some(description).filter(|description| node.description.as_ref() != Some(description));
-        if node.status == status && description.is_none() {
-            return true;
-        }
+        let wanted = lock(&self.wanted);
+        let Some((status, description)) = news(node, &wanted.0, &wanted.1) else { return true };
+        drop(wanted);
         if !self.flight.flying.swap(true, Ordering::AcqRel) {
             let flight = self.flight.clone();
             let waiter = Box::new(move |stood: bool| {

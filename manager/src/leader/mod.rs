@@ -13,7 +13,7 @@ pub use self::step::{BACKOFF_MAX, DEBOUNCE, Decide, Input, LeaderStep, Output};
 use crate::{feed::Feed, raft::Raft};
 
 /// Longest sleep until a deadline: a clock that was set is noticed after that.
-const SLEEP_MAX: Duration = Duration::from_secs(10);
+pub const SLEEP_MAX: Duration = Duration::from_secs(10);
 
 /// Runs the loop while this manager leads. The feed must have everything that earlier leaders committed.
 pub(crate) async fn run(raft: &dyn Raft, feed: &Feed, clock: fn() -> Timestamp, seed: u64, stop: &CancellationToken) {

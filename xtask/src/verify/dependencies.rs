@@ -3,7 +3,7 @@
 use crate::workspace::Package;
 
 /// Each crate of ours, and those of ours that it may import. Imports point down only.
-const IMPORTS: [(&str, &[&str]); 12] = [
+const IMPORTS: [(&str, &[&str]); 13] = [
     ("base2histogram", &[]),
     ("swarm-model", &[]),
     ("swarm-core", &["swarm-model"]),
@@ -14,6 +14,18 @@ const IMPORTS: [(&str, &[&str]); 12] = [
     ("swarm-agent", &["swarm-wire", "swarm-docker-api", "swarm-model"]),
     (
         "swarmd",
+        &[
+            "swarm-manager",
+            "swarm-agent",
+            "swarm-consensus",
+            "swarm-core",
+            "swarm-wire",
+            "swarm-docker-api",
+            "swarm-model",
+        ],
+    ),
+    (
+        "swarm-sim",
         &[
             "swarm-manager",
             "swarm-agent",

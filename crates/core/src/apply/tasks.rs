@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use swarm_model::{
-    Cause, DesiredState, NodeId, ServiceId, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp,
+    Cause, DesiredState, NodeId, ServiceId, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, mutant::mutant,
 };
 
 use super::{Event, not_found};
@@ -178,7 +178,7 @@ pub(super) fn report(state: &mut State, node: NodeId, id: TaskId, status: &TaskS
     let news = |task: &&Arc<Task>| {
         task.node == Some(node)
             && task.status.state >= TaskState::Assigned
-            && status.state >= task.status.state
+            && (status.state >= task.status.state || mutant("status-goes-down"))
             && *status != task.status
     };
     let Some(task) = state.task(id).filter(news) else { return };

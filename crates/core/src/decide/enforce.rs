@@ -2,7 +2,7 @@
 
 use swarm_model::{Availability, NodeId, TaskId, TaskState, TaskStatus};
 
-use super::{Planner, schedule};
+use super::{Planner, schedule, slots};
 use crate::{
     Guard, Op, Tx,
     state::{offered, reserved},
@@ -20,7 +20,11 @@ pub(super) fn node(planner: &mut Planner, id: NodeId) {
     let tasks: Vec<_> = planner.state.tasks_of_node(id).filter(|task| task.is_live()).cloned().collect();
     for task in tasks.iter().rev() {
         let Some(spec) = planner.state.spec(task.service, task.spec_version) else { continue };
-        let current = planner.state.service(task.service).map_or(&spec.spec, |service| &service.spec);
+        // What an update is to replace is left to it: by its own constraints it may stay until its place has another.
+        let current = match planner.state.service(task.service) {
+            Some(service) if !slots::is_dirty(&planner.state, service, task) => &service.spec,
+            _ => &spec.spec,
+        };
         let reserves = reserved(&spec.spec).is_some_and(|asked| *asked != Default::default());
         let squeezed = reserves && load.exceeds(offered(&node));
         if squeezed || !schedule::constraints_hold(current, &node) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use swarm_model::{
     Availability, NodeState, RestartCondition, ServiceSpec, Settings, Task, TaskState, Timestamp, UpdateOrder,
+    mutant::mutant,
 };
 
 use super::slots::Slot;
@@ -138,10 +139,12 @@ pub(super) enum Start {
 /// When a task with desired state ready may run.
 pub(super) fn start(state: &State, slot: &Slot, task: &Task, order: UpdateOrder, now: Timestamp) -> Start {
     let before = |t: &&Arc<Task>| t.id != task.id && t.holds_resources() && !is_silent(state, t);
-    let delay_ends = task.start_at.unwrap_or_default();
+    let delay_ends = task.start_at.filter(|_| !mutant("skip-restart-delay")).unwrap_or_default();
     // Counted from when it was told to stop, or last heard of: a task that is prepared first is older than that.
     let stop_ends = slot.0.iter().filter(before).filter(|t| !t.desired.is_live()).map(|t| t.updated_at).max();
-    let stop_ends = stop_ends.map_or(Timestamp::ZERO, |at| at.plus_ns(PREDECESSOR_STOP_MAX_NS));
+    let stop_ends = stop_ends
+        .filter(|_| !mutant("skip-predecessor"))
+        .map_or(Timestamp::ZERO, |at| at.plus_ns(PREDECESSOR_STOP_MAX_NS));
     match delay_ends.max(stop_ends) {
         at if at > now => Start::At(at),
         _ if order == UpdateOrder::StopFirst && slot.live().filter(before).any(|t| t.id < task.id) => Start::WhenAlone,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use swarm_model::{
     Availability, Cause, DesiredState, NodeState, RestartCondition, Service, ServiceMode, Task, TaskId, TaskState,
-    Timestamp, UpdateConfig, UpdateOrder,
+    Timestamp, UpdateConfig, UpdateOrder, mutant::mutant,
 };
 
 use super::{
@@ -142,7 +142,7 @@ fn stage_of_move(state: &State, service: &Service, slot: &Slot) -> Stage {
     }
 }
 
-/// The task that the update which is under way made in a place.
+/// The task that the update which is under way, or the last one, made in a place.
 fn last_made<'a>(service: &Service, slot: &'a Slot) -> Option<&'a Arc<Task>> {
     let update = service.update.as_ref()?;
     slot.0.iter().rfind(|task| is_of_update(service, update, task))
@@ -156,7 +156,9 @@ fn stage_of_update(state: &State, service: &Service, slot: &Slot) -> Stage {
         let ended_by_itself = task.status.state.is_terminal() && task.status.state != TaskState::Shutdown;
         !task.desired.is_live() && !ended_by_itself && slot.live().next().is_some() && slot.live().all(dirty)
     };
-    if let Some(task) = last_made(service, slot).filter(|task| !was_dropped(task)) {
+    // What an update made that is over is no sign of one that has yet to begin.
+    let is_active = service.update.as_ref().is_some_and(|update| update.state.is_active());
+    if let Some(task) = last_made(service, slot).filter(|task| is_active && !was_dropped(task)) {
         return match task.reached_at {
             Some(at) => Stage::Reached(at),
             None if slot.live().any(|task| task.reached_at.is_none() && !dirty(task)) => Stage::UnderWay,
@@ -189,6 +191,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     let config = config(service);
     let paused = service.update.as_ref().is_some_and(|update| update.state.is_paused());
     let mut stale: Vec<(Place, Cause)> = Vec::new();
+    let mut begun: Vec<(Place, Cause)> = Vec::new();
     let mut busy: u64 = 0;
     let mut progress = update::Progress::default();
     for (place, slot) in slots.iter().filter(|(_, slot)| slot.is_taken(service)) {
@@ -214,8 +217,13 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
         match (of_update, of_move) {
             // An update that replaces the task anyway takes it off its node as well.
             (Stage::Stale, _) => stale.push((*place, Cause::Update)),
-            (_, Stage::Stale) => stale.push((*place, Cause::Move)),
-            _ => busy += u64::from(moves || updates),
+            (_, Stage::Stale) if !updates => stale.push((*place, Cause::Move)),
+            // Under way already, it takes nobody else's turn.
+            (_, Stage::Stale) => {
+                busy += 1;
+                begun.push((*place, Cause::Move));
+            }
+            _ => busy += u64::from((moves || updates) && !mutant("uncounted-update")),
         }
     }
     if !paused {
@@ -243,7 +251,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
         budget.take(&planner.state, slot, |task| task.status.state == TaskState::Running);
     }
     let never_again = service.spec.task_template.restart().condition == RestartCondition::None;
-    for (place, cause) in all.into_iter().chain(some) {
+    for (place, cause) in all.into_iter().chain(begun).chain(some) {
         let slot = &slots[&place];
         // It is to be started once and never again, not elsewhere either (swarm-behaviour §3.5).
         let ends_here = cause == Cause::Move && never_again;

@@ -1,0 +1,201 @@
+//! What a settled cluster is like: every service as it is wanted, and nothing left over anywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use swarm_agent::Observed;
+use swarm_core::{Dirty, State, decide};
+use swarm_model::{DesiredState, Node, RestartCondition, Service, ServiceSpec, Task, TaskId, TaskState, UpdateState};
+
+use crate::{
+    oracle::{Place, constraints_hold, is_eligible, is_global, max_replicas, place_of, tasks_of},
+    world::World,
+};
+
+impl World {
+    /// Looks at the whole cluster once nothing happens any more.
+    pub(crate) fn check_converged(&mut self) {
+        self.compare_replicas();
+        let state = self.log.state.clone();
+        let plan = decide(&state, &Dirty::everything(), self.wall(), self.seed);
+        if !plan.txs.is_empty() {
+            return self.complain(format!("a settled cluster still has something to do: {:?}", plan.txs));
+        }
+        let wrong = state
+            .services()
+            .find_map(|service| check_service(&state, service).err())
+            .or_else(|| check_records(&state).err())
+            .or_else(|| self.check_hosts(&state).err());
+        if let Some(wrong) = wrong {
+            self.complain(format!("the mended cluster did not converge: {wrong}"));
+        }
+    }
+
+    /// Agents have what they are to have, on disk too, and engines have no container besides.
+    fn check_hosts(&self, state: &State) -> Result<(), String> {
+        for (id, host) in self.hosts.iter().filter(|(_, host)| !host.gone) {
+            let at = format!("node {id} ({})", host.hostname);
+            if state.node(*id).is_none() {
+                return Err(format!("{at} is not in the cluster"));
+            }
+            let Some(worker) = &host.worker else { return Err(format!("{at} has no agent")) };
+            let wanted: BTreeMap<TaskId, DesiredState> = state
+                .tasks_of_node(*id)
+                .filter(|task| task.status.state >= TaskState::Assigned)
+                .map(|task| (task.id, task.desired))
+                .collect();
+            let has: BTreeMap<TaskId, DesiredState> =
+                worker.tasks().map(|task| (task.assigned.id, task.assigned.desired)).collect();
+            if has != wanted {
+                return Err(format!("{at} is to have {wanted:?} and its agent has {has:?}"));
+            }
+            if !host.tasks_on_disk.keys().eq(wanted.keys()) {
+                return Err(format!("{at} has on disk {:?} and is to have {wanted:?}", host.tasks_on_disk.keys()));
+            }
+            for (container, found) in &host.engine.containers {
+                let Some(task) = state.task(found.task).filter(|task| task.node == Some(*id)) else {
+                    return Err(format!("{at} has container {container} of task {}, which is not its", found.task));
+                };
+                let runs = matches!(found.state, Observed::Running(_));
+                if runs != (task.status.state == TaskState::Running) {
+                    let (task, status) = (task.id, task.status.state);
+                    return Err(format!("{at}: task {task} is {status}, its container is {:?}", found.state));
+                }
+            }
+            let containers: BTreeSet<TaskId> = host.engine.containers.values().map(|c| c.task).collect();
+            if containers.len() < host.engine.containers.len() {
+                return Err(format!("{at} has two containers of one task"));
+            }
+            let running = state.tasks_of_node(*id).filter(|task| task.status.state == TaskState::Running);
+            if let Some(task) = running.into_iter().find(|task| !containers.contains(&task.id)) {
+                return Err(format!("{at}: task {} is running and has no container", task.id));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every record belongs to a service, and what is not to live has ended.
+fn check_records(state: &State) -> Result<(), String> {
+    for task in state.tasks() {
+        if state.service(task.service).is_none() {
+            return Err(format!("task {} is left of service {}, which is gone", task.id, task.service));
+        }
+        if !task.desired.is_live() && !task.status.state.is_terminal() {
+            return Err(format!("task {} is to be {} and is {}", task.id, task.desired, task.status.state));
+        }
+    }
+    Ok(())
+}
+
+/// A service has its tasks, they run, and they run what is wanted, unless an update stopped half-way.
+fn check_service(state: &State, service: &Service) -> Result<(), String> {
+    let name = &service.spec.name;
+    let update = service.update.as_ref().map(|update| update.state);
+    let paused = matches!(update, Some(UpdateState::Paused | UpdateState::RollbackPaused));
+    let mut live: BTreeMap<Place, Vec<&Task>> = BTreeMap::new();
+    let all = || state.tasks_of_service(service.id).filter(|task| task.desired.is_live());
+    // An update waits with a place whose new task finds no node.
+    let waits = all().any(|task| task.status.state == TaskState::Pending);
+    for task in all() {
+        live.entry(place_of(task)).or_default().push(task);
+        match task.status.state {
+            TaskState::Running => {}
+            TaskState::Pending => {
+                if let Some(node) = state.nodes().find(|node| could_take(state, service, task, node)) {
+                    return Err(format!("task {} of {name} waits, though node {} has room", task.id, node.id));
+                }
+            }
+            found => return Err(format!("task {} of {name} is to be {} and is {found}", task.id, task.desired)),
+        }
+        if !paused && !waits && !is_up_to_date(state, service, task) {
+            return Err(format!("task {} of {name} is of spec version {}, {update:?}", task.id, task.spec_version));
+        }
+    }
+    if update.is_some_and(UpdateState::is_active) && !waits {
+        return Err(format!("the update of {name} does not end: {:?}", service.update));
+    }
+    if let Some((place, tasks)) = live.iter().find(|(_, tasks)| tasks.len() > 1 && !paused && !waits) {
+        return Err(format!("place {place:?} of {name} has {} live tasks", tasks.len()));
+    }
+    let places: BTreeSet<Place> = if is_global(service) {
+        let fits = |node: &&std::sync::Arc<Node>| constraints_hold(node, &service.spec);
+        state.nodes().filter(fits).map(|node| (service.id, 0, Some(node.id))).collect()
+    } else {
+        live.keys().copied().chain(given_up(state, service)).collect()
+    };
+    if let Some(missing) =
+        places.iter().find(|place| !live.contains_key(*place) && !is_given_up(state, service, **place))
+    {
+        return Err(format!("{name} has no task at {missing:?}"));
+    }
+    if let Some(surplus) = live.keys().find(|place| !places.contains(*place)) {
+        return Err(format!("{name} has a task at {surplus:?}, where it is to have none"));
+    }
+    let wanted = service.spec.replicas().unwrap_or(places.len() as u64);
+    if live.len() as u64 > wanted || (places.len() as u64) < wanted {
+        return Err(format!(
+            "{name} is to have {wanted} tasks and has {} live ones in {} places",
+            live.len(),
+            places.len()
+        ));
+    }
+    Ok(())
+}
+
+/// Places whose task ended and is not to be restarted.
+fn given_up(state: &State, service: &Service) -> Vec<Place> {
+    let places: BTreeSet<Place> = state.tasks_of_service(service.id).map(|task| place_of(task)).collect();
+    places.into_iter().filter(|place| is_given_up(state, service, *place)).collect()
+}
+
+/// Whether the restart policy may be the reason that nothing lives at a place. How attempts are counted is tested
+/// elsewhere.
+fn is_given_up(state: &State, service: &Service, place: Place) -> bool {
+    let policy = service.spec.task_template.restart();
+    let Some(newest) = tasks_of(state, place).filter(|task| task.desired != DesiredState::Remove).last() else {
+        return false;
+    };
+    let may = match policy.condition {
+        RestartCondition::None => true,
+        RestartCondition::OnFailure => policy.max_attempts > 0 || newest.status.state == TaskState::Complete,
+        RestartCondition::Any => policy.max_attempts > 0,
+    };
+    may && newest.status.state.is_terminal() && !newest.desired.is_live()
+}
+
+/// Whether a task runs what its service wants; where it runs may have been decided by an earlier placement.
+fn is_up_to_date(state: &State, service: &Service, task: &Task) -> bool {
+    let Some(version) = state.spec(task.service, task.spec_version) else { return false };
+    let placed_alike = |spec: &ServiceSpec| {
+        let mut spec = spec.clone();
+        spec.task_template.placement.clone_from(&service.spec.task_template.placement);
+        spec
+    };
+    placed_alike(&version.spec).makes_same_tasks(&service.spec)
+}
+
+/// Whether a node could take a task that waits.
+fn could_take(state: &State, service: &Service, task: &Task, node: &Node) -> bool {
+    let Some(version) = state.spec(task.service, task.spec_version) else { return false };
+    let spec = &service.spec;
+    if task.node.is_some_and(|bound| bound != node.id) || !is_eligible(node, spec) {
+        return false;
+    }
+    let held = || state.tasks_of_node(node.id).filter(|other| other.holds_resources());
+    let specs = || held().filter_map(|other| state.spec(other.service, other.spec_version));
+    let capacity = node.description.as_ref().map(|d| d.resources.clone()).unwrap_or_default();
+    // Both what it runs and what its service wants by now have to fit: which of them counts is not for us to say.
+    let fits = [&version.spec, spec].into_iter().all(|wanted| {
+        let asked = wanted.task_template.reservations();
+        let cpus: i64 = specs().map(|v| v.spec.task_template.reservations().nano_cpus).sum();
+        let memory: i64 = specs().map(|v| v.spec.task_template.reservations().memory_bytes).sum();
+        let ports: BTreeSet<u16> =
+            specs().flat_map(|v| v.spec.ports().to_vec()).map(|port| port.published_port).collect();
+        (asked.nano_cpus == 0 || cpus + asked.nano_cpus <= capacity.nano_cpus)
+            && (asked.memory_bytes == 0 || memory + asked.memory_bytes <= capacity.memory_bytes)
+            && wanted.ports().iter().all(|port| !ports.contains(&port.published_port))
+    });
+    let most = max_replicas(spec);
+    let found = state.tasks_of_node(node.id).filter(|t| t.service == task.service && t.desired.is_live()).count();
+    fits && (most == 0 || (found as u64) < most)
+}

@@ -1,0 +1,102 @@
+//! How often what happened in a run: a fault that never occurs tests nothing.
+
+use std::collections::BTreeMap;
+
+/// Every kind of fault.
+pub const FAULTS: [&str; 25] = [
+    "agent crash",
+    "agent clock jump",
+    "answer of the log lost",
+    "assignments late",
+    "connection cut",
+    "container disappears",
+    "container event lost",
+    "container exits",
+    "container unhealthy",
+    "disk write lost",
+    "engine call lost",
+    "engine outage",
+    "engine outage with its containers",
+    "image cannot be had",
+    "leader change",
+    "leader clock jump",
+    "log stalls",
+    "network cut for many",
+    "node fills up",
+    "node shrinks",
+    "power cut",
+    "proposal applied twice",
+    "proposal lost",
+    "reports late",
+    "start refused",
+];
+
+/// Every kind of operation.
+pub const OPERATIONS: [&str; 15] = [
+    "activate node",
+    "change constraints",
+    "change policies",
+    "create global service",
+    "create replicated service",
+    "drain node",
+    "force update",
+    "join node",
+    "label node",
+    "leave and remove node",
+    "pause node",
+    "remove service",
+    "roll back",
+    "scale",
+    "update",
+];
+
+/// Counts by name.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Of [`FAULTS`].
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Of [`OPERATIONS`], those that were committed.
+    pub operations: BTreeMap<&'static str, u64>,
+    /// Of what else is worth knowing.
+    pub others: BTreeMap<&'static str, u64>,
+}
+
+impl Counts {
+    pub(crate) fn fault(&mut self, name: &'static str) {
+        debug_assert!(FAULTS.contains(&name), "{name} is not in the list");
+        *self.faults.entry(name).or_default() += 1;
+    }
+
+    pub(crate) fn operation(&mut self, name: &'static str) {
+        debug_assert!(OPERATIONS.contains(&name), "{name} is not in the list");
+        *self.operations.entry(name).or_default() += 1;
+    }
+
+    pub(crate) fn other(&mut self, name: &'static str) {
+        *self.others.entry(name).or_default() += 1;
+    }
+
+    /// Adds those of another run.
+    pub fn add(&mut self, more: &Self) {
+        for (into, from) in [
+            (&mut self.faults, &more.faults),
+            (&mut self.operations, &more.operations),
+            (&mut self.others, &more.others),
+        ] {
+            for (name, count) in from {
+                *into.entry(name).or_default() += count;
+            }
+        }
+    }
+
+    /// All faults together.
+    pub fn faults_total(&self) -> u64 {
+        self.faults.values().sum()
+    }
+
+    /// The faults and operations that never occurred.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let faults = FAULTS.iter().filter(|name| !self.faults.contains_key(*name));
+        faults.chain(OPERATIONS.iter().filter(|name| !self.operations.contains_key(*name))).copied().collect()
+    }
+}

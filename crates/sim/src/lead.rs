@@ -1,0 +1,265 @@
+//! The shell around the leader's step: wakes it, proposes what it says, and tells it what became of that
+//! (`manager/src/leader/mod.rs` does the same on tokio).
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use swarm_core::{Dirty, ENTRY_VERSION, Entry, Event as Change, Op, Outcome, Place, Plan, State, Tx, apply, decide};
+use swarm_manager::{
+    dispatcher::{Flush, Liveness, Reports, heartbeat_period},
+    leader::{Input, LeaderStep, Output, SLEEP_MAX},
+};
+use swarm_model::{NodeId, NodeState, Timestamp};
+
+use crate::{
+    event::{ConnId, Event},
+    log::Origin,
+    peers::{Peer, Waiting},
+    world::{MANAGERS, World},
+};
+
+/// One in so many decisions is made again on the state that it leads to: nothing more may come out.
+const REPLAN_EVERY: u64 = 4;
+
+thread_local! {
+    /// What is wrong with plans of this thread. [`LeaderStep`] takes a plain function, which has no other way to tell.
+    static WRONG: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Decisions after which nothing may be left to do. One is not always enough: what a service gives up may be what an
+/// earlier one in the same plan waits for.
+const REPLANS_MAX: u64 = 8;
+
+/// What is left to do of a decision: a newer reason why a task waits is nothing.
+fn rest(plan: Plan) -> Vec<Tx> {
+    let reason = |op: &Op| matches!(op, Op::PlaceTask { place: Place::Pending(_) | Place::PendingOn(..), .. });
+    plan.txs.into_iter().filter(|tx| !tx.ops.iter().all(reason)).collect()
+}
+
+/// Decides again and again on the state that a plan leads to, until there is nothing to do.
+fn replan(state: &State, dirty: &Dirty, now: Timestamp, seed: u64, plan: &Plan) -> Option<String> {
+    let mut after = state.clone();
+    let mut txs = plan.txs.clone();
+    for round in 1..=REPLANS_MAX {
+        let entry = Entry { v: ENTRY_VERSION, at: now, txs };
+        let index = after.revision() + 1;
+        let (outcomes, _) = apply(&mut after, index, &entry);
+        if let Some(refusal) = outcomes.into_iter().find_map(Result::err) {
+            return Some(format!(
+                "a plan does not apply to the state that it was made from: {refusal}: {:?}",
+                entry.txs
+            ));
+        }
+        txs = rest(decide(&after, dirty, now, seed ^ round));
+        if txs.is_empty() {
+            return None;
+        }
+    }
+    Some(format!("decisions do not come to an end: {:?}, and after {REPLANS_MAX} more still {txs:?}", plan.txs))
+}
+
+/// `decide`, watched: a plan applies to the state that it was made from, and leads to one with nothing to do.
+fn watched(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
+    let plan = decide(state, dirty, now, seed);
+    let mut wrong = None;
+    if let Some((tx, refusal)) = plan.refused.first() {
+        wrong = Some(format!("a plan that its own clone refuses: {refusal}: {tx:?}"));
+    } else if !plan.txs.is_empty() && seed.is_multiple_of(REPLAN_EVERY) {
+        wrong = replan(state, dirty, now, seed, &plan);
+    }
+    if wrong.is_some() {
+        WRONG.with_borrow_mut(|first| *first = first.take().or(wrong));
+    }
+    plan
+}
+
+/// What a manager has while it leads; nothing of it outlives the term.
+pub(crate) struct Leader {
+    pub(crate) term: u64,
+    pub(crate) manager: usize,
+    pub(crate) began_ms: u64,
+    step: LeaderStep,
+    dirty: Dirty,
+    phase: Phase,
+    /// Numbers the wake-ups, so that one that was overtaken is known.
+    token: u64,
+    /// When the loop wakes up, while it waits.
+    wake_ms: u64,
+    pub(crate) liveness: Liveness,
+    pub(crate) peers: BTreeMap<NodeId, Peer>,
+    pub(crate) reports: Reports,
+    pub(crate) flight: Option<Flush>,
+    pub(crate) flush_due: bool,
+    /// What the waiters of reports were told.
+    pub(crate) told: Arc<Mutex<Vec<(Waiting, bool)>>>,
+}
+
+enum Phase {
+    Waiting,
+    Proposing { rest: VecDeque<Vec<Tx>>, last: u64, fallen: bool },
+    Pausing,
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl World {
+    /// A manager leads from now on. It has everything that its predecessors committed.
+    pub(crate) fn elect(&mut self) {
+        if self.leader.is_some() {
+            return;
+        }
+        self.cut_log();
+        self.term += 1;
+        let manager = usize::try_from(self.rng.below(MANAGERS as u64)).unwrap_or(0);
+        let alive = self.log.state.nodes().filter(|node| node.status.state != NodeState::Down).map(|node| node.id);
+        let liveness = Liveness::new(heartbeat_period(&self.log.state), alive, Duration::ZERO);
+        let interval = ms(liveness.tick_interval());
+        self.leader = Some(Leader {
+            term: self.term,
+            manager,
+            began_ms: self.now_ms,
+            step: LeaderStep::new(watched),
+            dirty: Dirty::default(),
+            phase: Phase::Waiting,
+            token: 0,
+            wake_ms: u64::MAX,
+            liveness,
+            peers: BTreeMap::new(),
+            reports: Reports::default(),
+            flight: None,
+            flush_due: false,
+            told: Arc::default(),
+        });
+        self.after(interval, Event::Tick { term: self.term });
+        let seed = self.rng.next();
+        self.drive(Input::Elected { seed });
+    }
+
+    /// The leader is lost, with all that it knew beside the log.
+    pub(crate) fn depose(&mut self) {
+        if self.leader.take().is_none() {
+            return;
+        }
+        let streams: Vec<ConnId> = self.conns.keys().copied().collect();
+        for conn in streams {
+            // Some agents are told, for others there is only silence.
+            let told = self.rng.per_mille(700);
+            self.drop_conn(conn, told, false);
+        }
+        let wait = if self.rng.per_mille(100) { self.rng.between(5_000, 40_000) } else { self.rng.between(300, 3_000) };
+        self.after(wait, Event::Elect);
+    }
+
+    fn drive(&mut self, input: Input) {
+        let Some(manager) = self.leader.as_ref().map(|leader| leader.manager) else { return };
+        let clock = self.wall_off(self.skew_ms[manager]);
+        let Some(leader) = &mut self.leader else { return };
+        let output = leader.step.step(input, &self.log.state, clock);
+        if let Some(wrong) = WRONG.take() {
+            self.complain(wrong);
+        }
+        match output {
+            Output::Wait { until } => self.wait_for(until, clock),
+            Output::Propose(entries) => {
+                if let Some(leader) = &mut self.leader {
+                    leader.phase = Phase::Proposing { rest: entries.into(), last: 0, fallen: false };
+                }
+                self.propose_next();
+            }
+        }
+    }
+
+    fn wait_for(&mut self, until: Option<Timestamp>, clock: Timestamp) {
+        let now = clock.max(self.log.state.time());
+        let nap_ms = until.map_or(u64::MAX, |until| {
+            // Rounded up: woken too early it would find nothing due.
+            u64::try_from(until.since_ns(now).max(0)).unwrap_or(0).div_ceil(1_000_000).min(ms(SLEEP_MAX))
+        });
+        let Some(leader) = &mut self.leader else { return };
+        leader.phase = Phase::Waiting;
+        leader.token += 1;
+        leader.wake_ms = self.now_ms.saturating_add(nap_ms.max(1));
+        if !leader.dirty.is_empty() {
+            leader.wake_ms = leader.wake_ms.min(self.now_ms + ms(leader.step.pause()).max(1));
+        }
+        let (at, event) = (leader.wake_ms, Event::Decide { term: leader.term, token: leader.token });
+        if at != u64::MAX {
+            self.at(at, event);
+        }
+    }
+
+    /// A newer state was published.
+    pub(crate) fn published(&mut self, events: &[Change]) {
+        let Some(leader) = &mut self.leader else { return };
+        events.iter().for_each(|event| leader.dirty.mark(event));
+        if let Phase::Waiting = leader.phase {
+            let at = self.now_ms + ms(leader.step.pause()).max(1);
+            if at < leader.wake_ms {
+                leader.token += 1;
+                leader.wake_ms = at;
+                let event = Event::Decide { term: leader.term, token: leader.token };
+                self.at(at, event);
+            }
+        }
+        self.tell_peers(events);
+    }
+
+    pub(crate) fn wake_leader(&mut self, term: u64, token: u64) {
+        let Some(leader) = self.leader.as_mut().filter(|l| l.term == term && l.token == token) else { return };
+        if let Phase::Waiting = leader.phase {
+            let dirty = std::mem::take(&mut leader.dirty);
+            self.drive(Input::Changed(dirty));
+        }
+    }
+
+    fn propose_next(&mut self) {
+        let Some(leader) = &mut self.leader else { return };
+        let term = leader.term;
+        let Phase::Proposing { rest, last, fallen } = &mut leader.phase else { return };
+        if let Some(txs) = rest.pop_front() {
+            return self.propose(txs, Origin::Plan(term));
+        }
+        let (index, fallen) = (*last, *fallen);
+        self.plan_ended(index, fallen);
+    }
+
+    fn plan_ended(&mut self, index: u64, fallen: bool) {
+        let Some(leader) = &mut self.leader else { return };
+        if !fallen {
+            return self.drive(Input::Proposed { index, fallen });
+        }
+        leader.phase = Phase::Pausing;
+        let (pause, term) = (ms(leader.step.pause()), leader.term);
+        self.after(pause, Event::Resume { term, index });
+    }
+
+    pub(crate) fn resume_leader(&mut self, term: u64, index: u64) {
+        if self.leader.as_ref().is_some_and(|leader| leader.term == term) {
+            self.drive(Input::Proposed { index, fallen: true });
+        }
+    }
+
+    pub(crate) fn plan_answered(&mut self, term: u64, outcomes: Option<Vec<Outcome>>) {
+        let revision = self.log.state.revision();
+        let Some(leader) = self.leader.as_mut().filter(|leader| leader.term == term) else { return };
+        let Phase::Proposing { last, fallen, .. } = &mut leader.phase else { return };
+        let Some(outcomes) = outcomes else {
+            let last = *last;
+            self.counts.other("plans of unknown outcome");
+            return self.plan_ended(last, true);
+        };
+        *last = revision;
+        let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        *fallen |= refused > 0;
+        if refused > 0 {
+            self.counts.other("plans that fell");
+        }
+        self.propose_next();
+    }
+}

@@ -1,0 +1,251 @@
+//! The oracle: looks at what each entry did. It states what has to hold, not how the code under test comes to it.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use swarm_core::{Entry, Event as Change, Op, Outcome, State};
+use swarm_model::{
+    Availability, Constraint, ConstraintKey, DesiredState, Node, NodeId, NodeState, Operator, Service, ServiceId,
+    ServiceMode, ServiceSpec, Task, TaskId, TaskState, Timestamp,
+};
+
+use crate::updates;
+
+/// A replacement need not wait longer than this for the task before it to stop (swarm-behaviour §3.5).
+const STOP_NS_MAX: i64 = 60_000_000_000;
+
+/// A decision may not know of what was committed so short a time before it: the log may stall.
+const LATE_NS: i64 = 15_000_000_000;
+
+/// What the oracle remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Oracle {
+    /// Placements seen.
+    pub(crate) placements: u64,
+}
+
+/// A place of a service: a slot, or the node of a global service's task.
+pub(crate) type Place = (ServiceId, u32, Option<NodeId>);
+
+pub(crate) fn place_of(task: &Task) -> Place {
+    (task.service, task.slot, task.node.filter(|_| task.slot == 0))
+}
+
+/// The tasks of a place, the oldest first.
+pub(crate) fn tasks_of(state: &State, (service, slot, node): Place) -> impl Iterator<Item = &Arc<Task>> {
+    state.tasks_of_slot(service, slot).filter(move |task| slot != 0 || task.node == node)
+}
+
+impl Oracle {
+    /// Looks at one entry.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(crate) fn check(
+        &mut self,
+        before: &State,
+        after: &State,
+        entry: &Entry,
+        outcomes: &[Outcome],
+        events: &[Change],
+    ) -> Result<(), String> {
+        if after.time() <= before.time() {
+            return Err(format!("cluster time went from {:?} to {:?}", before.time(), after.time()));
+        }
+        let stood = entry.txs.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
+        let ops: Vec<&Op> = stood.flat_map(|(tx, _)| &tx.ops).collect();
+        let touched: BTreeSet<TaskId> = events
+            .iter()
+            .filter_map(|event| if let Change::Task { task, .. } = event { Some(*task) } else { None })
+            .collect();
+        let mut places: BTreeSet<Place> = BTreeSet::new();
+        let mut loaded: BTreeSet<NodeId> = BTreeSet::new();
+        for id in touched {
+            let (old, new) = (before.task(id), after.task(id));
+            match (old, new) {
+                (Some(old), Some(new)) => only_up(old, new)?,
+                (Some(old), None) => deleted(old, &ops)?,
+                (None, _) => {}
+            }
+            let Some(new) = new else { continue };
+            places.insert(place_of(new));
+            let was_placed = old.is_some_and(|old| old.status.state > TaskState::Pending);
+            if !was_placed && new.status.state == TaskState::Assigned {
+                self.placements += 1;
+                loaded.extend(new.node);
+                placed(before, after, new)?;
+            }
+            if let Some(old) = old.filter(|old| old.desired == DesiredState::Ready)
+                && new.desired == DesiredState::Running
+            {
+                released(after, old, entry.at)?;
+            }
+        }
+        for node in loaded {
+            not_overcommitted(after, node)?;
+        }
+        for place in &places {
+            one_in_place(after, *place)?;
+        }
+        updates::parallelism(before, after, &ops)
+    }
+}
+
+/// Observed and desired states only go up; what a task is stays.
+fn only_up(old: &Task, new: &Task) -> Result<(), String> {
+    if new.status.state < old.status.state {
+        return Err(format!("task {} went from {} to {}", new.id, old.status.state, new.status.state));
+    }
+    if new.desired < old.desired {
+        return Err(format!("task {} is wanted {} after {}", new.id, new.desired, old.desired));
+    }
+    let kept = (old.service, old.slot, old.spec_version) == (new.service, new.slot, new.spec_version)
+        && (old.node.is_none() || old.node == new.node);
+    if kept { Ok(()) } else { Err(format!("task {} became another one: {old:?}, then {new:?}", new.id)) }
+}
+
+/// A record is kept while its container may run.
+fn deleted(old: &Task, ops: &[&Op]) -> Result<(), String> {
+    let ended = ops.iter().any(|op| match op {
+        Op::EndTasks { tasks, .. } => tasks.contains(&old.id),
+        Op::RemoveNode { node, .. } => old.node == Some(*node),
+        Op::ReportTasks { reports, .. } => {
+            reports.iter().any(|(task, status)| *task == old.id && status.state.is_terminal())
+        }
+        _ => false,
+    });
+    if old.holds_resources() && !ended {
+        return Err(format!("task {} was deleted while it is {}", old.id, old.status.state));
+    }
+    Ok(())
+}
+
+/// Whether a node may take a task of this service, but for resources and ports.
+pub(crate) fn is_eligible(node: &Node, spec: &ServiceSpec) -> bool {
+    node.status.state == NodeState::Ready
+        && node.status.engine_reachable
+        && node.spec.availability == Availability::Active
+        && constraints_hold(node, spec)
+}
+
+/// The simulator's services constrain labels only.
+pub(crate) fn constraints_hold(node: &Node, spec: &ServiceSpec) -> bool {
+    let constraints = spec.task_template.placement.as_ref().map_or(&[][..], |placement| &placement.constraints);
+    constraints.iter().all(|text| match Constraint::parse(text) {
+        Ok(Constraint { key: ConstraintKey::NodeLabel(key), operator, value }) => {
+            let found = node.spec.labels.get(&key).map_or("", String::as_str);
+            (found == value) == (operator == Operator::Equal)
+        }
+        _ => false,
+    })
+}
+
+pub(crate) fn max_replicas(spec: &ServiceSpec) -> u64 {
+    spec.task_template.placement.as_ref().map_or(0, |placement| placement.max_replicas)
+}
+
+/// A task got its node: the node could take it when that was committed.
+fn placed(before: &State, after: &State, task: &Task) -> Result<(), String> {
+    let Some(id) = task.node else { return Err(format!("task {} is assigned to no node", task.id)) };
+    let Some(node) = before.node(id) else { return Err(format!("task {} was placed on {id}, which is gone", task.id)) };
+    let own = after.spec(task.service, task.spec_version).map(|version| &version.spec);
+    // A task that waited was placed by what its service wants now.
+    let current = after.service(task.service).map(|service| &service.spec);
+    let fits = |spec: &Arc<ServiceSpec>| is_eligible(node, spec);
+    if !own.is_some_and(fits) && !current.is_some_and(fits) {
+        return Err(format!(
+            "task {} was placed on node {id}, which could not take it: {:?}, {:?}, labels {:?}, constraints {:?}",
+            task.id,
+            node.status,
+            node.spec.availability,
+            node.spec.labels,
+            own.and_then(|spec| spec.task_template.placement.clone()),
+        ));
+    }
+    let most = own.into_iter().chain(current).map(|spec| max_replicas(spec)).max().unwrap_or(0);
+    let limited = own.into_iter().chain(current).all(|spec| max_replicas(spec) > 0);
+    let found = after.tasks_of_node(id).filter(|t| t.service == task.service && t.desired.is_live()).count();
+    if limited && found as u64 > most {
+        return Err(format!("node {id} has {found} tasks of service {}, {most} are allowed", task.service));
+    }
+    Ok(())
+}
+
+/// What the tasks of a node hold, counted from the tasks, is not more than it has.
+fn not_overcommitted(after: &State, id: NodeId) -> Result<(), String> {
+    let Some(node) = after.node(id) else { return Ok(()) };
+    let capacity = node.description.as_ref().map(|d| d.resources.clone()).unwrap_or_default();
+    let (mut cpus, mut memory) = (0, 0);
+    let mut ports = BTreeSet::new();
+    for task in after.tasks_of_node(id).filter(|task| task.holds_resources()) {
+        let Some(version) = after.spec(task.service, task.spec_version) else {
+            return Err(format!("the spec of task {} is gone", task.id));
+        };
+        let asked = version.spec.task_template.reservations();
+        (cpus, memory) = (cpus + asked.nano_cpus, memory + asked.memory_bytes);
+        for port in version.spec.ports() {
+            if !ports.insert((port.protocol, port.published_port)) {
+                return Err(format!(
+                    "port {} of node {id} is taken twice, by task {} too",
+                    port.published_port, task.id
+                ));
+            }
+        }
+    }
+    // A node that shrank may hold more than it has; nothing that reserves may be added to that.
+    if (cpus > capacity.nano_cpus && cpus > 0) || (memory > capacity.memory_bytes && memory > 0) {
+        let newest = after.tasks_of_node(id).filter(|task| task.version == after.revision()).any(|task| {
+            let asked = after.spec(task.service, task.spec_version).map(|v| v.spec.task_template.reservations());
+            task.status.state == TaskState::Assigned
+                && asked.is_some_and(|asked| {
+                    asked.nano_cpus > 0 && cpus > capacity.nano_cpus
+                        || asked.memory_bytes > 0 && memory > capacity.memory_bytes
+                })
+        });
+        if newest {
+            return Err(format!("node {id} has {capacity:?} and was given {cpus} and {memory}"));
+        }
+    }
+    Ok(())
+}
+
+/// A place has one live task; two while an old one waits for the new one beside it.
+fn one_in_place(after: &State, place: Place) -> Result<(), String> {
+    let live: Vec<_> = tasks_of(after, place).filter(|task| task.desired.is_live()).collect();
+    let versions: BTreeSet<u64> = live.iter().map(|task| task.spec_version).collect();
+    if versions.len() < live.len() || live.len() > 2 {
+        let found: Vec<_> = live.iter().map(|t| (t.id, t.spec_version, t.desired, t.status.state, t.cause)).collect();
+        return Err(format!("place {place:?} has more live tasks than it may: {found:?}"));
+    }
+    Ok(())
+}
+
+/// A replacement runs when its delay is over, and what it replaces has stopped or had time to.
+/// `decided_at` is the proposer's time: of a node that had just come back it may not have known.
+fn released(after: &State, task: &Task, decided_at: Timestamp) -> Result<(), String> {
+    let now = after.time();
+    if task.start_at.is_some_and(|at| now < at) {
+        return Err(format!("task {} runs at {now:?}, its delay ends at {:?}", task.id, task.start_at));
+    }
+    let silent = |id: NodeId| {
+        after
+            .node(id)
+            .is_none_or(|node| node.status.state == NodeState::Down || node.state_since.plus_ns(LATE_NS) >= decided_at)
+    };
+    let stops = |other: &&Arc<Task>| {
+        other.id != task.id && !other.desired.is_live() && other.holds_resources() && !other.node.is_some_and(silent)
+    };
+    if let Some(old) = tasks_of(after, place_of(task)).find(stops)
+        && now.since_ns(task.created_at) < STOP_NS_MAX
+    {
+        return Err(format!(
+            "task {} runs while {}, which it replaces, is still {}",
+            task.id, old.id, old.status.state
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a service has a task on each node that fits.
+pub(crate) fn is_global(service: &Service) -> bool {
+    service.spec.mode == ServiceMode::Global
+}
