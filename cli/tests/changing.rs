@@ -330,3 +330,14 @@ fn a_change_refuses_when_the_service_moved_since_the_plan() {
     let error = fake.run(&["service", "scale", "--check-version", "26", "web=3", "api=2"]).failed();
     assert!(error.contains("one at a time"), "{error}");
 }
+
+#[test]
+fn rebalance_asks_for_each_service_and_goes_on_after_one_that_is_not_there() {
+    let fake = Fake::start();
+    fake.on_json("POST /swarmd/services/web/rebalance", &json!(null))
+        .on_json("POST /swarmd/services/api/rebalance", &json!(null));
+    assert_eq!(fake.run(&["service", "rebalance", "web", "api"]).ok(), "web\napi\n");
+    let ran = fake.run(&["service", "rebalance", "nothing", "web"]);
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("web\n", "Error: no such service: nothing\n"));
+    assert_eq!(ran.code, Some(1));
+}

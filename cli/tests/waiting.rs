@@ -157,3 +157,41 @@ fn ctrl_c_leaves_the_cluster_at_work() {
         "{text}"
     );
 }
+
+fn draining(polls: impl IntoIterator<Item = Value>) -> Fake {
+    let fake = Fake::start();
+    let node = json!({"ID": "n1", "Version": {"Index": 9}, "Spec": {"Role": "worker", "Availability": "active"},
+        "Status": {"State": "ready"}});
+    fake.on_json("GET /nodes/worker1", &node)
+        .on_json("GET /nodes/n1", &node)
+        .on_json("POST /nodes/n1/update", &json!(null))
+        .on("GET /tasks", polls.into_iter().map(|tasks| Reply::json(&tasks)));
+    fake
+}
+
+#[test]
+fn drain_waits_until_no_task_is_left() {
+    let fake = draining([
+        json!([task(1, 1, "running", ""), task(2, 2, "running", "")]),
+        json!([task(1, 1, "running", ""), task(2, 2, "shutdown", "x")]),
+        json!([task(1, 1, "failed", "x"), task(2, 2, "shutdown", "x")]),
+    ]);
+    let shown = fake.run(&["node", "drain", "--wait", "worker1"]).ok();
+    assert_eq!(shown, "worker1: 2 tasks left\nworker1: 1 task left\nworker1: drained\n");
+    let sent = &fake.seen("POST /nodes/n1/update")[0];
+    assert_eq!((&sent.body["Availability"], sent.query["version"].as_str()), (&json!("drain"), "9"));
+    assert_eq!(fake.seen("GET /tasks")[0].query["filters"], r#"{"node":{"n1":true}}"#);
+}
+
+#[test]
+fn a_drain_that_does_not_end_says_what_is_left() {
+    let fake = draining([json!([task(1, 1, "running", "")])]);
+    let ran = fake.run(&["node", "drain", "--wait", "--timeout", "300ms", "worker1"]);
+    assert_eq!(
+        ran.failed(),
+        "Error: not drained within 300ms: worker1 has 1 task left\n\
+         The cluster goes on trying. See: swarmctl node ps worker1\n"
+    );
+    assert_eq!(fake.run(&["node", "drain", "worker1"]).ok(), "worker1\n");
+    assert!(fake.run(&["node", "drain", "elsewhere"]).failed().contains("no such node: elsewhere"));
+}

@@ -27,13 +27,13 @@ use self::{
 use crate::error::Hinted;
 
 /// Time between two looks.
-const POLL: Duration = Duration::from_millis(200);
+pub(crate) const POLL: Duration = Duration::from_millis(200);
 /// Time for which tasks must stay up if the service does not say (swarm-behaviour §11.5).
 const MONITOR_DEFAULT: Duration = Duration::from_secs(5);
 /// How long a task may wait for a node before the wait says what to do about it.
 const PENDING_PATIENCE: Duration = Duration::from_secs(3);
 /// How long swarmd may be without answers before the wait is given up: elections and restarts pass within it.
-const OUTAGE_MAX: Duration = Duration::from_secs(15);
+pub(crate) const OUTAGE_MAX: Duration = Duration::from_secs(15);
 
 /// How a wait ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,16 @@ impl Deadline {
     /// So many nanoseconds from now.
     pub(crate) fn after_ns(ns: i64) -> Self {
         Self { at: Instant::now() + Duration::from_nanos(ns.unsigned_abs()), after_ns: ns }
+    }
+
+    /// Whether the time is over.
+    pub(crate) fn has_passed(&self) -> bool {
+        self.at <= Instant::now()
+    }
+
+    /// How long the wait was to be at most, in nanoseconds.
+    pub(crate) fn span_ns(self) -> i64 {
+        self.after_ns
     }
 }
 

@@ -210,6 +210,13 @@ pub enum Op {
         /// Its update.
         update: UpdateStatus,
     },
+    /// Whether the tasks of a service are to move until they are spread evenly.
+    SetRebalance {
+        /// The service.
+        service: ServiceId,
+        /// The user asks for it, or it is done.
+        asked: bool,
+    },
     /// The end of a service: its tasks are stopped, then deleted.
     RemoveService {
         /// The service.

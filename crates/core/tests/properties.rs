@@ -27,6 +27,11 @@ enum Step {
         attempts: u64,
         update: Option<UpdateConfig>,
         max_unavailable: Option<u64>,
+        rebalance: bool,
+    },
+    /// Spread anew, once.
+    Rebalance {
+        service: usize,
     },
     /// A new spec: a rolling update.
     Update {
@@ -89,9 +94,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (
             prop::option::weighted(0.8, 0..6_u64), prop::bool::weighted(0.3), 0..3_i64, any::<bool>(), 0..3_u64,
             prop::option::weighted(0.8, update_config()), prop::option::weighted(0.4, 1..4_u64),
-        ).prop_map(|(replicas, job, cpu, port, attempts, update, max_unavailable)| {
-            Step::Create { replicas, job, cpu, port, attempts, update, max_unavailable }
+            any::<bool>(),
+        ).prop_map(|(replicas, job, cpu, port, attempts, update, max_unavailable, rebalance)| {
+            Step::Create { replicas, job, cpu, port, attempts, update, max_unavailable, rebalance }
         }),
+        1 => any::<usize>().prop_map(|service| Step::Rebalance { service }),
         2 => any::<usize>().prop_map(|service| Step::Update { service }),
         1 => any::<usize>().prop_map(|service| Step::RollBack { service }),
         2 => (any::<usize>(), 0..8_u64).prop_map(|(service, replicas)| Step::Scale { service, replicas }),
@@ -296,13 +303,16 @@ impl World {
         let nodes: Vec<NodeId> = self.state.nodes().map(|n| n.id).collect();
         let pick = |list: usize, number: usize| (list > 0).then(|| number % list.max(1));
         let op = match step {
-            Step::Create { replicas, job, cpu, port, attempts, update, max_unavailable } => {
+            Step::Create { replicas, job, cpu, port, attempts, update, max_unavailable, rebalance } => {
                 self.made += 1;
                 let mut spec = spec(self.made, replicas.unwrap_or(0), *cpu, *port, *attempts);
                 let changed = Arc::make_mut(&mut spec);
                 changed.update_config = update.clone().filter(|_| !job);
                 let label = max_unavailable.map(|n| ("swarmd.max-unavailable".to_owned(), n.to_string()));
                 changed.labels.extend(label);
+                if replicas.is_some() && !job && *rebalance {
+                    changed.labels.insert("swarmd.rebalance".to_owned(), "true".to_owned());
+                }
                 match (replicas, job) {
                     (Some(_), false) => {}
                     (None, false) => changed.mode = ServiceMode::Global,
@@ -334,6 +344,9 @@ impl World {
                 message: "manually requested rollback".into(),
                 to: None,
             }),
+            Step::Rebalance { service } => {
+                pick(services.len(), *service).map(|n| Op::SetRebalance { service: services[n], asked: true })
+            }
             Step::Remove { service } => {
                 pick(services.len(), *service).map(|n| Op::RemoveService { service: services[n] })
             }

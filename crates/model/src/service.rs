@@ -495,6 +495,9 @@ pub struct Service {
     /// How often it ran, if it is a job.
     #[serde(default)]
     pub job: Option<JobStatus>,
+    /// Whether the user asked for its tasks to be spread anew; they have not been since.
+    #[serde(default)]
+    pub rebalance: bool,
 }
 
 impl Service {

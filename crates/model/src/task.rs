@@ -203,7 +203,7 @@ pub enum Cause {
     /// A rolling update or rollback replaced the one before it; only these count for the failure ratio
     /// (swarm-behaviour §4.5).
     Update,
-    /// The one before it is to leave its node, which is drained.
+    /// The one before it is to leave its node, which is drained, or has more tasks than another.
     Move,
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     ClusterSpec, Constraint, EndpointMode, FailureAction, Invalid, Labels, MountType, NodeSpec, PublishMode,
-    ServiceSpec, Settings, TaskSpec, UpdateConfig,
+    ServiceMode, ServiceSpec, Settings, TaskSpec, UpdateConfig,
 };
 
 /// Characters of a service name: it becomes a DNS label.
@@ -38,7 +38,7 @@ fn check(ok: bool, text: impl FnOnce() -> String) -> Result<(), Invalid> {
 pub fn validate_service_spec(spec: &ServiceSpec) -> Result<(), Invalid> {
     validate_service_name(&spec.name)?;
     validate_labels(&spec.labels)?;
-    Settings::parse(&spec.labels)?;
+    validate_settings(spec)?;
     validate_task(&spec.task_template)?;
     validate_mode(spec)?;
     for (name, config) in [("UpdateConfig", &spec.update_config), ("RollbackConfig", &spec.rollback_config)] {
@@ -196,6 +196,18 @@ fn is_image_reference(text: &str) -> bool {
         })
 }
 
+/// A setting that could do nothing in this mode is refused, not ignored.
+fn validate_settings(spec: &ServiceSpec) -> Result<(), Invalid> {
+    let settings = Settings::parse(&spec.labels)?;
+    let is_job = spec.mode.is_job();
+    check(!settings.rebalance || matches!(spec.mode, ServiceMode::Replicated { .. }), || {
+        "swarmd.rebalance: only the tasks of a replicated service can move to other nodes".into()
+    })?;
+    check(!is_job || settings.max_unavailable.is_none() && settings.update_deadline_ns.is_none(), || {
+        "swarmd.max-unavailable and swarmd.update.deadline: jobs are not updated".into()
+    })
+}
+
 fn validate_mode(spec: &ServiceSpec) -> Result<(), Invalid> {
     let is_job = spec.mode.is_job();
     check(!is_job || spec.update_config.is_none(), || "Jobs may not have an update config".into())?;
@@ -290,6 +302,20 @@ mod tests {
             (|s| s.mode = ServiceMode::Replicated { replicas: 1 << 40 }, "replicas"),
             (|s| (s.mode, s.update_config) = (ServiceMode::GlobalJob, Some(Default::default())), "update config"),
             (|s| (s.mode, s.rollback_config) = (ServiceMode::GlobalJob, Some(Default::default())), "rollback config"),
+            (
+                |s| {
+                    s.mode = ServiceMode::Global;
+                    s.labels.insert("swarmd.rebalance".into(), "true".into());
+                },
+                "only the tasks of a replicated service",
+            ),
+            (
+                |s| {
+                    s.mode = ServiceMode::GlobalJob;
+                    s.labels.insert("swarmd.update.deadline".into(), "1m".into());
+                },
+                "jobs are not updated",
+            ),
         ];
         for (change, part) in cases {
             let mut spec = spec(PLAIN);

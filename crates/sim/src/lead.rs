@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// One in so many decisions is made again on the state that it leads to: nothing more may come out.
-const REPLAN_EVERY: u64 = 4;
+const REPLAN_EVERY: u64 = 16;
 
 thread_local! {
     /// What is wrong with plans of this thread. [`LeaderStep`] takes a plain function, which has no other way to tell.

@@ -22,12 +22,13 @@ use crate::{
 const OPERATION_EVERY_MS: u64 = 8_000;
 
 /// Services at a time; then some are removed.
-const SERVICES_MAX: usize = 24;
+const SERVICES_MAX: usize = 16;
 
 impl World {
     /// The cluster object, as `swarm init` makes it.
     pub(crate) fn found(&mut self) {
         let mut spec = ClusterSpec::default();
+        spec.orchestration.task_history_retention_limit = i64::try_from(self.rng.between(1, 5)).ok();
         spec.fill_defaults();
         let cluster = Cluster {
             id: self.id(),
@@ -127,7 +128,7 @@ impl World {
 
     fn create(&mut self) {
         self.named += 1;
-        let global = self.rng.per_mille(150);
+        let global = self.rng.per_mille(120);
         let spec = specs::service(&mut self.rng, format!("s{}", self.named), global);
         let service: ServiceId = self.id();
         let name = if global { "create global service" } else { "create replicated service" };

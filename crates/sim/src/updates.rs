@@ -1,6 +1,6 @@
 //! What has to hold of rolling updates.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use swarm_core::{Op, State};
 use swarm_model::{Cause, Service, ServiceId, Task, UpdateConfig};
@@ -66,5 +66,7 @@ fn is_under_way(state: &State, service: &Service, place: Place) -> bool {
         tasks_of(state, place)
             .filter(|task| task.spec_version == service.spec_version && task.created_at >= made.created_at)
     };
-    heirs().any(|task| task.desired.is_live()) && heirs().all(|task| task.reached_at.is_none())
+    // A node that came back gets a new task; that is no step of an update.
+    let goes_on = |task: &Arc<Task>| task.desired.is_live() && task.cause != Cause::Fill;
+    heirs().any(goes_on) && heirs().all(|task| task.reached_at.is_none())
 }

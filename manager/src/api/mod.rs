@@ -12,6 +12,7 @@ mod names;
 mod nodes;
 mod plan;
 mod plane;
+mod rebalance;
 mod reply;
 mod resolve;
 mod revisions;
@@ -47,6 +48,7 @@ pub fn routes<P: Plane>(plane: P) -> Router {
         .route("/services/{id}", get(services::inspect::<P>).delete(services::remove::<P>))
         .route("/services/{id}/update", post(services::update::<P>))
         .route("/services/{id}/logs", get(logs::of_service::<P>))
+        .route("/swarmd/services/{id}/rebalance", post(rebalance::ask::<P>))
         .route("/tasks", get(tasks::list::<P>))
         .route("/tasks/{id}", get(tasks::inspect::<P>))
         .route("/tasks/{id}/logs", get(logs::of_task::<P>))

@@ -72,6 +72,8 @@ pub struct LeaderStep {
     fallen: u32,
     seed: u64,
     decisions: u64,
+    /// When this leadership began.
+    led_since: Timestamp,
 }
 
 impl LeaderStep {
@@ -87,6 +89,7 @@ impl LeaderStep {
             fallen: 0,
             seed: 0,
             decisions: 0,
+            led_since: Timestamp::ZERO,
         }
     }
 
@@ -104,7 +107,8 @@ impl LeaderStep {
     pub fn step(&mut self, input: Input, state: &State, now: Timestamp) -> Output {
         match input {
             Input::Elected { seed } => {
-                *self = Self { leads: true, dirty: Dirty::everything(), seed, ..Self::new(self.decide) };
+                let (dirty, led_since) = (Dirty::everything(), now.max(state.time()));
+                *self = Self { leads: true, dirty, seed, led_since, ..Self::new(self.decide) };
             }
             Input::Deposed => *self = Self::new(self.decide),
             Input::Changed(dirty) => merge(&mut self.dirty, dirty),
@@ -135,7 +139,8 @@ impl LeaderStep {
         if self.dirty.is_empty() {
             return self.wait();
         }
-        let looked_at = std::mem::take(&mut self.dirty);
+        let mut looked_at = std::mem::take(&mut self.dirty);
+        looked_at.led_since = self.led_since;
         self.decisions += 1;
         let Plan { txs, deadlines, services, refused } =
             (self.decide)(state, &looked_at, now, mix(self.seed, self.decisions));

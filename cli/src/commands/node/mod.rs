@@ -1,5 +1,6 @@
 //! `swarmctl node …`
 
+mod drain;
 mod inspect;
 mod ls;
 mod ps;
@@ -18,6 +19,7 @@ use crate::{
 /// Manage nodes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
+    Drain(drain::Drain),
     Inspect(inspect::Inspect),
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
@@ -30,6 +32,7 @@ pub(crate) enum NodeCommand {
 impl NodeCommand {
     pub(crate) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         match self {
+            Self::Drain(command) => command.run(context).await,
             Self::Inspect(command) => command.run(context).await,
             Self::Ls(command) => command.run(context).await,
             Self::Ps(command) => command.run(context).await,

@@ -8,7 +8,7 @@ use swarm_model::{Availability, NodeRole};
 use super::resolve;
 use crate::{
     choice::{AVAILABILITIES, ROLES, choice},
-    client::{Query, read, segment},
+    client::{Client, Query, read, segment},
     context::Context,
     spec_flags::parse_label,
 };
@@ -41,10 +41,24 @@ pub(crate) struct Update {
 }
 
 impl Update {
+    /// A change of the availability alone.
+    pub(super) fn availability(node: String, availability: Availability) -> Self {
+        Self { node, availability: Some(availability), role: None, label_add: Vec::new(), label_rm: Vec::new() }
+    }
+
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
-        let id = resolve(&context.client, &self.node).await?;
+        self.send(&context.client).await?;
+        Ok(context.out.line(&self.node)?)
+    }
+
+    /// Makes the change. Returns the node's id.
+    ///
+    /// # Errors
+    /// There is no such node, or swarmd does not take the change.
+    pub(super) async fn send(&self, client: &Client) -> anyhow::Result<String> {
+        let id = resolve(client, &self.node).await?;
         let path = format!("/nodes/{}", segment(&id));
-        let bytes = match context.client.get_bytes(&path, Query::new()).await {
+        let bytes = match client.get_bytes(&path, Query::new()).await {
             Err(error) if error.is_not_found() => bail!("no such node: {}", self.node),
             result => result?,
         };
@@ -54,8 +68,8 @@ impl Update {
             object.get_mut("Spec").and_then(Value::as_object_mut).context("swarmd shows no spec of this node")?;
         self.change(spec)?;
         let path = format!("/nodes/{}/update", segment(&node.id));
-        context.client.post(&path, Query::new().with("version", node.version.index), spec, None).await?;
-        Ok(context.out.line(&self.node)?)
+        client.post(&path, Query::new().with("version", node.version.index), spec, None).await?;
+        Ok(node.id)
     }
 
     /// Changes the spec as it came, so that what this program does not know survives.

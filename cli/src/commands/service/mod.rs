@@ -9,6 +9,7 @@ mod ls;
 mod plan;
 mod pretty;
 mod ps;
+mod rebalance;
 mod registry_flags;
 mod rm;
 mod rollback;
@@ -40,6 +41,7 @@ pub(crate) enum ServiceCommand {
     #[command(subcommand)]
     Plan(plan::Plan),
     Ps(ps::Ps),
+    Rebalance(rebalance::Rebalance),
     #[command(visible_alias = "remove")]
     Rm(rm::Rm),
     Rollback(rollback::Rollback),
@@ -59,6 +61,7 @@ impl ServiceCommand {
             Self::Ls(command) => command.run(context).await,
             Self::Plan(command) => command.run(context).await,
             Self::Ps(command) => command.run(context).await,
+            Self::Rebalance(command) => command.run(context).await,
             Self::Rm(command) => command.run(context).await,
             Self::Rollback(command) => command.run(context).await,
             Self::Scale(command) => command.run(context).await,

@@ -131,6 +131,7 @@ fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
             services::roll_back(state, *service, *keep_previous, message, *to, events)
         }
         Op::SetUpdate { service, update } => services::set_update(state, *service, update, events),
+        Op::SetRebalance { service, asked } => services::set_rebalance(state, *service, *asked, events),
         Op::CreateTasks { service, spec_version, desired, cause, beside, start_at, restarts, tasks } => {
             let batch = tasks::Batch {
                 service: *service,

@@ -40,6 +40,7 @@ pub(super) fn create(
         revision: 0,
         history: Vec::new(),
         job: spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: state.time }),
+        rebalance: false,
     };
     service.record_revision(state.time);
     state.services.insert(id, Arc::new(service));
@@ -180,6 +181,13 @@ pub(super) fn set_update(state: &mut State, id: ServiceId, update: &UpdateStatus
         (service.version, service.updated_at) = (revision, time);
     }
     service.update = Some(update.clone());
+    events.push(Event::Service(id));
+    Ok(())
+}
+
+pub(super) fn set_rebalance(state: &mut State, id: ServiceId, asked: bool, events: &mut Vec<Event>) -> Outcome {
+    let service = state.services.get_mut(&id).map(Arc::make_mut).ok_or_else(|| not_found("service", id))?;
+    service.rebalance = asked;
     events.push(Event::Service(id));
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Whatever stops a running task of its own accord asks here: update, drain and rebalance together never leave fewer
 //! than the wanted tasks less the limit. Crashes and lost nodes may; then those wait.
 
-use swarm_model::{NodeState, Service, Settings, Task, TaskState};
+use swarm_model::{NodeState, Service, Settings, Task, TaskState, UpdateOrder};
 
 use super::{
     Planner,
@@ -27,6 +27,11 @@ impl Budget {
         let wanted = service.spec.replicas().unwrap_or(taken.count() as u64);
         let available = slots.values().filter(|slot| slot.live().any(|task| serves(&planner.state, task))).count();
         Self { left: Some((available as u64 + limit.of(wanted)).saturating_sub(wanted)) }
+    }
+
+    /// Whether a new task may be prepared that takes the place over; if so what will stop for it is counted.
+    pub(super) fn take_for_move(&mut self, state: &State, slot: &Slot, order: UpdateOrder) -> bool {
+        order == UpdateOrder::StartFirst || self.take(state, slot, |_| true)
     }
 
     /// Whether these tasks of a place may stop, while the others of it go on. If so they are counted.

@@ -31,6 +31,8 @@ pub(super) enum Need {
 /// A task that takes over from others.
 pub(super) struct Replacement {
     pub(super) place: SlotPlace,
+    /// The node that it is for, if that is chosen already.
+    pub(super) to: Option<NodeId>,
     /// What it takes over from, and what stops at once.
     pub(super) old: Vec<TaskId>,
     /// The task that it takes over from, and which stays until the new one runs or is prepared.
@@ -58,14 +60,17 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
                 }
                 Verdict::Fine => {}
                 Verdict::Later(at) => planner.wake(service.id, at),
-                // An update has its successor in the place already.
-                Verdict::Replace { .. } if is_replaced || has_successor(&slot, task, service) => leave.push(task.id),
+                // An update has its successor in the place already, or what it was to take over from runs on.
+                Verdict::Replace { .. } if is_replaced || is_spare(&planner.state, &slot, task, service) => {
+                    leave.push(task.id);
+                }
                 Verdict::Leave => leave.push(task.id),
                 Verdict::Replace { start_at, restarts } => {
                     is_replaced = true;
                     let kept = slot.live().find(|other| other.id != task.id).map(|other| other.id);
                     needs.push(Need::Replace(Replacement {
                         place,
+                        to: None,
                         old: vec![task.id],
                         kept,
                         cause: Cause::Restart,
@@ -81,9 +86,16 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
     needs
 }
 
-fn has_successor(slot: &Slot, task: &Task, service: &Service) -> bool {
+/// Whether another task of the place does without this one: its successor, or one that serves and need not go.
+fn is_spare(state: &State, slot: &Slot, task: &Task, service: &Service) -> bool {
     let current = |task: &Task| task.spec_version == service.spec_version;
-    slot.live().any(|other| other.id != task.id && current(other) && (other.id > task.id || !current(task)))
+    slot.live().filter(|other| other.id != task.id).any(|other| {
+        let succeeds = current(other) && (other.id > task.id || !current(task));
+        let serves = other.status.state == TaskState::Running
+            && !slots::is_dirty(state, service, other)
+            && !rolling::is_leaving(state, other);
+        succeeds || serves
+    })
 }
 
 /// Finds nodes for all of these.
@@ -128,9 +140,10 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
     make_room(planner, service, stuck);
 }
 
-/// The node that a task of a global service is for.
+/// The node that a task is for, of a global service or one that moves.
 fn node_of(need: &Need) -> Option<NodeId> {
     match need {
+        Need::Replace(Replacement { to: Some(node), .. }) => Some(*node),
         Need::New(place) | Need::Replace(Replacement { place, .. }) => match place {
             SlotPlace::Node(node) => Some(*node),
             SlotPlace::Number(_) => None,

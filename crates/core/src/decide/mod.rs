@@ -10,6 +10,7 @@ mod fill;
 mod global;
 mod job;
 mod reap;
+mod rebalance;
 mod replicated;
 mod restart;
 mod rolling;
@@ -45,6 +46,8 @@ pub struct Dirty {
     pub nodes: BTreeSet<NodeId>,
     /// Some node has more room: all services that have tasks waiting for one.
     pub room: bool,
+    /// Since when there is this leader, for the decision alone: what agents saw before, they may not have told yet.
+    pub led_since: Timestamp,
 }
 
 impl Dirty {
@@ -87,6 +90,7 @@ pub struct Plan {
 /// Deciding again right after the plan was applied gives an empty plan.
 pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
     let mut planner = Planner::new(state, now, seed);
+    planner.led_since = dirty.led_since;
     let nodes: Vec<NodeId> =
         if dirty.all { state.nodes.keys().copied().collect() } else { dirty.nodes.iter().copied().collect() };
     for node in &nodes {
@@ -99,8 +103,9 @@ pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
     } else {
         services.extend(nodes.iter().flat_map(|node| state.tasks_of_node(*node)).map(|task| task.service));
         if !nodes.is_empty() {
-            // A node that comes, goes or changes concerns every service that is to be on all of them.
-            services.extend(state.services().filter(|s| s.spec.mode.is_global()).map(|s| s.id));
+            // A node that comes, goes or changes concerns every service that is to be on all of them, or even.
+            let concerned = |s: &&Arc<Service>| s.spec.mode.is_global() || rebalance::is_wanted(s);
+            services.extend(state.services().filter(concerned).map(|s| s.id));
         }
         if dirty.room {
             services.extend(state.services_with_pending());
@@ -184,6 +189,7 @@ struct Planner {
     /// The state with the plan so far applied.
     state: State,
     now: Timestamp,
+    led_since: Timestamp,
     plan: Plan,
     random: u64,
     /// The nodes in the scheduler's order, once it was asked for; follows `state`.
@@ -203,6 +209,7 @@ impl Planner {
         Self {
             now: state.time,
             task_at: newest.max(state.time),
+            led_since: Timestamp::ZERO,
             state,
             plan: Plan::default(),
             random: seed,

@@ -15,6 +15,7 @@ use super::{
     Planner,
     budget::Budget,
     fill::{self, Need, Replacement},
+    rebalance,
     slots::{self, Place, Slot},
     update::{self, is_of_update},
 };
@@ -52,11 +53,11 @@ pub(super) fn is_leaving(state: &State, task: &Task) -> bool {
 }
 
 /// The one of several tasks in a place that is to stay: the newest of those that are what the service wants, where it
-/// wants them. One that found no node is dropped when the other one need not leave any more.
+/// wants them. One that failed, or found no node, is dropped when the other one need not leave, or no longer.
 fn successor<'a>(state: &State, service: &Service, slot: &'a Slot) -> Option<&'a Arc<Task>> {
     let clean = |task: &&Arc<Task>| !slots::is_dirty(state, service, task);
     let stays = |task: &&Arc<Task>| clean(task) && !is_leaving(state, task);
-    let placed = slot.live().rfind(|task| stays(task) && task.status.state != TaskState::Pending);
+    let placed = slot.live().rfind(|task| stays(task) && task.holds_resources());
     // All of them are to leave: the one that serves is kept until there is another way out.
     placed
         .or_else(|| slot.live().rfind(stays))
@@ -156,9 +157,7 @@ fn stage_of_update(state: &State, service: &Service, slot: &Slot) -> Stage {
         let ended_by_itself = task.status.state.is_terminal() && task.status.state != TaskState::Shutdown;
         !task.desired.is_live() && !ended_by_itself && slot.live().next().is_some() && slot.live().all(dirty)
     };
-    // What an update made that is over is no sign of one that has yet to begin.
-    let is_active = service.update.as_ref().is_some_and(|update| update.state.is_active());
-    if let Some(task) = last_made(service, slot).filter(|task| is_active && !was_dropped(task)) {
+    if let Some(task) = last_made(service, slot).filter(|task| !was_dropped(task)) {
         return match task.reached_at {
             Some(at) => Stage::Reached(at),
             None if slot.live().any(|task| task.reached_at.is_none() && !dirty(task)) => Stage::UnderWay,
@@ -235,6 +234,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
         0 => usize::MAX,
         parallelism => usize::try_from(parallelism.saturating_sub(busy)).unwrap_or(usize::MAX),
     };
+    let has_stale = !stale.is_empty();
     // What does not run anyway comes first.
     stale.sort_by_key(|(place, _)| slots[place].runs());
     // Without a policy of its own a service is drained all at once, as in Swarm.
@@ -246,29 +246,33 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     // What is being prepared will take a task away when it is ready: no more is prepared than may then go.
     let mut budget = Budget::of(planner, &service);
     let order = order(&service);
-    let goes = |slot: &Slot| order == UpdateOrder::StopFirst && slot.runs();
-    for slot in slots.values().filter(|slot| slot.live().count() > 1 && goes(slot)) {
-        budget.take(&planner.state, slot, |task| task.status.state == TaskState::Running);
+    for slot in slots.values().filter(|slot| slot.live().count() > 1) {
+        budget.take_for_move(&planner.state, slot, order);
     }
     let never_again = service.spec.task_template.restart().condition == RestartCondition::None;
     for (place, cause) in all.into_iter().chain(begun).chain(some) {
         let slot = &slots[&place];
         // It is to be started once and never again, not elsewhere either (swarm-behaviour §3.5).
         let ends_here = cause == Cause::Move && never_again;
-        if (ends_here || goes(slot)) && !budget.take(&planner.state, slot, |_| true) {
+        let order_of_end = if ends_here { UpdateOrder::StopFirst } else { order };
+        if !budget.take_for_move(&planner.state, slot, order_of_end) {
             continue;
         }
         if ends_here {
             ends.extend(slot.live().map(|task| task.id));
         } else {
-            needs.push(replacement(slot, place, cause, order, planner.now));
+            needs.push(Need::Replace(replacement(slot, place, cause, order, planner.now)));
         }
     }
     planner.push_each(Some(&service), &ends, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
     fill::place(planner, &service, needs);
+    if !has_stale {
+        rebalance::advance(planner, &service, room, budget, busy == 0);
+    }
 }
 
-fn replacement(slot: &Slot, place: Place, cause: Cause, order: UpdateOrder, now: Timestamp) -> Need {
+/// The task that takes a place over.
+pub(super) fn replacement(slot: &Slot, place: Place, cause: Cause, order: UpdateOrder, now: Timestamp) -> Replacement {
     let has_ended = slot.live().all(|task| task.status.state.is_terminal());
     // The task that serves while the new one comes; others in the place are left of an update that was cut short.
     let serves = slot.live().find(|task| task.status.state == TaskState::Running);
@@ -278,14 +282,15 @@ fn replacement(slot: &Slot, place: Place, cause: Cause, order: UpdateOrder, now:
         UpdateOrder::StopFirst => serves,
     };
     let starts_first = kept.is_some() && order == UpdateOrder::StartFirst;
-    Need::Replace(Replacement {
+    Replacement {
         place,
+        to: None,
         old: slot.live().filter(|task| kept.is_none_or(|kept| kept.id != task.id)).map(|task| task.id).collect(),
         kept: kept.map(|task| task.id),
         cause,
         start_at: if starts_first { None } else { Some(now) },
         restarts: 0,
-    })
+    }
 }
 
 /// The task in whose place a waiting one is prepared, and which runs until it can take over.

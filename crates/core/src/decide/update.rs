@@ -13,6 +13,9 @@ use crate::{Op, Tx};
 /// period (swarm-behaviour §4.4).
 const WATCH_AFTER_DELAY_NS: i64 = 1_000_000_000;
 
+/// Agents come to a new leader within this: 10 s.
+const AGENTS_COME_NS: i64 = 10_000_000_000;
+
 /// A new task that ended on its own while it was watched counts once, and only if this update made it.
 pub(super) fn count_failures(planner: &mut Planner, service: &Service) {
     let Some(update) = service.update.as_ref().filter(|update| update.state.is_active()) else { return };
@@ -110,6 +113,13 @@ pub(super) fn track(planner: &mut Planner, service: &Service, config: &UpdateCon
     planner.push_for(service, Tx::new(vec![Op::SetUpdate { service: service.id, update }]));
 }
 
+/// How long after a new leader began each agent has come to it and told what it knows, or counts as lost: so long do
+/// managers wait for an agent (`LEADER_GRACE`, and three heartbeats).
+fn told_after_ns(planner: &Planner) -> i64 {
+    let period_ns = planner.state.cluster().map_or(0, |cluster| cluster.spec.dispatcher.heartbeat_period_ns);
+    AGENTS_COME_NS.max(period_ns.saturating_mul(3))
+}
+
 /// Ends an update once its last place has been watched long enough.
 fn complete(
     planner: &mut Planner,
@@ -120,7 +130,10 @@ fn complete(
 ) {
     let monitor_ns = config.monitor_or_default_ns();
     let watch_ns = if config.delay_ns >= monitor_ns { config.delay_ns + WATCH_AFTER_DELAY_NS } else { monitor_ns };
-    if let Some(at) = last_reached.map(|at| at.plus_ns(watch_ns)).filter(|at| *at > planner.now) {
+    let watched = last_reached.map(|at| at.plus_ns(watch_ns));
+    // While there was no leader nobody heard of failures: the agents get the time to tell.
+    let told = planner.led_since.plus_ns(told_after_ns(planner));
+    if let Some(at) = watched.map(|at| at.max(told)).filter(|at| *at > planner.now) {
         planner.wake(service.id, at);
         return;
     }

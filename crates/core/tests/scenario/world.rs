@@ -21,6 +21,7 @@ pub(crate) struct World {
     state: State,
     now: Timestamp,
     dirty: Dirty,
+    led_since: Timestamp,
     deadlines: BTreeMap<ServiceId, Timestamp>,
     nodes: BTreeMap<String, NodeId>,
     services: BTreeMap<String, ServiceId>,
@@ -37,6 +38,7 @@ impl Default for World {
             state: State::default(),
             now: START,
             dirty: Dirty::default(),
+            led_since: Timestamp::ZERO,
             deadlines: BTreeMap::new(),
             nodes: BTreeMap::new(),
             services: BTreeMap::new(),
@@ -98,6 +100,10 @@ impl World {
                     format!("{image}, {}: {}\n", update.state.as_str(), self.named(&update.message))
                 }))
             }
+            ("rebalance", [name]) => {
+                let service = self.service(name)?;
+                self.user(Op::SetRebalance { service, asked: true })
+            }
             ("rm", [name]) => {
                 let service = self.service(name)?;
                 self.user(Op::RemoveService { service })
@@ -109,6 +115,11 @@ impl World {
             ("decide", []) => Ok(self.decide()),
             ("decide-all", []) => {
                 self.dirty = Dirty::everything();
+                Ok(self.decide())
+            }
+            ("new-leader", []) => {
+                self.dirty = Dirty::everything();
+                self.led_since = self.now;
                 Ok(self.decide())
             }
             ("report", [task, state]) => self.report(task, state, int(&options, "ago", 0)?),
@@ -329,7 +340,7 @@ impl World {
         let due: Vec<ServiceId> =
             self.deadlines.iter().filter(|(_, at)| **at <= self.now).map(|(service, _)| *service).collect();
         self.dirty.services.extend(due);
-        let dirty = std::mem::take(&mut self.dirty);
+        let dirty = Dirty { led_since: self.led_since, ..std::mem::take(&mut self.dirty) };
         self.seed += 1;
         let plan = decide(&self.state, &dirty, self.now, self.seed);
         assert_eq!(plan.refused, [], "a plan that its own clone refuses");
@@ -344,7 +355,8 @@ impl World {
             for outcome in self.commit(plan.txs) {
                 assert_eq!(outcome, Ok(()), "a fresh plan applies");
             }
-            let again = decide(&self.state, &self.dirty, self.now, self.seed + 1);
+            let dirty = Dirty { led_since: self.led_since, ..self.dirty.clone() };
+            let again = decide(&self.state, &dirty, self.now, self.seed + 1);
             assert_eq!(again.txs, [], "deciding again right after the plan was applied gives an empty plan");
         }
         if out.is_empty() { "nothing to do\n".into() } else { out }
@@ -373,6 +385,9 @@ impl World {
             }
             Op::RollBack { service, message, .. } => {
                 let _ = writeln!(out, "roll back {}: {}", self.service_name(*service), self.named(message));
+            }
+            Op::SetRebalance { service, .. } => {
+                let _ = writeln!(out, "{} is even", self.service_name(*service));
             }
             Op::PlaceTask { task, place } => {
                 let _ = writeln!(out, "place {} {}", self.names[task], self.place(place));

@@ -346,3 +346,30 @@ async fn a_global_job_runs_once_on_every_node() {
     spec["Name"] = json!("other");
     assert_eq!(post(&plane, "/services/create", &spec).await.error(400), "Jobs may not have a rollback config");
 }
+
+#[tokio::test]
+async fn a_rebalance_by_hand_moves_tasks_to_a_node_that_comes() {
+    let plane = cluster();
+    report_node(&plane, WORKER, NodeState::Down, None);
+    create(&plane, "web").await;
+    settle(&plane);
+    let nodes = async || {
+        let tasks = up_to_date(&plane, "web").await;
+        tasks
+            .iter()
+            .map(|task| task["NodeID"].as_str().expect("a node").to_owned())
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    report_node(&plane, WORKER, NodeState::Ready, None);
+    settle(&plane);
+    assert_eq!(nodes().await.len(), 1, "nothing moves by itself");
+    post(&plane, "/swarmd/services/web/rebalance", &json!(null)).await.ok();
+    settle(&plane);
+    assert_eq!(nodes().await.len(), 2);
+
+    let answer = post(&plane, "/swarmd/services/nothing/rebalance", &json!(null)).await;
+    assert_eq!(answer.status, 404);
+    create_global(&plane, |_| ()).await;
+    let answer = post(&plane, "/swarmd/services/agent/rebalance", &json!(null)).await;
+    assert_eq!(answer.status, 400);
+}

@@ -34,7 +34,7 @@ fn best(
     descriptors: &[String],
     nodes: Vec<&Node>,
 ) -> Option<NodeId> {
-    let of_service = filter::active_of_service(state, request.service);
+    let of_service = active_of_service(state, request.service);
     let claims_of = |node: &Node| claims.get(&node.id).copied().unwrap_or(0);
     let tasks_of = |node: &Node| of_service.get(&node.id).copied().unwrap_or(0) + claims_of(node);
     if let Some((descriptor, deeper)) = descriptors.split_first() {

@@ -1,0 +1,137 @@
+//! `node drain`
+
+use swarm_docker_api::view::{NodeView, TaskView};
+use swarm_model::{Availability, TaskState};
+use tokio::time::{Instant, sleep};
+
+use super::update::Update;
+use crate::{
+    client::{Client, ClientError, Query, segment},
+    context::Context,
+    error::Hinted,
+    filters,
+    progress::{Deadline, OUTAGE_MAX, POLL},
+    units::{format_duration, parse_duration},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  swarmctl node drain worker1
+  swarmctl node drain --wait --timeout 10m worker1 worker2
+
+A service with an update policy is drained by it; the tasks of others move all at once. A task stays where it is while
+there is no room for it elsewhere, or while swarmd.max-unavailable forbids to stop it.
+`swarmctl node update --availability active NODE` takes the drain back.
+
+Exit code: 0 when the nodes are drained (with --wait: and empty), 1 otherwise.";
+
+/// Take all tasks off nodes
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Drain {
+    /// Host names or ids, or 'self'
+    #[arg(value_name = "NODE", required = true)]
+    nodes: Vec<String>,
+    /// Wait until no task is left on them
+    #[arg(long)]
+    wait: bool,
+    /// Give up waiting after this time, with exit code 1
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "wait")]
+    timeout: Option<i64>,
+}
+
+/// A node that is being drained.
+struct Draining {
+    /// As the user called it.
+    name: String,
+    id: String,
+    /// Tasks that were left when it was last looked at.
+    left: Option<usize>,
+}
+
+impl Drain {
+    pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
+        let deadline = self.timeout.map(Deadline::after_ns);
+        let mut nodes = Vec::new();
+        for name in self.nodes {
+            let id = Update::availability(name.clone(), Availability::Drain).send(&context.client).await?;
+            if !self.wait {
+                context.out.line(&name)?;
+            }
+            nodes.push(Draining { name, id, left: None });
+        }
+        if !self.wait {
+            return Ok(());
+        }
+        let mut outage_since: Option<Instant> = None;
+        loop {
+            match look(context, &mut nodes).await? {
+                Ok(()) => outage_since = None,
+                Err(error) => {
+                    let since = *outage_since.get_or_insert_with(Instant::now);
+                    if !error.is_transient() || since.elapsed() >= OUTAGE_MAX {
+                        return Err(error.into());
+                    }
+                }
+            }
+            if nodes.iter().all(|node| node.left == Some(0)) {
+                return Ok(());
+            }
+            if let Some(deadline) = deadline.filter(Deadline::has_passed) {
+                return Err(timed_out(&nodes, deadline).into());
+            }
+            sleep(POLL).await;
+        }
+    }
+}
+
+/// Counts what is left on each node, and says what has changed.
+async fn look(context: &mut Context, nodes: &mut [Draining]) -> anyhow::Result<Result<(), ClientError>> {
+    for node in nodes {
+        let left = match tasks_left(&context.client, &node.id).await {
+            Ok(left) => left,
+            Err(error) => return Ok(Err(error)),
+        };
+        if node.left != Some(left) {
+            context.out.line(&match left {
+                0 => format!("{}: drained", node.name),
+                1 => format!("{}: 1 task left", node.name),
+                _ => format!("{}: {left} tasks left", node.name),
+            })?;
+        }
+        node.left = Some(left);
+    }
+    Ok(Ok(()))
+}
+
+/// How many containers there may still be of the cluster's tasks on a node. What was told to stop on a node that is
+/// down, and so cannot say that it has, does not count: its tasks run elsewhere.
+async fn tasks_left(client: &Client, node: &str) -> Result<usize, ClientError> {
+    let query = Query::new().with_some("filters", filters::to_json(&[("node".to_owned(), node.to_owned())]));
+    let tasks: Vec<TaskView> = client.get("/tasks", query).await?;
+    let is_down =
+        client.get::<NodeView>(&format!("/nodes/{}", segment(node)), Query::new()).await?.status.state == "down";
+    let holds = |task: &&TaskView| {
+        let states = TaskState::ALL.iter().filter(|state| !state.is_terminal());
+        let lives = states.map(|state| state.as_str()).any(|state| state == task.status.state);
+        lives && !(is_down && matches!(task.desired_state.as_str(), "shutdown" | "remove"))
+    };
+    Ok(tasks.iter().filter(holds).count())
+}
+
+fn timed_out(nodes: &[Draining], deadline: Deadline) -> Hinted {
+    let left: Vec<&Draining> = nodes.iter().filter(|node| node.left != Some(0)).collect();
+    let counts: Vec<String> = left
+        .iter()
+        .map(|node| match node.left {
+            Some(1) => format!("{} has 1 task left", node.name),
+            Some(count) => format!("{} has {count} tasks left", node.name),
+            None => format!("swarmd has not shown the tasks of {} yet", node.name),
+        })
+        .collect();
+    let names: Vec<&str> = left.iter().map(|node| node.name.as_str()).collect();
+    Hinted {
+        message: format!("not drained within {}: {}", format_duration(deadline.span_ns()), counts.join(", ")),
+        hint: format!("The cluster goes on trying. See: swarmctl node ps {}", names.join(" ")),
+    }
+}
