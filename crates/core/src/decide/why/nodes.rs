@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use swarm_model::{
-    Availability, Constraint, ConstraintKey, Node, NodeId, NodeState, Operator, Placement, Service, ServiceSpec,
-    Timestamp, format_duration,
+    Availability, Constraint, ConstraintKey, Node, NodeId, NodeState, Operator, Placement, Service, ServiceId,
+    ServiceSpec, Timestamp, format_duration,
 };
 
 use super::{NodeRejection, Rejection, resources};
@@ -270,12 +270,18 @@ impl Requirement {
                 (format!("is {has}"), fix(0, text))
             }
             What::Port(protocol, port) => {
-                let holders = holders(state, node, *protocol, *port);
-                let text = format!(
-                    "free {} of {node_name}, which {holders} holds, or publish another port of {own}",
-                    self.asked
-                );
-                (format!("taken by {holders}"), fix(0, text))
+                let holding = holders(state, node, *protocol, *port);
+                let names: Vec<&str> = holding.iter().map(|(_, name)| name.as_str()).collect();
+                let names = names.join(" and ");
+                let text = if holding.iter().all(|(holder, _)| *holder == service.id) {
+                    format!(
+                        "each task of {own} needs {} of a node for itself: add a node, or scale {own} down",
+                        self.asked
+                    )
+                } else {
+                    format!("free {} of {node_name}, which {names} holds, or publish another port of {own}", self.asked)
+                };
+                (format!("taken by {names}"), fix(0, text))
             }
             What::MaxReplicas(max) => {
                 let has = state.tasks_of_node(node.id).filter(|t| t.service == service.id && t.desired.is_live());
@@ -289,19 +295,17 @@ impl Requirement {
     }
 }
 
-/// The tasks that hold a port of a node, by name.
-fn holders(state: &State, node: &Node, protocol: swarm_model::PortProtocol, port: u16) -> String {
-    let holds = |task: &&Arc<swarm_model::Task>| {
-        let spec = state.spec(task.service, task.spec_version);
-        task.holds_resources() && spec.is_some_and(|spec| host_ports(&spec.spec).any(|p| p == (protocol, port)))
-    };
-    let task_name = |task: &Arc<swarm_model::Task>| {
-        let spec = state.spec(task.service, task.spec_version);
-        let place = task.number().map_or_else(|| name(state, node.id), |number| number.to_string());
-        format!("{}.{place}", spec.map_or("?", |spec| &spec.spec.name))
-    };
-    let names: Vec<String> = state.tasks_of_node(node.id).filter(holds).map(task_name).collect();
-    names.join(" and ")
+/// The tasks that hold a port of a node, by service and name.
+fn holders(state: &State, node: &Node, protocol: swarm_model::PortProtocol, port: u16) -> Vec<(ServiceId, String)> {
+    let mut holders = Vec::new();
+    for task in state.tasks_of_node(node.id).filter(|task| task.holds_resources()) {
+        let Some(spec) = state.spec(task.service, task.spec_version) else { continue };
+        if host_ports(&spec.spec).any(|held| held == (protocol, port)) {
+            let place = task.number().map_or_else(|| name(state, node.id), |number| number.to_string());
+            holders.push((task.service, format!("{}.{place}", spec.spec.name)));
+        }
+    }
+    holders
 }
 
 /// What a node has where a constraint looks.
