@@ -13,11 +13,11 @@ use crate::{
     writer::Fault,
 };
 
-/// What a new store begins with.
-pub(crate) fn first_values(key: &SealKey, raft_id: u64) -> Result<[Change; 2], Error> {
+/// What a new store begins with: that of the manager which founds a cluster, or of one that joins.
+pub(crate) fn first_values(key: &SealKey, raft_id: u64, founder: bool) -> Result<[Change; 2], Error> {
     let failed = |_| Error::Stopped("the system gave no random bytes".into());
     let store = random_id().map_err(failed)?;
-    let identity = records::encode(&Identity { raft_id, founder: true }).map_err(Error::Stopped)?;
+    let identity = records::encode(&Identity { raft_id, founder }).map_err(Error::Stopped)?;
     let sealed = Seal::new(key, store).seal(Kind::Identity, 0, &identity).map_err(failed)?;
     Ok([Change::Value(Name::Store, store.to_vec()), Change::Value(Name::Identity, sealed)])
 }
