@@ -184,10 +184,10 @@ impl Listener {
             (Alpn::Agent, Some(peer)) => self.manager.serve_agent(peer, addr, accepted.stream).await,
             (alpn, None) => self.complain(addr, &format!("{} without a certificate", alpn.as_str())),
             (Alpn::Raft, Some(peer)) => {
-                self.complain(
-                    addr,
-                    &format!("{} of node {}: there is only one manager", Alpn::Raft.as_str(), peer.node),
-                );
+                let node = peer.node;
+                if let Err(e) = self.manager.serve_manager(peer, accepted.stream).await {
+                    self.complain(addr, &format!("{} of node {node}: {e}", Alpn::Raft.as_str()));
+                }
             }
         }
     }

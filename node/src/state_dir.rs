@@ -12,6 +12,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
+    net::SocketAddr,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -59,6 +60,26 @@ pub(crate) struct Membership {
     /// `HOST:PORT` of the managers that it knew last.
     #[serde(default)]
     pub(crate) managers: Vec<String>,
+    /// Its id in Raft while it is a manager; none for the founder of the cluster, whose id follows from the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) raft_id: Option<u64>,
+    /// Whether it has yet to begin its log: a manager whose log is gone must not begin another one under its id.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) joining: bool,
+}
+
+impl Membership {
+    /// The same with the port that was bound, where it was left to the system.
+    pub(crate) fn at_port(self, bound: u16) -> Self {
+        let at = |addr: String| match addr.parse::<SocketAddr>() {
+            Ok(mut addr) if addr.port() == 0 => {
+                addr.set_port(bound);
+                addr.to_string()
+            }
+            _ => addr,
+        };
+        Self { listen_addr: at(self.listen_addr), advertise_addr: at(self.advertise_addr), ..self }
+    }
 }
 
 impl StateDir {
@@ -86,6 +107,11 @@ impl StateDir {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(folder)
+    }
+
+    /// Forgets the log of a manager: a worker has none, and a manager that comes back begins another one.
+    pub(crate) fn forget_manager(&self) -> Result<()> {
+        remove_folder(&self.path.join(MANAGER_FOLDER))
     }
 
     /// Folder of the agent's tasks.
@@ -119,18 +145,26 @@ impl StateDir {
 
     /// Forgets the cluster: first that the node is a member, then everything else.
     pub(crate) fn wipe(&self) -> Result<()> {
-        let gone = |result: io::Result<()>, path: &Path| match result {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(e).with_context(|| format!("cannot remove {}", path.display()))
-            }
-            _ => Ok(()),
-        };
         let membership = self.path.join(MEMBERSHIP_FILE);
-        gone(fs::remove_file(&membership), &membership)?;
+        match fs::remove_file(&membership) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("cannot remove {}", membership.display()));
+            }
+            _ => {}
+        }
         for folder in [self.certificates(), self.path.join(MANAGER_FOLDER), self.agent()] {
-            gone(fs::remove_dir_all(&folder), &folder)?;
+            remove_folder(&folder)?;
         }
         Ok(())
+    }
+}
+
+fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
     }
 }
 

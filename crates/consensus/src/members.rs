@@ -78,14 +78,14 @@ impl Consensus {
             known.values().copied().filter(|m| m.voter && !wanted.contains_key(&m.raft_id)).collect();
         // The leader goes last: it hands over first, and its successor removes it.
         if let Some(member) = unwanted.iter().find(|member| member.raft_id != own) {
-            if let Err(reason) = keeps_majority(&status, member.raft_id) {
+            if let Err(reason) = status.keeps_majority_without(member.raft_id) {
                 return Ok(Steering::Underway(Some(reason)));
             }
             self.change(ChangeMembers::RemoveVoters(BTreeSet::from([member.raft_id]))).await?;
             return Ok(Steering::Underway(None));
         }
         if !unwanted.is_empty() {
-            keeps_majority(&status, own).map_err(Error::Members)?;
+            status.keeps_majority_without(own).map_err(Error::Members)?;
             self.hand_over_here(None).await?;
             return Ok(Steering::Underway(None));
         }
@@ -110,25 +110,4 @@ impl Consensus {
 fn has_caught_up(status: &Status, member: &Member) -> bool {
     let end = status.last_log_index.unwrap_or_default();
     !member.is_silent() && member.matched_index.is_some_and(|matched| matched + LAG_MAX >= end)
-}
-
-/// Whether the voters that answer are still a majority without this one.
-///
-/// # Errors
-/// Why not, for people.
-pub(crate) fn keeps_majority(status: &Status, without: u64) -> Result<(), String> {
-    let rest: Vec<&Member> = status.members.iter().filter(|m| m.voter && m.raft_id != without).collect();
-    let silent: Vec<&str> = rest.iter().filter(|m| m.is_silent()).map(|m| m.addr.as_str()).collect();
-    let majority = rest.len() / 2 + 1;
-    if rest.len() - silent.len() >= majority {
-        return Ok(());
-    }
-    Err(match rest.len() {
-        0 => "it is the last manager".to_owned(),
-        count => format!(
-            "of the {count} managers that would be left, {majority} have to answer, and {} do not: {}",
-            silent.len(),
-            silent.join(", ")
-        ),
-    })
 }

@@ -59,6 +59,31 @@ impl Status {
     pub fn leads(&self) -> bool {
         self.leader == Some(self.raft_id)
     }
+
+    /// Whether the voters that answer are still a majority without this one, which must vote to matter. Only the
+    /// leader's view tells.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn keeps_majority_without(&self, raft_id: u64) -> Result<(), String> {
+        if !self.members.iter().any(|member| member.voter && member.raft_id == raft_id) {
+            return Ok(());
+        }
+        let rest: Vec<&Member> = self.members.iter().filter(|m| m.voter && m.raft_id != raft_id).collect();
+        let silent: Vec<&str> = rest.iter().filter(|m| m.is_silent()).map(|m| m.addr.as_str()).collect();
+        let majority = rest.len() / 2 + 1;
+        if rest.len() - silent.len() >= majority {
+            return Ok(());
+        }
+        Err(match rest.len() {
+            0 => "it is the last manager".to_owned(),
+            count => format!(
+                "of the {count} managers that would be left, {majority} have to answer, and {} do not: {}",
+                silent.len(),
+                silent.join(", ")
+            ),
+        })
+    }
 }
 
 impl Consensus {

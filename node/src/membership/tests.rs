@@ -69,7 +69,7 @@ impl TestNode {
                 if found == expected {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                sleep(Duration::from_millis(20)).await;
             }
         };
         tokio::time::timeout(PATIENCE, reached).await.expect("the nodes reach these states");
@@ -153,7 +153,7 @@ async fn a_removed_node_is_locked_out() {
     assert_eq!(status, StatusCode::OK);
     let removed = async {
         while !matches!(member.state(), MemberState::Error(_)) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(PATIENCE, removed).await.expect("the node notices");
