@@ -129,9 +129,6 @@ impl Authority {
         let request: CertificateRequest =
             serde_json::from_slice(body).map_err(|error| Denied::Malformed(error.to_string()))?;
         let manager_addr = request.manager_addr.clone();
-        if let Some(addr) = manager_addr.as_ref().filter(|addr| !is_address(addr)) {
-            return Err(Denied::Address(addr.clone()));
-        }
         // Tokens, roles and removals as they are now, whoever leads.
         let state = self.raft.read_barrier().await.map_err(denied)?;
         let cluster = state.cluster().ok_or_else(|| Denied::Internal("there is no swarm yet".into()))?;
@@ -232,7 +229,10 @@ fn renew(
 fn addr_of(role: NodeRole, addr: Option<String>) -> Result<Option<String>, Denied> {
     match role {
         NodeRole::Worker => Ok(None),
-        NodeRole::Manager => addr.map(Some).ok_or_else(|| Denied::Address(String::new())),
+        NodeRole::Manager => match addr.unwrap_or_default() {
+            addr if is_address(&addr) => Ok(Some(addr)),
+            other => Err(Denied::Address(other)),
+        },
     }
 }
 

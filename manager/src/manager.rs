@@ -304,12 +304,12 @@ impl Inner {
                     return;
                 };
                 let stop = self.stop.child_token();
-                let lost = async { drop(role.wait_for(|role| *role != term).await) };
-                tokio::select! {
-                    () = self.lead(&stop) => {}
-                    () = lost => {}
-                }
-                stop.cancel();
+                let lost = async {
+                    drop(role.wait_for(|role| *role != term).await);
+                    stop.cancel();
+                };
+                // To its end: what only a leader has, sessions of agents above all, must be gone afterwards.
+                tokio::join!(self.lead(&stop), lost);
                 if self.stop.is_cancelled() {
                     return;
                 }

@@ -15,6 +15,8 @@ use crate::feed::{Feed, Topic};
 const STEP: Duration = Duration::from_millis(50);
 /// Pause after a step that did not succeed, or while a manager catches up.
 const RETRY: Duration = Duration::from_millis(250);
+/// Nanoseconds in a second.
+const NS_PER_S: i64 = 1_000_000_000;
 /// How often the leader looks although nothing happened.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -54,7 +56,7 @@ pub(crate) fn admit(peer: &PeerIdentity, state: &State) -> Result<(), String> {
     if cluster.removed_nodes.contains_key(&peer.node) {
         return Err(format!("node {} was removed from the swarm", peer.node));
     }
-    let demoted = |node: &Node| node.role == NodeRole::Worker && peer.cert_expires_at <= node.cert_expires_at;
+    let demoted = |node: &Node| node.role == NodeRole::Worker && peer.cert_expires_at < node.cert_expires_at;
     if state.node(peer.node).is_some_and(|node| demoted(node)) {
         return Err(format!("node {} is no manager any more", peer.node));
     }
@@ -112,7 +114,8 @@ async fn release(consensus: &Consensus, state: &State) -> Result<(), String> {
             Tx::new(vec![Op::AdmitNode {
                 node: node.id,
                 role: NodeRole::Worker,
-                cert_expires_at: node.cert_expires_at,
+                // Certificates count in seconds: the one that it has is older than this.
+                cert_expires_at: node.cert_expires_at.plus_ns(NS_PER_S),
                 manager_addr: None,
                 availability: node.spec.availability,
             }])
@@ -162,7 +165,7 @@ mod tests {
         let other = PeerIdentity { cluster: ClusterId(1), ..peer(5, 100) };
         assert!(admit(&other, &world.state).unwrap_err().contains("is of swarm"));
 
-        admit_as(&mut world, 5, NodeRole::Worker, 100);
+        admit_as(&mut world, 5, NodeRole::Worker, 101);
         assert!(admit(&peer(5, 100), &world.state).unwrap_err().contains("no manager any more"));
         assert_eq!(admit(&peer(5, 101), &world.state), Ok(()), "a promotion that this manager has not heard of");
         world.apply(Op::RemoveNode { node: NodeId(5), force: true });

@@ -23,6 +23,10 @@ impl Plane for Manager {
         self.inner.consensus.read_barrier().await.map_err(plane_error)
     }
 
+    fn state(&self) -> State {
+        State::clone(&self.inner.feed.state())
+    }
+
     fn now(&self) -> Timestamp {
         clock::steady()
     }

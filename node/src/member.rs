@@ -301,10 +301,8 @@ impl Member {
     async fn keep_managers(self: Arc<Self>, state: Arc<StateDir>) {
         let mut known = self.connector.known();
         while known.changed().await.is_ok() {
-            known.mark_unchanged();
-            let membership = Membership { joining: false, ..self.membership() };
-            // Not on another thread: a write that goes on after the node has left would make it a member again.
-            if let Err(e) = state.save_membership(&membership) {
+            let managers = known.borrow_and_update().clone();
+            if let Err(e) = state.save_managers(managers) {
                 tracing::warn!("the managers' addresses cannot be kept: {e:#}");
             }
         }

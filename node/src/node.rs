@@ -74,10 +74,15 @@ impl Node {
         };
         let member = Member::start(self, membership.clone(), identity, begin, true).await?;
         self.set(Swarm::In(member));
-        if membership.joining {
-            self.state.save_membership(&Membership { joining: false, ..membership })?;
+        self.joined(&membership)
+    }
+
+    /// Remembers that a manager has begun its log.
+    pub(crate) fn joined(&self, membership: &Membership) -> Result<()> {
+        if !membership.joining {
+            return Ok(());
         }
-        Ok(())
+        self.state.save_membership(&Membership { joining: false, ..membership.clone() })
     }
 
     /// Stops everything; containers keep running.

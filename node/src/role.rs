@@ -82,7 +82,7 @@ impl Node {
         match Member::start(self, membership.clone(), renewed.identity, begin, true).await {
             Ok(member) => {
                 self.set(Swarm::In(member));
-                self.state().save_membership(&Membership { joining: false, ..membership })?;
+                self.joined(&membership)?;
                 tracing::info!(%role, "this node changed its role");
             }
             // There is no way back; the next start goes on from what was kept.

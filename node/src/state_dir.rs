@@ -15,6 +15,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
@@ -40,6 +41,8 @@ pub(crate) struct StateDir {
     path: PathBuf,
     /// Locked as long as it is open.
     _lock: File,
+    /// Held while the membership is written.
+    membership: Mutex<()>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -98,7 +101,7 @@ impl StateDir {
         let lock = lock(&path.join(LOCK_FILE)).with_context(named)?;
         let format = Format { format: FORMAT, program: concat!("swarmd ", env!("CARGO_PKG_VERSION")).to_owned() };
         write_json(&path.join(FORMAT_FILE), &format).with_context(named)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), _lock: lock, membership: Mutex::default() })
     }
 
     /// Folder of the manager's log; made if need be.
@@ -140,11 +143,23 @@ impl StateDir {
 
     /// Makes the node a member from now on, also after a restart.
     pub(crate) fn save_membership(&self, membership: &Membership) -> Result<()> {
+        let _writing = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
         write_json(&self.path.join(MEMBERSHIP_FILE), membership)
+    }
+
+    /// Keeps the managers that are known now. A node that has left stays out.
+    pub(crate) fn save_managers(&self, managers: Vec<String>) -> Result<()> {
+        let _writing = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.path.join(MEMBERSHIP_FILE);
+        match read_json::<Membership>(&path)? {
+            Some(membership) => write_json(&path, &Membership { managers, ..membership }),
+            None => Ok(()),
+        }
     }
 
     /// Forgets the cluster: first that the node is a member, then everything else.
     pub(crate) fn wipe(&self) -> Result<()> {
+        let _writing = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
         let membership = self.path.join(MEMBERSHIP_FILE);
         match fs::remove_file(&membership) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {

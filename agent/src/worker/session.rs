@@ -9,6 +9,9 @@ use crate::rng::Rng;
 const BACKOFF_FIRST_MS: u64 = 100;
 /// Longest reconnection delay.
 const BACKOFF_MS_MAX: u64 = 8_000;
+/// What the delay grows from at most after a manager that answers and does not lead: the new leader is there within a
+/// second, and the agent is to be as well.
+const REFUSED_BACKOFF_MS_MAX: u64 = 400;
 /// Delay after a manager said that the node was removed: somebody may yet join it again under the same identity.
 const REMOVED_RETRY_MS: u64 = 60_000;
 /// Time for opening a stream, and again for the answer to the hello. A TLS handshake takes milliseconds; a new leader
@@ -199,6 +202,7 @@ impl Worker {
     fn refused(&mut self, now: Now, reason: String, leader: Option<String>, removed: bool, out: &mut Vec<Output>) {
         self.session.leader = leader;
         if !removed || self.said_leaving {
+            self.session.backoff_ms = self.session.backoff_ms.min(REFUSED_BACKOFF_MS_MAX);
             return self.hang_up(now, format!("refused: {reason}"), out);
         }
         tracing::error!(%reason, "this node was removed from the cluster; its containers keep running");

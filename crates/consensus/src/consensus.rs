@@ -275,6 +275,7 @@ impl Consensus {
         if let Some(task) = task {
             drop(task.await);
         }
+        self.inner.network.retain(|_| false);
         close(&self.inner.log, Arc::clone(&self.inner.disk)).await;
     }
 

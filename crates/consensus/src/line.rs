@@ -86,9 +86,9 @@ pub(crate) struct Line {
 
 impl Line {
     /// A line that is not connected yet.
-    pub(crate) fn new(dialer: Arc<dyn Dialer>, to: u64, addr: String) -> Self {
+    pub(crate) fn new(dialer: Arc<dyn Dialer>, kind: Kind, to: u64, addr: String) -> Self {
         let (queue, outgoing) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(run(dialer, to, addr, outgoing));
+        tokio::spawn(run(dialer, kind, to, addr, outgoing));
         Self { queue }
     }
 
@@ -110,13 +110,17 @@ impl Line {
     }
 }
 
-async fn run(dialer: Arc<dyn Dialer>, to: u64, addr: String, mut queue: mpsc::Receiver<Outgoing>) {
+async fn run(dialer: Arc<dyn Dialer>, kind: Kind, to: u64, addr: String, mut queue: mpsc::Receiver<Outgoing>) {
+    let mut away = false;
     while let Some(first) = queue.recv().await {
         if first.reply.is_closed() {
             continue;
         }
         let problem = match timeout(DIAL_TIMEOUT, dialer.dial(&addr)).await {
             Ok(Ok(stream)) => {
+                if std::mem::take(&mut away) {
+                    tracing::info!(addr, "the manager can be reached again");
+                }
                 let end = converse(stream, to, first, &mut queue).await;
                 tracing::debug!(addr, reason = %end, "a connection to a manager ended");
                 continue;
@@ -124,6 +128,10 @@ async fn run(dialer: Arc<dyn Dialer>, to: u64, addr: String, mut queue: mpsc::Re
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("the manager at {addr} does not answer"),
         };
+        // Once, and by one of the lines to it.
+        if kind == Kind::Control && !std::mem::replace(&mut away, true) {
+            tracing::warn!(addr, problem, "a manager cannot be reached");
+        }
         let _ = first.reply.send(Err(LineError::Unsent(problem.clone())));
         // What came meanwhile was meant for this attempt.
         while let Ok(next) = queue.try_recv() {

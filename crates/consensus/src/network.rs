@@ -60,7 +60,7 @@ impl Network {
         match lines.get(&(to, kind)) {
             Some((known, line)) if known == addr => line.clone(),
             _ => {
-                let line = Line::new(Arc::clone(&self.dialer), to, addr.to_owned());
+                let line = Line::new(Arc::clone(&self.dialer), kind, to, addr.to_owned());
                 lines.insert((to, kind), (addr.to_owned(), line.clone()));
                 line
             }

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    Committed, Consensus, Error, PROPOSE_TIMEOUT, ProposeError, Status,
+    Committed, Consensus, Error, PROPOSE_TIMEOUT, ProposeError, Role, Status,
     consensus::{Retry, WeakConsensus},
     line::{Kind, LineError},
     message::{Answer, Blob, Request},
@@ -42,6 +42,7 @@ impl Consensus {
         let mut retry = Retry::until(deadline);
         let mut encoded: Option<Vec<u8>> = None;
         loop {
+            self.check_running()?;
             let answer = match self.leader() {
                 None => Answer::Failed(ProposeError::NotLeader { leader: None }),
                 Some((id, _)) if id == self.raft_id() => match self.propose(txs.clone()).await {
@@ -104,6 +105,7 @@ impl Consensus {
         let deadline = Instant::now() + PROPOSE_TIMEOUT;
         let mut retry = Retry::until(deadline);
         loop {
+            self.check_running()?;
             match self.leader() {
                 Some((id, addr)) if id != self.raft_id() => {
                     if let Ok(Answer::ReadIndex(index)) = self.ask(id, &addr, Request::ReadIndex).await {
@@ -179,6 +181,15 @@ impl Consensus {
         };
         let elected = timeout_at(Instant::now() + HAND_OVER_TIMEOUT, elected).await;
         elected.map_err(|_| Error::HandOver(format!("the manager at {} did not take over in time", target.addr)))
+    }
+
+    /// # Errors
+    /// [`ProposeError::Stopped`]: what is asked of other managers would go on for a while without this.
+    fn check_running(&self) -> Result<(), ProposeError> {
+        match &*self.role().borrow() {
+            Role::Stopped { reason } => Err(ProposeError::Stopped(reason.clone())),
+            Role::Leader { .. } | Role::Follower { .. } => Ok(()),
+        }
     }
 
     /// Raft id and `host:port` of the leader, as far as this manager knows.

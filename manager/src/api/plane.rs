@@ -18,6 +18,9 @@ pub trait Plane: Clone + Send + Sync + 'static {
     /// The state with everything in it that was acknowledged before the call.
     fn read(&self) -> impl Future<Output = Result<State, PlaneError>> + Send;
 
+    /// The newest state that this manager has applied, which may lag behind the others'.
+    fn state(&self) -> State;
+
     /// The clock of this manager, for ids.
     fn now(&self) -> Timestamp;
 

@@ -126,7 +126,6 @@ async fn what_cannot_join_is_told_why_and_keeps_nothing() {
         (&addr, &token[..70], 400, "copied whole"),
         (&addr, &other.token("Worker").await, 400, "another cluster"),
         (&addr, &wrong, 403, "token"),
-        (&addr, &manager.token("Manager").await, 501, "manager"),
         (&nowhere, &token, 503, nowhere.as_str()),
         ("http://x/", &token, 400, "HOST:PORT"),
     ] {

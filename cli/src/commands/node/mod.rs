@@ -2,6 +2,7 @@
 
 mod inspect;
 mod ls;
+mod promote;
 mod ps;
 mod rm;
 mod update;
@@ -18,9 +19,11 @@ use crate::{
 /// Manage nodes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
+    Demote(promote::Demote),
     Inspect(inspect::Inspect),
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
+    Promote(promote::Promote),
     Ps(ps::Ps),
     #[command(visible_alias = "remove")]
     Rm(rm::Rm),
@@ -30,6 +33,8 @@ pub(crate) enum NodeCommand {
 impl NodeCommand {
     pub(crate) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         match self {
+            Self::Demote(command) => command.run(context).await,
+            Self::Promote(command) => command.run(context).await,
             Self::Inspect(command) => command.run(context).await,
             Self::Ls(command) => command.run(context).await,
             Self::Ps(command) => command.run(context).await,

@@ -43,18 +43,7 @@ pub(crate) struct Update {
 impl Update {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         let id = resolve(&context.client, &self.node).await?;
-        let path = format!("/nodes/{}", segment(&id));
-        let bytes = match context.client.get_bytes(&path, Query::new()).await {
-            Err(error) if error.is_not_found() => bail!("no such node: {}", self.node),
-            result => result?,
-        };
-        let node: NodeView = read(&path, &bytes)?;
-        let mut object: Value = read(&path, &bytes)?;
-        let spec =
-            object.get_mut("Spec").and_then(Value::as_object_mut).context("swarmd shows no spec of this node")?;
-        self.change(spec)?;
-        let path = format!("/nodes/{}/update", segment(&node.id));
-        context.client.post(&path, Query::new().with("version", node.version.index), spec, None).await?;
+        change_spec(context, &id, &self.node, |spec| self.change(spec).map(|()| true)).await?;
         Ok(context.out.line(&self.node)?)
     }
 
@@ -80,4 +69,37 @@ impl Update {
         }
         Ok(())
     }
+}
+
+/// Reads the spec of a node, changes it, and writes it back unless the change says that there is none.
+async fn change_spec(
+    context: &Context,
+    id: &str,
+    name: &str,
+    change: impl FnOnce(&mut Map<String, Value>) -> anyhow::Result<bool>,
+) -> anyhow::Result<bool> {
+    let path = format!("/nodes/{}", segment(id));
+    let bytes = match context.client.get_bytes(&path, Query::new()).await {
+        Err(error) if error.is_not_found() => bail!("no such node: {name}"),
+        result => result?,
+    };
+    let node: NodeView = read(&path, &bytes)?;
+    let mut object: Value = read(&path, &bytes)?;
+    let spec = object.get_mut("Spec").and_then(Value::as_object_mut).context("swarmd shows no spec of this node")?;
+    if !change(spec)? {
+        return Ok(false);
+    }
+    let path = format!("/nodes/{}/update", segment(&node.id));
+    context.client.post(&path, Query::new().with("version", node.version.index), spec, None).await?;
+    Ok(true)
+}
+
+/// Sets the role of a node. Returns whether that was a change.
+pub(super) async fn set_role(context: &Context, id: &str, name: &str, role: NodeRole) -> anyhow::Result<bool> {
+    change_spec(context, id, name, |spec| {
+        let is_new = spec.get("Role").and_then(Value::as_str) != Some(role.as_str());
+        spec.insert("Role".to_owned(), role.as_str().into());
+        Ok(is_new)
+    })
+    .await
 }

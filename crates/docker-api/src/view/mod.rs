@@ -4,6 +4,7 @@
 //! that a client also understands a server that knows more states, or longer ids, than this program.
 
 mod cluster;
+mod managers;
 mod node;
 mod service;
 mod system;
@@ -11,6 +12,7 @@ mod task;
 mod time;
 
 pub use cluster::{ClusterInfo, InitRequest, JoinRequest, JoinTokensView, SwarmView, TlsInfo, UnlockKeyView};
+pub use managers::{ManagerView, ManagersView};
 pub use node::{ManagerStatusView, NodeDescriptionView, NodeStatusView, NodeView};
 pub use service::{
     CreateServiceResponse, EndpointView, JobStatusView, ServiceStatus, ServiceView, UpdateServiceResponse,

@@ -102,6 +102,10 @@ impl Plane for TestPlane {
         Ok(Secret::new(format!("{}-rotated", token.expose())))
     }
 
+    fn state(&self) -> State {
+        self.inner().state.clone()
+    }
+
     async fn managers(&self) -> Status {
         let leader = self.state().node(MANAGER).and_then(|node| node.raft_id);
         let member = Member {
