@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -44,6 +44,9 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause between two attempts of a new cluster's first change.
 const INIT_RETRY: Duration = Duration::from_millis(20);
+
+/// A majority answers within this, elections included.
+const MAJORITY_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Pause before a changed address is offered again.
 const ADDRESS_RETRY: Duration = Duration::from_secs(5);
@@ -76,6 +79,12 @@ pub enum Start {
         /// Its id in Raft, which came with its certificate.
         raft_id: u64,
     },
+    /// It goes on as the only manager, with the log that it has: the majority of the managers is lost for good. They
+    /// are removed from the cluster.
+    Recover {
+        /// Its id in Raft; none for the node that founded the cluster.
+        raft_id: Option<u64>,
+    },
     /// It opens the log that it has.
     Open {
         /// Its id in Raft; none for the node that founded the cluster.
@@ -90,10 +99,10 @@ pub enum ManagerError {
     #[error(transparent)]
     Log(#[from] swarm_consensus::Error),
     /// The first change of a new cluster did not get into the log.
-    #[error("the new swarm could not be written to the log: {0}")]
+    #[error("the swarm could not be written to the log: {0}")]
     Init(ProposeError),
     /// The log holds a cluster already.
-    #[error("the new swarm was refused: {0}")]
+    #[error("the swarm was refused: {0}")]
     Refused(Refusal),
     /// `swarm init` was cut off before it was done.
     #[error(
@@ -149,14 +158,17 @@ impl Manager {
         let feed = Feed::new();
         let dir = state_dir.join(RAFT_FOLDER);
         let key_file = state_dir.join(SEAL_KEY_FILE);
-        if matches!(start, Start::Open { .. }) && !key_file.exists() {
+        if matches!(start, Start::Open { .. } | Start::Recover { .. }) && !key_file.exists() {
             // A new key would open nothing, and stand in the way of the right one.
             let detail = "the key of this manager's log; put it back from a backup".to_owned();
             return Err(swarm_consensus::Error::Missing { file: key_file.display().to_string(), detail }.into());
         }
         let raft_id = match start {
-            Start::Join { raft_id } | Start::Open { raft_id: Some(raft_id) } => raft_id,
-            Start::Create(_) | Start::Open { raft_id: None } => Node::founder_raft_id(node),
+            Start::Join { raft_id } => raft_id,
+            Start::Open { raft_id } | Start::Recover { raft_id } => {
+                raft_id.unwrap_or_else(|| Node::founder_raft_id(node))
+            }
+            Start::Create(_) => Node::founder_raft_id(node),
         };
         let raft = Options {
             dir: dir.clone(),
@@ -174,6 +186,15 @@ impl Manager {
                 Err(swarm_consensus::Error::Exists { .. }) => Consensus::open(raft, feed.clone()).await?,
                 other => other?,
             },
+            Start::Recover { .. } => {
+                let consensus = Consensus::recover(raft, feed.clone()).await?;
+                let others = members::remove_others(&consensus.read_barrier().await.map_err(ManagerError::Init)?, node);
+                if let Err(error) = first_change(&consensus, others).await {
+                    consensus.shutdown().await;
+                    return Err(error);
+                }
+                consensus
+            }
             Start::Create(init) => {
                 let consensus = Consensus::create(raft, feed.clone()).await?;
                 if let Err(error) = first_change(&consensus, (*init).tx(&advertise_addr)).await {
@@ -268,6 +289,11 @@ impl Manager {
             .guard(Guard::Node { node: node.id, version: node.version });
         let committed = self.inner.consensus.write(vec![tx]).await?;
         committed.outcomes.into_iter().collect::<Result<(), _>>().map_err(StepDownError::Refused)
+    }
+
+    /// Whether a majority of the managers can be heard from here.
+    pub async fn has_majority(&self) -> bool {
+        timeout(MAJORITY_TIMEOUT, self.inner.consensus.read_barrier()).await.is_ok_and(|read| read.is_ok())
     }
 
     /// The newest state that this manager has applied. It may lag behind what other managers acknowledged.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, net::IpAddr, sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use swarm_consensus::{Consensus, Dialer, Steering};
 use swarm_core::{Op, State, Tx};
-use swarm_model::{Node, NodeRole};
+use swarm_model::{Node, NodeId, NodeRole, NodeSpec};
 use swarm_wire::{Alpn, BoxedStream, IdentityHolder, PeerIdentity, tls};
 use tokio::time::sleep;
 
@@ -127,9 +127,32 @@ async fn release(consensus: &Consensus, state: &State) -> Result<(), String> {
     consensus.propose(txs).await.map(drop).map_err(|error| error.to_string())
 }
 
+/// Removes all managers but this one: they are lost, and must not come back as they were.
+pub(crate) fn remove_others(state: &State, own: NodeId) -> Tx {
+    let mut ops = Vec::new();
+    for node in state.nodes().filter(|node| node.role == NodeRole::Manager || node.spec.role == NodeRole::Manager) {
+        if node.id != own {
+            ops.push(Op::AdmitNode {
+                node: node.id,
+                role: NodeRole::Worker,
+                cert_expires_at: node.cert_expires_at,
+                manager_addr: None,
+                availability: node.spec.availability,
+            });
+            ops.push(Op::RemoveNode { node: node.id, force: true });
+        }
+    }
+    // It may have been on its way out.
+    if let Some(node) = state.node(own).filter(|node| node.spec.role != NodeRole::Manager) {
+        let spec = NodeSpec { role: NodeRole::Manager, ..NodeSpec::clone(&node.spec) };
+        ops.push(Op::UpdateNode { node: own, spec: Arc::new(spec) });
+    }
+    Tx::new(ops)
+}
+
 #[cfg(test)]
 mod tests {
-    use swarm_model::{Availability, ClusterId, NodeId, Timestamp};
+    use swarm_model::{Availability, ClusterId, Timestamp};
 
     use super::*;
     use crate::testing::{CLUSTER, World};

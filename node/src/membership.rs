@@ -5,12 +5,12 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use swarm_docker_api::{
-    ApiError,
+    ApiError, NOT_A_MANAGER,
     view::{InitRequest, JoinRequest},
 };
 use swarm_manager::{Init, InitError, Start, StepDownError};
 use swarm_model::{Availability, NodeRole};
-use swarm_wire::JoinToken;
+use swarm_wire::{JoinToken, NodeIdentity};
 use tokio::{
     net::TcpListener,
     time::{Instant, sleep},
@@ -36,6 +36,8 @@ const JOIN_TIMED_OUT: &str = "Timeout was reached before node joined. The attemp
                               background. Use the \"docker info\" command to see the current swarm status of your node.";
 const LAST_MANAGER: &str = "You are attempting to leave the swarm on a node that is participating as a manager. Removing \
                             the last manager erases all current state of the swarm. Use `--force` to ignore this message. ";
+const HAS_MAJORITY: &str = "the managers of this swarm are a majority and lead it: nothing has to be forced. Take managers \
+                            out with \"node demote\", or stop them first if this one is to go on without them";
 const NOT_A_MEMBER: &str = "This node is not part of a swarm";
 
 impl Node {
@@ -45,8 +47,11 @@ impl Node {
     /// 503 when the node is in a cluster already, 400 for a bad request, 501 for what is not possible yet.
     pub(crate) async fn init(self: Arc<Self>, request: InitRequest) -> Result<String, ApiError> {
         let _changing = self.change().await;
-        self.must_be_out()?;
         refuse_unsupported(&request)?;
+        if request.force_new_cluster {
+            return self.force_new_cluster().await;
+        }
+        self.must_be_out()?;
         let availability = read_availability(&request.availability)?;
         let (create, identity) = Init::new(request.spec, availability).map_err(|e| match e {
             InitError::Spec(e) => ApiError::bad_request(e.to_string()),
@@ -70,6 +75,37 @@ impl Node {
         let member = self.settle(started, &membership).await?;
         member.wait_accepted(JOIN_WAIT).await;
         Ok(node.to_string())
+    }
+
+    /// Goes on with this manager alone, after the majority of the managers was lost for good. Workers and tasks stay.
+    async fn force_new_cluster(self: &Arc<Self>) -> Result<String, ApiError> {
+        let swarm = self.swarm();
+        let Swarm::In(member) = &*swarm else { return Err(ApiError::unavailable(NOT_A_MEMBER)) };
+        let manager = member.manager().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?;
+        if manager.has_majority().await {
+            return Err(ApiError::unavailable(HAS_MAJORITY));
+        }
+        let (membership, identity) = (member.membership(), NodeIdentity::clone(&member.identity()));
+        let membership = Membership { managers: vec![membership.advertise_addr.clone()], ..membership };
+        member.shutdown().await;
+        let started = async {
+            let port = listen(&membership.listen_addr).await?;
+            let begin = Some((port, Start::Recover { raft_id: membership.raft_id }));
+            Member::start(self, membership.clone(), identity.clone(), begin, true).await
+        };
+        match started.await {
+            Ok(member) => {
+                self.state().save_membership(&membership).map_err(internal)?;
+                self.set(Swarm::In(member));
+                Ok(identity.node().to_string())
+            }
+            Err(e) => {
+                // The next start finds it as it is on the disk: still one of many, or alone already.
+                let reason = format!("this manager could not be made the only one: {e:#}");
+                self.failure().send_replace(Some(reason.clone()));
+                Err(ApiError::internal(reason))
+            }
+        }
     }
 
     /// Joins a cluster by token.
@@ -243,7 +279,6 @@ async fn first_certificate(
 /// Refuses what would be accepted and then not done.
 fn refuse_unsupported(request: &InitRequest) -> Result<(), ApiError> {
     let refused = [
-        (request.force_new_cluster, "--force-new-cluster"),
         (request.auto_lock_managers || request.spec.encryption_config.auto_lock_managers, "--autolock"),
         (!request.default_addr_pool.is_empty(), "--default-addr-pool"),
         (!request.data_path_addr.is_empty(), "--data-path-addr"),

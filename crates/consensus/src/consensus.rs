@@ -27,6 +27,7 @@ use crate::{
     machine::Machine,
     network::Network,
     options::config,
+    recover::make_alone,
     remote::{Reader, run_barriers},
     role,
     snapshot::Snapshots,
@@ -119,6 +120,20 @@ impl Consensus {
         let dir = options.dir.clone();
         let disk = blocking(move || FolderDisk::open(&dir)).await?;
         Self::start(options, config, Arc::new(disk), observer).await
+    }
+
+    /// Opens the log of this manager as that of the only one, whoever took part before: the majority is lost for good.
+    /// The others must never come back as they were.
+    pub async fn recover(options: Options, observer: Arc<dyn Observer>) -> Result<Self, Error> {
+        let config = config(&options)?;
+        let Options { dir, key, raft_id, addr, .. } = options.clone();
+        let disk = blocking(move || {
+            let disk: Arc<dyn Disk> = Arc::new(FolderDisk::open(&dir)?);
+            make_alone(&disk, &key, raft_id, &addr).inspect_err(|_| disk.close())?;
+            Ok(disk)
+        })
+        .await?;
+        Self::start(options, config, disk, observer).await
     }
 
     pub(crate) async fn start(

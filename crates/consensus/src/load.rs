@@ -34,14 +34,8 @@ pub(crate) struct Loaded {
     pub founder: bool,
 }
 
-/// Reads it all. Blocks.
-pub(crate) fn load(
-    disk: Arc<dyn Disk>,
-    key: &SealKey,
-    raft_id: u64,
-    observer: Arc<dyn Observer>,
-    fault: Fault,
-) -> Result<Loaded, Error> {
+/// What opens the values of a store, and whose it is. Blocks.
+pub(crate) fn seal_of(disk: &dyn Disk, key: &SealKey, raft_id: u64) -> Result<(Seal, Identity), Error> {
     let file = disk.log_file();
     let value = |name: Name| {
         let value = disk.value(name).map_err(|error| Error::io(&file, error))?;
@@ -57,6 +51,18 @@ pub(crate) fn load(
         let detail = format!("it is the log of manager {}, this is manager {raft_id}", identity.raft_id);
         return Err(Error::Foreign { file, detail });
     }
+    Ok((seal, identity))
+}
+
+/// Reads it all. Blocks.
+pub(crate) fn load(
+    disk: Arc<dyn Disk>,
+    key: &SealKey,
+    raft_id: u64,
+    observer: Arc<dyn Observer>,
+    fault: Fault,
+) -> Result<Loaded, Error> {
+    let (seal, identity) = seal_of(&*disk, key, raft_id)?;
     let log = LogStore::open(Arc::clone(&disk), seal.clone(), fault.clone())?;
     let snapshots = Snapshots::new(Arc::clone(&disk), seal);
     let machine = Machine::open(Arc::clone(&snapshots), observer, fault)?;

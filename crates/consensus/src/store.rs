@@ -179,6 +179,12 @@ impl LogStore {
         self.shared.index().purged
     }
 
+    /// The vote, and the last entry that there is or was.
+    pub(crate) fn ends(&self) -> (Option<Vote>, Option<LogId>) {
+        let index = self.shared.index();
+        (index.vote, index.last.or(index.purged))
+    }
+
     /// Ends the writer thread once everything sent before is durable.
     pub(crate) async fn close(&self) {
         // An error means that the thread has ended already.

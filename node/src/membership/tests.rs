@@ -1,7 +1,6 @@
 use axum::body::Body;
 use hyper::{Method, Request, StatusCode};
 use serde_json::Value;
-use swarm_docker_api::NOT_A_MANAGER;
 use swarm_model::Secret;
 use swarm_wire::{Alpn, Trust, join::CA_PATH, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -220,7 +219,7 @@ async fn impossible_requests_change_nothing() {
     let taken = occupied.local_addr().unwrap().to_string();
     let default = InitRequest::default;
     for (request, status, text) in [
-        (InitRequest { force_new_cluster: true, ..default() }, 501, "--force-new-cluster"),
+        (InitRequest { force_new_cluster: true, ..default() }, 503, "not part of a swarm"),
         (InitRequest { auto_lock_managers: true, ..default() }, 501, "--autolock"),
         (InitRequest { default_addr_pool: vec!["10.0.0.0/8".to_owned()], ..default() }, 501, "--default-addr-pool"),
         (InitRequest { availability: "lazy".to_owned(), ..default() }, 400, "\"lazy\""),

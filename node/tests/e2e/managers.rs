@@ -292,3 +292,38 @@ fn a_majority_is_not_given_away() {
     let message = cluster.nodes[at].refused(400, "POST", &target, Some(&node["Spec"]));
     assert!(message.contains("lose the majority"), "{message}");
 }
+
+#[test]
+fn one_manager_goes_on_when_the_others_are_lost() {
+    let mut cluster = start(3, 1);
+    let names: Vec<String> = cluster.nodes.iter().map(|daemon| daemon.name.clone()).collect();
+    wait_managers(&cluster, &names[..3].iter().map(String::as_str).collect::<Vec<_>>());
+    let mut spec = service("web", 4);
+    spec["TaskTemplate"]["Placement"] = json!({ "Constraints": ["node.role == worker"] });
+    cluster.create(&spec);
+    let web = cluster.wait_settled(&BTreeMap::from([("web".to_owned(), 4)]));
+    let web: BTreeSet<(String, String)> = web.into_iter().map(|Task { id, container, .. }| (id, container)).collect();
+    let forced = json!({ "ForceNewCluster": true });
+    let refused = cluster.nodes[0].refused(503, "POST", "/swarm/init", Some(&forced));
+    assert!(refused.contains("nothing has to be forced"), "{refused}");
+
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    let id = cluster.nodes[0].id();
+    let answer = cluster.nodes[0].call("POST", "/swarm/init", Some(&forced)).expect("it goes on alone");
+    assert_eq!(answer, json!(id));
+    assert_eq!(wait_managers(&cluster, &[&names[0]]), names[0]);
+    let states = cluster.states().expect("states");
+    assert_eq!(states.keys().collect::<Vec<_>>(), [&names[0], &names[3]]);
+    cluster.wait_state(&cluster.nodes[3], "ready");
+    until("the tasks are those from before", || match running(&cluster, 0)? {
+        now if now == web => Ok(()),
+        now => Err(format!("{now:?}, not {web:?}")),
+    });
+    // It can grow again, also by the machines that were lost, once they have left.
+    cluster.nodes[1].start();
+    cluster.nodes[1].call("POST", "/swarm/leave?force=1", None).expect("it forgets the swarm");
+    let request = cluster.join_request(&cluster.token("Manager"));
+    cluster.nodes[1].call("POST", "/swarm/join", Some(&request)).expect("it joins as a new node");
+    wait_managers(&cluster, &[&names[0], &names[1]]);
+}

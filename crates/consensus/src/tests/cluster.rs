@@ -337,6 +337,39 @@ async fn the_voter_that_makes_the_majority_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_manager_goes_on_when_the_majority_is_lost() {
+    let mut managers = Managers::start(3).await;
+    let leader = managers.leader().await;
+    for number in 0..10 {
+        managers.all[&leader].write(admit(number)).await.unwrap();
+    }
+    let left = managers.follower(leader);
+    managers.all[&left].read_barrier().await.unwrap();
+    for id in (1..=3).filter(|id| *id != left) {
+        managers.kill(id).await;
+    }
+    managers.kill(left).await;
+    let alone = Consensus::recover(managers.options(left), Watcher::new()).await.unwrap();
+    alone.write(admit(10)).await.unwrap();
+    assert_eq!(numbers(&alone), (0..=10).collect());
+    assert_eq!(alone.status().members.iter().map(|m| m.raft_id).collect::<Vec<_>>(), [left]);
+    managers.add(left, alone);
+    // It stays so, and grows again.
+    managers.kill(left).await;
+    managers.restart(left).await;
+    managers.join(7).await;
+    managers.steer(&[left, 7]).await;
+    managers.all[&7].write(admit(11)).await.unwrap();
+    assert_eq!(numbers(&managers.all[&7]), (0..=11).collect());
+    // One that never had anything cannot save anything.
+    let empty = Consensus::join(managers.options(8), Watcher::new()).await.unwrap();
+    empty.shutdown().await;
+    let error = Consensus::recover(managers.options(8), Watcher::new()).await.err().unwrap().to_string();
+    assert!(error.contains("the log is empty"), "{error}");
+    managers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_meant_for_it_is_refused() {
     let managers = Managers::start(1).await;
     let refused = |first: Request| {
