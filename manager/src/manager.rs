@@ -265,6 +265,14 @@ impl Manager {
         self.inner.stop.run_until_cancelled(served).await.unwrap_or(Ok(()))
     }
 
+    /// Whether a peer is a manager of this cluster.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn admit(&self, peer: &PeerIdentity) -> Result<(), String> {
+        members::admit(peer, &self.state())
+    }
+
     /// Whether this manager votes and has a state: a new one does once it has caught up.
     pub fn is_voter(&self) -> bool {
         let status = self.inner.consensus.status();

@@ -12,6 +12,7 @@ mod certificate;
 mod config;
 mod connector;
 mod engine;
+mod forward;
 mod http;
 mod listener;
 mod member;

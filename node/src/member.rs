@@ -189,6 +189,14 @@ impl Member {
         self.manager.as_ref()
     }
 
+    /// `host:port` of the leader, if this node's manager is not it; with the certificate to ask it.
+    pub(crate) fn leader_elsewhere(&self) -> Option<(Arc<IdentityHolder>, String)> {
+        match &*self.manager.as_ref()?.role().borrow() {
+            Role::Follower { leader: Some(addr) } => Some((self.identity.clone(), addr.clone())),
+            Role::Follower { leader: None } | Role::Leader { .. } | Role::Stopped { .. } => None,
+        }
+    }
+
     /// The manager's part of the API; none on a worker.
     pub(crate) fn routes(&self) -> Option<Router> {
         self.routes.clone()

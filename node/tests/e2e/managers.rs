@@ -231,6 +231,19 @@ fn managers_come_and_go_and_tasks_stay() {
     }
     assert_eq!(wait_managers(&cluster, &[a, b, c]), a);
     assert_eq!(cluster.nodes[2].swarm_info()["ControlAvailable"], true);
+    // Any manager answers, also what only the leader knows.
+    for daemon in &cluster.nodes {
+        let logs = daemon.send("GET", "/services/web/logs?stdout=1", None).expect("an answer");
+        assert!(logs.is_ok(), "{}: {}", daemon.name, logs.message());
+        assert!(daemon.refused(404, "GET", "/services/none/logs?stdout=1", None).contains("none not found"));
+        let status = daemon.get("/swarmd/managers");
+        assert_eq!(status["Managers"].as_array().map(Vec::len), Some(3), "{status}");
+        assert_eq!(status["Warnings"], json!([]), "{status}");
+    }
+    cluster.nodes[1].call("POST", &format!("/swarmd/transfer?node={b}"), None).expect("handed over");
+    assert_eq!(wait_managers(&cluster, &[a, b, c]), b);
+    cluster.nodes[2].call("POST", &format!("/swarmd/transfer?node={a}"), None).expect("handed over");
+    assert_eq!(wait_managers(&cluster, &[a, b, c]), a);
 
     // By way of a follower; the leader steps down before it goes.
     set_role(&cluster, 1, a, "worker");
