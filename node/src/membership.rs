@@ -120,23 +120,31 @@ impl Node {
         let managers = request.remote_addrs.iter().map(|addr| address::with_port(addr)).collect::<Result<Vec<_>, _>>();
         let managers = managers.map_err(bad_request)?;
         let (listen_addr, advertise_addr) = self.addresses(&request.listen_addr, &request.advertise_addr)?;
-        // The port before anything is asked for, although only a manager needs it: it may be taken.
-        let port = listen(&listen_addr.to_string()).await.map_err(bad_request);
+        // Whether the port can be had, and which one, before anything is asked for, although only a manager needs it.
+        let port = listen(&listen_addr.to_string()).await.map_err(bad_request).and_then(|port| bound_port(&port));
         let membership = Membership {
             listen_addr: listen_addr.to_string(),
             advertise_addr: advertise_addr.to_string(),
             managers: managers.clone(),
             ..Membership::default()
         };
-        let as_manager = port.as_ref().ok().map(bound_port).transpose()?.map(|bound| membership.clone().at_port(bound));
-        let advertise_addr = &as_manager.as_ref().unwrap_or(&membership).advertise_addr;
+        let as_manager = port.map(|bound| membership.clone().at_port(bound));
         self.state().wipe().map_err(internal)?;
-        let Issued { identity, raft_id } = first_certificate(&managers, &token, availability, advertise_addr).await?;
+        // Without a port there is no address, and without an address no manager is admitted.
+        let advertise_addr = as_manager.as_ref().map(|m| m.advertise_addr.as_str()).unwrap_or_default();
+        let issued = first_certificate(&managers, &token, availability, advertise_addr).await;
+        let Issued { identity, raft_id } = issued.map_err(|mut refused| {
+            if let (400, Err(port)) = (refused.status, &as_manager) {
+                refused.message = format!("{}; {}", refused.message, port.message);
+            }
+            refused
+        })?;
         let (membership, begin) = match (identity.role(), raft_id) {
             (NodeRole::Worker, _) => (membership, None),
             (NodeRole::Manager, Some(raft_id)) => {
-                let membership = Membership { raft_id: Some(raft_id), ..as_manager.unwrap_or(membership) };
-                (membership, Some((port?, Start::Join { raft_id })))
+                let membership = Membership { raft_id: Some(raft_id), ..as_manager? };
+                let port = listen(&membership.listen_addr).await.map_err(bad_request)?;
+                (membership, Some((port, Start::Join { raft_id })))
             }
             (NodeRole::Manager, None) => {
                 return Err(ApiError::unavailable("the manager gave this node no Raft id: upgrade the managers first"));

@@ -45,8 +45,8 @@ const IN_FLIGHT_UNIT_BYTES: usize = 1024;
 /// How long a proposal waits for a leader and for its entry to be applied: several elections, and far beyond the
 /// slowest healthy disk.
 pub const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// First and longest pause before a proposal is tried again while there is no leader.
-const RETRY_MS: std::ops::Range<u64> = 5..100;
+/// First and longest pause before a proposal is tried again while there is no leader: a small part of an election.
+const RETRY_MS: std::ops::Range<u64> = 5..40;
 /// Pause before a snapshot is asked for again: openraft drops the wish while it is busy with another one.
 const SNAPSHOT_RETRY: Duration = Duration::from_millis(100);
 

@@ -161,7 +161,10 @@ impl Consensus {
         let voters = status.members.iter().filter(|member| member.voter && member.raft_id != own);
         let target = match to {
             Some(to) => voters.clone().find(|member| member.raft_id == to).ok_or("this node is no voting manager"),
-            None => voters.max_by_key(|m| m.matched_index).ok_or("there is no other manager that votes"),
+            None => {
+                let answering = voters.filter(|member| !member.is_silent());
+                answering.max_by_key(|m| m.matched_index).ok_or("there is no other manager that votes and answers")
+            }
         };
         let target = target.map_err(|reason| Error::HandOver(reason.into()))?;
         if target.is_silent() {
