@@ -249,6 +249,7 @@ impl Shell {
             Output::Disconnect => self.disconnect(),
             Output::Send(message) => self.send(message),
             Output::Managers(addrs) => self.connector.managers(&addrs),
+            Output::Role(role) => self.connector.role(role),
             Output::Session(state) => drop(self.session.send_replace(state)),
             Output::Run(task, operation) => self.operate(task, operation),
             Output::Cancel(task) => {

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc};
 
 use futures_util::future::BoxFuture;
+use swarm_model::NodeRole;
 use swarm_wire::{
     agent::{ToAgent, ToManager},
     channel,
@@ -38,6 +39,9 @@ pub trait Connector: Send + Sync + 'static {
 
     /// The cluster's managers are now these (`host:port`).
     fn managers(&self, addrs: &[String]);
+
+    /// The managers want the node to have this role.
+    fn role(&self, role: NodeRole);
 }
 
 /// Messages that may wait to be written. A session sends a few a second; more means that the network stands still.

@@ -17,7 +17,7 @@ use axum::{
     routing::{get, post},
 };
 use serde_json::json;
-use swarm_consensus::{ProposeError, Role};
+use swarm_consensus::ProposeError;
 use swarm_core::{Op, State, Tx};
 use swarm_model::{Availability, Cluster, Id, NodeId, NodeRole, Secret};
 use swarm_wire::{
@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use crate::{
     clock::{self, Clock},
     feed::{Feed, lock},
-    raft::{Raft, leader_addr},
+    raft::Raft,
 };
 
 /// Wrong tokens that are answered in full within [`FAILURES_WINDOW`]; more are turned away at once. Secrets have 128
@@ -40,9 +40,8 @@ const FAILURES_MAX: u32 = 20;
 /// Window of [`FAILURES_MAX`].
 const FAILURES_WINDOW: Duration = Duration::from_secs(10);
 
-/// What is asked for when the node asks as a manager.
-const SECOND_MANAGER: &str = "joining as a second manager comes later: this version runs one manager; \
-     join as a worker with the token of `swarm join-token worker`";
+/// Longest `HOST:PORT`: the longest name that DNS has, and a port.
+const ADDR_BYTES_MAX: usize = 253 + 6;
 
 /// Issues certificates to nodes, by join token or to renew.
 pub(crate) struct Authority {
@@ -70,13 +69,13 @@ enum Denied {
     Nobody,
     #[error("{0}")]
     Forbidden(String),
-    #[error("{SECOND_MANAGER}")]
-    Manager,
+    #[error("the address that other nodes are to reach the manager by is no HOST:PORT: {0:?}")]
+    Address(String),
     #[error("{0}")]
     Request(CaError),
     #[error("{0}")]
     Internal(String),
-    #[error("this manager does not lead the swarm{}; try again in a moment", .0.as_ref().map(|addr| format!(", the manager at {addr} does")).unwrap_or_default())]
+    #[error("the swarm has no leader now{}; try again in a moment", .0.as_ref().map(|addr| format!(", the last one was at {addr}")).unwrap_or_default())]
     NotLeader(Option<String>),
     #[error("{0}; try again in a moment")]
     Unavailable(ProposeError),
@@ -85,11 +84,10 @@ enum Denied {
 impl Denied {
     const fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::Token(_) | Self::Request(_) => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::Token(_) | Self::Request(_) | Self::Address(_) => StatusCode::BAD_REQUEST,
             Self::Nobody => StatusCode::UNAUTHORIZED,
             Self::WrongToken | Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
-            Self::Manager => StatusCode::NOT_IMPLEMENTED,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotLeader(_) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -130,15 +128,13 @@ impl Authority {
     async fn issue(&self, peer: Option<PeerIdentity>, body: &[u8]) -> Result<CertificateResponse, Denied> {
         let request: CertificateRequest =
             serde_json::from_slice(body).map_err(|error| Denied::Malformed(error.to_string()))?;
-        let role = self.raft.role().borrow().clone();
-        if !matches!(role, Role::Leader { .. }) {
-            return Err(Denied::NotLeader(leader_addr(&role)));
-        }
-        let state = self.feed.state();
+        let manager_addr = request.manager_addr.clone();
+        // Tokens, roles and removals as they are now, whoever leads.
+        let state = self.raft.read_barrier().await.map_err(denied)?;
         let cluster = state.cluster().ok_or_else(|| Denied::Internal("there is no swarm yet".into()))?;
         let admission = match (&request.token, peer) {
-            (Some(token), _) => self.join(cluster, token, request.availability)?,
-            (None, Some(peer)) => renew(&state, cluster, &peer)?,
+            (Some(token), _) => self.join(cluster, token, request.availability, manager_addr)?,
+            (None, Some(peer)) => renew(&state, cluster, &peer, manager_addr)?,
             (None, None) => return Err(Denied::Nobody),
         };
         let now = (self.clock)();
@@ -153,31 +149,33 @@ impl Authority {
             })?;
         let Admission { node, role, manager_addr, availability } = admission;
         let admit = Op::AdmitNode { node, role, cert_expires_at: issued.expires_at, manager_addr, availability };
-        let committed = self.raft.propose(vec![Tx::new(vec![admit])]).await.map_err(|error| match error {
-            ProposeError::NotLeader { leader } => Denied::NotLeader(leader),
-            other => Denied::Unavailable(other),
-        })?;
+        let committed = self.raft.write(vec![Tx::new(vec![admit])]).await.map_err(denied)?;
         if let Some(Err(refusal)) = committed.outcomes.into_iter().next() {
             return Err(Denied::Forbidden(refusal.to_string()));
         }
         tracing::info!(%node, %role, "a certificate was issued");
-        Ok(CertificateResponse { certificate: issued.cert_pem })
+        let raft_id = self.feed.state().node(node).and_then(|node| node.raft_id);
+        Ok(CertificateResponse { certificate: issued.cert_pem, raft_id })
     }
 
-    fn join(&self, cluster: &Cluster, token: &Secret, availability: Availability) -> Result<Admission, Denied> {
+    fn join(
+        &self,
+        cluster: &Cluster,
+        token: &Secret,
+        availability: Availability,
+        manager_addr: Option<String>,
+    ) -> Result<Admission, Denied> {
         let found = self.check(cluster, token);
         if matches!(found, Err(Denied::Token(_) | Denied::WrongToken)) && self.too_many() {
             return Err(Denied::TooMany);
         }
-        match found? {
-            NodeRole::Manager => Err(Denied::Manager),
-            NodeRole::Worker => Ok(Admission {
-                node: NodeId::make((self.clock)(), clock::random().map_err(Denied::Internal)?),
-                role: NodeRole::Worker,
-                manager_addr: None,
-                availability,
-            }),
-        }
+        let role = found?;
+        Ok(Admission {
+            node: NodeId::make((self.clock)(), clock::random().map_err(Denied::Internal)?),
+            manager_addr: addr_of(role, manager_addr)?,
+            role,
+            availability,
+        })
     }
 
     /// The role that a token gives.
@@ -207,18 +205,48 @@ impl Authority {
 
 /// A node that shows its certificate gets a new one, with the role that the state has for it: a changed role takes
 /// effect with the next certificate.
-fn renew(state: &State, cluster: &Cluster, peer: &PeerIdentity) -> Result<Admission, Denied> {
+fn renew(
+    state: &State,
+    cluster: &Cluster,
+    peer: &PeerIdentity,
+    manager_addr: Option<String>,
+) -> Result<Admission, Denied> {
     if peer.cluster != cluster.id {
         return Err(Denied::Forbidden(format!("the certificate is of swarm {}, this is {}", peer.cluster, cluster.id)));
     }
     let node = state.node(peer.node).filter(|_| !cluster.removed_nodes.contains_key(&peer.node));
     let node = node.ok_or_else(|| Denied::Forbidden(format!("node {} was removed from the swarm", peer.node)))?;
+    let role = node.next_role();
     Ok(Admission {
         node: node.id,
-        role: node.role,
-        manager_addr: node.manager_addr.clone(),
+        role,
+        manager_addr: addr_of(role, manager_addr.or_else(|| node.manager_addr.clone()))?,
         availability: node.spec.availability,
     })
+}
+
+/// The address of a manager; a worker has none.
+fn addr_of(role: NodeRole, addr: Option<String>) -> Result<Option<String>, Denied> {
+    match role {
+        NodeRole::Worker => Ok(None),
+        NodeRole::Manager => match addr.unwrap_or_default() {
+            addr if is_address(&addr) => Ok(Some(addr)),
+            other => Err(Denied::Address(other)),
+        },
+    }
+}
+
+/// Whether this is a `HOST:PORT` that could be dialled.
+fn is_address(addr: &str) -> bool {
+    let parts = addr.rsplit_once(':').filter(|_| addr.len() <= ADDR_BYTES_MAX);
+    parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
+fn denied(error: ProposeError) -> Denied {
+    match error {
+        ProposeError::NotLeader { leader } => Denied::NotLeader(leader),
+        other => Denied::Unavailable(other),
+    }
 }
 
 async fn root(Shared(authority): Shared<Arc<Authority>>) -> Response {

@@ -12,6 +12,7 @@ mod join;
 pub mod leader;
 pub mod logs;
 mod manager;
+mod members;
 mod plane;
 pub mod raft;
 #[cfg(test)]
@@ -20,4 +21,4 @@ mod testing;
 mod tests;
 
 pub use init::{Init, InitError};
-pub use manager::{Manager, ManagerError, ManagerOptions};
+pub use manager::{Manager, ManagerError, ManagerOptions, Start, StepDownError};

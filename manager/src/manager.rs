@@ -1,22 +1,35 @@
 //! A manager: consensus, and what stands on it while this manager leads.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::Router;
-use swarm_consensus::{Consensus, Options, ProposeError, Role, SealKey, Timers};
-use swarm_core::{Op, Refusal, State, Tx};
-use swarm_model::{ClusterSpec, NodeId};
-use swarm_wire::{IdentityHolder, PeerIdentity, clock};
+use swarm_consensus::{Consensus, Options, ProposeError, Role, SealKey, ServeError, Timers};
+use swarm_core::{Guard, Op, Refusal, State, Tx};
+use swarm_model::{ClusterSpec, Node, NodeId, NodeRole, NodeSpec};
+use swarm_wire::{BoxedStream, IdentityHolder, PeerIdentity, clock};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api, clock::random, dispatcher::Dispatcher, feed::Feed, init::Init, join::Authority, leader, logs::LogBroker,
+    api,
+    clock::random,
+    dispatcher::Dispatcher,
+    feed::Feed,
+    init::Init,
+    join::Authority,
+    leader,
+    logs::LogBroker,
+    members::{self, TlsDialer},
     raft::Raft,
 };
 
@@ -32,6 +45,12 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two attempts of a new cluster's first change.
 const INIT_RETRY: Duration = Duration::from_millis(20);
 
+/// A majority answers within this, elections included.
+const MAJORITY_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Pause before a changed address is offered again.
+const ADDRESS_RETRY: Duration = Duration::from_secs(5);
+
 /// A log further ahead of this machine's clock than this is worth a warning (design §4).
 const CLOCK_SKEW_MAX_MS: i64 = 1_000;
 
@@ -44,8 +63,33 @@ pub struct ManagerOptions {
     pub advertise_addr: String,
     /// Who this node is.
     pub identity: Arc<IdentityHolder>,
-    /// The cluster to make; none to take the node's place in the one that it belongs to.
-    pub create: Option<Init>,
+    /// Our end of connections to other managers, if the node has an address of its own.
+    pub source: Option<IpAddr>,
+    /// How it begins.
+    pub start: Start,
+}
+
+/// How a manager begins.
+#[derive(Debug)]
+pub enum Start {
+    /// It makes a cluster.
+    Create(Box<Init>),
+    /// It takes part in its cluster for the first time, with an empty log; one that it has begun already is opened.
+    Join {
+        /// Its id in Raft, which came with its certificate.
+        raft_id: u64,
+    },
+    /// It goes on as the only manager, with the log that it has: the majority of the managers is lost for good. They
+    /// are removed from the cluster.
+    Recover {
+        /// Its id in Raft; none for the node that founded the cluster.
+        raft_id: Option<u64>,
+    },
+    /// It opens the log that it has.
+    Open {
+        /// Its id in Raft; none for the node that founded the cluster.
+        raft_id: Option<u64>,
+    },
 }
 
 /// Why a manager cannot run.
@@ -55,10 +99,10 @@ pub enum ManagerError {
     #[error(transparent)]
     Log(#[from] swarm_consensus::Error),
     /// The first change of a new cluster did not get into the log.
-    #[error("the new swarm could not be written to the log: {0}")]
+    #[error("the swarm could not be written to the log: {0}")]
     Init(ProposeError),
     /// The log holds a cluster already.
-    #[error("the new swarm was refused: {0}")]
+    #[error("the swarm was refused: {0}")]
     Refused(Refusal),
     /// `swarm init` was cut off before it was done.
     #[error(
@@ -66,6 +110,23 @@ pub enum ManagerError {
          `swarm leave --force`, then init again", .0.display()
     )]
     Unfinished(PathBuf),
+}
+
+/// Why a manager stays one.
+#[derive(Debug, Error)]
+pub enum StepDownError {
+    /// There is no other.
+    #[error("this node is the last manager of the swarm")]
+    Last,
+    /// The others would be no majority; why.
+    #[error("without this manager the swarm loses the majority of its managers, and with it every change: {0}")]
+    Needed(String),
+    /// The change of the node was refused.
+    #[error("this node could not be made a worker: {0}")]
+    Refused(Refusal),
+    /// The managers did not take the change.
+    #[error("this node could not be made a worker: {0}")]
+    Propose(#[from] ProposeError),
 }
 
 /// A running manager. Clones are handles of the same one; [`Manager::shutdown`] ends it.
@@ -92,30 +153,51 @@ impl Manager {
     /// # Errors
     /// [`ManagerError`]: a log that is missing, damaged, in use, or there already when a cluster is to be made.
     pub async fn start(options: ManagerOptions) -> Result<Self, ManagerError> {
-        let ManagerOptions { state_dir, advertise_addr, identity, create } = options;
+        let ManagerOptions { state_dir, advertise_addr, identity, source, start } = options;
         let (node, cluster) = (identity.identity().node(), identity.identity().cluster());
         let feed = Feed::new();
         let dir = state_dir.join(RAFT_FOLDER);
         let key_file = state_dir.join(SEAL_KEY_FILE);
-        if create.is_none() && !key_file.exists() {
+        if matches!(start, Start::Open { .. } | Start::Recover { .. }) && !key_file.exists() {
             // A new key would open nothing, and stand in the way of the right one.
             let detail = "the key of this manager's log; put it back from a backup".to_owned();
             return Err(swarm_consensus::Error::Missing { file: key_file.display().to_string(), detail }.into());
         }
+        let raft_id = match start {
+            Start::Join { raft_id } => raft_id,
+            Start::Open { raft_id } | Start::Recover { raft_id } => {
+                raft_id.unwrap_or_else(|| Node::founder_raft_id(node))
+            }
+            Start::Create(_) => Node::founder_raft_id(node),
+        };
         let raft = Options {
             dir: dir.clone(),
-            // The random half of the node's id: a node is one manager, with one log.
-            raft_id: (node.0 & u128::from(u64::MAX)) as u64,
+            raft_id,
             addr: advertise_addr.clone(),
             key: SealKey::load_or_create(&key_file)?,
             snapshot_interval: ClusterSpec::SNAPSHOT_INTERVAL_DEFAULT,
             timers: Timers::default(),
+            dialer: Arc::new(TlsDialer { identity: identity.clone(), source }),
         };
-        let consensus = match create {
-            None => Consensus::open(raft, feed.clone()).await?,
-            Some(init) => {
+        let consensus = match start {
+            Start::Open { .. } => Consensus::open(raft, feed.clone()).await?,
+            Start::Join { .. } => match Consensus::join(raft.clone(), feed.clone()).await {
+                // It was killed before it could say that it had begun.
+                Err(swarm_consensus::Error::Exists { .. }) => Consensus::open(raft, feed.clone()).await?,
+                other => other?,
+            },
+            Start::Recover { .. } => {
+                let consensus = Consensus::recover(raft, feed.clone()).await?;
+                let others = members::remove_others(&consensus.read_barrier().await.map_err(ManagerError::Init)?, node);
+                if let Err(error) = first_change(&consensus, others).await {
+                    consensus.shutdown().await;
+                    return Err(error);
+                }
+                consensus
+            }
+            Start::Create(init) => {
                 let consensus = Consensus::create(raft, feed.clone()).await?;
-                if let Err(error) = first_change(&consensus, init.tx(&advertise_addr)).await {
+                if let Err(error) = first_change(&consensus, (*init).tx(&advertise_addr)).await {
                     consensus.shutdown().await;
                     return Err(error);
                 }
@@ -130,7 +212,7 @@ impl Manager {
         let inner = Arc::new(Inner { consensus, feed, dispatcher, logs, authority, node, advertise_addr, stop, tasks });
         inner.tasks.spawn({
             let inner = inner.clone();
-            async move { inner.follow_role().await }
+            async move { tokio::join!(inner.follow_role(), inner.keep_address()) }
         });
         let manager = Self { inner };
         if let Err(error) = manager.check_cluster(dir).await {
@@ -142,7 +224,7 @@ impl Manager {
 
     /// A log that was opened by its only manager, which leads at once, must hold a cluster.
     async fn check_cluster(&self, dir: PathBuf) -> Result<(), ManagerError> {
-        let alone = self.inner.consensus.status().members.len() <= 1;
+        let alone = self.inner.consensus.status().members.len() == 1;
         if !alone || self.state().cluster().is_some() {
             return Ok(());
         }
@@ -172,6 +254,56 @@ impl Manager {
         self.inner.stop.run_until_cancelled(self.inner.dispatcher.serve(peer, addr, stream)).await;
     }
 
+    /// Serves one connection of another manager until it ends. The peer was authenticated before.
+    ///
+    /// # Errors
+    /// Why it was not served, or ended other than by the peer.
+    pub async fn serve_manager(&self, peer: PeerIdentity, stream: BoxedStream) -> Result<(), ServeError> {
+        let feed = self.inner.feed.clone();
+        let admission = Arc::new(move || members::admit(&peer, &feed.state()));
+        let served = self.inner.consensus.serve(stream, admission);
+        self.inner.stop.run_until_cancelled(served).await.unwrap_or(Ok(()))
+    }
+
+    /// Whether a peer is a manager of this cluster.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn admit(&self, peer: &PeerIdentity) -> Result<(), String> {
+        members::admit(peer, &self.state())
+    }
+
+    /// Whether this manager votes and has a state: a new one does once it has caught up.
+    pub fn is_voter(&self) -> bool {
+        let status = self.inner.consensus.status();
+        let votes = status.members.iter().any(|member| member.voter && member.raft_id == status.raft_id);
+        votes && self.state().cluster().is_some()
+    }
+
+    /// Asks for this node to be a worker, if the other managers are a majority without it. That it is one follows.
+    ///
+    /// # Errors
+    /// [`StepDownError`]: it is needed, or the managers did not take it.
+    pub async fn step_down(&self) -> Result<(), StepDownError> {
+        let state = self.inner.consensus.read_barrier().await?;
+        if state.nodes().filter(|node| node.spec.role == NodeRole::Manager).count() <= 1 {
+            return Err(StepDownError::Last);
+        }
+        let status = self.inner.consensus.cluster_status().await;
+        status.keeps_majority_without(self.inner.consensus.status().raft_id).map_err(StepDownError::Needed)?;
+        let Some(node) = state.node(self.inner.node) else { return Ok(()) };
+        let spec = NodeSpec { role: NodeRole::Worker, ..NodeSpec::clone(&node.spec) };
+        let tx = Tx::new(vec![Op::UpdateNode { node: node.id, spec: Arc::new(spec) }])
+            .guard(Guard::Node { node: node.id, version: node.version });
+        let committed = self.inner.consensus.write(vec![tx]).await?;
+        committed.outcomes.into_iter().collect::<Result<(), _>>().map_err(StepDownError::Refused)
+    }
+
+    /// Whether a majority of the managers can be heard from here.
+    pub async fn has_majority(&self) -> bool {
+        timeout(MAJORITY_TIMEOUT, self.inner.consensus.read_barrier()).await.is_ok_and(|read| read.is_ok())
+    }
+
     /// The newest state that this manager has applied. It may lag behind what other managers acknowledged.
     pub fn state(&self) -> Arc<State> {
         self.inner.feed.state()
@@ -182,8 +314,12 @@ impl Manager {
         self.inner.consensus.role()
     }
 
-    /// Stops everything, and lets go of the log.
+    /// Hands the leadership over if it has it, stops everything, and lets go of the log.
     pub async fn shutdown(&self) {
+        let leads = matches!(*self.inner.consensus.role().borrow(), Role::Leader { .. });
+        if leads && let Err(reason) = self.inner.consensus.hand_over(None).await {
+            tracing::info!(%reason, "this manager stops while it leads");
+        }
         self.inner.stop.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
@@ -202,12 +338,12 @@ impl Inner {
                     return;
                 };
                 let stop = self.stop.child_token();
-                let lost = async { drop(role.wait_for(|role| *role != term).await) };
-                tokio::select! {
-                    () = self.lead(&stop) => {}
-                    () = lost => {}
-                }
-                stop.cancel();
+                let lost = async {
+                    drop(role.wait_for(|role| *role != term).await);
+                    stop.cancel();
+                };
+                // To its end: what only a leader has, sessions of agents above all, must be gone afterwards.
+                tokio::join!(self.lead(&stop), lost);
                 if self.stop.is_cancelled() {
                     return;
                 }
@@ -234,17 +370,28 @@ impl Inner {
         tokio::join!(
             leader::run(&self.consensus, &self.feed, clock::steady, seed, stop),
             self.dispatcher.lead(stop),
-            self.keep_address(),
+            stop.run_until_cancelled(members::steer(&self.consensus, &self.feed)),
         );
         tracing::info!("this manager no longer leads the swarm");
     }
 
     /// The address under which nodes find this manager may have changed with its configuration.
     async fn keep_address(&self) {
-        let state = self.feed.state();
-        let Some(node) = state.node(self.node) else { return };
+        let work = async {
+            while let Err(error) = self.store_address().await {
+                tracing::warn!(%error, "the new address of this manager is not stored");
+                sleep(ADDRESS_RETRY).await;
+            }
+        };
+        self.stop.run_until_cancelled(work).await;
+    }
+
+    async fn store_address(&self) -> Result<(), ProposeError> {
+        let state = self.consensus.read_barrier().await?;
+        // A manager that is new, or on its way out, is not named here.
+        let Some(node) = state.node(self.node).filter(|node| node.role == NodeRole::Manager) else { return Ok(()) };
         if node.manager_addr.as_ref() == Some(&self.advertise_addr) {
-            return;
+            return Ok(());
         }
         let admit = Op::AdmitNode {
             node: node.id,
@@ -253,9 +400,7 @@ impl Inner {
             manager_addr: Some(self.advertise_addr.clone()),
             availability: node.spec.availability,
         };
-        if let Err(error) = self.consensus.propose(vec![Tx::new(vec![admit])]).await {
-            tracing::warn!(%error, "the new address of this manager is not stored");
-        }
+        self.consensus.write(vec![Tx::new(vec![admit])]).await.map(drop)
     }
 }
 

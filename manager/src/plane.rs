@@ -2,10 +2,10 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, stream::BoxStream};
-use swarm_consensus::{ProposeError, Role};
+use swarm_consensus::{ProposeError, Role, Status};
 use swarm_core::{Outcome, State, Tx};
 use swarm_docker_api::view::TlsInfo;
-use swarm_model::{NodeId, Secret, Timestamp};
+use swarm_model::{Secret, Timestamp};
 use swarm_wire::{JoinToken, RootInfo, agent::LogMessage, clock};
 
 use crate::{
@@ -16,11 +16,15 @@ use crate::{
 
 impl Plane for Manager {
     async fn propose(&self, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
-        self.inner.consensus.propose(txs).await.map(|committed| committed.outcomes).map_err(plane_error)
+        self.inner.consensus.write(txs).await.map(|committed| committed.outcomes).map_err(plane_error)
     }
 
     async fn read(&self) -> Result<State, PlaneError> {
         self.inner.consensus.read_barrier().await.map_err(plane_error)
+    }
+
+    fn state(&self) -> State {
+        State::clone(&self.inner.feed.state())
     }
 
     fn now(&self) -> Timestamp {
@@ -37,15 +41,12 @@ impl Plane for Manager {
         rotated.map(|token| token.format()).map_err(|error| PlaneError::Stopped(error.to_string()))
     }
 
-    fn leader(&self) -> Option<NodeId> {
-        match &*self.inner.consensus.role().borrow() {
-            Role::Leader { .. } => Some(self.inner.node),
-            Role::Follower { leader: Some(addr) } => {
-                let state = self.state();
-                state.nodes().find(|node| node.manager_addr.as_ref() == Some(addr)).map(|node| node.id)
-            }
-            Role::Follower { leader: None } | Role::Stopped { .. } => None,
-        }
+    async fn managers(&self) -> Status {
+        self.inner.consensus.cluster_status().await
+    }
+
+    async fn hand_over(&self, to: Option<u64>) -> Result<(), PlaneError> {
+        self.inner.consensus.hand_over(to).await.map_err(|error| PlaneError::NotNow(error.to_string()))
     }
 
     fn tls_info(&self) -> TlsInfo {

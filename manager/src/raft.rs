@@ -10,6 +10,8 @@ use tokio::sync::watch;
 pub trait Raft: Send + Sync + 'static {
     /// Commits one entry and applies it.
     fn propose(&self, txs: Vec<Tx>) -> BoxFuture<'_, Result<Committed, ProposeError>>;
+    /// As [`Raft::propose`], by whichever manager leads. What only a leader may say goes the other way.
+    fn write(&self, txs: Vec<Tx>) -> BoxFuture<'_, Result<Committed, ProposeError>>;
     /// The state with everything in it that was acknowledged before the call.
     fn read_barrier(&self) -> BoxFuture<'_, Result<State, ProposeError>>;
     /// What this manager is, and every change of that.
@@ -19,6 +21,10 @@ pub trait Raft: Send + Sync + 'static {
 impl Raft for Consensus {
     fn propose(&self, txs: Vec<Tx>) -> BoxFuture<'_, Result<Committed, ProposeError>> {
         Box::pin(self.propose(txs))
+    }
+
+    fn write(&self, txs: Vec<Tx>) -> BoxFuture<'_, Result<Committed, ProposeError>> {
+        Box::pin(self.write(txs))
     }
 
     fn read_barrier(&self) -> BoxFuture<'_, Result<State, ProposeError>> {

@@ -208,6 +208,10 @@ impl Raft for FakeRaft {
         Box::pin(async move { failure.map_or_else(|| self.apply(txs), Err) })
     }
 
+    fn write(&self, txs: Vec<Tx>) -> BoxFuture<'_, Result<Committed, ProposeError>> {
+        self.propose(txs)
+    }
+
     fn read_barrier(&self) -> BoxFuture<'_, Result<State, ProposeError>> {
         Box::pin(async move { Ok(self.state()) })
     }

@@ -16,7 +16,10 @@ use swarm_docker_api::{
 };
 use tower::ServiceExt;
 
-use crate::node::{Node, Swarm};
+use crate::{
+    forward::{is_for_leader, to_leader},
+    node::{Node, Swarm},
+};
 
 /// First segments of the paths that managers answer.
 const MANAGER_PATHS: &[&str] = &["swarm", "nodes", "services", "tasks", "secrets", "configs", "swarmd"];
@@ -63,9 +66,12 @@ impl Api {
         version: Option<ApiVersion>,
         path: &str,
     ) -> Result<Response<Body>, ApiError> {
-        let routes = match &*self.node.swarm() {
+        let (routes, leader) = match &*self.node.swarm() {
             Swarm::Out => return Err(ApiError::unavailable(NO_SWARM)),
-            Swarm::In(member) => member.routes().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?,
+            Swarm::In(member) => {
+                let routes = member.routes().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?;
+                (routes, member.leader_elsewhere().filter(|_| is_for_leader(request.method(), path)))
+            }
         };
         if let Some(list) = absent::list(request.method(), path) {
             return Ok(list);
@@ -77,6 +83,9 @@ impl Api {
             format!("{path}{query}").parse().map_err(|e| ApiError::bad_request(format!("invalid path {path}: {e}")))?;
         if let Some(version) = version {
             request.extensions_mut().insert(version);
+        }
+        if let Some((identity, addr)) = leader {
+            return Ok(as_json_error(to_leader(&identity, &addr, request.uri().clone()).await?).await);
         }
         let Ok(response) = routes.oneshot(request).await;
         Ok(as_json_error(response).await)

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 use hyper::Method;
 use swarm_docker_api::ApiError;
-use swarm_model::{Availability, NodeRole, Secret, Timestamp};
+use swarm_model::{Availability, Secret, Timestamp};
 use swarm_wire::{
     Alpn, BoxedStream, IdentityHolder, JoinToken, NodeIdentity, TokenError, Trust, clock,
     join::{CA_PATH, CERTIFICATE_PATH, CertificateRequest, CertificateResponse},
@@ -24,12 +24,25 @@ const RETRY_MAX: Duration = Duration::from_secs(3_600);
 /// Longest sleep at once: a clock that is set to another time is noticed after this.
 const SLEEP_MAX: Duration = Duration::from_secs(3_600);
 
+/// What a manager gave out.
+pub(crate) struct Issued {
+    /// The certificate with its key.
+    pub(crate) identity: NodeIdentity,
+    /// A manager's id in Raft.
+    pub(crate) raft_id: Option<u64>,
+}
+
 /// Becomes a node of the cluster that the manager at `addr` and the token belong to: fetches the root CA, compares it
 /// with the token, and asks for a certificate.
 ///
 /// # Errors
 /// 503 when nobody answers, 400 for a token of another cluster, or what the manager says.
-pub(crate) async fn first(addr: &str, token: &JoinToken, availability: Availability) -> Result<NodeIdentity, ApiError> {
+pub(crate) async fn first(
+    addr: &str,
+    token: &JoinToken,
+    availability: Availability,
+    advertise_addr: &str,
+) -> Result<Issued, ApiError> {
     let gone = |e: tls::TlsError| ApiError::unavailable(e.to_string());
     let stream = tls::connect_bootstrap(addr, Trust::Unverified).await.map_err(gone)?;
     let root = http::request(stream, addr, Method::GET, CA_PATH, Vec::new()).await?;
@@ -41,7 +54,7 @@ pub(crate) async fn first(addr: &str, token: &JoinToken, availability: Availabil
         other => ApiError::unavailable(format!("the manager at {addr}: {other}")),
     })?;
     let stream = tls::connect_bootstrap(addr, Trust::Root(&root)).await.map_err(gone)?;
-    ask(stream, addr, &root, Some(token.format()), availability).await
+    ask(stream, addr, &root, Some(token.format()), availability, advertise_addr).await
 }
 
 /// Asks for a certificate over a stream to a manager that is trusted.
@@ -51,14 +64,17 @@ async fn ask(
     root: &str,
     token: Option<Secret>,
     availability: Availability,
-) -> Result<NodeIdentity, ApiError> {
+    advertise_addr: &str,
+) -> Result<Issued, ApiError> {
     let internal = |e: &dyn std::fmt::Display| ApiError::internal(e.to_string());
     let (key, csr) = new_key_and_csr().map_err(|e| internal(&e))?;
-    let body = serde_json::to_vec(&CertificateRequest { csr, token, availability }).map_err(|e| internal(&e))?;
+    let request = CertificateRequest { csr, token, availability, manager_addr: Some(advertise_addr.to_owned()) };
+    let body = serde_json::to_vec(&request).map_err(|e| internal(&e))?;
     let answer = http::request(stream, addr, Method::POST, CERTIFICATE_PATH, body).await?;
     let answer: CertificateResponse = serde_json::from_slice(&answer)
         .map_err(|e| ApiError::unavailable(format!("the manager at {addr} answers with no certificate: {e}")))?;
     NodeIdentity::new(answer.certificate, key, root)
+        .map(|identity| Issued { identity, raft_id: answer.raft_id })
         .map_err(|e| ApiError::unavailable(format!("the certificate from the manager at {addr}: {e}")))
 }
 
@@ -67,13 +83,13 @@ pub(crate) async fn keep_renewed(
     identity: Arc<IdentityHolder>,
     connector: Arc<ManagerConnector>,
     state: Arc<StateDir>,
-    node_role: NodeRole,
+    advertise_addr: String,
 ) {
     let mut failures: u32 = 0;
     loop {
         let due = renewal_due(&identity.identity(), crate::random::below(RENEW_PERCENT.1 - RENEW_PERCENT.0 + 1));
         wait_until(due).await;
-        match renew(&identity, &connector, &state, node_role).await {
+        match renew(&identity, &connector, &state, &advertise_addr).await {
             Ok(expires_at) => {
                 failures = 0;
                 let days = expires_at.since_ns(clock::now()) / 86_400_000_000_000;
@@ -90,23 +106,35 @@ pub(crate) async fn keep_renewed(
     }
 }
 
-/// Gets a new certificate and keeps it.
+/// Gets a new certificate and keeps it. One for another role is not taken: that takes more than a certificate.
 pub(crate) async fn renew(
     identity: &IdentityHolder,
     connector: &ManagerConnector,
     state: &StateDir,
-    node_role: NodeRole,
+    advertise_addr: &str,
 ) -> Result<Timestamp> {
-    let connected = connector.connect_any(None, Alpn::Http1).await?;
-    let (old, addr) = (identity.identity(), connected.peer.node.to_string());
-    let new = ask(connected.stream, &addr, old.root_pem(), None, Availability::default()).await?;
-    if (new.node(), new.cluster()) != (old.node(), old.cluster()) || new.role() != node_role {
-        bail!("the new certificate names another node ({}, {})", new.node(), new.role());
+    let old = identity.identity();
+    let new = renewed(&old, connector, advertise_addr).await?.identity;
+    if new.role() != old.role() {
+        connector.want_role(new.role());
+        bail!("the node is to be a {}", new.role());
     }
     state.save_identity(&new)?;
     let expires_at = new.as_peer().cert_expires_at;
     identity.replace(new).context("the new certificate")?;
     Ok(expires_at)
+}
+
+/// Gets a new certificate for the node that has this one.
+pub(crate) async fn renewed(old: &NodeIdentity, connector: &ManagerConnector, advertise_addr: &str) -> Result<Issued> {
+    let connected = connector.connect_any(None, Alpn::Http1).await?;
+    let addr = connected.peer.node.to_string();
+    let issued = ask(connected.stream, &addr, old.root_pem(), None, Availability::default(), advertise_addr).await?;
+    let new = &issued.identity;
+    if (new.node(), new.cluster()) != (old.node(), old.cluster()) {
+        bail!("the new certificate names another node ({}, {})", new.node(), new.cluster());
+    }
+    Ok(issued)
 }
 
 /// When a certificate is to be renewed; `random` is at most the width of [`RENEW_PERCENT`].
@@ -128,6 +156,8 @@ async fn wait_until(due: Timestamp) {
 
 #[cfg(test)]
 mod tests {
+    use swarm_model::NodeRole;
+
     use super::*;
     use crate::testing::TestCluster;
 

@@ -191,8 +191,9 @@ impl Sources {
                     return Ok(text.to_owned());
                 }
                 match text {
-                    // What openraft says at info is for its developers.
-                    "error" | "warn" | "info" | "debug" | "trace" => Ok(format!("{text},openraft=warn")),
+                    // What openraft says below an error is for its developers: one line a heartbeat while a manager is
+                    // away. That it is away is said by swarm_consensus.
+                    "error" | "warn" | "info" | "debug" | "trace" => Ok(format!("{text},openraft=error")),
                     _ => bail!("possible are error, warn, info, debug and trace"),
                 }
             },

@@ -8,6 +8,7 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 use swarm_agent::{ByteStream, Connector, Purpose};
+use swarm_model::NodeRole;
 use swarm_wire::{Alpn, IdentityHolder, tls};
 use tokio::sync::watch;
 
@@ -20,6 +21,8 @@ pub(crate) struct ManagerConnector {
     /// Where this node's own manager listens, which may differ from what it tells the others.
     own: Option<String>,
     known: watch::Sender<Vec<String>>,
+    /// The role that the managers want the node to have, as far as they said.
+    wanted_role: watch::Sender<Option<NodeRole>>,
     /// The manager of the last session; the next attempt starts with it, or after it if it failed.
     place: Mutex<Place>,
 }
@@ -38,12 +41,29 @@ impl ManagerConnector {
         own: Option<String>,
         known: Vec<String>,
     ) -> Self {
-        Self { identity, source, own, known: watch::Sender::new(known), place: Mutex::default() }
+        Self {
+            identity,
+            source,
+            own,
+            known: watch::Sender::new(known),
+            wanted_role: watch::Sender::new(None),
+            place: Mutex::default(),
+        }
     }
 
     /// The managers that are known, and every change of that.
     pub(crate) fn known(&self) -> watch::Receiver<Vec<String>> {
         self.known.subscribe()
+    }
+
+    /// The role that the managers want the node to have, and every change of that.
+    pub(crate) fn wanted_role(&self) -> watch::Receiver<Option<NodeRole>> {
+        self.wanted_role.subscribe()
+    }
+
+    /// A manager wants the node to have this role.
+    pub(crate) fn want_role(&self, role: NodeRole) {
+        self.wanted_role.send_replace(Some(role));
     }
 
     /// Connects to a manager: the one that is wanted, else the known ones one after another, from the one after the
@@ -100,6 +120,10 @@ impl Connector for ManagerConnector {
         .boxed()
     }
 
+    fn role(&self, role: NodeRole) {
+        self.want_role(role);
+    }
+
     fn managers(&self, addrs: &[String]) {
         self.known.send_if_modified(|known| {
             // A manager that says it knows none is mistaken.
@@ -114,7 +138,6 @@ impl Connector for ManagerConnector {
 
 #[cfg(test)]
 mod tests {
-    use swarm_model::NodeRole;
     use tokio::net::TcpListener;
 
     use super::*;

@@ -24,7 +24,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use crate::places::{Entry, Full, Limits, Places, source};
+use crate::{
+    forward,
+    places::{Entry, Full, Limits, Places, source},
+};
 
 /// Silence after which the kernel asks whether the peer's machine is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(2);
@@ -183,11 +186,15 @@ impl Listener {
             },
             (Alpn::Agent, Some(peer)) => self.manager.serve_agent(peer, addr, accepted.stream).await,
             (alpn, None) => self.complain(addr, &format!("{} without a certificate", alpn.as_str())),
+            (Alpn::Api, Some(peer)) => match self.manager.admit(&peer) {
+                Ok(()) => forward::serve(self.manager.routes(), accepted.stream, addr).await,
+                Err(reason) => self.complain(addr, &format!("{}: {reason}", Alpn::Api.as_str())),
+            },
             (Alpn::Raft, Some(peer)) => {
-                self.complain(
-                    addr,
-                    &format!("{} of node {}: there is only one manager", Alpn::Raft.as_str(), peer.node),
-                );
+                let node = peer.node;
+                if let Err(e) = self.manager.serve_manager(peer, accepted.stream).await {
+                    self.complain(addr, &format!("{} of node {node}: {e}", Alpn::Raft.as_str()));
+                }
             }
         }
     }

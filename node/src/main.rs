@@ -1,7 +1,8 @@
 //! swarmd, the node daemon: identity, role, the API socket.
 //!
 //! * [`config`] – settings; [`state_dir`] – what is kept.
-//! * [`node`] – the node; [`membership`] – init, join, leave; [`member`] – what runs while it belongs to a cluster.
+//! * [`node`] – the node; [`membership`] – init, join, leave; [`member`] – what runs while it belongs to a cluster;
+//!   [`role`] – promoted and demoted.
 //! * [`socket`], [`api`], [`engine`] – the API on the Unix socket and the pass-through to the Docker Engine.
 //! * [`listener`] (with [`places`]), [`connector`], [`certificate`] – the managers' port, the way to it, certificates.
 
@@ -11,6 +12,7 @@ mod certificate;
 mod config;
 mod connector;
 mod engine;
+mod forward;
 mod http;
 mod listener;
 mod member;
@@ -19,6 +21,7 @@ mod node;
 mod notify;
 mod places;
 mod random;
+mod role;
 mod socket;
 mod state_dir;
 #[cfg(test)]

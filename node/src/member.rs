@@ -13,12 +13,13 @@ use anyhow::{Context, Result};
 use axum::Router;
 use swarm_agent::{Agent, AgentError, AgentOptions, SessionState};
 use swarm_consensus::Role;
-use swarm_manager::{Init, Manager, ManagerOptions};
+use swarm_manager::{Manager, ManagerOptions, Start};
 use swarm_model::NodeRole;
 use swarm_wire::{IdentityHolder, NodeIdentity};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, watch},
+    time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -27,13 +28,16 @@ use crate::{
     connector::ManagerConnector,
     listener::Listener,
     node::Node,
-    random,
+    random, role,
     state_dir::{Membership, StateDir},
 };
 
 /// What a person has to do with a node that was removed.
 const REMOVED: &str = "this node was removed from the swarm; its containers still run: use \"swarm leave\" here to \
                        remove them, and \"swarm join\" to come back";
+
+/// How often a manager that joins looks whether it votes.
+const VOTER_POLL: Duration = Duration::from_millis(20);
 
 /// How a member is; the text says what is wrong, if something is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,35 +67,38 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Starts what the node's role asks for. A manager gets the port that it listens on, and what to create if the
-    /// cluster is new; `accepted` says that managers know the node from an earlier run.
+    /// Starts what the node's role asks for. A manager gets the port that it listens on, and how it begins; `accepted`
+    /// says that managers know the node from an earlier run.
     pub(crate) async fn start(
-        node: &Node,
+        node: &Arc<Node>,
         membership: Membership,
         identity: NodeIdentity,
-        port: Option<TcpListener>,
-        create: Option<Init>,
+        begin: Option<(TcpListener, Start)>,
         accepted: bool,
     ) -> Result<Arc<Self>> {
         let (id, cluster, role) = (identity.node(), identity.cluster(), identity.role());
+        let listen: SocketAddr = membership.listen_addr.parse().context("the listen address in swarm.json")?;
+        let address = (!listen.ip().is_unspecified()).then_some(listen.ip());
         let identity = Arc::new(IdentityHolder::new(identity)?);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let manager = match port {
-            None => None,
-            Some(port) => {
+        let manager = match begin {
+            None => {
+                node.state().forget_manager()?;
+                None
+            }
+            Some((port, start)) => {
                 let options = ManagerOptions {
                     state_dir: node.state().manager()?,
                     advertise_addr: membership.advertise_addr.clone(),
                     identity: identity.clone(),
-                    create,
+                    source: address,
+                    start,
                 };
                 let manager = Manager::start(options).await.context("the manager does not start")?;
                 tasks.spawn(Listener::new(identity.clone(), manager.clone()).serve(port, stop.clone()));
                 Some(manager)
             }
         };
-        let listen: SocketAddr = membership.listen_addr.parse().context("the listen address in swarm.json")?;
-        let address = (!listen.ip().is_unspecified()).then_some(listen.ip());
         let connector = Arc::new(ManagerConnector::new(
             identity.clone(),
             address,
@@ -132,7 +139,10 @@ impl Member {
             tasks,
             stop,
         });
-        member.spawn(certificate::keep_renewed(identity, connector, node.state().clone(), role));
+        let addr = member.membership.advertise_addr.clone();
+        member.spawn(certificate::keep_renewed(identity, connector, node.state().clone(), addr));
+        // Outlives the member where it replaces it by another one.
+        tokio::spawn(role::follow(Arc::downgrade(node), member.clone()));
         member.spawn(member.clone().watch_session());
         member.spawn(member.clone().keep_managers(node.state().clone()));
         if let Some(manager) = &member.manager {
@@ -152,6 +162,39 @@ impl Member {
     /// The node's certificate.
     pub(crate) fn identity(&self) -> Arc<NodeIdentity> {
         self.identity.identity()
+    }
+
+    /// How it belongs to its cluster, with the managers as they are known now.
+    pub(crate) fn membership(&self) -> Membership {
+        Membership { managers: self.managers(), ..self.membership.clone() }
+    }
+
+    /// The way to the managers.
+    pub(crate) fn connector(&self) -> &ManagerConnector {
+        &self.connector
+    }
+
+    /// The role that the managers want it to have.
+    pub(crate) fn wanted_role(&self) -> watch::Receiver<Option<NodeRole>> {
+        self.connector.wanted_role()
+    }
+
+    /// Cancelled when it stops.
+    pub(crate) fn stopped(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// The manager; none on a worker.
+    pub(crate) fn manager(&self) -> Option<&Manager> {
+        self.manager.as_ref()
+    }
+
+    /// `host:port` of the leader, if this node's manager is not it; with the certificate to ask it.
+    pub(crate) fn leader_elsewhere(&self) -> Option<(Arc<IdentityHolder>, String)> {
+        match &*self.manager.as_ref()?.role().borrow() {
+            Role::Follower { leader: Some(addr) } => Some((self.identity.clone(), addr.clone())),
+            Role::Follower { leader: None } | Role::Leader { .. } | Role::Stopped { .. } => None,
+        }
     }
 
     /// The manager's part of the API; none on a worker.
@@ -190,8 +233,8 @@ impl Member {
     /// Renews the certificate now.
     #[cfg(test)]
     pub(crate) async fn renew_certificate(&self, state: &StateDir) -> Result<()> {
-        let role = self.identity().role();
-        certificate::renew(&self.identity, &self.connector, state, role).await.map(|_| ())
+        let addr = &self.membership.advertise_addr;
+        certificate::renew(&self.identity, &self.connector, state, addr).await.map(|_| ())
     }
 
     /// The certificate, for connections.
@@ -206,6 +249,18 @@ impl Member {
         let settled = session.wait_for(|s| !matches!(s, SessionState::Connecting { .. }));
         let _ = tokio::time::timeout(longest, settled).await;
         self.state()
+    }
+
+    /// Waits until a manager has caught up and votes; a worker does not have to.
+    pub(crate) async fn wait_voter(&self, deadline: Instant) -> bool {
+        let Some(manager) = &self.manager else { return true };
+        while !manager.is_voter() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            sleep(VOTER_POLL).await;
+        }
+        true
     }
 
     /// Stops; containers keep running.
@@ -254,9 +309,8 @@ impl Member {
     async fn keep_managers(self: Arc<Self>, state: Arc<StateDir>) {
         let mut known = self.connector.known();
         while known.changed().await.is_ok() {
-            let membership = Membership { managers: known.borrow_and_update().clone(), ..self.membership.clone() };
-            // Not on another thread: a write that goes on after the node has left would make it a member again.
-            if let Err(e) = state.save_membership(&membership) {
+            let managers = known.borrow_and_update().clone();
+            if let Err(e) = state.save_managers(managers) {
                 tracing::warn!("the managers' addresses cannot be kept: {e:#}");
             }
         }

@@ -5,15 +5,20 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use swarm_docker_api::{
-    ApiError,
+    ApiError, NOT_A_MANAGER,
     view::{InitRequest, JoinRequest},
 };
-use swarm_manager::{Init, InitError};
+use swarm_manager::{Init, InitError, Start, StepDownError};
 use swarm_model::{Availability, NodeRole};
 use swarm_wire::{JoinToken, NodeIdentity};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep},
+};
 
 use crate::{
-    address, certificate,
+    address,
+    certificate::{self, Issued},
     config::LISTEN_ADDR_DEFAULT,
     node::{Member, MemberState, Node, Swarm, listen},
     state_dir::Membership,
@@ -22,13 +27,18 @@ use crate::{
 /// How long `swarm join` waits for a manager to take the node before it goes on in the background.
 const JOIN_WAIT: Duration = Duration::from_secs(20);
 
+/// How long a manager that leaves waits to be a worker: an election, two changes of the managers, a certificate.
+const STEP_DOWN_WAIT: Duration = Duration::from_secs(30);
+/// How often it looks.
+const STEP_DOWN_POLL: Duration = Duration::from_millis(20);
+
 const JOIN_TIMED_OUT: &str = "Timeout was reached before node joined. The attempt to join the swarm will continue in the \
                               background. Use the \"docker info\" command to see the current swarm status of your node.";
 const LAST_MANAGER: &str = "You are attempting to leave the swarm on a node that is participating as a manager. Removing \
                             the last manager erases all current state of the swarm. Use `--force` to ignore this message. ";
+const HAS_MAJORITY: &str = "the managers of this swarm are a majority and lead it: nothing has to be forced. Take managers \
+                            out with \"node demote\", or stop them first if this one is to go on without them";
 const NOT_A_MEMBER: &str = "This node is not part of a swarm";
-const MANAGER_TOKEN: &str = "joining as a second manager is not possible yet; use the worker token, which `swarm join-token \
-                             worker` prints on a manager";
 
 impl Node {
     /// Makes a cluster with this node as its manager and returns the node's id.
@@ -37,8 +47,11 @@ impl Node {
     /// 503 when the node is in a cluster already, 400 for a bad request, 501 for what is not possible yet.
     pub(crate) async fn init(self: Arc<Self>, request: InitRequest) -> Result<String, ApiError> {
         let _changing = self.change().await;
-        self.must_be_out()?;
         refuse_unsupported(&request)?;
+        if request.force_new_cluster {
+            return self.force_new_cluster().await;
+        }
+        self.must_be_out()?;
         let availability = read_availability(&request.availability)?;
         let (create, identity) = Init::new(request.spec, availability).map_err(|e| match e {
             InitError::Spec(e) => ApiError::bad_request(e.to_string()),
@@ -48,24 +61,51 @@ impl Node {
         // The port before anything is written: it may be taken.
         let (listen_addr, advertise_addr) = self.addresses(&request.listen_addr, &request.advertise_addr)?;
         let port = listen(&listen_addr.to_string()).await.map_err(bad_request)?;
-        let bound = port.local_addr().map_err(|e| ApiError::internal(e.to_string()))?.port();
-        let at_port = |mut addr: SocketAddr| {
-            if addr.port() == 0 {
-                addr.set_port(bound);
-            }
-            addr.to_string()
-        };
         let membership = Membership {
-            listen_addr: at_port(listen_addr),
-            advertise_addr: at_port(advertise_addr),
-            managers: vec![at_port(advertise_addr)],
+            listen_addr: listen_addr.to_string(),
+            advertise_addr: advertise_addr.to_string(),
+            ..Membership::default()
         };
+        let membership = membership.at_port(bound_port(&port)?);
+        let membership = Membership { managers: vec![membership.advertise_addr.clone()], ..membership };
         self.state().wipe().map_err(internal)?;
         self.state().save_identity(&identity).map_err(internal)?;
-        let started = Member::start(&self, membership.clone(), identity, Some(port), Some(create), false).await;
+        let begin = Some((port, Start::Create(Box::new(create))));
+        let started = Member::start(&self, membership.clone(), identity, begin, false).await;
         let member = self.settle(started, &membership).await?;
         member.wait_accepted(JOIN_WAIT).await;
         Ok(node.to_string())
+    }
+
+    /// Goes on with this manager alone, after the majority of the managers was lost for good. Workers and tasks stay.
+    async fn force_new_cluster(self: &Arc<Self>) -> Result<String, ApiError> {
+        let swarm = self.swarm();
+        let Swarm::In(member) = &*swarm else { return Err(ApiError::unavailable(NOT_A_MEMBER)) };
+        let manager = member.manager().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?;
+        if manager.has_majority().await {
+            return Err(ApiError::unavailable(HAS_MAJORITY));
+        }
+        let (membership, identity) = (member.membership(), NodeIdentity::clone(&member.identity()));
+        let membership = Membership { managers: vec![membership.advertise_addr.clone()], ..membership };
+        member.shutdown().await;
+        let started = async {
+            let port = listen(&membership.listen_addr).await?;
+            let begin = Some((port, Start::Recover { raft_id: membership.raft_id }));
+            Member::start(self, membership.clone(), identity.clone(), begin, true).await
+        };
+        match started.await {
+            Ok(member) => {
+                self.state().save_membership(&membership).map_err(internal)?;
+                self.set(Swarm::In(member));
+                Ok(identity.node().to_string())
+            }
+            Err(e) => {
+                // The next start finds it as it is on the disk: still one of many, or alone already.
+                let reason = format!("this manager could not be made the only one: {e:#}");
+                self.failure().send_replace(Some(reason.clone()));
+                Err(ApiError::internal(reason))
+            }
+        }
     }
 
     /// Joins a cluster by token.
@@ -80,22 +120,43 @@ impl Node {
         let managers = request.remote_addrs.iter().map(|addr| address::with_port(addr)).collect::<Result<Vec<_>, _>>();
         let managers = managers.map_err(bad_request)?;
         let (listen_addr, advertise_addr) = self.addresses(&request.listen_addr, &request.advertise_addr)?;
+        // Whether the port can be had, and which one, before anything is asked for, although only a manager needs it.
+        let port = listen(&listen_addr.to_string()).await.map_err(bad_request).and_then(|port| bound_port(&port));
         let membership = Membership {
             listen_addr: listen_addr.to_string(),
             advertise_addr: advertise_addr.to_string(),
             managers: managers.clone(),
+            ..Membership::default()
         };
+        let as_manager = port.map(|bound| membership.clone().at_port(bound));
         self.state().wipe().map_err(internal)?;
-        let identity = first_certificate(&managers, &token, availability).await?;
-        if identity.role() == NodeRole::Manager {
-            return Err(ApiError::not_implemented(MANAGER_TOKEN));
-        }
+        // Without a port there is no address, and without an address no manager is admitted.
+        let advertise_addr = as_manager.as_ref().map(|m| m.advertise_addr.as_str()).unwrap_or_default();
+        let issued = first_certificate(&managers, &token, availability, advertise_addr).await;
+        let Issued { identity, raft_id } = issued.map_err(|mut refused| {
+            if let (400, Err(port)) = (refused.status, &as_manager) {
+                refused.message = format!("{}; {}", refused.message, port.message);
+            }
+            refused
+        })?;
+        let (membership, begin) = match (identity.role(), raft_id) {
+            (NodeRole::Worker, _) => (membership, None),
+            (NodeRole::Manager, Some(raft_id)) => {
+                let membership = Membership { raft_id: Some(raft_id), ..as_manager? };
+                let port = listen(&membership.listen_addr).await.map_err(bad_request)?;
+                (membership, Some((port, Start::Join { raft_id })))
+            }
+            (NodeRole::Manager, None) => {
+                return Err(ApiError::unavailable("the manager gave this node no Raft id: upgrade the managers first"));
+            }
+        };
         self.state().save_identity(&identity).map_err(internal)?;
-        let started = Member::start(&self, membership.clone(), identity, None, None, false).await;
+        let deadline = Instant::now() + JOIN_WAIT;
+        let started = Member::start(&self, membership.clone(), identity, begin, false).await;
         let member = self.settle(started, &membership).await?;
         match member.wait_accepted(JOIN_WAIT).await {
-            MemberState::Active(_) => Ok(()),
-            MemberState::Pending(reason) => {
+            MemberState::Active(_) if member.wait_voter(deadline).await => Ok(()),
+            MemberState::Active(reason) | MemberState::Pending(reason) => {
                 tracing::warn!("joining goes on in the background: {reason}");
                 Err(ApiError::unavailable(JOIN_TIMED_OUT))
             }
@@ -109,12 +170,12 @@ impl Node {
     /// 503 when the node is in no cluster, is a manager and `force` is not given, or has containers that do not go
     /// away; with `force` the last is only said in the log.
     pub(crate) async fn leave(self: Arc<Self>, force: bool) -> Result<(), ApiError> {
+        if !force {
+            self.step_down().await?;
+        }
         let _changing = self.change().await;
         let swarm = self.swarm();
         let Swarm::In(member) = &*swarm else { return Err(ApiError::unavailable(NOT_A_MEMBER)) };
-        if member.is_manager() && !force {
-            return Err(ApiError::unavailable(LAST_MANAGER));
-        }
         let left = member.leave().await;
         if let Err(e) = &left {
             tracing::warn!("leaving the swarm: {e}");
@@ -126,6 +187,29 @@ impl Node {
             Err(e) if !force => Err(ApiError::unavailable(format!("the node left the swarm, but {e}"))),
             _ => Ok(()),
         }
+    }
+
+    /// Makes a worker of a manager, if the others can do without it.
+    async fn step_down(&self) -> Result<(), ApiError> {
+        let Swarm::In(member) = &*self.swarm() else { return Ok(()) };
+        let Some(manager) = member.manager() else { return Ok(()) };
+        manager.step_down().await.map_err(|e| {
+            ApiError::unavailable(match e {
+                StepDownError::Last => LAST_MANAGER.to_owned(),
+                other => format!("{other}. Use `--force` to leave all the same."),
+            })
+        })?;
+        let deadline = Instant::now() + STEP_DOWN_WAIT;
+        while matches!(&*self.swarm(), Swarm::In(member) if member.is_manager()) {
+            if Instant::now() > deadline {
+                return Err(ApiError::unavailable(
+                    "the node is to be a worker before it leaves, which takes longer than expected: look at \"node \
+                     ls\", then try again. Use `--force` to leave all the same.",
+                ));
+            }
+            sleep(STEP_DOWN_POLL).await;
+        }
+        Ok(())
     }
 
     /// Makes the node a member if it started, and forgets everything if it did not.
@@ -173,16 +257,21 @@ impl Node {
     }
 }
 
+fn bound_port(port: &TcpListener) -> Result<u16, ApiError> {
+    port.local_addr().map(|addr| addr.port()).map_err(|e| ApiError::internal(e.to_string()))
+}
+
 /// A certificate from the first manager that gives one.
 async fn first_certificate(
     managers: &[String],
     token: &JoinToken,
     availability: Availability,
-) -> Result<NodeIdentity, ApiError> {
+    advertise_addr: &str,
+) -> Result<Issued, ApiError> {
     let mut problems: Vec<ApiError> = Vec::new();
     for addr in managers {
-        match certificate::first(addr, token, availability).await {
-            Ok(identity) => return Ok(identity),
+        match certificate::first(addr, token, availability, advertise_addr).await {
+            Ok(issued) => return Ok(issued),
             // What a manager says counts, whatever the others would say.
             Err(e) if e.status < 500 || e.status == 501 => return Err(e),
             Err(e) => problems.push(e),
@@ -198,7 +287,6 @@ async fn first_certificate(
 /// Refuses what would be accepted and then not done.
 fn refuse_unsupported(request: &InitRequest) -> Result<(), ApiError> {
     let refused = [
-        (request.force_new_cluster, "--force-new-cluster"),
         (request.auto_lock_managers || request.spec.encryption_config.auto_lock_managers, "--autolock"),
         (!request.default_addr_pool.is_empty(), "--default-addr-pool"),
         (!request.data_path_addr.is_empty(), "--data-path-addr"),

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use anyhow::{Context, Result};
 use swarm_agent::{DockerExecutor, Executor, SimulatedExecutor};
 use swarm_docker_api::ApiError;
+use swarm_manager::Start;
 use swarm_model::NodeRole;
 use tokio::{
     net::TcpListener,
@@ -15,7 +16,7 @@ pub(crate) use crate::member::{Member, MemberState};
 use crate::{
     config::{Config, Engine},
     engine::EngineClient,
-    state_dir::StateDir,
+    state_dir::{Membership, StateDir},
 };
 
 /// Whether the node belongs to a cluster.
@@ -58,16 +59,30 @@ impl Node {
     }
 
     /// Takes up the membership that the state folder holds, if it holds one.
-    pub(crate) async fn resume(&self) -> Result<()> {
+    pub(crate) async fn resume(self: &Arc<Self>) -> Result<()> {
         let _changing = self.changing.lock().await;
         let Some((membership, identity)) = self.state.membership()? else { return Ok(()) };
-        let port = match identity.role() {
-            NodeRole::Manager => Some(listen(&membership.listen_addr).await?),
+        let begin = match identity.role() {
+            NodeRole::Manager => {
+                let start = match membership.raft_id {
+                    Some(raft_id) if membership.joining => Start::Join { raft_id },
+                    raft_id => Start::Open { raft_id },
+                };
+                Some((listen(&membership.listen_addr).await?, start))
+            }
             NodeRole::Worker => None,
         };
-        let member = Member::start(self, membership, identity, port, None, true).await?;
+        let member = Member::start(self, membership.clone(), identity, begin, true).await?;
         self.set(Swarm::In(member));
-        Ok(())
+        self.joined(&membership)
+    }
+
+    /// Remembers that a manager has begun its log.
+    pub(crate) fn joined(&self, membership: &Membership) -> Result<()> {
+        if !membership.joining {
+            return Ok(());
+        }
+        self.state.save_membership(&Membership { joining: false, ..membership.clone() })
     }
 
     /// Stops everything; containers keep running.

@@ -12,8 +12,10 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
+    net::SocketAddr,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
@@ -39,6 +41,8 @@ pub(crate) struct StateDir {
     path: PathBuf,
     /// Locked as long as it is open.
     _lock: File,
+    /// Held while the membership is written.
+    membership: Mutex<()>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,6 +63,26 @@ pub(crate) struct Membership {
     /// `HOST:PORT` of the managers that it knew last.
     #[serde(default)]
     pub(crate) managers: Vec<String>,
+    /// Its id in Raft while it is a manager; none for the founder of the cluster, whose id follows from the node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) raft_id: Option<u64>,
+    /// Whether it has yet to begin its log: a manager whose log is gone must not begin another one under its id.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) joining: bool,
+}
+
+impl Membership {
+    /// The same with the port that was bound, where it was left to the system.
+    pub(crate) fn at_port(self, bound: u16) -> Self {
+        let at = |addr: String| match addr.parse::<SocketAddr>() {
+            Ok(mut addr) if addr.port() == 0 => {
+                addr.set_port(bound);
+                addr.to_string()
+            }
+            _ => addr,
+        };
+        Self { listen_addr: at(self.listen_addr), advertise_addr: at(self.advertise_addr), ..self }
+    }
 }
 
 impl StateDir {
@@ -77,7 +101,7 @@ impl StateDir {
         let lock = lock(&path.join(LOCK_FILE)).with_context(named)?;
         let format = Format { format: FORMAT, program: concat!("swarmd ", env!("CARGO_PKG_VERSION")).to_owned() };
         write_json(&path.join(FORMAT_FILE), &format).with_context(named)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), _lock: lock, membership: Mutex::default() })
     }
 
     /// Folder of the manager's log; made if need be.
@@ -86,6 +110,11 @@ impl StateDir {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(folder)
+    }
+
+    /// Forgets the log of a manager: a worker has none, and a manager that comes back begins another one.
+    pub(crate) fn forget_manager(&self) -> Result<()> {
+        remove_folder(&self.path.join(MANAGER_FOLDER))
     }
 
     /// Folder of the agent's tasks.
@@ -114,23 +143,43 @@ impl StateDir {
 
     /// Makes the node a member from now on, also after a restart.
     pub(crate) fn save_membership(&self, membership: &Membership) -> Result<()> {
+        let _writing = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
         write_json(&self.path.join(MEMBERSHIP_FILE), membership)
+    }
+
+    /// Keeps the managers that are known now. A node that has left stays out.
+    pub(crate) fn save_managers(&self, managers: Vec<String>) -> Result<()> {
+        let _writing = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.path.join(MEMBERSHIP_FILE);
+        match read_json::<Membership>(&path)? {
+            Some(membership) => write_json(&path, &Membership { managers, ..membership }),
+            None => Ok(()),
+        }
     }
 
     /// Forgets the cluster: first that the node is a member, then everything else.
     pub(crate) fn wipe(&self) -> Result<()> {
-        let gone = |result: io::Result<()>, path: &Path| match result {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(e).with_context(|| format!("cannot remove {}", path.display()))
-            }
-            _ => Ok(()),
-        };
+        let _writing = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
         let membership = self.path.join(MEMBERSHIP_FILE);
-        gone(fs::remove_file(&membership), &membership)?;
+        match fs::remove_file(&membership) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("cannot remove {}", membership.display()));
+            }
+            _ => {}
+        }
         for folder in [self.certificates(), self.path.join(MANAGER_FOLDER), self.agent()] {
-            gone(fs::remove_dir_all(&folder), &folder)?;
+            remove_folder(&folder)?;
         }
         Ok(())
+    }
+}
+
+fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -21,7 +21,9 @@ use std::{
     sync::Arc,
 };
 
-use swarm_model::{Labels, NodeDescription, NodeId, NodeResources, ServiceId, TaskId, Timestamp, mutant::mutant};
+use swarm_model::{
+    Labels, NodeDescription, NodeId, NodeResources, NodeRole, ServiceId, TaskId, Timestamp, mutant::mutant,
+};
 use swarm_wire::agent::{AssignedSpec, LogRequest, NodeReport, ToAgent, ToManager};
 
 use crate::{
@@ -143,6 +145,8 @@ pub enum Output {
     Send(ToManager),
     /// The cluster's managers are now these (`host:port`).
     Managers(Vec<String>),
+    /// The managers want the node to have this role.
+    Role(NodeRole),
     /// The session changed.
     Session(SessionState),
     /// Call the engine; answered by [`Input::Done`].

@@ -1,6 +1,6 @@
 //! The session with a manager: connect, say hello, heartbeats, reconnect (swarm-behaviour §7.1).
 
-use swarm_wire::agent::{AGENT_PROTOCOL, Hello, Resume, TaskReport, ToAgent, ToManager, digest};
+use swarm_wire::agent::{AGENT_PROTOCOL, Hello, Resume, TaskReport, ToAgent, ToManager, Welcome, digest};
 
 use super::{Input, Now, Output, SessionState, Worker};
 use crate::rng::Rng;
@@ -9,6 +9,9 @@ use crate::rng::Rng;
 const BACKOFF_FIRST_MS: u64 = 100;
 /// Longest reconnection delay.
 const BACKOFF_MS_MAX: u64 = 8_000;
+/// What the delay grows from at most after a manager that answers and does not lead: the new leader is there within a
+/// second, and the agent is to be as well.
+const REFUSED_BACKOFF_MS_MAX: u64 = 400;
 /// Delay after a manager said that the node was removed: somebody may yet join it again under the same identity.
 const REMOVED_RETRY_MS: u64 = 60_000;
 /// Time for opening a stream, and again for the answer to the hello. A TLS handshake takes milliseconds; a new leader
@@ -162,11 +165,10 @@ impl Worker {
     pub(super) fn message(&mut self, now: Now, message: ToAgent, out: &mut Vec<Output>) {
         match (message, &self.session.phase) {
             (ToAgent::Welcome(welcome), Phase::Greeting { .. }) => {
-                self.session.period_ms = welcome.heartbeat_period_ms.clamp(*PERIOD_MS.start(), *PERIOD_MS.end());
                 self.session.unanswered = 0;
                 self.session.phase = Phase::Open { beat_ms: now.mono_ms };
                 self.drop_unused_specs();
-                out.push(Output::Managers(welcome.managers));
+                self.welcomed(welcome, out);
                 out.push(Output::Session(SessionState::Open));
                 tracing::debug!("session with a manager is open");
                 if self.leaving {
@@ -175,6 +177,7 @@ impl Worker {
                 }
                 self.tell(out);
             }
+            (ToAgent::Welcome(welcome), Phase::Open { .. }) => self.welcomed(welcome, out),
             (ToAgent::Refused { reason, leader, removed }, Phase::Greeting { .. } | Phase::Open { .. }) => {
                 self.refused(now, reason, leader, removed, out);
             }
@@ -182,7 +185,7 @@ impl Worker {
             (ToAgent::StatusAck { batch }, Phase::Open { .. }) => self.outbox.acknowledge(batch),
             (ToAgent::Assignments(assignments), Phase::Open { .. }) => self.assign(now, assignments, out),
             (ToAgent::StartLogs(request), Phase::Open { .. }) => out.push(Output::Logs(request)),
-            (_, Phase::Greeting { .. } | Phase::Open { .. }) => {
+            (_, Phase::Greeting { .. }) => {
                 self.hang_up(now, "the manager sent a message that does not belong here".into(), out);
             }
             // Left over from a stream that was given up.
@@ -190,9 +193,16 @@ impl Worker {
         }
     }
 
+    fn welcomed(&mut self, welcome: Welcome, out: &mut Vec<Output>) {
+        self.session.period_ms = welcome.heartbeat_period_ms.clamp(*PERIOD_MS.start(), *PERIOD_MS.end());
+        out.push(Output::Managers(welcome.managers));
+        out.extend(welcome.role.map(Output::Role));
+    }
+
     fn refused(&mut self, now: Now, reason: String, leader: Option<String>, removed: bool, out: &mut Vec<Output>) {
         self.session.leader = leader;
         if !removed || self.said_leaving {
+            self.session.backoff_ms = self.session.backoff_ms.min(REFUSED_BACKOFF_MS_MAX);
             return self.hang_up(now, format!("refused: {reason}"), out);
         }
         tracing::error!(%reason, "this node was removed from the cluster; its containers keep running");

@@ -175,7 +175,7 @@ impl Manager {
         };
         let mut commands = self.commands.subscribe();
         self.node.send_replace(Some(hello.node));
-        let welcome = Welcome { heartbeat_period_ms: 200, managers: vec!["manager:2377".into()] };
+        let welcome = Welcome { heartbeat_period_ms: 200, managers: vec!["manager:2377".into()], role: None };
         sender.send(&ToAgent::Welcome(welcome)).await?;
         let full = {
             let wanted = self.wanted.lock().unwrap();
@@ -252,6 +252,8 @@ impl FromAgent {
 pub struct Way(pub Arc<Manager>);
 
 impl Connector for Way {
+    fn role(&self, _role: swarm_model::NodeRole) {}
+
     fn connect(&self, _: Purpose) -> BoxFuture<'_, io::Result<Box<dyn ByteStream>>> {
         let manager = self.0.clone();
         Box::pin(async move {

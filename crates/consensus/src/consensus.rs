@@ -3,19 +3,18 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use openraft::{
-    BasicNode, Config, Raft, RaftMetrics, ReadPolicy,
-    async_runtime::watch::WatchReceiver,
-    errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError},
+    BasicNode, Config, Raft,
+    errors::{ClientWriteError, Fatal, ForwardToLeader, RaftError},
 };
 use swarm_core::{ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Event, Outcome, State, Tx};
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, watch},
     task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep, timeout, timeout_at},
 };
@@ -28,6 +27,8 @@ use crate::{
     machine::Machine,
     network::Network,
     options::config,
+    recover::make_alone,
+    remote::{Reader, run_barriers},
     role,
     snapshot::Snapshots,
     store::LogStore,
@@ -44,8 +45,8 @@ const IN_FLIGHT_UNIT_BYTES: usize = 1024;
 /// How long a proposal waits for a leader and for its entry to be applied: several elections, and far beyond the
 /// slowest healthy disk.
 pub const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// First and longest pause before a proposal is tried again while there is no leader.
-const RETRY_MS: std::ops::Range<u64> = 5..100;
+/// First and longest pause before a proposal is tried again while there is no leader: a small part of an election.
+const RETRY_MS: std::ops::Range<u64> = 5..40;
 /// Pause before a snapshot is asked for again: openraft drops the wish while it is busy with another one.
 const SNAPSHOT_RETRY: Duration = Duration::from_millis(100);
 
@@ -66,34 +67,6 @@ pub struct Committed {
     pub outcomes: Vec<Outcome>,
 }
 
-/// A manager that takes part in Raft.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Its Raft id.
-    pub raft_id: u64,
-    /// Its `host:port`.
-    pub addr: String,
-    /// Whether it votes; otherwise it only learns.
-    pub voter: bool,
-}
-
-/// Raft in numbers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// The current term.
-    pub term: u64,
-    /// Index of the last entry in the log, durable or not.
-    pub last_log_index: Option<u64>,
-    /// Index of the last applied entry.
-    pub applied_index: Option<u64>,
-    /// Index of the last entry in the snapshot.
-    pub snapshot_index: Option<u64>,
-    /// Index of the last entry that is gone from the log.
-    pub purged_index: Option<u64>,
-    /// The managers.
-    pub members: Vec<Member>,
-}
-
 /// A manager's part in Raft. Clones are handles of the same one; call [`Consensus::shutdown`] at the end.
 #[derive(Clone)]
 pub struct Consensus {
@@ -110,6 +83,17 @@ struct Inner {
     role_task: Mutex<Option<JoinHandle<()>>>,
     in_flight: Semaphore,
     fault: Fault,
+    network: Network,
+    readers: mpsc::UnboundedSender<Reader>,
+}
+
+/// A handle that does not keep Raft alive.
+pub(crate) struct WeakConsensus(Weak<Inner>);
+
+impl WeakConsensus {
+    pub(crate) fn upgrade(&self) -> Option<Consensus> {
+        self.0.upgrade().map(|inner| Consensus { inner })
+    }
 }
 
 impl Consensus {
@@ -117,7 +101,15 @@ impl Consensus {
     pub async fn create(options: Options, observer: Arc<dyn Observer>) -> Result<Self, Error> {
         let config = config(&options)?;
         let (dir, key, raft_id) = (options.dir.clone(), options.key.clone(), options.raft_id);
-        let disk = blocking(move || FolderDisk::create(&dir, &first_values(&key, raft_id)?)).await?;
+        let disk = blocking(move || FolderDisk::create(&dir, &first_values(&key, raft_id, true)?)).await?;
+        Self::start(options, config, Arc::new(disk), observer).await
+    }
+
+    /// Takes part in a cluster with an empty log, which its leader fills. Refuses a folder that holds a log.
+    pub async fn join(options: Options, observer: Arc<dyn Observer>) -> Result<Self, Error> {
+        let config = config(&options)?;
+        let (dir, key, raft_id) = (options.dir.clone(), options.key.clone(), options.raft_id);
+        let disk = blocking(move || FolderDisk::create(&dir, &first_values(&key, raft_id, false)?)).await?;
         Self::start(options, config, Arc::new(disk), observer).await
     }
 
@@ -130,6 +122,20 @@ impl Consensus {
         Self::start(options, config, Arc::new(disk), observer).await
     }
 
+    /// Opens the log of this manager as that of the only one, whoever took part before: the majority is lost for good.
+    /// The others must never come back as they were.
+    pub async fn recover(options: Options, observer: Arc<dyn Observer>) -> Result<Self, Error> {
+        let config = config(&options)?;
+        let Options { dir, key, raft_id, addr, .. } = options.clone();
+        let disk = blocking(move || {
+            let disk: Arc<dyn Disk> = Arc::new(FolderDisk::open(&dir)?);
+            make_alone(&disk, &key, raft_id, &addr).inspect_err(|_| disk.close())?;
+            Ok(disk)
+        })
+        .await?;
+        Self::start(options, config, disk, observer).await
+    }
+
     pub(crate) async fn start(
         options: Options,
         config: Config,
@@ -137,7 +143,8 @@ impl Consensus {
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Error> {
         let fault = Fault::default();
-        let Options { raft_id, addr, key, snapshot_interval, .. } = options;
+        let Options { raft_id, addr, key, snapshot_interval, dialer, .. } = options;
+        let network = Network::new(dialer);
         let loaded = {
             let (disk, fault) = (Arc::clone(&disk), fault.clone());
             blocking(move || {
@@ -148,7 +155,7 @@ impl Consensus {
         };
         let Loaded { log, machine, snapshots, founder } = loaded;
         let published = machine.published();
-        let raft = match Raft::new(raft_id, Arc::new(config), Network, log.clone(), machine).await {
+        let raft = match Raft::new(raft_id, Arc::new(config), network.clone(), log.clone(), machine).await {
             Ok(raft) => raft,
             Err(fatal) => {
                 close(&log, disk).await;
@@ -162,6 +169,7 @@ impl Consensus {
         let role_task = tokio::spawn(async {
             tokio::join!(follow, compact);
         });
+        let (readers, waiting) = mpsc::unbounded_channel();
         let consensus = Self {
             inner: Arc::new(Inner {
                 raft,
@@ -173,8 +181,12 @@ impl Consensus {
                 role_task: Mutex::new(Some(role_task)),
                 in_flight: Semaphore::new(IN_FLIGHT_BYTES_MAX / IN_FLIGHT_UNIT_BYTES),
                 fault,
+                network,
+                readers,
             }),
         };
+        // Ends with the last handle.
+        tokio::spawn(run_barriers(WeakConsensus(Arc::downgrade(&consensus.inner)), waiting));
         match consensus.begin(founder.then_some(addr)).await {
             Ok(()) => Ok(consensus),
             Err(reason) => {
@@ -237,25 +249,6 @@ impl Consensus {
         }
     }
 
-    /// A linearizable read: the returned state has every write that was acknowledged, by any manager, before the call.
-    /// Uses ReadIndex, never a clock.
-    pub async fn read_barrier(&self) -> Result<State, ProposeError> {
-        let deadline = Instant::now() + PROPOSE_TIMEOUT;
-        let mut retry = Retry::until(deadline);
-        loop {
-            let barrier = self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex);
-            match timeout_at(deadline, barrier).await {
-                Ok(Ok(_)) => return Ok(self.state()),
-                Ok(Err(RaftError::Fatal(fatal))) => return Err(self.stopped(Some(fatal))),
-                Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
-                    self.wait_for_leader(forward, &mut retry).await?;
-                }
-                Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) => retry.pause().await?,
-                Err(_) => return Err(ProposeError::NotLeader { leader: None }),
-            }
-        }
-    }
-
     /// The latest applied state. Never waits.
     pub fn state(&self) -> State {
         State::clone(&self.inner.published.load())
@@ -264,26 +257,6 @@ impl Consensus {
     /// What this manager is, and when that changes.
     pub fn role(&self) -> watch::Receiver<Role> {
         self.inner.role.clone()
-    }
-
-    /// Raft in numbers.
-    pub fn status(&self) -> Status {
-        let metrics: RaftMetrics<Types> = self.inner.raft.metrics().borrow_watched().clone();
-        let membership = metrics.membership_config.membership();
-        let voters: Vec<u64> = membership.voter_ids().collect();
-        let members = membership.nodes().map(|(id, node)| Member {
-            raft_id: *id,
-            addr: node.addr.clone(),
-            voter: voters.contains(id),
-        });
-        Status {
-            term: metrics.current_term,
-            last_log_index: metrics.last_log_index,
-            applied_index: metrics.last_applied.map(|id| id.index),
-            snapshot_index: metrics.snapshot.map(|id| id.index),
-            purged_index: metrics.purged.map(|id| id.index),
-            members: members.collect(),
-        }
     }
 
     /// Takes a snapshot that has at least what is applied now, and waits until it is durable.
@@ -317,6 +290,7 @@ impl Consensus {
         if let Some(task) = task {
             drop(task.await);
         }
+        self.inner.network.retain(|_| false);
         close(&self.inner.log, Arc::clone(&self.inner.disk)).await;
     }
 
@@ -339,23 +313,39 @@ impl Consensus {
         })
     }
 
-    fn stopped(&self, fatal: Option<Fatal<Types>>) -> ProposeError {
+    pub(crate) fn raft(&self) -> &Raft<Types, Machine> {
+        &self.inner.raft
+    }
+
+    pub(crate) fn raft_id(&self) -> u64 {
+        *self.inner.raft.node_id()
+    }
+
+    pub(crate) fn network(&self) -> &Network {
+        &self.inner.network
+    }
+
+    pub(crate) fn readers(&self) -> &mpsc::UnboundedSender<Reader> {
+        &self.inner.readers
+    }
+
+    pub(crate) fn stopped(&self, fatal: Option<Fatal<Types>>) -> ProposeError {
         ProposeError::Stopped(self.reason(fatal))
     }
 }
 
 /// Growing pauses up to a deadline.
-struct Retry {
+pub(crate) struct Retry {
     deadline: Instant,
     pause_ms: u64,
 }
 
 impl Retry {
-    fn until(deadline: Instant) -> Self {
+    pub(crate) fn until(deadline: Instant) -> Self {
         Self { deadline, pause_ms: RETRY_MS.start }
     }
 
-    async fn pause(&mut self) -> Result<(), ProposeError> {
+    pub(crate) async fn pause(&mut self) -> Result<(), ProposeError> {
         let pause = Duration::from_millis(self.pause_ms);
         if Instant::now() + pause >= self.deadline {
             return Err(ProposeError::NotLeader { leader: None });

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// A log that cannot be created, opened or snapshotted.
@@ -79,6 +80,12 @@ pub enum Error {
     /// Raft has stopped.
     #[error("Raft has stopped: {0}")]
     Stopped(String),
+    /// The leadership stays where it is.
+    #[error("the leadership was not handed over: {0}")]
+    HandOver(String),
+    /// The managers that take part stay as they are.
+    #[error("the managers were not changed: {0}")]
+    Members(String),
 }
 
 impl Error {
@@ -102,7 +109,7 @@ impl From<Error> for io::Error {
 }
 
 /// A proposal or a linearizable read that did not succeed.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProposeError {
     /// This manager does not lead; nothing has happened.
     #[error("this manager is not the leader{}", leader.as_ref().map(|l| format!("; the leader is {l}")).unwrap_or_else(|| "; no leader is known".into()))]

@@ -7,6 +7,10 @@
 //! readers at once and hands it to the `writer` thread, which seals it and writes it with whatever else waits in one
 //! transaction → openraft commits it → the `machine` applies it to the state and publishes the new state.
 //!
+//! Other managers: `line` connects to them, `network` is openraft's way to it, `serve` answers, `transfer` carries
+//! snapshots, `remote` asks the leader on behalf of a follower, `members` says who takes part,
+//! `recover` is the way out when the majority is lost.
+//!
 //! Files of the folder: `log.db` (SQLite: log, vote), `snapshot` (the last one), `lock` (held while open). Every row
 //! and the snapshot are sealed, see `seal`.
 
@@ -16,25 +20,35 @@ mod disk;
 mod error;
 mod index;
 mod key;
+mod line;
 mod load;
 mod machine;
+mod members;
+mod message;
 mod network;
 mod options;
 mod records;
+mod recover;
+mod remote;
 mod role;
 mod seal;
+mod serve;
 mod snapshot;
+mod status;
 mod store;
+mod transfer;
 mod types;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-pub use consensus::{
-    Committed, Consensus, ENTRY_BYTES_MAX, IN_FLIGHT_BYTES_MAX, Member, Observer, PROPOSE_TIMEOUT, Status,
-};
+pub use consensus::{Committed, Consensus, ENTRY_BYTES_MAX, IN_FLIGHT_BYTES_MAX, Observer, PROPOSE_TIMEOUT};
 pub use error::{Error, ProposeError};
 pub use key::SealKey;
+pub use line::{Dialer, Unconnected};
+pub use members::Steering;
 pub use options::{LOG_KEEP_ENTRIES, Options, Timers};
 pub use role::Role;
+pub use serve::{Admission, ServeError};
+pub use status::{Member, SILENT_MS, Status};

@@ -13,11 +13,11 @@ use crate::{
     writer::Fault,
 };
 
-/// What a new store begins with.
-pub(crate) fn first_values(key: &SealKey, raft_id: u64) -> Result<[Change; 2], Error> {
+/// What a new store begins with: that of the manager which founds a cluster, or of one that joins.
+pub(crate) fn first_values(key: &SealKey, raft_id: u64, founder: bool) -> Result<[Change; 2], Error> {
     let failed = |_| Error::Stopped("the system gave no random bytes".into());
     let store = random_id().map_err(failed)?;
-    let identity = records::encode(&Identity { raft_id, founder: true }).map_err(Error::Stopped)?;
+    let identity = records::encode(&Identity { raft_id, founder }).map_err(Error::Stopped)?;
     let sealed = Seal::new(key, store).seal(Kind::Identity, 0, &identity).map_err(failed)?;
     Ok([Change::Value(Name::Store, store.to_vec()), Change::Value(Name::Identity, sealed)])
 }
@@ -34,14 +34,8 @@ pub(crate) struct Loaded {
     pub founder: bool,
 }
 
-/// Reads it all. Blocks.
-pub(crate) fn load(
-    disk: Arc<dyn Disk>,
-    key: &SealKey,
-    raft_id: u64,
-    observer: Arc<dyn Observer>,
-    fault: Fault,
-) -> Result<Loaded, Error> {
+/// What opens the values of a store, and whose it is. Blocks.
+pub(crate) fn seal_of(disk: &dyn Disk, key: &SealKey, raft_id: u64) -> Result<(Seal, Identity), Error> {
     let file = disk.log_file();
     let value = |name: Name| {
         let value = disk.value(name).map_err(|error| Error::io(&file, error))?;
@@ -57,6 +51,18 @@ pub(crate) fn load(
         let detail = format!("it is the log of manager {}, this is manager {raft_id}", identity.raft_id);
         return Err(Error::Foreign { file, detail });
     }
+    Ok((seal, identity))
+}
+
+/// Reads it all. Blocks.
+pub(crate) fn load(
+    disk: Arc<dyn Disk>,
+    key: &SealKey,
+    raft_id: u64,
+    observer: Arc<dyn Observer>,
+    fault: Fault,
+) -> Result<Loaded, Error> {
+    let (seal, identity) = seal_of(&*disk, key, raft_id)?;
     let log = LogStore::open(Arc::clone(&disk), seal.clone(), fault.clone())?;
     let snapshots = Snapshots::new(Arc::clone(&disk), seal);
     let machine = Machine::open(Arc::clone(&snapshots), observer, fault)?;

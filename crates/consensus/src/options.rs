@@ -1,10 +1,10 @@
 //! What Raft is told at its start.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use openraft::{Config, SnapshotPolicy};
 
-use crate::{Error, SealKey};
+use crate::{Dialer, Error, SealKey};
 
 /// Entries that stay in the log behind a snapshot, so that a follower that was away for a moment needs no snapshot.
 pub const LOG_KEEP_ENTRIES: u64 = 500;
@@ -24,6 +24,8 @@ pub struct Options {
     pub snapshot_interval: u64,
     /// Heartbeats and elections.
     pub timers: Timers,
+    /// The way to other managers.
+    pub dialer: Arc<dyn Dialer>,
 }
 
 /// Raft's timers. A follower campaigns after the longest election timeout plus a random one between the two: with the
@@ -65,6 +67,8 @@ pub(crate) fn config(options: &Options) -> Result<Config, Error> {
         enable_leader_restore: Some(false),
         // A leader that nobody answers falls silent for a while, so that others can elect one that they hear.
         quorum_loss_probe_interval: Some(election_max_ms.saturating_mul(4)),
+        // Between attempts to reach a manager that is gone: it is to catch up soon after it came back.
+        backoff: "100ms 200ms ...500ms".into(),
         ..Config::default()
     };
     config.validate().map_err(|error| Error::Options(error.to_string()))

@@ -28,8 +28,9 @@ use crate::{
     writer::{self, Fault, Op},
 };
 
-/// Bytes of entries that one read for replication or apply returns, one entry at least.
-const READ_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of entries that one read for replication or apply returns, one entry at least: with a last entry of the
+/// greatest size they fit into a frame to another manager.
+const READ_BYTES: usize = 2 * 1024 * 1024;
 
 /// What the store, its readers and the writer thread share.
 pub(crate) struct Shared {
@@ -176,6 +177,12 @@ impl LogStore {
     /// Log id of the last entry that is gone.
     pub(crate) fn purged(&self) -> Option<LogId> {
         self.shared.index().purged
+    }
+
+    /// The vote, and the last entry that there is or was.
+    pub(crate) fn ends(&self) -> (Option<Vote>, Option<LogId>) {
+        let index = self.shared.index();
+        (index.vote, index.last.or(index.purged))
     }
 
     /// Ends the writer thread once everything sent before is durable.

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use swarm_consensus::{Consensus, Error, Observer, Options, SealKey, Timers};
+use swarm_consensus::{Consensus, Error, Observer, Options, SealKey, Timers, Unconnected};
 use swarm_core::{Event, Op, State, Tx};
 use swarm_model::{Availability, NodeId, NodeRole, Timestamp};
 
@@ -40,6 +40,7 @@ async fn start(folder: &Path) -> Result<Consensus, Error> {
         // Snapshots and purges are part of what is killed.
         snapshot_interval: 64,
         timers: Timers::default(),
+        dialer: Arc::new(Unconnected),
     };
     if options.dir.join("log.db").exists() {
         Consensus::open(options, Arc::new(Nobody)).await

@@ -219,7 +219,7 @@ pub struct Node {
     pub updated_at: Timestamp,
     /// What the operator set.
     pub spec: Arc<NodeSpec>,
-    /// The role that its certificate has.
+    /// The role that its certificate has, or is to have: of a manager that is demoted once it is out of Raft.
     pub role: NodeRole,
     /// What its agent reported; none before its first session.
     pub description: Option<Arc<NodeDescription>>,
@@ -229,6 +229,10 @@ pub struct Node {
     pub state_since: Timestamp,
     /// `host:port` of its manager, if it is one.
     pub manager_addr: Option<String>,
+    /// Its id in Raft while it is a manager. Never that of another manager, nor one that it had in an earlier time as
+    /// a manager: it begins with an empty log each time.
+    #[serde(default)]
+    pub raft_id: Option<u64>,
     /// Log index of the last change that can make a placement wrong: availability, state, labels, capacity.
     pub epoch: u64,
     /// When its last issued certificate expires.
@@ -236,6 +240,16 @@ pub struct Node {
 }
 
 impl Node {
+    /// The role that its next certificate has. A manager stays one until it is out of Raft, whatever is wanted.
+    pub fn next_role(&self) -> NodeRole {
+        if self.role == NodeRole::Manager { NodeRole::Manager } else { self.spec.role }
+    }
+
+    /// The Raft id of the node that founds a cluster: the random half of its id.
+    pub const fn founder_raft_id(id: NodeId) -> u64 {
+        id.0 as u64
+    }
+
     /// The host name, or nothing before the first session.
     pub fn hostname(&self) -> &str {
         self.description.as_ref().map_or("", |d| &d.hostname)

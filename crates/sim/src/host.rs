@@ -183,8 +183,8 @@ impl World {
                 }
                 self.host_left(node);
             }
-            // Which manager leads is found out by asking; a wait for an image ends by itself here.
-            Output::Managers(_) | Output::Session(_) | Output::Cancel(_) | Output::Logs(_) => {}
+            // Which manager leads is found out by asking; a wait for an image ends by itself here; nobody changes roles.
+            Output::Managers(_) | Output::Role(_) | Output::Session(_) | Output::Cancel(_) | Output::Logs(_) => {}
         }
     }
 

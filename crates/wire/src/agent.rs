@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    DesiredState, GenericResource, Labels, NodeDescription, NodeId, PortConfig, Secret, ServiceId, TaskId, TaskSpec,
-    TaskStatus, Timestamp,
+    DesiredState, GenericResource, Labels, NodeDescription, NodeId, NodeRole, PortConfig, Secret, ServiceId, TaskId,
+    TaskSpec, TaskStatus, Timestamp,
 };
 
 /// Version of these messages, said in [`Hello`]. Fields may be added without a new one.
@@ -89,7 +89,7 @@ pub struct TaskReport {
 /// What a dispatcher says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToAgent {
-    /// The session is open.
+    /// The session is open; and again when what it says has changed.
     Welcome(Welcome),
     /// The session is not: why, and whether trying again makes sense.
     Refused {
@@ -120,6 +120,9 @@ pub struct Welcome {
     pub heartbeat_period_ms: u64,
     /// `host:port` of all managers, for when this one is gone.
     pub managers: Vec<String>,
+    /// The role that the node is to have: with another one than its certificate has, it asks for a new certificate.
+    #[serde(default)]
+    pub role: Option<NodeRole>,
 }
 
 /// A change of what a node is to run. Messages of one session are applied in their order.

@@ -27,6 +27,9 @@ pub struct CertificateRequest {
     /// Whether the new node takes tasks; of no meaning for a renewal.
     #[serde(default)]
     pub availability: Availability,
+    /// `host:port` under which other nodes reach this one if it is, or becomes, a manager.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager_addr: Option<String>,
 }
 
 /// The certificate.
@@ -35,4 +38,7 @@ pub struct CertificateRequest {
 pub struct CertificateResponse {
     /// The certificate chain, PEM, the node's own first.
     pub certificate: String,
+    /// A manager's id in Raft.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raft_id: Option<u64>,
 }

@@ -50,10 +50,12 @@ pub enum Alpn {
     Agent,
     /// Raft between managers.
     Raft,
+    /// HTTP/1.1 between managers: requests that only the leader can answer.
+    Api,
 }
 
 impl Alpn {
-    const ALL: [Self; 4] = [Self::H2, Self::Http1, Self::Agent, Self::Raft];
+    const ALL: [Self; 5] = [Self::H2, Self::Http1, Self::Agent, Self::Raft, Self::Api];
 
     /// The name on the wire.
     pub const fn as_str(self) -> &'static str {
@@ -62,6 +64,7 @@ impl Alpn {
             Self::Http1 => "http/1.1",
             Self::Agent => "swarm-agent/1",
             Self::Raft => "swarm-raft/1",
+            Self::Api => "swarm-api/1",
         }
     }
 

@@ -8,6 +8,7 @@
 mod available;
 mod call;
 mod logs;
+mod managers;
 mod names;
 mod nodes;
 mod plan;
@@ -49,6 +50,8 @@ pub fn routes<P: Plane>(plane: P) -> Router {
         .route("/services/{id}/update", post(services::update::<P>))
         .route("/services/{id}/logs", get(logs::of_service::<P>))
         .route("/swarmd/services/{id}/rebalance", post(rebalance::ask::<P>))
+        .route("/swarmd/managers", get(managers::status::<P>))
+        .route("/swarmd/transfer", post(managers::transfer::<P>))
         .route("/tasks", get(tasks::list::<P>))
         .route("/tasks/{id}", get(tasks::inspect::<P>))
         .route("/tasks/{id}/logs", get(logs::of_task::<P>))

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::extract;
 use serde_json::Value;
+use swarm_consensus::Status;
 use swarm_core::{Guard, Op, State, Tx};
 use swarm_docker_api::{
     ApiError, Filters,
     view::{ManagerStatusView, NodeView, TlsInfo},
 };
-use swarm_model::{Extra, Labels, Node, NodeRole, NodeSpec, NodeState, validate_node_spec};
+use swarm_model::{Extra, Labels, Node, NodeRole, NodeSpec, validate_node_spec};
 
 use super::{
     Plane,
@@ -28,7 +29,8 @@ pub(super) async fn list<P: Plane>(extract::State(plane): extract::State<P>, cal
     let state = plane.read().await?;
     resolve::cluster(&state)?;
     let nodes: Vec<_> = state.nodes().filter(|node| matches(&filters, node)).cloned().collect();
-    Ok(reply::list(nodes, move |node| show(&plane, &node)))
+    let managers = plane.managers().await;
+    Ok(reply::list(nodes, move |node| show(&plane, &managers, &node)))
 }
 
 fn matches(filters: &Filters, node: &Node) -> bool {
@@ -48,19 +50,22 @@ fn matches(filters: &Filters, node: &Node) -> bool {
 pub(super) async fn inspect<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
     let state = plane.read().await?;
     resolve::cluster(&state)?;
-    reply::json(&show(&plane, resolve::node(&state, call.id())?))
+    let node = resolve::node(&state, call.id())?;
+    reply::json(&show(&plane, &plane.managers().await, node))
 }
 
-fn show<P: Plane>(plane: &P, node: &Node) -> NodeView {
+fn show<P: Plane>(plane: &P, managers: &Status, node: &Node) -> NodeView {
     // What a node trusts is known from its first session on.
     let tls_info = if node.description.is_some() { plane.tls_info() } else { TlsInfo::default() };
     let manager_status = (node.role == NodeRole::Manager).then(|| {
-        let leader = plane.leader() == Some(node.id);
-        let reachability = match node.status.state {
-            NodeState::Ready => "reachable",
+        let leader = node.raft_id.is_some() && managers.leader == node.raft_id;
+        let member = managers.members.iter().find(|member| Some(member.raft_id) == node.raft_id);
+        let reachability = match member {
             _ if leader => "reachable",
-            NodeState::Down => "unreachable",
-            NodeState::Unknown | NodeState::Disconnected => "unknown",
+            // Only a leader knows.
+            Some(member) if managers.leads() && !member.is_silent() => "reachable",
+            Some(_) if managers.leads() => "unreachable",
+            _ => "unknown",
         };
         ManagerStatusView {
             leader,
@@ -81,7 +86,7 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
     if node.version != version {
         return Err(reply::out_of_sequence().into());
     }
-    check_role(&state, node, spec.role)?;
+    check_role(&plane, &state, node, spec.role).await?;
     validate_node_spec(&spec)?;
     let tx = Tx::new(vec![Op::UpdateNode { node: node.id, spec: Arc::new(spec) }])
         .guard(Guard::Node { node: node.id, version });
@@ -105,17 +110,20 @@ fn read_spec(call: &Call) -> Result<NodeSpec, ApiError> {
         .map_err(|e| ApiError::bad_request(format!("invalid value in the request: {e}")))
 }
 
-fn check_role(state: &State, node: &Node, role: NodeRole) -> Result<(), ApiError> {
+/// Refuses to demote the manager that the others need. The leader looks again before it acts.
+async fn check_role<P: Plane>(plane: &P, state: &State, node: &Node, role: NodeRole) -> Result<(), ApiError> {
     let managers = state.nodes().filter(|n| n.spec.role == NodeRole::Manager).count();
     match (node.spec.role, role) {
-        (NodeRole::Worker, NodeRole::Manager) => {
-            Err(ApiError::not_implemented("promoting nodes to managers is not available in this version"))
-        }
         (NodeRole::Manager, NodeRole::Worker) if managers <= 1 => {
             Err(ApiError::bad_request("attempting to demote the last manager of the swarm"))
         }
         (NodeRole::Manager, NodeRole::Worker) => {
-            Err(ApiError::not_implemented("demoting managers is not available in this version"))
+            let status = plane.managers().await;
+            let lost = node.raft_id.and_then(|id| status.keeps_majority_without(id).err());
+            lost.map_or(Ok(()), |reason| {
+                let text = "cannot demote this manager: the swarm would lose the majority of its managers";
+                Err(ApiError::bad_request(format!("{text}; {reason}")))
+            })
         }
         _ => Ok(()),
     }

@@ -3,9 +3,10 @@
 use std::future::Future;
 
 use futures_util::stream::BoxStream;
+use swarm_consensus::Status;
 use swarm_core::{Outcome, State, Tx};
 use swarm_docker_api::view::TlsInfo;
-use swarm_model::{NodeId, Secret, ServiceId, TaskId, Timestamp};
+use swarm_model::{Secret, ServiceId, TaskId, Timestamp};
 use swarm_wire::agent::LogMessage;
 use thiserror::Error;
 
@@ -16,6 +17,9 @@ pub trait Plane: Clone + Send + Sync + 'static {
 
     /// The state with everything in it that was acknowledged before the call.
     fn read(&self) -> impl Future<Output = Result<State, PlaneError>> + Send;
+
+    /// The newest state that this manager has applied, which may lag behind the others'.
+    fn state(&self) -> State;
 
     /// The clock of this manager, for ids.
     fn now(&self) -> Timestamp;
@@ -29,8 +33,11 @@ pub trait Plane: Clone + Send + Sync + 'static {
     /// The system has no randomness.
     fn rotate_join_token(&self, token: &Secret) -> Result<Secret, PlaneError>;
 
-    /// The node that leads, if it is known.
-    fn leader(&self) -> Option<NodeId>;
+    /// How the managers are, as the leader sees it.
+    fn managers(&self) -> impl Future<Output = Status> + Send;
+
+    /// Makes another manager the leader; none for the one that has most of the log.
+    fn hand_over(&self, to: Option<u64>) -> impl Future<Output = Result<(), PlaneError>> + Send;
 
     /// The cluster's certificate authority, as clients see it.
     fn tls_info(&self) -> TlsInfo;
@@ -91,6 +98,9 @@ pub enum PlaneError {
         /// What is possible.
         limit: usize,
     },
+    /// What was asked for is not possible now; why.
+    #[error("{0}")]
+    NotNow(String),
     /// This manager is stopping, or cannot go on; why.
     #[error("this manager cannot answer: {0}")]
     Stopped(String),

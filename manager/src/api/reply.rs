@@ -47,7 +47,9 @@ impl From<PlaneError> for Failure {
     fn from(error: PlaneError) -> Self {
         let text = error.to_string();
         Self(match error {
-            PlaneError::NotLeader { .. } | PlaneError::Stopped(_) => ApiError::unavailable(text),
+            PlaneError::NotLeader { .. } | PlaneError::Stopped(_) | PlaneError::NotNow(_) => {
+                ApiError::unavailable(text)
+            }
             PlaneError::TooLarge { .. } => ApiError::too_large(text),
             PlaneError::Unknown => ApiError::internal(text),
         })

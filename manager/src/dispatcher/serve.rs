@@ -11,6 +11,7 @@ use std::{
 
 use swarm_consensus::Role;
 use swarm_core::State;
+use swarm_model::NodeId;
 use swarm_wire::{
     PeerIdentity, Receiver, Sender,
     agent::{AGENT_PROTOCOL, Hello, LogRequest, NodeReport, Resume, STATUS_BATCH_MAX, ToAgent, ToManager, Welcome},
@@ -73,8 +74,6 @@ enum End {
     Replaced,
     #[error("reports of the agent were not committed")]
     Uncommitted,
-    #[error("what the agent was told at the start changed; it comes back at once")]
-    Outdated,
     #[error("refused: {}", .0.reason)]
     Refused(Refusal),
 }
@@ -255,7 +254,7 @@ impl Ctx<'_> {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         self.committed(&watch).await?;
-        let welcome = welcome(&self.state());
+        let welcome = welcome(&self.state(), self.peer.node);
         sender.send(&ToAgent::Welcome(welcome.clone())).await?;
         // Unbounded, but every answer holds one of the permits that a message needs to be read.
         let (answers, answered) = mpsc::unbounded_channel();
@@ -369,7 +368,7 @@ impl Ctx<'_> {
     async fn write<W>(
         &self,
         resume: Option<Resume>,
-        welcome: Welcome,
+        mut welcome: Welcome,
         sender: &mut Sender<W, ToAgent>,
         watch: &Watch,
         mut answered: mpsc::UnboundedReceiver<Answer>,
@@ -402,8 +401,10 @@ impl Ctx<'_> {
                 () = watch.changed() => {
                     let state = self.state();
                     self.dispatcher.check_member(self.peer, &state)?;
-                    if self::welcome(&state) != welcome {
-                        return Err(End::Outdated);
+                    let now = self::welcome(&state, self.peer.node);
+                    if now != welcome {
+                        welcome = now;
+                        sender.send(&ToAgent::Welcome(welcome.clone())).await?;
                     }
                     self.presence.sync(&state, &self.term);
                     for message in session.update(&state).into_iter().flatten() {
@@ -415,10 +416,11 @@ impl Ctx<'_> {
     }
 }
 
-fn welcome(state: &State) -> Welcome {
+fn welcome(state: &State, node: NodeId) -> Welcome {
     Welcome {
         heartbeat_period_ms: u64::try_from(heartbeat_period(state).as_millis()).unwrap_or(u64::MAX),
         managers: state.nodes().filter_map(|node| node.manager_addr.clone()).collect(),
+        role: state.node(node).map(|node| node.next_role()),
     }
 }
 

@@ -10,7 +10,7 @@ use axum::{
 use http_body_util::BodyExt;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use swarm_consensus::{ProposeError, Role};
+use swarm_consensus::ProposeError;
 use swarm_core::{Op, State};
 use swarm_model::{Cluster, ClusterId, JoinTokens, NodeId, NodeRole, RootCa, Timestamp};
 use swarm_wire::{
@@ -106,7 +106,7 @@ async fn a_worker_joins_with_its_token_and_is_in_the_log_before_it_has_its_certi
     fixture.raft.fail_next(ProposeError::Unknown);
     let (status, _) = fixture.denied(fixture.tokens.worker.expose()).await;
     assert_eq!(status, 503, "no certificate without a commit");
-    fixture.raft.set_role(Role::Follower { leader: Some("10.0.0.2:2377".into()) });
+    fixture.raft.fail_next(ProposeError::NotLeader { leader: Some("10.0.0.2:2377".into()) });
     let (status, message) = fixture.denied(fixture.tokens.worker.expose()).await;
     assert!(status == 503 && message.contains("10.0.0.2:2377"), "{message}");
 }
@@ -115,7 +115,7 @@ async fn a_worker_joins_with_its_token_and_is_in_the_log_before_it_has_its_certi
 async fn tokens_that_give_nothing_say_why() {
     let fixture = Fixture::new();
     let (status, message) = fixture.denied(fixture.tokens.manager.expose()).await;
-    assert!(status == 501 && message.contains("second manager comes later"), "{message}");
+    assert!(status == 400 && message.contains("is no HOST:PORT"), "{message}");
     let rotated = JoinToken::parse(fixture.tokens.worker.expose()).unwrap().rotate().unwrap().format();
     let (status, message) = fixture.denied(rotated.expose()).await;
     assert!(status == 403 && message.contains("rotated"), "{message}");
@@ -153,6 +153,29 @@ async fn a_renewal_needs_the_old_certificate_of_a_node_that_is_still_there() {
     fixture.raft.commit(Op::RemoveNode { node: first.node(), force: true });
     let (status, message) = fixture.ask(Some(first.as_peer().clone()), None).await.unwrap_err();
     assert!(status == 403 && message.contains("was removed"), "{message}");
+}
+
+#[tokio::test]
+async fn a_manager_says_where_it_is_and_learns_its_raft_id() {
+    let fixture = Fixture::new();
+    fixture.raft.commit(crate::testing::admit(NodeId(1)));
+    let ask = async |addr: &str| {
+        let (_, csr) = new_key_and_csr().unwrap();
+        let token = fixture.tokens.manager.expose();
+        let (status, answer) =
+            fixture.post(None, json!({ "Csr": csr, "Token": token, "ManagerAddr": addr }).to_string()).await;
+        (status.as_u16(), answer)
+    };
+    for addr in ["", ":2377", "host", "host:0", "host:x", &format!("{}:2377", "x".repeat(300))] {
+        let (status, answer) = ask(addr).await;
+        assert!(status == 400 && answer["message"].as_str().unwrap().contains("is no HOST:PORT"), "{answer}");
+    }
+    let (status, answer) = ask("10.0.0.9:2377").await;
+    let state = fixture.raft.state();
+    let node = state.nodes().find(|node| node.role == NodeRole::Manager).expect("it is admitted");
+    assert_eq!((status, answer["RaftId"].as_u64()), (200, node.raft_id));
+    assert_eq!(node.raft_id, Some(state.revision()), "a number that never comes again");
+    assert_eq!(node.manager_addr.as_deref(), Some("10.0.0.9:2377"));
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     assert_eq!(config.state_dir, Path::new("/file"));
     assert_eq!(config.engine, Engine::Docker("/var/run/docker.sock".into()));
     assert_eq!(config.listen_addr, LISTEN_ADDR_DEFAULT.parse().unwrap());
-    assert_eq!(config.log_filter, "info,openraft=warn");
+    assert_eq!(config.log_filter, "info,openraft=error");
 }
 
 #[test]

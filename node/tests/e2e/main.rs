@@ -5,6 +5,7 @@
 //! * [`rollout`] – the manager killed during rolling updates and rollbacks; each goes on where it was.
 //! * [`story`] – the life of a service on real containers, from its creation to nodes that go and come.
 //! * [`suspended`] – a daemon stands still for ten seconds.
+//! * [`managers`] – several managers: leaders killed under writers, promotion, demotion, leaving.
 //! * [`membership`] – leaving, removal, coming back.
 //! * [`wrong_input`] – what is refused, with which words.
 //! * [`http`], [`daemon`], [`cluster`], [`engine`], [`wait`] – what the tests are made of.
@@ -19,6 +20,7 @@ mod crash;
 mod daemon;
 mod engine;
 mod http;
+mod managers;
 mod membership;
 mod rollout;
 mod story;

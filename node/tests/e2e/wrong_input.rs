@@ -123,7 +123,6 @@ fn joining_with_the_wrong_token_changes_nothing() {
         (&with_secret(&reversed), &here, 403, "not valid"),
         (&token, &there, 400, "another"),
         (&rotated, &there, 403, "rotated"),
-        (&cluster.token("Manager"), &here, 501, "worker"),
         (&token, &free, 503, "refused"),
         (&token, &"nonsense address".to_owned(), 400, "nonsense address"),
     ] {

@@ -46,7 +46,7 @@ const IMPORTS: [(&str, &[&str]); 13] = [
 const PURE: [(&str, &[&str]); 3] = [
     ("swarm-model", &["serde", "serde_json", "thiserror"]),
     ("swarm-core", &["imbl", "serde", "thiserror"]),
-    ("hello", &[]),
+    ("hello", &["signal-hook"]),
 ];
 
 /// Foreign crates whose types must not spread, and the only crates that may import them.

@@ -54,7 +54,7 @@ impl Drain {
         let deadline = self.timeout.map(Deadline::after_ns);
         let mut nodes = Vec::new();
         for name in self.nodes {
-            let id = Update::availability(name.clone(), Availability::Drain).send(&context.client).await?;
+            let id = Update::availability(name.clone(), Availability::Drain).send(context).await?;
             if !self.wait {
                 context.out.line(&name)?;
             }

@@ -3,6 +3,7 @@
 mod drain;
 mod inspect;
 mod ls;
+mod promote;
 mod ps;
 mod rm;
 mod update;
@@ -19,10 +20,12 @@ use crate::{
 /// Manage nodes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
+    Demote(promote::Demote),
     Drain(drain::Drain),
     Inspect(inspect::Inspect),
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
+    Promote(promote::Promote),
     Ps(ps::Ps),
     #[command(visible_alias = "remove")]
     Rm(rm::Rm),
@@ -32,7 +35,9 @@ pub(crate) enum NodeCommand {
 impl NodeCommand {
     pub(crate) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         match self {
+            Self::Demote(command) => command.run(context).await,
             Self::Drain(command) => command.run(context).await,
+            Self::Promote(command) => command.run(context).await,
             Self::Inspect(command) => command.run(context).await,
             Self::Ls(command) => command.run(context).await,
             Self::Ps(command) => command.run(context).await,

@@ -8,7 +8,7 @@ use swarm_model::{Availability, NodeRole};
 use super::resolve;
 use crate::{
     choice::{AVAILABILITIES, ROLES, choice},
-    client::{Client, Query, read, segment},
+    client::{Query, read, segment},
     context::Context,
     spec_flags::parse_label,
 };
@@ -47,7 +47,7 @@ impl Update {
     }
 
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
-        self.send(&context.client).await?;
+        self.send(context).await?;
         Ok(context.out.line(&self.node)?)
     }
 
@@ -55,21 +55,10 @@ impl Update {
     ///
     /// # Errors
     /// There is no such node, or swarmd does not take the change.
-    pub(super) async fn send(&self, client: &Client) -> anyhow::Result<String> {
-        let id = resolve(client, &self.node).await?;
-        let path = format!("/nodes/{}", segment(&id));
-        let bytes = match client.get_bytes(&path, Query::new()).await {
-            Err(error) if error.is_not_found() => bail!("no such node: {}", self.node),
-            result => result?,
-        };
-        let node: NodeView = read(&path, &bytes)?;
-        let mut object: Value = read(&path, &bytes)?;
-        let spec =
-            object.get_mut("Spec").and_then(Value::as_object_mut).context("swarmd shows no spec of this node")?;
-        self.change(spec)?;
-        let path = format!("/nodes/{}/update", segment(&node.id));
-        client.post(&path, Query::new().with("version", node.version.index), spec, None).await?;
-        Ok(node.id)
+    pub(super) async fn send(&self, context: &Context) -> anyhow::Result<String> {
+        let id = resolve(&context.client, &self.node).await?;
+        change_spec(context, &id, &self.node, |spec| self.change(spec).map(|()| true)).await?;
+        Ok(id)
     }
 
     /// Changes the spec as it came, so that what this program does not know survives.
@@ -94,4 +83,37 @@ impl Update {
         }
         Ok(())
     }
+}
+
+/// Reads the spec of a node, changes it, and writes it back unless the change says that there is none.
+async fn change_spec(
+    context: &Context,
+    id: &str,
+    name: &str,
+    change: impl FnOnce(&mut Map<String, Value>) -> anyhow::Result<bool>,
+) -> anyhow::Result<bool> {
+    let path = format!("/nodes/{}", segment(id));
+    let bytes = match context.client.get_bytes(&path, Query::new()).await {
+        Err(error) if error.is_not_found() => bail!("no such node: {name}"),
+        result => result?,
+    };
+    let node: NodeView = read(&path, &bytes)?;
+    let mut object: Value = read(&path, &bytes)?;
+    let spec = object.get_mut("Spec").and_then(Value::as_object_mut).context("swarmd shows no spec of this node")?;
+    if !change(spec)? {
+        return Ok(false);
+    }
+    let path = format!("/nodes/{}/update", segment(&node.id));
+    context.client.post(&path, Query::new().with("version", node.version.index), spec, None).await?;
+    Ok(true)
+}
+
+/// Sets the role of a node. Returns whether that was a change.
+pub(super) async fn set_role(context: &Context, id: &str, name: &str, role: NodeRole) -> anyhow::Result<bool> {
+    change_spec(context, id, name, |spec| {
+        let is_new = spec.get("Role").and_then(Value::as_str) != Some(role.as_str());
+        spec.insert("Role".to_owned(), role.as_str().into());
+        Ok(is_new)
+    })
+    .await
 }

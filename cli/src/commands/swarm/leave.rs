@@ -9,13 +9,13 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   swarmctl swarm leave
-  swarmctl swarm leave --force      (a manager)";
+  swarmctl swarm leave --force      (the last manager, or one that the others need)";
 
 /// Leave the swarm
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Leave {
-    /// Leave although this node is a manager
+    /// Leave although the managers need this one: the last takes the whole state with it
     #[arg(short, long)]
     force: bool,
 }
@@ -26,7 +26,7 @@ impl Leave {
         match context.client.post_empty("/swarm/leave", query).await {
             Ok(()) => Ok(context.out.line("Node left the swarm.")?),
             Err(error @ ClientError::Refused { .. }) if !self.force && error.to_string().contains("--force") => {
-                let hint = "With --force the node leaves anyway; the last manager takes the whole state with it.";
+                let hint = "With --force the node leaves anyway; `swarmctl swarm status` shows what the other managers can bear.";
                 Err(Hinted { message: error.to_string(), hint: hint.to_owned() }.into())
             }
             Err(error) => Err(error.into()),

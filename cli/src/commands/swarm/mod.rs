@@ -5,6 +5,8 @@ mod join;
 mod join_token;
 mod leave;
 mod settings;
+mod status;
+mod transfer;
 mod update;
 
 use clap::Subcommand;
@@ -23,6 +25,8 @@ pub(crate) enum SwarmCommand {
     Join(join::Join),
     JoinToken(join_token::JoinToken),
     Leave(leave::Leave),
+    Status(status::Status),
+    Transfer(transfer::Transfer),
     Update(update::Update),
 }
 
@@ -33,6 +37,8 @@ impl SwarmCommand {
             Self::Join(command) => command.run(context).await,
             Self::JoinToken(command) => command.run(context).await,
             Self::Leave(command) => command.run(context).await,
+            Self::Status(command) => command.run(context).await,
+            Self::Transfer(command) => command.run(context).await,
             Self::Update(command) => command.run(context).await,
         }
     }

@@ -33,7 +33,7 @@ fn stores(disk: Arc<dyn Disk>) -> (LogStore, Machine) {
 impl StoreBuilder<Types, LogStore, Machine, TempDir> for InFolder {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError<Types>> {
         let folder = tempfile::tempdir().unwrap();
-        let values = first_values(&key(), 1).unwrap();
+        let values = first_values(&key(), 1, true).unwrap();
         let disk = FolderDisk::create(&folder.path().join("raft"), &values).unwrap();
         let (log, machine) = stores(Arc::new(disk));
         Ok((folder, log, machine))

@@ -184,7 +184,7 @@ async fn a_creation_that_was_cut_short_can_be_repeated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_founder_that_died_before_its_first_entry_founds_when_opened() {
     let folder = tempfile::tempdir().unwrap();
-    let values = crate::load::first_values(&super::key(), 1).unwrap();
+    let values = crate::load::first_values(&super::key(), 1, true).unwrap();
     drop(crate::disk::FolderDisk::create(&folder.path().join("raft"), &values).unwrap());
     let consensus = open(folder.path()).await;
     consensus.propose(admit(1)).await.unwrap();

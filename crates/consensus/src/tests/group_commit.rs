@@ -86,7 +86,7 @@ impl Disk for Gate {
 
 async fn start() -> (Arc<Gate>, Consensus) {
     let gate = Arc::new(Gate::default());
-    gate.disk.commit(&first_values(&key(), 1).unwrap()).unwrap();
+    gate.disk.commit(&first_values(&key(), 1, true).unwrap()).unwrap();
     let options = options("/nowhere".as_ref());
     let config = config(&options).unwrap();
     let consensus = Consensus::start(options, config, gate.clone(), Watcher::new()).await.unwrap();

@@ -162,8 +162,15 @@ async fn the_status_names_the_managers() {
     let consensus = create(folder.path()).await;
     consensus.read_barrier().await.unwrap();
     let status = consensus.status();
-    assert_eq!(status.members, [Member { raft_id: 1, addr: "127.0.0.1:2377".into(), voter: true }]);
-    assert!(status.term >= 1 && status.last_log_index >= Some(1));
+    let member = Member {
+        raft_id: 1,
+        addr: "127.0.0.1:2377".into(),
+        voter: true,
+        matched_index: status.last_log_index,
+        last_contact_ms: Some(0),
+    };
+    assert_eq!(status.members, [member]);
+    assert!(status.leads() && status.term >= 1 && status.last_log_index >= Some(1));
     consensus.shutdown().await;
 }
 

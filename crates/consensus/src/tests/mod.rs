@@ -1,5 +1,6 @@
 //! Tests of the whole crate, and what they share.
 
+mod cluster;
 mod conformance;
 mod damage;
 mod decoding;
@@ -17,7 +18,7 @@ use swarm_core::{Event, Op, State, Tx};
 use swarm_model::{Availability, NodeId, NodeRole, Timestamp};
 use tokio::time::timeout;
 
-use crate::{Consensus, Observer, Options, Role, SealKey, Timers};
+use crate::{Consensus, Observer, Options, Role, SealKey, Timers, Unconnected};
 
 /// Long enough for any machine; a test that needs it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,6 +35,7 @@ fn options(dir: &Path) -> Options {
         key: key(),
         snapshot_interval: 100_000,
         timers: Timers::default(),
+        dialer: Arc::new(Unconnected),
     }
 }
 

@@ -55,6 +55,8 @@ pub(super) fn admit_node(state: &mut State, admission: &Admission<'_>, events: &
         return Err(Refusal::Invalid(format!("node {id} was removed from the swarm and cannot come back as it is")));
     }
     let (revision, time) = (state.revision, state.time);
+    // The first node founded the cluster before there was an index to take a number from; an index comes once.
+    let raft_id = if state.nodes.is_empty() { Node::founder_raft_id(id) } else { revision };
     let node = Arc::make_mut(state.nodes.entry(id).or_insert_with(|| {
         let spec = NodeSpec { role: admission.role, availability: admission.availability, ..NodeSpec::default() };
         Arc::new(Node {
@@ -68,13 +70,22 @@ pub(super) fn admit_node(state: &mut State, admission: &Admission<'_>, events: &
             status: NodeStatus::default(),
             state_since: time,
             manager_addr: None,
+            raft_id: None,
             epoch: revision,
             cert_expires_at: admission.cert_expires_at,
         })
     }));
     node.role = admission.role;
     node.cert_expires_at = admission.cert_expires_at;
+    if node.manager_addr.as_deref() != admission.manager_addr {
+        // All agents are to know where the managers are.
+        events.push(Event::Cluster);
+    }
     node.manager_addr = admission.manager_addr.map(str::to_owned);
+    node.raft_id = match admission.role {
+        NodeRole::Manager => node.raft_id.or(Some(raft_id)),
+        NodeRole::Worker => None,
+    };
     node.updated_at = time;
     state.index_node(id);
     events.push(Event::Node(id));

@@ -230,9 +230,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
 
     let room = match config.parallelism {
         0 => usize::MAX,
-        parallelism => {
-            usize::try_from(parallelism).unwrap_or(usize::MAX).saturating_sub(under_way.len() + begun.len())
-        }
+        parallelism => usize::try_from(parallelism).unwrap_or(usize::MAX).saturating_sub(under_way.len() + begun.len()),
     };
     let has_stale = !stale.is_empty() || !begun.is_empty();
     // What does not run anyway comes first.

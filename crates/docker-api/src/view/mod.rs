@@ -5,6 +5,7 @@
 
 mod cluster;
 mod history;
+mod managers;
 mod node;
 mod plan;
 mod service;
@@ -15,6 +16,7 @@ mod why;
 
 pub use cluster::{ClusterInfo, InitRequest, JoinRequest, JoinTokensView, SwarmView, TlsInfo, UnlockKeyView};
 pub use history::RevisionView;
+pub use managers::{ManagerView, ManagersView};
 pub use node::{ManagerStatusView, NodeDescriptionView, NodeStatusView, NodeView};
 pub use plan::{PlanRequest, PlanView, StepView, WaitingView, WaveView};
 pub use service::{

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream, stream::BoxStream};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use swarm_consensus::{Member, Status};
 use swarm_core::{ENTRY_VERSION, Entry, NewTask, Op, Outcome, Place, State, Tx, apply};
 use swarm_docker_api::{ApiVersion, view::TlsInfo};
 use swarm_model::{
@@ -104,8 +105,37 @@ impl Plane for TestPlane {
         Ok(Secret::new(format!("{}-rotated", token.expose())))
     }
 
-    fn leader(&self) -> Option<NodeId> {
-        Some(MANAGER)
+    fn state(&self) -> State {
+        self.inner().state.clone()
+    }
+
+    async fn managers(&self) -> Status {
+        let leader = self.state().node(MANAGER).and_then(|node| node.raft_id);
+        let member = Member {
+            raft_id: leader.unwrap_or_default(),
+            addr: "10.0.0.1:2377".into(),
+            voter: true,
+            matched_index: Some(9),
+            last_contact_ms: Some(0),
+        };
+        Status {
+            raft_id: member.raft_id,
+            term: 3,
+            leader,
+            last_log_index: Some(9),
+            applied_index: Some(9),
+            snapshot_index: None,
+            purged_index: None,
+            joint: false,
+            members: vec![member],
+        }
+    }
+
+    async fn hand_over(&self, to: Option<u64>) -> Result<(), PlaneError> {
+        match to {
+            Some(_) => Ok(()),
+            None => Err(PlaneError::NotNow("there is no other manager".into())),
+        }
     }
 
     fn tls_info(&self) -> TlsInfo {

@@ -74,16 +74,18 @@ async fn what_the_operator_sets_is_kept() {
 }
 
 #[tokio::test]
-async fn roles_cannot_change_yet_and_must_be_said() {
+async fn roles_must_be_said_and_the_last_manager_stays() {
     let plane = cluster();
     let update = async |node: NodeId, spec: Value| {
         let version = plane.state().node(node).expect("node").version;
         post(&plane, &format!("/nodes/{node}/update?version={version}"), &spec).await
     };
-    let message = update(WORKER, json!({"Role": "manager", "Availability": "active"})).await.error(501);
-    assert_eq!(message, "promoting nodes to managers is not available in this version");
     let message = update(MANAGER, json!({"Role": "worker", "Availability": "active"})).await.error(400);
     assert_eq!(message, "attempting to demote the last manager of the swarm");
+    update(WORKER, json!({"Role": "manager", "Availability": "active"})).await.ok();
+    // The worker that is to be a manager is none yet.
+    let message = update(MANAGER, json!({"Role": "worker", "Availability": "active"})).await.error(400);
+    assert!(message.contains("would lose the majority") && message.contains("the last manager"), "{message}");
     let message = update(WORKER, json!({"Availability": "active"})).await.error(400);
     assert!(message.starts_with("invalid Role: \"\""), "{message}");
     let message = update(WORKER, json!({"Role": "worker", "Availability": "gone"})).await.error(400);

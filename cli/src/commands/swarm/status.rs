@@ -1,0 +1,124 @@
+//! `swarm status`
+
+use swarm_docker_api::view::{ManagerView, ManagersView};
+
+use crate::{
+    client::Query,
+    clock,
+    context::Context,
+    format::{Columns, Row, render, row},
+    units::{capitalise, human_duration, natural_cmp},
+};
+
+const COLUMNS: Columns = Columns {
+    default: "{{.ID}}\t{{.Hostname}}\t{{.Addr}}\t{{.Role}}\t{{.Reachability}}\t{{.Lag}}\t{{.LastContact}}\t{{.CertExpires}}",
+    titles: &[
+        ("ID", "ID"),
+        ("Hostname", "HOSTNAME"),
+        ("Addr", "ADDRESS"),
+        ("Role", "ROLE"),
+        ("Reachability", "REACHABILITY"),
+        ("Lag", "LAG"),
+        ("LastContact", "LAST CONTACT"),
+        ("CertExpires", "CERTIFICATE EXPIRES"),
+    ],
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  swarmctl swarm status
+  swarmctl swarm status --format '{{.Hostname}} {{.Role}} {{.Lag}}'
+  swarmctl swarm status --format json";
+
+/// Show the managers: who leads, how far each is, what to worry about
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Status {
+    /// How to print the managers: 'table', 'table TEMPLATE', 'json', or a Go template
+    #[arg(long, value_name = "TEMPLATE")]
+    format: Option<String>,
+}
+
+impl Status {
+    pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
+        let mut view: ManagersView = context.client.get("/swarmd/managers", Query::new()).await?;
+        view.managers.sort_by(|a, b| natural_cmp(&a.hostname, &b.hostname).then_with(|| a.id.cmp(&b.id)));
+        let rows = view.managers.iter().map(manager_row).collect();
+        let managers = render(&COLUMNS, rows, self.format.as_deref(), false)?;
+        if self.format.is_some() {
+            return Ok(context.out.print(&managers)?);
+        }
+        Ok(context.out.print(&page(&view, &managers))?)
+    }
+}
+
+fn page(view: &ManagersView, managers: &str) -> String {
+    let leader = view.managers.iter().find(|manager| manager.role == "leader");
+    let leader = leader.map_or("none".to_owned(), |manager| format!("{} ({})", manager.hostname, manager.addr));
+    let snapshot = match view.snapshot_index {
+        0 => "none yet".to_owned(),
+        index => format!("up to entry {index}"),
+    };
+    let mut text = format!(
+        "Leader:    {leader}\nTerm:      {}\nLog:       entry {}, applied up to {}\nSnapshot:  {snapshot}\n\n{managers}",
+        view.term, view.last_log_index, view.applied_index
+    );
+    if !view.warnings.is_empty() {
+        text.push('\n');
+    }
+    for warning in &view.warnings {
+        text.push_str(&format!("Warning: {warning}\n"));
+    }
+    text
+}
+
+fn manager_row(manager: &ManagerView) -> Row {
+    let number = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
+    let left_ns = manager.cert_expires_at.0.since_ns(clock::now());
+    let expires = if left_ns > 0 { format!("in {}", human_duration(left_ns)) } else { "expired".to_owned() };
+    row([
+        ("ID", manager.id.clone()),
+        ("Hostname", manager.hostname.clone()),
+        ("Addr", manager.addr.clone()),
+        ("Role", capitalise(&manager.role)),
+        ("Reachability", capitalise(&manager.reachability)),
+        ("Lag", number(manager.lag_entries)),
+        ("LastContact", manager.last_contact_ms.map_or("-".to_owned(), |ms| format!("{ms} ms"))),
+        ("CertExpires", expires),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_says_who_leads_and_what_is_wrong() {
+        let manager = |id: &str, role: &str, lag: Option<u64>| ManagerView {
+            id: id.to_owned(),
+            hostname: format!("host-{id}"),
+            addr: format!("10.0.0.{id}:2377"),
+            role: role.to_owned(),
+            reachability: "reachable".to_owned(),
+            lag_entries: lag,
+            ..ManagerView::default()
+        };
+        let view = ManagersView {
+            term: 4,
+            last_log_index: 90,
+            applied_index: 89,
+            managers: vec![manager("1", "leader", Some(0)), manager("2", "learner", None)],
+            warnings: vec!["it rains".to_owned()],
+            ..ManagersView::default()
+        };
+        let rows = view.managers.iter().map(manager_row).collect();
+        let table = render(&COLUMNS, rows, None, false).unwrap();
+        let text = page(&view, &table);
+        assert!(text.starts_with("Leader:    host-1 (10.0.0.1:2377)\nTerm:      4\n"), "{text}");
+        assert!(text.contains("entry 90, applied up to 89") && text.contains("none yet"), "{text}");
+        assert!(
+            text.contains("Learner   Reachable      -         -") && text.ends_with("\nWarning: it rains\n"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! A connection to another manager that opens itself when something is to be said, carries many requests at once and
+//! opens itself again after it broke.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use swarm_wire::{BoxedStream, channel};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, interval, timeout},
+};
+
+use crate::message::{Answer, Hello, RAFT_PROTOCOL, Request};
+
+/// Longest wait for a connection. Managers are near each other, or no election would ever end; an attempt that takes
+/// longer met a machine that is gone, and the next one shall not wait for it.
+pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Requests that wait to be sent on one line; more mean that it stands still, and are refused at once.
+const QUEUE_MAX: usize = 1024;
+/// How often answers that are overdue are looked for.
+const OVERDUE_CHECK: Duration = Duration::from_millis(200);
+
+/// Opens authenticated streams to other managers, protocol `swarm-raft/1`.
+pub trait Dialer: fmt::Debug + Send + Sync + 'static {
+    /// A stream to the manager at `host:port`.
+    fn dial<'a>(&'a self, addr: &'a str) -> BoxFuture<'a, io::Result<BoxedStream>>;
+}
+
+/// Reaches nobody: for a manager that stays alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Unconnected;
+
+impl Dialer for Unconnected {
+    fn dial<'a>(&'a self, addr: &'a str) -> BoxFuture<'a, io::Result<BoxedStream>> {
+        Box::pin(async move { Err(io::Error::other(format!("this manager stays alone and does not talk to {addr}"))) })
+    }
+}
+
+/// What a line carries. Each kind has a connection of its own, so that none waits behind a larger one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// Heartbeats and votes.
+    Control,
+    /// Entries.
+    Log,
+    /// Writes and reads that a follower forwards.
+    Ask,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LineError {
+    /// The request was never sent.
+    Unsent(String),
+    /// The connection broke, or nobody answered: the request may have arrived.
+    Lost(String),
+}
+
+impl fmt::Display for LineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsent(reason) | Self::Lost(reason) => f.write_str(reason),
+        }
+    }
+}
+
+type Reply = oneshot::Sender<Result<Answer, LineError>>;
+
+struct Outgoing {
+    request: Request,
+    /// How long an answer may take before the connection counts as broken.
+    limit: Duration,
+    reply: Reply,
+}
+
+/// A line to one manager. Its connection closes when the last clone is gone.
+#[derive(Clone)]
+pub(crate) struct Line {
+    queue: mpsc::Sender<Outgoing>,
+}
+
+impl Line {
+    /// A line that is not connected yet.
+    pub(crate) fn new(dialer: Arc<dyn Dialer>, kind: Kind, to: u64, addr: String) -> Self {
+        let (queue, outgoing) = mpsc::channel(QUEUE_MAX);
+        tokio::spawn(run(dialer, kind, to, addr, outgoing));
+        Self { queue }
+    }
+
+    /// Puts a request into the line at once, so that requests are sent in the order of these calls; the answer is
+    /// awaited by whoever wants it.
+    pub(crate) fn send(
+        &self,
+        request: Request,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Answer, LineError>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.queue.try_send(Outgoing { request, limit, reply });
+        async move {
+            if sent.is_err() {
+                return Err(LineError::Unsent("the connection does not keep up".into()));
+            }
+            answer.await.unwrap_or_else(|_| Err(LineError::Lost("the connection was given up".into())))
+        }
+    }
+}
+
+async fn run(dialer: Arc<dyn Dialer>, kind: Kind, to: u64, addr: String, mut queue: mpsc::Receiver<Outgoing>) {
+    let mut away = false;
+    while let Some(first) = queue.recv().await {
+        if first.reply.is_closed() {
+            continue;
+        }
+        let problem = match timeout(DIAL_TIMEOUT, dialer.dial(&addr)).await {
+            Ok(Ok(stream)) => {
+                if std::mem::take(&mut away) {
+                    tracing::info!(addr, "the manager can be reached again");
+                }
+                let end = converse(stream, to, first, &mut queue).await;
+                tracing::debug!(addr, reason = %end, "a connection to a manager ended");
+                continue;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the manager at {addr} does not answer"),
+        };
+        // Once, and by one of the lines to it.
+        if kind == Kind::Control && !std::mem::replace(&mut away, true) {
+            tracing::warn!(addr, problem, "a manager cannot be reached");
+        }
+        let _ = first.reply.send(Err(LineError::Unsent(problem.clone())));
+        // What came meanwhile was meant for this attempt.
+        while let Ok(next) = queue.try_recv() {
+            let _ = next.reply.send(Err(LineError::Unsent(problem.clone())));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Pending {
+    last: u32,
+    replies: BTreeMap<u32, (Instant, Reply)>,
+}
+
+/// Sends requests and hands out answers until the stream ends. Returns why it did.
+async fn converse(stream: BoxedStream, to: u64, first: Outgoing, queue: &mut mpsc::Receiver<Outgoing>) -> String {
+    let (mut sender, mut receiver) = channel::<_, Request, Answer>(stream);
+    let pending = Mutex::new(Pending::default());
+    let lock = || pending.lock().unwrap_or_else(PoisonError::into_inner);
+    let write = async {
+        sender.send(&Request::Hello(Hello { protocol: RAFT_PROTOCOL, to })).await?;
+        let mut next = Some(first);
+        while let Some(Outgoing { request, limit, reply }) = next {
+            let correlation = {
+                let mut pending = lock();
+                pending.last = pending.last.wrapping_add(1).max(1);
+                let correlation = pending.last;
+                pending.replies.insert(correlation, (Instant::now() + limit, reply));
+                correlation
+            };
+            sender.send_to(correlation, &request).await?;
+            next = queue.recv().await;
+        }
+        sender.close().await
+    };
+    let read = async {
+        while let Some((correlation, answer)) = receiver.recv_from().await? {
+            if correlation == 0
+                && let Answer::Refused(reason) = answer
+            {
+                return Err(io::Error::other(reason));
+            }
+            if let Some((_, reply)) = lock().replies.remove(&correlation) {
+                let _ = reply.send(Ok(answer));
+            }
+        }
+        Err(io::Error::other("the manager closed the connection"))
+    };
+    let overdue = async {
+        let mut ticks = interval(OVERDUE_CHECK);
+        loop {
+            ticks.tick().await;
+            if lock().replies.values().any(|(until, _)| *until < Instant::now()) {
+                return;
+            }
+        }
+    };
+    let end = tokio::select! {
+        result = write => result.map_or_else(|error| error.to_string(), |()| "it is of no more use".into()),
+        result = read => result.map_or_else(|error: io::Error| error.to_string(), |(): ()| String::new()),
+        () = overdue => "the manager does not answer".into(),
+    };
+    for (_, (_, reply)) in std::mem::take(&mut lock().replies) {
+        let _ = reply.send(Err(LineError::Lost(end.clone())));
+    }
+    end
+}

@@ -1,0 +1,260 @@
+//! What any manager can be asked for, wherever the leader is.
+
+use std::time::Duration;
+
+use openraft::{
+    ReadPolicy,
+    async_runtime::watch::WatchReceiver,
+    errors::{LinearizableReadError, RaftError},
+};
+use swarm_core::{State, Tx};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep, timeout_at},
+};
+
+use crate::{
+    Committed, Consensus, Error, PROPOSE_TIMEOUT, ProposeError, Role, Status,
+    consensus::{Retry, WeakConsensus},
+    line::{Kind, LineError},
+    message::{Answer, Blob, Request},
+};
+
+/// How long the leader may take to answer: its own deadline, and the way.
+const ASK_LIMIT: Duration = Duration::from_secs(PROPOSE_TIMEOUT.as_secs() + 2);
+/// How long a leader that lost its place may still take to say what became of a write.
+const LAST_WORD: Duration = Duration::from_millis(500);
+/// How long a new leader may take to be elected after the old one gave way: one round of votes, and the time that an
+/// election takes should the first one fail.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Who waits for a read barrier.
+pub(crate) type Reader = oneshot::Sender<Result<(), ProposeError>>;
+
+impl Consensus {
+    /// As [`Consensus::propose`], by whichever manager leads. Returns when the write is also visible here.
+    ///
+    /// # Errors
+    /// [`ProposeError::Unknown`] when the leader was lost on the way; every other error but `Stopped` means that
+    /// nothing has happened.
+    pub async fn write(&self, txs: Vec<Tx>) -> Result<Committed, ProposeError> {
+        let deadline = Instant::now() + PROPOSE_TIMEOUT;
+        let mut retry = Retry::until(deadline);
+        let mut encoded: Option<Vec<u8>> = None;
+        loop {
+            self.check_running()?;
+            let answer = match self.leader() {
+                None => Answer::Failed(ProposeError::NotLeader { leader: None }),
+                Some((id, _)) if id == self.raft_id() => match self.propose(txs.clone()).await {
+                    Err(error @ ProposeError::NotLeader { .. }) => Answer::Failed(error),
+                    other => return other,
+                },
+                Some((id, addr)) => {
+                    let txs = match &encoded {
+                        Some(txs) => txs.clone(),
+                        None => {
+                            let bytes = rmp_serde::to_vec_named(&txs);
+                            let bytes = bytes.map_err(|error| ProposeError::Stopped(error.to_string()))?;
+                            if bytes.len() > crate::ENTRY_BYTES_MAX {
+                                let limit = crate::ENTRY_BYTES_MAX;
+                                return Err(ProposeError::TooLarge { bytes: bytes.len(), limit });
+                            }
+                            encoded.insert(bytes).clone()
+                        }
+                    };
+                    match self.ask(id, &addr, Request::Write(Blob(txs))).await {
+                        Ok(answer) => answer,
+                        Err(LineError::Lost(_)) => return Err(ProposeError::Unknown),
+                        Err(LineError::Unsent(_)) => Answer::Failed(ProposeError::NotLeader { leader: Some(addr) }),
+                    }
+                }
+            };
+            match answer {
+                Answer::Written { index, outcomes } => {
+                    self.applied(index, deadline).await?;
+                    return Ok(Committed { index, outcomes });
+                }
+                Answer::Failed(ProposeError::NotLeader { .. }) => retry.pause().await?,
+                // The other manager stopped: what became of the write there is not known.
+                Answer::Failed(ProposeError::Stopped(_)) => return Err(ProposeError::Unknown),
+                Answer::Failed(error) => return Err(error),
+                Answer::Refused(reason) => return Err(ProposeError::Stopped(reason)),
+                other => return Err(ProposeError::Stopped(format!("the leader answers {other:?}"))),
+            }
+        }
+    }
+
+    /// A linearizable read: the returned state has every write that was acknowledged, by any manager, before the call.
+    /// Uses ReadIndex, never a clock; reads that wait share one round.
+    ///
+    /// # Errors
+    /// [`ProposeError::NotLeader`] when there is no leader that a majority of the managers hears.
+    pub async fn read_barrier(&self) -> Result<State, ProposeError> {
+        let (reader, passed) = oneshot::channel();
+        let deadline = Instant::now() + PROPOSE_TIMEOUT;
+        let stopped = || self.stopped(None);
+        self.readers().send(reader).map_err(|_| stopped())?;
+        match timeout_at(deadline, passed).await {
+            Ok(result) => result.map_err(|_| stopped())?.map(|()| self.state()),
+            Err(_) => Err(ProposeError::NotLeader { leader: self.leader().map(|(_, addr)| addr) }),
+        }
+    }
+
+    /// One round.
+    async fn barrier(&self) -> Result<(), ProposeError> {
+        let deadline = Instant::now() + PROPOSE_TIMEOUT;
+        let mut retry = Retry::until(deadline);
+        loop {
+            self.check_running()?;
+            match self.leader() {
+                Some((id, addr)) if id != self.raft_id() => {
+                    if let Ok(Answer::ReadIndex(index)) = self.ask(id, &addr, Request::ReadIndex).await {
+                        return self.applied(index, deadline).await;
+                    }
+                }
+                _ => match timeout_at(deadline, self.raft().ensure_linearizable(ReadPolicy::ReadIndex)).await {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(RaftError::Fatal(fatal))) => return Err(self.stopped(Some(fatal))),
+                    Ok(Err(RaftError::APIError(
+                        LinearizableReadError::ForwardToLeader(_) | LinearizableReadError::QuorumNotEnough(_),
+                    ))) => {}
+                    Err(_) => return Err(ProposeError::NotLeader { leader: None }),
+                },
+            }
+            retry.pause().await?;
+        }
+    }
+
+    /// The leader's view of the managers, or this manager's where there is no leader to ask.
+    pub async fn cluster_status(&self) -> Status {
+        if let Some((id, addr)) = self.leader().filter(|(id, _)| *id != self.raft_id())
+            && let Ok(Answer::Status(status)) = self.ask(id, &addr, Request::Status).await
+        {
+            return *status;
+        }
+        self.status()
+    }
+
+    /// Makes another manager the leader: this one, or the one that has most of the log.
+    ///
+    /// # Errors
+    /// [`Error::HandOver`]: why the leader stays.
+    pub async fn hand_over(&self, to: Option<u64>) -> Result<(), Error> {
+        match self.leader() {
+            None => Err(Error::HandOver("there is no leader now; try again in a moment".into())),
+            Some((id, _)) if id == self.raft_id() => self.hand_over_here(to).await,
+            Some((id, addr)) => match self.ask(id, &addr, Request::HandOver { to }).await {
+                Ok(Answer::HandedOver) => Ok(()),
+                Ok(Answer::Refused(reason)) => Err(Error::HandOver(reason)),
+                Ok(other) => Err(Error::HandOver(format!("the leader answers {other:?}"))),
+                Err(error) => Err(Error::HandOver(error.to_string())),
+            },
+        }
+    }
+
+    /// The same on the leader. Hands over to itself is done already.
+    pub(crate) async fn hand_over_here(&self, to: Option<u64>) -> Result<(), Error> {
+        let (status, own) = (self.status(), self.raft_id());
+        if to == Some(own) {
+            return Ok(());
+        }
+        let voters = status.members.iter().filter(|member| member.voter && member.raft_id != own);
+        let target = match to {
+            Some(to) => voters.clone().find(|member| member.raft_id == to).ok_or("this node is no voting manager"),
+            None => {
+                let answering = voters.filter(|member| !member.is_silent());
+                answering.max_by_key(|m| m.matched_index).ok_or("there is no other manager that votes and answers")
+            }
+        };
+        let target = target.map_err(|reason| Error::HandOver(reason.into()))?;
+        if target.is_silent() {
+            return Err(Error::HandOver(format!("the manager at {} does not answer", target.addr)));
+        }
+        tracing::info!(to = target.addr, "this manager hands the leadership over");
+        let trigger = self.raft().trigger().transfer_leader(target.raft_id).await;
+        trigger.map_err(|fatal| Error::Stopped(fatal.to_string()))?;
+        let mut metrics = self.raft().metrics();
+        let elected = async {
+            loop {
+                let leader = metrics.borrow_watched().current_leader;
+                if leader.is_some_and(|leader| leader != own) || metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let elected = timeout_at(Instant::now() + HAND_OVER_TIMEOUT, elected).await;
+        elected.map_err(|_| Error::HandOver(format!("the manager at {} did not take over in time", target.addr)))
+    }
+
+    /// # Errors
+    /// [`ProposeError::Stopped`]: what is asked of other managers would go on for a while without this.
+    fn check_running(&self) -> Result<(), ProposeError> {
+        match &*self.role().borrow() {
+            Role::Stopped { reason } => Err(ProposeError::Stopped(reason.clone())),
+            Role::Leader { .. } | Role::Follower { .. } => Ok(()),
+        }
+    }
+
+    /// Raft id and `host:port` of the leader, as far as this manager knows.
+    pub(crate) fn leader(&self) -> Option<(u64, String)> {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let id = metrics.current_leader?;
+        metrics.membership_config.get_node(&id).map(|node| (id, node.addr.clone()))
+    }
+
+    /// Asks the leader. Does not wait long for one that lost its place.
+    async fn ask(&self, id: u64, addr: &str, request: Request) -> Result<Answer, LineError> {
+        let answer = self.network().line(Kind::Ask, id, addr).send(request, ASK_LIMIT);
+        let mut metrics = self.raft().metrics();
+        let deposed = async {
+            while metrics.borrow_watched().current_leader == Some(id) {
+                if metrics.changed().await.is_err() {
+                    break;
+                }
+            }
+            sleep(LAST_WORD).await;
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = deposed => Err(LineError::Lost("the leader lost its place".into())),
+        }
+    }
+
+    /// Waits until this manager has applied an entry.
+    async fn applied(&self, index: u64, deadline: Instant) -> Result<(), ProposeError> {
+        let mut metrics = self.raft().metrics();
+        let applied = async {
+            loop {
+                {
+                    let metrics = metrics.borrow_watched();
+                    if metrics.last_applied.is_some_and(|applied| applied.index >= index) {
+                        return Ok(());
+                    }
+                }
+                if metrics.changed().await.is_err() {
+                    return Err(self.stopped(None));
+                }
+            }
+        };
+        // The write has happened; that it cannot be seen here yet is not known to whoever asked.
+        timeout_at(deadline, applied).await.unwrap_or(Err(ProposeError::Unknown))
+    }
+}
+
+/// Lets readers pass, all that wait with one round, until Raft ends.
+pub(crate) async fn run_barriers(consensus: WeakConsensus, mut readers: mpsc::UnboundedReceiver<Reader>) {
+    while let Some(first) = readers.recv().await {
+        let mut waiting = vec![first];
+        while let Ok(next) = readers.try_recv() {
+            waiting.push(next);
+        }
+        let Some(consensus) = consensus.upgrade() else { return };
+        let result = consensus.barrier().await;
+        for reader in waiting {
+            // Who gave up does not want to know.
+            let _ = reader.send(result.clone());
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The answering end of `swarm-raft/1`.
+//!
+//! What Raft itself says is answered in the order in which it came, so that entries arrive in order; what followers
+//! forward is answered as soon as it is done, many at once.
+
+use std::{io, sync::Arc, time::Duration};
+
+use openraft::ReadPolicy;
+use swarm_core::Tx;
+use swarm_wire::{BoxedStream, Receiver, Sender, channel};
+use thiserror::Error;
+use tokio::{
+    io::{ReadHalf, WriteHalf},
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::{
+    Consensus, ProposeError,
+    message::{Answer, Blob, Hello, RAFT_PROTOCOL, Request, append_request, take_over_request},
+    transfer,
+};
+
+/// Time from the opening of a connection to its first message.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time that one answer may take to be sent: the peer reads all the time, or is gone.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Forwarded requests of one connection that are being answered; more wait in its own buffers.
+const ASKS_MAX: usize = 1024;
+/// Answers that wait to be sent.
+const ANSWERS_MAX: usize = 64;
+
+/// Whether a peer may still take part: asked before each of its requests is answered, so that a manager that was
+/// removed is locked out at once, also on a connection that stands.
+pub type Admission = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Why a connection of another manager ended.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The stream.
+    #[error(transparent)]
+    Stream(#[from] io::Error),
+    /// The peer was silent from the start.
+    #[error("no first message within {} s", HELLO_TIMEOUT.as_secs())]
+    Silent,
+    /// The peer does not read its answers.
+    #[error("the peer takes no answers")]
+    Stuck,
+    /// The peer is told why, and the connection ends.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+type Answers = mpsc::Sender<(u32, Answer)>;
+
+impl Consensus {
+    /// Serves one connection of another manager until it ends. Whose it is was checked before; `admission` is asked
+    /// again for each request.
+    ///
+    /// # Errors
+    /// [`ServeError`]: how it ended, unless the peer closed it.
+    pub async fn serve(&self, stream: BoxedStream, admission: Admission) -> Result<(), ServeError> {
+        let (mut sender, mut receiver) = channel::<_, Answer, Request>(stream);
+        let first = timeout(HELLO_TIMEOUT, receiver.recv()).await.map_err(|_| ServeError::Silent)??;
+        let greeted = match first {
+            Some(Request::Hello(Hello { protocol, .. })) if protocol != RAFT_PROTOCOL => Err(format!(
+                "this manager speaks version {RAFT_PROTOCOL} of the managers' protocol, the other one {protocol}"
+            )),
+            Some(Request::Hello(Hello { to, .. })) if to != self.raft_id() => {
+                Err(format!("this is manager {}, not manager {to}", self.raft_id()))
+            }
+            Some(Request::Hello(_)) => admission(),
+            Some(_) => Err("the first message is no hello".into()),
+            None => return Ok(()),
+        };
+        let served = match greeted {
+            Ok(()) => self.converse(&mut sender, receiver, &admission).await,
+            Err(reason) => Err(ServeError::Refused(reason)),
+        };
+        if let Err(ServeError::Refused(reason)) = &served {
+            // Whether it arrives does not matter: the connection ends either way.
+            let _ = timeout(ANSWER_TIMEOUT, sender.send(&Answer::Refused(reason.clone()))).await;
+        }
+        served
+    }
+
+    async fn converse(
+        &self,
+        sender: &mut Sender<WriteHalf<BoxedStream>, Answer>,
+        mut receiver: Receiver<ReadHalf<BoxedStream>, Request>,
+        admission: &Admission,
+    ) -> Result<(), ServeError> {
+        let (answers, mut answered) = mpsc::channel(ANSWERS_MAX);
+        let write = async {
+            while let Some((correlation, answer)) = answered.recv().await {
+                let sent = timeout(ANSWER_TIMEOUT, sender.send_to(correlation, &answer)).await;
+                sent.map_err(|_| ServeError::Stuck)??;
+            }
+            Ok(())
+        };
+        let read = async {
+            // Dropped, and with them what they wait for, when the connection ends.
+            let mut asks = JoinSet::new();
+            let places = Arc::new(Semaphore::new(ASKS_MAX));
+            while let Some((correlation, request)) = receiver.recv_from().await? {
+                admission().map_err(ServeError::Refused)?;
+                while asks.try_join_next().is_some() {}
+                let answer = match request {
+                    Request::Write(_) | Request::ReadIndex | Request::Status | Request::HandOver { .. } => {
+                        // The semaphore is never closed.
+                        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+                        let (consensus, answers): (_, Answers) = (self.clone(), answers.clone());
+                        asks.spawn(async move {
+                            let answer = consensus.answer(request).await;
+                            // Who no longer listens does not want to know.
+                            let _ = answers.send((correlation, answer)).await;
+                            drop(place);
+                        });
+                        continue;
+                    }
+                    Request::Snapshot { vote, head } => {
+                        let arrived = transfer::receive(vote, head, &mut receiver).await;
+                        let arrived = arrived.map_err(ServeError::Refused)?;
+                        let installed = self.raft().install_full_snapshot(arrived.vote, arrived.snapshot).await;
+                        let answer = installed.map_or_else(
+                            |fatal| Answer::Refused(fatal.to_string()),
+                            |response| Answer::Installed { vote: response.vote.into() },
+                        );
+                        let _ = answers.send((arrived.correlation, answer)).await;
+                        continue;
+                    }
+                    raft => self.answer_raft(raft).await?,
+                };
+                let _ = answers.send((correlation, answer)).await;
+            }
+            Ok(())
+        };
+        tokio::select! { end = read => end, end = write => end }
+    }
+
+    /// What Raft itself says.
+    async fn answer_raft(&self, request: Request) -> Result<Answer, ServeError> {
+        let raft = self.raft();
+        let stopped = |error: &dyn std::fmt::Display| Answer::Refused(format!("this manager stopped: {error}"));
+        Ok(match request {
+            Request::Append { vote, prev, commit, rows } => {
+                let request = append_request(vote, prev, commit, rows).map_err(ServeError::Refused)?;
+                raft.append_entries(request)
+                    .await
+                    .map_or_else(|error| stopped(&error), |response| Answer::Appended(response.into()))
+            }
+            Request::Vote(candidacy) => {
+                raft.vote(candidacy.into()).await.map_or_else(|error| stopped(&error), Answer::from)
+            }
+            Request::PreVote(candidacy) => {
+                raft.pre_vote(candidacy.into()).await.map_or_else(|error| stopped(&error), Answer::from)
+            }
+            Request::TakeOver { leader, to, last } => raft
+                .handle_transfer_leader(take_over_request(leader, to, last))
+                .await
+                .map_or_else(|error| stopped(&error), |response| Answer::TakenOver(response.into())),
+            other => return Err(ServeError::Refused(format!("{other:?} does not belong here"))),
+        })
+    }
+
+    /// What a follower forwards.
+    async fn answer(&self, request: Request) -> Answer {
+        match request {
+            Request::Write(Blob(txs)) => match rmp_serde::from_slice::<Vec<Tx>>(&txs) {
+                Ok(txs) => match self.propose(txs).await {
+                    Ok(committed) => Answer::Written { index: committed.index, outcomes: committed.outcomes },
+                    Err(error) => Answer::Failed(error),
+                },
+                Err(error) => Answer::Refused(format!("these are no transactions: {error}")),
+            },
+            Request::ReadIndex => match self.raft().get_read_log_id(ReadPolicy::ReadIndex).await {
+                Ok((read, _)) => Answer::ReadIndex(read.index()),
+                // Whatever it is, it may pass: the follower asks again, perhaps somebody else.
+                Err(_) => Answer::Failed(ProposeError::NotLeader { leader: None }),
+            },
+            Request::Status => Answer::Status(Box::new(self.status())),
+            Request::HandOver { to } => match self.hand_over_here(to).await {
+                Ok(()) => Answer::HandedOver,
+                Err(error) => Answer::Refused(error.to_string()),
+            },
+            other => Answer::Refused(format!("{other:?} does not belong here")),
+        }
+    }
+}

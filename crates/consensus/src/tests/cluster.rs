@@ -1,0 +1,398 @@
+//! Several managers over streams in memory: elections, forwarding, membership, snapshots, the loss of a leader.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use swarm_wire::{BoxedStream, channel};
+use tempfile::TempDir;
+use tokio::{io::duplex, task::JoinSet, time::timeout};
+
+use super::{PATIENCE, Watcher, admit, key, options, wait_for_role, wait_until};
+use crate::{
+    Consensus, Dialer, LOG_KEEP_ENTRIES, Options, ProposeError, Role, Steering, Timers,
+    message::{Answer, Hello, RAFT_PROTOCOL, Request},
+};
+
+/// Slower than the defaults: a busy machine that builds and tests at once shall not hold elections for nothing.
+const TIMERS: Timers = Timers { heartbeat_ms: 100, election_min_ms: 600, election_max_ms: 900 };
+
+/// Who can be reached under which address, and what is cut.
+#[derive(Default)]
+struct Net {
+    running: BTreeMap<String, Consensus>,
+    cut: BTreeSet<String>,
+    /// Dropped with a manager that is killed.
+    streams: BTreeMap<String, JoinSet<()>>,
+}
+
+#[derive(Clone)]
+struct Wire {
+    from: String,
+    net: Arc<Mutex<Net>>,
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Wire({})", self.from)
+    }
+}
+
+impl Dialer for Wire {
+    fn dial<'a>(&'a self, addr: &'a str) -> BoxFuture<'a, io::Result<BoxedStream>> {
+        Box::pin(async move {
+            let mut net = self.net.lock().unwrap_or_else(PoisonError::into_inner);
+            let server = net.running.get(addr).cloned().filter(|_| !net.cut.contains(addr));
+            let Some(server) = server.filter(|_| !net.cut.contains(&self.from)) else {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            };
+            let (here, there) = duplex(1 << 20);
+            let serve = async move { drop(server.serve(Box::new(there), Arc::new(|| Ok(()))).await) };
+            // A stream ends with either end.
+            net.streams.entry(addr.to_owned()).or_default().spawn(serve);
+            Ok(Box::new(here) as BoxedStream)
+        })
+    }
+}
+
+struct Managers {
+    folder: TempDir,
+    net: Arc<Mutex<Net>>,
+    all: BTreeMap<u64, Consensus>,
+}
+
+fn addr(id: u64) -> String {
+    format!("manager-{id}")
+}
+
+impl Managers {
+    fn options(&self, id: u64) -> Options {
+        let dialer = Arc::new(Wire { from: addr(id), net: Arc::clone(&self.net) });
+        let dir = self.folder.path().join(id.to_string());
+        std::fs::create_dir_all(&dir).unwrap();
+        Options { raft_id: id, addr: addr(id), timers: TIMERS, dialer, key: key(), ..options(&dir) }
+    }
+
+    fn net(&self) -> std::sync::MutexGuard<'_, Net> {
+        self.net.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&mut self, id: u64, consensus: Consensus) {
+        self.net().running.insert(addr(id), consensus.clone());
+        self.all.insert(id, consensus);
+    }
+
+    /// So many managers, all of them voters.
+    async fn start(count: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut managers = Self { folder, net: Arc::default(), all: BTreeMap::new() };
+        let founder = Consensus::create(managers.options(1), Watcher::new()).await.unwrap();
+        managers.add(1, founder);
+        for id in 2..=count {
+            managers.join(id).await;
+        }
+        managers.steer(&(1..=count).collect::<Vec<_>>()).await;
+        managers
+    }
+
+    async fn join(&mut self, id: u64) {
+        let consensus = Consensus::join(self.options(id), Watcher::new()).await.unwrap();
+        self.add(id, consensus);
+    }
+
+    /// Steers until these are the managers.
+    async fn steer(&self, ids: &[u64]) {
+        let wanted: BTreeMap<u64, String> = ids.iter().map(|id| (*id, addr(*id))).collect();
+        timeout(PATIENCE, async {
+            loop {
+                let leader = self.leader().await;
+                let settled = self.all[&leader].steer_members(&wanted).await;
+                if let Ok(Steering::Settled) = settled {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("the managers become what is wanted");
+    }
+
+    /// The ready leader.
+    async fn leader(&self) -> u64 {
+        timeout(PATIENCE, async {
+            loop {
+                let ready =
+                    |(id, c): (&u64, &Consensus)| matches!(*c.role().borrow(), Role::Leader { .. }).then_some(*id);
+                // A leader that is cut off does not know yet.
+                if let Some(id) =
+                    self.all.iter().filter(|(id, _)| !self.net().cut.contains(&addr(**id))).find_map(ready)
+                {
+                    return id;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("there is a leader")
+    }
+
+    fn follower(&self, leader: u64) -> u64 {
+        *self.all.keys().find(|id| **id != leader).unwrap()
+    }
+
+    /// Ends a manager without a word.
+    async fn kill(&mut self, id: u64) {
+        {
+            let mut net = self.net();
+            net.running.remove(&addr(id));
+            net.streams.remove(&addr(id));
+        }
+        self.all.remove(&id).unwrap().shutdown().await;
+    }
+
+    async fn restart(&mut self, id: u64) {
+        let consensus = Consensus::open(self.options(id), Watcher::new()).await.unwrap();
+        self.add(id, consensus);
+    }
+
+    /// Cuts a manager off from all others, connections that stand included.
+    fn cut(&self, id: u64) {
+        let mut net = self.net();
+        net.cut.insert(addr(id));
+        net.streams.clear();
+    }
+
+    fn heal(&self, id: u64) {
+        self.net().cut.remove(&addr(id));
+    }
+
+    async fn shutdown(self) {
+        for consensus in self.all.values() {
+            consensus.shutdown().await;
+        }
+    }
+}
+
+fn numbers(consensus: &Consensus) -> BTreeSet<u128> {
+    consensus.state().nodes().map(|node| node.id.0).collect()
+}
+
+/// Writes through any of the managers until it is acknowledged.
+async fn write_surely(managers: &Managers, number: u128) {
+    timeout(PATIENCE, async {
+        for id in managers.all.keys().cycle() {
+            match managers.all[id].write(admit(number)).await {
+                Ok(_) => return,
+                Err(ProposeError::Unknown | ProposeError::NotLeader { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    })
+    .await
+    .expect("the write is acknowledged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_manager_writes_and_reads() {
+    let managers = Managers::start(3).await;
+    let leader = managers.leader().await;
+    let follower = &managers.all[&managers.follower(leader)];
+    for number in 0..20 {
+        let committed = follower.write(admit(number)).await.unwrap();
+        assert_eq!(committed.outcomes, [Ok(())]);
+        assert!(numbers(follower).contains(&number), "a write is visible where it was made");
+        for manager in managers.all.values() {
+            let state = manager.read_barrier().await.unwrap();
+            assert!(state.revision() >= committed.index, "a read sees every acknowledged write");
+        }
+    }
+    // Many readers share rounds.
+    let reads: Vec<_> = (0..200)
+        .map(|_| {
+            let follower = follower.clone();
+            tokio::spawn(async move { follower.read_barrier().await.unwrap().revision() })
+        })
+        .collect();
+    for read in reads {
+        assert!(read.await.unwrap() >= 20);
+    }
+    let status = follower.cluster_status().await;
+    assert_eq!(status.leader, Some(leader));
+    assert!(status.members.iter().all(|member| member.voter && !member.is_silent()), "{status:?}");
+    managers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_writes_outlive_leaders() {
+    let mut managers = Managers::start(3).await;
+    let mut last = 0;
+    for _ in 0..3 {
+        let leader = managers.leader().await;
+        let follower = managers.all[&managers.follower(leader)].clone();
+        for _ in 0..10 {
+            follower.write(admit(last)).await.unwrap();
+            last += 1;
+        }
+        managers.kill(leader).await;
+        write_surely(&managers, last).await;
+        last += 1;
+        managers.restart(leader).await;
+    }
+    let expected: BTreeSet<u128> = (0..last).collect();
+    for manager in managers.all.values() {
+        manager.read_barrier().await.unwrap();
+        assert_eq!(numbers(manager), expected);
+    }
+    managers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_cut_off_acknowledges_nothing() {
+    let managers = Managers::start(3).await;
+    let old = managers.leader().await;
+    managers.cut(old);
+    let lonely = managers.all[&old].clone();
+    let write = tokio::spawn(async move { lonely.write(admit(1)).await });
+    let new = managers.leader().await;
+    assert_ne!(new, old);
+    managers.all[&new].write(admit(2)).await.unwrap();
+    let write = write.await.unwrap();
+    assert!(matches!(write, Err(ProposeError::Unknown | ProposeError::NotLeader { .. })), "{write:?}");
+    assert!(!numbers(&managers.all[&old]).contains(&2));
+    managers.heal(old);
+    let state = managers.all[&old].read_barrier().await.unwrap();
+    assert!(state.nodes().any(|node| node.id.0 == 2));
+    managers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_was_away_for_long_gets_a_snapshot() {
+    let mut managers = Managers::start(3).await;
+    let leader = managers.leader().await;
+    let away = managers.follower(leader);
+    managers.kill(away).await;
+    let writer = managers.all[&leader].clone();
+    let count = 3 * u128::from(LOG_KEEP_ENTRIES);
+    let mut writes = JoinSet::new();
+    for number in 0..count {
+        let writer = writer.clone();
+        writes.spawn(async move { writer.write(admit(number)).await.unwrap() });
+    }
+    while let Some(write) = writes.join_next().await {
+        write.unwrap();
+    }
+    writer.snapshot().await.unwrap();
+    wait_until(|| writer.status().purged_index.is_some_and(|purged| purged > u64::try_from(count).unwrap() / 2)).await;
+    managers.restart(away).await;
+    assert_eq!(managers.all[&away].read_barrier().await.unwrap().nodes().count() as u128, count);
+    assert!(managers.all[&away].status().snapshot_index.is_some(), "it was not filled from the log");
+    // A new manager begins with it as well.
+    managers.join(4).await;
+    managers.steer(&[1, 2, 3, 4]).await;
+    assert_eq!(managers.all[&4].read_barrier().await.unwrap().nodes().count() as u128, count);
+    managers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cluster_grows_shrinks_and_hands_over() {
+    let mut managers = Managers::start(1).await;
+    for id in 2..=5 {
+        managers.join(id).await;
+    }
+    managers.steer(&[1, 2, 3, 4, 5]).await;
+    managers.all[&5].write(admit(1)).await.unwrap();
+    managers.all[&2].hand_over(Some(3)).await.unwrap();
+    assert_eq!(managers.leader().await, 3);
+    let error = managers.all[&2].hand_over(Some(9)).await.unwrap_err().to_string();
+    assert!(error.contains("no voting manager"), "{error}");
+    // The leader is among those that go.
+    managers.steer(&[2]).await;
+    assert_eq!(managers.leader().await, 2);
+    managers.all[&2].write(admit(2)).await.unwrap();
+    let members = managers.all[&2].status().members;
+    assert_eq!(members.iter().map(|m| m.raft_id).collect::<Vec<_>>(), [2]);
+    managers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_voter_that_makes_the_majority_stays() {
+    let mut managers = Managers::start(3).await;
+    let leader = managers.leader().await;
+    let down = managers.follower(leader);
+    managers.kill(down).await;
+    let leaving = managers.follower(leader);
+    let wanted = BTreeMap::from([(leader, addr(leader)), (down, addr(down))]);
+    let consensus = &managers.all[&leader];
+    wait_until(|| consensus.status().members.iter().any(|m| m.raft_id == down && m.is_silent())).await;
+    let Steering::Underway(Some(reason)) = consensus.steer_members(&wanted).await.unwrap() else {
+        panic!("it was removed")
+    };
+    assert!(reason.contains("of the 2 managers that would be left, 2 have to answer"), "{reason}");
+    assert!(consensus.status().members.iter().any(|m| m.raft_id == leaving && m.voter));
+    managers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_manager_goes_on_when_the_majority_is_lost() {
+    let mut managers = Managers::start(3).await;
+    let leader = managers.leader().await;
+    for number in 0..10 {
+        managers.all[&leader].write(admit(number)).await.unwrap();
+    }
+    let left = managers.follower(leader);
+    managers.all[&left].read_barrier().await.unwrap();
+    for id in (1..=3).filter(|id| *id != left) {
+        managers.kill(id).await;
+    }
+    managers.kill(left).await;
+    let alone = Consensus::recover(managers.options(left), Watcher::new()).await.unwrap();
+    alone.write(admit(10)).await.unwrap();
+    assert_eq!(numbers(&alone), (0..=10).collect());
+    assert_eq!(alone.status().members.iter().map(|m| m.raft_id).collect::<Vec<_>>(), [left]);
+    managers.add(left, alone);
+    // It stays so, and grows again.
+    managers.kill(left).await;
+    managers.restart(left).await;
+    managers.join(7).await;
+    managers.steer(&[left, 7]).await;
+    managers.all[&7].write(admit(11)).await.unwrap();
+    assert_eq!(numbers(&managers.all[&7]), (0..=11).collect());
+    // One that never had anything cannot save anything.
+    let empty = Consensus::join(managers.options(8), Watcher::new()).await.unwrap();
+    empty.shutdown().await;
+    let error = Consensus::recover(managers.options(8), Watcher::new()).await.err().unwrap().to_string();
+    assert!(error.contains("the log is empty"), "{error}");
+    managers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_meant_for_it_is_refused() {
+    let managers = Managers::start(1).await;
+    let refused = |first: Request| {
+        let consensus = managers.all[&1].clone();
+        async move {
+            let (here, there) = duplex(1 << 16);
+            let served =
+                tokio::spawn(async move { consensus.serve(Box::new(there), Arc::new(|| Err("go away".into()))).await });
+            let (mut sender, mut receiver) = channel::<_, Request, Answer>(here);
+            sender.send(&first).await.unwrap();
+            let answer = receiver.recv().await.unwrap();
+            assert!(served.await.unwrap().is_err());
+            match answer {
+                Some(Answer::Refused(reason)) => reason,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let hello = |protocol, to| Request::Hello(Hello { protocol, to });
+    assert!(refused(hello(RAFT_PROTOCOL + 1, 1)).await.contains("version"));
+    assert!(refused(hello(RAFT_PROTOCOL, 2)).await.contains("not manager 2"));
+    assert!(refused(hello(RAFT_PROTOCOL, 1)).await.contains("go away"));
+    assert!(refused(Request::ReadIndex).await.contains("no hello"));
+    wait_for_role(&managers.all[&1], |role| matches!(role, Role::Leader { .. })).await;
+    managers.shutdown().await;
+}

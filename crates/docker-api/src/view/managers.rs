@@ -1,0 +1,50 @@
+//! The managers as Raft has them: a page of this program's own (`/swarmd/managers`).
+
+use serde::{Deserialize, Serialize};
+
+use super::Time;
+
+/// How the managers are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ManagersView {
+    /// Raft's term: how often a leader was looked for.
+    pub term: u64,
+    /// Id of the node that leads; empty if none does.
+    pub leader: String,
+    /// Index of the last entry in the log.
+    pub last_log_index: u64,
+    /// Index of the last entry that is applied.
+    pub applied_index: u64,
+    /// Index of the last entry in the newest snapshot; zero without one.
+    pub snapshot_index: u64,
+    /// Each of them.
+    pub managers: Vec<ManagerView>,
+    /// What to worry about, for people.
+    pub warnings: Vec<String>,
+}
+
+/// One manager.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ManagerView {
+    /// Id of its node.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// Host name of its node.
+    pub hostname: String,
+    /// `host:port` that other managers reach it by.
+    pub addr: String,
+    /// `leader`, `voter`, `learner` (catches up, does not vote yet), `joining` (not in Raft yet).
+    pub role: String,
+    /// `reachable`, `unreachable`, `unknown`.
+    pub reachability: String,
+    /// The last entry that it is known to have.
+    pub matched_index: Option<u64>,
+    /// Entries that it lacks.
+    pub lag_entries: Option<u64>,
+    /// Milliseconds since it last answered the leader.
+    pub last_contact_ms: Option<u64>,
+    /// When its certificate expires.
+    pub cert_expires_at: Time,
+}

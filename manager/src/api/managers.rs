@@ -1,0 +1,147 @@
+//! What Docker's API has no word for: how the managers are, and who leads.
+
+use axum::extract;
+use swarm_consensus::{Member, SILENT_MS, Status};
+use swarm_core::State;
+use swarm_docker_api::view::{ManagerView, ManagersView};
+use swarm_model::{Cluster, Node, NodeRole, Timestamp};
+
+use super::{
+    Plane,
+    call::Call,
+    reply::{self, Reply},
+    resolve,
+};
+
+/// A manager that lacks more entries than this has trouble to keep up.
+const LAG_WORTH_A_WARNING: u64 = 10_000;
+/// A certificate with less of its life left, in hundredths, should have been renewed long ago.
+const CERT_LEFT_PERCENT_MIN: i64 = 10;
+
+/// `GET /swarmd/managers`
+pub(super) async fn status<P: Plane>(extract::State(plane): extract::State<P>) -> Reply {
+    // Without a leader there is no barrier to pass, and this page is wanted most.
+    let status = plane.managers().await;
+    let state = match status.leader {
+        Some(_) => plane.read().await?,
+        None => plane.state(),
+    };
+    let cluster = resolve::cluster(&state)?;
+    reply::json(&view(&status, &state, cluster, plane.now()))
+}
+
+/// `POST /swarmd/transfer`: makes another manager the leader, `?node=` or the one with most of the log.
+pub(super) async fn transfer<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
+    let to = match call.param("node").filter(|node| !node.is_empty()) {
+        None => None,
+        Some(node) => {
+            let state = plane.read().await?;
+            resolve::cluster(&state)?;
+            // A worker has none, and no manager has this one.
+            Some(resolve::node(&state, node)?.raft_id.unwrap_or_default())
+        }
+    };
+    plane.hand_over(to).await?;
+    Ok(reply::empty())
+}
+
+fn view(status: &Status, state: &State, cluster: &Cluster, now: Timestamp) -> ManagersView {
+    let known = status.leads();
+    let mut warnings = Vec::new();
+    if status.leader.is_none() {
+        warnings.push(
+            "no manager leads: changes wait until most managers can talk to each other, and containers run on"
+                .to_owned(),
+        );
+    }
+    let node_of = |member: &Member| state.nodes().find(|node| node.raft_id == Some(member.raft_id));
+    let mut managers: Vec<ManagerView> = status
+        .members
+        .iter()
+        .map(|member| manager(status, member, node_of(member).map(|node| &**node), known))
+        .collect();
+    // Managers that Raft has not taken yet.
+    let joining = state.nodes().filter(|node| node.role == NodeRole::Manager);
+    for node in joining.filter(|node| status.members.iter().all(|member| Some(member.raft_id) != node.raft_id)) {
+        managers.push(ManagerView {
+            id: node.id.to_string(),
+            hostname: node.hostname().to_owned(),
+            addr: node.manager_addr.clone().unwrap_or_default(),
+            role: "joining".into(),
+            reachability: "unknown".into(),
+            cert_expires_at: node.cert_expires_at.into(),
+            ..ManagerView::default()
+        });
+    }
+    if known {
+        warnings.extend(lost(status));
+    }
+    for manager in &managers {
+        let name = format!("{} ({})", manager.hostname, manager.addr);
+        if manager.lag_entries.is_some_and(|lag| lag > LAG_WORTH_A_WARNING) {
+            warnings.push(format!("{name} lacks {} entries of the log", manager.lag_entries.unwrap_or_default()));
+        }
+        let left_ns = manager.cert_expires_at.0.since_ns(now);
+        if left_ns < cluster.spec.ca_config.node_cert_expiry_ns / 100 * CERT_LEFT_PERCENT_MIN {
+            warnings.push(format!("the certificate of {name} is about to expire and was not renewed: see its log"));
+        }
+    }
+    ManagersView {
+        term: status.term,
+        leader: managers.iter().find(|manager| manager.role == "leader").map(|m| m.id.clone()).unwrap_or_default(),
+        last_log_index: status.last_log_index.unwrap_or_default(),
+        applied_index: status.applied_index.unwrap_or_default(),
+        snapshot_index: status.snapshot_index.unwrap_or_default(),
+        managers,
+        warnings,
+    }
+}
+
+fn manager(status: &Status, member: &Member, node: Option<&Node>, known: bool) -> ManagerView {
+    let role = match member.voter {
+        _ if status.leader == Some(member.raft_id) => "leader",
+        true => "voter",
+        false => "learner",
+    };
+    let reachability = match (known, member.is_silent()) {
+        _ if role == "leader" => "reachable",
+        (false, _) => "unknown",
+        (true, false) => "reachable",
+        (true, true) => "unreachable",
+    };
+    let end = status.last_log_index.unwrap_or_default();
+    ManagerView {
+        id: node.map(|node| node.id.to_string()).unwrap_or_default(),
+        hostname: node.map(|node| node.hostname().to_owned()).unwrap_or_default(),
+        addr: member.addr.clone(),
+        role: role.into(),
+        reachability: reachability.into(),
+        matched_index: member.matched_index,
+        lag_entries: member.matched_index.map(|matched| end.saturating_sub(matched)),
+        last_contact_ms: member.last_contact_ms,
+        cert_expires_at: node.map(|node| node.cert_expires_at.into()).unwrap_or_default(),
+    }
+}
+
+/// What the silence of managers means.
+fn lost(status: &Status) -> Vec<String> {
+    let voters: Vec<&Member> = status.members.iter().filter(|member| member.voter).collect();
+    let answering = voters.iter().filter(|member| !member.is_silent()).count();
+    let majority = voters.len() / 2 + 1;
+    let mut warnings: Vec<String> = voters
+        .iter()
+        .filter(|member| member.is_silent())
+        .map(|member| format!("the manager at {} has not answered for {} s", member.addr, SILENT_MS / 1000))
+        .collect();
+    match voters.len() {
+        1 => warnings.push("there is one manager: without it nothing can be changed; two more bear the loss of one".into()),
+        count if answering <= majority && answering < count => warnings.push(format!(
+            "{answering} of {count} managers answer, and {majority} have to: if one more is lost, nothing can be changed"
+        )),
+        count if count % 2 == 0 => {
+            warnings.push(format!("{count} managers bear the loss of no more than {} do", count - 1));
+        }
+        _ => {}
+    }
+    warnings
+}
