@@ -5,6 +5,7 @@ mod document;
 mod host;
 mod machine;
 mod memory;
+mod million;
 mod program;
 mod result;
 mod scheduler;
@@ -46,6 +47,8 @@ pub(crate) enum Name {
     Starts,
     /// Placing tasks, without a log and without a network
     Scheduler,
+    /// A million tasks in the core alone, from their creation until all run; the loss of a node
+    Million,
     /// Memory of swarmd: idle, and with 10,000 tasks
     Memory,
     /// A rolling update of 50 tasks, ten at a time
@@ -62,6 +65,7 @@ impl Name {
             Self::Writes => writes::run(bench),
             Self::Starts => starts::run(bench),
             Self::Scheduler => scheduler::run(bench),
+            Self::Million => million::run(bench),
             Self::Memory => memory::run(bench),
             Self::Update => update::run(bench),
         }

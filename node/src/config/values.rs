@@ -102,23 +102,22 @@ pub(super) fn parse_generic(texts: &[String]) -> Result<Vec<GenericResource>> {
             Ok(_) => bail!("{text:?}: there cannot be fewer than none"),
             Err(_) => GenericResource::Named { kind: kind.into(), value: value.into() },
         };
-        for known in &resources {
-            match (known, &resource) {
-                (GenericResource::Named { kind: a, .. }, GenericResource::Named { kind: b, .. }) if a == b => {
-                    if *known == resource {
-                        bail!("{text:?} is named twice");
-                    }
-                }
-                (
-                    GenericResource::Named { kind: a, .. } | GenericResource::Discrete { kind: a, .. },
-                    GenericResource::Named { kind: b, .. } | GenericResource::Discrete { kind: b, .. },
-                ) if a == b => bail!("{kind} is either counted once or named, not both"),
-                _ => {}
-            }
+        if resources.contains(&resource) {
+            bail!("{text:?} is there twice");
+        }
+        let is_name = |resource: &GenericResource| matches!(resource, GenericResource::Named { .. });
+        if resources.iter().any(|known| kind_of(known) == kind && !(is_name(known) && is_name(&resource))) {
+            bail!("{kind} is either counted once or named, not both");
         }
         resources.push(resource);
     }
     Ok(resources)
+}
+
+fn kind_of(resource: &GenericResource) -> &str {
+    match resource {
+        GenericResource::Discrete { kind, .. } | GenericResource::Named { kind, .. } => kind,
+    }
 }
 
 /// A size in Docker's notation: a decimal number and b, k, m, g or t (powers of 1024), with or without a following
