@@ -14,6 +14,7 @@ use swarm_model::{
 use super::{
     Planner,
     fill::{self, Need, Replacement},
+    global,
     slots::{self, Place, Slot},
 };
 use crate::{Op, Tx, state::host_ports};
@@ -153,7 +154,9 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     let mut last_reached = None;
     let config = config(service);
     let order = order(service, &config);
-    for (place, slot) in slots.iter().filter(|(_, slot)| slot.is_taken(service)) {
+    let wanted = |place: &Place, slot: &Slot| slot.is_taken(service) && !global::is_retired(planner, service, *place);
+    let places: Vec<(&Place, &Slot)> = slots.iter().filter(|(place, slot)| wanted(place, slot)).collect();
+    for (place, slot) in places {
         match stage(planner, service, order, slot) {
             Stage::Clean => {}
             Stage::Dirty => dirty.push(*place),
