@@ -168,7 +168,7 @@ impl World {
         if index.is_multiple_of(SNAPSHOT_ENTRIES) {
             self.compare_replicas();
         }
-        if let Err(text) = self.oracle.check(&before, &self.log.state, &entry, &outcomes, &events) {
+        if let Err(text) = self.oracle.check(&before, &self.log.state, &entry, &outcomes, &events, self.now_ms) {
             self.complain(format!("{text}\n  after entry {index}: {entry:?}"));
         }
         self.log.recent.push_back(entry);

@@ -90,7 +90,7 @@ fn main() -> ExitCode {
     if let Some(name) = &arguments.mutant {
         return match summary.failed.first() {
             Some((seed, _)) => {
-                println!("Mutant {name} was found by seed {seed}, the {}th.", seed - arguments.from + 1);
+                println!("Mutant {name} was found by seed {seed}, after {} others.", seed - arguments.from);
                 ExitCode::SUCCESS
             }
             None => {

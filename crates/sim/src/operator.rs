@@ -88,9 +88,10 @@ impl World {
             }
             (20..30, Some(service), _) => {
                 let replicas = specs::replicas(&mut self.rng);
-                self.change("scale", &service, |_, spec| match &mut spec.mode {
-                    ServiceMode::Replicated { replicas: current } => *current = replicas,
-                    _ => {}
+                self.change("scale", &service, |_, spec| {
+                    if let ServiceMode::Replicated { replicas: current } = &mut spec.mode {
+                        *current = replicas;
+                    }
                 });
             }
             (30..46, Some(service), _) => self.change("update", &service, |rng, spec| {

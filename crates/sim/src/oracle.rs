@@ -1,11 +1,14 @@
 //! The oracle: looks at what each entry did. It states what has to hold, not how the code under test comes to it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use swarm_core::{Entry, Event as Change, Op, Outcome, State};
 use swarm_model::{
     Availability, Constraint, ConstraintKey, DesiredState, Node, NodeId, NodeState, Operator, Service, ServiceId,
-    ServiceMode, ServiceSpec, Task, TaskId, TaskState, Timestamp,
+    ServiceMode, ServiceSpec, Task, TaskId, TaskState,
 };
 
 use crate::updates;
@@ -14,13 +17,15 @@ use crate::updates;
 const STOP_NS_MAX: i64 = 60_000_000_000;
 
 /// A decision may not know of what was committed so short a time before it: the log may stall.
-const LATE_NS: i64 = 15_000_000_000;
+const LATE_MS: u64 = 15_000;
 
 /// What the oracle remembers.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
     /// Placements seen.
     pub(crate) placements: u64,
+    /// When nodes that were down were last heard of again: the true time, since the cluster's jumps.
+    returned_ms: BTreeMap<NodeId, u64>,
 }
 
 /// A place of a service: a slot, or the node of a global service's task.
@@ -47,6 +52,7 @@ impl Oracle {
         entry: &Entry,
         outcomes: &[Outcome],
         events: &[Change],
+        now_ms: u64,
     ) -> Result<(), String> {
         if after.time() <= before.time() {
             return Err(format!("cluster time went from {:?} to {:?}", before.time(), after.time()));
@@ -57,6 +63,15 @@ impl Oracle {
             .iter()
             .filter_map(|event| if let Change::Task { task, .. } = event { Some(*task) } else { None })
             .collect();
+        for event in events {
+            if let Change::Node(id) = event
+                && before.node(*id).is_some_and(|node| node.status.state == NodeState::Down)
+            {
+                self.returned_ms.insert(*id, now_ms);
+            }
+        }
+        let just_returned: BTreeSet<NodeId> =
+            self.returned_ms.iter().filter(|(_, at)| **at + LATE_MS > now_ms).map(|(node, _)| *node).collect();
         let mut places: BTreeSet<Place> = BTreeSet::new();
         let mut loaded: BTreeSet<NodeId> = BTreeSet::new();
         for id in touched {
@@ -77,7 +92,7 @@ impl Oracle {
             if let Some(old) = old.filter(|old| old.desired == DesiredState::Ready)
                 && new.desired == DesiredState::Running
             {
-                released(after, old, entry.at)?;
+                released(after, old, &just_returned)?;
             }
         }
         for node in loaded {
@@ -220,16 +235,14 @@ fn one_in_place(after: &State, place: Place) -> Result<(), String> {
 }
 
 /// A replacement runs when its delay is over, and what it replaces has stopped or had time to.
-/// `decided_at` is the proposer's time: of a node that had just come back it may not have known.
-fn released(after: &State, task: &Task, decided_at: Timestamp) -> Result<(), String> {
+/// Of a node that has just come back the decision may not have known.
+fn released(after: &State, task: &Task, just_returned: &BTreeSet<NodeId>) -> Result<(), String> {
     let now = after.time();
     if task.start_at.is_some_and(|at| now < at) {
         return Err(format!("task {} runs at {now:?}, its delay ends at {:?}", task.id, task.start_at));
     }
     let silent = |id: NodeId| {
-        after
-            .node(id)
-            .is_none_or(|node| node.status.state == NodeState::Down || node.state_since.plus_ns(LATE_NS) >= decided_at)
+        after.node(id).is_none_or(|node| node.status.state == NodeState::Down) || just_returned.contains(&id)
     };
     let stops = |other: &&Arc<Task>| {
         other.id != task.id && !other.desired.is_live() && other.holds_resources() && !other.node.is_some_and(silent)

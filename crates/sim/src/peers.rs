@@ -158,7 +158,7 @@ impl World {
             self.down(conn, ToAgent::Refused { reason, leader: None, removed: false });
             return self.close(conn);
         };
-        if !self.log.state.node(node).is_some() {
+        if self.log.state.node(node).is_none() {
             return self.refuse_removed(conn, node);
         }
         let NodeReport { description, engine_reachable } = hello.node;

@@ -37,17 +37,21 @@ pub(crate) fn parallelism(before: &State, after: &State, ops: &[&Op]) -> Result<
         if most == 0 {
             continue;
         }
-        let places: BTreeSet<Place> = after
+        let under_way: BTreeSet<Place> = before
             .tasks_of_service(id)
             .filter(|task| is_made_by_update(service, task))
             .map(|task| place_of(task))
-            .filter(|place| is_under_way(after, service, *place))
+            .filter(|place| is_under_way(before, service, *place))
             .collect();
-        let earlier =
-            places.iter().filter(|place| before.service(id).is_some_and(|s| is_under_way(before, s, **place)));
-        let earlier = earlier.count();
+        let mut places: BTreeSet<Place> = after
+            .tasks_of_service(id)
+            .filter(|task| task.cause == Cause::Update && before.task(task.id).is_none())
+            .map(|task| place_of(task))
+            .collect();
+        let begins = !places.is_subset(&under_way);
+        places.extend(under_way);
         // An operator may have lowered the number meanwhile; then none may be added.
-        if places.len() as u64 > most && places.len() > earlier {
+        if begins && places.len() as u64 > most {
             return Err(format!(
                 "an update of service {} has {} places under way, {most} are allowed: {places:?}",
                 service.spec.name,

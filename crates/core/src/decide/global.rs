@@ -18,6 +18,12 @@ fn is_eligible(service: &Service, node: &Node) -> bool {
         && schedule::constraints_hold(&service.spec, node)
 }
 
+/// Whether a place of the service is none that is to have a task: its node is gone, or does not fit any more.
+pub(super) fn is_retired(planner: &Planner, service: &Service, place: Place) -> bool {
+    let Place::Node(id) = place else { return false };
+    !planner.state.node(id).is_some_and(|node| is_eligible(service, node))
+}
+
 /// Stops tasks on nodes that are not, or no longer, to have one; on a paused node also what has ended.
 pub(super) fn retire(planner: &mut Planner, service: &Service) {
     let mut gone: Vec<TaskId> = Vec::new();

@@ -15,7 +15,7 @@ use super::{
     Planner,
     budget::Budget,
     fill::{self, Need, Replacement},
-    rebalance,
+    global, rebalance,
     slots::{self, Place, Slot},
     update::{self, is_of_update},
 };
@@ -193,7 +193,9 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     let mut begun: Vec<(Place, Cause)> = Vec::new();
     let mut under_way: Vec<Place> = Vec::new();
     let mut progress = update::Progress::default();
-    for (place, slot) in slots.iter().filter(|(_, slot)| slot.is_taken(service)) {
+    let wanted = |place: &Place, slot: &Slot| slot.is_taken(service) && !global::is_retired(planner, service, *place);
+    let places: Vec<(&Place, &Slot)> = slots.iter().filter(|(place, slot)| wanted(place, slot)).collect();
+    for (place, slot) in places {
         let of_move = stage_of_move(&planner.state, service, slot);
         let mut of_update = if paused { Stage::Clean } else { stage_of_update(&planner.state, service, slot) };
         if let (Stage::UnderWay, Some(at)) =
