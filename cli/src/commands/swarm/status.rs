@@ -116,6 +116,9 @@ mod tests {
         let text = page(&view, &table);
         assert!(text.starts_with("Leader:    host-1 (10.0.0.1:2377)\nTerm:      4\n"), "{text}");
         assert!(text.contains("entry 90, applied up to 89") && text.contains("none yet"), "{text}");
-        assert!(text.contains("Learner   Reachable      -         -") && text.ends_with("\nWarning: it rains\n"), "{text}");
+        assert!(
+            text.contains("Learner   Reachable      -         -") && text.ends_with("\nWarning: it rains\n"),
+            "{text}"
+        );
     }
 }
