@@ -12,9 +12,9 @@ use swarm_wire::{BoxedStream, channel};
 use tempfile::TempDir;
 use tokio::{io::duplex, task::JoinSet, time::timeout};
 
-use super::{PATIENCE, Watcher, admit, key, options, wait_for_role, wait_until};
+use super::{PATIENCE, Watcher, admit, key, large, options, wait_for_role, wait_until};
 use crate::{
-    Consensus, Dialer, LOG_KEEP_ENTRIES, Options, ProposeError, Role, Steering, Timers,
+    Consensus, Dialer, ENTRY_BYTES_MAX, LOG_KEEP_ENTRIES, Options, ProposeError, Role, Steering, Timers,
     message::{Answer, Hello, RAFT_PROTOCOL, Request},
 };
 
@@ -294,6 +294,25 @@ async fn a_manager_that_was_away_for_long_gets_a_snapshot() {
     managers.join(4).await;
     managers.steer(&[1, 2, 3, 4]).await;
     assert_eq!(managers.all[&4].read_barrier().await.unwrap().nodes().count() as u128, count);
+    managers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_entries_reach_a_manager_that_was_away() {
+    let mut managers = Managers::start(3).await;
+    let leader = managers.leader().await;
+    let away = managers.follower(leader);
+    managers.kill(away).await;
+    let follower = managers.all[&managers.follower(leader)].clone();
+    for _ in 0..6 {
+        // By way of a follower: the largest ones fit into what it forwards as well.
+        follower.write(large(ENTRY_BYTES_MAX - 4096)).await.unwrap();
+    }
+    managers.restart(away).await;
+    let state = managers.all[&away].read_barrier().await.unwrap();
+    assert_eq!(state.revision(), follower.state().revision());
+    let error = follower.write(large(ENTRY_BYTES_MAX)).await.unwrap_err();
+    assert!(matches!(error, ProposeError::TooLarge { .. }), "{error}");
     managers.shutdown().await;
 }
 
