@@ -41,7 +41,7 @@ pub(crate) fn parallelism(before: &State, after: &State, ops: &[&Op]) -> Result<
             .tasks_of_service(id)
             .filter(|task| is_made_by_update(service, task))
             .map(|task| place_of(task))
-            .filter(|place| is_under_way(before, service, *place))
+            .filter(|place| is_under_way(before, service, *place) && is_under_way(after, service, *place))
             .collect();
         let mut places: BTreeSet<Place> = after
             .tasks_of_service(id)
