@@ -8,7 +8,7 @@ use std::{
 use swarm_core::{Entry, Event as Change, Op, Outcome, State};
 use swarm_model::{
     Availability, Constraint, ConstraintKey, DesiredState, Node, NodeId, NodeState, Operator, Service, ServiceId,
-    ServiceMode, ServiceSpec, Task, TaskId, TaskState,
+    ServiceMode, ServiceSpec, Task, TaskId, TaskState, UpdateOrder,
 };
 
 use crate::updates;
@@ -223,11 +223,16 @@ fn not_overcommitted(after: &State, id: NodeId) -> Result<(), String> {
     Ok(())
 }
 
-/// A place has one live task; two while an old one waits for the new one beside it.
+/// A place has one live task; two while an old one waits for the new one beside it, and both are to run only where the
+/// service starts first.
 fn one_in_place(after: &State, place: Place) -> Result<(), String> {
     let live: Vec<_> = tasks_of(after, place).filter(|task| task.desired.is_live()).collect();
-    let versions: BTreeSet<u64> = live.iter().map(|task| task.spec_version).collect();
-    if versions.len() < live.len() || live.len() > 2 {
+    let starts_first = after.service(place.0).is_some_and(|service| {
+        let configs = [&service.spec.update_config, &service.spec.rollback_config];
+        configs.into_iter().flatten().any(|config| config.order == UpdateOrder::StartFirst)
+    });
+    let to_run = live.iter().filter(|task| task.desired == DesiredState::Running).count();
+    if live.len() > 2 || to_run > 1 && !starts_first {
         let found: Vec<_> = live.iter().map(|t| (t.id, t.spec_version, t.desired, t.status.state, t.cause)).collect();
         return Err(format!("place {place:?} has more live tasks than it may: {found:?}"));
     }

@@ -57,7 +57,7 @@ impl Update {
     /// There is no such node, or swarmd does not take the change.
     pub(super) async fn send(&self, context: &Context) -> anyhow::Result<String> {
         let id = resolve(&context.client, &self.node).await?;
-        change_spec(context, &id, &self.node, |spec| self.change(spec).map(|()| true)).await?;
+        let (id, _) = change_spec(context, &id, &self.node, |spec| self.change(spec).map(|()| true)).await?;
         Ok(id)
     }
 
@@ -85,13 +85,14 @@ impl Update {
     }
 }
 
-/// Reads the spec of a node, changes it, and writes it back unless the change says that there is none.
+/// Reads the spec of a node, changes it, and writes it back unless the change says that there is none. Returns the
+/// node's id, and whether there was a change.
 async fn change_spec(
     context: &Context,
     id: &str,
     name: &str,
     change: impl FnOnce(&mut Map<String, Value>) -> anyhow::Result<bool>,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<(String, bool)> {
     let path = format!("/nodes/{}", segment(id));
     let bytes = match context.client.get_bytes(&path, Query::new()).await {
         Err(error) if error.is_not_found() => bail!("no such node: {name}"),
@@ -101,11 +102,11 @@ async fn change_spec(
     let mut object: Value = read(&path, &bytes)?;
     let spec = object.get_mut("Spec").and_then(Value::as_object_mut).context("swarmd shows no spec of this node")?;
     if !change(spec)? {
-        return Ok(false);
+        return Ok((node.id, false));
     }
     let path = format!("/nodes/{}/update", segment(&node.id));
     context.client.post(&path, Query::new().with("version", node.version.index), spec, None).await?;
-    Ok(true)
+    Ok((node.id, true))
 }
 
 /// Sets the role of a node. Returns whether that was a change.
@@ -116,4 +117,5 @@ pub(super) async fn set_role(context: &Context, id: &str, name: &str, role: Node
         Ok(is_new)
     })
     .await
+    .map(|(_, is_new)| is_new)
 }
