@@ -13,7 +13,8 @@ use swarm_model::{
 
 use crate::updates;
 
-/// A replacement need not wait longer than this for the task before it to stop (swarm-behaviour §3.5).
+/// A replacement need not wait longer than this for the task before it to stop (swarm-behaviour §3.5), from when that
+/// one was told to, or last heard of.
 const STOP_NS_MAX: i64 = 60_000_000_000;
 
 /// A decision may not know of what was committed so short a time before it: the log may stall.
@@ -253,7 +254,7 @@ fn released(after: &State, task: &Task, just_returned: &BTreeSet<NodeId>) -> Res
         other.id != task.id && !other.desired.is_live() && other.holds_resources() && !other.node.is_some_and(silent)
     };
     if let Some(old) = tasks_of(after, place_of(task)).find(stops)
-        && now.since_ns(task.created_at) < STOP_NS_MAX
+        && now.since_ns(old.updated_at) < STOP_NS_MAX
     {
         return Err(format!(
             "task {} runs while {}, which it replaces, is still {}",
