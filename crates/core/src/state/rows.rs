@@ -93,6 +93,12 @@ impl Rows {
         self.pages.iter().flat_map(|page| page.body.levels)
     }
 
+    /// The nodes that take no tasks, in order of their ids.
+    pub(crate) fn not_ready(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let rows = self.pages.iter().flat_map(|page| page.rows().iter().zip(page.body.levels));
+        rows.filter(|(_, level)| *level == NOT_READY).map(|((id, _), _)| *id)
+    }
+
     /// All rows with their positions, in order of their ids.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &(NodeId, NodeLoad))> + '_ {
         let page = |(number, page): (usize, &'_ Page)| number * PAGE_ROWS..number * PAGE_ROWS + page.rows().len();
