@@ -42,10 +42,14 @@ pub struct State {
     /// Tasks that wait for a node and are meant to live.
     pending: OrdSet<(ServiceId, TaskId)>,
     /// Slots that have anything but one task which runs and is meant to.
-    unsettled: OrdSet<(ServiceId, u32)>,
+    /// A bit each, [`SLOTS_OF_ROW`] side by side: every new task sets one, and unsets it when it runs.
+    unsettled: OrdMap<(ServiceId, u32), u64>,
     /// A row for each node.
     pub(crate) loads: Rows,
 }
+
+/// Slots whose bits stand in one row of an index.
+const SLOTS_OF_ROW: u32 = u64::BITS;
 
 /// Service, slot, id.
 type TaskKey = (ServiceId, u32, TaskId);
@@ -161,7 +165,11 @@ impl State {
 
     /// The slots of a service that have anything but one task which runs and is meant to.
     pub(crate) fn unsettled_slots(&self, service: ServiceId) -> impl Iterator<Item = u32> + '_ {
-        self.unsettled.range((service, 0)..=(service, u32::MAX)).map(|(_, slot)| *slot)
+        let rows = self.unsettled.range((service, 0)..=(service, u32::MAX));
+        rows.flat_map(|((_, row), bits)| {
+            let (row, bits) = (*row, *bits);
+            (0..SLOTS_OF_ROW).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| row * SLOTS_OF_ROW + bit)
+        })
     }
 
     /// The tasks of a service that wait for a node, the oldest first.

@@ -74,6 +74,13 @@ impl Rows {
         Some(page * PAGE_ROWS + row)
     }
 
+    /// [`Rows::position`], at once if the row stands behind this one.
+    pub(crate) fn position_after(&self, last: usize, id: NodeId) -> Option<usize> {
+        let (page, row) = (last / PAGE_ROWS, last % PAGE_ROWS + 1);
+        let next = self.pages.get(page).and_then(|page| page.rows().get(row));
+        if next.is_some_and(|(found, _)| *found == id) { Some(last + 1) } else { self.position(id) }
+    }
+
     /// The row at a position.
     ///
     /// # Panics
@@ -195,6 +202,7 @@ mod tests {
                 for (position, (id, load)) in rows.iter() {
                     prop_assert_eq!(levels[position], level_of(load));
                     prop_assert_eq!(rows.position(*id), Some(position));
+                    prop_assert_eq!(rows.position_after(position.saturating_sub(1), *id), Some(position));
                     prop_assert_eq!(rows.at(position).0, *id);
                     prop_assert!(position < rows.positions());
                 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use swarm_model::{DesiredState, NodeId, ServiceId, ServiceSpec, SpecVersion, Task, TaskId, TaskState};
 
-use super::{NodeLoad, State, TaskKey, is_active};
+use super::{NodeLoad, SLOTS_OF_ROW, State, TaskKey, is_active};
 
 impl State {
     /// Says that so many more tasks refer to a spec version: those that [`State::insert_task`] adds.
@@ -116,10 +116,14 @@ impl State {
             let mut tasks = self.tasks_of_slot(service, slot);
             tasks.next().is_none_or(|task| is_running(task)) && tasks.next().is_none()
         };
-        if is_settled {
-            self.unsettled.remove(&(service, slot));
-        } else {
-            self.unsettled.insert((service, slot));
+        let (key, bit) = ((service, slot / SLOTS_OF_ROW), 1 << (slot % SLOTS_OF_ROW));
+        if !is_settled {
+            *self.unsettled.entry(key).or_insert(0) |= bit;
+        } else if let Some(bits) = self.unsettled.get_mut(&key) {
+            *bits &= !bit;
+            if *bits == 0 {
+                self.unsettled.remove(&key);
+            }
         }
     }
 
