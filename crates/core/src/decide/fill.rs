@@ -49,19 +49,19 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
     let mut needs = Vec::new();
     let mut leave = Vec::new();
     let stop_first = rolling::order(service) == UpdateOrder::StopFirst;
-    for (place, slot) in slots::of(&planner.state, service) {
+    for (place, slot) in &planner.slots(service).shown {
         // One new task takes over from all of them, where an old and a new one fall together.
         let mut is_replaced = false;
         for task in slot.live() {
-            match restart::judge(&planner.state, &service.spec, &slot, task, planner.now) {
+            match restart::judge(&planner.state, &service.spec, slot, task, planner.now) {
                 Verdict::Fine if task.status.state == TaskState::Pending => {
-                    let kept = rolling::kept_beside(planner, service, &slot, task);
+                    let kept = rolling::kept_beside(planner, service, slot, task);
                     needs.push(Need::Pending(task.clone(), kept));
                 }
                 Verdict::Fine => {}
                 Verdict::Later(at) => planner.wake(service.id, at),
                 // An update has its successor in the place already, or what it was to take over from runs on.
-                Verdict::Replace { .. } if is_replaced || is_spare(&planner.state, &slot, task, service) => {
+                Verdict::Replace { .. } if is_replaced || is_spare(&planner.state, slot, task, service) => {
                     leave.push(task.id);
                 }
                 Verdict::Leave => leave.push(task.id),
@@ -69,7 +69,7 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
                     is_replaced = true;
                     let kept = slot.live().find(|other| other.id != task.id).map(|other| other.id);
                     needs.push(Need::Replace(Replacement {
-                        place,
+                        place: *place,
                         to: None,
                         old: vec![task.id],
                         kept,
@@ -191,14 +191,14 @@ fn make_room(planner: &mut Planner, service: &Service, stuck: Vec<(Need, Place)>
         return;
     }
     let mut view = planner.state.clone();
-    let slots = slots::of(&planner.state, service);
+    let slots = planner.slots(service);
     let mut budget = Budget::of(planner, service);
     for (mut need, place) in stuck {
         let kept = gives_way(planner, service, &need).expect("only such needs come here");
         let is_driven_out = service.spec.update_config.is_none()
             && planner.state.task(kept).is_some_and(|task| rolling::is_leaving(&planner.state, task));
         let stops = is_driven_out || fits_instead(&mut view, service, &need, kept, planner.task_id());
-        let slot = planner.state.task(kept).and_then(|task| slots.get(&slots::place_of(service, task)));
+        let slot = planner.state.task(kept).and_then(|task| slots.shown.get(&slots::place_of(service, task)));
         if stops && !slot.is_none_or(|slot| budget.take(&planner.state, slot, |_| true)) {
             continue; // Its end is what the new one needs, and has to wait.
         }

@@ -6,7 +6,7 @@ use super::{
     Planner,
     fill::{self, Need},
     schedule,
-    slots::{self, Place},
+    slots::Place,
 };
 use crate::Op;
 
@@ -27,8 +27,8 @@ pub(super) fn is_retired(planner: &Planner, service: &Service, place: Place) -> 
 /// Stops tasks on nodes that are not, or no longer, to have one; on a paused node also what has ended.
 pub(super) fn retire(planner: &mut Planner, service: &Service) {
     let mut gone: Vec<TaskId> = Vec::new();
-    for (place, slot) in slots::of(&planner.state, service) {
-        let Place::Node(id) = place else { continue };
+    for (place, slot) in &planner.slots(service).shown {
+        let Place::Node(id) = *place else { continue };
         let node = planner.state.node(id);
         let eligible = node.is_some_and(|node| is_eligible(service, node));
         let paused = node.is_some_and(|node| node.spec.availability == Availability::Pause);
@@ -43,10 +43,10 @@ pub(super) fn retire(planner: &mut Planner, service: &Service) {
 /// Replaces what cannot go on, and gives each eligible node its task.
 pub(super) fn fill(planner: &mut Planner, service: &Service) {
     let mut needs = fill::restarts(planner, service);
-    let slots = slots::of(&planner.state, service);
+    let slots = planner.slots(service);
     for node in planner.state.nodes() {
         let place = Place::Node(node.id);
-        let taken = slots.get(&place).is_some_and(|slot| slot.is_taken(service));
+        let taken = slots.shown.get(&place).is_some_and(|slot| slot.is_taken(service));
         if !taken && node.spec.availability == Availability::Active && is_eligible(service, node) {
             needs.push(Need::New(place));
         }

@@ -9,21 +9,22 @@ use swarm_model::{DesiredState, ReplicatedJob, Service, Task, TaskId};
 use super::{
     Planner,
     fill::{self, Need},
-    slots::{self, Place},
+    slots::Place,
 };
 use crate::Op;
 
 /// Ends what is no longer wanted: earlier executions, slots beyond the number of completions, and what runs in a slot
 /// that is done already.
 pub(super) fn retire(planner: &mut Planner, service: &Service) {
+    let slots = planner.slots(service);
+    let slots = &slots.shown;
     let id = |task: &std::sync::Arc<Task>| task.id;
     let earlier = planner.state.tasks_of_service(service.id).filter(|task| task.iteration != service.iteration());
     let (mut history, running): (Vec<_>, Vec<_>) =
         earlier.filter(|task| task.desired.is_live()).partition(|task| task.status.state.is_terminal());
     let mut removed: Vec<TaskId> = running.into_iter().map(id).collect();
-    let slots = slots::of(&planner.state, service);
     let total = service.spec.replicas();
-    for (place, slot) in &slots {
+    for (place, slot) in slots {
         if matches!(place, Place::Number(number) if total.is_some_and(|total| u64::from(*number) > total)) {
             removed.extend(slot.0.iter().filter(|task| task.desired != DesiredState::Remove).map(id));
         } else if slot.has_completed() {
@@ -38,7 +39,8 @@ pub(super) fn retire(planner: &mut Planner, service: &Service) {
 /// Replaces what failed, and starts as many more as may run beside what runs, the lowest slots first.
 pub(super) fn fill(planner: &mut Planner, service: &Service, job: &ReplicatedJob) {
     let mut needs = fill::restarts(planner, service);
-    let slots = slots::of(&planner.state, service);
+    let slots = planner.slots(service);
+    let slots = &slots.shown;
     let running = slots.values().filter(|slot| slot.live().any(|task| !task.is_done())).count() as u64;
     let room = usize::try_from(job.concurrent().saturating_sub(running)).unwrap_or(usize::MAX);
     let free = |place: &Place| slots.get(place).is_none_or(|slot| !slot.is_taken(service));

@@ -21,11 +21,13 @@ mod why;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    rc::Rc,
     sync::Arc,
 };
 
 use restart::Start;
 use schedule::Fleet;
+use slots::Slots;
 use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, Task, TaskId, Timestamp};
 
 pub use why::{Failure, NodeRejection, Rejection, Restart, TaskWhy, Why, why_service, why_task};
@@ -137,7 +139,7 @@ fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
         replicated::fill_new(planner, service, replicas);
         return;
     }
-    reap::orphans(planner, service.id);
+    reap::orphans(planner, service);
     let service = match service.spec.mode {
         ServiceMode::Replicated { replicas } => {
             replicated::scale_down(planner, service, replicas);
@@ -172,7 +174,7 @@ fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
 fn promote(planner: &mut Planner, service: &Service) {
     let mut due = Vec::new();
     let order = rolling::order(service);
-    for slot in slots::of(&planner.state, service).values() {
+    for slot in planner.slots(service).shown.values() {
         for task in slot.0.iter().filter(|t| t.desired == DesiredState::Ready && !t.status.state.is_terminal()) {
             match restart::start(&planner.state, slot, task, order, planner.now) {
                 Start::Now => due.push(task.id),
@@ -194,6 +196,10 @@ struct Planner {
     random: u64,
     /// The nodes in the scheduler's order, once it was asked for; follows `state`.
     fleet: Option<Fleet>,
+    /// The nodes that take no tasks, once that was asked for; nodes do not change while a decision is made.
+    not_ready: Option<Rc<[NodeId]>>,
+    /// What there is to look at of the service that was asked for last, if nothing has changed since.
+    slots: Option<(ServiceId, Rc<Slots>)>,
     /// What the last transaction touched.
     events: Vec<Event>,
     /// When the newest task was made.
@@ -214,13 +220,28 @@ impl Planner {
             plan: Plan::default(),
             random: seed,
             fleet: None,
+            not_ready: None,
+            slots: None,
             events: Vec::new(),
         }
+    }
+
+    /// What there is to look at of a service.
+    fn slots(&mut self, service: &Service) -> Rc<Slots> {
+        if let Some((_, slots)) = self.slots.as_ref().filter(|(id, _)| *id == service.id) {
+            return slots.clone();
+        }
+        let state = &self.state;
+        let not_ready = self.not_ready.get_or_insert_with(|| state.loads.not_ready().collect());
+        let slots = Rc::new(Slots::new(state, service, not_ready));
+        self.slots = Some((service.id, slots.clone()));
+        slots
     }
 
     /// Adds a transaction.
     fn push(&mut self, tx: Tx) {
         self.events.clear();
+        self.slots = None;
         match apply_tx(&mut self.state, &tx, &mut self.events) {
             Ok(()) => {
                 self.plan.txs.push(tx);

@@ -20,7 +20,8 @@ pub(super) fn removed_service(planner: &mut Planner, id: ServiceId) {
     let late: Vec<TaskId> =
         tasks.iter().filter(|task| task.desired != DesiredState::Remove).map(|task| task.id).collect();
     planner.push_each(None, &late, |tasks| Op::SetDesired { desired: DesiredState::Remove, tasks });
-    orphans(planner, id);
+    let tasks: Vec<Arc<Task>> = planner.state.tasks_of_service(id).cloned().collect();
+    orphans_among(planner, id, tasks.iter());
     let ended: Vec<TaskId> =
         planner.state.tasks_of_service(id).filter(|task| task.status.state.is_terminal()).map(|task| task.id).collect();
     planner.push_each(None, &ended, |tasks| Op::DeleteTasks { tasks });
@@ -29,7 +30,11 @@ pub(super) fn removed_service(planner: &mut Planner, id: ServiceId) {
 /// The history of a service: no more than the limit in each place, the oldest go first. With its node, a place of a
 /// global service is gone for good, and its history with it (swarm-behaviour §3.3).
 pub(super) fn history(planner: &mut Planner, service: &Service) {
-    let tasks: Vec<TaskId> = slots::with_history(&planner.state, service)
+    let slots = planner.slots(service);
+    let with_history = service.spec.mode.is_job().then(|| slots::with_history(&planner.state, service));
+    let tasks: Vec<TaskId> = with_history
+        .as_ref()
+        .unwrap_or(&slots.shown)
         .iter()
         .flat_map(|(place, slot)| match place {
             Place::Node(node) if planner.state.node(*node).is_none() => {
@@ -60,10 +65,18 @@ fn excess(planner: &Planner, service: &Service, tasks: &[Arc<Task>]) -> Vec<Task
 }
 
 /// Gives up tasks whose node is down for too long, and sees to it that the others are looked at in time.
-pub(super) fn orphans(planner: &mut Planner, service: ServiceId) {
-    let tasks: Vec<Arc<Task>> = planner.state.tasks_of_service(service).cloned().collect();
+pub(super) fn orphans(planner: &mut Planner, service: &Service) {
+    let slots = planner.slots(service);
+    if service.spec.mode.is_job() {
+        let tasks: Vec<Arc<Task>> = planner.state.tasks_of_service(service.id).cloned().collect();
+        return orphans_among(planner, service.id, tasks.iter());
+    }
+    orphans_among(planner, service.id, slots.shown.values().flat_map(|slot| &slot.0));
+}
+
+fn orphans_among<'a>(planner: &mut Planner, service: ServiceId, tasks: impl Iterator<Item = &'a Arc<Task>>) {
     let mut lost = Vec::new();
-    for task in tasks.iter().filter(|task| task.holds_resources()) {
+    for task in tasks.filter(|task| task.holds_resources()) {
         let Some(node) = task.node.and_then(|id| planner.state.node(id)) else { continue };
         if node.status.state != NodeState::Down {
             continue;

@@ -7,15 +7,19 @@ use swarm_model::{DesiredState, NodeId, Service, TaskId};
 use super::{
     Planner,
     fill::{self, Need},
-    slots::{self, Place, Slot},
+    slots::{Place, Slot},
 };
 use crate::Op;
 
 /// Takes away the slots that are too many, those first that matter least.
 pub(super) fn scale_down(planner: &mut Planner, service: &Service, replicas: u64) {
-    let mut taken = slots::of(&planner.state, service);
-    taken.retain(|_, slot| slot.is_taken(service));
+    let slots = planner.slots(service);
     let replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
+    if slots.shown.len() + slots.settled <= replicas {
+        return;
+    }
+    let mut taken = slots.shown.clone();
+    taken.retain(|_, slot| slot.is_taken(service));
     if taken.len() <= replicas {
         return;
     }
@@ -51,11 +55,16 @@ fn keep_order(slots: &BTreeMap<Place, Slot>) -> Vec<Place> {
 /// but history and are not filled are forgotten.
 pub(super) fn fill(planner: &mut Planner, service: &Service, replicas: u64) {
     let mut needs = fill::restarts(planner, service);
-    let slots = slots::of(&planner.state, service);
+    let slots = planner.slots(service);
+    let (slots, settled) = (&slots.shown, slots.settled);
     let taken = |place: &Place| slots.get(place).is_some_and(|slot| slot.is_taken(service));
-    let missing =
-        usize::try_from(replicas).unwrap_or(usize::MAX).saturating_sub(slots.keys().filter(|p| taken(p)).count());
-    let free: Vec<Place> = (1..=u32::MAX).map(Place::Number).filter(|p| !taken(p)).take(missing).collect();
+    let present = settled + slots.keys().filter(|p| taken(p)).count();
+    let missing = usize::try_from(replicas).unwrap_or(usize::MAX).saturating_sub(present);
+    let free: Vec<Place> = if settled > 0 {
+        slots.keys().copied().filter(|p| !taken(p)).take(missing).collect()
+    } else {
+        (1..=u32::MAX).map(Place::Number).filter(|p| !taken(p)).take(missing).collect()
+    };
     let is_dead = |place: &Place| !taken(place) && free.last().is_none_or(|last| place > last);
     let dead = slots.iter().filter(|(place, _)| is_dead(place)).flat_map(|(_, slot)| &slot.0);
     let dead: Vec<TaskId> = dead.filter(|t| t.desired != DesiredState::Remove).map(|t| t.id).collect();

@@ -76,7 +76,8 @@ fn finish(planner: &mut Planner, service: &Service) {
     let stop_first = order(service) == UpdateOrder::StopFirst;
     let mut done = Vec::new();
     let mut budget = Budget::of(planner, service);
-    let slots = slots::of(&planner.state, service);
+    let slots = planner.slots(service);
+    let slots = &slots.shown;
     // A place that waits for room, which what is prepared may be holding.
     let waits = |slot: &Slot| !slot.runs() && slot.live().any(|task| task.status.state == TaskState::Pending);
     for slot in slots.values().filter(|slot| slot.live().count() > 1) {
@@ -186,7 +187,8 @@ fn stage_of_update(state: &State, service: &Service, slot: &Slot) -> Stage {
 
 /// Begins the next places, as many as the policy allows at a time.
 fn roll(planner: &mut Planner, service: &Arc<Service>) {
-    let slots = slots::of(&planner.state, service);
+    let slots = planner.slots(service);
+    let slots = &slots.shown;
     let config = config(service);
     let paused = service.update.as_ref().is_some_and(|update| update.state.is_paused());
     let mut stale: Vec<(Place, Cause)> = Vec::new();

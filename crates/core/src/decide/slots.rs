@@ -1,11 +1,17 @@
 //! The places of a service: numbered slots of a replicated service, nodes of a global one.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use swarm_model::{DesiredState, NodeId, Service, ServiceSpec, Task, TaskState};
+use swarm_model::{DesiredState, NodeId, Service, ServiceMode, ServiceSpec, Settings, Task, TaskState};
 
-use super::{restart, schedule};
+use super::{rebalance, restart, rolling, schedule};
 use crate::State;
+
+/// Places are looked up one by one if they are at most this part of the tasks; else a walk over all is cheaper.
+const UNSETTLED_PART: usize = 4;
 
 /// A place of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +65,72 @@ impl Slot {
     pub(super) fn runs(&self) -> bool {
         self.live().any(|task| task.status.state == TaskState::Running)
     }
+}
+
+/// The places of a service that a reconciler has to look at.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    /// All of them, or those that are not settled.
+    pub(super) shown: BTreeMap<Place, Slot>,
+    /// How many are left out because they are settled: one task each, which runs as it is wanted, where it may. If there
+    /// are such, then each number that the service wants has a place, shown or settled, and there is no other.
+    pub(super) settled: usize,
+}
+
+impl Slots {
+    /// What there is to look at. `not_ready` are the nodes that take no tasks: only there can a task that runs as it is
+    /// wanted need anything.
+    pub(super) fn new(state: &State, service: &Service, not_ready: &[NodeId]) -> Self {
+        unsettled(state, service, not_ready).unwrap_or_else(|| Self { shown: of(state, service), settled: 0 })
+    }
+}
+
+/// The places that are not settled, if it is cheap to tell and the others make no difference: no update is under way
+/// that looks at all, no limit counts those that run, no delay follows a move.
+fn unsettled(state: &State, service: &Service, not_ready: &[NodeId]) -> Option<Slots> {
+    let ServiceMode::Replicated { replicas } = service.spec.mode else { return None };
+    let rolls = service.update.as_ref().is_some_and(|update| update.state.is_active() || update.state.is_paused());
+    let counts_all = rolls
+        || rolling::config(service).delay_ns > 0
+        || Settings::of(&service.spec.labels).max_unavailable.is_some()
+        || rebalance::is_wanted(service);
+    let tasks = state.tasks_of_only_spec(service.id, service.spec_version)?;
+    let is_complete = state.highest_slot(service.id).is_some_and(|highest| u64::from(highest) == replicas)
+        && state.tasks_of_slot(service.id, 0).next().is_none();
+    let shown_max = tasks / UNSETTLED_PART;
+    if counts_all || !is_complete || not_ready.len() > shown_max {
+        return None;
+    }
+    let mut numbers: BTreeSet<u32> = state.unsettled_slots(service.id).take(shown_max + 1).collect();
+    let stranded = not_ready.iter().flat_map(|node| state.tasks_of_service_on(service.id, *node));
+    numbers.extend(stranded.map(|task| task.slot));
+    if numbers.len() > shown_max {
+        return None;
+    }
+    let slot = |number: u32| Slot(state.tasks_of_slot(service.id, number).cloned().collect());
+    let shown: BTreeMap<Place, Slot> = numbers.into_iter().map(|n| (Place::Number(n), slot(n))).collect();
+    // A settled place has just one task.
+    let settled = tasks - shown.values().map(|slot| slot.0.len()).sum::<usize>();
+    if (settled + shown.len()) as u64 != replicas {
+        return None;
+    }
+    debug_assert!(are_settled(state, service, &shown, settled), "a place of {} was left out", service.id);
+    Some(Slots { shown, settled })
+}
+
+/// Whether the places that are not shown are so many, and each as [`Slots::settled`] says.
+fn are_settled(state: &State, service: &Service, shown: &BTreeMap<Place, Slot>, settled: usize) -> bool {
+    let all = of(state, service);
+    let mut others = all.iter().filter(|(place, _)| !shown.contains_key(place)).map(|(_, slot)| slot.0.as_slice());
+    let is_settled = |tasks: &[Arc<Task>]| {
+        let [task] = tasks else { return false };
+        let is_ready = task.node.and_then(|node| state.loads.get(node)).is_some_and(|load| load.is_ready);
+        is_ready
+            && task.desired == DesiredState::Running
+            && task.status.state == TaskState::Running
+            && task.spec_version == service.spec_version
+    };
+    all.len() == shown.len() + settled && others.all(is_settled)
 }
 
 /// All places of a service that have tasks. Of a job only those of its present execution: earlier ones are history.

@@ -6,7 +6,7 @@
 
 use swarm_model::{Cause, FailureAction, Service, Settings, Task, Timestamp, UpdateConfig, UpdateState, UpdateStatus};
 
-use super::{Planner, rolling, slots};
+use super::{Planner, rolling};
 use crate::{Op, Tx};
 
 /// After the last place an update is watched so much longer than the delay, if the delay is longer than the monitor
@@ -24,8 +24,8 @@ pub(super) fn count_failures(planner: &mut Planner, service: &Service) {
         return;
     }
     let mut failed = update.failed.clone();
-    let slots = slots::of(&planner.state, service);
-    let made = slots.values().flat_map(|slot| &slot.0).filter(|task| is_of_update(service, update, task));
+    let slots = planner.slots(service);
+    let made = slots.shown.values().flat_map(|slot| &slot.0).filter(|task| is_of_update(service, update, task));
     failed
         .extend(made.filter(|task| has_failed(task, &config) || is_overdue(service, task, planner.now)).map(|t| t.id));
     let Some(newest) = failed.iter().rfind(|id| !update.failed.contains(id)).copied() else { return };

@@ -37,12 +37,19 @@ pub struct State {
     spec_refs: OrdMap<(ServiceId, u64), usize>,
     /// Where a task is in `tasks`.
     task_keys: OrdMap<TaskId, (ServiceId, u32)>,
-    by_node: OrdSet<(NodeId, TaskId)>,
+    /// What a node has of a service stands together.
+    by_node: OrdSet<(NodeId, ServiceId, TaskId)>,
     /// Tasks that wait for a node and are meant to live.
     pending: OrdSet<(ServiceId, TaskId)>,
+    /// Slots that have anything but one task which runs and is meant to.
+    /// A bit each, [`SLOTS_OF_ROW`] side by side: every new task sets one, and unsets it when it runs.
+    unsettled: OrdMap<(ServiceId, u32), u64>,
     /// A row for each node.
     pub(crate) loads: Rows,
 }
+
+/// Slots whose bits stand in one row of an index.
+const SLOTS_OF_ROW: u32 = u64::BITS;
 
 /// Service, slot, id.
 type TaskKey = (ServiceId, u32, TaskId);
@@ -135,7 +142,34 @@ impl State {
 
     /// The tasks that a node was given, the oldest first.
     pub fn tasks_of_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
-        self.by_node.range((node, TaskId(0))..=(node, TaskId(u128::MAX))).map(|(_, id)| self.indexed(*id))
+        let range = (node, ServiceId(0), TaskId(0))..=(node, ServiceId(u128::MAX), TaskId(u128::MAX));
+        let mut ids: Vec<TaskId> = self.by_node.range(range).map(|(.., id)| *id).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|id| self.indexed(id))
+    }
+
+    /// The tasks of a service that a node was given, the oldest first.
+    pub(crate) fn tasks_of_service_on(&self, service: ServiceId, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
+        let range = (node, service, TaskId(0))..=(node, service, TaskId(u128::MAX));
+        self.by_node.range(range).map(|(.., id)| self.indexed(*id))
+    }
+
+    /// How many tasks a service has, if they are all of this spec version.
+    pub(crate) fn tasks_of_only_spec(&self, service: ServiceId, version: u64) -> Option<usize> {
+        let mut counts = self.spec_refs.range((service, 0)..=(service, u64::MAX));
+        match (counts.next(), counts.next()) {
+            (Some(((_, found), count)), None) if *found == version => Some(*count),
+            _ => None,
+        }
+    }
+
+    /// The slots of a service that have anything but one task which runs and is meant to.
+    pub(crate) fn unsettled_slots(&self, service: ServiceId) -> impl Iterator<Item = u32> + '_ {
+        let rows = self.unsettled.range((service, 0)..=(service, u32::MAX));
+        rows.flat_map(|((_, row), bits)| {
+            let (row, bits) = (*row, *bits);
+            (0..SLOTS_OF_ROW).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| row * SLOTS_OF_ROW + bit)
+        })
     }
 
     /// The tasks of a service that wait for a node, the oldest first.

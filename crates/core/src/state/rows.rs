@@ -74,6 +74,13 @@ impl Rows {
         Some(page * PAGE_ROWS + row)
     }
 
+    /// [`Rows::position`], at once if the row stands behind this one.
+    pub(crate) fn position_after(&self, last: usize, id: NodeId) -> Option<usize> {
+        let (page, row) = (last / PAGE_ROWS, last % PAGE_ROWS + 1);
+        let next = self.pages.get(page).and_then(|page| page.rows().get(row));
+        if next.is_some_and(|(found, _)| *found == id) { Some(last + 1) } else { self.position(id) }
+    }
+
     /// The row at a position.
     ///
     /// # Panics
@@ -91,6 +98,12 @@ impl Rows {
     /// The active tasks of the node at each position; [`NOT_READY`] where there is none that takes tasks.
     pub(crate) fn levels(&self) -> impl Iterator<Item = u32> + '_ {
         self.pages.iter().flat_map(|page| page.body.levels)
+    }
+
+    /// The nodes that take no tasks, in order of their ids.
+    pub(crate) fn not_ready(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let rows = self.pages.iter().flat_map(|page| page.rows().iter().zip(page.body.levels));
+        rows.filter(|(_, level)| *level == NOT_READY).map(|((id, _), _)| *id)
     }
 
     /// All rows with their positions, in order of their ids.
@@ -189,6 +202,7 @@ mod tests {
                 for (position, (id, load)) in rows.iter() {
                     prop_assert_eq!(levels[position], level_of(load));
                     prop_assert_eq!(rows.position(*id), Some(position));
+                    prop_assert_eq!(rows.position_after(position.saturating_sub(1), *id), Some(position));
                     prop_assert_eq!(rows.at(position).0, *id);
                     prop_assert!(position < rows.positions());
                 }

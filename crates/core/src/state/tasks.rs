@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use swarm_model::{NodeId, ServiceId, ServiceSpec, SpecVersion, Task, TaskId, TaskState};
+use swarm_model::{DesiredState, NodeId, ServiceId, ServiceSpec, SpecVersion, Task, TaskId, TaskState};
 
-use super::{NodeLoad, State, TaskKey, is_active};
+use super::{NodeLoad, SLOTS_OF_ROW, State, TaskKey, is_active};
 
 impl State {
     /// Says that so many more tasks refer to a spec version: those that [`State::insert_task`] adds.
@@ -18,7 +18,9 @@ impl State {
     pub(crate) fn insert_task(&mut self, task: Arc<Task>, spec: &ServiceSpec) {
         self.task_keys.insert(task.id, (task.service, task.slot));
         self.index(&task, spec);
+        let (service, slot, runs) = (task.service, task.slot, is_running(&task));
         assert!(self.tasks.insert(key_of(&task), task).is_none(), "a task is inserted once");
+        self.index_slot(service, slot, runs);
     }
 
     /// A task as it is stored, before this change of it.
@@ -36,7 +38,11 @@ impl State {
             self.unindex(&old, &spec.spec);
             self.index(&task, &spec.spec);
         }
+        let (service, slot, runs) = (task.service, task.slot, is_running(&task));
         self.tasks.insert(key_of(&task), Arc::new(task));
+        if is_running(&old) != runs {
+            self.index_slot(service, slot, runs);
+        }
     }
 
     /// Deletes a task, and its spec version with the last task of it, unless its service still has a use for it.
@@ -45,6 +51,7 @@ impl State {
         let task = self.tasks.remove(&(service, slot, id)).expect("a key is that of a task");
         let spec = self.spec_of(&task);
         self.unindex(&task, &spec.spec);
+        self.index_slot(service, slot, true);
         self.let_go_of_spec(task.service, task.spec_version, 1);
         Some(task)
     }
@@ -84,7 +91,7 @@ impl State {
 
     fn index(&mut self, task: &Task, spec: &ServiceSpec) {
         if let Some(node) = task.node {
-            self.by_node.insert((node, task.id));
+            self.by_node.insert((node, task.service, task.id));
             self.change_load(node, task, spec, true);
         }
         if is_pending(task) {
@@ -94,11 +101,29 @@ impl State {
 
     fn unindex(&mut self, task: &Task, spec: &ServiceSpec) {
         if let Some(node) = task.node {
-            self.by_node.remove(&(node, task.id));
+            self.by_node.remove(&(node, task.service, task.id));
             self.change_load(node, task, spec, false);
         }
         if is_pending(task) {
             self.pending.remove(&(task.service, task.id));
+        }
+    }
+
+    /// Notes whether a slot is settled, after a change of a task in it. That the task runs may have settled it; so may
+    /// that it is gone.
+    fn index_slot(&mut self, service: ServiceId, slot: u32, may_be_settled: bool) {
+        let is_settled = may_be_settled && {
+            let mut tasks = self.tasks_of_slot(service, slot);
+            tasks.next().is_none_or(|task| is_running(task)) && tasks.next().is_none()
+        };
+        let (key, bit) = ((service, slot / SLOTS_OF_ROW), 1 << (slot % SLOTS_OF_ROW));
+        if !is_settled {
+            *self.unsettled.entry(key).or_insert(0) |= bit;
+        } else if let Some(bits) = self.unsettled.get_mut(&key) {
+            *bits &= !bit;
+            if *bits == 0 {
+                self.unsettled.remove(&key);
+            }
         }
     }
 
@@ -126,6 +151,11 @@ impl State {
 
 fn key_of(task: &Task) -> TaskKey {
     (task.service, task.slot, task.id)
+}
+
+/// Whether it runs and is meant to.
+fn is_running(task: &Task) -> bool {
+    task.desired == DesiredState::Running && task.status.state == TaskState::Running
 }
 
 fn is_pending(task: &Task) -> bool {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use swarm_model::{
     Constraint, ConstraintKey, Node, NodeId, Operator, Platform, PortProtocol, ResourceReservations, Service,
-    ServiceSpec, Task,
+    ServiceSpec,
 };
 
 use super::plugins;
@@ -102,8 +102,7 @@ impl<'a> Request<'a> {
 
     /// How many tasks of the service are active on a node, if there is a limit to them.
     pub(super) fn active_on(&self, state: &State, node: NodeId) -> u32 {
-        let counts = |task: &&Arc<Task>| task.service == self.service.id && is_active(task);
-        if self.max_replicas == 0 { 0 } else { state.tasks_of_node(node).filter(counts).count() as u32 }
+        if self.max_replicas == 0 { 0 } else { active_of_service_on(state, self.service, node) }
     }
 
     fn allows(&self, of_service: u32) -> bool {
@@ -226,6 +225,11 @@ pub(in crate::decide) fn active_of_service(state: &State, service: &Service) -> 
         }
     }
     counts
+}
+
+/// How many tasks of the service are active on a node.
+pub(super) fn active_of_service_on(state: &State, service: &Service, node: NodeId) -> u32 {
+    state.tasks_of_service_on(service.id, node).filter(|task| is_active(task)).count() as u32
 }
 
 /// Why the next task finds no node, given those that the round placed already.

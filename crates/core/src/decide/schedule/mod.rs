@@ -56,7 +56,9 @@ pub(super) fn place_on(state: &State, service: &Service, id: NodeId) -> Place {
 /// Nodes on which the current spec version failed often of late.
 fn recent_failures(state: &State, service: &Service) -> BTreeMap<NodeId, u32> {
     let mut counts = BTreeMap::new();
-    for task in state.tasks_of_service(service.id) {
+    // A settled slot has no failed task.
+    let slots = state.unsettled_slots(service.id);
+    for task in slots.flat_map(|slot| state.tasks_of_slot(service.id, slot)) {
         let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
         let recent = state.time().since_ns(task.status_applied_at) < FAILURE_WINDOW_NS;
         if let (true, Some(node)) = (failed && recent && task.spec_version == service.spec_version, task.node) {

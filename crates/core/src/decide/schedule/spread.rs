@@ -18,11 +18,14 @@ use super::{
     fleet::{self, Cursor, Fleet, Partition, Verdicts},
     recent_failures, spread_descriptors,
 };
-use crate::State;
+use crate::{State, state::is_active};
 
 /// Lower is better: recent failures, preferred constraints that are missed, then for a spread tasks of this service
 /// and all tasks, for a pack how empty the node is; the number makes it definite.
 type Rank = (u32, u32, u64, u64, usize);
+
+/// When so many nodes were asked one by one for tasks of the service, walking along its tasks is cheaper.
+const ASKED_MAX: u32 = 16;
 
 /// The nodes that can take a task, as a tree with a level for each placement preference.
 pub(super) struct Tree<'a> {
@@ -37,14 +40,12 @@ struct Round<'a> {
     request: &'a Request<'a>,
     verdicts: Verdicts,
     strategy: PlacementStrategy,
-    /// Nodes with active tasks of the service, or where it failed often.
-    known: BTreeMap<usize, Known>,
-}
-
-#[derive(Default)]
-struct Known {
-    of_service: u32,
-    failures: u32,
+    /// The active tasks of the service by node, once more than a few nodes are asked about.
+    counts: Option<Vec<(usize, u32)>>,
+    /// Nodes that were asked about one by one.
+    asked: u32,
+    /// Where the service failed often.
+    failures: BTreeMap<usize, u32>,
 }
 
 #[derive(Default)]
@@ -82,32 +83,29 @@ impl<'a> Tree<'a> {
         fleet.refresh(state);
         let settings = Settings::of(&service.spec.labels);
         let descriptors = spread_descriptors(&service.spec);
-        let position = |id| state.loads.position(id).filter(|node| fleet.is_ready(*node));
-        let (mut counts, mut known) = (BTreeMap::new(), BTreeMap::<usize, Known>::new());
-        if state.highest_slot(service.id).is_some() {
-            counts = filter::active_of_service(state, service);
-            for (node, count) in counts.iter().filter_map(|(id, count)| Some((position(*id)?, count))) {
-                known.entry(node).or_default().of_service = *count;
-            }
-            for (node, count) in
-                recent_failures(state, service).into_iter().filter_map(|(id, n)| Some((position(id)?, n)))
-            {
-                debug_assert!(count >= FAILURES_MIN);
-                known.entry(node).or_default().failures = count;
-            }
+        let has_tasks = state.highest_slot(service.id).is_some();
+        let counts = if has_tasks { None } else { Some(Vec::new()) };
+        let mut failures = BTreeMap::new();
+        if has_tasks {
+            let position = |id| state.loads.position(id).filter(|node| fleet.is_ready(*node));
+            failures.extend(recent_failures(state, service).into_iter().filter_map(|(id, n)| Some((position(id)?, n))));
+            debug_assert!(failures.values().all(|count| *count >= FAILURES_MIN));
         }
         let mut root = Branch::default();
         if descriptors.is_empty() && settings.prefer.is_empty() {
             root.classes.push(Class::new(Nodes::All));
         } else {
             root.grow(&fleet.partition(state, &descriptors, &settings.prefer));
+            let counts = if has_tasks { filter::active_of_service(state, service) } else { BTreeMap::new() };
             for (node, count) in counts.iter().filter_map(|(id, count)| Some((state.node(*id)?, count))) {
                 root.count(&fleet::path(&descriptors, node), *count);
             }
         }
         let verdicts = fleet.take_verdicts(request);
-        let mut tree =
-            Self { root, round: Round { fleet, state, request, verdicts, strategy: settings.strategy, known } };
+        let mut tree = Self {
+            root,
+            round: Round { fleet, state, request, verdicts, strategy: settings.strategy, counts, asked: 0, failures },
+        };
         tree.add_failing(&descriptors, &settings.prefer);
         tree
     }
@@ -123,8 +121,8 @@ impl<'a> Tree<'a> {
     }
 
     fn add_failing(&mut self, descriptors: &[String], prefer: &[Constraint]) {
-        let Round { state, known, .. } = &self.round;
-        for number in known.iter().filter(|(_, known)| known.failures > 0).map(|(number, _)| *number) {
+        let Round { state, failures, .. } = &self.round;
+        for number in failures.keys().copied() {
             let Some(node) = state.node(state.loads.at(number).0) else { continue };
             let leaf = self.root.leaf(&fleet::path(descriptors, node));
             let failing = (number, filter::missed(prefer, node));
@@ -140,14 +138,55 @@ impl Round<'_> {
     /// Whether a node can take one more task beside so many that it got in this round.
     fn passes(&mut self, node: usize, claims: u32) -> bool {
         let row = self.state.loads.at(node);
-        let of_service = self.known.get(&node).map_or(0, |known| known.of_service);
+        let of_service = self.of_service(node);
         self.verdicts.pass(self.state, self.request, node, row.0)
             && self.request.has_place(self.state, row, of_service + claims, claims)
     }
 
+    /// How many active tasks of the service a node has.
+    fn of_service(&self, node: usize) -> u32 {
+        match &self.counts {
+            Some(counts) => counts.binary_search_by_key(&node, |(node, _)| *node).map_or(0, |found| counts[found].1),
+            None => filter::active_of_service_on(self.state, self.request.service, self.state.loads.at(node).0),
+        }
+    }
+
+    /// Whether a node has active tasks of the service, or saw it fail often.
+    fn is_known(&mut self, node: usize) -> bool {
+        self.asked += 1;
+        if self.asked == ASKED_MAX {
+            self.count();
+        }
+        self.failures.contains_key(&node) || self.of_service(node) > 0
+    }
+
+    /// The nodes of which [`Round::is_known`] says so, for all of them at once, in order.
+    fn all_known(&mut self) -> Vec<usize> {
+        let mut known: Vec<usize> = self.count().iter().map(|(node, _)| *node).collect();
+        known.extend(self.failures.keys());
+        known.sort_unstable();
+        known.dedup();
+        known
+    }
+
+    /// Counts the tasks of the service on all nodes.
+    fn count(&mut self) -> &[(usize, u32)] {
+        let Self { state, fleet, request, .. } = *self;
+        self.counts.get_or_insert_with(|| {
+            let tasks = state.tasks_of_service(request.service.id).filter(|task| is_active(task));
+            let mut last = 0;
+            // Tasks that were placed together stand side by side on nodes that do.
+            let mut position = |id| state.loads.position_after(last, id).inspect(|found| last = *found);
+            let mut nodes: Vec<usize> = tasks.filter_map(|task| task.node).filter_map(&mut position).collect();
+            nodes.retain(|node| fleet.is_ready(*node));
+            nodes.sort_unstable();
+            nodes.chunk_by(|a, b| a == b).map(|same| (same[0], same.len() as u32)).collect()
+        })
+    }
+
     fn rank(&self, node: usize, missed: u32, claims: u32) -> Rank {
-        let known = self.known.get(&node);
-        let (of_service, failures) = known.map_or((0, 0), |known| (known.of_service, known.failures));
+        let of_service = self.of_service(node);
+        let failures = self.failures.get(&node).copied().unwrap_or(0);
         let load = self.state.loads.at(node).1;
         let active = u64::from(load.active + claims);
         match self.strategy {
@@ -234,7 +273,7 @@ impl Class {
     /// The next node without a task of the service.
     fn take_fresh(&mut self, round: &mut Round<'_>) -> Option<usize> {
         while let Some(node) = self.next(round) {
-            if !round.known.contains_key(&node) && round.passes(node, 0) {
+            if !round.is_known(node) && round.passes(node, 0) {
                 return Some(node);
             }
         }
@@ -252,25 +291,27 @@ impl Class {
     /// Lets the nodes take turns.
     fn line_up(&mut self, round: &mut Round<'_>) {
         let mut queue = std::mem::take(&mut self.taken);
+        let known = round.all_known();
         let missed = match &self.nodes {
             Nodes::All | Nodes::Failing(_) => 0,
             Nodes::Group { key, .. } => key.1,
         };
         if round.strategy == PlacementStrategy::Pack {
             while let Some(node) = self.next(round) {
-                if !round.known.contains_key(&node) {
+                if known.binary_search(&node).is_err() {
                     queue.push((node, 0));
                 }
             }
         }
-        let members = |(node, known): (&usize, &Known)| {
-            let is_member = known.failures == 0 && self.nodes.group().is_none_or(|group| group.contains(*node));
+        let members = |node: &usize| {
+            let is_member =
+                !round.failures.contains_key(node) && self.nodes.group().is_none_or(|group| group.contains(*node));
             is_member.then_some((*node, 0))
         };
         let mut ranked: Vec<(usize, u32, u32)> = match &self.nodes {
             Nodes::Failing(nodes) => nodes.iter().map(|(node, missed)| (*node, 0, *missed)).collect(),
             Nodes::All | Nodes::Group { .. } => {
-                queue.extend(round.known.iter().filter_map(members));
+                queue.extend(known.iter().filter_map(members));
                 queue.into_iter().map(|(node, claims)| (node, claims, missed)).collect()
             }
         };
