@@ -308,7 +308,8 @@ impl World {
                 let mut spec = spec(self.made, replicas.unwrap_or(0), *cpu, *port, *attempts);
                 let changed = Arc::make_mut(&mut spec);
                 changed.update_config = update.clone().filter(|_| !job);
-                let label = max_unavailable.filter(|_| !job).map(|n| ("swarmd.max-unavailable".to_owned(), n.to_string()));
+                let label =
+                    max_unavailable.filter(|_| !job).map(|n| ("swarmd.max-unavailable".to_owned(), n.to_string()));
                 changed.labels.extend(label);
                 if replicas.is_some() && !job && *rebalance {
                     changed.labels.insert("swarmd.rebalance".to_owned(), "true".to_owned());
