@@ -22,6 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api,
+    backup::Restore,
     clock::random,
     dispatcher::Dispatcher,
     feed::Feed,
@@ -79,6 +80,8 @@ pub enum Start {
         /// Its id in Raft, which came with its certificate.
         raft_id: u64,
     },
+    /// It goes on as the only manager, with the state of a backup and no log.
+    Restore(Box<Restore>),
     /// It goes on as the only manager, with the log that it has: the majority of the managers is lost for good. They
     /// are removed from the cluster.
     Recover {
@@ -168,6 +171,7 @@ impl Manager {
             Start::Open { raft_id } | Start::Recover { raft_id } => {
                 raft_id.unwrap_or_else(|| Node::founder_raft_id(node))
             }
+            Start::Restore(ref restore) => restore.raft_id,
             Start::Create(_) => Node::founder_raft_id(node),
         };
         let raft = Options {
@@ -195,6 +199,7 @@ impl Manager {
                 }
                 consensus
             }
+            Start::Restore(restore) => Consensus::restore(raft, restore.backup, feed.clone()).await?,
             Start::Create(init) => {
                 let consensus = Consensus::create(raft, feed.clone()).await?;
                 if let Err(error) = first_change(&consensus, (*init).tx(&advertise_addr)).await {

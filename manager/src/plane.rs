@@ -10,7 +10,8 @@ use swarm_wire::{JoinToken, RootInfo, agent::LogMessage, clock};
 
 use crate::{
     Manager,
-    api::{LogSelector, Plane, PlaneError},
+    api::{LogSelector, Plane, PlaneError, SealedBackup},
+    backup,
     clock::random,
 };
 
@@ -47,6 +48,11 @@ impl Plane for Manager {
 
     async fn hand_over(&self, to: Option<u64>) -> Result<(), PlaneError> {
         self.inner.consensus.hand_over(to).await.map_err(|error| PlaneError::NotNow(error.to_string()))
+    }
+
+    async fn backup(&self, passphrase: Secret) -> Result<(u64, SealedBackup), PlaneError> {
+        let taken = self.inner.consensus.backup().await.map_err(plane_error)?;
+        Ok((taken.state().revision(), backup::sealed(taken, passphrase)))
     }
 
     fn tls_info(&self) -> TlsInfo {

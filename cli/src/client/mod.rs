@@ -1,5 +1,6 @@
 //! The HTTP client: Docker's API over the Unix socket of swarmd.
 
+mod backup;
 mod error;
 mod host;
 mod path;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response,
-    body::Incoming,
+    body::{Body, Incoming},
     header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
@@ -18,6 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use swarm_docker_api::view::ErrorMessage;
 use tokio::net::UnixStream;
 
+pub(crate) use backup::Received;
 pub(crate) use error::ClientError;
 pub(crate) use host::Host;
 pub(crate) use path::{Query, segment};
@@ -117,9 +119,17 @@ impl Client {
         let request = request
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|e| ClientError::Request(e.to_string()))?;
-        let response = tokio::time::timeout(RESPONSE_WAIT, self.exchange(request))
+        self.answer(request, RESPONSE_WAIT).await
+    }
+
+    /// Sends a request and waits for the head of its response; a refusal is an error.
+    async fn answer<B>(&self, request: Request<B>, longest: Duration) -> Result<Response<Incoming>, ClientError>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        let response = tokio::time::timeout(longest, self.exchange(request))
             .await
-            .map_err(|_| ClientError::NoAnswer { host: self.host.clone(), seconds: RESPONSE_WAIT.as_secs() })??;
+            .map_err(|_| ClientError::NoAnswer { host: self.host.clone(), seconds: longest.as_secs() })??;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -132,7 +142,10 @@ impl Client {
         Err(ClientError::Refused { status: status.as_u16(), message: message.trim().to_owned() })
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, ClientError> {
+    async fn exchange<B>(&self, request: Request<B>) -> Result<Response<Incoming>, ClientError>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
         let stream = UnixStream::connect(&self.host.socket)
             .await
             .map_err(|error| ClientError::Unreachable { host: self.host.clone(), error })?;

@@ -6,6 +6,7 @@
 //! has.
 
 mod available;
+mod backup;
 mod call;
 mod logs;
 mod managers;
@@ -31,7 +32,7 @@ use axum::{
 use swarm_docker_api::{ApiError, PAGE_NOT_FOUND};
 
 pub use call::BODY_BYTES_MAX;
-pub use plane::{LogSelector, LogTarget, Plane, PlaneError};
+pub use plane::{LogSelector, LogTarget, Plane, PlaneError, SealedBackup};
 use reply::Failure;
 
 /// The routes. Another method on one of these paths is answered as an unknown page; there is no fallback for other
@@ -51,6 +52,7 @@ pub fn routes<P: Plane>(plane: P) -> Router {
         .route("/services/{id}/logs", get(logs::of_service::<P>))
         .route("/swarmd/services/{id}/rebalance", post(rebalance::ask::<P>))
         .route("/swarmd/managers", get(managers::status::<P>))
+        .route("/swarmd/backup", post(backup::take::<P>))
         .route("/swarmd/transfer", post(managers::transfer::<P>))
         .route("/tasks", get(tasks::list::<P>))
         .route("/tasks/{id}", get(tasks::inspect::<P>))

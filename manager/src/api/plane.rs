@@ -1,7 +1,8 @@
 //! What the routes need of a manager.
 
-use std::future::Future;
+use std::{future::Future, io};
 
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use swarm_consensus::Status;
 use swarm_core::{Outcome, State, Tx};
@@ -9,6 +10,9 @@ use swarm_docker_api::view::TlsInfo;
 use swarm_model::{Secret, ServiceId, TaskId, Timestamp};
 use swarm_wire::agent::LogMessage;
 use thiserror::Error;
+
+/// The bytes of a backup.
+pub type SealedBackup = BoxStream<'static, io::Result<Bytes>>;
 
 /// A manager, as its API sees it.
 pub trait Plane: Clone + Send + Sync + 'static {
@@ -38,6 +42,9 @@ pub trait Plane: Clone + Send + Sync + 'static {
 
     /// Makes another manager the leader; none for the one that has most of the log.
     fn hand_over(&self, to: Option<u64>) -> impl Future<Output = Result<(), PlaneError>> + Send;
+
+    /// A backup sealed with a passphrase, and the revision of the state in it. An error ends the stream.
+    fn backup(&self, passphrase: Secret) -> impl Future<Output = Result<(u64, SealedBackup), PlaneError>> + Send;
 
     /// The cluster's certificate authority, as clients see it.
     fn tls_info(&self) -> TlsInfo;

@@ -6,6 +6,7 @@
 //! * [`story`] – the life of a service on real containers, from its creation to nodes that go and come.
 //! * [`suspended`] – a daemon stands still for ten seconds.
 //! * [`managers`] – several managers: leaders killed under writers, promotion, demotion, leaving.
+//! * [`backup`] – the swarm comes back from a file when all managers are lost.
 //! * [`membership`] – leaving, removal, coming back.
 //! * [`wrong_input`] – what is refused, with which words.
 //! * [`http`], [`daemon`], [`cluster`], [`engine`], [`wait`] – what the tests are made of.
@@ -14,6 +15,7 @@
 
 #![allow(unreachable_pub, missing_docs, clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
+mod backup;
 mod cluster;
 mod containers;
 mod crash;

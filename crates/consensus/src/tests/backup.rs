@@ -7,7 +7,8 @@ use swarm_core::{ENTRY_VERSION, Entry, Op, State, Tx};
 use swarm_model::{Cluster, ClusterId, ClusterSpec, JoinTokens, RootCa, Secret, Timestamp};
 
 use super::{Watcher, admit, create, open, options, refused};
-use crate::{Backup, BackupError, Consensus, Error, REVISION_GAP,
+use crate::{
+    Backup, BackupError, Consensus, Error, REVISION_GAP,
     types::{LeaderId, LogId},
 };
 
