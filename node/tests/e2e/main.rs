@@ -7,6 +7,8 @@
 //! * [`suspended`] – a daemon stands still for ten seconds.
 //! * [`managers`] – several managers: leaders killed under writers, promotion, demotion, leaving.
 //! * [`backup`] – the swarm comes back from a file when all managers are lost.
+//! * [`killed`] – all managers killed at once, and one killed while it writes a snapshot.
+//! * [`refusals`] – state folders that are damaged, foreign or full.
 //! * [`membership`] – leaving, removal, coming back.
 //! * [`wrong_input`] – what is refused, with which words.
 //! * [`http`], [`daemon`], [`cluster`], [`engine`], [`wait`] – what the tests are made of.
@@ -22,8 +24,10 @@ mod crash;
 mod daemon;
 mod engine;
 mod http;
+mod killed;
 mod managers;
 mod membership;
+mod refusals;
 mod rollout;
 mod story;
 mod suspended;

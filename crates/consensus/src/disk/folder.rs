@@ -93,7 +93,7 @@ impl FolderDisk {
         if !path.try_exists().map_err(|error| Error::path(&path, error))? {
             return Err(Error::Missing {
                 file: path.display().to_string(),
-                detail: "it is the Raft log of this manager; restore it, or start over with an empty folder".into(),
+                detail: "it is the Raft log of this manager".into(),
             });
         }
         Self::attach(dir, lock_folder(dir)?)
@@ -299,7 +299,13 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn sql(error: rusqlite::Error) -> io::Error {
-    io::Error::other(error)
+    use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
+    let kind = match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => io::ErrorKind::InvalidData,
+        Some(DiskFull) => io::ErrorKind::StorageFull,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
 }
 
 fn closed() -> io::Error {
