@@ -77,3 +77,22 @@ fn a_restore_sends_the_file_and_says_what_is_next() {
     let ran = fake.run(&[&args[..], &[file.to_str().unwrap()]].concat());
     assert!(ran.code == Some(1) && ran.stderr.contains("swarm: the backup is cut short"), "{}", ran.stderr);
 }
+
+#[test]
+fn a_stale_read_says_how_old_it_is_and_changes_nothing() {
+    let fake = Fake::start();
+    fake.on(
+        "GET /nodes",
+        [Reply::json(&json!([])).header("x-swarmd-revision", "41").header("x-swarmd-leader-contact-ms", "90000")],
+    );
+    let ran = fake.run(&["node", "ls", "--consistency", "stale"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("revision 41") && ran.stderr.contains("minute"), "{}", ran.stderr);
+    assert_eq!(fake.seen("GET /nodes")[0].query["consistency"], "stale");
+    fake.on("GET /nodes", [Reply::json(&json!([]))]);
+    let ran = fake.run(&["node", "ls"]);
+    assert!(ran.stderr.is_empty() && !fake.seen("GET /nodes")[1].query.contains_key("consistency"), "{}", ran.stderr);
+    let ran = fake.run(&["--consistency", "stale", "swarm", "leave"]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("is for reading"), "{}", ran.stderr);
+    assert_eq!(fake.seen("POST /swarm/leave").len(), 0);
+}

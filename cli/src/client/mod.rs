@@ -1,6 +1,7 @@
 //! The HTTP client: Docker's API over the Unix socket of swarmd.
 
 mod backup;
+mod consistency;
 mod error;
 mod host;
 mod path;
@@ -20,6 +21,7 @@ use swarm_docker_api::view::ErrorMessage;
 use tokio::net::UnixStream;
 
 pub(crate) use backup::Received;
+pub(crate) use consistency::{Consistency, Staleness};
 pub(crate) use error::ClientError;
 pub(crate) use host::Host;
 pub(crate) use path::{Query, segment};
@@ -31,17 +33,28 @@ const RESPONSE_WAIT: Duration = Duration::from_secs(60);
 /// Largest response that is taken; a list of 100,000 tasks is about 100 MB.
 const RESPONSE_BYTES_MAX: usize = 512 << 20;
 
+/// Said when a change is asked for with `--consistency stale`.
+const STALE_CHANGE: &str =
+    "--consistency stale is for reading: a change is made by most managers together, or not at all";
+
 /// A client of one swarmd. Each request has its own connection: that is cheap on a Unix socket, and nothing is stale
 /// after a restart of swarmd.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     host: Arc<Host>,
+    consistency: Consistency,
+    staleness: Arc<Staleness>,
 }
 
 impl Client {
     /// A client of the swarmd at `host`. Nothing is sent yet.
-    pub(crate) fn new(host: Host) -> Self {
-        Self { host: Arc::new(host) }
+    pub(crate) fn new(host: Host, consistency: Consistency) -> Self {
+        Self { host: Arc::new(host), consistency, staleness: Arc::default() }
+    }
+
+    /// How old what was read so far may be.
+    pub(crate) fn staleness(&self) -> &Staleness {
+        &self.staleness
     }
 
     /// Reads an object.
@@ -103,6 +116,11 @@ impl Client {
         body: Option<Vec<u8>>,
         registry_auth: Option<&str>,
     ) -> Result<Response<Incoming>, ClientError> {
+        let query = match (self.consistency, &method) {
+            (Consistency::Linearizable, _) => query,
+            (Consistency::Stale, &Method::GET) => query.with("consistency", "stale"),
+            (Consistency::Stale, _) => return Err(ClientError::Request(STALE_CHANGE.to_owned())),
+        };
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{VERSION_PREFIX}{path}{query}"))
@@ -119,7 +137,9 @@ impl Client {
         let request = request
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|e| ClientError::Request(e.to_string()))?;
-        self.answer(request, RESPONSE_WAIT).await
+        let response = self.answer(request, RESPONSE_WAIT).await?;
+        self.staleness.note(response.headers());
+        Ok(response)
     }
 
     /// Sends a request and waits for the head of its response; a refusal is an error.

@@ -85,6 +85,8 @@ struct Inner {
     fault: Fault,
     network: Network,
     readers: mpsc::UnboundedSender<Reader>,
+    /// When a leader was last heard of.
+    heard: Mutex<Option<Instant>>,
 }
 
 /// A handle that does not keep Raft alive.
@@ -183,6 +185,7 @@ impl Consensus {
                 fault,
                 network,
                 readers,
+                heard: Mutex::default(),
             }),
         };
         // Ends with the last handle.
@@ -315,6 +318,20 @@ impl Consensus {
 
     pub(crate) fn raft(&self) -> &Raft<Types, Machine> {
         &self.inner.raft
+    }
+
+    /// A leader that counts has just spoken.
+    pub(crate) fn hear_leader(&self) {
+        *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// When a leader was last heard of.
+    pub(crate) fn heard_leader(&self) -> Option<Instant> {
+        *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.inner.disk)
     }
 
     pub(crate) fn raft_id(&self) -> u64 {

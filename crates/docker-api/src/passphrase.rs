@@ -9,8 +9,6 @@ use crate::ApiError;
 pub const PASSPHRASE_HEADER: &str = "x-swarmd-passphrase";
 /// Content type of a backup.
 pub const CONTENT_TYPE_BACKUP: &str = "application/vnd.swarmd.backup";
-/// The header that says which revision of the state an answer holds.
-pub const REVISION_HEADER: &str = "x-swarmd-revision";
 /// The shortest passphrase that seals a backup, in characters. Each guess costs some tenths of a second; with fewer
 /// characters a year of guessing on one machine would do for what people choose.
 pub const PASSPHRASE_CHARS_MIN: usize = 12;

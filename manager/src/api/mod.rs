@@ -19,6 +19,7 @@ mod reply;
 mod resolve;
 mod revisions;
 mod services;
+mod stale;
 mod swarm;
 mod tasks;
 #[cfg(test)]
@@ -26,7 +27,7 @@ mod tests;
 mod why;
 
 use axum::{
-    Router,
+    Router, middleware,
     routing::{get, post},
 };
 use swarm_docker_api::{ApiError, PAGE_NOT_FOUND};
@@ -38,6 +39,12 @@ use reply::Failure;
 /// The routes. Another method on one of these paths is answered as an unknown page; there is no fallback for other
 /// paths, so that the router can be merged into a larger one.
 pub fn routes<P: Plane>(plane: P) -> Router {
+    let stale = all_routes(stale::Stale(plane.clone()));
+    all_routes(plane.clone())
+        .layer(middleware::from_fn(move |request, next| stale::choose(plane.clone(), stale.clone(), request, next)))
+}
+
+fn all_routes<P: Plane>(plane: P) -> Router {
     Router::new()
         .route("/swarm", get(swarm::inspect::<P>))
         .route("/swarm/update", post(swarm::update::<P>))

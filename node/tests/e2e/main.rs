@@ -8,6 +8,7 @@
 //! * [`managers`] – several managers: leaders killed under writers, promotion, demotion, leaving.
 //! * [`backup`] – the swarm comes back from a file when all managers are lost.
 //! * [`killed`] – all managers killed at once, and one killed while it writes a snapshot.
+//! * [`quorum`] – most managers are gone: what is refused and what can still be read.
 //! * [`refusals`] – state folders that are damaged, foreign or full.
 //! * [`membership`] – leaving, removal, coming back.
 //! * [`wrong_input`] – what is refused, with which words.
@@ -27,6 +28,7 @@ mod http;
 mod killed;
 mod managers;
 mod membership;
+mod quorum;
 mod refusals;
 mod rollout;
 mod story;

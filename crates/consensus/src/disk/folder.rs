@@ -4,7 +4,7 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     ops::Range,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -14,7 +14,9 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::{Change, Disk, FileWriter, Name, RowVisitor, sync_folder};
+use swarm_model::Timestamp;
+
+use super::{Change, Disk, FileWriter, Name, RowVisitor, Usage, sync_folder};
 use crate::Error;
 
 /// Marks an SQLite file as one of ours (`PRAGMA application_id`): "swrl".
@@ -196,6 +198,13 @@ impl Disk for FolderDisk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    fn usage(&self) -> Usage {
+        let snapshot = fs::metadata(self.dir.join(SNAPSHOT)).ok();
+        let snapshot = snapshot.map(|file| (file.len(), Timestamp(file.mtime() * 1_000_000_000 + file.mtime_nsec())));
+        let room = rustix::fs::statvfs(&self.dir).ok();
+        Usage { snapshot, room: room.map(|fs| (fs.f_bavail * fs.f_frsize, fs.f_blocks * fs.f_frsize)) }
     }
 
     fn close(&self) {
