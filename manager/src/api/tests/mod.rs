@@ -91,7 +91,8 @@ impl Plane for TestPlane {
     }
 
     async fn read(&self) -> Result<State, PlaneError> {
-        self.inner().unread.clone().map_or_else(|| Ok(self.state()), Err)
+        let inner = self.inner();
+        inner.unread.clone().map_or_else(|| Ok(inner.state.clone()), Err)
     }
 
     fn now(&self) -> Timestamp {
