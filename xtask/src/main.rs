@@ -4,6 +4,7 @@
 mod bench;
 mod demo;
 mod engine;
+mod fixture;
 mod http;
 mod images;
 mod interrupt;
@@ -77,6 +78,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         arguments: Vec<String>,
     },
+    /// Keep a state folder of the present version, which later versions have to open
+    ///
+    /// Written to node/tests/fixtures/<version>, with keys and certificates of a swarm that exists nowhere. Run it before
+    /// a release, and never for a version that was released.
+    Fixture,
     /// Check the rules that the compiler does not: imports between crates, file sizes, nothing unfinished
     Verify,
 }
@@ -87,6 +93,7 @@ fn main() -> ExitCode {
         Task::Test { filters } => test::run(&filters),
         Task::Bench { names, quick, json, markdown } => bench::run(&bench::Options { names, quick, json, markdown }),
         Task::Sim { arguments } => sim::run(&arguments),
+        Task::Fixture => fixture::run(),
         Task::Verify => verify::run(),
     });
     match result {

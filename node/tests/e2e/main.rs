@@ -11,6 +11,7 @@
 //! * [`quorum`] – most managers are gone: what is refused and what can still be read.
 //! * [`refusals`] – state folders that are damaged, foreign or full.
 //! * [`membership`] – leaving, removal, coming back.
+//! * [`upgrade`] – state folders of earlier releases are opened.
 //! * [`wrong_input`] – what is refused, with which words.
 //! * [`http`], [`daemon`], [`cluster`], [`engine`], [`wait`] – what the tests are made of.
 //!
@@ -33,5 +34,6 @@ mod refusals;
 mod rollout;
 mod story;
 mod suspended;
+mod upgrade;
 mod wait;
 mod wrong_input;
