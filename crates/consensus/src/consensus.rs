@@ -85,6 +85,7 @@ struct Inner {
     fault: Fault,
     network: Network,
     readers: mpsc::UnboundedSender<Reader>,
+    campaign: tokio::sync::Mutex<()>,
 }
 
 /// A handle that does not keep Raft alive.
@@ -183,6 +184,7 @@ impl Consensus {
                 fault,
                 network,
                 readers,
+                campaign: tokio::sync::Mutex::default(),
             }),
         };
         // Ends with the last handle.
@@ -323,6 +325,11 @@ impl Consensus {
 
     pub(crate) fn network(&self) -> &Network {
         &self.inner.network
+    }
+
+    /// Held by whoever tries to replace a leader that was lost.
+    pub(crate) fn campaign(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.campaign
     }
 
     pub(crate) fn readers(&self) -> &mpsc::UnboundedSender<Reader> {

@@ -92,6 +92,8 @@ impl Consensus {
         admission: &Admission,
     ) -> Result<(), ServeError> {
         let (answers, mut answered) = mpsc::channel(ANSWERS_MAX);
+        // Who sends entries or heartbeats on this connection leads, or did.
+        let mut leader = None;
         let write = async {
             while let Some((correlation, answer)) = answered.recv().await {
                 let sent = timeout(ANSWER_TIMEOUT, sender.send_to(correlation, &answer)).await;
@@ -130,13 +132,20 @@ impl Consensus {
                         let _ = answers.send((arrived.correlation, answer)).await;
                         continue;
                     }
-                    raft => self.answer_raft(raft).await?,
+                    raft => {
+                        leader = raft.leader().or(leader);
+                        self.answer_raft(raft).await?
+                    }
                 };
                 let _ = answers.send((correlation, answer)).await;
             }
             Ok(())
         };
-        tokio::select! { end = read => end, end = write => end }
+        let end = tokio::select! { end = read => end, end = write => end };
+        if let Some(leader) = leader {
+            self.replace_lost(leader).await;
+        }
+        end
     }
 
     /// What Raft itself says.
