@@ -1,6 +1,5 @@
 //! `cargo xtask bench`: figures of this machine. Benchmarks, never tests: nothing fails because a machine is slow.
 
-mod connection;
 mod document;
 mod etcd;
 mod failover;

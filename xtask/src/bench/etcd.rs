@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine as _;
@@ -14,8 +14,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::connection::post;
 use super::host;
+use crate::clients::{Trouble, Writer};
+use crate::connection::{Connection, post};
 use crate::http::{self, Address};
 use crate::wait::{self, Look};
 use crate::{process, ui};
@@ -130,6 +131,29 @@ impl Drop for Etcd {
             // Its data goes as well: there is nothing to end in order.
             drop(process.kill().and_then(|()| process.wait()));
         }
+    }
+}
+
+/// Puts a key of its own.
+pub(super) struct KeyWriter {
+    key: String,
+    count: u64,
+}
+
+impl KeyWriter {
+    /// The client with a number.
+    pub(super) fn new(client: usize) -> Self {
+        Self { key: format!("client-{client}"), count: 0 }
+    }
+}
+
+impl Writer for KeyWriter {
+    fn write(&mut self, connection: &mut Connection) -> Result<Instant, Trouble> {
+        self.count += 1;
+        let request = put(&self.key, self.count.to_string().as_bytes());
+        let sent = Instant::now();
+        connection.send(&request)?;
+        Ok(sent)
     }
 }
 

@@ -1,24 +1,21 @@
 //! The leader of five managers is killed again and again while clients write: from the kill to the next acknowledged
 //! write, and whether everything acknowledged is still there. Beside it five members of etcd, timed alone.
 
-mod clients;
-
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
-use serde_json::{Value, json};
+use anyhow::{Result, bail};
+use serde_json::Value;
 
 use super::Bench;
-use super::connection::{Connection, post};
-use super::etcd::Etcd;
+use super::etcd::{Etcd, KeyWriter};
 use super::host::Host;
 use super::result::{Figure, Goal};
+use crate::clients::{Clients, SwarmWriter, Writer};
 use crate::http::{self, Address};
 use crate::node::Node;
 use crate::{interrupt, ui};
-use clients::{Clients, EtcdWriter, SwarmWriter, Writer};
 
 const MANAGERS: u8 = 5;
 /// Writing clients.
@@ -89,7 +86,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let (kills, etcd_kills) = if bench.quick { (KILLS_QUICK, ETCD_KILLS_QUICK) } else { (KILLS, ETCD_KILLS) };
     let mut figures = ours(bench, kills)?;
     if let Some(mut etcd) = Etcd::start(MANAGERS)? {
-        let writers = (0..CLIENTS).map(EtcdWriter::new).collect();
+        let writers = (0..CLIENTS).map(KeyWriter::new).collect();
         let (times_ms, _) = kill_leaders(&mut etcd, writers, etcd_kills)?;
         let all = summary("failover.etcd", times_ms).into_iter();
         figures.extend(all.map(|figure| figure.with("version", etcd.version())));
@@ -99,16 +96,8 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
 
 fn ours(bench: &Bench, kills: u32) -> Result<Vec<Figure>> {
     let mut host = Host::start_managers(bench, MANAGERS)?;
-    let mut connection = Connection::open(&host.api())?;
-    for client in 0..CLIENTS {
-        let spec = json!({
-            "Name": SwarmWriter::service(client),
-            "TaskTemplate": { "ContainerSpec": { "Image": "hello:1" } },
-            "Mode": { "Replicated": { "Replicas": 0 } },
-        });
-        connection.send(&post("/services/create", spec.to_string().as_bytes()))?;
-    }
-    let writers = (0..CLIENTS).map(SwarmWriter::new).collect();
+    let writers: Vec<SwarmWriter> = (0..CLIENTS).map(SwarmWriter::new).collect();
+    writers.iter().try_for_each(|writer| writer.create(&host.api()))?;
     let (times_ms, writers) = kill_leaders(&mut host, writers, kills)?;
     compare(&host, &writers)?;
     let mut figures = summary("failover.swarmd", times_ms);
@@ -169,9 +158,7 @@ fn compare(host: &Host, writers: &[SwarmWriter]) -> Result<()> {
             bail!("{} and {} show different services or tasks after the kills", host.nodes[0].name, node.name);
         }
         for writer in writers {
-            let target = format!("/services/{}", writer.name());
-            let service = http::call(&node.api(), "GET", &target, None)?;
-            writer.check(&service).map_err(|lost| anyhow!("{}: {lost}", node.name))?;
+            writer.check_at(&node.api())?;
         }
     }
     let revision: Value = http::get(&host.api(), "/swarmd/managers")?;

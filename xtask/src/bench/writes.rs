@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::connection::{Connection, post};
 use super::etcd::{self, Etcd};
 use super::host::{self, Host, ServiceView};
 use super::result::{Figure, Goal};
 use super::{Bench, program};
+use crate::connection::{Connection, post};
 use crate::http::{self, Address};
 use crate::{interrupt, ui};
 

@@ -1,4 +1,4 @@
-//! An HTTP connection that stays open, so that a benchmark measures the server and not the dialling.
+//! An HTTP connection that stays open, so that what is measured is the server and not the dialling.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -20,13 +20,13 @@ trait Duplex: Read + Write + Send {}
 impl<T: Read + Write + Send> Duplex for T {}
 
 /// A connection.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: BufReader<Box<dyn Duplex>>,
 }
 
 impl Connection {
     /// Connects.
-    pub(super) fn open(address: &Address) -> Result<Self> {
+    pub(crate) fn open(address: &Address) -> Result<Self> {
         let stream: Box<dyn Duplex> = match address {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).with_context(|| format!("cannot connect to {address}"))?;
@@ -46,7 +46,7 @@ impl Connection {
 
     /// Sends a request that was put together before ([`post`], [`get`]) and returns the body of the answer, which has
     /// to be a success.
-    pub(super) fn send(&mut self, request: &[u8]) -> Result<Vec<u8>> {
+    pub(crate) fn send(&mut self, request: &[u8]) -> Result<Vec<u8>> {
         self.stream.get_mut().write_all(request)?;
         let (status, body) = read_answer(&mut self.stream)?;
         if !(200..300).contains(&status) {
@@ -57,12 +57,12 @@ impl Connection {
 }
 
 /// A `GET`, as bytes.
-pub(super) fn get(target: &str) -> Vec<u8> {
+pub(crate) fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 
 /// A `POST` with a JSON body, as bytes.
-pub(super) fn post(target: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn post(target: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()

@@ -6,12 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::bench::connection::{Connection, get, post};
-use crate::bench::etcd;
-use crate::bench::host::ServiceView;
-use crate::http::Address;
+use crate::connection::{Connection, get, post};
+use crate::http::{self, Address};
 
 /// Between two writes of a client, so that the clients leave the members something of the processors; short beside an
 /// election.
@@ -20,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Why there is no acknowledgement.
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// It is to be tried again, with another member.
     Again,
     /// Something acknowledged is gone.
@@ -34,7 +32,7 @@ impl From<anyhow::Error> for Trouble {
 }
 
 /// What a client does.
-pub(super) trait Writer: Send {
+pub(crate) trait Writer: Send {
     /// Writes once. Returns when the write was sent, once it is acknowledged.
     fn write(&mut self, connection: &mut Connection) -> Result<Instant, Trouble>;
 }
@@ -47,7 +45,7 @@ struct Wanted {
 }
 
 /// What all clients share.
-pub(super) struct Clients {
+pub(crate) struct Clients {
     addresses: Vec<Address>,
     over: AtomicBool,
     acknowledged: AtomicU64,
@@ -57,23 +55,23 @@ pub(super) struct Clients {
 
 impl Clients {
     /// Clients of these members.
-    pub(super) fn new(addresses: Vec<Address>) -> Self {
+    pub(crate) fn new(addresses: Vec<Address>) -> Self {
         let (over, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
         Self { addresses, over, acknowledged, wanted: Mutex::default(), news: Condvar::new() }
     }
 
     /// Ends all of them.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.over.store(true, Ordering::SeqCst);
     }
 
     /// Acknowledged writes of all clients.
-    pub(super) fn acknowledged(&self) -> u64 {
+    pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
     /// Waits until a write is acknowledged that was sent from a moment on. Returns when it was.
-    pub(super) fn next_after(&self, moment: Instant) -> Result<Instant> {
+    pub(crate) fn next_after(&self, moment: Instant) -> Result<Instant> {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         *wanted = Wanted { sent_from: Some(moment), acknowledged: None };
         let waits = |wanted: &mut Wanted| wanted.acknowledged.is_none() && !self.over.load(Ordering::SeqCst);
@@ -94,7 +92,7 @@ impl Clients {
     }
 
     /// One client, until [`Clients::stop`]. Fails when something acknowledged is gone.
-    pub(super) fn run<W: Writer>(&self, number: usize, mut writer: W) -> Result<W> {
+    pub(crate) fn run<W: Writer>(&self, number: usize, mut writer: W) -> Result<W> {
         let mut at = number;
         while !self.over.load(Ordering::SeqCst) {
             let address = &self.addresses[at % self.addresses.len()];
@@ -124,7 +122,7 @@ impl Clients {
 
 /// Counts in the label of a service of its own. A write names the version that was read before, so that one that came
 /// late, or twice, is refused: what is read lies between what was acknowledged and what was tried.
-pub(super) struct SwarmWriter {
+pub(crate) struct SwarmWriter {
     client: usize,
     acknowledged: u64,
     tried: u64,
@@ -132,24 +130,35 @@ pub(super) struct SwarmWriter {
 
 impl SwarmWriter {
     /// The client with a number.
-    pub(super) fn new(client: usize) -> Self {
+    pub(crate) fn new(client: usize) -> Self {
         Self { client, acknowledged: 0, tried: 0 }
     }
 
-    /// The name of a client's service.
-    pub(super) fn service(client: usize) -> String {
-        format!("client-{client}")
+    /// Creates the service of this client, which has no tasks.
+    pub(crate) fn create(&self, api: &Address) -> Result<()> {
+        let spec = json!({
+            "Name": self.name(),
+            "TaskTemplate": { "ContainerSpec": { "Image": "hello:1" } },
+            "Mode": { "Replicated": { "Replicas": 0 } },
+        });
+        let spec = spec.to_string();
+        http::call(api, "POST", "/services/create", Some(("application/json", spec.as_bytes()))).map(drop)
     }
 
-    /// The name of its service.
-    pub(super) fn name(&self) -> String {
-        Self::service(self.client)
+    /// Whether a manager has what was acknowledged.
+    pub(crate) fn check_at(&self, api: &Address) -> Result<()> {
+        let service = http::call(api, "GET", &format!("/services/{}", self.name()), None)?;
+        self.check(&service).map(drop).map_err(|lost| anyhow!("{lost} (at {api})"))
+    }
+
+    fn name(&self) -> String {
+        format!("client-{}", self.client)
     }
 
     /// Whether the service, as a manager shows it, has what was acknowledged. Returns it with its number.
-    pub(super) fn check(&self, service: &[u8]) -> Result<(ServiceView, u64), String> {
-        let service: ServiceView = serde_json::from_slice(service).map_err(|error| error.to_string())?;
-        let count = match &service.spec["Labels"]["count"] {
+    fn check(&self, service: &[u8]) -> Result<(Value, u64), String> {
+        let service: Value = serde_json::from_slice(service).map_err(|error| error.to_string())?;
+        let count = match &service["Spec"]["Labels"]["count"] {
             Value::Null => 0,
             count => count.as_str().and_then(|count| count.parse().ok()).ok_or(format!("the count is {count}"))?,
         };
@@ -171,35 +180,12 @@ impl Writer for SwarmWriter {
         let (mut service, count) = self.check(&service).map_err(Trouble::Lost)?;
         self.acknowledged = count;
         self.tried += 1;
-        service.spec["Labels"]["count"] = self.tried.to_string().into();
-        let target = format!("/services/{}/update?version={}", service.id, service.version.index);
-        let request = post(&target, service.spec.to_string().as_bytes());
+        service["Spec"]["Labels"]["count"] = self.tried.to_string().into();
+        let target = format!("/services/{}/update?version={}", self.name(), service["Version"]["Index"]);
+        let request = post(&target, service["Spec"].to_string().as_bytes());
         let sent = Instant::now();
         connection.send(&request)?;
         self.acknowledged = self.tried;
-        Ok(sent)
-    }
-}
-
-/// Puts a key of its own.
-pub(super) struct EtcdWriter {
-    key: String,
-    count: u64,
-}
-
-impl EtcdWriter {
-    /// The client with a number.
-    pub(super) fn new(client: usize) -> Self {
-        Self { key: format!("client-{client}"), count: 0 }
-    }
-}
-
-impl Writer for EtcdWriter {
-    fn write(&mut self, connection: &mut Connection) -> Result<Instant, Trouble> {
-        self.count += 1;
-        let request = etcd::put(&self.key, self.count.to_string().as_bytes());
-        let sent = Instant::now();
-        connection.send(&request)?;
         Ok(sent)
     }
 }
