@@ -6,6 +6,7 @@
 //! * [`story`] – the life of a service on real containers, from its creation to nodes that go and come.
 //! * [`suspended`] – a daemon stands still for ten seconds.
 //! * [`managers`] – several managers: leaders killed under writers, promotion, demotion, leaving.
+//! * [`grow`] – more managers and fewer again, during a rolling update.
 //! * [`membership`] – leaving, removal, coming back.
 //! * [`wrong_input`] – what is refused, with which words.
 //! * [`http`], [`daemon`], [`cluster`], [`engine`], [`wait`] – what the tests are made of.
@@ -19,6 +20,7 @@ mod containers;
 mod crash;
 mod daemon;
 mod engine;
+mod grow;
 mod http;
 mod managers;
 mod membership;
