@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 
-use crate::connection::{Connection, get, post};
+use crate::connection::{Connection, SILENCE_MAX, get, post};
 use crate::http::{self, Address};
 
 /// Between two writes of a client, so that the clients leave the members something of the processors; short beside an
@@ -33,6 +33,9 @@ impl From<anyhow::Error> for Trouble {
 
 /// What a client does.
 pub(crate) trait Writer: Send {
+    /// How long it waits for an answer before it asks another member.
+    const PATIENCE: Duration = SILENCE_MAX;
+
     /// Writes once. Returns when the write was sent, once it is acknowledged.
     fn write(&mut self, connection: &mut Connection) -> Result<Instant, Trouble>;
 }
@@ -107,8 +110,8 @@ impl Clients {
         Ok(writer)
     }
 
-    fn write_until_trouble(&self, address: &Address, writer: &mut impl Writer) -> Result<(), Trouble> {
-        let opened = Connection::open(address);
+    fn write_until_trouble<W: Writer>(&self, address: &Address, writer: &mut W) -> Result<(), Trouble> {
+        let opened = Connection::open_for(address, W::PATIENCE);
         // Also where there is nobody to connect to: members are asked in turn.
         thread::park_timeout(PAUSE);
         let mut connection = opened?;

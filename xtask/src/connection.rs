@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::http::Address;
 
 /// How long a server may be silent before the benchmark fails: longer than a proposal may take.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Longest answer; those to writes have some bytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -27,15 +27,20 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects.
     pub(crate) fn open(address: &Address) -> Result<Self> {
+        Self::open_for(address, SILENCE_MAX)
+    }
+
+    /// Connects; a request fails when the server is silent for so long.
+    pub(crate) fn open_for(address: &Address, silence_max: Duration) -> Result<Self> {
         let stream: Box<dyn Duplex> = match address {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).with_context(|| format!("cannot connect to {address}"))?;
-                stream.set_read_timeout(Some(SILENCE_MAX))?;
+                stream.set_read_timeout(Some(silence_max))?;
                 Box::new(stream)
             }
             Address::Tcp(socket) => {
                 let stream = TcpStream::connect(socket).with_context(|| format!("cannot connect to {address}"))?;
-                stream.set_read_timeout(Some(SILENCE_MAX))?;
+                stream.set_read_timeout(Some(silence_max))?;
                 // A request is one small write: it must not wait for an acknowledgement.
                 stream.set_nodelay(true)?;
                 Box::new(stream)

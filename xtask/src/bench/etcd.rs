@@ -148,6 +148,9 @@ impl KeyWriter {
 }
 
 impl Writer for KeyWriter {
+    // A member without a leader keeps a write for seven seconds and then refuses it, also when there is a leader by then.
+    const PATIENCE: Duration = Duration::from_millis(200);
+
     fn write(&mut self, connection: &mut Connection) -> Result<Instant, Trouble> {
         self.count += 1;
         let request = put(&self.key, self.count.to_string().as_bytes());
