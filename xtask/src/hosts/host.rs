@@ -47,6 +47,11 @@ impl Host {
         format!("host-{}", self.number)
     }
 
+    /// The name of its network namespace.
+    pub(super) fn namespace(&self) -> String {
+        format!("swarmd-{}", self.name())
+    }
+
     /// Its address on the LAN.
     pub(super) fn ip(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, 0, 10 + self.number)
@@ -99,7 +104,7 @@ impl Host {
         let log = File::options().create(true).append(true).open(&log).context("cannot write the host's log")?;
         let mut command = Command::new("nsenter");
         command
-            .arg(format!("--net={}", lan::namespace_file(&self.name())))
+            .arg(format!("--net={}", lan::namespace_file(&self.namespace())))
             // The end of the helper, or of the first process, is the end of the host.
             .args(["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"])
             .arg(std::env::current_exe().context("cannot find this program")?)

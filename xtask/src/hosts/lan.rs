@@ -24,8 +24,8 @@ pub(super) fn ensure(hosts: &[Host]) -> Result<()> {
         ip(&["-n", LAN, "addr", "add", &format!("{GATEWAY}/{PREFIX}"), "dev", "br0"])?;
         ip(&["-n", LAN, "link", "set", "br0", "up"])?;
     }
-    for host in hosts.iter().filter(|host| !exists(&host.name())) {
-        let (name, port) = (host.name(), port(host));
+    for host in hosts.iter().filter(|host| !exists(&host.namespace())) {
+        let (name, port) = (host.namespace(), port(host));
         ip(&["netns", "add", &name])?;
         ip(&["-n", &name, "link", "set", "lo", "up"])?;
         ip(&["-n", &name, "link", "add", "lan0", "type", "veth", "peer", "name", &port, "netns", LAN])?;
@@ -49,7 +49,7 @@ pub(super) fn heal(host: &Host) -> Result<()> {
 
 /// Removes namespaces of hosts, and the LAN.
 pub(super) fn remove(hosts: &[Host]) -> Result<()> {
-    let names = hosts.iter().map(Host::name).chain([LAN.to_owned()]);
+    let names = hosts.iter().map(Host::namespace).chain([LAN.to_owned()]);
     names.filter(|name| exists(name)).try_for_each(|name| ip(&["netns", "delete", &name]))
 }
 

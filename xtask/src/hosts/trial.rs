@@ -216,6 +216,12 @@ fn leader(hosts: &[Host]) -> Result<&Host> {
 
 /// Waits until all nodes are ready, and exactly the tasks that should run do, each in one container.
 fn settled(hosts: &[Host]) -> Result<()> {
+    // One whose swarmd was killed a moment ago still counts as reachable.
+    for host in hosts {
+        wait::until(&format!("{} answers", host.name()), START_LIMIT, || {
+            http::call(&host.api(), "GET", "/services", None).map(|_| Look::Done(()))
+        })?;
+    }
     super::wait_ready(hosts)?;
     wait::until("every task runs in one container", SETTLE_LIMIT, || {
         let tasks = hosts.iter().find_map(|host| http::get::<Vec<Value>>(&host.api(), "/tasks").ok());
