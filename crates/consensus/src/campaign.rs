@@ -15,7 +15,7 @@ use crate::Consensus;
 /// the lease.
 const STEP: Duration = Duration::from_millis(25);
 /// Leases after which openraft's own timers have done their part.
-const LEASES_MAX: u32 = 3;
+const LEASES_MAX: u32 = 5;
 
 impl Consensus {
     /// Campaigns as soon as the others would grant it, unless there is another leader by then. Returns when there is
