@@ -7,6 +7,7 @@
 //! * [`suspended`] – a daemon stands still for ten seconds.
 //! * [`managers`] – several managers: leaders killed under writers, promotion, demotion, leaving.
 //! * [`grow`] – more managers and fewer again, during a rolling update.
+//! * [`handover`] – leaders killed in the middle of updates and of restart delays.
 //! * [`membership`] – leaving, removal, coming back.
 //! * [`wrong_input`] – what is refused, with which words.
 //! * [`http`], [`daemon`], [`cluster`], [`engine`], [`wait`] – what the tests are made of.
@@ -21,6 +22,7 @@ mod crash;
 mod daemon;
 mod engine;
 mod grow;
+mod handover;
 mod http;
 mod managers;
 mod membership;

@@ -79,7 +79,7 @@ pub fn wait_managers(cluster: &Cluster, names: &[&str]) -> String {
     })
 }
 
-fn index(cluster: &Cluster, name: &str) -> usize {
+pub fn index(cluster: &Cluster, name: &str) -> usize {
     cluster.nodes.iter().position(|daemon| daemon.name == name).expect("a node of the cluster")
 }
 
