@@ -47,12 +47,20 @@ struct Wanted {
     acknowledged: Option<Instant>,
 }
 
+/// How steadily writes are acknowledged.
+#[derive(Default)]
+struct Pace {
+    latest: Option<Instant>,
+    longest: Duration,
+}
+
 /// What all clients share.
 pub(crate) struct Clients {
     addresses: Vec<Address>,
     over: AtomicBool,
     acknowledged: AtomicU64,
     wanted: Mutex<Wanted>,
+    pace: Mutex<Pace>,
     news: Condvar,
 }
 
@@ -60,7 +68,7 @@ impl Clients {
     /// Clients of these members.
     pub(crate) fn new(addresses: Vec<Address>) -> Self {
         let (over, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
-        Self { addresses, over, acknowledged, wanted: Mutex::default(), news: Condvar::new() }
+        Self { addresses, over, acknowledged, wanted: Mutex::default(), pace: Mutex::default(), news: Condvar::new() }
     }
 
     /// Ends all of them.
@@ -71,6 +79,11 @@ impl Clients {
     /// Acknowledged writes of all clients.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// The longest time between two acknowledged writes.
+    pub(crate) fn longest_gap(&self) -> Duration {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).longest
     }
 
     /// Waits until a write is acknowledged that was sent from a moment on. Returns when it was.
@@ -87,6 +100,11 @@ impl Clients {
     fn acknowledge(&self, sent: Instant) {
         let acknowledged = Instant::now();
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            let gap = pace.latest.replace(acknowledged).map_or(Duration::ZERO, |latest| acknowledged - latest);
+            pace.longest = pace.longest.max(gap);
+        }
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         if wanted.acknowledged.is_none() && wanted.sent_from.is_some_and(|from| from <= sent) {
             wanted.acknowledged = Some(acknowledged);

@@ -1,6 +1,7 @@
 //! `cargo xtask hosts`: several hosts on this machine, each a set of namespaces with a Docker Engine and a swarmd of its
 //! own, on a LAN whose cables can be pulled.
 
+mod grow;
 mod host;
 mod init;
 mod lan;
@@ -78,6 +79,13 @@ pub(crate) enum Task {
         #[arg(long)]
         keep: bool,
     },
+    /// Make five hosts, grow from one manager to five and shrink to one while 60 tasks are updated, and check that a client
+    /// hardly notices and that nothing stops but what the update stops
+    Grow {
+        /// Leave the hosts at the end
+        #[arg(long)]
+        keep: bool,
+    },
     /// The first process of a host
     #[command(hide = true)]
     Init { host: u8, swarmd: std::path::PathBuf },
@@ -102,6 +110,7 @@ pub(crate) fn run(task: Task) -> Result<()> {
         Task::Start { host } => existing(host)?.start(&programs::build()?.swarmd),
         Task::Down => down(),
         Task::Trial { cut_secs, kills, keep } => trial::run(cut_secs, kills, keep),
+        Task::Grow { keep } => grow::run(keep),
         Task::Init { .. } => Ok(()),
     }
 }
