@@ -11,6 +11,7 @@ mod program;
 mod result;
 mod scheduler;
 mod starts;
+mod swarm;
 mod update;
 mod writes;
 

@@ -1,6 +1,7 @@
 //! `cargo xtask hosts`: several hosts on this machine, each a set of namespaces with a Docker Engine and a swarmd of its
 //! own, on a LAN whose cables can be pulled.
 
+mod engines;
 mod grow;
 mod host;
 mod init;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use crate::engine::{self, Engine};
 use crate::wait::{self, Look};
 use crate::{http, images, process, programs, ui};
+pub(crate) use engines::Engines;
 use host::Host;
 
 /// What the hosts keep: images, containers, logs, sockets. Goes with `down`.

@@ -1,5 +1,5 @@
 //! The leader of five managers is killed again and again while clients write: from the kill to the next acknowledged
-//! write, and whether everything acknowledged is still there. Beside it five members of etcd, timed alone.
+//! write, and whether everything acknowledged is still there. Beside it five members of etcd, and three of Docker Swarm.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -12,6 +12,7 @@ use super::Bench;
 use super::etcd::{Etcd, KeyWriter};
 use super::host::Host;
 use super::result::{Figure, Goal};
+use super::swarm::Swarm;
 use crate::clients::{Clients, SwarmWriter, Writer};
 use crate::http::{self, Address};
 use crate::node::Node;
@@ -25,6 +26,10 @@ const KILLS_QUICK: u32 = 10;
 /// Of etcd's leaders: each takes some seconds, and etcd is not what is tested.
 const ETCD_KILLS: u32 = 20;
 const ETCD_KILLS_QUICK: u32 = 3;
+/// Managers of Docker Swarm, each with an engine, and kills of their leader: one takes ten seconds and more.
+const SWARM_MANAGERS: u8 = 3;
+const SWARM_KILLS: u32 = 6;
+const SWARM_KILLS_QUICK: u32 = 2;
 /// Writing before a kill; a part of it differs from kill to kill, so that kills meet heartbeats at any moment.
 const PAUSE_MS: u64 = 100;
 const PAUSE_STEPS_MS: (u64, u64) = (37, 300);
@@ -81,6 +86,24 @@ impl Cluster for Etcd {
     }
 }
 
+impl Cluster for Swarm {
+    fn addresses(&self) -> Vec<Address> {
+        (0..self.engines.count()).map(|number| self.engines.api(number)).collect()
+    }
+
+    fn whole(&self) -> Result<usize> {
+        self.wait_whole()
+    }
+
+    fn kill(&mut self, member: usize) -> Result<()> {
+        self.engines.kill(member)
+    }
+
+    fn restart(&mut self, member: usize) -> Result<()> {
+        self.engines.restart(member)
+    }
+}
+
 /// Runs it.
 pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let (kills, etcd_kills) = if bench.quick { (KILLS_QUICK, ETCD_KILLS_QUICK) } else { (KILLS, ETCD_KILLS) };
@@ -90,6 +113,15 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
         let (times_ms, _) = kill_leaders(&mut etcd, writers, etcd_kills)?;
         let all = summary("failover.etcd", times_ms).into_iter();
         figures.extend(all.map(|figure| figure.with("version", etcd.version())));
+    }
+    if let Some(mut swarm) = Swarm::start(bench, SWARM_MANAGERS)? {
+        let writers: Vec<SwarmWriter> = (0..CLIENTS).map(SwarmWriter::new).collect();
+        writers.iter().try_for_each(|writer| writer.create(&swarm.engines.api(0)))?;
+        let kills = if bench.quick { SWARM_KILLS_QUICK } else { SWARM_KILLS };
+        let version = swarm.version()?;
+        let (times_ms, _) = kill_leaders(&mut swarm, writers, kills)?;
+        let all = summary("failover.swarm", times_ms).into_iter();
+        figures.extend(all.map(|figure| figure.with("engine", version.clone())));
     }
     Ok(figures)
 }
