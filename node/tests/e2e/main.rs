@@ -10,6 +10,8 @@
 //! * [`killed`] – all managers killed at once, and one killed while it writes a snapshot.
 //! * [`quorum`] – most managers are gone: what is refused and what can still be read.
 //! * [`refusals`] – state folders that are damaged, foreign or full.
+//! * [`grow`] – more managers and fewer again, during a rolling update.
+//! * [`handover`] – leaders killed in the middle of updates and of restart delays.
 //! * [`membership`] – leaving, removal, coming back.
 //! * [`wrong_input`] – what is refused, with which words.
 //! * [`http`], [`daemon`], [`cluster`], [`engine`], [`wait`] – what the tests are made of.
@@ -24,6 +26,8 @@ mod containers;
 mod crash;
 mod daemon;
 mod engine;
+mod grow;
+mod handover;
 mod http;
 mod killed;
 mod managers;
