@@ -21,4 +21,4 @@ mod testing;
 mod tests;
 
 pub use init::{Init, InitError};
-pub use manager::{Manager, ManagerError, ManagerOptions, Start, StepDownError};
+pub use manager::{Manager, ManagerError, ManagerOptions, SEAL_KEY_FILE, Start, StepDownError};

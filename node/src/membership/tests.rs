@@ -26,7 +26,7 @@ impl TestNode {
     fn member(&self) -> Arc<Member> {
         match &*self.node.swarm() {
             Swarm::In(member) => member.clone(),
-            Swarm::Out => panic!("the node is in no swarm"),
+            Swarm::Out | Swarm::Locked(_) => panic!("the node is in no swarm"),
         }
     }
 

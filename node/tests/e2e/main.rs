@@ -1,5 +1,6 @@
 //! The real `swarmd`, as whole clusters of processes: killed, suspended, told nonsense, with and without containers.
 //!
+//! * [`autolock`] – locked managers, the key and its rotation.
 //! * [`crash`] – the manager killed while clients write; nothing acknowledged is lost.
 //! * [`containers`] – real containers while daemons or the engine are killed or hang; none twice, none forgotten.
 //! * [`rollout`] – the manager killed during rolling updates and rollbacks; each goes on where it was.
@@ -14,6 +15,7 @@
 
 #![allow(unreachable_pub, missing_docs, clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
+mod autolock;
 mod cluster;
 mod containers;
 mod crash;

@@ -28,7 +28,7 @@ const KILL_MS_MAX: u64 = 400;
 const WRITE_PAUSE: Duration = Duration::from_millis(20);
 
 /// A cluster with so many managers, which come first, and workers.
-fn start(managers: usize, workers: usize) -> Cluster {
+pub fn start(managers: usize, workers: usize) -> Cluster {
     let mut cluster = Cluster::start("simulated", 1);
     for (count, role) in [(managers - 1, "Manager"), (workers, "Worker")] {
         for _ in 0..count {

@@ -7,6 +7,8 @@ mod leave;
 mod settings;
 mod status;
 mod transfer;
+mod unlock;
+mod unlock_key;
 mod update;
 
 use clap::Subcommand;
@@ -27,6 +29,8 @@ pub(crate) enum SwarmCommand {
     Leave(leave::Leave),
     Status(status::Status),
     Transfer(transfer::Transfer),
+    Unlock(unlock::Unlock),
+    UnlockKey(unlock_key::UnlockKey),
     Update(update::Update),
 }
 
@@ -39,6 +43,8 @@ impl SwarmCommand {
             Self::Leave(command) => command.run(context).await,
             Self::Status(command) => command.run(context).await,
             Self::Transfer(command) => command.run(context).await,
+            Self::Unlock(command) => command.run(context).await,
+            Self::UnlockKey(command) => command.run(context).await,
             Self::Update(command) => command.run(context).await,
         }
     }
