@@ -11,7 +11,7 @@ use axum::Router;
 use swarm_consensus::{Consensus, Options, ProposeError, Role, SealKey, ServeError, Timers};
 use swarm_core::{Guard, Op, Refusal, State, Tx};
 use swarm_model::{ClusterSpec, Node, NodeId, NodeRole, NodeSpec, Secret};
-use swarm_wire::{BoxedStream, IdentityHolder, PeerIdentity, clock};
+use swarm_wire::{Alpn, BoxedStream, IdentityHolder, PeerIdentity, clock};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -47,6 +47,9 @@ const INIT_RETRY: Duration = Duration::from_millis(20);
 
 /// A majority answers within this, elections included.
 const MAJORITY_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long the streams of an agent whose node was removed stand: it is told why.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Pause before a changed address is offered again.
 const ADDRESS_RETRY: Duration = Duration::from_secs(5);
@@ -273,6 +276,27 @@ impl Manager {
     /// Why it is none.
     pub fn admit(&self, peer: &PeerIdentity) -> Result<(), String> {
         members::admit(peer, &self.state())
+    }
+
+    /// Waits until a peer may no longer be connected with this protocol, and says why.
+    pub async fn expelled(&self, peer: &PeerIdentity, alpn: Alpn) -> String {
+        let watch = self.inner.feed.watch(Topic::Node(peer.node));
+        loop {
+            match alpn {
+                Alpn::Agent => {
+                    if let Err(reason) = members::admit_any(peer, &self.state()) {
+                        sleep(GOODBYE).await;
+                        return reason;
+                    }
+                }
+                _ => {
+                    if let Err(reason) = self.admit(peer) {
+                        return reason;
+                    }
+                }
+            }
+            watch.changed().await;
+        }
     }
 
     /// Whether this manager votes and has a state: a new one does once it has caught up.

@@ -1,5 +1,6 @@
 //! The real `swarmd`, as whole clusters of processes: killed, suspended, told nonsense, with and without containers.
 //!
+//! * [`attack`] – a flood of connections that say nothing.
 //! * [`autolock`] – locked managers, the key and its rotation.
 //! * [`crash`] – the manager killed while clients write; nothing acknowledged is lost.
 //! * [`containers`] – real containers while daemons or the engine are killed or hang; none twice, none forgotten.
@@ -15,6 +16,7 @@
 
 #![allow(unreachable_pub, missing_docs, clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
+mod attack;
 mod autolock;
 mod cluster;
 mod containers;
