@@ -1,5 +1,7 @@
 //! The real `swarmd`, as whole clusters of processes: killed, suspended, told nonsense, with and without containers.
 //!
+//! * [`attack`] – a flood of connections that say nothing.
+//! * [`autolock`] – locked managers, the key and its rotation.
 //! * [`crash`] – the manager killed while clients write; nothing acknowledged is lost.
 //! * [`containers`] – real containers while daemons or the engine are killed or hang; none twice, none forgotten.
 //! * [`rollout`] – the manager killed during rolling updates and rollbacks; each goes on where it was.
@@ -20,6 +22,8 @@
 
 #![allow(unreachable_pub, missing_docs, clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
+mod attack;
+mod autolock;
 mod backup;
 mod cluster;
 mod containers;
