@@ -103,6 +103,7 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
     if needs.is_empty() {
         return;
     }
+    let is_first = planner.state.highest_slot(service.id).is_none();
     let free = needs.iter().filter(|need| node_of(need).is_none()).count();
     let mut places = free_places(planner, service, &needs, free).into_iter();
     let mut new = Vec::with_capacity(needs.len());
@@ -135,7 +136,11 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
             restarts: 0,
             tasks: batch,
         });
-        planner.push_for(service, tx);
+        if is_first {
+            planner.push_first(service, tx);
+        } else {
+            planner.push_for(service, tx);
+        }
     }
     make_room(planner, service, stuck);
 }
@@ -267,8 +272,11 @@ fn on_same_nodes<'a>(state: &State, mut tx: Tx, places: impl Iterator<Item = &'a
         places.filter_map(|place| if let Place::On(node) = place { Some(*node) } else { None }).collect();
     nodes.sort_unstable();
     nodes.dedup();
-    let guard = |id: NodeId| Some(Guard::NodeEpoch { node: id, epoch: state.loads.get(id)?.epoch });
-    tx.guards.extend(nodes.into_iter().filter_map(guard));
+    let mut near = 0;
+    tx.guards.extend(nodes.into_iter().filter_map(|node| {
+        near = state.loads.position_near(near, node)?;
+        Some(Guard::NodeEpoch { node, epoch: state.loads.at(near).1.epoch })
+    }));
     tx
 }
 

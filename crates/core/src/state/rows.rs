@@ -12,6 +12,9 @@ use super::NodeLoad;
 /// Rows of a page. A change copies one page and the list of them: with 100,000 nodes both are tens of microseconds.
 const PAGE_ROWS: usize = 32;
 
+/// What is not on so many pages is searched on all.
+const NEAR_PAGES: usize = 4;
+
 /// What [`Rows::levels`] says of a node that takes no tasks.
 pub(crate) const NOT_READY: u32 = u32::MAX;
 
@@ -81,6 +84,19 @@ impl Rows {
         if next.is_some_and(|(found, _)| *found == id) { Some(last + 1) } else { self.position(id) }
     }
 
+    /// [`Rows::position`], sooner if the row stands in the page of this position or a little behind: what is placed
+    /// together stands so.
+    pub(crate) fn position_near(&self, near: usize, id: NodeId) -> Option<usize> {
+        let near = near / PAGE_ROWS;
+        let from = self.pages.get(near..).unwrap_or(&[]);
+        // The end of a page is known by the next one.
+        let from = &from[..from.len().min(NEAR_PAGES + 1)];
+        let page = from.windows(2).position(|pages| pages[0].first <= id && id < pages[1].first);
+        let page = page.map_or_else(|| self.page_of(id), |found| Some(near + found))?;
+        let row = self.pages[page].rows().binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        Some(page * PAGE_ROWS + row)
+    }
+
     /// The row at a position.
     ///
     /// # Panics
@@ -113,9 +129,9 @@ impl Rows {
         positions.zip(self.pages.iter().flat_map(|page| page.rows()))
     }
 
-    /// Changes a row, if there is one.
-    pub(crate) fn change(&mut self, id: NodeId, change: impl FnOnce(&mut NodeLoad)) {
-        if let Some(position) = self.position(id) {
+    /// Changes a row, if there is one. `near` is as in [`Rows::position_near`].
+    pub(crate) fn change(&mut self, near: usize, id: NodeId, change: impl FnOnce(&mut NodeLoad)) {
+        if let Some(position) = self.position_near(near, id) {
             let (page, row) = (position / PAGE_ROWS, position % PAGE_ROWS);
             let body = Arc::make_mut(&mut Arc::make_mut(&mut self.pages)[page].body);
             change(&mut body.rows[row].1);
@@ -182,15 +198,16 @@ mod tests {
                 earlier.truncate(3);
                 let id = NodeId(number);
                 let change = |load: &mut NodeLoad| (load.active, load.is_ready) = (active, active != 2);
-                rows.change(id, change);
+                rows.change(0, id, change);
                 if active == 0 {
                     rows.remove(id);
                     map.remove(&id);
                 } else if map.insert(id, active).is_none() {
                     rows.insert(id, NodeLoad::default());
-                    rows.change(id, change);
+                    rows.change(0, id, change);
                 }
                 prop_assert_eq!(rows.get(id).map(|load| load.active), map.get(&id).copied());
+                prop_assert_eq!(rows.position_near(number as usize / 2, id), rows.position(id));
             }
             earlier.push((rows, map));
             for (rows, map) in earlier {

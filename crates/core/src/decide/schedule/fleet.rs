@@ -57,7 +57,9 @@ impl Fleet {
     /// Says what changed: the nodes of these tasks have others than before.
     pub(in crate::decide) fn touch_all(&mut self, state: &State, events: &[Event]) {
         let node = |event: &Event| if let Event::Task { node, .. } = event { *node } else { None };
-        self.stale.extend(events.iter().filter_map(node).filter_map(|node| state.loads.position(node)));
+        let mut near = 0;
+        let mut position = |node| state.loads.position_near(near, node).inspect(|found| near = *found);
+        self.stale.extend(events.iter().filter_map(node).filter_map(&mut position));
     }
 
     /// Takes over what changed.
