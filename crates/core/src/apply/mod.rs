@@ -54,8 +54,7 @@ pub fn apply(state: &mut State, index: u64, entry: &Entry) -> (Vec<Outcome>, Vec
 
 /// Applies one transaction, or leaves the state as it is.
 pub(crate) fn apply_tx(state: &mut State, tx: &Tx, events: &mut Vec<Event>) -> Outcome {
-    let mut near = 0;
-    tx.guards.iter().try_for_each(|guard| check(state, guard, &mut near))?;
+    tx.guards.iter().try_for_each(|guard| check(state, guard))?;
     match tx.ops.as_slice() {
         [] => Ok(()),
         [op] => apply_op(state, op, events),
@@ -78,8 +77,7 @@ fn not_found(kind: &str, id: impl ToString) -> Refusal {
     Refusal::NotFound { kind: kind.into(), id: id.to_string() }
 }
 
-/// `near` is the position of the node that was looked up last: a plan names nodes in order.
-fn check(state: &State, guard: &Guard, near: &mut usize) -> Outcome {
+fn check(state: &State, guard: &Guard) -> Outcome {
     let in_sequence = |expected: u64, found: u64| if expected == found { Ok(()) } else { Err(Refusal::OutOfSequence) };
     match *guard {
         Guard::Cluster { version } => {
@@ -97,15 +95,11 @@ fn check(state: &State, guard: &Guard, near: &mut usize) -> Outcome {
             in_sequence(version, state.node(node).ok_or_else(|| not_found("node", node))?.version)
         }
         // Asked for each task that is placed, so the row is enough, which is at hand.
-        Guard::NodeEpoch { node, epoch } => {
-            let removed = || Refusal::Stale(format!("node {node} was removed"));
-            *near = state.loads.position_near(*near, node).ok_or_else(removed)?;
-            if state.loads.at(*near).1.epoch == epoch || mutant("skip-node-epoch") {
-                Ok(())
-            } else {
-                Err(Refusal::Stale(format!("node {node} changed")))
-            }
-        }
+        Guard::NodeEpoch { node, epoch } => match state.loads.get(node).map(|load| load.epoch) {
+            Some(found) if found == epoch || mutant("skip-node-epoch") => Ok(()),
+            Some(_) => Err(Refusal::Stale(format!("node {node} changed"))),
+            None => Err(Refusal::Stale(format!("node {node} was removed"))),
+        },
     }
 }
 

@@ -36,7 +36,6 @@ pub(super) fn create(state: &mut State, batch: &Batch, tasks: &[NewTask], events
     // In a slot above all others there is no rival.
     let mut highest = state.highest_slot(batch.service);
     let mut newest = state.newest_task();
-    let mut near = 0;
     state.refer_to_spec(batch.service, batch.spec_version, tasks.len());
     for (made, new) in tasks.iter().enumerate() {
         let is_free = highest.is_none_or(|highest| new.slot > highest);
@@ -48,10 +47,10 @@ pub(super) fn create(state: &mut State, batch: &Batch, tasks: &[NewTask], events
             if is_free { Ok(()) } else { check_slot(state, batch, new) }
         };
         (highest, newest) = (highest.max(Some(new.slot)), newest.max(Some(new.id)));
-        let made_one = check(state).and_then(|()| batch.task(state, iteration, &spec.spec, new, &mut near));
+        let made_one = check(state).and_then(|()| batch.task(state, iteration, &spec.spec, new));
         if let Err(refusal) = made_one.map(|task| {
             events.push(touched(&task));
-            state.insert_new_task(Arc::new(task), &spec.spec, near);
+            state.insert_new_task(Arc::new(task), &spec.spec);
         }) {
             tasks[..made].iter().for_each(|task| drop(state.delete_task(task.id)));
             state.let_go_of_spec(batch.service, batch.spec_version, tasks.len() - made);
@@ -87,14 +86,7 @@ fn check_slot(state: &State, batch: &Batch, new: &NewTask) -> Outcome {
 }
 
 impl Batch {
-    fn task(
-        &self,
-        state: &State,
-        iteration: Option<u64>,
-        spec: &ServiceSpec,
-        new: &NewTask,
-        near: &mut usize,
-    ) -> Result<Task, Refusal> {
+    fn task(&self, state: &State, iteration: Option<u64>, spec: &ServiceSpec, new: &NewTask) -> Result<Task, Refusal> {
         let mut task = Task {
             id: new.id,
             service: self.service,
@@ -114,7 +106,7 @@ impl Batch {
             generic_resources: Arc::default(),
             restarts: self.restarts,
         };
-        settle(state, &mut task, spec, &new.place, near)?;
+        settle(state, &mut task, spec, &new.place)?;
         Ok(task)
     }
 }
@@ -132,11 +124,10 @@ pub(crate) fn charge(state: &mut State, service: &Service, tasks: &[NewTask], ev
         start_at: None,
         restarts: 0,
     };
-    let mut near = 0;
     for new in tasks {
-        let task = batch.task(state, service.iteration(), &spec.spec, new, &mut near)?;
+        let task = batch.task(state, service.iteration(), &spec.spec, new)?;
         events.push(touched(&task));
-        state.charge(&task, &spec.spec, near);
+        state.charge(&task, &spec.spec);
     }
     Ok(())
 }
@@ -148,19 +139,17 @@ pub(super) fn place(state: &mut State, id: TaskId, place: &Place, events: &mut V
     }
     let mut task = Task::clone(task);
     let spec = state.spec(task.service, task.spec_version).expect("a task's spec version is kept");
-    settle(state, &mut task, &spec.spec, place, &mut 0)?;
+    settle(state, &mut task, &spec.spec, place)?;
     store(state, task, events);
     Ok(())
 }
 
-/// Gives a task its node, if there is room for it, or the reason why it has none. `near` is the position of the node
-/// that was looked up last.
-fn settle(state: &State, task: &mut Task, spec: &ServiceSpec, place: &Place, near: &mut usize) -> Outcome {
+/// Gives a task its node, if there is room for it, or the reason why it has none.
+fn settle(state: &State, task: &mut Task, spec: &ServiceSpec, place: &Place) -> Outcome {
     match place {
         Place::On(node) => {
             let removed = || Refusal::Stale(format!("node {node} was removed"));
-            *near = state.loads.position_near(*near, *node).ok_or_else(removed)?;
-            let load = state.loads.at(*near).1;
+            let load = state.loads.get(*node).ok_or_else(removed)?;
             if let Some(asked) = reserved(spec) {
                 let generic = !asked.generic_resources.is_empty();
                 let offered = if generic { state.node(*node).map_or(&[][..], |node| offered(node)) } else { &[] };

@@ -272,11 +272,8 @@ fn on_same_nodes<'a>(state: &State, mut tx: Tx, places: impl Iterator<Item = &'a
         places.filter_map(|place| if let Place::On(node) = place { Some(*node) } else { None }).collect();
     nodes.sort_unstable();
     nodes.dedup();
-    let mut near = 0;
-    tx.guards.extend(nodes.into_iter().filter_map(|node| {
-        near = state.loads.position_near(near, node)?;
-        Some(Guard::NodeEpoch { node, epoch: state.loads.at(near).1.epoch })
-    }));
+    let guard = |id: NodeId| Some(Guard::NodeEpoch { node: id, epoch: state.loads.get(id)?.epoch });
+    tx.guards.extend(nodes.into_iter().filter_map(guard));
     tx
 }
 

@@ -24,8 +24,11 @@ impl ByNode {
             return drop(self.lists.insert(node, Arc::new(vec![new])));
         };
         // Mostly the newest task of the newest service.
-        let at =
-            if list.last().is_none_or(|last| *last < new) { list.len() } else { list.partition_point(|t| *t < new) };
+        let at = if list.last().is_none_or(|last| last.cmp(&new).is_lt()) {
+            list.len()
+        } else {
+            list.partition_point(|task| task.cmp(&new).is_lt())
+        };
         if list.get(at) == Some(&new) {
             return;
         }

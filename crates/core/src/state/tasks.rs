@@ -21,15 +21,14 @@ impl State {
     /// Adds a task with the spec that it runs, whose version must be there and is referred to already.
     pub(crate) fn insert_task(&mut self, task: Arc<Task>, spec: &ServiceSpec) {
         let (service, slot, runs) = (task.service, task.slot, is_running(&task));
-        self.insert_new_task(task, spec, 0);
+        self.insert_new_task(task, spec);
         self.index_slot(service, slot, runs);
     }
 
-    /// The same for a task that does not run, and whose slot [`State::unsettle`] is told of. `near` is a position in
-    /// `loads` that its node may stand near.
-    pub(crate) fn insert_new_task(&mut self, task: Arc<Task>, spec: &ServiceSpec, near: usize) {
+    /// The same for a task that does not run, and whose slot [`State::unsettle`] is told of.
+    pub(crate) fn insert_new_task(&mut self, task: Arc<Task>, spec: &ServiceSpec) {
         self.task_keys.insert(task.id, (task.service, task.slot));
-        self.index(&task, spec, near);
+        self.index(&task, spec);
         assert!(self.tasks.insert(key_of(&task), task).is_none(), "a task is inserted once");
     }
 
@@ -58,7 +57,7 @@ impl State {
         if place(&old) != place(&task) {
             let spec = self.spec_of(&task);
             self.unindex(&old, &spec.spec);
-            self.index(&task, &spec.spec, 0);
+            self.index(&task, &spec.spec);
         }
         let (service, slot, runs) = (task.service, task.slot, is_running(&task));
         self.tasks.insert(key_of(&task), Arc::new(task));
@@ -111,15 +110,15 @@ impl State {
         self.specs.get(&(task.service, task.spec_version)).expect("a task's spec version is kept").clone()
     }
 
-    /// Notes what a task that is not there yet will hold of its node. `near` is as in [`State::insert_new_task`].
-    pub(crate) fn charge(&mut self, task: &Task, spec: &ServiceSpec, near: usize) {
+    /// Notes what a task that is not there yet will hold of its node.
+    pub(crate) fn charge(&mut self, task: &Task, spec: &ServiceSpec) {
         if let Some(node) = task.node.filter(|_| counts(task)) {
-            self.loads.change(near, node, |load| load.add(task, spec));
+            self.loads.change(node, |load| load.add(task, spec));
         }
     }
 
-    fn index(&mut self, task: &Task, spec: &ServiceSpec, near: usize) {
-        self.charge(task, spec, near);
+    fn index(&mut self, task: &Task, spec: &ServiceSpec) {
+        self.charge(task, spec);
         if let Some(node) = task.node {
             self.by_node.insert(node, task.service, task.id);
         }
@@ -132,7 +131,7 @@ impl State {
         if let Some(node) = task.node {
             self.by_node.remove(node, task.service, task.id);
             if counts(task) {
-                self.loads.change(0, node, |load| load.remove(task, spec));
+                self.loads.change(node, |load| load.remove(task, spec));
             }
         }
         if is_pending(task) {
@@ -168,7 +167,7 @@ impl State {
             }
             self.loads.insert(id, load);
         }
-        self.loads.change(0, id, |load| load.follow(node));
+        self.loads.change(id, |load| load.follow(node));
     }
 }
 

@@ -35,8 +35,15 @@ impl Bits {
     }
 
     pub(super) fn insert(&mut self, number: usize) {
+        if !self.contains(number) {
+            self.insert_new(number);
+        }
+    }
+
+    /// Adds a number that is not in the set.
+    pub(super) fn insert_new(&mut self, number: usize) {
         let word = number / WORD_BITS;
-        self.len += usize::from(!self.contains(number));
+        self.len += 1;
         self.words[word] |= 1 << (number % WORD_BITS);
         self.summary[word / WORD_BITS] |= 1 << (word % WORD_BITS);
     }

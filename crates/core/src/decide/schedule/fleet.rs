@@ -37,7 +37,7 @@ impl Fleet {
     /// The nodes that take tasks; nodes do not change while a decision is made.
     pub(in crate::decide) fn new(state: &State) -> Self {
         let size = state.loads.positions();
-        let filed: Vec<u32> = state.loads.levels().collect();
+        let filed = state.loads.levels();
         // Most nodes have few tasks: their levels need no search.
         let mut low: Vec<Bits> = Vec::new();
         let mut levels = BTreeMap::new();
@@ -45,7 +45,7 @@ impl Fleet {
             let direct = *level as usize;
             if direct < LEVELS_DIRECT {
                 low.resize_with(low.len().max(direct + 1), || Bits::new(size));
-                low[direct].insert(node);
+                low[direct].insert_new(node);
             } else {
                 levels.entry(*level).or_insert_with(|| Bits::new(size)).insert(node);
             }
@@ -57,9 +57,7 @@ impl Fleet {
     /// Says what changed: the nodes of these tasks have others than before.
     pub(in crate::decide) fn touch_all(&mut self, state: &State, events: &[Event]) {
         let node = |event: &Event| if let Event::Task { node, .. } = event { *node } else { None };
-        let mut near = 0;
-        let mut position = |node| state.loads.position_near(near, node).inspect(|found| near = *found);
-        self.stale.extend(events.iter().filter_map(node).filter_map(&mut position));
+        self.stale.extend(events.iter().filter_map(node).filter_map(|node| state.loads.position(node)));
     }
 
     /// Takes over what changed.
