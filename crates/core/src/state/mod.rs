@@ -7,7 +7,7 @@ mod snapshot;
 mod table;
 mod tasks;
 
-use std::{ops::Bound, sync::Arc};
+use std::{num::NonZeroU128, ops::Bound, sync::Arc};
 
 use by_node::ByNode;
 use imbl::OrdMap;
@@ -33,7 +33,7 @@ pub struct State {
     pub(crate) services: OrdMap<ServiceId, Arc<Service>>,
     specs: OrdMap<(ServiceId, u64), Arc<SpecVersion>>,
     /// By service, slot and id: a look at a service walks along its tasks.
-    tasks: Table<TaskKey, Arc<Task>>,
+    tasks: Table<TaskKey, Seat>,
 
     /// Service names in lower case.
     pub(crate) service_names: OrdMap<String, ServiceId>,
@@ -56,6 +56,22 @@ const SLOTS_OF_ROW: u32 = u64::BITS;
 
 /// Service, slot, id.
 type TaskKey = (ServiceId, u32, TaskId);
+
+/// A task in the table.
+#[derive(Clone, Debug)]
+struct Seat {
+    task: Arc<Task>,
+    /// The node on which it is active, if it is: a walk that counts the tasks of a service need not look at each.
+    /// No id is zero, it has the time of its making.
+    active_on: Option<NonZeroU128>,
+}
+
+impl Seat {
+    fn new(task: Arc<Task>) -> Self {
+        let node = task.node.filter(|_| is_active(&task));
+        Self { active_on: node.and_then(|node| NonZeroU128::new(node.0)), task }
+    }
+}
 
 impl State {
     /// Log index of the last entry that was applied; 0 for the empty state.
@@ -117,7 +133,7 @@ impl State {
     /// A task.
     pub fn task(&self, id: TaskId) -> Option<&Arc<Task>> {
         let (service, slot) = *self.task_keys.get(&id)?;
-        self.tasks.get(&(service, slot, id))
+        self.tasks.get(&(service, slot, id)).map(|seat| &seat.task)
     }
 
     /// The highest slot of a service that has a task.
@@ -133,14 +149,23 @@ impl State {
 
     /// The tasks of a service by slot, within a slot the oldest first; also those that are left of a removed service.
     pub fn tasks_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        self.seats_of_service(service).map(|seat| &seat.task)
+    }
+
+    /// The nodes of the active tasks of a service, in the order of the tasks.
+    pub(crate) fn active_nodes_of_service(&self, service: ServiceId) -> impl Iterator<Item = NodeId> + '_ {
+        self.seats_of_service(service).filter_map(|seat| seat.active_on).map(|node| NodeId(node.get()))
+    }
+
+    fn seats_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Seat> {
         let range = (service, 0, TaskId(0))..=(service, u32::MAX, TaskId(u128::MAX));
-        self.tasks.range(range).map(|(_, task)| task)
+        self.tasks.range(range).map(|(_, seat)| seat)
     }
 
     /// The tasks of one slot, the oldest first.
     pub fn tasks_of_slot(&self, service: ServiceId, slot: u32) -> impl Iterator<Item = &Arc<Task>> {
         let range = (service, slot, TaskId(0))..=(service, slot, TaskId(u128::MAX));
-        self.tasks.range(range).map(|(_, task)| task)
+        self.tasks.range(range).map(|(_, seat)| &seat.task)
     }
 
     /// The tasks that a node was given, the oldest first.

@@ -93,8 +93,8 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
 
     /// All entries with keys in a range, in order.
     pub(crate) fn range(&self, range: impl RangeBounds<K>) -> Range<'_, K, V> {
-        let entries = entries_from(&self.root, range.start_bound()).unwrap_or(&[]);
-        Range { table: self, entries: entries.iter(), end: range.end_bound().cloned() }
+        let (entries, leaves) = entries_from(&self.root, range.start_bound()).unwrap_or((&[], &[]));
+        Range { table: self, entries: entries.iter(), leaves, end: range.end_bound().cloned() }
     }
 
     /// All entries, in order.
@@ -124,6 +124,8 @@ pub(crate) struct Range<'a, K, V> {
     table: &'a Table<K, V>,
     /// What is left of a page.
     entries: std::slice::Iter<'a, (K, V)>,
+    /// The pages behind it in its branch.
+    leaves: &'a [(K, Arc<Node<K, V>>)],
     end: Bound<K>,
 }
 
@@ -142,8 +144,11 @@ impl<'a, K: Ord + Clone, V: Clone> Iterator for Range<'a, K, V> {
             return None;
         }
         if self.entries.as_slice().is_empty() {
-            let rest = entries_from(&self.table.root, Bound::Excluded(key));
-            self.entries = rest.unwrap_or(&[]).iter();
+            let (entries, leaves) = match self.leaves.split_first() {
+                Some(((_, leaf), rest)) => (entries_of(leaf), rest),
+                None => entries_from(&self.table.root, Bound::Excluded(key)).unwrap_or((&[], &[])),
+            };
+            (self.entries, self.leaves) = (entries.iter(), leaves);
         }
         Some((key, value))
     }
@@ -265,8 +270,11 @@ fn merge<K: Clone, V: Clone>(children: &mut Vec<(K, Arc<Node<K, V>>)>, left: usi
     }
 }
 
-/// The rest of a page from this bound on; none if there is nothing behind it.
-fn entries_from<'a, K: Ord, V>(node: &'a Node<K, V>, from: Bound<&K>) -> Option<&'a [(K, V)]> {
+/// The rest of a page, and the pages behind it in its branch.
+type Rest<'a, K, V> = (&'a [(K, V)], &'a [(K, Arc<Node<K, V>>)]);
+
+/// What comes from this bound on; none if there is nothing.
+fn entries_from<'a, K: Ord, V>(node: &'a Node<K, V>, from: Bound<&K>) -> Option<Rest<'a, K, V>> {
     match node {
         Node::Leaf(entries) => {
             let at = match from {
@@ -274,15 +282,27 @@ fn entries_from<'a, K: Ord, V>(node: &'a Node<K, V>, from: Bound<&K>) -> Option<
                 Bound::Excluded(from) => entries.partition_point(|(key, _)| key.cmp(from).is_le()),
                 Bound::Unbounded => 0,
             };
-            (at < entries.len()).then(|| &entries[at..])
+            (at < entries.len()).then(|| (&entries[at..], [].as_slice()))
         }
         Node::Branch(children) => {
             let at = match from {
                 Bound::Included(from) | Bound::Excluded(from) => child_of(children, from),
                 Bound::Unbounded => 0,
             };
-            children[at..].iter().find_map(|(_, child)| entries_from(child, from))
+            (at..children.len()).find_map(|at| {
+                let (entries, leaves) = entries_from(&children[at].1, from)?;
+                let is_above_leaves = matches!(*children[at].1, Node::Leaf(_));
+                Some((entries, if is_above_leaves { &children[at + 1..] } else { leaves }))
+            })
         }
+    }
+}
+
+/// The entries of a leaf.
+fn entries_of<K, V>(node: &Node<K, V>) -> &[(K, V)] {
+    match node {
+        Node::Leaf(entries) => entries,
+        Node::Branch(_) => unreachable!("all leaves are on one level"),
     }
 }
 

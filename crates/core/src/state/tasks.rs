@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use swarm_model::{DesiredState, NodeId, ServiceId, ServiceSpec, SpecVersion, Task, TaskId, TaskState};
 
-use super::{NodeLoad, SLOTS_OF_ROW, State, TaskKey, is_active};
+use super::{NodeLoad, SLOTS_OF_ROW, Seat, State, TaskKey, is_active};
 
 impl State {
     /// Says that so many more tasks refer to a spec version: those that [`State::insert_task`] adds.
@@ -29,7 +29,7 @@ impl State {
     pub(crate) fn insert_new_task(&mut self, task: Arc<Task>, spec: &ServiceSpec) {
         self.task_keys.insert(task.id, (task.service, task.slot));
         self.index(&task, spec);
-        assert!(self.tasks.insert(key_of(&task), task).is_none(), "a task is inserted once");
+        assert!(self.tasks.insert(key_of(&task), Seat::new(task)).is_none(), "a task is inserted once");
     }
 
     /// Notes that these slots have tasks that do not run. Slots that follow on each other are noted at once.
@@ -46,7 +46,7 @@ impl State {
 
     /// A task as it is stored, before this change of it.
     pub(crate) fn stored(&self, task: &Task) -> &Arc<Task> {
-        self.tasks.get(&key_of(task)).expect("only tasks that exist are changed")
+        &self.tasks.get(&key_of(task)).expect("only tasks that exist are changed").task
     }
 
     /// Changes a task. Service, slot and spec version must stay.
@@ -60,7 +60,7 @@ impl State {
             self.index(&task, &spec.spec);
         }
         let (service, slot, runs) = (task.service, task.slot, is_running(&task));
-        self.tasks.insert(key_of(&task), Arc::new(task));
+        self.tasks.insert(key_of(&task), Seat::new(Arc::new(task)));
         if is_running(&old) != runs {
             self.index_slot(service, slot, runs);
         }
@@ -69,7 +69,7 @@ impl State {
     /// Deletes a task, and its spec version with the last task of it, unless its service still has a use for it.
     pub(crate) fn delete_task(&mut self, id: TaskId) -> Option<Arc<Task>> {
         let (service, slot) = self.task_keys.remove(&id)?;
-        let task = self.tasks.remove(&(service, slot, id)).expect("a key is that of a task");
+        let Seat { task, .. } = self.tasks.remove(&(service, slot, id)).expect("a key is that of a task");
         let spec = self.spec_of(&task);
         self.unindex(&task, &spec.spec);
         self.index_slot(service, slot, true);

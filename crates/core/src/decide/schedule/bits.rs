@@ -21,9 +21,15 @@ impl Bits {
 
     /// All numbers below `size`.
     pub(super) fn full(size: usize) -> Self {
-        let mut bits = Self::new(size);
-        (0..size).for_each(|number| bits.insert(number));
-        bits
+        let ones = |bits: usize| {
+            let mut words = vec![u64::MAX; bits.div_ceil(WORD_BITS)];
+            if let (Some(last), rest @ 1..) = (words.last_mut(), bits % WORD_BITS) {
+                *last = (1 << rest) - 1;
+            }
+            words
+        };
+        let words = ones(size);
+        Self { summary: ones(words.len()), words, len: size }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -110,6 +116,8 @@ mod tests {
                 }
             }
             prop_assert_eq!(bits.is_empty(), set.is_empty());
+            let full = Bits::full(from);
+            prop_assert!((0..=from).all(|number| full.next_in(number, &[None]) == (number < from).then_some(number)));
             prop_assert_eq!(bits.next_in(from, &[None]), set.range(from..).next().copied());
             let mut other = Bits::new(9_000);
             set.iter().step_by(2).chain(&mask).for_each(|number| other.insert(*number));
