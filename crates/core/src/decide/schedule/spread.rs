@@ -80,12 +80,11 @@ enum Nodes {
 }
 
 impl<'a> Tree<'a> {
-    pub(super) fn new(fleet: &'a mut Fleet, state: &'a State, request: &'a Request<'a>) -> Self {
+    pub(super) fn new(fleet: &'a mut Fleet, state: &'a State, request: &'a Request<'a>, has_tasks: bool) -> Self {
         let service = request.service;
         fleet.refresh(state);
         let settings = Settings::of(&service.spec.labels);
         let descriptors = spread_descriptors(&service.spec);
-        let has_tasks = state.highest_slot(service.id).is_some();
         let counts = if has_tasks { None } else { Some(Vec::new()) };
         let mut failures = BTreeMap::new();
         if has_tasks {
@@ -95,7 +94,7 @@ impl<'a> Tree<'a> {
         }
         let mut root = Branch::default();
         if descriptors.is_empty() && settings.prefer.is_empty() {
-            root.classes.push(Class::new(Nodes::All));
+            root.classes = vec![Class::new(Nodes::All)];
         } else {
             root.grow(&fleet.partition(state, &descriptors, &settings.prefer));
             let counts = if has_tasks { filter::active_of_service(state, service) } else { BTreeMap::new() };
