@@ -32,6 +32,13 @@ impl Bits {
         Self { summary: ones(words.len()), words, len: size }
     }
 
+    /// The numbers below `size` of which something holds.
+    pub(super) fn of(size: usize, holds: impl Fn(&usize) -> bool) -> Self {
+        let mut bits = Self::new(size);
+        (0..size).filter(holds).for_each(|number| bits.insert_new(number));
+        bits
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }

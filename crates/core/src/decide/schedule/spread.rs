@@ -35,7 +35,7 @@ pub(super) struct Tree<'a> {
 
 /// What all branches look at.
 struct Round<'a> {
-    fleet: &'a Fleet,
+    fleet: &'a mut Fleet,
     state: &'a State,
     request: &'a Request<'a>,
     verdicts: Verdicts,
@@ -182,7 +182,8 @@ impl Round<'_> {
 
     /// Counts the tasks of the service on all nodes.
     fn count(&mut self) -> &[(usize, u32)] {
-        let Self { state, fleet, request, .. } = *self;
+        let Self { state, request, .. } = *self;
+        let fleet = &*self.fleet;
         self.counts.get_or_insert_with(|| {
             let mut last = 0;
             // Tasks that were placed together stand side by side on nodes that do.
@@ -296,7 +297,7 @@ impl Class {
     }
 
     /// The next node of the fleet that is in this class, but for those that are known to have tasks of the service.
-    fn next(&mut self, round: &Round<'_>) -> Option<usize> {
+    fn next(&mut self, round: &mut Round<'_>) -> Option<usize> {
         if matches!(self.nodes, Nodes::Failing(_)) {
             return None;
         }
