@@ -27,6 +27,8 @@ pub(crate) struct Oracle {
     pub(crate) placements: u64,
     /// When nodes that were down were last heard of again: the true time, since the cluster's jumps.
     returned_ms: BTreeMap<NodeId, u64>,
+    /// When an operator took start-first from a service: the true time.
+    start_first_until_ms: BTreeMap<ServiceId, u64>,
 }
 
 /// A place of a service: a slot, or the node of a global service's task.
@@ -71,6 +73,13 @@ impl Oracle {
                 self.returned_ms.insert(*id, now_ms);
             }
         }
+        for event in events {
+            if let Change::Service(id) = event
+                && before.service(*id).is_some_and(|service| starts_first(service))
+            {
+                self.start_first_until_ms.insert(*id, now_ms);
+            }
+        }
         let just_returned: BTreeSet<NodeId> =
             self.returned_ms.iter().filter(|(_, at)| **at + LATE_MS > now_ms).map(|(node, _)| *node).collect();
         let mut places: BTreeSet<Place> = BTreeSet::new();
@@ -100,7 +109,8 @@ impl Oracle {
             not_overcommitted(after, node)?;
         }
         for place in &places {
-            one_in_place(after, *place)?;
+            let late = self.start_first_until_ms.get(&place.0).is_some_and(|at| at + LATE_MS > now_ms);
+            one_in_place(before, after, *place, late)?;
         }
         updates::parallelism(before, after, &ops)
     }
@@ -179,8 +189,9 @@ fn placed(before: &State, after: &State, task: &Task) -> Result<(), String> {
     }
     let most = own.into_iter().chain(current).map(|spec| max_replicas(spec)).max().unwrap_or(0);
     let limited = own.into_iter().chain(current).all(|spec| max_replicas(spec) > 0);
-    let found = after.tasks_of_node(id).filter(|t| t.service == task.service && t.desired.is_live()).count();
-    if limited && found as u64 > most {
+    let others = after.tasks_of_node(id).filter(|t| t.service == task.service && t.slot != task.slot && t.is_live());
+    let found = others.count() as u64 + 1;
+    if limited && found > most {
         return Err(format!("node {id} has {found} tasks of service {}, {most} are allowed", task.service));
     }
     Ok(())
@@ -224,17 +235,21 @@ fn not_overcommitted(after: &State, id: NodeId) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether old and new tasks of a service may run side by side.
+fn starts_first(service: &Service) -> bool {
+    let configs = [&service.spec.update_config, &service.spec.rollback_config];
+    configs.into_iter().flatten().any(|config| config.order == UpdateOrder::StartFirst)
+}
+
 /// A place has one live task; two while an old one waits for the new one beside it, and both are to run only where the
-/// service starts first.
-fn one_in_place(after: &State, place: Place) -> Result<(), String> {
-    let live: Vec<_> = tasks_of(after, place).filter(|task| task.desired.is_live()).collect();
-    let starts_first = after.service(place.0).is_some_and(|service| {
-        let configs = [&service.spec.update_config, &service.spec.rollback_config];
-        configs.into_iter().flatten().any(|config| config.order == UpdateOrder::StartFirst)
-    });
-    let to_run = live.iter().filter(|task| task.desired == DesiredState::Running).count();
-    if live.len() > 2 || to_run > 1 && !starts_first {
-        let found: Vec<_> = live.iter().map(|t| (t.id, t.spec_version, t.desired, t.status.state, t.cause)).collect();
+/// service starts first, or did so when that was decided. What was allowed when it came may stay.
+fn one_in_place(before: &State, after: &State, place: Place, started_first: bool) -> Result<(), String> {
+    let live = |state| tasks_of(state, place).filter(|task| task.desired.is_live()).count();
+    let to_run = |state| tasks_of(state, place).filter(|task| task.desired == DesiredState::Running).count();
+    let starts_first = started_first || after.service(place.0).is_some_and(|service| starts_first(service));
+    if live(after) > live(before).max(2) || to_run(after) > to_run(before).max(1) && !starts_first {
+        let live = tasks_of(after, place).filter(|task| task.desired.is_live());
+        let found: Vec<_> = live.map(|t| (t.id, t.spec_version, t.desired, t.status.state, t.cause)).collect();
         return Err(format!("place {place:?} has more live tasks than it may: {found:?}"));
     }
     Ok(())

@@ -158,7 +158,9 @@ fn free_places(planner: &mut Planner, service: &Service, needs: &[Need], count: 
         return Vec::new();
     }
     let mut fleet = planner.fleet.take().unwrap_or_else(|| Fleet::new(&planner.state));
-    let places = if needs.iter().all(|need| matches!(need, Need::New(_))) {
+    // Where the number of tasks on a node is limited, each counts until it was told to stop.
+    let is_limited = service.spec.task_template.placement.as_ref().is_some_and(|placement| placement.max_replicas > 0);
+    let places = if is_limited || needs.iter().all(|need| matches!(need, Need::New(_))) {
         schedule::place(&mut fleet, &planner.state, service, count)
     } else {
         let (view, events) = without_replaced(planner, service, needs);
@@ -246,11 +248,9 @@ fn fits_instead(view: &mut State, service: &Service, need: &Need, kept: TaskId, 
 /// The state as the scheduler is to see it: what is being replaced no longer counts in the spread. And what is not as
 /// it was.
 fn without_replaced(planner: &Planner, service: &Service, needs: &[Need]) -> (State, Vec<Event>) {
-    // Where the number of tasks on a node is limited, each that still runs counts.
-    let is_limited = service.spec.task_template.placement.as_ref().is_some_and(|placement| placement.max_replicas > 0);
     let replaced = |need: &Need| {
         let stopped = if let Need::Replace(replacement) = need { replacement.old.clone() } else { Vec::new() };
-        stopped.into_iter().chain(gives_way(planner, service, need).filter(|_| !is_limited))
+        stopped.into_iter().chain(gives_way(planner, service, need))
     };
     let tasks: Vec<TaskId> = needs.iter().flat_map(replaced).collect();
     let (mut view, mut events) = (planner.state.clone(), Vec::new());
