@@ -7,8 +7,8 @@ use std::{
 
 use swarm_core::{Entry, Event as Change, Op, Outcome, State};
 use swarm_model::{
-    Availability, Constraint, ConstraintKey, DesiredState, Node, NodeId, NodeState, Operator, Service, ServiceId,
-    ServiceMode, ServiceSpec, Task, TaskId, TaskState, UpdateOrder,
+    Availability, Constraint, ConstraintKey, DesiredState, GenericResource, Node, NodeId, NodeState, Operator, Service,
+    ServiceId, ServiceSpec, Task, TaskId, TaskState, UpdateOrder,
 };
 
 use crate::updates;
@@ -44,12 +44,13 @@ pub(crate) fn tasks_of(state: &State, (service, slot, node): Place) -> impl Iter
 }
 
 impl Oracle {
-    /// Looks at one entry.
+    /// Looks at one entry; of a plan also at the state that it was made from.
     ///
     /// # Errors
     /// What is wrong.
     pub(crate) fn check(
         &mut self,
+        decided: Option<&State>,
         before: &State,
         after: &State,
         entry: &Entry,
@@ -100,7 +101,7 @@ impl Oracle {
                 placed(before, after, new)?;
             }
             if let Some(old) = old.filter(|old| old.desired == DesiredState::Ready)
-                && new.desired == DesiredState::Running
+                && matches!(new.desired, DesiredState::Running | DesiredState::Complete)
             {
                 released(after, old, &just_returned)?;
             }
@@ -111,6 +112,9 @@ impl Oracle {
         for place in &places {
             let late = self.start_first_until_ms.get(&place.0).is_some_and(|at| at + LATE_MS > now_ms);
             one_in_place(before, after, *place, late)?;
+        }
+        if let Some(decided) = decided {
+            updates::availability(decided, before, after, &ops)?;
         }
         updates::parallelism(before, after, &ops)
     }
@@ -203,12 +207,17 @@ fn not_overcommitted(after: &State, id: NodeId) -> Result<(), String> {
     let capacity = node.description.as_ref().map(|d| d.resources.clone()).unwrap_or_default();
     let (mut cpus, mut memory) = (0, 0);
     let mut ports = BTreeSet::new();
+    let mut pieces: BTreeMap<(&str, &str), i64> = BTreeMap::new();
     for task in after.tasks_of_node(id).filter(|task| task.holds_resources()) {
         let Some(version) = after.spec(task.service, task.spec_version) else {
             return Err(format!("the spec of task {} is gone", task.id));
         };
         let asked = version.spec.task_template.reservations();
         (cpus, memory) = (cpus + asked.nano_cpus, memory + asked.memory_bytes);
+        for resource in task.generic_resources.iter() {
+            let (kind, name, count) = piece(resource);
+            *pieces.entry((kind, name)).or_default() += count;
+        }
         for port in version.spec.ports() {
             if !ports.insert((port.protocol, port.published_port)) {
                 return Err(format!(
@@ -232,7 +241,32 @@ fn not_overcommitted(after: &State, id: NodeId) -> Result<(), String> {
             return Err(format!("node {id} has {capacity:?} and was given {cpus} and {memory}"));
         }
     }
+    for task in after.tasks_of_node(id).filter(|t| t.version == after.revision() && t.holds_resources()) {
+        if task.status.state != TaskState::Assigned {
+            continue;
+        }
+        for (kind, name, _) in task.generic_resources.iter().map(piece) {
+            let offered = capacity.generic_resources.iter().map(piece).filter(|(k, n, _)| (*k, *n) == (kind, name));
+            let (held, has) = (pieces[&(kind, name)], offered.map(|(.., count)| count).sum::<i64>());
+            if held > has {
+                return Err(format!("node {id} has {has} of {kind} {name} and gave {held}, to task {} too", task.id));
+            }
+        }
+    }
     Ok(())
+}
+
+/// Kind, name (none of a number) and number of a generic resource.
+fn piece(resource: &GenericResource) -> (&str, &str, i64) {
+    match resource {
+        GenericResource::Discrete { kind, value } => (kind, "", *value),
+        GenericResource::Named { kind, value } => (kind, value, 1),
+    }
+}
+
+/// How many pieces of a kind these are.
+pub(crate) fn pieces_of<'a>(resources: impl IntoIterator<Item = &'a GenericResource>, wanted: &str) -> i64 {
+    resources.into_iter().map(piece).filter(|(kind, ..)| *kind == wanted).map(|(.., count)| count).sum()
 }
 
 /// Whether old and new tasks of a service may run side by side.
@@ -245,7 +279,8 @@ fn starts_first(service: &Service) -> bool {
 /// service starts first, or did so when that was decided. What was allowed when it came may stay.
 fn one_in_place(before: &State, after: &State, place: Place, started_first: bool) -> Result<(), String> {
     let live = |state| tasks_of(state, place).filter(|task| task.desired.is_live()).count();
-    let to_run = |state| tasks_of(state, place).filter(|task| task.desired == DesiredState::Running).count();
+    let runs = |task: &&Arc<Task>| matches!(task.desired, DesiredState::Running | DesiredState::Complete);
+    let to_run = |state| tasks_of(state, place).filter(runs).count();
     let starts_first = started_first || after.service(place.0).is_some_and(|service| starts_first(service));
     if live(after) > live(before).max(2) || to_run(after) > to_run(before).max(1) && !starts_first {
         let live = tasks_of(after, place).filter(|task| task.desired.is_live());
@@ -266,7 +301,9 @@ fn released(after: &State, task: &Task, just_returned: &BTreeSet<NodeId>) -> Res
         after.node(id).is_none_or(|node| node.status.state == NodeState::Down) || just_returned.contains(&id)
     };
     let stops = |other: &&Arc<Task>| {
-        other.id != task.id && !other.desired.is_live() && other.holds_resources() && !other.node.is_some_and(silent)
+        // A job's next execution does not wait for the one before it.
+        let precedes = other.id != task.id && other.iteration == task.iteration;
+        precedes && !other.desired.is_live() && other.holds_resources() && !other.node.is_some_and(silent)
     };
     if let Some(old) = tasks_of(after, place_of(task)).find(stops)
         && now.since_ns(old.updated_at) < STOP_NS_MAX
@@ -277,9 +314,4 @@ fn released(after: &State, task: &Task, just_returned: &BTreeSet<NodeId>) -> Res
         ));
     }
     Ok(())
-}
-
-/// Whether a service has a task on each node that fits.
-pub(crate) fn is_global(service: &Service) -> bool {
-    service.spec.mode == ServiceMode::Global
 }
