@@ -48,6 +48,7 @@ pub(super) struct Replacement {
 pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
     let mut needs = Vec::new();
     let mut leave = Vec::new();
+    let mut superseded: Vec<TaskId> = Vec::new();
     let stop_first = rolling::order(service) == UpdateOrder::StopFirst;
     for (place, slot) in &planner.slots(service).shown {
         // One new task takes over from all of them, where an old and a new one fall together.
@@ -67,11 +68,16 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
                 Verdict::Leave => leave.push(task.id),
                 Verdict::Replace { start_at, restarts } => {
                     is_replaced = true;
-                    let kept = slot.live().find(|other| other.id != task.id).map(|other| other.id);
+                    let others = || slot.live().filter(|other| other.id != task.id);
+                    let (waiting, there): (Vec<_>, Vec<_>) =
+                        others().partition(|other| other.status.state == TaskState::Pending);
+                    let kept = there.first().map(|other| other.id);
+                    // What only waits, for an update that was overtaken, waits for nothing any more.
+                    superseded.extend(waiting.iter().map(|other| other.id));
                     needs.push(Need::Replace(Replacement {
                         place: *place,
                         to: None,
-                        old: vec![task.id],
+                        old: std::iter::once(task).chain(waiting).map(|old| old.id).collect(),
                         kept,
                         cause: Cause::Restart,
                         // Beside one that serves it is prepared first, whatever became of the one before.
@@ -82,6 +88,7 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
             }
         }
     }
+    needs.retain(|need| !matches!(need, Need::Pending(task, _) if superseded.contains(&task.id)));
     planner.push_each(Some(service), &leave, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
     needs
 }
