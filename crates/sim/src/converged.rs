@@ -110,6 +110,8 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
                     return Err(format!("task {} of {name} waits, though node {} has room", task.id, node.id));
                 }
             }
+            // What was prepared when the update paused waits with it.
+            TaskState::Ready if paused && task.desired == DesiredState::Ready => {}
             found => return Err(format!("task {} of {name} is to be {} and is {found}", task.id, task.desired)),
         }
         if !paused && !waits && !is_up_to_date(state, service, task) {

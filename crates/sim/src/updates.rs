@@ -7,7 +7,10 @@ use swarm_model::{
     Cause, DesiredState, NodeState, Service, ServiceId, ServiceMode, Settings, Task, TaskState, UpdateConfig,
 };
 
-use crate::oracle::{Place, place_of, tasks_of};
+use crate::{
+    converged::is_given_up,
+    oracle::{Place, place_of, tasks_of},
+};
 
 /// The policy in force.
 fn policy(service: &Service) -> UpdateConfig {
@@ -82,6 +85,10 @@ fn is_under_way(state: &State, service: &Service, place: Place) -> bool {
     heirs().any(goes_on) && heirs().all(|task| task.reached_at.is_none())
 }
 
+fn all_places(state: &State, service: ServiceId) -> BTreeSet<Place> {
+    state.tasks_of_service(service).map(|task| place_of(task)).collect()
+}
+
 /// Whether a task runs, and its node says so.
 fn serves(state: &State, task: &Task) -> bool {
     let is_ready = || task.node.and_then(|id| state.node(id)).is_some_and(|n| n.status.state == NodeState::Ready);
@@ -98,10 +105,14 @@ pub(crate) fn availability(decided: &State, before: &State, after: &State, ops: 
         _ => None,
     });
     let mut hit: BTreeSet<Place> = BTreeSet::new();
-    // What has just been rejected is lost already.
-    let runs = |task: &&Arc<Task>| after.task(task.id).is_some_and(|task| !task.status.state.is_terminal());
-    for task in stopped.flatten().filter_map(|id| before.task(*id)).filter(|t| serves(before, t)).filter(runs) {
+    for task in stopped.flatten().filter_map(|id| before.task(*id)) {
         let place = place_of(task);
+        // What has just been rejected is lost already; so was, to the plan, what was on a node that came back since.
+        let served = |state: &State| state.task(task.id).is_some_and(|task| serves(state, task));
+        let runs = after.task(task.id).is_some_and(|task| !task.status.state.is_terminal());
+        if !(served(decided) && served(before) && runs) {
+            continue;
+        }
         if !tasks_of(after, place).any(|other| serves(after, other)) {
             hit.insert(place);
         }
@@ -119,12 +130,16 @@ pub(crate) fn availability(decided: &State, before: &State, after: &State, ops: 
         let known = decided.tasks_of_service(id).filter(|task| serves(decided, task)).filter(still);
         let now = after.tasks_of_service(id).filter(|task| serves(after, task));
         let places: BTreeSet<Place> = known.chain(now).map(|task| place_of(task)).collect();
+        // What has ended for good is not waited for.
+        let ended = all_places(decided, id).into_iter().filter(|place| is_given_up(decided, service, *place)).count();
+        let wanted = wanted.saturating_sub(ended as u64);
         if places.len() as u64 + limit.of(wanted) < wanted {
             return Err(format!(
-                "{} of {wanted} tasks of service {} are left, {} may be away; stopped at {hit:?}",
+                "{} of {wanted} tasks of service {} are left, {} may be away; stopped at {:?}",
                 places.len(),
                 service.spec.name,
                 limit.of(wanted),
+                hit.iter().filter(|place| place.0 == id).collect::<Vec<_>>(),
             ));
         }
     }

@@ -1,12 +1,13 @@
 //! How many tasks of a service may be taken away now (`swarmd.max-unavailable`, design §8).
 //!
 //! Whatever stops a running task of its own accord asks here: update, drain and rebalance together never leave fewer
-//! than the wanted tasks less the limit. Crashes and lost nodes may; then those wait.
+//! than the wanted tasks less the limit. Crashes and lost nodes may; then those wait. What has ended and is not to be
+//! restarted is no longer wanted.
 
-use swarm_model::{NodeState, Service, Settings, Task, TaskState, UpdateOrder};
+use swarm_model::{DesiredState, NodeState, Service, Settings, Task, TaskState, UpdateOrder};
 
 use super::{
-    Planner,
+    Planner, restart,
     slots::{self, Slot},
 };
 use crate::State;
@@ -22,9 +23,12 @@ impl Budget {
     pub(super) fn of(planner: &Planner, service: &Service) -> Self {
         let Some(limit) = Settings::of(&service.spec.labels).max_unavailable else { return Self { left: None } };
         let slots = slots::of(&planner.state, service);
-        let taken = slots.values().filter(|slot| slot.is_taken(service));
+        // What has ended for good is not waited for.
+        let ended = |slot: &&Slot| has_ended(service, slot);
+        let (ended, others) = slots.values().partition::<Vec<_>, _>(ended);
         // A global service wants a task in each of its places.
-        let wanted = service.spec.replicas().unwrap_or(taken.count() as u64);
+        let taken = || others.iter().filter(|slot| slot.is_taken(service)).count() as u64;
+        let wanted = service.spec.replicas().map_or_else(taken, |all| all.saturating_sub(ended.len() as u64));
         let available = slots.values().filter(|slot| slot.live().any(|task| serves(&planner.state, task))).count();
         Self { left: Some((available as u64 + limit.of(wanted)).saturating_sub(wanted)) }
     }
@@ -44,6 +48,13 @@ impl Budget {
         *left -= 1;
         true
     }
+}
+
+/// Whether nothing of a place goes on and the restart policy lets it be, also if that has just happened.
+fn has_ended(service: &Service, slot: &Slot) -> bool {
+    let newest = slot.0.iter().rfind(|task| task.desired != DesiredState::Remove);
+    slot.live().all(|task| task.status.state.is_terminal())
+        && newest.is_some_and(|task| task.status.state.is_terminal() && !restart::allowed(&service.spec, slot, task))
 }
 
 /// Whether a task runs, healthy as far as it has a health check, and its node says so.
