@@ -167,7 +167,7 @@ pub(crate) fn is_given_up(state: &State, service: &Service, place: Place) -> boo
         RestartCondition::OnFailure => policy.max_attempts > 0 || newest.status.state == TaskState::Complete,
         RestartCondition::Any => policy.max_attempts > 0,
     };
-    may && newest.status.state.is_terminal() && !newest.desired.is_live()
+    may && !newest.desired.is_live()
 }
 
 /// Whether a task runs what its service wants; where it runs may have been decided by an earlier placement.

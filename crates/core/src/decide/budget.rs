@@ -4,10 +4,11 @@
 //! than the wanted tasks less the limit. Crashes and lost nodes may; then those wait. What has ended and is not to be
 //! restarted is no longer wanted.
 
-use swarm_model::{DesiredState, NodeState, Service, Settings, Task, TaskState, UpdateOrder};
+use swarm_model::{NodeState, Service, Settings, Task, TaskState, UpdateOrder};
 
 use super::{
-    Planner, restart,
+    Planner,
+    restart::{self, Verdict},
     slots::{self, Slot},
 };
 use crate::State;
@@ -24,7 +25,7 @@ impl Budget {
         let Some(limit) = Settings::of(&service.spec.labels).max_unavailable else { return Self { left: None } };
         let slots = slots::of(&planner.state, service);
         // What has ended for good is not waited for.
-        let ended = |slot: &&Slot| has_ended(service, slot);
+        let ended = |slot: &&Slot| has_ended(planner, service, slot);
         let (ended, others) = slots.values().partition::<Vec<_>, _>(ended);
         // A global service wants a task in each of its places.
         let taken = || others.iter().filter(|slot| slot.is_taken(service)).count() as u64;
@@ -40,8 +41,10 @@ impl Budget {
 
     /// Whether these tasks of a place may stop, while the others of it go on. If so they are counted.
     pub(super) fn take(&mut self, state: &State, slot: &Slot, stops: impl Fn(&Task) -> bool) -> bool {
+        // What runs on a lost node is away already.
+        let has = slot.live().any(|task| serves(state, task));
         let stays = slot.live().any(|task| serves(state, task) && !stops(task));
-        let Some(left) = self.left.as_mut().filter(|_| slot.runs() && !stays) else { return true };
+        let Some(left) = self.left.as_mut().filter(|_| has && !stays) else { return true };
         if *left == 0 {
             return false;
         }
@@ -50,11 +53,13 @@ impl Budget {
     }
 }
 
-/// Whether nothing of a place goes on and the restart policy lets it be, also if that has just happened.
-fn has_ended(service: &Service, slot: &Slot) -> bool {
-    let newest = slot.0.iter().rfind(|task| task.desired != DesiredState::Remove);
-    slot.live().all(|task| task.status.state.is_terminal())
-        && newest.is_some_and(|task| task.status.state.is_terminal() && !restart::allowed(&service.spec, slot, task))
+/// Whether the restart policy lets a place be whose tasks ended or are lost, also if that has just happened.
+fn has_ended(planner: &Planner, service: &Service, slot: &Slot) -> bool {
+    let judge = |task| restart::judge(&planner.state, &service.spec, slot, task, planner.now);
+    match slot.live().next() {
+        None => slot.finished(service).is_some(),
+        Some(_) => slot.live().all(|task| judge(task) == Verdict::Leave),
+    }
 }
 
 /// Whether a task runs, healthy as far as it has a health check, and its node says so.
