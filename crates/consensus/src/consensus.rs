@@ -87,6 +87,7 @@ struct Inner {
     readers: mpsc::UnboundedSender<Reader>,
     /// When a leader was last heard of.
     heard: Mutex<Option<Instant>>,
+    campaign: tokio::sync::Mutex<()>,
 }
 
 /// A handle that does not keep Raft alive.
@@ -186,6 +187,7 @@ impl Consensus {
                 network,
                 readers,
                 heard: Mutex::default(),
+                campaign: tokio::sync::Mutex::default(),
             }),
         };
         // Ends with the last handle.
@@ -340,6 +342,11 @@ impl Consensus {
 
     pub(crate) fn network(&self) -> &Network {
         &self.inner.network
+    }
+
+    /// Held by whoever tries to replace a leader that was lost.
+    pub(crate) fn campaign(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.campaign
     }
 
     pub(crate) fn readers(&self) -> &mpsc::UnboundedSender<Reader> {

@@ -271,7 +271,7 @@ mod tests {
     fn what_a_later_version_adds_is_passed_over() {
         #[derive(Serialize)]
         enum LaterToManager {
-            Hello(Later<Hello>),
+            Hello(Box<Later<Hello>>),
             Status { batch: u64, reports: Vec<Later<TaskReport>>, urgency: u8 },
         }
         #[derive(Serialize)]
@@ -282,7 +282,7 @@ mod tests {
         }
         let report = TaskReport { task: TaskId(1), status: TaskStatus::new(TaskState::Running, Timestamp(5)) };
         let says = [
-            (LaterToManager::Hello(later(hello())), ToManager::Hello(hello())),
+            (LaterToManager::Hello(Box::new(later(hello()))), ToManager::Hello(hello())),
             (
                 LaterToManager::Status { batch: 7, reports: vec![later(report.clone())], urgency: 1 },
                 ToManager::Status { batch: 7, reports: vec![report] },

@@ -79,7 +79,7 @@ pub fn wait_managers(cluster: &Cluster, names: &[&str]) -> String {
     })
 }
 
-fn index(cluster: &Cluster, name: &str) -> usize {
+pub fn index(cluster: &Cluster, name: &str) -> usize {
     cluster.nodes.iter().position(|daemon| daemon.name == name).expect("a node of the cluster")
 }
 
@@ -214,7 +214,7 @@ fn leaders_are_killed_and_nothing_acknowledged_is_lost() {
 }
 
 /// Sets the role of a node, by way of a manager.
-fn set_role(cluster: &Cluster, at: usize, name: &str, role: &str) {
+pub fn set_role(cluster: &Cluster, at: usize, name: &str, role: &str) {
     let id = cluster.nodes[index(cluster, name)].id();
     until(&format!("{name} is to be a {role}"), || {
         let mut node = cluster.nodes[at].call("GET", &format!("/nodes/{id}"), None)?;
