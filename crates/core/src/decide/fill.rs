@@ -1,7 +1,7 @@
 //! Tasks for the places that need one: replaces what cannot go on, fills what is empty, places what waits. All needs
 //! of a service in one go, so that the scheduler sees them together.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use swarm_model::{Cause, DesiredState, NodeId, Service, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateOrder};
 
@@ -128,11 +128,24 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
             Need::Pending(task, _) => settle(planner, &task, place),
         }
     }
-    let mut new = new.into_iter();
-    while new.len() > 0 {
-        let batch: Vec<NewTask> = new.by_ref().take(CREATE_BATCH_MAX).collect();
-        let mut tx = on_same_nodes(&planner.state, Tx::default(), batch.iter().map(|task| &task.place));
-        tx.ops.push(Op::CreateTasks {
+    create_all(planner, service, new, Planner::push_for);
+    make_room(planner, service, stuck);
+}
+
+/// Makes the first tasks of a service, and finds nodes for them.
+pub(super) fn place_first(planner: &mut Planner, service: &Service, slots: RangeInclusive<u32>) {
+    let mut fleet = planner.fleet.take().unwrap_or_else(|| Fleet::new(&planner.state));
+    let places = schedule::place_first(&mut fleet, &planner.state, service, slots.clone().count());
+    planner.fleet = Some(fleet);
+    let new = slots.zip(places).map(|(slot, place)| NewTask { id: planner.task_id(), slot, place }).collect();
+    create_all(planner, service, new, Planner::push_first);
+}
+
+/// Makes new tasks, in transactions that fit an entry.
+fn create_all(planner: &mut Planner, service: &Service, new: Vec<NewTask>, push: fn(&mut Planner, &Service, Tx)) {
+    let mut create = |tasks: Vec<NewTask>| {
+        let mut tx = on_same_nodes(&planner.state, Tx::default(), tasks.iter().map(|task| &task.place));
+        tx.ops = vec![Op::CreateTasks {
             service: service.id,
             spec_version: service.spec_version,
             desired: service.goal(),
@@ -140,11 +153,17 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
             beside: None,
             start_at: None,
             restarts: 0,
-            tasks: batch,
-        });
-        planner.push_for(service, tx);
+            tasks,
+        }];
+        push(planner, service, tx);
+    };
+    if (1..=CREATE_BATCH_MAX).contains(&new.len()) {
+        return create(new);
     }
-    make_room(planner, service, stuck);
+    let mut new = new.into_iter();
+    while new.len() > 0 {
+        create(new.by_ref().take(CREATE_BATCH_MAX).collect());
+    }
 }
 
 /// The node that a task is for, of a global service or one that moves.
@@ -269,12 +288,14 @@ fn without_replaced(planner: &Planner, service: &Service, needs: &[Need]) -> (St
 }
 
 /// Guards for the nodes that were chosen: none of them has changed since.
-fn on_same_nodes<'a>(state: &State, mut tx: Tx, places: impl Iterator<Item = &'a Place>) -> Tx {
-    let mut nodes: Vec<NodeId> =
-        places.filter_map(|place| if let Place::On(node) = place { Some(*node) } else { None }).collect();
+fn on_same_nodes<'a>(state: &State, mut tx: Tx, places: impl ExactSizeIterator<Item = &'a Place>) -> Tx {
+    let mut nodes: Vec<NodeId> = Vec::with_capacity(places.len());
+    nodes.extend(places.filter_map(|place| if let Place::On(node) = place { Some(*node) } else { None }));
     nodes.sort_unstable();
     nodes.dedup();
     let guard = |id: NodeId| Some(Guard::NodeEpoch { node: id, epoch: state.loads.get(id)?.epoch });
+    // One more comes, for the service.
+    tx.guards.reserve_exact(nodes.len() + 1);
     tx.guards.extend(nodes.into_iter().filter_map(guard));
     tx
 }

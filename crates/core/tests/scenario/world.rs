@@ -58,6 +58,7 @@ impl Default for World {
             root_ca: Arc::new(RootCa { cert_pem: String::new(), key_pem: Secret::default() }),
             join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
             removed_nodes: BTreeMap::new(),
+            unlock_key: None,
         };
         world.commit(vec![Tx::new(vec![Op::CreateCluster(Arc::new(cluster))])]);
         world
