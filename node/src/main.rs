@@ -2,12 +2,13 @@
 //!
 //! * [`config`] – settings; [`state_dir`] – what is kept.
 //! * [`node`] – the node; [`membership`] – init, join, leave; [`member`] – what runs while it belongs to a cluster;
-//!   [`role`] – promoted and demoted.
+//!   [`role`] – promoted and demoted; [`autolock`] – locked and unlocked.
 //! * [`socket`], [`api`], [`engine`] – the API on the Unix socket and the pass-through to the Docker Engine.
 //! * [`listener`] (with [`places`]), [`connector`], [`certificate`] – the managers' port, the way to it, certificates.
 
 mod address;
 mod api;
+mod autolock;
 mod certificate;
 mod config;
 mod connector;

@@ -1,12 +1,17 @@
 //! `swarmctl swarm …`
 
+mod backup;
 mod init;
 mod join;
 mod join_token;
 mod leave;
+mod passphrase;
+mod restore;
 mod settings;
 mod status;
 mod transfer;
+mod unlock;
+mod unlock_key;
 mod update;
 
 use clap::Subcommand;
@@ -21,24 +26,32 @@ use crate::{
 /// Manage the swarm.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SwarmCommand {
+    Backup(backup::Backup),
     Init(init::Init),
     Join(join::Join),
     JoinToken(join_token::JoinToken),
     Leave(leave::Leave),
+    Restore(restore::Restore),
     Status(status::Status),
     Transfer(transfer::Transfer),
+    Unlock(unlock::Unlock),
+    UnlockKey(unlock_key::UnlockKey),
     Update(update::Update),
 }
 
 impl SwarmCommand {
     pub(crate) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         match self {
+            Self::Backup(command) => command.run(context).await,
             Self::Init(command) => command.run(context).await,
             Self::Join(command) => command.run(context).await,
             Self::JoinToken(command) => command.run(context).await,
             Self::Leave(command) => command.run(context).await,
+            Self::Restore(command) => command.run(context).await,
             Self::Status(command) => command.run(context).await,
             Self::Transfer(command) => command.run(context).await,
+            Self::Unlock(command) => command.run(context).await,
+            Self::UnlockKey(command) => command.run(context).await,
             Self::Update(command) => command.run(context).await,
         }
     }

@@ -39,6 +39,7 @@ impl World {
             root_ca: Arc::new(RootCa { cert_pem: String::new(), key_pem: Secret::default() }),
             join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
             removed_nodes: Default::default(),
+            unlock_key: None,
         };
         world.commit(vec![Tx::new(vec![Op::CreateCluster(Arc::new(cluster))])]);
         world

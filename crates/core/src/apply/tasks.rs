@@ -10,7 +10,7 @@ use swarm_model::{
 use super::{Event, not_found};
 use crate::{
     NewTask, Outcome, Place, Refusal, State,
-    state::{host_ports, offered, reserved},
+    state::{host_ports, is_active, offered, reserved},
 };
 
 /// What the new tasks of one operation share.
@@ -163,6 +163,7 @@ fn settle(state: &State, task: &mut Task, spec: &ServiceSpec, place: &Place) -> 
             if !load.ports_free(host_ports(spec)) {
                 return Err(Refusal::Stale(format!("a port is taken on node {node}")));
             }
+            check_replicas(state, task, *node)?;
             task.node = Some(*node);
             task.status = TaskStatus::new(TaskState::Assigned, state.time);
         }
@@ -178,6 +179,18 @@ fn settle(state: &State, task: &mut Task, spec: &ServiceSpec, place: &Place) -> 
     }
     task.status_applied_at = state.time;
     Ok(())
+}
+
+/// A node has no more tasks of a service than that allows now. An old task in the slot of the new one, which takes over
+/// from it, does not count.
+fn check_replicas(state: &State, task: &Task, node: NodeId) -> Outcome {
+    let placement = state.service(task.service).and_then(|service| service.spec.task_template.placement.as_ref());
+    let Some(most) = placement.map(|placement| placement.max_replicas).filter(|most| *most > 0) else { return Ok(()) };
+    let others = state.tasks_of_service_on(task.service, node).filter(|t| t.slot != task.slot && is_active(t)).count();
+    if (others as u64) < most {
+        return Ok(());
+    }
+    Err(Refusal::Stale(format!("node {node} has {others} tasks of service {}, {most} are allowed", task.service)))
 }
 
 pub(super) fn set_desired(state: &mut State, id: TaskId, desired: DesiredState, events: &mut Vec<Event>) {

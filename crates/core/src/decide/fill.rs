@@ -48,6 +48,7 @@ pub(super) struct Replacement {
 pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
     let mut needs = Vec::new();
     let mut leave = Vec::new();
+    let mut superseded: Vec<TaskId> = Vec::new();
     let stop_first = rolling::order(service) == UpdateOrder::StopFirst;
     for (place, slot) in &planner.slots(service).shown {
         // One new task takes over from all of them, where an old and a new one fall together.
@@ -67,11 +68,16 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
                 Verdict::Leave => leave.push(task.id),
                 Verdict::Replace { start_at, restarts } => {
                     is_replaced = true;
-                    let kept = slot.live().find(|other| other.id != task.id).map(|other| other.id);
+                    let others = || slot.live().filter(|other| other.id != task.id);
+                    let (waiting, there): (Vec<_>, Vec<_>) =
+                        others().partition(|other| other.status.state == TaskState::Pending);
+                    let kept = there.first().map(|other| other.id);
+                    // What only waits, for an update that was overtaken, waits for nothing any more.
+                    superseded.extend(waiting.iter().map(|other| other.id));
                     needs.push(Need::Replace(Replacement {
                         place: *place,
                         to: None,
-                        old: vec![task.id],
+                        old: std::iter::once(task).chain(waiting).map(|old| old.id).collect(),
                         kept,
                         cause: Cause::Restart,
                         // Beside one that serves it is prepared first, whatever became of the one before.
@@ -82,6 +88,7 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
             }
         }
     }
+    needs.retain(|need| !matches!(need, Need::Pending(task, _) if superseded.contains(&task.id)));
     planner.push_each(Some(service), &leave, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
     needs
 }
@@ -177,7 +184,9 @@ fn free_places(planner: &mut Planner, service: &Service, needs: &[Need], count: 
         return Vec::new();
     }
     let mut fleet = planner.fleet.take().unwrap_or_else(|| Fleet::new(&planner.state));
-    let places = if needs.iter().all(|need| matches!(need, Need::New(_))) {
+    // Where the number of tasks on a node is limited, each counts until it was told to stop.
+    let is_limited = service.spec.task_template.placement.as_ref().is_some_and(|placement| placement.max_replicas > 0);
+    let places = if is_limited || needs.iter().all(|need| matches!(need, Need::New(_))) {
         schedule::place(&mut fleet, &planner.state, service, count)
     } else {
         let (view, events) = without_replaced(planner, service, needs);
@@ -265,11 +274,9 @@ fn fits_instead(view: &mut State, service: &Service, need: &Need, kept: TaskId, 
 /// The state as the scheduler is to see it: what is being replaced no longer counts in the spread. And what is not as
 /// it was.
 fn without_replaced(planner: &Planner, service: &Service, needs: &[Need]) -> (State, Vec<Event>) {
-    // Where the number of tasks on a node is limited, each that still runs counts.
-    let is_limited = service.spec.task_template.placement.as_ref().is_some_and(|placement| placement.max_replicas > 0);
     let replaced = |need: &Need| {
         let stopped = if let Need::Replace(replacement) = need { replacement.old.clone() } else { Vec::new() };
-        stopped.into_iter().chain(gives_way(planner, service, need).filter(|_| !is_limited))
+        stopped.into_iter().chain(gives_way(planner, service, need))
     };
     let tasks: Vec<TaskId> = needs.iter().flat_map(replaced).collect();
     let (mut view, mut events) = (planner.state.clone(), Vec::new());
