@@ -6,6 +6,7 @@ mod clients;
 mod connection;
 mod demo;
 mod engine;
+mod fixture;
 mod hosts;
 mod http;
 mod images;
@@ -87,6 +88,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         arguments: Vec<String>,
     },
+    /// Keep a state folder of the present version, which later versions have to open
+    ///
+    /// Written to node/tests/fixtures/<version>, with keys and certificates of a swarm that exists nowhere. Run it before
+    /// a release, and never for a version that was released.
+    Fixture,
     /// Check the rules that the compiler does not: imports between crates, file sizes, nothing unfinished
     Verify,
 }
@@ -98,6 +104,7 @@ fn main() -> ExitCode {
         Task::Bench { names, quick, json, markdown } => bench::run(&bench::Options { names, quick, json, markdown }),
         Task::Hosts { task } => hosts::run(task),
         Task::Sim { arguments } => sim::run(&arguments),
+        Task::Fixture => fixture::run(),
         Task::Verify => verify::run(),
     });
     match result {
