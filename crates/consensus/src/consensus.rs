@@ -86,6 +86,8 @@ struct Inner {
     network: Network,
     readers: mpsc::UnboundedSender<Reader>,
     campaign: tokio::sync::Mutex<()>,
+    /// When a leader was last heard of.
+    heard: Mutex<Option<Instant>>,
 }
 
 /// A handle that does not keep Raft alive.
@@ -185,6 +187,7 @@ impl Consensus {
                 network,
                 readers,
                 campaign: tokio::sync::Mutex::default(),
+                heard: Mutex::default(),
             }),
         };
         // Ends with the last handle.
@@ -319,6 +322,20 @@ impl Consensus {
         &self.inner.raft
     }
 
+    /// A leader that counts has just spoken.
+    pub(crate) fn hear_leader(&self) {
+        *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// When a leader was last heard of.
+    pub(crate) fn heard_leader(&self) -> Option<Instant> {
+        *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.inner.disk)
+    }
+
     pub(crate) fn raft_id(&self) -> u64 {
         *self.inner.raft.node_id()
     }
@@ -369,6 +386,8 @@ async fn close(log: &LogStore, disk: Arc<dyn Disk>) {
     drop(spawn_blocking(move || disk.close()).await);
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     spawn_blocking(work).await.map_err(|error| Error::Stopped(error.to_string()))?
 }

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     Consensus, ProposeError,
-    message::{Answer, Blob, Hello, RAFT_PROTOCOL, Request, append_request, take_over_request},
+    message::{Answer, Appended, Blob, Hello, RAFT_PROTOCOL, Request, append_request, take_over_request},
     transfer,
 };
 
@@ -171,9 +171,13 @@ impl Consensus {
         Ok(match request {
             Request::Append { vote, prev, commit, rows } => {
                 let request = append_request(vote, prev, commit, rows).map_err(ServeError::Refused)?;
-                raft.append_entries(request)
-                    .await
-                    .map_or_else(|error| stopped(&error), |response| Answer::Appended(response.into()))
+                let appended = raft.append_entries(request).await;
+                let answer =
+                    appended.map_or_else(|error| stopped(&error), |response| Answer::Appended(response.into()));
+                if !matches!(answer, Answer::Appended(Appended::HigherVote(_)) | Answer::Refused(_)) {
+                    self.hear_leader();
+                }
+                answer
             }
             Request::Vote(candidacy) => {
                 raft.vote(candidacy.into()).await.map_or_else(|error| stopped(&error), Answer::from)
@@ -204,7 +208,7 @@ impl Consensus {
                 // Whatever it is, it may pass: the follower asks again, perhaps somebody else.
                 Err(_) => Answer::Failed(ProposeError::NotLeader { leader: None }),
             },
-            Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Status => Answer::Status(Box::new(self.own_status().await)),
             Request::HandOver { to } => match self.hand_over_here(to).await {
                 Ok(()) => Answer::HandedOver,
                 Err(error) => Answer::Refused(error.to_string()),

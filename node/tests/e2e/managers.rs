@@ -111,7 +111,7 @@ struct Ledger {
     times: Vec<Instant>,
 }
 
-fn names(cluster: &Cluster, at: usize) -> Result<BTreeSet<String>, String> {
+pub fn names(cluster: &Cluster, at: usize) -> Result<BTreeSet<String>, String> {
     let list = cluster.nodes[at].call("GET", "/services", None)?;
     let name = |service: &Value| service["Spec"]["Name"].as_str().unwrap_or_default().to_owned();
     Ok(list.as_array().ok_or("no list")?.iter().map(name).collect())
