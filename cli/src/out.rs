@@ -60,6 +60,11 @@ impl Out {
         self.stdout.flush()
     }
 
+    /// Asks for something, on standard error. There is nothing to do if it cannot be written.
+    pub(crate) fn prompt(&mut self, text: &str) {
+        let _ = write!(self.stderr, "{text}").and_then(|()| self.stderr.flush());
+    }
+
     /// Writes a line to standard error: a warning, an error, a hint. There is nothing to do if it cannot be written.
     pub(crate) fn note(&mut self, text: &str) {
         let _ = writeln!(self.stderr, "{text}");

@@ -7,7 +7,9 @@ use swarm_model::{
     Availability, Cluster, ClusterId, ClusterSpec, Id, Invalid, JoinTokens, NodeId, NodeRole, RootCa, Timestamp,
     validate_cluster_spec,
 };
-use swarm_wire::{Ca, CaError, IdentityError, JoinToken, NodeIdentity, TokenError, clock, new_key_and_csr};
+use swarm_wire::{
+    Ca, CaError, IdentityError, JoinToken, LockError, NodeIdentity, TokenError, UnlockKey, clock, new_key_and_csr,
+};
 use thiserror::Error;
 
 use crate::clock::random;
@@ -33,6 +35,9 @@ pub enum InitError {
     /// Its tokens.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// Autolock's key.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// The first node's identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -59,6 +64,10 @@ impl Init {
         let (key, csr) = new_key_and_csr()?;
         let issued = ca.issue(&csr, node, NodeRole::Manager, id, spec.ca_config.node_cert_expiry_ns, now)?;
         let identity = NodeIdentity::new(issued.cert_pem, key, ca.cert_pem())?;
+        let unlock_key = match spec.encryption_config.auto_lock_managers {
+            true => Some(UnlockKey::generate()?.format()),
+            false => None,
+        };
         let cluster = Cluster {
             id,
             version: 0,
@@ -68,6 +77,7 @@ impl Init {
             root_ca: Arc::new(RootCa { cert_pem: ca.cert_pem().to_owned(), key_pem: ca.key_pem().clone() }),
             join_tokens: Arc::new(join_tokens),
             removed_nodes: std::collections::BTreeMap::new(),
+            unlock_key,
         };
         Ok((Self { cluster, node, cert_expires_at: issued.expires_at, availability }, identity))
     }

@@ -23,4 +23,4 @@ mod tests;
 
 pub use backup::{Restore, RestoreError};
 pub use init::{Init, InitError};
-pub use manager::{Manager, ManagerError, ManagerOptions, Start, StepDownError};
+pub use manager::{Manager, ManagerError, ManagerOptions, SEAL_KEY_FILE, Start, StepDownError};

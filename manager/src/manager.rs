@@ -10,8 +10,8 @@ use std::{
 use axum::Router;
 use swarm_consensus::{Consensus, Options, ProposeError, Role, SealKey, ServeError, Timers};
 use swarm_core::{Guard, Op, Refusal, State, Tx};
-use swarm_model::{ClusterId, ClusterSpec, Node, NodeId, NodeRole, NodeSpec};
-use swarm_wire::{BoxedStream, IdentityHolder, PeerIdentity, clock};
+use swarm_model::{ClusterId, ClusterSpec, Node, NodeId, NodeRole, NodeSpec, Secret};
+use swarm_wire::{Alpn, BoxedStream, IdentityHolder, PeerIdentity, clock};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -25,7 +25,7 @@ use crate::{
     backup::Restore,
     clock::random,
     dispatcher::Dispatcher,
-    feed::Feed,
+    feed::{Feed, Topic},
     init::Init,
     join::Authority,
     leader,
@@ -38,7 +38,7 @@ use crate::{
 const RAFT_FOLDER: &str = "raft";
 
 /// The key that seals the log, in the state folder.
-const SEAL_KEY_FILE: &str = "raft.key";
+pub const SEAL_KEY_FILE: &str = "raft.key";
 
 /// How long a new cluster waits for its only manager to lead: that takes milliseconds on a healthy disk.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,6 +48,9 @@ const INIT_RETRY: Duration = Duration::from_millis(20);
 
 /// A majority answers within this, elections included.
 const MAJORITY_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long the streams of an agent whose node was removed stand: it is told why.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Pause before a changed address is offered again.
 const ADDRESS_RETRY: Duration = Duration::from_secs(5);
@@ -68,6 +71,8 @@ pub struct ManagerOptions {
     pub source: Option<IpAddr>,
     /// How it begins.
     pub start: Start,
+    /// The key that seals the log, if autolock has wrapped its file; else it is read from there.
+    pub seal_key: Option<SealKey>,
 }
 
 /// How a manager begins.
@@ -169,7 +174,7 @@ impl Manager {
     /// # Errors
     /// [`ManagerError`]: a log that is missing, damaged, in use, or there already when a cluster is to be made.
     pub async fn start(options: ManagerOptions) -> Result<Self, ManagerError> {
-        let ManagerOptions { state_dir, advertise_addr, identity, source, start } = options;
+        let ManagerOptions { state_dir, advertise_addr, identity, source, start, seal_key } = options;
         let (node, cluster) = (identity.identity().node(), identity.identity().cluster());
         let feed = Feed::new();
         let dir = state_dir.join(RAFT_FOLDER);
@@ -191,7 +196,7 @@ impl Manager {
             dir: dir.clone(),
             raft_id,
             addr: advertise_addr.clone(),
-            key: SealKey::load_or_create(&key_file)?,
+            key: seal_key.map_or_else(|| SealKey::load_or_create(&key_file), Ok)?,
             snapshot_interval: ClusterSpec::SNAPSHOT_INTERVAL_DEFAULT,
             timers: Timers::default(),
             dialer: Arc::new(TlsDialer { identity: identity.clone(), source }),
@@ -298,6 +303,27 @@ impl Manager {
         members::admit(peer, &self.state())
     }
 
+    /// Waits until a peer may no longer be connected with this protocol, and says why.
+    pub async fn expelled(&self, peer: &PeerIdentity, alpn: Alpn) -> String {
+        let watch = self.inner.feed.watch(Topic::Node(peer.node));
+        loop {
+            match alpn {
+                Alpn::Agent => {
+                    if let Err(reason) = members::admit_any(peer, &self.state()) {
+                        sleep(GOODBYE).await;
+                        return reason;
+                    }
+                }
+                _ => {
+                    if let Err(reason) = self.admit(peer) {
+                        return reason;
+                    }
+                }
+            }
+            watch.changed().await;
+        }
+    }
+
     /// Whether this manager votes and has a state: a new one does once it has caught up.
     pub fn is_voter(&self) -> bool {
         let status = self.inner.consensus.status();
@@ -332,6 +358,31 @@ impl Manager {
     /// The newest state that this manager has applied. It may lag behind what other managers acknowledged.
     pub fn state(&self) -> Arc<State> {
         self.inner.feed.state()
+    }
+
+    /// Autolock's key, with every change that was acknowledged before the call.
+    ///
+    /// # Errors
+    /// Most managers do not answer.
+    pub async fn unlock_key(&self) -> Result<Option<Secret>, ProposeError> {
+        let state = self.inner.consensus.read_barrier().await?;
+        Ok(state.cluster().and_then(|cluster| cluster.unlock_key.clone()))
+    }
+
+    /// Waits until autolock's key is another one than `last`, none at first, and says it. The first word waits for most
+    /// managers: a log that is read again from its beginning tells of keys that are long gone.
+    pub async fn next_unlock_key(&self, last: Option<&Option<Secret>>) -> Option<Secret> {
+        let watch = self.inner.feed.watch(Topic::Nodes);
+        while last.is_none() && !(self.unlock_key().await.is_ok() && self.state().cluster().is_some()) {
+            sleep(INIT_RETRY).await;
+        }
+        loop {
+            let key = self.state().cluster().and_then(|cluster| cluster.unlock_key.clone());
+            if last != Some(&key) {
+                return key;
+            }
+            watch.changed().await;
+        }
     }
 
     /// What this manager is, and every change of that. [`Role::Stopped`] is the end: the daemon has to stop as well.

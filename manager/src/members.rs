@@ -49,16 +49,25 @@ pub(crate) fn admit(peer: &PeerIdentity, state: &State) -> Result<(), String> {
     if peer.role != NodeRole::Manager {
         return Err(format!("node {} is a worker", peer.node));
     }
+    admit_any(peer, state)?;
+    let demoted = |node: &Node| node.role == NodeRole::Worker && peer.cert_expires_at < node.cert_expires_at;
+    if state.node(peer.node).is_some_and(|node| demoted(node)) {
+        return Err(format!("node {} is no manager any more", peer.node));
+    }
+    Ok(())
+}
+
+/// Whether a peer may be connected at all, as far as this manager knows for certain.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn admit_any(peer: &PeerIdentity, state: &State) -> Result<(), String> {
     let Some(cluster) = state.cluster() else { return Ok(()) };
     if peer.cluster != cluster.id {
         return Err(format!("node {} is of swarm {}, this is {}", peer.node, peer.cluster, cluster.id));
     }
     if cluster.removed_nodes.contains_key(&peer.node) {
         return Err(format!("node {} was removed from the swarm", peer.node));
-    }
-    let demoted = |node: &Node| node.role == NodeRole::Worker && peer.cert_expires_at < node.cert_expires_at;
-    if state.node(peer.node).is_some_and(|node| demoted(node)) {
-        return Err(format!("node {} is no manager any more", peer.node));
     }
     Ok(())
 }

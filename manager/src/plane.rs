@@ -8,7 +8,7 @@ use swarm_consensus::{ProposeError, Role, Status, Survey};
 use swarm_core::{Outcome, State, Tx};
 use swarm_docker_api::view::TlsInfo;
 use swarm_model::{Secret, Timestamp};
-use swarm_wire::{JoinToken, RootInfo, agent::LogMessage, clock};
+use swarm_wire::{JoinToken, RootInfo, UnlockKey, agent::LogMessage, clock};
 
 use crate::{
     Manager,
@@ -48,6 +48,10 @@ impl Plane for Manager {
     fn rotate_join_token(&self, token: &Secret) -> Result<Secret, PlaneError> {
         let rotated = JoinToken::parse(token.expose()).and_then(|token| token.rotate());
         rotated.map(|token| token.format()).map_err(|error| PlaneError::Stopped(error.to_string()))
+    }
+
+    fn new_unlock_key(&self) -> Result<Secret, PlaneError> {
+        UnlockKey::generate().map(|key| key.format()).map_err(|error| PlaneError::Stopped(error.to_string()))
     }
 
     async fn managers(&self) -> Status {

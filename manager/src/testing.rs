@@ -35,6 +35,7 @@ pub(crate) fn cluster() -> Cluster {
         root_ca: Arc::new(RootCa { cert_pem: String::new(), key_pem: Secret::default() }),
         join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
         removed_nodes: Default::default(),
+        unlock_key: None,
     }
 }
 

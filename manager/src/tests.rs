@@ -29,8 +29,14 @@ const LONG: Duration = Duration::from_secs(60);
 async fn start(dir: &Path, identity: NodeIdentity, create: Option<Init>) -> Result<Manager, ManagerError> {
     let identity = Arc::new(IdentityHolder::new(identity).unwrap());
     let start = create.map_or(Start::Open { raft_id: None }, |init| Start::Create(Box::new(init)));
-    let options =
-        ManagerOptions { state_dir: dir.to_owned(), advertise_addr: ADDR.to_owned(), identity, source: None, start };
+    let options = ManagerOptions {
+        state_dir: dir.to_owned(),
+        advertise_addr: ADDR.to_owned(),
+        identity,
+        source: None,
+        start,
+        seal_key: None,
+    };
     timeout(LONG, Manager::start(options)).await.expect("a manager starts")
 }
 

@@ -12,7 +12,7 @@ use std::{borrow::Cow, sync::Arc};
 use axum::body::Body;
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE};
 use swarm_docker_api::{
-    ApiError, ApiVersion, CONTENT_TYPE_JSON, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND, split_version,
+    ApiError, ApiVersion, CONTENT_TYPE_JSON, LOCKED, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND, split_version,
 };
 use tower::ServiceExt;
 
@@ -52,6 +52,7 @@ impl Api {
             (&Method::GET, "/info") => Ok(system::info(&self.node).await),
             (&Method::POST, "/swarm/init") => swarm::init(&self.node, request).await,
             (&Method::POST, "/swarm/join") => swarm::join(&self.node, request).await,
+            (&Method::POST, "/swarm/unlock") => swarm::unlock(&self.node, request).await,
             (&Method::POST, "/swarm/leave") => swarm::leave(&self.node, request.uri().query()).await,
             (&Method::POST, "/swarmd/restore") => swarm::restore(&self.node, request).await,
             (&Method::POST, "/networks/create") => absent::create_network(&self.node, request, version, path).await,
@@ -67,8 +68,10 @@ impl Api {
         version: Option<ApiVersion>,
         path: &str,
     ) -> Result<Response<Body>, ApiError> {
-        let (routes, leader) = match &*self.node.swarm() {
+        let swarm = self.node.swarm();
+        let (routes, leader) = match &*swarm {
             Swarm::Out => return Err(ApiError::unavailable(NO_SWARM)),
+            Swarm::Locked(_) => return Err(ApiError::unavailable(LOCKED)),
             Swarm::In(member) => {
                 let routes = member.routes().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?;
                 (routes, member.leader_elsewhere().filter(|_| is_for_leader(request.method(), path)))
@@ -88,7 +91,18 @@ impl Api {
         if let Some((identity, addr)) = leader {
             return Ok(as_json_error(to_leader(&identity, &addr, request.uri().clone()).await?).await);
         }
+        let tells_key = request.method() == Method::GET && path == "/swarm/unlockkey";
+        let concerns_lock = tells_key || (request.method() == Method::POST && path == "/swarm/update");
         let Ok(response) = routes.oneshot(request).await;
+        if let Swarm::In(member) = &*swarm
+            && let Some(manager) = member.manager().filter(|_| concerns_lock && response.status().is_success())
+        {
+            member.lock().settle(manager).await;
+            if tells_key {
+                let (parts, body) = response.into_parts();
+                return Ok(Response::from_parts(parts, member.lock().tell(body).await?));
+            }
+        }
         Ok(as_json_error(response).await)
     }
 }

@@ -44,7 +44,7 @@ pub(crate) async fn first(
     advertise_addr: &str,
 ) -> Result<Issued, ApiError> {
     let gone = |e: tls::TlsError| ApiError::unavailable(e.to_string());
-    let stream = tls::connect_bootstrap(addr, Trust::Unverified).await.map_err(gone)?;
+    let stream = tls::connect_bootstrap(addr, Trust::Unverified, Alpn::Http1).await.map_err(gone)?;
     let root = http::request(stream, addr, Method::GET, CA_PATH, Vec::new()).await?;
     let root = String::from_utf8(root.to_vec()).map_err(|_| {
         ApiError::unavailable(format!("the manager at {addr} answers with something that is no root CA"))
@@ -53,7 +53,7 @@ pub(crate) async fn first(
         TokenError::OtherCluster => ApiError::bad_request(e.to_string()),
         other => ApiError::unavailable(format!("the manager at {addr}: {other}")),
     })?;
-    let stream = tls::connect_bootstrap(addr, Trust::Root(&root)).await.map_err(gone)?;
+    let stream = tls::connect_bootstrap(addr, Trust::Root(&root), Alpn::Http1).await.map_err(gone)?;
     ask(stream, addr, &root, Some(token.format()), availability, advertise_addr).await
 }
 

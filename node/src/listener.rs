@@ -1,5 +1,7 @@
 //! The managers' port: one TCP port with TLS for joining and for agents (design §6).
 
+mod cut;
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -24,6 +26,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
+use self::cut::Severable;
 use crate::{
     forward,
     places::{Entry, Full, Limits, Places, source},
@@ -175,6 +178,15 @@ impl Listener {
     }
 
     async fn dispatch(&self, accepted: Accepted, addr: SocketAddr) {
+        // Who is removed or demoted loses what is open as well.
+        let watched = |peer: &PeerIdentity, stream| {
+            let (manager, peer, alpn) = (self.manager.clone(), peer.clone(), accepted.alpn);
+            let expelled = async move {
+                let reason = manager.expelled(&peer, alpn).await;
+                tracing::info!(%addr, node = %peer.node, "a connection is closed: {reason}");
+            };
+            Box::new(Severable::new(stream, expelled)) as BoxedStream
+        };
         match (accepted.alpn, accepted.peer) {
             (Alpn::H2 | Alpn::Http1, None) => match enter(&self.joins, source(addr.ip())).await {
                 Ok(_place) => self.serve_join(accepted.stream, None, addr).await,
@@ -184,15 +196,23 @@ impl Listener {
                 Ok(_place) => self.serve_join(accepted.stream, Some(peer), addr).await,
                 Err(full) => self.complain(addr, &full),
             },
-            (Alpn::Agent, Some(peer)) => self.manager.serve_agent(peer, addr, accepted.stream).await,
+            (Alpn::Agent, Some(peer)) => {
+                let stream = watched(&peer, accepted.stream);
+                self.manager.serve_agent(peer, addr, stream).await;
+            }
             (alpn, None) => self.complain(addr, &format!("{} without a certificate", alpn.as_str())),
             (Alpn::Api, Some(peer)) => match self.manager.admit(&peer) {
-                Ok(()) => forward::serve(self.manager.routes(), accepted.stream, addr).await,
+                Ok(()) => forward::serve(self.manager.routes(), watched(&peer, accepted.stream), addr).await,
                 Err(reason) => self.complain(addr, &format!("{}: {reason}", Alpn::Api.as_str())),
             },
             (Alpn::Raft, Some(peer)) => {
                 let node = peer.node;
-                if let Err(e) = self.manager.serve_manager(peer, accepted.stream).await {
+                // Who has no business here from the start is told so.
+                let stream = match self.manager.admit(&peer) {
+                    Ok(()) => watched(&peer, accepted.stream),
+                    Err(_) => accepted.stream,
+                };
+                if let Err(e) = self.manager.serve_manager(peer, stream).await {
                     self.complain(addr, &format!("{} of node {node}: {e}", Alpn::Raft.as_str()));
                 }
             }
@@ -258,5 +278,7 @@ async fn join(
     routes.oneshot(request).await
 }
 
+#[cfg(test)]
+mod attack;
 #[cfg(test)]
 mod tests;

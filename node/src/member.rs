@@ -24,6 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    autolock::Lock,
     certificate,
     connector::ManagerConnector,
     listener::Listener,
@@ -57,6 +58,7 @@ pub(crate) struct Member {
     connector: Arc<ManagerConnector>,
     manager: Option<Manager>,
     routes: Option<Router>,
+    lock: Arc<Lock>,
     /// None once it has stopped.
     agent: Mutex<Option<Agent>>,
     session: watch::Receiver<SessionState>,
@@ -93,6 +95,7 @@ impl Member {
                     identity: identity.clone(),
                     source: address,
                     start,
+                    seal_key: node.state().seal_key(),
                 };
                 let manager = Manager::start(options).await.context("the manager does not start")?;
                 tasks.spawn(Listener::new(identity.clone(), manager.clone()).serve(port, stop.clone()));
@@ -128,6 +131,7 @@ impl Member {
             }
         };
         let member = Arc::new(Self {
+            lock: Arc::default(),
             identity: identity.clone(),
             membership,
             routes: manager.as_ref().map(Manager::routes),
@@ -147,6 +151,7 @@ impl Member {
         member.spawn(member.clone().keep_managers(node.state().clone()));
         if let Some(manager) = &member.manager {
             member.spawn(watch_manager(manager.role(), node.failure()));
+            member.spawn(member.lock.clone().follow(manager.clone(), node.state().clone()));
         }
         tracing::info!(node = %id, %cluster, %role, "this node belongs to a swarm");
         Ok(member)
@@ -261,6 +266,11 @@ impl Member {
             sleep(VOTER_POLL).await;
         }
         true
+    }
+
+    /// How far it is with autolock.
+    pub(crate) fn lock(&self) -> Arc<Lock> {
+        self.lock.clone()
     }
 
     /// Stops; containers keep running.

@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use swarm_docker_api::{
-    ApiError, NOT_A_MANAGER,
+    ApiError, LOCKED, NOT_A_MANAGER,
     view::{InitRequest, JoinRequest},
 };
 use swarm_manager::{Init, InitError, Start, StepDownError};
@@ -55,7 +55,9 @@ impl Node {
         }
         self.must_be_out()?;
         let availability = read_availability(&request.availability)?;
-        let (create, identity) = Init::new(request.spec, availability).map_err(|e| match e {
+        let mut spec = request.spec;
+        spec.encryption_config.auto_lock_managers |= request.auto_lock_managers;
+        let (create, identity) = Init::new(spec, availability).map_err(|e| match e {
             InitError::Spec(e) => ApiError::bad_request(e.to_string()),
             other => ApiError::internal(other.to_string()),
         })?;
@@ -82,7 +84,11 @@ impl Node {
     /// Goes on with this manager alone, after the majority of the managers was lost for good. Workers and tasks stay.
     async fn force_new_cluster(self: &Arc<Self>) -> Result<String, ApiError> {
         let swarm = self.swarm();
-        let Swarm::In(member) = &*swarm else { return Err(ApiError::unavailable(NOT_A_MEMBER)) };
+        let member = match &*swarm {
+            Swarm::In(member) => member,
+            Swarm::Locked(_) => return Err(ApiError::unavailable(LOCKED)),
+            Swarm::Out => return Err(ApiError::unavailable(NOT_A_MEMBER)),
+        };
         let manager = member.manager().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?;
         if manager.has_majority().await {
             return Err(ApiError::unavailable(HAS_MAJORITY));
@@ -177,7 +183,11 @@ impl Node {
         }
         let _changing = self.change().await;
         let swarm = self.swarm();
-        let Swarm::In(member) = &*swarm else { return Err(ApiError::unavailable(NOT_A_MEMBER)) };
+        let member = match &*swarm {
+            Swarm::In(member) => member,
+            Swarm::Locked(peer) => return self.leave_locked(peer, force).await,
+            Swarm::Out => return Err(ApiError::unavailable(NOT_A_MEMBER)),
+        };
         let left = member.leave().await;
         if let Err(e) = &left {
             tracing::warn!("leaving the swarm: {e}");
@@ -289,7 +299,6 @@ async fn first_certificate(
 /// Refuses what would be accepted and then not done.
 fn refuse_unsupported(request: &InitRequest) -> Result<(), ApiError> {
     let refused = [
-        (request.auto_lock_managers || request.spec.encryption_config.auto_lock_managers, "--autolock"),
         (!request.default_addr_pool.is_empty(), "--default-addr-pool"),
         (!request.data_path_addr.is_empty(), "--data-path-addr"),
         (request.data_path_port != 0, "--data-path-port"),

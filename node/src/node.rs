@@ -4,9 +4,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, Result};
 use swarm_agent::{DockerExecutor, Executor, SimulatedExecutor};
-use swarm_docker_api::ApiError;
+use swarm_docker_api::{ApiError, LOCKED};
 use swarm_manager::Start;
 use swarm_model::NodeRole;
+use swarm_wire::PeerIdentity;
 use tokio::{
     net::TcpListener,
     sync::{Mutex, watch},
@@ -24,6 +25,8 @@ use crate::{
 pub(crate) enum Swarm {
     /// It does not.
     Out,
+    /// It does, and waits for the key that opens its own ([`crate::autolock`]).
+    Locked(PeerIdentity),
     /// It does.
     In(Arc<Member>),
 }
@@ -61,6 +64,16 @@ impl Node {
     /// Takes up the membership that the state folder holds, if it holds one.
     pub(crate) async fn resume(self: &Arc<Self>) -> Result<()> {
         let _changing = self.changing.lock().await;
+        self.take_up().await
+    }
+
+    /// See [`Node::resume`]; the caller holds what [`Node::change`] gives.
+    pub(crate) async fn take_up(self: &Arc<Self>) -> Result<()> {
+        if let Some(peer) = self.state.locked()? {
+            tracing::warn!(node = %peer.node, "this manager is locked: it waits for its key (\"swarm unlock\")");
+            self.set(Swarm::Locked(peer));
+            return Ok(());
+        }
         let Some((membership, identity)) = self.state.membership()? else { return Ok(()) };
         let begin = match identity.role() {
             NodeRole::Manager => {
@@ -145,6 +158,7 @@ impl Node {
     pub(crate) fn must_be_out(&self) -> Result<(), ApiError> {
         match &*self.swarm() {
             Swarm::Out => Ok(()),
+            Swarm::Locked(_) => Err(ApiError::unavailable(LOCKED)),
             Swarm::In(_) => Err(ApiError::unavailable(
                 "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another \
                  one.",

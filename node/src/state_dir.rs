@@ -9,13 +9,15 @@
 //! agent/          tasks
 //! ```
 
+mod keys;
+
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
@@ -43,6 +45,8 @@ pub(crate) struct StateDir {
     _lock: File,
     /// Held while the membership is written.
     membership: Mutex<()>,
+    /// Held while keys are read or written.
+    keys: Mutex<keys::Keys>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -101,7 +105,7 @@ impl StateDir {
         let lock = lock(&path.join(LOCK_FILE)).with_context(named)?;
         let format = Format { format: FORMAT, program: concat!("swarmd ", env!("CARGO_PKG_VERSION")).to_owned() };
         write_json(&path.join(FORMAT_FILE), &format).with_context(named)?;
-        Ok(Self { path: path.to_owned(), _lock: lock, membership: Mutex::default() })
+        Ok(Self { path: path.to_owned(), _lock: lock, membership: Mutex::default(), keys: Mutex::default() })
     }
 
     /// Folder of the manager's log; made if need be.
@@ -114,7 +118,12 @@ impl StateDir {
 
     /// Forgets the log of a manager: a worker has none, and a manager that comes back begins another one.
     pub(crate) fn forget_manager(&self) -> Result<()> {
+        self.forget_keys();
         remove_folder(&self.path.join(MANAGER_FOLDER))
+    }
+
+    fn keys(&self) -> MutexGuard<'_, keys::Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Folder of the agent's tasks.
@@ -130,15 +139,10 @@ impl StateDir {
     pub(crate) fn membership(&self) -> Result<Option<(Membership, NodeIdentity)>> {
         let Some(membership) = read_json(&self.path.join(MEMBERSHIP_FILE))? else { return Ok(None) };
         let folder = self.certificates();
-        let identity = NodeIdentity::load(&folder)
-            .with_context(|| format!("cannot read this node's identity in {}", folder.display()))?
+        let identity = self
+            .load_identity()?
             .with_context(|| format!("this node belongs to a swarm, but {} holds no certificate", folder.display()))?;
         Ok(Some((membership, identity)))
-    }
-
-    /// Keeps the identity: a new one, or a renewed one.
-    pub(crate) fn save_identity(&self, identity: &NodeIdentity) -> Result<()> {
-        identity.save(&self.certificates()).context("cannot keep this node's identity")
     }
 
     /// Makes the node a member from now on, also after a restart.
@@ -167,6 +171,7 @@ impl StateDir {
             }
             _ => {}
         }
+        self.forget_keys();
         for folder in [self.certificates(), self.path.join(MANAGER_FOLDER), self.agent()] {
             remove_folder(&folder)?;
         }

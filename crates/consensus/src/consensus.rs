@@ -85,9 +85,9 @@ struct Inner {
     fault: Fault,
     network: Network,
     readers: mpsc::UnboundedSender<Reader>,
-    campaign: tokio::sync::Mutex<()>,
     /// When a leader was last heard of.
     heard: Mutex<Option<Instant>>,
+    campaign: tokio::sync::Mutex<()>,
 }
 
 /// A handle that does not keep Raft alive.
@@ -186,8 +186,8 @@ impl Consensus {
                 fault,
                 network,
                 readers,
-                campaign: tokio::sync::Mutex::default(),
                 heard: Mutex::default(),
+                campaign: tokio::sync::Mutex::default(),
             }),
         };
         // Ends with the last handle.

@@ -49,7 +49,7 @@ mod tests;
 pub use backup::{Backup, BackupError, REVISION_GAP};
 pub use consensus::{Committed, Consensus, ENTRY_BYTES_MAX, IN_FLIGHT_BYTES_MAX, Observer, PROPOSE_TIMEOUT};
 pub use error::{Error, ProposeError};
-pub use key::SealKey;
+pub use key::{KeyFile, SealKey, WrappedKey};
 pub use line::{Dialer, Unconnected};
 pub use members::Steering;
 pub use options::{LOG_KEEP_ENTRIES, Options, Timers};

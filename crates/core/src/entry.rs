@@ -135,6 +135,11 @@ pub enum Op {
         /// Tokens, if they change.
         join_tokens: Option<Arc<JoinTokens>>,
     },
+    /// Autolock is switched on with a key, gets another key, or is switched off.
+    SetUnlockKey {
+        /// `SWMKEY-1-…`; none while autolock is off.
+        key: Option<Secret>,
+    },
     /// A node got its first certificate, or a new one.
     AdmitNode {
         /// The node.

@@ -13,6 +13,9 @@ pub const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm
 /// Said of every swarm call on a worker (status 503).
 pub const NOT_A_MANAGER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.";
 
+/// Said of every swarm call on a manager that was not unlocked since it started (status 503).
+pub const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it.";
+
 /// Said of a path that does not exist (status 404).
 pub const PAGE_NOT_FOUND: &str = "page not found";
 

@@ -18,7 +18,7 @@ pub mod view;
 pub use auth::{REGISTRY_AUTH_BYTES_MAX, read_registry_auth};
 pub use bools::{is_truthy, parse_bool};
 pub use defaults::{normalize_service_spec, with_service_defaults};
-pub use error::{ApiError, CONTENT_TYPE_JSON, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND};
+pub use error::{ApiError, CONTENT_TYPE_JSON, LOCKED, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND};
 pub use filters::Filters;
 pub use lenient::{read_body, read_json};
 pub use passphrase::{

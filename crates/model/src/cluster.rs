@@ -149,6 +149,9 @@ pub struct Cluster {
     pub join_tokens: Arc<JoinTokens>,
     /// Removed nodes, locked out until their certificates have expired (swarm-behaviour §1.3).
     pub removed_nodes: BTreeMap<NodeId, Timestamp>,
+    /// Autolock's key, `SWMKEY-1-…`, while autolock is on.
+    #[serde(default)]
+    pub unlock_key: Option<Secret>,
 }
 
 /// The cluster's own certificate authority.

@@ -11,9 +11,11 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use swarm_model::{ClusterId, NodeId, NodeRole, Secret};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::{
     ca::check_root,
+    lock::{LockError, WrapKey, is_wrapped},
     peer::{PeerError, PeerIdentity, parse_certificate},
 };
 
@@ -43,6 +45,9 @@ pub enum IdentityError {
     /// Key and certificate are not a pair.
     #[error("the private key does not belong to the node certificate")]
     OtherKey,
+    /// The private key is wrapped, and the key that opens it is not the one given.
+    #[error("the node's private key cannot be opened: {0}")]
+    Locked(LockError),
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -121,19 +126,29 @@ impl NodeIdentity {
         &self.root_pem
     }
 
-    /// Reads the identity kept in a folder; none when there is no certificate.
+    /// What the certificate kept in a folder says, which takes no key; none when there is no certificate.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when it cannot be read or names no node.
+    pub fn peek(folder: &Path) -> Result<Option<PeerIdentity>, IdentityError> {
+        let Some(cert) = read(&folder.join(CERT_FILE))? else { return Ok(None) };
+        Ok(Some(PeerIdentity::from_der(&certificates(&cert)?[0])?))
+    }
+
+    /// Reads the identity kept in a folder; none when there is no certificate. `wrap` opens a private key that is
+    /// wrapped; one that is not is read as it is.
     ///
     /// # Errors
     /// [`IdentityError`] when files are there but cannot be read or used.
-    pub fn load(folder: &Path) -> Result<Option<Self>, IdentityError> {
+    pub fn load(folder: &Path, wrap: Option<&WrapKey>) -> Result<Option<Self>, IdentityError> {
         let Some(cert) = read(&folder.join(CERT_FILE))? else { return Ok(None) };
         let missing = |what| IdentityError::Pem { what, problem: "its file is missing".to_owned() };
         let root = read(&folder.join(ROOT_FILE))?.ok_or_else(|| missing("the cluster's root CA"))?;
         let mut last = missing("the node's private key");
         for file in [KEY_FILE, NEW_KEY_FILE] {
             let path = folder.join(file);
-            let Some(key) = read(&path)? else { continue };
-            match Self::new(cert.clone(), Secret::new(key), root.clone()) {
+            let Some(key) = read_bytes(&path)? else { continue };
+            match open(&key, wrap).and_then(|key| Self::new(cert.clone(), key, root.clone())) {
                 Ok(identity) => {
                     if file == NEW_KEY_FILE {
                         rename(&path, &folder.join(KEY_FILE))?;
@@ -146,17 +161,22 @@ impl NodeIdentity {
         Err(last)
     }
 
-    /// Writes the identity to a folder, which is made if need be (0700; the key's file 0600). A crash at any moment
-    /// leaves the old identity or the new one.
+    /// Writes the identity to a folder, which is made if need be (0700; the key's file 0600), its private key wrapped if
+    /// `wrap` is given. A crash at any moment leaves the old identity or the new one.
     ///
     /// # Errors
     /// [`IdentityError::File`].
-    pub fn save(&self, folder: &Path) -> Result<(), IdentityError> {
+    pub fn save(&self, folder: &Path, wrap: Option<&WrapKey>) -> Result<(), IdentityError> {
         let file = |source| IdentityError::File { path: folder.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file)?;
         fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(file)?;
         write(&folder.join(ROOT_FILE), &self.root_pem, 0o644)?;
-        write(&folder.join(NEW_KEY_FILE), self.key_pem.expose(), 0o600)?;
+        let key = self.key_pem.expose().as_bytes();
+        let key = match wrap {
+            Some(wrap) => wrap.wrap(key).map_err(IdentityError::Locked)?,
+            None => key.to_vec(),
+        };
+        write_bytes(&folder.join(NEW_KEY_FILE), &Zeroizing::new(key), 0o600)?;
         write(&folder.join(CERT_FILE), &self.cert_pem, 0o644)?;
         rename(&folder.join(NEW_KEY_FILE), &folder.join(KEY_FILE))
     }
@@ -217,17 +237,40 @@ pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Id
     }
 }
 
+/// The private key, PEM, of what its file holds.
+fn open(file: &[u8], wrap: Option<&WrapKey>) -> Result<Secret, IdentityError> {
+    let text = |bytes: &[u8]| {
+        std::str::from_utf8(bytes)
+            .map(Secret::new)
+            .map_err(|e| IdentityError::Pem { what: "the node's private key", problem: e.to_string() })
+    };
+    match wrap {
+        _ if !is_wrapped(file) => text(file),
+        None => Err(IdentityError::Locked(LockError::Closed)),
+        Some(wrap) => text(&wrap.unwrap(file).map_err(IdentityError::Locked)?),
+    }
+}
+
 fn read(path: &Path) -> Result<Option<String>, IdentityError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+    let wrong =
+        |e: std::string::FromUtf8Error| IdentityError::File { path: path.to_owned(), source: io::Error::other(e) };
+    read_bytes(path)?.map(|bytes| String::from_utf8(bytes.to_vec()).map_err(wrong)).transpose()
+}
+
+fn read_bytes(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, IdentityError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(IdentityError::File { path: path.to_owned(), source }),
     }
 }
 
 fn write(path: &Path, content: &str, mode: u32) -> Result<(), IdentityError> {
-    write_atomically(path, content.as_bytes(), mode)
-        .map_err(|source| IdentityError::File { path: path.to_owned(), source })
+    write_bytes(path, content.as_bytes(), mode)
+}
+
+fn write_bytes(path: &Path, content: &[u8], mode: u32) -> Result<(), IdentityError> {
+    write_atomically(path, content, mode).map_err(|source| IdentityError::File { path: path.to_owned(), source })
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), IdentityError> {
@@ -266,9 +309,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("certificates");
         let saved = identity(&Ca::create().unwrap());
-        assert!(NodeIdentity::load(&folder).unwrap().is_none());
-        saved.save(&folder).unwrap();
-        let loaded = NodeIdentity::load(&folder).unwrap().unwrap();
+        assert!(NodeIdentity::load(&folder, None).unwrap().is_none());
+        saved.save(&folder, None).unwrap();
+        let loaded = NodeIdentity::load(&folder, None).unwrap().unwrap();
         assert_eq!(loaded.as_peer(), saved.as_peer());
         assert_eq!((loaded.node(), loaded.role(), loaded.cluster()), (NodeId(5), NodeRole::Manager, ClusterId(6)));
         assert_eq!(mode(&folder), 0o700);
@@ -282,17 +325,38 @@ mod tests {
         let folder = folder.path();
         let ca = Ca::create().unwrap();
         let (old, new) = (identity(&ca), identity(&ca));
-        old.save(folder).unwrap();
+        old.save(folder, None).unwrap();
         // Crash after the new key was written: the old certificate still goes with the old key.
         write(&folder.join(NEW_KEY_FILE), new.key_pem().expose(), 0o600).unwrap();
-        assert_eq!(NodeIdentity::load(folder).unwrap().unwrap().cert_pem(), old.cert_pem());
+        assert_eq!(NodeIdentity::load(folder, None).unwrap().unwrap().cert_pem(), old.cert_pem());
         // Crash after the new certificate was written.
         write(&folder.join(CERT_FILE), new.cert_pem(), 0o644).unwrap();
         for _ in 0..2 {
-            let loaded = NodeIdentity::load(folder).unwrap().unwrap();
+            let loaded = NodeIdentity::load(folder, None).unwrap().unwrap();
             assert_eq!(loaded.key_pem(), new.key_pem());
             assert!(!folder.join(NEW_KEY_FILE).exists());
         }
+    }
+
+    #[test]
+    fn a_wrapped_key_takes_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let saved = identity(&Ca::create().unwrap());
+        let (wrap, other) = (WrapKey::derive(&[1; 32], "a"), WrapKey::derive(&[1; 32], "b"));
+        saved.save(folder, Some(&wrap)).unwrap();
+        let file = fs::read(folder.join(KEY_FILE)).unwrap();
+        assert!(is_wrapped(&file) && !String::from_utf8_lossy(&file).contains("PRIVATE"));
+        assert_eq!(mode(&folder.join(KEY_FILE)), 0o600);
+        for wrong in [None, Some(&other)] {
+            let error = NodeIdentity::load(folder, wrong).unwrap_err();
+            assert!(matches!(error, IdentityError::Locked(LockError::Closed)), "{error}");
+        }
+        assert_eq!(NodeIdentity::load(folder, Some(&wrap)).unwrap().unwrap().key_pem(), saved.key_pem());
+        // Who it is, is no secret; and a key that is not wrapped needs nothing.
+        assert_eq!(NodeIdentity::peek(folder).unwrap().as_ref(), Some(saved.as_peer()));
+        saved.save(folder, None).unwrap();
+        assert!(NodeIdentity::load(folder, Some(&wrap)).unwrap().is_some());
     }
 
     #[test]
@@ -305,9 +369,9 @@ mod tests {
         assert!(no_root.unwrap_err().to_string().contains("root CA"));
 
         let folder = tempfile::tempdir().unwrap();
-        a.save(folder.path()).unwrap();
+        a.save(folder.path(), None).unwrap();
         fs::remove_file(folder.path().join(KEY_FILE)).unwrap();
-        assert!(NodeIdentity::load(folder.path()).unwrap_err().to_string().contains("missing"));
+        assert!(NodeIdentity::load(folder.path(), None).unwrap_err().to_string().contains("missing"));
     }
 
     #[test]

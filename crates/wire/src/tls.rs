@@ -215,12 +215,14 @@ pub enum Trust<'a> {
     Unverified,
 }
 
-/// Connects to a manager without a certificate of one's own, to join (HTTP/1.1).
+/// Connects to a manager without a certificate of one's own: to join, which is done by HTTP/1.1. Other protocols are
+/// refused there.
 ///
 /// # Errors
 /// As [`connect`].
-pub async fn connect_bootstrap(addr: &str, trust: Trust<'_>) -> Result<BoxedStream, TlsError> {
-    let config = config::bootstrap(trust)?;
+pub async fn connect_bootstrap(addr: &str, trust: Trust<'_>, alpn: Alpn) -> Result<BoxedStream, TlsError> {
+    let mut config = config::bootstrap(trust)?;
+    config.alpn_protocols = vec![alpn.as_str().into()];
     let tcp = dial(addr, None).await?;
     Ok(Box::new(client(tcp, addr, config).await?))
 }

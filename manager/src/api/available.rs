@@ -56,9 +56,6 @@ fn no_overlay() -> ApiError {
 
 /// Checks the cluster's settings.
 pub(super) fn check_cluster(spec: &ClusterSpec) -> Result<(), ApiError> {
-    if spec.encryption_config.auto_lock_managers {
-        return Err(not_yet("autolock is not available yet: set AutoLockManagers to false"));
-    }
     // A signing key among them must never be stored with the settings.
     match spec.ca_config.extra.iter().find(|(_, value)| !is_zero(value)) {
         None => Ok(()),

@@ -37,6 +37,12 @@ pub trait Plane: Clone + Send + Sync + 'static {
     /// The system has no randomness.
     fn rotate_join_token(&self, token: &Secret) -> Result<Secret, PlaneError>;
 
+    /// A new key for autolock.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    fn new_unlock_key(&self) -> Result<Secret, PlaneError>;
+
     /// How the managers are, as the leader sees it.
     fn managers(&self) -> impl Future<Output = Status> + Send;
 

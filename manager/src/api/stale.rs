@@ -77,6 +77,10 @@ impl<P: Plane> Plane for Stale<P> {
         self.0.rotate_join_token(token)
     }
 
+    fn new_unlock_key(&self) -> Result<Secret, PlaneError> {
+        self.0.new_unlock_key()
+    }
+
     async fn managers(&self) -> Status {
         self.0.managers().await
     }

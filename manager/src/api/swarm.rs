@@ -27,9 +27,7 @@ pub(super) async fn inspect<P: Plane>(extract::State(plane): extract::State<P>) 
 pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
     let version = call.version("swarm")?;
     let (rotate_worker, rotate_manager) = (call.flag("rotateWorkerToken")?, call.flag("rotateManagerToken")?);
-    if call.flag("rotateManagerUnlockKey")? {
-        return Err(ApiError::bad_request("there is no unlock key to rotate: autolock is off").into());
-    }
+    let rotate_unlock_key = call.flag("rotateManagerUnlockKey")?;
     let mut spec: ClusterSpec = call.body()?;
     available::check_cluster(&spec)?;
     spec.fill_defaults();
@@ -48,13 +46,25 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
         tokens.manager = plane.rotate_join_token(&tokens.manager)?;
     }
     let join_tokens = (rotate_worker || rotate_manager).then(|| Arc::new(tokens));
-    let tx = Tx::new(vec![Op::UpdateCluster { spec: Arc::new(spec), join_tokens }]).guard(Guard::Cluster { version });
-    reply::commit(&plane, tx).await?;
+    let mut ops = Vec::new();
+    match (spec.encryption_config.auto_lock_managers, &cluster.unlock_key) {
+        (false, _) if rotate_unlock_key => {
+            return Err(ApiError::bad_request("there is no unlock key to rotate: autolock is off").into());
+        }
+        (false, Some(_)) => ops.push(Op::SetUnlockKey { key: None }),
+        (true, key) if key.is_none() || rotate_unlock_key => {
+            ops.push(Op::SetUnlockKey { key: Some(plane.new_unlock_key()?) });
+        }
+        (false, None) | (true, _) => {}
+    }
+    ops.push(Op::UpdateCluster { spec: Arc::new(spec), join_tokens });
+    reply::commit(&plane, Tx::new(ops).guard(Guard::Cluster { version })).await?;
     Ok(reply::empty())
 }
 
-/// `GET /swarm/unlockkey`: autolock is off, so there is none.
+/// `GET /swarm/unlockkey`; it is empty while autolock is off.
 pub(super) async fn unlock_key<P: Plane>(extract::State(plane): extract::State<P>) -> Reply {
-    resolve::cluster(&plane.read().await?)?;
-    reply::json(&UnlockKeyView::default())
+    let state = plane.read().await?;
+    let unlock_key = resolve::cluster(&state)?.unlock_key.clone().unwrap_or_default();
+    reply::json(&UnlockKeyView { unlock_key })
 }

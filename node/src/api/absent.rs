@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use hyper::{Method, Request, Response, body::Incoming};
 use serde_json::{Map, Value};
-use swarm_docker_api::{ApiError, ApiVersion, NOT_A_MANAGER};
+use swarm_docker_api::{ApiError, ApiVersion, LOCKED, NOT_A_MANAGER};
 
 use super::{bounded::collect, respond};
 use crate::node::{Node, Swarm};
@@ -41,13 +41,13 @@ pub(super) async fn create_network(
 ) -> Result<Response<Body>, ApiError> {
     let (parts, body) = request.into_parts();
     let body = collect(body, NETWORK_BYTES_MAX).await?;
-    if let Swarm::In(member) = &*node.swarm()
-        && spans_nodes(&body)
-    {
-        return Err(match member.routes() {
-            Some(_) => ApiError::not_implemented(OVERLAY),
-            None => ApiError::unavailable(NOT_A_MANAGER),
-        });
+    if spans_nodes(&body) {
+        match &*node.swarm() {
+            Swarm::In(member) if member.is_manager() => return Err(ApiError::not_implemented(OVERLAY)),
+            Swarm::In(_) => return Err(ApiError::unavailable(NOT_A_MANAGER)),
+            Swarm::Locked(_) => return Err(ApiError::unavailable(LOCKED)),
+            Swarm::Out => {}
+        }
     }
     node.engine().pass(Request::from_parts(parts, Body::from(body)), version, path).await
 }

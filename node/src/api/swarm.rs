@@ -1,4 +1,4 @@
-//! `/swarm/init`, `/swarm/join`, `/swarm/leave`, `/swarmd/restore`.
+//! `/swarm/init`, `/swarm/join`, `/swarm/leave`, `/swarm/unlock`, `/swarmd/restore`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,6 +20,11 @@ pub(super) async fn init(node: &Arc<Node>, request: Request<Incoming>) -> Result
 
 pub(super) async fn join(node: &Arc<Node>, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
     to_the_end(node.clone().join(body(request).await?)).await?;
+    Ok(respond::empty())
+}
+
+pub(super) async fn unlock(node: &Arc<Node>, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    to_the_end(node.clone().unlock(body(request).await?)).await?;
     Ok(respond::empty())
 }
 

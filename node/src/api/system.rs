@@ -6,7 +6,7 @@ use axum::{Router, body::Body};
 use hyper::{Request, Response};
 use serde::de::DeserializeOwned;
 use swarm_docker_api::{
-    API_VERSION_MAX, API_VERSION_MIN,
+    API_VERSION_MAX, API_VERSION_MIN, LOCKED,
     view::{ClusterInfo, ComponentView, InfoView, NodeView, PeerView, PlatformView, SwarmInfo, Time, VersionView},
 };
 use swarm_wire::clock;
@@ -24,6 +24,7 @@ const MANAGER_ANSWER_BYTES_MAX: usize = 64 << 20;
 pub(super) fn ping(node: &Node) -> Response<Body> {
     let swarm = match &*node.swarm() {
         Swarm::Out => "inactive",
+        Swarm::Locked(_) => "locked",
         Swarm::In(member) => match (member.state(), member.routes().is_some()) {
             (MemberState::Pending(_), _) => "pending",
             (MemberState::Error(_), _) => "error",
@@ -100,8 +101,17 @@ fn own_info(node: &Node, problem: String) -> InfoView {
 
 async fn swarm_info(node: &Node) -> SwarmInfo {
     let swarm = node.swarm();
-    let Swarm::In(member) = &*swarm else {
-        return SwarmInfo { local_node_state: "inactive".to_owned(), ..SwarmInfo::default() };
+    let member = match &*swarm {
+        Swarm::In(member) => member,
+        Swarm::Out => return SwarmInfo { local_node_state: "inactive".to_owned(), ..SwarmInfo::default() },
+        Swarm::Locked(peer) => {
+            return SwarmInfo {
+                node_id: peer.node.to_string(),
+                local_node_state: "locked".to_owned(),
+                error: LOCKED.to_owned(),
+                ..SwarmInfo::default()
+            };
+        }
     };
     let (state, error) = match member.state() {
         MemberState::Pending(reason) => ("pending", reason),

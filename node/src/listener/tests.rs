@@ -13,14 +13,14 @@ use crate::{
     testing::TestNode,
 };
 
-struct TestManager {
-    node: TestNode,
-    member: Arc<Member>,
-    addr: SocketAddr,
+pub(super) struct TestManager {
+    pub(super) node: TestNode,
+    pub(super) member: Arc<Member>,
+    pub(super) addr: SocketAddr,
 }
 
 impl TestManager {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let node = TestNode::new();
         node.node.clone().init(InitRequest::default()).await.unwrap();
         let Swarm::In(member) = &*node.node.swarm() else { panic!("the node is in no swarm") };
@@ -62,7 +62,7 @@ async fn strangers_leave_room_for_renewals() {
     let addr = manager.addr.to_string();
     let mut strangers = Vec::new();
     for _ in 0..=JOINS_PER_ADDR_MAX + JOINS_WAITING_PER_ADDR_MAX {
-        strangers.push(tls::connect_bootstrap(&addr, Trust::Unverified).await.unwrap());
+        strangers.push(tls::connect_bootstrap(&addr, Trust::Unverified, Alpn::Http1).await.unwrap());
     }
     // One more than may come from here at once: the last one is closed, and was not answered.
     let last = strangers.pop().unwrap();

@@ -26,7 +26,7 @@ impl TestNode {
     fn member(&self) -> Arc<Member> {
         match &*self.node.swarm() {
             Swarm::In(member) => member.clone(),
-            Swarm::Out => panic!("the node is in no swarm"),
+            Swarm::Out | Swarm::Locked(_) => panic!("the node is in no swarm"),
         }
     }
 
@@ -175,7 +175,7 @@ async fn the_port_survives_garbage_and_gives_strangers_nothing() {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     }
     let get = async |path: &str| {
-        let stream = tls::connect_bootstrap(&addr, Trust::Unverified).await.unwrap();
+        let stream = tls::connect_bootstrap(&addr, Trust::Unverified, Alpn::Http1).await.unwrap();
         crate::http::request(stream, &addr, Method::GET, path, Vec::new()).await
     };
     let root = get(CA_PATH).await.unwrap();
@@ -184,7 +184,7 @@ async fn the_port_survives_garbage_and_gives_strangers_nothing() {
         let error = get(path).await.unwrap_err();
         assert!(error.status == 404 && error.message.contains("Unix socket"), "{path}: {error}");
     }
-    let stream = tls::connect_bootstrap(&addr, Trust::Unverified).await.unwrap();
+    let stream = tls::connect_bootstrap(&addr, Trust::Unverified, Alpn::Http1).await.unwrap();
     let error = crate::http::request(stream, &addr, Method::POST, "/swarmd/certificate", b"{}".to_vec()).await;
     assert_eq!(error.unwrap_err().status, 400);
     manager.node.shutdown().await;

@@ -1,17 +1,19 @@
 //! The real `swarmd`, as whole clusters of processes: killed, suspended, told nonsense, with and without containers.
 //!
+//! * [`attack`] – a flood of connections that say nothing.
+//! * [`autolock`] – locked managers, the key and its rotation.
 //! * [`crash`] – the manager killed while clients write; nothing acknowledged is lost.
 //! * [`containers`] – real containers while daemons or the engine are killed or hang; none twice, none forgotten.
 //! * [`rollout`] – the manager killed during rolling updates and rollbacks; each goes on where it was.
 //! * [`story`] – the life of a service on real containers, from its creation to nodes that go and come.
 //! * [`suspended`] – a daemon stands still for ten seconds.
 //! * [`managers`] – several managers: leaders killed under writers, promotion, demotion, leaving.
-//! * [`grow`] – more managers and fewer again, during a rolling update.
-//! * [`handover`] – leaders killed in the middle of updates and of restart delays.
 //! * [`backup`] – the swarm comes back from a file when all managers are lost.
 //! * [`killed`] – all managers killed at once, and one killed while it writes a snapshot.
 //! * [`quorum`] – most managers are gone: what is refused and what can still be read.
 //! * [`refusals`] – state folders that are damaged, foreign or full.
+//! * [`grow`] – more managers and fewer again, during a rolling update.
+//! * [`handover`] – leaders killed in the middle of updates and of restart delays.
 //! * [`membership`] – leaving, removal, coming back.
 //! * [`wrong_input`] – what is refused, with which words.
 //! * [`http`], [`daemon`], [`cluster`], [`engine`], [`wait`] – what the tests are made of.
@@ -20,6 +22,8 @@
 
 #![allow(unreachable_pub, missing_docs, clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
+mod attack;
+mod autolock;
 mod backup;
 mod cluster;
 mod containers;

@@ -3,7 +3,7 @@
 use swarm_docker_api::view::{InitRequest, SwarmView, UnlockKeyView};
 use swarm_model::{Availability, NodeRole};
 
-use super::{join_command, manager_addr, settings::SettingsFlags};
+use super::{join_command, manager_addr, settings::SettingsFlags, unlock_key};
 use crate::{
     choice::{AVAILABILITIES, choice},
     client::{ClientError, Query, read},
@@ -81,10 +81,8 @@ impl Init {
         )?;
         if self.autolock {
             let key: UnlockKeyView = context.client.get("/swarm/unlockkey", Query::new()).await?;
-            context.out.line(&format!(
-                "\nA manager that restarts needs this key; keep it in a safe place:\n\n    {}",
-                key.unlock_key.expose()
-            ))?;
+            context.out.line("")?;
+            unlock_key::show(context, key.unlock_key.expose())?;
         }
         Ok(())
     }

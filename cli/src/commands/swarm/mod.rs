@@ -10,6 +10,8 @@ mod restore;
 mod settings;
 mod status;
 mod transfer;
+mod unlock;
+mod unlock_key;
 mod update;
 
 use clap::Subcommand;
@@ -32,6 +34,8 @@ pub(crate) enum SwarmCommand {
     Restore(restore::Restore),
     Status(status::Status),
     Transfer(transfer::Transfer),
+    Unlock(unlock::Unlock),
+    UnlockKey(unlock_key::UnlockKey),
     Update(update::Update),
 }
 
@@ -46,6 +50,8 @@ impl SwarmCommand {
             Self::Restore(command) => command.run(context).await,
             Self::Status(command) => command.run(context).await,
             Self::Transfer(command) => command.run(context).await,
+            Self::Unlock(command) => command.run(context).await,
+            Self::UnlockKey(command) => command.run(context).await,
             Self::Update(command) => command.run(context).await,
         }
     }

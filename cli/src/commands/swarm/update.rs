@@ -1,9 +1,12 @@
 //! `swarm update`
 
 use serde_json::Value;
-use swarm_docker_api::view::SwarmView;
+use swarm_docker_api::view::{SwarmView, UnlockKeyView};
 
-use super::settings::{SettingsFlags, set};
+use super::{
+    settings::{SettingsFlags, set},
+    unlock_key,
+};
 use crate::{
     client::{Query, read},
     context::Context,
@@ -12,6 +15,7 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   swarmctl swarm update --task-history-limit 2
+  swarmctl swarm update --autolock       (prints the key that managers then need)
   swarmctl swarm update --cert-expiry 720h --dispatcher-heartbeat 3s";
 
 /// Change the settings of the swarm
@@ -41,6 +45,11 @@ impl Update {
             .with("rotateManagerToken", false)
             .with("rotateManagerUnlockKey", false);
         context.client.post("/swarm/update", query, spec, None).await?;
-        Ok(context.out.line("Swarm updated.")?)
+        context.out.line("Swarm updated.")?;
+        if self.autolock == Some(true) {
+            let view: UnlockKeyView = context.client.get("/swarm/unlockkey", Query::new()).await?;
+            unlock_key::show(context, view.unlock_key.expose())?;
+        }
+        Ok(())
     }
 }

@@ -4,9 +4,12 @@ use std::{os::unix::fs::PermissionsExt, sync::Arc};
 
 use swarm_core::{ENTRY_TXS_MAX, Event, Tx};
 use swarm_model::NodeId;
+use swarm_wire::UnlockKey;
 
 use super::{Watcher, admit, create, key, large, open, options, wait_for_role, wait_until};
-use crate::{Consensus, ENTRY_BYTES_MAX, LOG_KEEP_ENTRIES, Member, Options, ProposeError, Role, SealKey, Timers};
+use crate::{
+    Consensus, ENTRY_BYTES_MAX, KeyFile, LOG_KEEP_ENTRIES, Member, Options, ProposeError, Role, SealKey, Timers,
+};
 
 fn numbers(consensus: &Consensus) -> Vec<u128> {
     consensus.state().nodes().map(|node| node.id.0).collect()
@@ -208,6 +211,26 @@ fn the_key_file_is_made_once_and_only_for_us() {
         let error = SealKey::load_or_create(&path).unwrap_err().to_string();
         assert!(error.contains("raft.key") && error.contains(word), "{error}");
     }
+}
+
+#[test]
+fn a_wrapped_key_opens_with_the_key_that_wrapped_it_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("raft.key");
+    assert!(SealKey::read(&path).unwrap().is_none());
+    let made = SealKey::load_or_create(&path).unwrap();
+    let unlock: Vec<_> = (0..2).map(|_| UnlockKey::generate().unwrap()).collect();
+    for (now, before) in [(0, 1), (1, 0)] {
+        made.write(&path, Some(&unlock[now])).unwrap();
+        let Some(KeyFile::Wrapped(wrapped)) = SealKey::read(&path).unwrap() else { panic!("it is wrapped") };
+        assert_eq!(wrapped.open(&unlock[now]).unwrap().bytes(), made.bytes());
+        assert!(wrapped.open(&unlock[before]).is_none());
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let error = SealKey::load_or_create(&path).unwrap_err().to_string();
+        assert!(error.contains("swarm unlock"), "{error}");
+    }
+    made.write(&path, None).unwrap();
+    assert_eq!(SealKey::load_or_create(&path).unwrap().bytes(), made.bytes());
 }
 
 #[test]

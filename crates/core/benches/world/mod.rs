@@ -9,6 +9,10 @@ use swarm_model::{
     ServiceSpec, Timestamp,
 };
 
+/// The allocator of swarmd.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a task reserves is counted in this much CPU and memory.
 pub(crate) const UNIT: (i64, i64) = (50_000_000, 64 << 20);
 
@@ -35,6 +39,7 @@ impl World {
             root_ca: Arc::new(RootCa { cert_pem: String::new(), key_pem: Secret::default() }),
             join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
             removed_nodes: Default::default(),
+            unlock_key: None,
         };
         world.commit(vec![Tx::new(vec![Op::CreateCluster(Arc::new(cluster))])]);
         world

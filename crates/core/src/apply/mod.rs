@@ -9,6 +9,8 @@ mod tasks;
 
 use swarm_model::{NodeId, ServiceId, TaskId, mutant::mutant};
 
+pub(crate) use tasks::charge;
+
 use crate::{ENTRY_VERSION, Entry, Guard, Op, Outcome, Refusal, State, Tx};
 
 /// What a change touched; reconcilers and readers mark it dirty and look at the state alone.
@@ -105,6 +107,7 @@ fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
     match op {
         Op::CreateCluster(cluster) => cluster::create(state, cluster, events),
         Op::UpdateCluster { spec, join_tokens } => cluster::update(state, spec, join_tokens.as_ref(), events),
+        Op::SetUnlockKey { key } => cluster::set_unlock_key(state, key.as_ref(), events),
         Op::AdmitNode { node, role, cert_expires_at, manager_addr, availability } => {
             let admission = cluster::Admission {
                 node: *node,

@@ -58,6 +58,7 @@ impl Default for World {
             root_ca: Arc::new(RootCa { cert_pem: String::new(), key_pem: Secret::default() }),
             join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
             removed_nodes: BTreeMap::new(),
+            unlock_key: None,
         };
         world.commit(vec![Tx::new(vec![Op::CreateCluster(Arc::new(cluster))])]);
         world
@@ -312,6 +313,10 @@ impl World {
         }
         if options.contains_key("force") {
             template.force_update += 1;
+        }
+        let policy = policy(options, "")?;
+        if !policy.is_null() {
+            spec.update_config = serde_json::from_value(policy).map_err(|error| error.to_string())?;
         }
         if let Some(label) = options.get("label") {
             spec.labels.insert("label".into(), label.to_string());

@@ -52,9 +52,7 @@ pub(super) fn bootstrap(trust: Trust<'_>) -> Result<ClientConfig, TlsError> {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody { provider: provider() }))
         }
     };
-    let mut config = builder.with_no_client_auth();
-    config.alpn_protocols = vec![Alpn::Http1.as_str().into()];
-    Ok(config)
+    Ok(builder.with_no_client_auth())
 }
 
 fn provider() -> Arc<CryptoProvider> {

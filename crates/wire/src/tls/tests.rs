@@ -180,7 +180,7 @@ async fn over_tcp_the_errors_name_the_address() {
     drop(listener);
     let error = connect(&addr, None, &worker, Alpn::H2).await.err().unwrap();
     assert!(error.to_string().contains(&addr), "{error}");
-    let error = connect_bootstrap("nonsense", Trust::Unverified).await.err().unwrap();
+    let error = connect_bootstrap("nonsense", Trust::Unverified, Alpn::Http1).await.err().unwrap();
     assert!(error.to_string().contains("nonsense"), "{error}");
 }
 

@@ -120,6 +120,12 @@ impl Plane for TestPlane {
         Some(Duration::from_millis(1500))
     }
 
+    fn new_unlock_key(&self) -> Result<Secret, PlaneError> {
+        let mut inner = self.inner();
+        inner.calls += 1;
+        Ok(Secret::new(format!("unlock-key-{}", inner.calls)))
+    }
+
     async fn managers(&self) -> Status {
         let leader = self.state().node(MANAGER).and_then(|node| node.raft_id);
         let member = Member {
@@ -192,6 +198,7 @@ fn cluster() -> TestPlane {
         root_ca: Arc::new(RootCa { cert_pem: "PEM".into(), key_pem: Secret::new("root-key") }),
         join_tokens: Arc::new(JoinTokens { worker: Secret::new("W"), manager: Secret::new("M") }),
         removed_nodes: Default::default(),
+        unlock_key: None,
     }))]);
     for (node, role, hostname) in [(MANAGER, NodeRole::Manager, "alpha"), (WORKER, NodeRole::Worker, "beta")] {
         plane.apply(vec![Op::AdmitNode {

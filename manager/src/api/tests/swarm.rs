@@ -47,6 +47,26 @@ async fn tokens_rotate_one_by_one() {
 }
 
 #[tokio::test]
+async fn autolock_has_a_key_while_it_is_on() {
+    let plane = cluster();
+    let key = async || get(&plane, "/swarm/unlockkey").await.ok().json()["UnlockKey"].as_str().unwrap().to_owned();
+    let update = async |on: bool, rotate: &str| {
+        let mut spec = get(&plane, "/swarm").await.json()["Spec"].clone();
+        spec["EncryptionConfig"]["AutoLockManagers"] = json!(on);
+        let query = format!("version={}&rotateManagerUnlockKey={rotate}", version(&plane));
+        post(&plane, &format!("/swarm/update?{query}"), &spec).await.ok();
+        key().await
+    };
+    let first = update(true, "false").await;
+    assert!(first.starts_with("unlock-key-"), "{first}");
+    assert_eq!(update(true, "false").await, first, "an update of something else keeps the key");
+    assert_ne!(update(true, "true").await, first);
+    assert!(!String::from_utf8_lossy(&get(&plane, "/swarm").await.ok().body).contains("unlock-key-"));
+    assert_eq!(update(false, "false").await, "");
+    assert_ne!(update(true, "false").await, first, "an old key never comes back");
+}
+
+#[tokio::test]
 async fn what_cannot_be_is_refused() {
     let plane = cluster();
     let now = version(&plane);
@@ -58,7 +78,6 @@ async fn what_cannot_be_is_refused() {
         (format!("version={now}&rotateWorkerToken=maybe"), json!({}), 400, "'maybe'"),
         (format!("version={now}&rotateManagerUnlockKey=true"), json!({}), 400, "autolock is off"),
         (format!("version={now}"), json!({"Name": "other"}), 400, "must be named"),
-        (format!("version={now}"), json!({"EncryptionConfig": {"AutoLockManagers": true}}), 501, "autolock"),
         (format!("version={now}"), json!({"CAConfig": {"ForceRotate": 1}}), 501, "CAConfig.ForceRotate"),
         (format!("version={now}"), json!({"CAConfig": {"NodeCertExpiry": 1}}), 400, "1h0m0s"),
         (format!("version={now}"), json!({"Raft": {"SnapshotInterval": "x"}}), 400, "Raft.SnapshotInterval"),

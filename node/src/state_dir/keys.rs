@@ -1,0 +1,231 @@
+//! The keys on this node's disk, and autolock, which wraps them (swarm-behaviour §8.4).
+//!
+//! The key of the log is wrapped with autolock's key, the node's private key with one that follows from the key of the
+//! log. So one file alone changes with autolock's key, and whatever moment a crash chooses, what lies there opens:
+//! switching on wraps the private key first, switching off unwraps it last.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use swarm_consensus::{KeyFile, SealKey};
+use swarm_manager::SEAL_KEY_FILE;
+use swarm_model::NodeRole;
+use swarm_wire::{NodeIdentity, PeerIdentity, UnlockKey, WrapKey};
+
+use super::{MANAGER_FOLDER, MEMBERSHIP_FILE, StateDir};
+
+/// The keys in memory while autolock is on; both are there, or none.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    /// The key of the log.
+    seal: Option<SealKey>,
+    /// What its file is wrapped with.
+    lock: Option<UnlockKey>,
+}
+
+impl Keys {
+    fn wrap(&self) -> Option<WrapKey> {
+        self.seal.as_ref().map(SealKey::node_wrap_key)
+    }
+}
+
+impl StateDir {
+    fn seal_key_file(&self) -> PathBuf {
+        self.path.join(MANAGER_FOLDER).join(SEAL_KEY_FILE)
+    }
+
+    /// Whose keys are wrapped and have not been opened since swarmd started, if this node is such a manager.
+    pub(crate) fn locked(&self) -> Result<Option<PeerIdentity>> {
+        let keys = self.keys();
+        if keys.lock.is_some() || !self.path.join(MEMBERSHIP_FILE).exists() {
+            return Ok(None);
+        }
+        let peer = NodeIdentity::peek(&self.certificates())?.filter(|peer| peer.role == NodeRole::Manager);
+        let file = SealKey::read(&self.seal_key_file())?;
+        Ok(peer.filter(|_| matches!(file, Some(KeyFile::Wrapped(_)))))
+    }
+
+    /// Opens the keys; false if this is not the key that wrapped them.
+    pub(crate) fn unlock(&self, unlock: &UnlockKey) -> Result<bool> {
+        let mut keys = self.keys();
+        let Some(KeyFile::Wrapped(wrapped)) = SealKey::read(&self.seal_key_file())? else { return Ok(true) };
+        let Some(seal) = wrapped.open(unlock) else { return Ok(false) };
+        *keys = Keys { seal: Some(seal), lock: Some(unlock.clone()) };
+        Ok(true)
+    }
+
+    /// Forgets what [`StateDir::unlock`] opened.
+    pub(crate) fn forget_keys(&self) {
+        *self.keys() = Keys::default();
+    }
+
+    /// The key of the log, if its file is wrapped.
+    pub(crate) fn seal_key(&self) -> Option<SealKey> {
+        self.keys().seal.clone()
+    }
+
+    /// Wraps the keys with this key of autolock, or unwraps them. Says whether that changed anything.
+    pub(crate) fn set_lock(&self, unlock: Option<&UnlockKey>) -> Result<bool> {
+        let mut keys = self.keys();
+        if keys.lock.as_ref() == unlock {
+            return Ok(false);
+        }
+        let file = self.seal_key_file();
+        let seal = match (keys.seal.clone(), SealKey::read(&file)?) {
+            (Some(seal), _) | (None, Some(KeyFile::Open(seal))) => seal,
+            (None, _) => bail!("{} holds no key that is open", file.display()),
+        };
+        if keys.lock.is_none() {
+            self.rewrite_identity(&seal, true)?;
+        }
+        seal.write(&file, unlock)?;
+        // From here on a new certificate's key is written as the next start expects it.
+        *keys = match unlock {
+            Some(unlock) => Keys { seal: Some(seal.clone()), lock: Some(unlock.clone()) },
+            None => Keys::default(),
+        };
+        if unlock.is_none() {
+            self.rewrite_identity(&seal, false)?;
+        }
+        Ok(true)
+    }
+
+    /// Writes the identity that there is with its private key wrapped or not.
+    fn rewrite_identity(&self, seal: &SealKey, wrapped: bool) -> Result<()> {
+        let (folder, wrap) = (self.certificates(), seal.node_wrap_key());
+        let identity = NodeIdentity::load(&folder, Some(&wrap)).context("cannot read this node's identity")?;
+        match identity {
+            Some(identity) => {
+                identity.save(&folder, wrapped.then_some(&wrap)).context("cannot keep this node's identity")
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The identity that there is; its keys must not be [locked](StateDir::locked).
+    pub(super) fn load_identity(&self) -> Result<Option<NodeIdentity>> {
+        let keys = self.keys();
+        // Switching off may have been cut off between the two files.
+        let wrap = match (keys.wrap(), SealKey::read(&self.seal_key_file())?) {
+            (None, Some(KeyFile::Open(seal))) => Some(seal.node_wrap_key()),
+            (wrap, _) => wrap,
+        };
+        let folder = self.certificates();
+        NodeIdentity::load(&folder, wrap.as_ref())
+            .with_context(|| format!("cannot read this node's identity in {}", folder.display()))
+    }
+
+    /// Keeps the identity: a new one, or a renewed one.
+    pub(crate) fn save_identity(&self, identity: &NodeIdentity) -> Result<()> {
+        let keys = self.keys();
+        // A worker's keys are not wrapped: it starts without a person.
+        let wrap = keys.wrap().filter(|_| identity.role() == NodeRole::Manager);
+        identity.save(&self.certificates(), wrap.as_ref()).context("cannot keep this node's identity")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use swarm_model::{ClusterId, NodeId};
+    use swarm_wire::{Ca, clock, is_wrapped, new_key_and_csr};
+
+    use super::*;
+    use crate::state_dir::Membership;
+
+    struct World {
+        folder: tempfile::TempDir,
+        ca: Ca,
+    }
+
+    impl World {
+        /// The folder of a manager that has run once.
+        fn new() -> (Self, StateDir) {
+            let world = Self { folder: tempfile::tempdir().unwrap(), ca: Ca::create().unwrap() };
+            let state = world.open();
+            SealKey::load_or_create(&state.manager().unwrap().join(SEAL_KEY_FILE)).unwrap();
+            state.save_identity(&world.identity(NodeRole::Manager)).unwrap();
+            state.save_membership(&Membership::default()).unwrap();
+            (world, state)
+        }
+
+        fn open(&self) -> StateDir {
+            StateDir::open(self.folder.path()).unwrap()
+        }
+
+        fn identity(&self, role: NodeRole) -> NodeIdentity {
+            let (key, csr) = new_key_and_csr().unwrap();
+            let issued = self.ca.issue(&csr, NodeId(1), role, ClusterId(2), 1 << 50, clock::now()).unwrap();
+            NodeIdentity::new(issued.cert_pem, key, self.ca.cert_pem()).unwrap()
+        }
+
+        /// Whether the two key files are wrapped.
+        fn wrapped(&self) -> [bool; 2] {
+            ["manager/raft.key", "certificates/swarm-node.key"]
+                .map(|file| is_wrapped(&fs::read(self.folder.path().join(file)).unwrap()))
+        }
+
+        /// The identity after a restart that takes this key, or none.
+        fn restart(&self, state: StateDir, unlock: Option<&UnlockKey>) -> (StateDir, NodeIdentity) {
+            drop(state);
+            let state = self.open();
+            assert_eq!(state.locked().unwrap().is_some(), unlock.is_some());
+            if let Some(unlock) = unlock {
+                assert!(!state.unlock(&UnlockKey::generate().unwrap()).unwrap());
+                assert!(state.locked().unwrap().is_some());
+                assert!(state.unlock(unlock).unwrap());
+            }
+            assert!(state.locked().unwrap().is_none());
+            let identity = state.membership().unwrap().unwrap().1;
+            (state, identity)
+        }
+    }
+
+    #[test]
+    fn keys_are_wrapped_with_the_key_that_is_in_force() {
+        let (world, state) = World::new();
+        let [first, second] = [(); 2].map(|()| UnlockKey::generate().unwrap());
+        assert!(!state.set_lock(None).unwrap());
+        assert!(state.set_lock(Some(&first)).unwrap() && !state.set_lock(Some(&first)).unwrap());
+        assert_eq!(world.wrapped(), [true; 2]);
+        let (state, before) = world.restart(state, Some(&first));
+        assert!(state.set_lock(Some(&second)).unwrap());
+        let (state, after) = world.restart(state, Some(&second));
+        assert_eq!(after.key_pem(), before.key_pem());
+        // A renewed certificate's key is wrapped as well; that of a worker is not.
+        let renewed = world.identity(NodeRole::Manager);
+        state.save_identity(&renewed).unwrap();
+        assert_eq!(world.wrapped(), [true; 2]);
+        let (state, after) = world.restart(state, Some(&second));
+        assert_eq!(after.key_pem(), renewed.key_pem());
+        assert!(state.set_lock(None).unwrap());
+        assert_eq!(world.wrapped(), [false; 2]);
+        let (state, after) = world.restart(state, None);
+        assert_eq!(after.key_pem(), renewed.key_pem());
+        state.set_lock(Some(&first)).unwrap();
+        state.save_identity(&world.identity(NodeRole::Worker)).unwrap();
+        let (state, _) = world.restart(state, None);
+        state.forget_manager().unwrap();
+        assert!(state.seal_key().is_none());
+    }
+
+    #[test]
+    fn a_crash_between_the_two_files_leaves_keys_that_open() {
+        let (world, state) = World::new();
+        let unlock = UnlockKey::generate().unwrap();
+        // Switching on, cut off after the first file.
+        let seal = SealKey::load_or_create(&state.seal_key_file()).unwrap();
+        state.rewrite_identity(&seal, true).unwrap();
+        assert_eq!(world.wrapped(), [false, true]);
+        let (state, _) = world.restart(state, None);
+        assert!(state.set_lock(Some(&unlock)).unwrap());
+        let (state, _) = world.restart(state, Some(&unlock));
+        // Switching off, cut off after the first file: it is done again when the manager has started.
+        seal.write(&state.seal_key_file(), None).unwrap();
+        assert_eq!(world.wrapped(), [false, true]);
+        let (state, identity) = world.restart(state, None);
+        state.save_identity(&identity).unwrap();
+        assert_eq!(world.wrapped(), [false; 2]);
+    }
+}
