@@ -157,7 +157,7 @@ impl Consensus {
             }
             Ok(())
         };
-        let end = tokio::select! { end = read => end, end = take => end, end = write => end };
+        let end = tokio::select! { biased; end = read => end, end = take => end, end = write => end };
         if let Some(leader) = leader {
             self.replace_lost(leader).await;
         }
