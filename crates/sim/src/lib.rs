@@ -18,6 +18,7 @@ mod log;
 mod operator;
 mod oracle;
 mod peers;
+pub mod raft;
 mod rng;
 mod specs;
 mod updates;
@@ -25,7 +26,7 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use counts::{Counts, FAULTS, OPERATIONS};
+pub use counts::{Counts, KINDS, Kinds};
 use world::World;
 
 /// How large a run is.
