@@ -27,7 +27,7 @@ use tokio::{
 
 pub(crate) use runtime::Runtime;
 
-pub use crate::disk::{Change, Disk, FileWriter, Name, RowVisitor};
+pub use crate::disk::{Change, Disk, FileWriter, Name, RowVisitor, Usage};
 use crate::{
     Consensus, Error, Observer, Options,
     load::first_values,

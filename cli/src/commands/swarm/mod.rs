@@ -1,9 +1,12 @@
 //! `swarmctl swarm …`
 
+mod backup;
 mod init;
 mod join;
 mod join_token;
 mod leave;
+mod passphrase;
+mod restore;
 mod settings;
 mod status;
 mod transfer;
@@ -21,10 +24,12 @@ use crate::{
 /// Manage the swarm.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SwarmCommand {
+    Backup(backup::Backup),
     Init(init::Init),
     Join(join::Join),
     JoinToken(join_token::JoinToken),
     Leave(leave::Leave),
+    Restore(restore::Restore),
     Status(status::Status),
     Transfer(transfer::Transfer),
     Update(update::Update),
@@ -33,10 +38,12 @@ pub(crate) enum SwarmCommand {
 impl SwarmCommand {
     pub(crate) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         match self {
+            Self::Backup(command) => command.run(context).await,
             Self::Init(command) => command.run(context).await,
             Self::Join(command) => command.run(context).await,
             Self::JoinToken(command) => command.run(context).await,
             Self::Leave(command) => command.run(context).await,
+            Self::Restore(command) => command.run(context).await,
             Self::Status(command) => command.run(context).await,
             Self::Transfer(command) => command.run(context).await,
             Self::Update(command) => command.run(context).await,
