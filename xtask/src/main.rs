@@ -81,10 +81,10 @@ enum Task {
     },
     /// Simulate whole clusters with faults, and check that nothing goes wrong
     ///
-    /// One deterministic world a seed: leader, dispatcher, agents, operators, faults, and an oracle. Builds in release
-    /// mode. Exits with 1 if a seed fails, with the command that runs it again.
+    /// One deterministic world a seed: with --plane leader, dispatcher, agents, operators, faults, and an oracle;
+    /// otherwise managers with their Raft on simulated disks and a simulated network. Builds in release mode. Exits with 1 if a seed fails, with the command that runs it again.
     Sim {
-        /// `--plane --seeds N --from S [--mutant NAME] [--trace]`; `--help` shows all
+        /// `[--plane] --seeds N --from S [--mutant NAME] [--trace]`; `--help` shows all
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         arguments: Vec<String>,
     },
