@@ -138,7 +138,8 @@ impl Authority {
             (None, None) => return Err(Denied::Nobody),
         };
         let now = (self.clock)();
-        let issued = Ca::load(&cluster.root_ca.cert_pem, &cluster.root_ca.key_pem)
+        let root = cluster.issuing_root();
+        let issued = Ca::load(&root.cert_pem, &root.key_pem)
             .and_then(|ca| {
                 let validity_ns = cluster.spec.ca_config.node_cert_expiry_ns;
                 ca.issue(&request.csr, admission.node, admission.role, cluster.id, validity_ns, now)
@@ -155,7 +156,9 @@ impl Authority {
         }
         tracing::info!(%node, %role, "a certificate was issued");
         let raft_id = self.feed.state().node(node).and_then(|node| node.raft_id);
-        Ok(CertificateResponse { certificate: issued.cert_pem, raft_id })
+        let chain = cluster.root_rotation.as_ref().map_or("", |rotation| &rotation.cross_signed_pem);
+        let trusted = Some(cluster.trusted_pem());
+        Ok(CertificateResponse { certificate: [&issued.cert_pem, chain].concat(), trusted, raft_id })
     }
 
     fn join(
@@ -213,6 +216,10 @@ fn renew(
 ) -> Result<Admission, Denied> {
     if peer.cluster != cluster.id {
         return Err(Denied::Forbidden(format!("the certificate is of swarm {}, this is {}", peer.cluster, cluster.id)));
+    }
+    if !cluster.trusts(&peer.issuer) {
+        let text = "the certificate comes from a root CA that was replaced: leave the swarm and join it anew";
+        return Err(Denied::Forbidden(text.into()));
     }
     let node = state.node(peer.node).filter(|_| !cluster.removed_nodes.contains_key(&peer.node));
     let node = node.ok_or_else(|| Denied::Forbidden(format!("node {} was removed from the swarm", peer.node)))?;

@@ -15,6 +15,7 @@ mod manager;
 mod members;
 mod plane;
 pub mod raft;
+mod rotation;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

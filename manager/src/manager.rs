@@ -31,6 +31,7 @@ use crate::{
     logs::LogBroker,
     members::{self, TlsDialer},
     raft::Raft,
+    rotation,
 };
 
 /// Folder of the log, in the state folder.
@@ -422,6 +423,7 @@ impl Inner {
             leader::run(&self.consensus, &self.feed, clock::steady, seed, stop),
             self.dispatcher.lead(stop),
             stop.run_until_cancelled(members::steer(&self.consensus, &self.feed)),
+            stop.run_until_cancelled(rotation::finish(&self.consensus, &self.feed)),
         );
         tracing::info!("this manager no longer leads the swarm");
     }

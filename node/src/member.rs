@@ -239,7 +239,7 @@ impl Member {
     #[cfg(test)]
     pub(crate) async fn renew_certificate(&self, state: &StateDir) -> Result<()> {
         let addr = &self.membership.advertise_addr;
-        certificate::renew(&self.identity, &self.connector, state, addr).await.map(|_| ())
+        certificate::renew(&self.identity, &self.connector, state, addr).await
     }
 
     /// The certificate, for connections.

@@ -1,5 +1,6 @@
 //! `swarmctl swarm …`
 
+mod ca;
 mod init;
 mod join;
 mod join_token;
@@ -23,6 +24,7 @@ use crate::{
 /// Manage the swarm.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SwarmCommand {
+    Ca(ca::Ca),
     Init(init::Init),
     Join(join::Join),
     JoinToken(join_token::JoinToken),
@@ -37,6 +39,7 @@ pub(crate) enum SwarmCommand {
 impl SwarmCommand {
     pub(crate) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         match self {
+            Self::Ca(command) => command.run(context).await,
             Self::Init(command) => command.run(context).await,
             Self::Join(command) => command.run(context).await,
             Self::JoinToken(command) => command.run(context).await,
