@@ -3,7 +3,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    client::{Client, Host},
+    client::{Client, Consistency, Host},
     commands::{node::NodeCommand, service::ServiceCommand, swarm::SwarmCommand, system, task::TaskCommand},
     context::Context,
     out::Out,
@@ -27,6 +27,9 @@ pub(crate) struct Cli {
     /// Socket of swarmd, unix://PATH or PATH [default: unix:///run/swarmd/swarmd.sock]
     #[arg(short = 'H', long, value_name = "HOST", env = "SWARM_HOST", hide_env = true)]
     host: Option<Host>,
+    /// How new what is read has to be; stale answers without a majority, and says how old that may be
+    #[arg(long, global = true, value_enum, value_name = "HOW", default_value_t, hide_default_value = true)]
+    consistency: Consistency,
     #[command(subcommand)]
     command: Command,
 }
@@ -56,7 +59,7 @@ impl Cli {
     /// # Errors
     /// What went wrong, for people.
     pub(crate) async fn run(self, out: Out) -> (Out, anyhow::Result<()>) {
-        let mut context = Context { client: Client::new(self.host.unwrap_or_default()), out };
+        let mut context = Context { client: Client::new(self.host.unwrap_or_default(), self.consistency), out };
         let result = match self.command {
             Command::Swarm(command) => command.run(&mut context).await,
             Command::Node(command) => command.run(&mut context).await,
@@ -66,6 +69,9 @@ impl Cli {
             Command::Version(command) => command.run(&mut context).await,
             Command::Completion(command) => completions(&mut context.out, command.shell),
         };
+        if let Some(text) = context.client.staleness().text() {
+            context.out.note(&text);
+        }
         (context.out, result)
     }
 }

@@ -4,6 +4,7 @@
 //! beside the replicated state lives for one leadership only.
 
 pub mod api;
+mod backup;
 mod clock;
 pub mod dispatcher;
 pub mod feed;
@@ -21,5 +22,6 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use backup::{Restore, RestoreError};
 pub use init::{Init, InitError};
 pub use manager::{Manager, ManagerError, ManagerOptions, SEAL_KEY_FILE, Start, StepDownError};

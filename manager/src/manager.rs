@@ -10,7 +10,7 @@ use std::{
 use axum::Router;
 use swarm_consensus::{Consensus, Options, ProposeError, Role, SealKey, ServeError, Timers};
 use swarm_core::{Guard, Op, Refusal, State, Tx};
-use swarm_model::{ClusterSpec, Node, NodeId, NodeRole, NodeSpec, Secret};
+use swarm_model::{ClusterId, ClusterSpec, Node, NodeId, NodeRole, NodeSpec, Secret};
 use swarm_wire::{Alpn, BoxedStream, IdentityHolder, PeerIdentity, clock};
 use thiserror::Error;
 use tokio::{
@@ -22,6 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api,
+    backup::Restore,
     clock::random,
     dispatcher::Dispatcher,
     feed::{Feed, Topic},
@@ -85,6 +86,8 @@ pub enum Start {
         /// Its id in Raft, which came with its certificate.
         raft_id: u64,
     },
+    /// It goes on as the only manager, with the state of a backup and no log.
+    Restore(Box<Restore>),
     /// It goes on as the only manager, with the log that it has: the majority of the managers is lost for good. They
     /// are removed from the cluster.
     Recover {
@@ -116,6 +119,19 @@ pub enum ManagerError {
          `swarm leave --force`, then init again", .0.display()
     )]
     Unfinished(PathBuf),
+    /// The log is not that of the certificate.
+    #[error(
+        "the log in {} is of swarm {of}, and this node's certificate of swarm {own}: the state folder was put together \
+         from two. Nothing was changed; put back the folder as it was", folder.display()
+    )]
+    OtherCluster {
+        /// Where the log is.
+        folder: PathBuf,
+        /// Its swarm.
+        of: ClusterId,
+        /// The certificate's.
+        own: ClusterId,
+    },
 }
 
 /// Why a manager stays one.
@@ -166,7 +182,7 @@ impl Manager {
         let key_file = state_dir.join(SEAL_KEY_FILE);
         if matches!(start, Start::Open { .. } | Start::Recover { .. }) && !key_file.exists() {
             // A new key would open nothing, and stand in the way of the right one.
-            let detail = "the key of this manager's log; put it back from a backup".to_owned();
+            let detail = "it is the key of this manager's log".to_owned();
             return Err(swarm_consensus::Error::Missing { file: key_file.display().to_string(), detail }.into());
         }
         let raft_id = match start {
@@ -174,6 +190,7 @@ impl Manager {
             Start::Open { raft_id } | Start::Recover { raft_id } => {
                 raft_id.unwrap_or_else(|| Node::founder_raft_id(node))
             }
+            Start::Restore(ref restore) => restore.raft_id,
             Start::Create(_) => Node::founder_raft_id(node),
         };
         let raft = Options {
@@ -201,6 +218,7 @@ impl Manager {
                 }
                 consensus
             }
+            Start::Restore(restore) => Consensus::restore(raft, restore.backup, feed.clone()).await?,
             Start::Create(init) => {
                 let consensus = Consensus::create(raft, feed.clone()).await?;
                 if let Err(error) = first_change(&consensus, (*init).tx(&advertise_addr)).await {
@@ -221,23 +239,30 @@ impl Manager {
             async move { tokio::join!(inner.follow_role(), inner.keep_address()) }
         });
         let manager = Self { inner };
-        if let Err(error) = manager.check_cluster(dir).await {
+        if let Err(error) = manager.check_cluster(dir, cluster).await {
             manager.shutdown().await;
             return Err(error);
         }
         Ok(manager)
     }
 
-    /// A log that was opened by its only manager, which leads at once, must hold a cluster.
-    async fn check_cluster(&self, dir: PathBuf) -> Result<(), ManagerError> {
+    /// The log must be that of this node's cluster; the log of an only manager, which leads at once, must hold one.
+    async fn check_cluster(&self, dir: PathBuf, own: ClusterId) -> Result<(), ManagerError> {
+        if let Some(of) = self.state().cluster().map(|cluster| cluster.id).filter(|of| *of != own) {
+            return Err(ManagerError::OtherCluster { folder: dir, of, own });
+        }
         let alone = self.inner.consensus.status().members.len() == 1;
         if !alone || self.state().cluster().is_some() {
             return Ok(());
         }
         match self.inner.consensus.read_barrier().await {
-            Ok(state) if state.cluster().is_none() => Err(ManagerError::Unfinished(dir)),
+            Ok(state) => match state.cluster().map(|cluster| cluster.id) {
+                None => Err(ManagerError::Unfinished(dir)),
+                Some(of) if of != own => Err(ManagerError::OtherCluster { folder: dir, of, own }),
+                Some(_) => Ok(()),
+            },
             // Not ready yet is not wrong.
-            Ok(_) | Err(_) => Ok(()),
+            Err(_) => Ok(()),
         }
     }
 

@@ -1,8 +1,10 @@
 //! The manager, as its API sees it.
 
+use std::time::Duration;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, stream::BoxStream};
-use swarm_consensus::{ProposeError, Role, Status};
+use swarm_consensus::{ProposeError, Role, Status, Survey};
 use swarm_core::{Outcome, State, Tx};
 use swarm_docker_api::view::TlsInfo;
 use swarm_model::{Node, NodeCertificate, RootCa, RootRotation, Secret, Timestamp};
@@ -10,18 +12,25 @@ use swarm_wire::{JoinToken, RootInfo, UnlockKey, agent::LogMessage, clock, root_
 
 use crate::{
     Manager,
-    api::{LogSelector, Plane, PlaneError},
+    api::{LogSelector, Plane, PlaneError, SealedBackup},
+    backup,
     clock::random,
     rotation,
 };
 
 impl Plane for Manager {
     async fn propose(&self, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
-        self.inner.consensus.write(txs).await.map(|committed| committed.outcomes).map_err(plane_error)
+        match self.inner.consensus.write(txs).await {
+            Ok(committed) => Ok(committed.outcomes),
+            Err(error) => Err(self.explain(error).await),
+        }
     }
 
     async fn read(&self) -> Result<State, PlaneError> {
-        self.inner.consensus.read_barrier().await.map_err(plane_error)
+        match self.inner.consensus.read_barrier().await {
+            Ok(state) => Ok(state),
+            Err(error) => Err(self.explain(error).await),
+        }
     }
 
     fn state(&self) -> State {
@@ -54,8 +63,24 @@ impl Plane for Manager {
         self.inner.consensus.cluster_status().await
     }
 
+    async fn survey(&self) -> Survey {
+        self.inner.consensus.survey().await
+    }
+
+    fn leader_contact(&self) -> Option<Duration> {
+        self.inner.consensus.leader_contact()
+    }
+
     async fn hand_over(&self, to: Option<u64>) -> Result<(), PlaneError> {
         self.inner.consensus.hand_over(to).await.map_err(|error| PlaneError::NotNow(error.to_string()))
+    }
+
+    async fn backup(&self, passphrase: Secret) -> Result<(u64, SealedBackup), PlaneError> {
+        let taken = match self.inner.consensus.backup().await {
+            Ok(taken) => taken,
+            Err(error) => return Err(self.explain(error).await),
+        };
+        Ok((taken.state().revision(), backup::sealed(taken, passphrase)))
     }
 
     fn tls_info(&self) -> TlsInfo {
@@ -103,6 +128,21 @@ fn issuer_info(root: &RootCa) -> TlsInfo {
         trust_root: String::new(),
         cert_issuer_subject: BASE64_STANDARD.encode(info.subject_der),
         cert_issuer_public_key: BASE64_STANDARD.encode(info.public_key_der),
+    }
+}
+
+impl Manager {
+    /// Says who is missing where nobody leads.
+    async fn explain(&self, error: ProposeError) -> PlaneError {
+        if matches!(error, ProposeError::NotLeader { .. }) {
+            let survey = self.inner.consensus.survey().await;
+            if !survey.has_majority() {
+                let silent = survey.silent().into_iter().map(|member| member.addr.clone()).collect();
+                let voters = survey.status.members.iter().filter(|member| member.voter).count();
+                return PlaneError::NoMajority { silent, voters };
+            }
+        }
+        plane_error(error)
     }
 }
 

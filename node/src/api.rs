@@ -54,6 +54,7 @@ impl Api {
             (&Method::POST, "/swarm/join") => swarm::join(&self.node, request).await,
             (&Method::POST, "/swarm/unlock") => swarm::unlock(&self.node, request).await,
             (&Method::POST, "/swarm/leave") => swarm::leave(&self.node, request.uri().query()).await,
+            (&Method::POST, "/swarmd/restore") => swarm::restore(&self.node, request).await,
             (&Method::POST, "/networks/create") => absent::create_network(&self.node, request, version, path).await,
             _ if is_for_manager(path) => self.ask_manager(request, version, path).await,
             _ => self.node.engine().pass(request, version, path).await,

@@ -40,6 +40,8 @@ const HAS_MAJORITY: &str = "the managers of this swarm are a majority and lead i
                             out with \"node demote\", or stop them first if this one is to go on without them";
 const NOT_A_MEMBER: &str = "This node is not part of a swarm";
 
+mod restore;
+
 impl Node {
     /// Makes a cluster with this node as its manager and returns the node's id.
     ///

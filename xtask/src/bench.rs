@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: figures of this machine. Benchmarks, never tests: nothing fails because a machine is slow.
 
-mod connection;
 mod document;
+mod etcd;
+mod failover;
 mod host;
 mod machine;
 mod memory;
@@ -10,6 +11,7 @@ mod program;
 mod result;
 mod scheduler;
 mod starts;
+mod swarm;
 mod update;
 mod writes;
 
@@ -41,8 +43,10 @@ pub(crate) struct Options {
 /// A benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Name {
-    /// Durable writes: label updates over HTTP, and proposals alone
+    /// Durable writes: label updates over HTTP, beside etcd's, and proposals alone
     Writes,
+    /// Leaders of five managers killed under writing clients, until the next acknowledged write
+    Failover,
     /// From the creation of a service to running containers, beside the bare engine
     Starts,
     /// Placing tasks, without a log and without a network
@@ -63,6 +67,7 @@ impl Name {
     fn run(self, bench: &Bench) -> Result<Vec<Figure>> {
         match self {
             Self::Writes => writes::run(bench),
+            Self::Failover => failover::run(bench),
             Self::Starts => starts::run(bench),
             Self::Scheduler => scheduler::run(bench),
             Self::Million => million::run(bench),

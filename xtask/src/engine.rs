@@ -48,6 +48,11 @@ struct ImageConfig {
     labels: Option<BTreeMap<String, String>>,
 }
 
+/// Installs the distribution's engine where there is none and that is possible.
+pub(crate) fn ensure_installed() -> Result<()> {
+    install::ensure_installed()
+}
+
 impl Engine {
     /// Finds an engine that answers; installs and starts one where that is possible, and says so.
     pub(crate) fn ensure() -> Result<Self> {
@@ -55,29 +60,30 @@ impl Engine {
             let Some(socket) = host.strip_prefix("unix://") else {
                 bail!("DOCKER_HOST={host}: only engines on this machine will do; unset it, or give unix:///path");
             };
-            return Self::ask(Path::new(socket)).with_context(|| {
+            return Self::at(Path::new(socket)).with_context(|| {
                 format!("DOCKER_HOST={host} does not answer; start that engine, or unset DOCKER_HOST")
             });
         }
-        let reason = match Self::ask(Path::new(SOCKET_DEFAULT)) {
+        let reason = match Self::at(Path::new(SOCKET_DEFAULT)) {
             Ok(engine) => return Ok(engine),
             Err(error) => error,
         };
-        if let Ok(engine) = Self::ask(&daemon::socket()) {
+        if let Ok(engine) = Self::at(&daemon::socket()) {
             return Ok(engine.stopped_by(daemon::stop_hint()));
         }
         ui::say(&format!("No Docker Engine answers at {SOCKET_DEFAULT} ({}).", reason.root_cause()));
         install::ensure_installed()?;
         // Where there is systemd, the package's own service is the engine.
         if install::systemd() {
-            install::start_service(&|| Self::ask(Path::new(SOCKET_DEFAULT)).map(drop))?;
-            return Self::ask(Path::new(SOCKET_DEFAULT));
+            install::start_service(&|| Self::at(Path::new(SOCKET_DEFAULT)).map(drop))?;
+            return Self::at(Path::new(SOCKET_DEFAULT));
         }
-        daemon::start(&|| Self::ask(&daemon::socket()).map(drop))?;
-        Ok(Self::ask(&daemon::socket())?.stopped_by(daemon::stop_hint()))
+        daemon::start(&|| Self::at(&daemon::socket()).map(drop))?;
+        Ok(Self::at(&daemon::socket())?.stopped_by(daemon::stop_hint()))
     }
 
-    fn ask(socket: &Path) -> Result<Self> {
+    /// The engine that answers at a socket.
+    pub(crate) fn at(socket: &Path) -> Result<Self> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Version {

@@ -1,9 +1,12 @@
-//! `cargo xtask demo | test | bench | sim | verify`: what the project does with itself, without a shell script.
+//! `cargo xtask demo | test | bench | hosts | sim | verify`: what the project does with itself, without a shell script.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
 mod bench;
+mod clients;
+mod connection;
 mod demo;
 mod engine;
+mod hosts;
 mod http;
 mod images;
 mod interrupt;
@@ -68,6 +71,13 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         markdown: Option<PathBuf>,
     },
+    /// Several hosts on this machine, with a Docker Engine and a swarmd each, that can be cut off and crash
+    ///
+    /// Namespaces on a LAN of their own, in release mode. Needs root, and installs a Docker Engine as the demo does.
+    Hosts {
+        #[command(subcommand)]
+        task: hosts::Task,
+    },
     /// Simulate whole clusters with faults, and check that nothing goes wrong
     ///
     /// One deterministic world a seed: leader, dispatcher, agents, operators, faults, and an oracle. Builds in release
@@ -86,6 +96,7 @@ fn main() -> ExitCode {
         Task::Demo { keep, simulated } => demo::run(&demo::Options { keep, simulated }),
         Task::Test { filters } => test::run(&filters),
         Task::Bench { names, quick, json, markdown } => bench::run(&bench::Options { names, quick, json, markdown }),
+        Task::Hosts { task } => hosts::run(task),
         Task::Sim { arguments } => sim::run(&arguments),
         Task::Verify => verify::run(),
     });

@@ -1,5 +1,6 @@
 //! `cargo xtask verify`: rules that the compiler does not check.
 
+mod coverage;
 mod dependencies;
 mod files;
 
@@ -12,6 +13,7 @@ pub(crate) fn run() -> Result<()> {
     let metadata = workspace::metadata()?;
     let mut broken = dependencies::check(&metadata.packages);
     broken.extend(files::check(workspace::root())?);
+    broken.extend(coverage::check(workspace::root())?);
     for line in &broken {
         ui::say(&format!("{} {line}", ui::red("✗")));
     }

@@ -1,5 +1,7 @@
 //! The HTTP client: Docker's API over the Unix socket of swarmd.
 
+mod backup;
+mod consistency;
 mod error;
 mod host;
 mod path;
@@ -10,7 +12,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response,
-    body::Incoming,
+    body::{Body, Incoming},
     header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
@@ -18,6 +20,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use swarm_docker_api::view::ErrorMessage;
 use tokio::net::UnixStream;
 
+pub(crate) use backup::Received;
+pub(crate) use consistency::{Consistency, Staleness};
 pub(crate) use error::ClientError;
 pub(crate) use host::Host;
 pub(crate) use path::{Query, segment};
@@ -29,17 +33,28 @@ const RESPONSE_WAIT: Duration = Duration::from_secs(60);
 /// Largest response that is taken; a list of 100,000 tasks is about 100 MB.
 const RESPONSE_BYTES_MAX: usize = 512 << 20;
 
+/// Said when a change is asked for with `--consistency stale`.
+const STALE_CHANGE: &str =
+    "--consistency stale is for reading: a change is made by most managers together, or not at all";
+
 /// A client of one swarmd. Each request has its own connection: that is cheap on a Unix socket, and nothing is stale
 /// after a restart of swarmd.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     host: Arc<Host>,
+    consistency: Consistency,
+    staleness: Arc<Staleness>,
 }
 
 impl Client {
     /// A client of the swarmd at `host`. Nothing is sent yet.
-    pub(crate) fn new(host: Host) -> Self {
-        Self { host: Arc::new(host) }
+    pub(crate) fn new(host: Host, consistency: Consistency) -> Self {
+        Self { host: Arc::new(host), consistency, staleness: Arc::default() }
+    }
+
+    /// How old what was read so far may be.
+    pub(crate) fn staleness(&self) -> &Staleness {
+        &self.staleness
     }
 
     /// Reads an object.
@@ -101,6 +116,11 @@ impl Client {
         body: Option<Vec<u8>>,
         registry_auth: Option<&str>,
     ) -> Result<Response<Incoming>, ClientError> {
+        let query = match (self.consistency, &method) {
+            (Consistency::Linearizable, _) => query,
+            (Consistency::Stale, &Method::GET) => query.with("consistency", "stale"),
+            (Consistency::Stale, _) => return Err(ClientError::Request(STALE_CHANGE.to_owned())),
+        };
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{VERSION_PREFIX}{path}{query}"))
@@ -117,9 +137,19 @@ impl Client {
         let request = request
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|e| ClientError::Request(e.to_string()))?;
-        let response = tokio::time::timeout(RESPONSE_WAIT, self.exchange(request))
+        let response = self.answer(request, RESPONSE_WAIT).await?;
+        self.staleness.note(response.headers());
+        Ok(response)
+    }
+
+    /// Sends a request and waits for the head of its response; a refusal is an error.
+    async fn answer<B>(&self, request: Request<B>, longest: Duration) -> Result<Response<Incoming>, ClientError>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        let response = tokio::time::timeout(longest, self.exchange(request))
             .await
-            .map_err(|_| ClientError::NoAnswer { host: self.host.clone(), seconds: RESPONSE_WAIT.as_secs() })??;
+            .map_err(|_| ClientError::NoAnswer { host: self.host.clone(), seconds: longest.as_secs() })??;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -132,7 +162,10 @@ impl Client {
         Err(ClientError::Refused { status: status.as_u16(), message: message.trim().to_owned() })
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, ClientError> {
+    async fn exchange<B>(&self, request: Request<B>) -> Result<Response<Incoming>, ClientError>
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
         let stream = UnixStream::connect(&self.host.socket)
             .await
             .map_err(|error| ClientError::Unreachable { host: self.host.clone(), error })?;

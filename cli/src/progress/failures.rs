@@ -16,6 +16,13 @@ pub(crate) fn ended_task_ids(tasks: &[TaskView]) -> BTreeSet<String> {
     tasks.iter().filter(|t| is_terminal(&t.status.state)).map(|t| t.id.clone()).collect()
 }
 
+/// The failure that came last among the tasks of the service of this name, as `task web.1 failed: exit 1`.
+pub(crate) fn last_failure(tasks: &[TaskView], ended_before: &BTreeSet<String>, name: &str) -> Option<String> {
+    let failed = |t: &&TaskView| matches!(&*t.status.state, "failed" | "rejected") && !ended_before.contains(&t.id);
+    let task = tasks.iter().filter(failed).max_by_key(|task| (task.created_at, &task.id))?;
+    Some(format!("task {name}.{} {}: {}", place(task), what(&task.status.state), reason(task)))
+}
+
 /// How a task ended.
 #[derive(Clone, Debug)]
 struct End {
@@ -87,15 +94,19 @@ impl Failures {
             };
             (times >= limit).then(|| Hopeless {
                 place: place.clone(),
-                what: match last.state.as_str() {
-                    "rejected" => "was rejected",
-                    "complete" => "ended",
-                    _ => "failed",
-                },
+                what: what(&last.state),
                 times,
                 reason: last.reason.clone(),
             })
         })
+    }
+}
+
+fn what(state: &str) -> &'static str {
+    match state {
+        "rejected" => "was rejected",
+        "complete" => "ended",
+        _ => "failed",
     }
 }
 

@@ -17,7 +17,7 @@ use swarm_docker_api::view::ServiceView;
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub(crate) use display::Display;
-pub(crate) use failures::ended_task_ids;
+pub(crate) use failures::{ended_task_ids, last_failure};
 pub(crate) use source::{ApiSource, Snapshot, Source};
 
 use self::{
@@ -40,6 +40,8 @@ pub(crate) const OUTAGE_MAX: Duration = Duration::from_secs(15);
 pub(crate) enum Outcome {
     /// The service is what it should be.
     Converged,
+    /// The service is again what it was before its update.
+    RolledBack,
     /// The user pressed Ctrl-C; the cluster goes on.
     Interrupted,
 }
@@ -102,12 +104,12 @@ impl<'o> Wait<'o> {
             }
         };
         tokio::select! {
-            result = poll => result.map(|()| Outcome::Converged),
+            result = poll => result,
             () = interrupt => Ok(Outcome::Interrupted),
         }
     }
 
-    async fn poll(&mut self, source: &mut impl Source) -> anyhow::Result<()> {
+    async fn poll(&mut self, source: &mut impl Source) -> anyhow::Result<Outcome> {
         let mut steady_since: Option<Instant> = None;
         let mut outage_since: Option<Instant> = None;
         let mut pending_since: Option<Instant> = None;
@@ -133,20 +135,24 @@ impl<'o> Wait<'o> {
             let converged = progress.converged;
             self.last = Some(progress);
             if Self::update_ended(&snapshot, converged)? {
-                return Ok(());
+                return Ok(Outcome::Converged);
             }
             if converged {
                 let now = Instant::now();
                 let since = *steady_since.get_or_insert(now);
                 if is_job {
                     self.display.set("job", "complete".to_owned())?;
-                    return Ok(());
+                    return Ok(Outcome::Converged);
                 }
                 let left = monitor_of(&snapshot).saturating_sub(now - since);
                 if left.is_zero() {
                     self.display.set("verify", format!("Service {} converged", snapshot.service.id))?;
                     self.show_update_message(&snapshot.service, "rollback_completed")?;
-                    return Ok(());
+                    let update = snapshot.service.update_status.as_ref();
+                    return Ok(match update.is_some_and(|update| update.state == "rollback_completed") {
+                        true => Outcome::RolledBack,
+                        false => Outcome::Converged,
+                    });
                 }
                 self.display.countdown("verify", left.as_secs_f64().ceil() as u64)?;
             } else {

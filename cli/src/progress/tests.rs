@@ -260,7 +260,8 @@ async fn an_update_that_rolls_itself_back() {
         snapshot(&web("rollback_completed", "rollback completed"), &old),
     ]);
     let (result, text) = wait(&mut script).await;
-    assert_eq!(result.unwrap(), Outcome::Converged);
+    assert_eq!(result.unwrap(), Outcome::RolledBack);
+    assert_eq!(last_failure(&[failed], &BTreeSet::new(), "web").unwrap(), "task web.1 failed: exit 1");
     assert_eq!(
         text,
         "\

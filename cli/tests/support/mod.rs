@@ -24,19 +24,26 @@ use tokio::net::UnixListener;
 pub(crate) struct Reply {
     status: u16,
     body: Bytes,
+    headers: Vec<(&'static str, &'static str)>,
 }
 
 impl Reply {
     pub(crate) fn json(value: &Value) -> Self {
-        Self { status: 200, body: value.to_string().into() }
+        Self { status: 200, body: value.to_string().into(), headers: Vec::new() }
     }
 
     pub(crate) fn bytes(body: Vec<u8>) -> Self {
-        Self { status: 200, body: body.into() }
+        Self { status: 200, body: body.into(), headers: Vec::new() }
     }
 
     pub(crate) fn error(status: u16, message: &str) -> Self {
-        Self { status, body: json!({"message": message}).to_string().into() }
+        Self { status, body: json!({"message": message}).to_string().into(), headers: Vec::new() }
+    }
+
+    /// With one more header.
+    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.push((name, value));
+        self
     }
 }
 
@@ -217,6 +224,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         }
     };
     let response = Response::builder().status(reply.status).header("Content-Type", "application/json");
+    let response = reply.headers.iter().fold(response, |response, (name, value)| response.header(*name, *value));
     Ok(response.body(Full::new(reply.body)).unwrap())
 }
 

@@ -85,6 +85,9 @@ struct Inner {
     fault: Fault,
     network: Network,
     readers: mpsc::UnboundedSender<Reader>,
+    /// When a leader was last heard of.
+    heard: Mutex<Option<Instant>>,
+    campaign: tokio::sync::Mutex<()>,
 }
 
 /// A handle that does not keep Raft alive.
@@ -183,6 +186,8 @@ impl Consensus {
                 fault,
                 network,
                 readers,
+                heard: Mutex::default(),
+                campaign: tokio::sync::Mutex::default(),
             }),
         };
         // Ends with the last handle.
@@ -317,12 +322,31 @@ impl Consensus {
         &self.inner.raft
     }
 
+    /// A leader that counts has just spoken.
+    pub(crate) fn hear_leader(&self) {
+        *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// When a leader was last heard of.
+    pub(crate) fn heard_leader(&self) -> Option<Instant> {
+        *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.inner.disk)
+    }
+
     pub(crate) fn raft_id(&self) -> u64 {
         *self.inner.raft.node_id()
     }
 
     pub(crate) fn network(&self) -> &Network {
         &self.inner.network
+    }
+
+    /// Held by whoever tries to replace a leader that was lost.
+    pub(crate) fn campaign(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.campaign
     }
 
     pub(crate) fn readers(&self) -> &mpsc::UnboundedSender<Reader> {
@@ -362,6 +386,8 @@ async fn close(log: &LogStore, disk: Arc<dyn Disk>) {
     drop(spawn_blocking(move || disk.close()).await);
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     spawn_blocking(work).await.map_err(|error| Error::Stopped(error.to_string()))?
 }

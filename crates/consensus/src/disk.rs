@@ -12,6 +12,7 @@ use std::{
 };
 
 pub(crate) use folder::FolderDisk;
+use swarm_model::Timestamp;
 
 /// A change to the disk. Those of one [`Disk::commit`] happen together or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,15 @@ pub(crate) type RowVisitor<'a> = dyn FnMut(u64, &[u8]) -> io::Result<bool> + 'a;
 /// Writes a file.
 pub(crate) type FileWriter<'a> = dyn FnMut(&mut dyn Write) -> io::Result<()> + 'a;
 
+/// What the files take, and what is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// Size of the snapshot, and when it was written.
+    pub(crate) snapshot: Option<(u64, Timestamp)>,
+    /// Bytes that may still be written, and those that the file system has.
+    pub(crate) room: Option<(u64, u64)>,
+}
+
 /// Durable storage of one log and one snapshot. All calls block. The caller sees to it that only one thread commits.
 pub(crate) trait Disk: Send + Sync + 'static {
     /// The file that holds rows and values, for error messages.
@@ -80,6 +90,10 @@ pub(crate) trait Disk: Send + Sync + 'static {
     fn write_snapshot(&self, write: &mut FileWriter<'_>) -> io::Result<()>;
     /// Opens the snapshot; it stays readable while it is replaced.
     fn read_snapshot(&self) -> io::Result<Option<Box<dyn Read + Send>>>;
+    /// What the files take, and what is left; blocks for a moment. Nothing where there are no files.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
     /// Waits for what is under way and lets go of the files. Later calls fail.
     fn close(&self);
 }

@@ -5,6 +5,11 @@ use std::{io, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+/// What to do about a log that cannot be used.
+const WAY_OUT: &str = "Nothing was changed. Put back what belongs there, or give this manager up: move its state folder \
+                       away and start swarmd, which is in no swarm then; on another manager `node demote` and `node rm \
+                       --force` it, and join again, or, if there is no other manager, `swarm restore` a backup";
+
 /// A log that cannot be created, opened or snapshotted.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -15,7 +20,7 @@ pub enum Error {
         file: String,
     },
     /// A file that must be there is not.
-    #[error("{file} is missing: {detail}")]
+    #[error("{file} is missing: {detail}. {}", WAY_OUT)]
     Missing {
         /// The file.
         file: String,
@@ -29,13 +34,13 @@ pub enum Error {
         file: String,
     },
     /// The file was sealed with another key.
-    #[error("{file} was sealed with another key: put back the key file that belongs to this folder")]
+    #[error("{file} was sealed with another key than the one beside it. {}", WAY_OUT)]
     WrongKey {
         /// The file.
         file: String,
     },
     /// The file is not ours, or belongs to another log.
-    #[error("{file} does not belong here: {detail}")]
+    #[error("{file} does not belong here: {detail}. {}", WAY_OUT)]
     Foreign {
         /// The file.
         file: String,
@@ -43,7 +48,7 @@ pub enum Error {
         detail: String,
     },
     /// The file was damaged or tampered with.
-    #[error("{file} is damaged: {detail}; restore it from a backup, or rejoin this manager with an empty folder")]
+    #[error("{file} is damaged: {detail}. {}", WAY_OUT)]
     Corrupt {
         /// The file.
         file: String,
@@ -51,7 +56,7 @@ pub enum Error {
         detail: String,
     },
     /// The file was written by a newer program.
-    #[error("{file} needs a newer swarmd: {detail}")]
+    #[error("{file} needs a newer swarmd: {detail}. Nothing was changed: install the version that wrote it")]
     Newer {
         /// The file.
         file: String,
@@ -89,7 +94,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// What the disk says; invalid data is damage.
     pub(crate) fn io(file: impl Into<String>, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::InvalidData {
+            return Self::corrupt(file, source.to_string());
+        }
         Self::Io { file: file.into(), source }
     }
 

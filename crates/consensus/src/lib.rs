@@ -8,12 +8,14 @@
 //! transaction → openraft commits it → the `machine` applies it to the state and publishes the new state.
 //!
 //! Other managers: `line` connects to them, `network` is openraft's way to it, `serve` answers, `transfer` carries
-//! snapshots, `remote` asks the leader on behalf of a follower, `members` says who takes part,
-//! `recover` is the way out when the majority is lost.
+//! snapshots, `remote` asks the leader on behalf of a follower, `members` says who takes part, `campaign` replaces a
+//! leader whose process died, `recover` is the way out when the majority is lost, `backup` when all managers are.
 //!
 //! Files of the folder: `log.db` (SQLite: log, vote), `snapshot` (the last one), `lock` (held while open). Every row
 //! and the snapshot are sealed, see `seal`.
 
+mod backup;
+mod campaign;
 mod compact;
 mod consensus;
 mod disk;
@@ -36,6 +38,7 @@ mod serve;
 mod snapshot;
 mod status;
 mod store;
+mod survey;
 mod transfer;
 mod types;
 mod writer;
@@ -43,6 +46,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use backup::{Backup, BackupError, REVISION_GAP};
 pub use consensus::{Committed, Consensus, ENTRY_BYTES_MAX, IN_FLIGHT_BYTES_MAX, Observer, PROPOSE_TIMEOUT};
 pub use error::{Error, ProposeError};
 pub use key::{KeyFile, SealKey, WrappedKey};
@@ -51,4 +55,5 @@ pub use members::Steering;
 pub use options::{LOG_KEEP_ENTRIES, Options, Timers};
 pub use role::Role;
 pub use serve::{Admission, ServeError};
-pub use status::{Member, SILENT_MS, Status};
+pub use status::{Local, Member, SILENT_MS, Status};
+pub use survey::{Asked, Survey};

@@ -142,6 +142,14 @@ impl Request {
         })
     }
 
+    /// Who leads, if only a leader says this.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        match self {
+            Self::Append { vote, .. } => Some(Vote::from(*vote).leader_id.node_id),
+            _ => None,
+        }
+    }
+
     /// The leader wants this manager to campaign.
     pub(crate) fn take_over(request: &TransferLeaderRequest<Types>) -> Self {
         Self::TakeOver {

@@ -3,8 +3,9 @@
 //! What Raft itself says is answered in the order in which it came, so that entries arrive in order; what followers
 //! forward is answered as soon as it is done, many at once.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, stream};
 use openraft::ReadPolicy;
 use swarm_core::Tx;
 use swarm_wire::{BoxedStream, Receiver, Sender, channel};
@@ -18,7 +19,7 @@ use tokio::{
 
 use crate::{
     Consensus, ProposeError,
-    message::{Answer, Blob, Hello, RAFT_PROTOCOL, Request, append_request, take_over_request},
+    message::{Answer, Appended, Blob, Hello, RAFT_PROTOCOL, Request, append_request, take_over_request},
     transfer,
 };
 
@@ -28,6 +29,9 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Forwarded requests of one connection that are being answered; more wait in its own buffers.
 const ASKS_MAX: usize = 1024;
+/// Requests with entries of one connection that are being taken, as many as the other end sends at once: each holds at
+/// most a read of its log.
+const TAKEN_MAX: usize = 8;
 /// Answers that wait to be sent.
 const ANSWERS_MAX: usize = 64;
 
@@ -92,10 +96,26 @@ impl Consensus {
         admission: &Admission,
     ) -> Result<(), ServeError> {
         let (answers, mut answered) = mpsc::channel(ANSWERS_MAX);
+        // Who sends entries or heartbeats on this connection leads, or did.
+        let mut leader = None;
         let write = async {
             while let Some((correlation, answer)) = answered.recv().await {
                 let sent = timeout(ANSWER_TIMEOUT, sender.send_to(correlation, &answer)).await;
                 sent.map_err(|_| ServeError::Stuck)??;
+            }
+            Ok(())
+        };
+        // Entries are taken in their order, but nobody waits for the disk before the next ones are taken: what comes
+        // meanwhile shares an fsync.
+        let (raft, mut said) = mpsc::channel::<(u32, Request)>(1);
+        let take = async {
+            let said = stream::poll_fn(|cx| said.poll_recv(cx));
+            let taken = said.map(|(correlation, request)| async move {
+                self.answer_raft(request).await.map(|answer| (correlation, answer))
+            });
+            let mut taken = pin!(taken.buffered(TAKEN_MAX));
+            while let Some(answer) = taken.next().await {
+                let _ = answers.send(answer?).await;
             }
             Ok(())
         };
@@ -106,7 +126,7 @@ impl Consensus {
             while let Some((correlation, request)) = receiver.recv_from().await? {
                 admission().map_err(ServeError::Refused)?;
                 while asks.try_join_next().is_some() {}
-                let answer = match request {
+                match request {
                     Request::Write(_) | Request::ReadIndex | Request::Status | Request::HandOver { .. } => {
                         // The semaphore is never closed.
                         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
@@ -117,7 +137,6 @@ impl Consensus {
                             let _ = answers.send((correlation, answer)).await;
                             drop(place);
                         });
-                        continue;
                     }
                     Request::Snapshot { vote, head } => {
                         let arrived = transfer::receive(vote, head, &mut receiver).await;
@@ -128,15 +147,21 @@ impl Consensus {
                             |response| Answer::Installed { vote: response.vote.into() },
                         );
                         let _ = answers.send((arrived.correlation, answer)).await;
-                        continue;
                     }
-                    raft => self.answer_raft(raft).await?,
-                };
-                let _ = answers.send((correlation, answer)).await;
+                    request => {
+                        leader = request.leader().or(leader);
+                        // Both ends are here: it is never closed.
+                        let _ = raft.send((correlation, request)).await;
+                    }
+                }
             }
             Ok(())
         };
-        tokio::select! { end = read => end, end = write => end }
+        let end = tokio::select! { end = read => end, end = take => end, end = write => end };
+        if let Some(leader) = leader {
+            self.replace_lost(leader).await;
+        }
+        end
     }
 
     /// What Raft itself says.
@@ -146,9 +171,13 @@ impl Consensus {
         Ok(match request {
             Request::Append { vote, prev, commit, rows } => {
                 let request = append_request(vote, prev, commit, rows).map_err(ServeError::Refused)?;
-                raft.append_entries(request)
-                    .await
-                    .map_or_else(|error| stopped(&error), |response| Answer::Appended(response.into()))
+                let appended = raft.append_entries(request).await;
+                let answer =
+                    appended.map_or_else(|error| stopped(&error), |response| Answer::Appended(response.into()));
+                if !matches!(answer, Answer::Appended(Appended::HigherVote(_)) | Answer::Refused(_)) {
+                    self.hear_leader();
+                }
+                answer
             }
             Request::Vote(candidacy) => {
                 raft.vote(candidacy.into()).await.map_or_else(|error| stopped(&error), Answer::from)
@@ -179,7 +208,7 @@ impl Consensus {
                 // Whatever it is, it may pass: the follower asks again, perhaps somebody else.
                 Err(_) => Answer::Failed(ProposeError::NotLeader { leader: None }),
             },
-            Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Status => Answer::Status(Box::new(self.own_status().await)),
             Request::HandOver { to } => match self.hand_over_here(to).await {
                 Ok(()) => Answer::HandedOver,
                 Err(error) => Answer::Refused(error.to_string()),

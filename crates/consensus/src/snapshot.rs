@@ -32,7 +32,9 @@ const FRAME_BYTES_MAX: u32 = 64 * 1024 * 1024;
 /// Why a snapshot cannot be read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
-    /// It ends early, or a frame is not what was written.
+    /// It ends early.
+    Short,
+    /// A frame is not what was written.
     Damaged(String),
     /// It is of another layout.
     Unknown(String),
@@ -43,7 +45,7 @@ pub(crate) enum ReadError {
 impl From<io::Error> for ReadError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::UnexpectedEof => Self::Damaged("it is cut short".into()),
+            io::ErrorKind::UnexpectedEof => Self::Short,
             _ => Self::Io(error),
         }
     }
@@ -121,7 +123,7 @@ impl<R: Read> Reader<R> {
         let mut sealed = Vec::new();
         (&mut self.source).take(length.into()).read_to_end(&mut sealed)?;
         if sealed.len() < length as usize {
-            return Err(ReadError::Damaged("it is cut short".into()));
+            return Err(ReadError::Short);
         }
         Ok(sealed)
     }
@@ -255,6 +257,7 @@ impl Snapshots {
     fn explain(&self, error: ReadError) -> Error {
         let file = self.disk.snapshot_file();
         match error {
+            ReadError::Short => Error::corrupt(file, "it is cut short"),
             ReadError::Damaged(detail) => Error::corrupt(file, detail),
             ReadError::Unknown(detail) => Error::Foreign { file, detail },
             ReadError::Io(error) => Error::io(file, error),

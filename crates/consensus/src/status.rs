@@ -3,6 +3,8 @@
 use openraft::{Instant as _, RaftMetrics, async_runtime::watch::WatchReceiver};
 use serde::{Deserialize, Serialize};
 
+use swarm_model::Timestamp;
+
 use crate::{Consensus, types::Types};
 
 /// A manager that has not been heard of by the leader for so long counts as silent: several heartbeats, and longer than
@@ -52,6 +54,25 @@ pub struct Status {
     pub joint: bool,
     /// The managers.
     pub members: Vec<Member>,
+    /// What only this manager itself knows; where it was asked for.
+    #[serde(default)]
+    pub local: Option<Local>,
+}
+
+/// What only a manager itself knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Local {
+    /// Its clock.
+    pub clock: Timestamp,
+    /// Size of its snapshot.
+    pub snapshot_bytes: Option<u64>,
+    /// Since when it has this snapshot.
+    pub snapshot_age_ms: Option<u64>,
+    /// Bytes that its log may still grow by.
+    pub disk_free_bytes: Option<u64>,
+    /// Bytes of its file system.
+    pub disk_bytes: Option<u64>,
 }
 
 impl Status {
@@ -116,6 +137,7 @@ impl Consensus {
             purged_index: metrics.purged.map(|id| id.index),
             joint: membership.get_joint_config().len() > 1,
             members: membership.nodes().map(|(id, node)| member(*id, &node.addr)).collect(),
+            local: None,
         }
     }
 }

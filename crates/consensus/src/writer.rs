@@ -73,8 +73,10 @@ fn run(shared: &Shared, ops: &Receiver<Op>) {
         group.extend(ops.try_iter().take(GROUP_OPS_MAX - 1));
         let closing = group.iter().any(|op| matches!(op, Op::Close(_)));
         if let Err(error) = write(shared, &group, &mut hint) {
+            let full = error.kind() == io::ErrorKind::StorageFull;
             let reason = Error::io(shared.log_file(), error).to_string();
-            shared.fault().set(format!("the log cannot be written: {reason}"));
+            let room = "; make room and start swarmd again: it goes on with everything that was acknowledged";
+            shared.fault().set(format!("the log cannot be written: {reason}{}", if full { room } else { "" }));
             // Nobody knows what is on the disk now: nothing may follow.
             let failed = || io::Error::other(reason.clone());
             for op in group.into_iter().chain(ops.iter()) {

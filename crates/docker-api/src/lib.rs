@@ -11,6 +11,7 @@ mod error;
 mod filters;
 mod lenient;
 pub mod logs;
+mod passphrase;
 mod version;
 pub mod view;
 
@@ -20,4 +21,10 @@ pub use defaults::{normalize_service_spec, with_service_defaults};
 pub use error::{ApiError, CONTENT_TYPE_JSON, LOCKED, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND};
 pub use filters::Filters;
 pub use lenient::{read_body, read_json};
-pub use version::{API_VERSION_MAX, API_VERSION_MIN, ApiVersion, split_version};
+pub use passphrase::{
+    CONTENT_TYPE_BACKUP, PASSPHRASE_BYTES_MAX, PASSPHRASE_CHARS_MIN, PASSPHRASE_HEADER, check_passphrase,
+    read_passphrase, write_passphrase,
+};
+pub use version::{
+    API_VERSION_MAX, API_VERSION_MIN, ApiVersion, LEADER_CONTACT_HEADER, REVISION_HEADER, split_version,
+};

@@ -4,6 +4,11 @@ use std::{fmt, str::FromStr};
 
 use crate::ApiError;
 
+/// The header that says which revision of the state an answer holds: of a backup, and of a stale read.
+pub const REVISION_HEADER: &str = "x-swarmd-revision";
+/// The header of a stale read that says how many milliseconds ago the manager last knew of a leader; absent if never.
+pub const LEADER_CONTACT_HEADER: &str = "x-swarmd-leader-contact-ms";
+
 /// Newest version of the Docker Engine API that is spoken.
 pub const API_VERSION_MAX: ApiVersion = ApiVersion { major: 1, minor: 50 };
 /// Oldest version that is spoken; newer engines have given up older ones, too.

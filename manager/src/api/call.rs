@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use swarm_docker_api::{
-    API_VERSION_MAX, ApiError, ApiVersion, Filters, is_truthy, parse_bool, read_body, read_registry_auth,
+    API_VERSION_MAX, ApiError, ApiVersion, Filters, PASSPHRASE_HEADER, is_truthy, parse_bool, read_body,
+    read_passphrase, read_registry_auth,
 };
 use swarm_model::Secret;
 
@@ -98,6 +99,11 @@ impl Call {
     pub(super) fn body<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         let content_type = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         read_body(content_type, &self.body)
+    }
+
+    /// The passphrase of a backup.
+    pub(super) fn passphrase(&self) -> Result<Secret, ApiError> {
+        read_passphrase(self.headers.get(PASSPHRASE_HEADER).map(|value| value.as_bytes()))
     }
 
     /// Registry credentials.

@@ -1,10 +1,10 @@
 //! What Docker's API has no word for: how the managers are, and who leads.
 
 use axum::extract;
-use swarm_consensus::{Member, SILENT_MS, Status};
+use swarm_consensus::{Asked, Member, SILENT_MS, Status, Survey};
 use swarm_core::State;
 use swarm_docker_api::view::{ManagerView, ManagersView};
-use swarm_model::{Cluster, Node, NodeRole, Timestamp};
+use swarm_model::{Cluster, Node, NodeRole, Timestamp, format_bytes};
 
 use super::{
     Plane,
@@ -18,16 +18,24 @@ const LAG_WORTH_A_WARNING: u64 = 10_000;
 /// A certificate with less of its life left, in hundredths, should have been renewed long ago.
 const CERT_LEFT_PERCENT_MIN: i64 = 10;
 
+/// A clock that differs by more is worth a warning (design §4).
+const SKEW_MS_MAX: i64 = 1_000;
+/// A disk with less room is nearly full, in hundredths, ...
+const DISK_FREE_PERCENT_MIN: u64 = 10;
+/// ... unless that is still enough for a log and its snapshots.
+const DISK_FREE_BYTES_MIN: u64 = 2 << 30;
+/// Bytes in a mebibyte.
+const MIB: u64 = 1 << 20;
+/// The ways out when too many managers are silent.
+const NO_MAJORITY: &str = "bring those machines back, or, only if they are lost for good, `swarm init \
+                           --force-new-cluster` on one that is left, or `swarm restore` a backup";
+
 /// `GET /swarmd/managers`
 pub(super) async fn status<P: Plane>(extract::State(plane): extract::State<P>) -> Reply {
-    // Without a leader there is no barrier to pass, and this page is wanted most.
-    let status = plane.managers().await;
-    let state = match status.leader {
-        Some(_) => plane.read().await?,
-        None => plane.state(),
-    };
+    // Where there is no barrier to pass, this page is wanted most.
+    let (survey, state) = (plane.survey().await, plane.state());
     let cluster = resolve::cluster(&state)?;
-    reply::json(&view(&status, &state, cluster, plane.now()))
+    reply::json(&view(&survey, &state, cluster, plane.now()))
 }
 
 /// `POST /swarmd/transfer`: makes another manager the leader, `?node=` or the one with most of the log.
@@ -45,7 +53,8 @@ pub(super) async fn transfer<P: Plane>(extract::State(plane): extract::State<P>,
     Ok(reply::empty())
 }
 
-fn view(status: &Status, state: &State, cluster: &Cluster, now: Timestamp) -> ManagersView {
+fn view(survey: &Survey, state: &State, cluster: &Cluster, now: Timestamp) -> ManagersView {
+    let status = &survey.status;
     let known = status.leads();
     let mut warnings = Vec::new();
     if status.leader.is_none() {
@@ -53,12 +62,19 @@ fn view(status: &Status, state: &State, cluster: &Cluster, now: Timestamp) -> Ma
             "no manager leads: changes wait until most managers can talk to each other, and containers run on"
                 .to_owned(),
         );
+        warnings.extend(survey.silent().iter().map(|member| format!("the manager at {} does not answer", member.addr)));
+        if !survey.has_majority() {
+            warnings.push(NO_MAJORITY.to_owned());
+        }
     }
     let node_of = |member: &Member| state.nodes().find(|node| node.raft_id == Some(member.raft_id));
     let mut managers: Vec<ManagerView> = status
         .members
         .iter()
-        .map(|member| manager(status, member, node_of(member).map(|node| &**node), known))
+        .map(|member| {
+            let node = node_of(member).map(|node| &**node);
+            manager(status, member, node, survey.answers.get(&member.raft_id), known)
+        })
         .collect();
     // Managers that Raft has not taken yet.
     let joining = state.nodes().filter(|node| node.role == NodeRole::Manager);
@@ -81,6 +97,7 @@ fn view(status: &Status, state: &State, cluster: &Cluster, now: Timestamp) -> Ma
         if manager.lag_entries.is_some_and(|lag| lag > LAG_WORTH_A_WARNING) {
             warnings.push(format!("{name} lacks {} entries of the log", manager.lag_entries.unwrap_or_default()));
         }
+        warnings.extend(trouble(manager, &name));
         let left_ns = manager.cert_expires_at.0.since_ns(now);
         if left_ns < cluster.spec.ca_config.node_cert_expiry_ns / 100 * CERT_LEFT_PERCENT_MIN {
             warnings.push(format!("the certificate of {name} is about to expire and was not renewed: see its log"));
@@ -92,12 +109,14 @@ fn view(status: &Status, state: &State, cluster: &Cluster, now: Timestamp) -> Ma
         last_log_index: status.last_log_index.unwrap_or_default(),
         applied_index: status.applied_index.unwrap_or_default(),
         snapshot_index: status.snapshot_index.unwrap_or_default(),
+        snapshot_bytes: status.local.as_ref().and_then(|local| local.snapshot_bytes),
+        snapshot_age_ms: status.local.as_ref().and_then(|local| local.snapshot_age_ms),
         managers,
         warnings,
     }
 }
 
-fn manager(status: &Status, member: &Member, node: Option<&Node>, known: bool) -> ManagerView {
+fn manager(status: &Status, member: &Member, node: Option<&Node>, asked: Option<&Asked>, known: bool) -> ManagerView {
     let role = match member.voter {
         _ if status.leader == Some(member.raft_id) => "leader",
         true => "voter",
@@ -105,11 +124,13 @@ fn manager(status: &Status, member: &Member, node: Option<&Node>, known: bool) -
     };
     let reachability = match (known, member.is_silent()) {
         _ if role == "leader" => "reachable",
-        (false, _) => "unknown",
+        (false, _) if asked.is_some() => "reachable",
+        (false, _) => "unreachable",
         (true, false) => "reachable",
         (true, true) => "unreachable",
     };
     let end = status.last_log_index.unwrap_or_default();
+    let local = asked.and_then(|asked| asked.status.local.as_ref());
     ManagerView {
         id: node.map(|node| node.id.to_string()).unwrap_or_default(),
         hostname: node.map(|node| node.hostname().to_owned()).unwrap_or_default(),
@@ -119,8 +140,33 @@ fn manager(status: &Status, member: &Member, node: Option<&Node>, known: bool) -
         matched_index: member.matched_index,
         lag_entries: member.matched_index.map(|matched| end.saturating_sub(matched)),
         last_contact_ms: member.last_contact_ms,
+        applied_index: asked.and_then(|asked| asked.status.applied_index),
+        snapshot_index: asked.and_then(|asked| asked.status.snapshot_index),
+        snapshot_bytes: local.and_then(|local| local.snapshot_bytes),
+        snapshot_age_ms: local.and_then(|local| local.snapshot_age_ms),
+        disk_free_bytes: local.and_then(|local| local.disk_free_bytes),
+        disk_bytes: local.and_then(|local| local.disk_bytes),
+        clock_skew_ms: local.and(asked).map(|asked| asked.clock_skew_ms),
         cert_expires_at: node.map(|node| node.cert_expires_at.into()).unwrap_or_default(),
     }
+}
+
+/// What is wrong with one manager's machine.
+fn trouble(manager: &ManagerView, name: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(skew_ms) = manager.clock_skew_ms.filter(|skew_ms| skew_ms.abs() > SKEW_MS_MAX) {
+        let way = if skew_ms > 0 { "ahead of" } else { "behind" };
+        let ms = skew_ms.abs();
+        warnings.push(format!("the clock of {name} is {ms} ms {way} this manager's: synchronise them (NTP)"));
+    }
+    if let (Some(free), Some(all)) = (manager.disk_free_bytes, manager.disk_bytes)
+        && all > 0
+        && free < (all / 100 * DISK_FREE_PERCENT_MIN).min(DISK_FREE_BYTES_MIN)
+    {
+        let free = format_bytes(i64::try_from(free / MIB * MIB).unwrap_or(i64::MAX));
+        warnings.push(format!("the disk of {name} is nearly full ({free} free): a manager that cannot write stops"));
+    }
+    warnings
 }
 
 /// What the silence of managers means.

@@ -6,6 +6,7 @@
 //! has.
 
 mod available;
+mod backup;
 mod call;
 mod logs;
 mod managers;
@@ -18,6 +19,7 @@ mod reply;
 mod resolve;
 mod revisions;
 mod services;
+mod stale;
 mod swarm;
 mod tasks;
 #[cfg(test)]
@@ -25,18 +27,24 @@ mod tests;
 mod why;
 
 use axum::{
-    Router,
+    Router, middleware,
     routing::{get, post},
 };
 use swarm_docker_api::{ApiError, PAGE_NOT_FOUND};
 
 pub use call::BODY_BYTES_MAX;
-pub use plane::{LogSelector, LogTarget, Plane, PlaneError};
+pub use plane::{LogSelector, LogTarget, Plane, PlaneError, SealedBackup};
 use reply::Failure;
 
 /// The routes. Another method on one of these paths is answered as an unknown page; there is no fallback for other
 /// paths, so that the router can be merged into a larger one.
 pub fn routes<P: Plane>(plane: P) -> Router {
+    let stale = all_routes(stale::Stale(plane.clone()));
+    all_routes(plane.clone())
+        .layer(middleware::from_fn(move |request, next| stale::choose(plane.clone(), stale.clone(), request, next)))
+}
+
+fn all_routes<P: Plane>(plane: P) -> Router {
     Router::new()
         .route("/swarm", get(swarm::inspect::<P>))
         .route("/swarm/update", post(swarm::update::<P>))
@@ -51,6 +59,7 @@ pub fn routes<P: Plane>(plane: P) -> Router {
         .route("/services/{id}/logs", get(logs::of_service::<P>))
         .route("/swarmd/services/{id}/rebalance", post(rebalance::ask::<P>))
         .route("/swarmd/managers", get(managers::status::<P>))
+        .route("/swarmd/backup", post(backup::take::<P>))
         .route("/swarmd/transfer", post(managers::transfer::<P>))
         .route("/tasks", get(tasks::list::<P>))
         .route("/tasks/{id}", get(tasks::inspect::<P>))

@@ -1,14 +1,18 @@
 //! What the routes need of a manager.
 
-use std::future::Future;
+use std::{future::Future, io, time::Duration};
 
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use swarm_consensus::Status;
+use swarm_consensus::{Status, Survey};
 use swarm_core::{Outcome, State, Tx};
 use swarm_docker_api::view::TlsInfo;
 use swarm_model::{Node, RootCa, RootRotation, Secret, ServiceId, TaskId, Timestamp};
 use swarm_wire::agent::LogMessage;
 use thiserror::Error;
+
+/// The bytes of a backup.
+pub type SealedBackup = BoxStream<'static, io::Result<Bytes>>;
 
 /// A manager, as its API sees it.
 pub trait Plane: Clone + Send + Sync + 'static {
@@ -48,8 +52,17 @@ pub trait Plane: Clone + Send + Sync + 'static {
     /// How the managers are, as the leader sees it.
     fn managers(&self) -> impl Future<Output = Status> + Send;
 
+    /// How the managers are, each by its own word: slower when one is away.
+    fn survey(&self) -> impl Future<Output = Survey> + Send;
+
+    /// How long ago this manager last knew of a leader; none if it never did.
+    fn leader_contact(&self) -> Option<Duration>;
+
     /// Makes another manager the leader; none for the one that has most of the log.
     fn hand_over(&self, to: Option<u64>) -> impl Future<Output = Result<(), PlaneError>> + Send;
+
+    /// A backup sealed with a passphrase, and the revision of the state in it. An error ends the stream.
+    fn backup(&self, passphrase: Secret) -> impl Future<Output = Result<(u64, SealedBackup), PlaneError>> + Send;
 
     /// The cluster's certificate authority, as clients see it.
     fn tls_info(&self) -> TlsInfo;
@@ -100,6 +113,18 @@ pub enum PlaneError {
     NotLeader {
         /// `host:port` of the leader, if there is one.
         leader: Option<String>,
+    },
+    /// Too many managers are silent: nothing can be changed, and nobody knows what is newest.
+    #[error(
+        "{} of the {voters} managers that vote do not answer: {}. Until most of them are back nothing can be changed; \
+         containers run on. What this manager knows shows with --consistency stale. Only if they are lost for good: \
+         `swarm init --force-new-cluster` here, or `swarm restore` a backup", silent.len(), silent.join(", ")
+    )]
+    NoMajority {
+        /// `host:port` of those that do not answer.
+        silent: Vec<String>,
+        /// How many vote.
+        voters: usize,
     },
     /// The change may have happened, or may happen yet, or not.
     #[error(

@@ -47,9 +47,10 @@ impl From<PlaneError> for Failure {
     fn from(error: PlaneError) -> Self {
         let text = error.to_string();
         Self(match error {
-            PlaneError::NotLeader { .. } | PlaneError::Stopped(_) | PlaneError::NotNow(_) => {
-                ApiError::unavailable(text)
-            }
+            PlaneError::NotLeader { .. }
+            | PlaneError::NoMajority { .. }
+            | PlaneError::Stopped(_)
+            | PlaneError::NotNow(_) => ApiError::unavailable(text),
             PlaneError::TooLarge { .. } => ApiError::too_large(text),
             PlaneError::Unknown => ApiError::internal(text),
         })

@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::extract;
-use swarm_core::{State, is_up_to_date};
+use swarm_core::{State, is_up_to_date, why_waiting};
 use swarm_docker_api::{ApiError, Filters, view::TaskView};
 use swarm_model::{NodeId, ServiceId, Task, TaskSpec, TaskState};
 
@@ -80,16 +80,30 @@ pub(super) async fn inspect<P: Plane>(extract::State(plane): extract::State<P>, 
     reply::json(&Templates::default().show(&state, task))
 }
 
-/// Task templates as tasks show them, one for all tasks of a spec version.
+/// Services of one answer for which all nodes are asked why a task waits. Of further ones the scheduler's word is told.
+const WAITING_MAX: usize = 10;
+
+/// What tasks of a service show alike: templates, one for all tasks of a spec version, and why they wait.
 #[derive(Default)]
-struct Templates(BTreeMap<(ServiceId, u64), Arc<TaskSpec>>);
+struct Templates {
+    specs: BTreeMap<(ServiceId, u64), Arc<TaskSpec>>,
+    waiting: BTreeMap<ServiceId, Option<String>>,
+}
 
 impl Templates {
     fn show(&mut self, state: &State, task: &Task) -> TaskView {
-        let template = self.0.entry((task.service, task.spec_version)).or_insert_with(|| {
+        let template = self.specs.entry((task.service, task.spec_version)).or_insert_with(|| {
             let spec = state.spec(task.service, task.spec_version).expect("a task's spec version is kept");
             Arc::new(TaskView::spec_of(&spec.spec.task_template))
         });
-        TaskView::new(task, template.clone())
+        let mut view = TaskView::new(task, template.clone());
+        if task.status.state == TaskState::Pending
+            && task.status.err.is_some()
+            && (self.waiting.len() < WAITING_MAX || self.waiting.contains_key(&task.service))
+            && let Some(why) = self.waiting.entry(task.service).or_insert_with(|| why_waiting(state, task))
+        {
+            view.status.err.clone_from(why);
+        }
+        view
     }
 }

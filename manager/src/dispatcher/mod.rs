@@ -61,6 +61,8 @@ struct Term {
     table: Mutex<Table>,
     reports: Mutex<Reports>,
     reported: Notify,
+    /// `host:port` of all managers: sessions tell their agents of changes.
+    managers: watch::Sender<Vec<String>>,
 }
 
 struct Table {
@@ -164,6 +166,7 @@ impl Term {
             table: Mutex::new(table),
             reports: Mutex::default(),
             reported: Notify::new(),
+            managers: watch::Sender::new(managers(state)),
         }
     }
 
@@ -186,8 +189,15 @@ impl Term {
         self.reported.notify_one();
     }
 
-    /// Watches exactly the nodes that are not down, and those that have a session.
+    /// Watches exactly the nodes that are not down, and those that have a session. Notes who the managers are, here
+    /// and not in each session: there may be thousands of nodes, and as many sessions.
     fn sync(&self, state: &State) {
+        let now = managers(state);
+        self.managers.send_if_modified(|known| {
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
         let mut table = lock(&self.table);
         let now = self.now();
         table.liveness.set_period(heartbeat_period(state));
@@ -235,6 +245,11 @@ impl Term {
         }
         interval
     }
+}
+
+/// `host:port` of all managers.
+fn managers(state: &State) -> Vec<String> {
+    state.nodes().filter_map(|node| node.manager_addr.clone()).collect()
 }
 
 /// Time between two heartbeats, as the cluster has it now.

@@ -11,7 +11,6 @@ use std::{
 
 use swarm_consensus::Role;
 use swarm_core::State;
-use swarm_model::NodeId;
 use swarm_wire::{
     PeerIdentity, Receiver, Sender,
     agent::{
@@ -259,7 +258,7 @@ impl Ctx<'_> {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         self.committed(&watch).await?;
-        let welcome = welcome(&self.state(), self.peer.node);
+        let welcome = self.welcome(&self.state());
         sender.send(&ToAgent::Welcome(welcome.clone())).await?;
         // Unbounded, but every answer holds one of the permits that a message needs to be read.
         let (answers, answered) = mpsc::unbounded_channel();
@@ -271,6 +270,34 @@ impl Ctx<'_> {
 
     fn state(&self) -> Arc<State> {
         self.dispatcher.feed.state()
+    }
+
+    /// What the agent has to know beside its tasks.
+    fn welcome(&self, state: &State) -> Welcome {
+        Welcome {
+            heartbeat_period_ms: u64::try_from(heartbeat_period(state).as_millis()).unwrap_or(u64::MAX),
+            managers: self.term.managers.borrow().clone(),
+            role: state.node(self.peer.node).map(|node| node.next_role()),
+            authority: state.cluster().map(|cluster| Authority {
+                issuer: cluster.issuing_root().key_id.clone(),
+                trusted: cluster.trusted_pem(),
+            }),
+        }
+    }
+
+    /// Tells the agent what is new of that.
+    async fn greet_again<W: AsyncWrite + Unpin>(
+        &self,
+        told: &mut Welcome,
+        state: &State,
+        sender: &mut Sender<W, ToAgent>,
+    ) -> Result<(), End> {
+        let now = self.welcome(state);
+        if now != *told {
+            told.clone_from(&now);
+            sender.send(&ToAgent::Welcome(now)).await?;
+        }
+        Ok(())
     }
 
     /// Waits until the state says of the node what this session says.
@@ -383,6 +410,9 @@ impl Ctx<'_> {
         W: AsyncWrite + Unpin,
     {
         let mut session = Session::new(self.peer.node);
+        let mut managers = self.term.managers.subscribe();
+        // Changes since the welcome above count as well.
+        managers.mark_changed();
         for message in session.open(&self.state(), resume) {
             sender.send(&ToAgent::Assignments(message)).await?;
         }
@@ -403,14 +433,11 @@ impl Ctx<'_> {
                     }
                     self.presence.sync(&self.state(), &self.term);
                 }
+                Ok(()) = managers.changed() => self.greet_again(&mut welcome, &self.state(), sender).await?,
                 () = watch.changed() => {
                     let state = self.state();
                     self.dispatcher.check_member(self.peer, &state)?;
-                    let now = self::welcome(&state, self.peer.node);
-                    if now != welcome {
-                        welcome = now;
-                        sender.send(&ToAgent::Welcome(welcome.clone())).await?;
-                    }
+                    self.greet_again(&mut welcome, &state, sender).await?;
                     self.presence.sync(&state, &self.term);
                     for message in session.update(&state).into_iter().flatten() {
                         sender.send(&ToAgent::Assignments(message)).await?;
@@ -418,17 +445,6 @@ impl Ctx<'_> {
                 }
             }
         }
-    }
-}
-
-fn welcome(state: &State, node: NodeId) -> Welcome {
-    Welcome {
-        heartbeat_period_ms: u64::try_from(heartbeat_period(state).as_millis()).unwrap_or(u64::MAX),
-        managers: state.nodes().filter_map(|node| node.manager_addr.clone()).collect(),
-        role: state.node(node).map(|node| node.next_role()),
-        authority: state
-            .cluster()
-            .map(|cluster| Authority { issuer: cluster.issuing_root().key_id.clone(), trusted: cluster.trusted_pem() }),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use swarm_consensus::{ProposeError, Role};
 use swarm_core::Op;
 use swarm_model::{
-    DesiredState, NodeDescription, NodeId, NodeRole, NodeState, TaskId, TaskState, TaskStatus, Timestamp,
+    Availability, DesiredState, NodeDescription, NodeId, NodeRole, NodeState, TaskId, TaskState, TaskStatus, Timestamp,
 };
 use swarm_wire::{
     PeerIdentity, Receiver, Sender,
@@ -176,6 +176,22 @@ async fn a_session_from_hello_to_a_committed_status() {
     let ToAgent::Assignments(nothing) = again.hear().await else { panic!("one message says so") };
     assert!(!nothing.full && nothing.complete && nothing.tasks.is_empty());
     assert!(agent.closed().await, "the latest session of a node wins");
+}
+
+#[tokio::test(start_paused = true)]
+async fn agents_learn_of_managers_that_come() {
+    let fixture = Fixture::new(World::new(1)).await;
+    let (mut agent, _) = fixture.ready(N1).await;
+    // Nothing of this is about the agent's own node.
+    fixture.raft.commit(Op::AdmitNode {
+        node: NodeId(7),
+        role: NodeRole::Manager,
+        cert_expires_at: Timestamp(1),
+        manager_addr: Some("10.0.0.7:2377".into()),
+        availability: Availability::Active,
+    });
+    let ToAgent::Welcome(welcome) = agent.hear().await else { panic!("it is told") };
+    assert!(welcome.managers.contains(&"10.0.0.7:2377".to_owned()), "{welcome:?}");
 }
 
 #[tokio::test(start_paused = true)]

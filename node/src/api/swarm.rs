@@ -1,11 +1,11 @@
-//! `/swarm/init`, `/swarm/join`, `/swarm/leave`, `/swarm/unlock`.
+//! `/swarm/init`, `/swarm/join`, `/swarm/leave`, `/swarm/unlock`, `/swarmd/restore`.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use axum::body::Body;
+use axum::{body::Body, extract::Query};
 use hyper::{Request, Response, body::Incoming, header::CONTENT_TYPE};
 use serde::de::DeserializeOwned;
-use swarm_docker_api::{ApiError, is_truthy, read_body};
+use swarm_docker_api::{ApiError, PASSPHRASE_HEADER, is_truthy, read_body, read_passphrase};
 
 use super::{bounded::collect, respond};
 use crate::node::Node;
@@ -33,6 +33,18 @@ pub(super) async fn leave(node: &Arc<Node>, query: Option<&str>) -> Result<Respo
         query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == "force");
     to_the_end(node.clone().leave(is_truthy(force.map(|(_, value)| value)))).await?;
     Ok(respond::empty())
+}
+
+/// `POST /swarmd/restore`: the body is the backup.
+pub(super) async fn restore(node: &Arc<Node>, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    let (parts, body) = request.into_parts();
+    let passphrase = read_passphrase(parts.headers.get(PASSPHRASE_HEADER).map(|value| value.as_bytes()))?;
+    let query: BTreeMap<String, String> =
+        Query::try_from_uri(&parts.uri).map_err(|e| ApiError::bad_request(format!("invalid query: {e}")))?.0;
+    let text = |name: &str| query.get(name).cloned().unwrap_or_default();
+    let places = (text("listenAddr"), text("advertiseAddr"));
+    let id = to_the_end(node.clone().restore(body, passphrase, places)).await?;
+    Ok(respond::json(&id))
 }
 
 /// Carries a change on when the client has gone: half of it would be worse than none.

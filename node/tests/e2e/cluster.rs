@@ -84,6 +84,14 @@ impl Cluster {
         daemon
     }
 
+    /// A daemon in the place of one that is gone: its address, but a name and folders of its own.
+    pub fn replacement(&self, gone: &Daemon) -> Daemon {
+        let mut daemon = Daemon::new(self.folder.path(), &format!("{}-anew", gone.name), &self.engine);
+        daemon.ip = gone.ip;
+        daemon.start();
+        daemon
+    }
+
     pub fn manager(&self) -> &Daemon {
         &self.nodes[0]
     }

@@ -26,7 +26,7 @@ const START_KILL_MS_MAX: u64 = 60;
 
 /// A client, and what it knows of its services: the number of replicas, or none for one that was removed. There are
 /// several possibilities where an answer is missing.
-struct Client {
+pub struct Client {
     number: u64,
     rng: Rng,
     created: u64,
@@ -34,12 +34,12 @@ struct Client {
 }
 
 impl Client {
-    fn new(number: u64) -> Self {
+    pub fn new(number: u64) -> Self {
         Self { number, rng: Rng::new(number), created: 0, known: BTreeMap::new() }
     }
 
     /// Writes until there is no answer, or enough is written. Counts what is acknowledged.
-    fn write(&mut self, manager: &Daemon, acknowledged: &AtomicU64) {
+    pub fn write(&mut self, manager: &Daemon, acknowledged: &AtomicU64) {
         for _ in 0..WRITES_MAX {
             let live: Vec<_> = self.known.iter().filter_map(|(name, is)| is[0].is_some().then_some(name)).collect();
             let choice = self.rng.below(10);
@@ -74,7 +74,7 @@ impl Client {
     }
 
     /// Compares with what there is, and learns what became of the write without an answer.
-    fn compare(&mut self, services: &BTreeMap<String, u64>) {
+    pub fn compare(&mut self, services: &BTreeMap<String, u64>) {
         for (name, possible) in &mut self.known {
             let is = services.get(name).copied();
             assert!(possible.contains(&is), "{name} has {is:?} replicas; acknowledged was one of {possible:?}");
@@ -87,7 +87,7 @@ impl Client {
 }
 
 /// Names and replicas of all services.
-fn services(manager: &Daemon) -> Result<BTreeMap<String, u64>, String> {
+pub fn services(manager: &Daemon) -> Result<BTreeMap<String, u64>, String> {
     let list = manager.call("GET", "/services", None)?;
     let replicas = |spec: &serde_json::Value| spec["Mode"]["Replicated"]["Replicas"].as_u64().expect("a number");
     let name = |spec: &serde_json::Value| spec["Name"].as_str().expect("a name").to_owned();

@@ -29,6 +29,8 @@ pub struct Daemon {
     folder: PathBuf,
     engine: String,
     process: Option<Child>,
+    /// Where the log of the present run begins.
+    log_start: usize,
 }
 
 impl Daemon {
@@ -36,7 +38,14 @@ impl Daemon {
     pub fn new(folder: &Path, name: &str, engine: &str) -> Self {
         let folder = folder.join(name);
         fs::create_dir_all(&folder).expect("a folder");
-        Self { name: name.to_owned(), ip: free_address(), folder, engine: engine.to_owned(), process: None }
+        Self {
+            name: name.to_owned(),
+            ip: free_address(),
+            folder,
+            engine: engine.to_owned(),
+            process: None,
+            log_start: 0,
+        }
     }
 
     /// Where other nodes reach it.
@@ -57,6 +66,7 @@ impl Daemon {
     /// Starts it, and does not wait for anything.
     pub fn spawn(&mut self) {
         assert!(self.process.is_none(), "{} runs", self.name);
+        self.log_start = self.log().len();
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_swarmd"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SWARMD_")) {
@@ -84,6 +94,23 @@ impl Daemon {
             }
             self.call("GET", "/_ping", None).map(drop)
         });
+    }
+
+    /// Starts it and waits until it gives up, with exit code 1. Returns what it wrote to its log.
+    pub fn fails(&mut self) -> String {
+        self.spawn();
+        self.ends_by_itself()
+    }
+
+    /// Waits until it gives up, with exit code 1. Returns what it wrote to its log since its start.
+    pub fn ends_by_itself(&mut self) -> String {
+        let mut process = self.process.take().expect("a running daemon");
+        let status = until(&format!("{} gives up", self.name), || {
+            process.try_wait().expect("our child").ok_or_else(|| "it runs".to_owned())
+        });
+        let log = self.log().split_off(self.log_start);
+        assert_eq!(status.code(), Some(1), "{log}");
+        log
     }
 
     /// `kill -9`.

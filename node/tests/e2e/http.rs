@@ -48,11 +48,16 @@ pub fn send(socket: &Path, method: &str, target: &str, body: Option<&Value>) -> 
 
 /// Like [`send`], with a body of any type.
 pub fn send_bytes(socket: &Path, method: &str, target: &str, kind: Option<&str>, body: &[u8]) -> Result<Answer> {
+    send_with(socket, method, target, &kind.map(|kind| format!("Content-Type: {kind}\r\n")).unwrap_or_default(), body)
+}
+
+/// Like [`send_bytes`], with headers, each with its line end.
+pub fn send_with(socket: &Path, method: &str, target: &str, headers: &str, body: &[u8]) -> Result<Answer> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(SILENCE_MAX))?;
-    let kind = kind.map(|kind| format!("Content-Type: {kind}\r\n")).unwrap_or_default();
-    let head = format!("{method} {target} HTTP/1.0\r\nHost: localhost\r\n{kind}Content-Length: {}\r\n\r\n", body.len());
+    let head =
+        format!("{method} {target} HTTP/1.0\r\nHost: localhost\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes())?;
     // A server that refuses a large body may answer before it has read all of it.
     let written = stream.write_all(body);

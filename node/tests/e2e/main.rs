@@ -9,6 +9,12 @@
 //! * [`story`] – the life of a service on real containers, from its creation to nodes that go and come.
 //! * [`suspended`] – a daemon stands still for ten seconds.
 //! * [`managers`] – several managers: leaders killed under writers, promotion, demotion, leaving.
+//! * [`backup`] – the swarm comes back from a file when all managers are lost.
+//! * [`killed`] – all managers killed at once, and one killed while it writes a snapshot.
+//! * [`quorum`] – most managers are gone: what is refused and what can still be read.
+//! * [`refusals`] – state folders that are damaged, foreign or full.
+//! * [`grow`] – more managers and fewer again, during a rolling update.
+//! * [`handover`] – leaders killed in the middle of updates and of restart delays.
 //! * [`membership`] – leaving, removal, coming back.
 //! * [`wrong_input`] – what is refused, with which words.
 //! * [`http`], [`daemon`], [`cluster`], [`engine`], [`wait`] – what the tests are made of.
@@ -19,15 +25,21 @@
 
 mod attack;
 mod autolock;
+mod backup;
 mod certificates;
 mod cluster;
 mod containers;
 mod crash;
 mod daemon;
 mod engine;
+mod grow;
+mod handover;
 mod http;
+mod killed;
 mod managers;
 mod membership;
+mod quorum;
+mod refusals;
 mod rollout;
 mod story;
 mod suspended;

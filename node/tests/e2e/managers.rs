@@ -51,7 +51,7 @@ fn managers(at: &Daemon) -> Result<BTreeMap<String, Value>, String> {
 }
 
 /// Name of the leader once all of these are managers that answer and vote, by the word of each of them.
-fn wait_managers(cluster: &Cluster, names: &[&str]) -> String {
+pub fn wait_managers(cluster: &Cluster, names: &[&str]) -> String {
     let expected: BTreeSet<&str> = names.iter().copied().collect();
     until(&format!("the managers are {names:?}"), || {
         let mut leaders = BTreeSet::new();
@@ -79,19 +79,19 @@ fn wait_managers(cluster: &Cluster, names: &[&str]) -> String {
     })
 }
 
-fn index(cluster: &Cluster, name: &str) -> usize {
+pub fn index(cluster: &Cluster, name: &str) -> usize {
     cluster.nodes.iter().position(|daemon| daemon.name == name).expect("a node of the cluster")
 }
 
 /// What a write came to.
-enum Written {
+pub enum Written {
     Yes,
     Unknown,
     /// It has not happened.
     No,
 }
 
-fn create(at: &Daemon, name: &str) -> Written {
+pub fn create(at: &Daemon, name: &str) -> Written {
     match at.send("POST", "/services/create", Some(&service(name, 0))) {
         Ok(answer) if answer.is_ok() => Written::Yes,
         Ok(answer) if answer.status == 503 => Written::No,
@@ -111,7 +111,7 @@ struct Ledger {
     times: Vec<Instant>,
 }
 
-fn names(cluster: &Cluster, at: usize) -> Result<BTreeSet<String>, String> {
+pub fn names(cluster: &Cluster, at: usize) -> Result<BTreeSet<String>, String> {
     let list = cluster.nodes[at].call("GET", "/services", None)?;
     let name = |service: &Value| service["Spec"]["Name"].as_str().unwrap_or_default().to_owned();
     Ok(list.as_array().ok_or("no list")?.iter().map(name).collect())
@@ -214,7 +214,7 @@ fn leaders_are_killed_and_nothing_acknowledged_is_lost() {
 }
 
 /// Sets the role of a node, by way of a manager.
-fn set_role(cluster: &Cluster, at: usize, name: &str, role: &str) {
+pub fn set_role(cluster: &Cluster, at: usize, name: &str, role: &str) {
     let id = cluster.nodes[index(cluster, name)].id();
     until(&format!("{name} is to be a {role}"), || {
         let mut node = cluster.nodes[at].call("GET", &format!("/nodes/{id}"), None)?;

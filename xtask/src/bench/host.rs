@@ -18,6 +18,8 @@ use crate::{ui, workspace};
 
 /// Longer than anything here takes on two busy cores.
 pub(super) const LIMIT: Duration = Duration::from_secs(300);
+/// Entries that a manager may lack and still count as one that has the whole log: those that are on their way.
+const LAG_MAX: u64 = 64;
 /// Between two looks at something that is timed: its resolution.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(25);
 
@@ -34,7 +36,7 @@ pub(super) fn temporary() -> Result<TempDir> {
     TempDir::with_prefix_in("b-", &folder).with_context(|| format!("cannot make a folder in {}", folder.display()))
 }
 
-/// A cluster: one manager, the first node, and workers. Ends when it is dropped.
+/// A cluster: one manager, the first node, and workers, or managers alone. Ends when it is dropped.
 pub(super) struct Host {
     /// The nodes.
     pub nodes: Vec<Node>,
@@ -76,8 +78,19 @@ pub(super) struct UpdateView {
 }
 
 impl Host {
-    /// Starts nodes and waits until they are ready. Without an engine tasks run in memory.
+    /// Starts a manager and workers and waits until they are ready. Without an engine tasks run in memory.
     pub(super) fn start(bench: &Bench, count: u8, engine: Option<Engine>) -> Result<Self> {
+        Self::start_as(bench, count, "Worker", engine)
+    }
+
+    /// Starts managers, which run tasks in memory, and waits until all of them vote.
+    pub(super) fn start_managers(bench: &Bench, count: u8) -> Result<Self> {
+        let host = Self::start_as(bench, count, "Manager", None)?;
+        host.wait_managers()?;
+        Ok(host)
+    }
+
+    fn start_as(bench: &Bench, count: u8, role: &str, engine: Option<Engine>) -> Result<Self> {
         let folder = temporary()?;
         let port = node::free_port(count)?;
         let address = engine.as_ref().map_or_else(|| "simulated".to_owned(), Engine::host);
@@ -93,13 +106,13 @@ impl Host {
         let manager = host.nodes[0].peer_address();
         host.post(0, "/swarm/init", &json!({ "ListenAddr": manager, "AdvertiseAddr": manager }))?;
         let swarm: Value = http::get(&host.api(), "/swarm")?;
-        for worker in 1..host.nodes.len() {
-            let address = host.nodes[worker].peer_address();
+        for number in 1..host.nodes.len() {
+            let address = host.nodes[number].peer_address();
             let join = json!({
                 "ListenAddr": address, "AdvertiseAddr": address,
-                "RemoteAddrs": [manager], "JoinToken": swarm["JoinTokens"]["Worker"],
+                "RemoteAddrs": [manager], "JoinToken": swarm["JoinTokens"][role],
             });
-            host.post(worker, "/swarm/join", &join)?;
+            host.post(number, "/swarm/join", &join)?;
         }
         host.wait("all nodes are ready", || {
             let nodes: Vec<Value> = http::get(&host.api(), "/nodes")?;
@@ -107,6 +120,27 @@ impl Host {
             Ok((ready == host.nodes.len()).then_some(()))
         })?;
         Ok(host)
+    }
+
+    /// Waits until all nodes are managers that vote, answer and have the whole log. Returns the index of the leader.
+    pub(super) fn wait_managers(&self) -> Result<usize> {
+        self.wait("all managers vote and have the whole log", || {
+            // Any of them tells: one may just have been killed or started.
+            let status = self.nodes.iter().find_map(|node| http::get::<Value>(&node.api(), "/swarmd/managers").ok());
+            let status = status.context("no manager answers")?;
+            let members = status["Managers"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let whole = |member: &&Value| {
+                (member["Role"] == "leader" || member["Role"] == "voter")
+                    && member["Reachability"] == "reachable"
+                    && member["LagEntries"].as_u64().is_some_and(|lag| lag <= LAG_MAX)
+            };
+            if members.iter().filter(whole).count() != self.nodes.len() {
+                return Ok(None);
+            }
+            let leader = members.iter().find(|member| member["Role"] == "leader");
+            let name = leader.and_then(|leader| leader["Hostname"].as_str());
+            Ok(self.nodes.iter().position(|node| Some(node.name.as_str()) == name))
+        })
     }
 
     /// The API of the manager.

@@ -77,7 +77,7 @@ impl Story<'_> {
     fn update_broken(&mut self, replicas: usize) -> Result<String> {
         self.under_requests(|story| {
             let before = story.cluster.wait_for_tasks(SERVICE, replicas)?;
-            story.cluster.show(&[
+            let updated = story.cluster.show(&[
                 "service",
                 "update",
                 "--image",
@@ -89,7 +89,8 @@ impl Story<'_> {
                 "--rollback-monitor",
                 "1s",
                 SERVICE,
-            ])?;
+            ]);
+            ensure!(updated.is_err(), "swarmctl told of a broken update that it went well");
             let message = story.wait_for_update("rollback_completed")?;
             let after = story.cluster.wait_for_tasks(SERVICE, replicas)?;
             ensure!(after.iter().all(|task| task.image == IMAGE_NEW), "not every task is back at {IMAGE_NEW}");

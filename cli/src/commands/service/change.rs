@@ -23,6 +23,16 @@ pub(super) struct CheckVersion {
     pub(super) version: Option<u64>,
 }
 
+/// All tasks of a service, ended ones too.
+///
+/// # Errors
+/// swarmd does not answer.
+pub(super) async fn tasks_of(context: &Context, service_id: &str) -> anyhow::Result<Vec<TaskView>> {
+    let filters = [("service".to_owned(), service_id.to_owned())];
+    let query = Query::new().with_some("filters", filters::to_json(&filters));
+    Ok(context.client.get("/tasks", query).await?)
+}
+
 /// A service as it is before a change.
 pub(super) struct Current {
     /// As this program understands it.
@@ -96,10 +106,7 @@ impl Current {
     }
 
     async fn ended_tasks(&self, context: &Context) -> anyhow::Result<BTreeSet<String>> {
-        let filters = [("service".to_owned(), self.view.id.clone())];
-        let tasks = Query::new().with_some("filters", filters::to_json(&filters));
-        let tasks: Vec<TaskView> = context.client.get("/tasks", tasks).await?;
-        Ok(ended_task_ids(&tasks))
+        Ok(ended_task_ids(&tasks_of(context, &self.view.id).await?))
     }
 
     /// Goes back to a version of the history, or to the spec before the last change.

@@ -3,7 +3,7 @@
 use swarm_model::Secret;
 
 use super::{
-    change::{CheckVersion, Current},
+    change::{Changed, CheckVersion, Current, tasks_of},
     registry_flags::{RegistryFlags, environment},
     wait::WaitFlags,
 };
@@ -11,6 +11,7 @@ use crate::{
     client::Query,
     context::Context,
     error::Hinted,
+    progress::{Outcome, last_failure},
     spec_flags::{ChangeFlags, Draft},
 };
 
@@ -77,7 +78,22 @@ impl Update {
             }
         };
         context.out.line(&self.service)?;
-        self.wait.wait(context, &changed.id, deadline, changed.ended_before).await.map(drop)
+        let outcome = self.wait.wait(context, &changed.id, deadline, changed.ended_before.clone()).await?;
+        match outcome == Outcome::RolledBack && !self.rollback {
+            true => Err(self.rolled_back(context, &changed).await.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// What there is to say when the service is again what it was.
+    async fn rolled_back(&self, context: &Context, changed: &Changed) -> Hinted {
+        let name = &self.service;
+        let tasks = tasks_of(context, &changed.id).await.unwrap_or_default();
+        let why = last_failure(&tasks, &changed.ended_before, name).map_or(String::new(), |why| format!(": {why}"));
+        Hinted {
+            message: format!("the update of service {name} was rolled back{why}"),
+            hint: format!("The service runs as before. See: swarmctl service history {name}"),
+        }
     }
 }
 

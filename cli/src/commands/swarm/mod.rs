@@ -1,10 +1,13 @@
 //! `swarmctl swarm …`
 
+mod backup;
 mod ca;
 mod init;
 mod join;
 mod join_token;
 mod leave;
+mod passphrase;
+mod restore;
 mod settings;
 mod status;
 mod transfer;
@@ -24,11 +27,13 @@ use crate::{
 /// Manage the swarm.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SwarmCommand {
+    Backup(backup::Backup),
     Ca(ca::Ca),
     Init(init::Init),
     Join(join::Join),
     JoinToken(join_token::JoinToken),
     Leave(leave::Leave),
+    Restore(restore::Restore),
     Status(status::Status),
     Transfer(transfer::Transfer),
     Unlock(unlock::Unlock),
@@ -39,11 +44,13 @@ pub(crate) enum SwarmCommand {
 impl SwarmCommand {
     pub(crate) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         match self {
+            Self::Backup(command) => command.run(context).await,
             Self::Ca(command) => command.run(context).await,
             Self::Init(command) => command.run(context).await,
             Self::Join(command) => command.run(context).await,
             Self::JoinToken(command) => command.run(context).await,
             Self::Leave(command) => command.run(context).await,
+            Self::Restore(command) => command.run(context).await,
             Self::Status(command) => command.run(context).await,
             Self::Transfer(command) => command.run(context).await,
             Self::Unlock(command) => command.run(context).await,

@@ -7,20 +7,26 @@ use crate::{
     clock,
     context::Context,
     format::{Columns, Row, render, row},
-    units::{capitalise, human_duration, natural_cmp},
+    units::{capitalise, format_bytes, human_duration, natural_cmp},
 };
 
 const COLUMNS: Columns = Columns {
-    default: "{{.ID}}\t{{.Hostname}}\t{{.Addr}}\t{{.Role}}\t{{.Reachability}}\t{{.Lag}}\t{{.LastContact}}\t{{.CertExpires}}",
+    default: "{{.ID}}\t{{.Hostname}}\t{{.Addr}}\t{{.Role}}\t{{.Reachability}}\t{{.Applied}}\t{{.Lag}}\t{{.LastContact}}\t{{.CertExpires}}",
     titles: &[
         ("ID", "ID"),
         ("Hostname", "HOSTNAME"),
         ("Addr", "ADDRESS"),
         ("Role", "ROLE"),
         ("Reachability", "REACHABILITY"),
+        ("Applied", "APPLIED"),
         ("Lag", "LAG"),
         ("LastContact", "LAST CONTACT"),
         ("CertExpires", "CERTIFICATE EXPIRES"),
+        ("SnapshotIndex", "SNAPSHOT"),
+        ("SnapshotSize", "SNAPSHOT SIZE"),
+        ("SnapshotAge", "SNAPSHOT AGE"),
+        ("DiskFree", "DISK FREE"),
+        ("ClockSkew", "CLOCK SKEW"),
     ],
 };
 
@@ -28,6 +34,7 @@ const EXAMPLES: &str = "\
 Examples:
   swarmctl swarm status
   swarmctl swarm status --format '{{.Hostname}} {{.Role}} {{.Lag}}'
+  swarmctl swarm status --format 'table {{.Hostname}}\t{{.SnapshotIndex}}\t{{.SnapshotSize}}\t{{.DiskFree}}\t{{.ClockSkew}}'
   swarmctl swarm status --format json";
 
 /// Show the managers: who leads, how far each is, what to worry about
@@ -57,7 +64,11 @@ fn page(view: &ManagersView, managers: &str) -> String {
     let leader = leader.map_or("none".to_owned(), |manager| format!("{} ({})", manager.hostname, manager.addr));
     let snapshot = match view.snapshot_index {
         0 => "none yet".to_owned(),
-        index => format!("up to entry {index}"),
+        index => {
+            let size = view.snapshot_bytes.map(|bytes| format!(", {}", size(bytes))).unwrap_or_default();
+            let age = view.snapshot_age_ms.map(|ms| format!(", {} old", age(ms))).unwrap_or_default();
+            format!("up to entry {index}{size}{age}")
+        }
     };
     let mut text = format!(
         "Leader:    {leader}\nTerm:      {}\nLog:       entry {}, applied up to {}\nSnapshot:  {snapshot}\n\n{managers}",
@@ -82,10 +93,24 @@ fn manager_row(manager: &ManagerView) -> Row {
         ("Addr", manager.addr.clone()),
         ("Role", capitalise(&manager.role)),
         ("Reachability", capitalise(&manager.reachability)),
+        ("Applied", number(manager.applied_index)),
         ("Lag", number(manager.lag_entries)),
         ("LastContact", manager.last_contact_ms.map_or("-".to_owned(), |ms| format!("{ms} ms"))),
         ("CertExpires", expires),
+        ("SnapshotIndex", number(manager.snapshot_index)),
+        ("SnapshotSize", manager.snapshot_bytes.map_or("-".to_owned(), size)),
+        ("SnapshotAge", manager.snapshot_age_ms.map_or("-".to_owned(), age)),
+        ("DiskFree", manager.disk_free_bytes.map_or("-".to_owned(), size)),
+        ("ClockSkew", manager.clock_skew_ms.map_or("-".to_owned(), |ms| format!("{ms} ms"))),
     ])
+}
+
+fn size(bytes: u64) -> String {
+    format_bytes(i64::try_from(bytes).unwrap_or(i64::MAX))
+}
+
+fn age(ms: u64) -> String {
+    human_duration(i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1_000_000))
 }
 
 #[cfg(test)]
@@ -117,7 +142,7 @@ mod tests {
         assert!(text.starts_with("Leader:    host-1 (10.0.0.1:2377)\nTerm:      4\n"), "{text}");
         assert!(text.contains("entry 90, applied up to 89") && text.contains("none yet"), "{text}");
         assert!(
-            text.contains("Learner   Reachable      -         -") && text.ends_with("\nWarning: it rains\n"),
+            text.contains("Learner   Reachable      -         -         -") && text.ends_with("\nWarning: it rains\n"),
             "{text}"
         );
     }

@@ -4,7 +4,7 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     ops::Range,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -14,7 +14,9 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::{Change, Disk, FileWriter, Name, RowVisitor, sync_folder};
+use swarm_model::Timestamp;
+
+use super::{Change, Disk, FileWriter, Name, RowVisitor, Usage, sync_folder};
 use crate::Error;
 
 /// Marks an SQLite file as one of ours (`PRAGMA application_id`): "swrl".
@@ -93,7 +95,7 @@ impl FolderDisk {
         if !path.try_exists().map_err(|error| Error::path(&path, error))? {
             return Err(Error::Missing {
                 file: path.display().to_string(),
-                detail: "it is the Raft log of this manager; restore it, or start over with an empty folder".into(),
+                detail: "it is the Raft log of this manager".into(),
             });
         }
         Self::attach(dir, lock_folder(dir)?)
@@ -198,6 +200,13 @@ impl Disk for FolderDisk {
         }
     }
 
+    fn usage(&self) -> Usage {
+        let snapshot = fs::metadata(self.dir.join(SNAPSHOT)).ok();
+        let snapshot = snapshot.map(|file| (file.len(), Timestamp(file.mtime() * 1_000_000_000 + file.mtime_nsec())));
+        let room = rustix::fs::statvfs(&self.dir).ok();
+        Usage { snapshot, room: room.map(|fs| (fs.f_bavail * fs.f_frsize, fs.f_blocks * fs.f_frsize)) }
+    }
+
     fn close(&self) {
         self.closing.store(true, Ordering::Release);
         // The lock goes last: after it another process may come in.
@@ -299,7 +308,13 @@ fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn sql(error: rusqlite::Error) -> io::Error {
-    io::Error::other(error)
+    use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
+    let kind = match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => io::ErrorKind::InvalidData,
+        Some(DiskFull) => io::ErrorKind::StorageFull,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
 }
 
 fn closed() -> io::Error {

@@ -1,5 +1,7 @@
 //! Several managers over streams in memory: elections, forwarding, membership, snapshots, the loss of a leader.
 
+mod campaign;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,

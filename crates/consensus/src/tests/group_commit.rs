@@ -11,9 +11,15 @@ use crate::{
     Consensus, ENTRY_BYTES_MAX, IN_FLIGHT_BYTES_MAX, ProposeError, Role,
     disk::{Change, Disk, FileWriter, Name, RowVisitor, memory::MemoryDisk},
     load::first_values,
+    message::{Answer, Appended, Hello, RAFT_PROTOCOL, Request},
     options::config,
+    types::{Command, LeaderId, LogEntry, LogId, Vote},
 };
-use tokio::time::timeout;
+use openraft::{EntryPayload, raft::AppendEntriesRequest};
+use swarm_core::{ENTRY_VERSION, Entry};
+use swarm_model::Timestamp;
+use swarm_wire::channel;
+use tokio::{io::duplex, time::timeout};
 
 /// A disk whose commits are counted, can be held up, and can fail.
 #[derive(Default)]
@@ -196,4 +202,45 @@ async fn a_failed_snapshot_does_not_stop_the_manager() {
     consensus.snapshot().await.unwrap();
     assert_eq!(consensus.status().snapshot_index, consensus.status().applied_index);
     consensus.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_takes_entries_while_earlier_ones_are_written() {
+    const REQUESTS: u64 = 4;
+    let gate = Arc::new(Gate::default());
+    gate.disk.commit(&first_values(&key(), 1, false).unwrap()).unwrap();
+    let options = options("/nowhere".as_ref());
+    let config = config(&options).unwrap();
+    let follower = Consensus::start(options, config, gate.clone(), Watcher::new()).await.unwrap();
+
+    let (here, there) = duplex(1 << 16);
+    let served = follower.clone();
+    tokio::spawn(async move { served.serve(Box::new(there), Arc::new(|| Ok(()))).await });
+    let (mut sender, mut receiver) = channel::<_, Request, Answer>(here);
+    sender.send(&Request::Hello(Hello { protocol: RAFT_PROTOCOL, to: 1 })).await.unwrap();
+    let leader_id = LeaderId { term: 5, node_id: 2 };
+    let request = |index: u64| {
+        let command = Command::encode(Entry { v: ENTRY_VERSION, at: Timestamp(1), txs: admit(index.into()) }).unwrap();
+        let entry = LogEntry { log_id: LogId { leader_id, index }, payload: EntryPayload::Normal(command) };
+        let prev_log_id = index.checked_sub(1).map(|index| LogId { leader_id, index });
+        let vote = Vote { leader_id, committed: true };
+        Request::append(&AppendEntriesRequest { vote, prev_log_id, entries: vec![entry], leader_commit: None }).unwrap()
+    };
+    // The vote has to be on the disk before any entry.
+    sender.send_to(1, &request(0)).await.unwrap();
+    assert!(matches!(receiver.recv_from().await.unwrap(), Some((1, Answer::Appended(_)))));
+
+    gate.state().closed = true;
+    for index in 1..=REQUESTS {
+        sender.send_to(index as u32 + 1, &request(index)).await.unwrap();
+    }
+    wait_until(|| follower.status().last_log_index == Some(REQUESTS)).await;
+    gate.state().closed = false;
+    gate.opened.notify_all();
+    // Answered in their order.
+    for index in 1..=REQUESTS {
+        let (correlation, answer) = receiver.recv_from().await.unwrap().unwrap();
+        assert_eq!((u64::from(correlation), answer), (index + 1, Answer::Appended(Appended::All)));
+    }
+    follower.shutdown().await;
 }

@@ -1,5 +1,6 @@
 //! Tests of the whole crate, and what they share.
 
+mod backup;
 mod cluster;
 mod conformance;
 mod damage;

@@ -30,7 +30,7 @@ use schedule::Fleet;
 use slots::Slots;
 use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, Task, TaskId, Timestamp};
 
-pub use why::{Failure, NodeRejection, Rejection, Restart, TaskWhy, Why, why_service, why_task};
+pub use why::{Failure, NodeRejection, Rejection, Restart, TaskWhy, Why, why_service, why_task, why_waiting};
 
 use crate::{Event, Guard, Op, Refusal, State, Tx, apply::apply_tx};
 

@@ -18,6 +18,10 @@ pub struct ManagersView {
     pub applied_index: u64,
     /// Index of the last entry in the newest snapshot; zero without one.
     pub snapshot_index: u64,
+    /// Size of that snapshot.
+    pub snapshot_bytes: Option<u64>,
+    /// Milliseconds since it was written.
+    pub snapshot_age_ms: Option<u64>,
     /// Each of them.
     pub managers: Vec<ManagerView>,
     /// What to worry about, for people.
@@ -45,6 +49,20 @@ pub struct ManagerView {
     pub lag_entries: Option<u64>,
     /// Milliseconds since it last answered the leader.
     pub last_contact_ms: Option<u64>,
+    /// The last entry that it has applied.
+    pub applied_index: Option<u64>,
+    /// The last entry in its snapshot.
+    pub snapshot_index: Option<u64>,
+    /// Size of its snapshot.
+    pub snapshot_bytes: Option<u64>,
+    /// Milliseconds since its snapshot was written.
+    pub snapshot_age_ms: Option<u64>,
+    /// Bytes that its disk still has room for.
+    pub disk_free_bytes: Option<u64>,
+    /// Bytes of its disk.
+    pub disk_bytes: Option<u64>,
+    /// Milliseconds that its clock is ahead of that of the manager that says this.
+    pub clock_skew_ms: Option<i64>,
     /// When its certificate expires.
     pub cert_expires_at: Time,
 }

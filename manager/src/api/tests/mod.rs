@@ -6,11 +6,15 @@ mod plan;
 mod revisions;
 mod rollout;
 mod services;
+mod stale;
 mod swarm;
 mod tasks;
 mod why;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -21,7 +25,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream, stream::BoxStream};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use swarm_consensus::{Member, Status};
+use swarm_consensus::{Asked, Local, Member, Status, Survey};
 use swarm_core::{ENTRY_VERSION, Entry, NewTask, Op, Outcome, Place, State, Tx, apply};
 use swarm_docker_api::{ApiVersion, view::TlsInfo};
 use swarm_model::{
@@ -31,7 +35,7 @@ use swarm_model::{
 use swarm_wire::agent::LogMessage;
 use tower::ServiceExt;
 
-use super::{LogSelector, Plane, PlaneError, routes};
+use super::{LogSelector, Plane, PlaneError, SealedBackup, routes};
 
 /// A manager in memory.
 #[derive(Clone)]
@@ -45,6 +49,8 @@ struct Inner {
     calls: i64,
     proposed: Vec<Op>,
     failure: Option<PlaneError>,
+    /// Why the newest state cannot be read.
+    unread: Option<PlaneError>,
     logs: Vec<LogMessage>,
     selectors: Vec<LogSelector>,
 }
@@ -85,7 +91,8 @@ impl Plane for TestPlane {
     }
 
     async fn read(&self) -> Result<State, PlaneError> {
-        Ok(self.state())
+        let inner = self.inner();
+        inner.unread.clone().map_or_else(|| Ok(inner.state.clone()), Err)
     }
 
     fn now(&self) -> Timestamp {
@@ -120,6 +127,10 @@ impl Plane for TestPlane {
         Ok(RootRotation { root, cross_signed_pem: "CROSS".into() })
     }
 
+    fn leader_contact(&self) -> Option<Duration> {
+        Some(Duration::from_millis(1500))
+    }
+
     async fn managers(&self) -> Status {
         let leader = self.state().node(MANAGER).and_then(|node| node.raft_id);
         let member = Member {
@@ -139,7 +150,22 @@ impl Plane for TestPlane {
             purged_index: None,
             joint: false,
             members: vec![member],
+            local: None,
         }
+    }
+
+    async fn survey(&self) -> Survey {
+        let mut status = self.managers().await;
+        let disk = (Some(50 << 20), Some(1 << 30));
+        let local = Local { disk_free_bytes: disk.0, disk_bytes: disk.1, snapshot_bytes: Some(77), ..Local::default() };
+        status.local = Some(local);
+        let asked = Asked { status: status.clone(), clock_skew_ms: -1500 };
+        Survey { answers: [(status.raft_id, asked)].into(), status }
+    }
+
+    async fn backup(&self, passphrase: Secret) -> Result<(u64, SealedBackup), PlaneError> {
+        let bytes = format!("sealed with {} characters", passphrase.expose().len());
+        Ok((self.state().revision(), stream::iter([Ok(bytes.into())]).boxed()))
     }
 
     async fn hand_over(&self, to: Option<u64>) -> Result<(), PlaneError> {

@@ -29,7 +29,9 @@ async fn a_task_that_no_node_takes_says_which_and_why() {
     }
     assert!(get(&plane, "/swarmd/tasks/web.3/why").await.error(404).contains("web.3"));
     assert!(get(&plane, "/swarmd/services/nope/why").await.error(404).contains("nope"));
-    // What Docker's clients see stays as they know it.
+    // Docker's clients get the text that they know, and the numbers.
     let tasks = get(&plane, "/tasks").await.all("/Status/Err");
-    assert_eq!(tasks, ["no suitable node (insufficient resources on 2 nodes)"; 2]);
+    let asks = "asks for 8 CPUs (most free: 2 on beta)";
+    assert_eq!(tasks, [format!("no suitable node (insufficient resources on 2 nodes): {asks}"), tasks[1].clone()]);
+    assert_eq!(tasks[0], tasks[1]);
 }

@@ -184,6 +184,15 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
     Some(Why { summary, tasks, more_tasks, rejections, ..new(service, advice) })
 }
 
+/// Why a task of a service waits for a node, with what nodes lack: `no suitable node (insufficient resources on 2
+/// nodes): asks for 2GiB of memory (most free: 1.2GiB on n3)`. None if it waits for nothing. It looks at every node.
+pub fn why_waiting(state: &State, task: &Task) -> Option<String> {
+    let waits = task.status.state == TaskState::Pending && task.desired.is_live() && task.node.is_none();
+    let (service, err) = (state.service(task.service)?, task.status.err.as_deref()?);
+    let asks = if waits { nodes::unmet(state, service) } else { return None };
+    Some(if asks.is_empty() { err.to_owned() } else { format!("{err}: asks for {}", asks.join(" and ")) })
+}
+
 fn new(service: &Service, mut advice: Vec<String>) -> Why {
     let mut fixes: Vec<String> = Vec::new();
     advice.retain(|fix| {

@@ -101,6 +101,29 @@ pub(super) fn rejections(
     rejections
 }
 
+/// What a service asks for that some node which takes tasks does not have; of resources also the most that is free.
+pub(super) fn unmet(state: &State, service: &Service) -> Vec<String> {
+    let takes_tasks = |node: &&Arc<Node>| unready(node, state.time()).is_none();
+    let nodes: Vec<&Arc<Node>> = state.nodes().filter(takes_tasks).collect();
+    let is_unmet = |requirement: &Requirement| {
+        nodes.iter().any(|node| !matches!(schedule::place_on(state, &requirement.alone, node.id), Place::On(_)))
+    };
+    let show = |requirement: Requirement| match &requirement.what {
+        What::Resource { kind, .. } => {
+            let free = |node: &Node| resources::free(state, node, kind);
+            match nodes.iter().max_by_key(|node| free(node)) {
+                Some(most) => {
+                    let amount = resources::show_amount(kind, free(most));
+                    format!("{} (most free: {amount} on {})", requirement.asked, name(state, most.id))
+                }
+                None => requirement.asked,
+            }
+        }
+        _ => requirement.asked,
+    };
+    requirements(service).into_iter().filter(is_unmet).map(show).collect()
+}
+
 /// What would help, and how much is missing: the least comes first.
 struct Fix {
     filter: &'static str,
@@ -232,9 +255,8 @@ impl Requirement {
         let fix = |rank, text| Fix { filter: self.filter, rank, text };
         match &self.what {
             What::Resource { kind, amount } => {
-                let of = |amounts: resources::Amounts| amounts.get(kind).copied().unwrap_or(0);
-                let (has, held) = (of(resources::capacity(node)), of(resources::held(state, node)));
-                let free = (has - held).max(0);
+                let has = resources::capacity(node).get(kind).copied().unwrap_or(0);
+                let free = resources::free(state, node, kind);
                 let show = |amount| resources::show_amount(kind, amount);
                 let found = format!("{} free of {}", show(free), show(has));
                 let missing = amount.saturating_sub(free);

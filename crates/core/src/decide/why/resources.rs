@@ -25,7 +25,7 @@ pub(super) fn capacity(node: &Node) -> Amounts {
 }
 
 /// What the tasks of a node hold of it.
-pub(super) fn held(state: &State, node: &Node) -> Amounts {
+fn held(state: &State, node: &Node) -> Amounts {
     let mut sum = Amounts::new();
     for task in state.tasks_of_node(node.id).filter(|task| task.holds_resources()) {
         let Some(spec) = state.spec(task.service, task.spec_version) else { continue };
@@ -34,6 +34,12 @@ pub(super) fn held(state: &State, node: &Node) -> Amounts {
         }
     }
     sum
+}
+
+/// What a node has left of a kind.
+pub(super) fn free(state: &State, node: &Node, kind: &str) -> i64 {
+    let of = |amounts: Amounts| amounts.get(kind).copied().unwrap_or(0);
+    of(capacity(node)).saturating_sub(of(held(state, node))).max(0)
 }
 
 fn amounts(nano_cpus: i64, memory_bytes: i64, generic: &[GenericResource]) -> Amounts {

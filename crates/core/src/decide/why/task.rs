@@ -82,7 +82,8 @@ fn restart_of(service: &Service, slot: &Slot, task: &Task, now: Timestamp) -> Re
         && task.status.state.is_terminal()
         && task.status.state != TaskState::Complete
         && !restart::allowed(&service.spec, slot, task);
-    let waits = !task.status.state.is_terminal() && !is_unwanted(task);
+    // What is prepared can fail inside its delay; the next one then starts at the end of it (swarm-behaviour §3.5).
+    let waits = (is_newest || !task.status.state.is_terminal()) && !is_unwanted(task);
     Restart {
         restarts: restart::restarts(&service.spec, slot, task),
         max_attempts: service.spec.task_template.restart().max_attempts,
@@ -195,7 +196,10 @@ fn ended(slot: &Slot, service: &Service, task: &Task, restart: &Restart) -> Stri
     let later = slot.0.iter().filter(|other| other.id > task.id).max_by_key(|other| other.id);
     match later {
         Some(next) => format!("{how}; task {} took its place", next.id),
-        None if task.desired.is_live() => format!("{how}; it is restarted when its restart delay has passed"),
+        None if task.desired.is_live() => match restart.wait_ns {
+            Some(wait_ns) => format!("{how}; it is restarted in {}", format_duration(tenths(wait_ns))),
+            None => format!("{how}; it is about to be restarted"),
+        },
         None => how,
     }
 }

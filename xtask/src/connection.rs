@@ -1,6 +1,7 @@
-//! An HTTP connection that stays open, so that a benchmark measures the server and not the dialling.
+//! An HTTP connection that stays open, so that what is measured is the server and not the dialling.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -9,37 +10,64 @@ use anyhow::{Context, Result, bail};
 use crate::http::Address;
 
 /// How long a server may be silent before the benchmark fails: longer than a proposal may take.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Longest answer; those to writes have some bytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
+/// A Unix or a TCP stream.
+trait Duplex: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Duplex for T {}
+
 /// A connection.
-pub(super) struct Connection {
-    stream: BufReader<UnixStream>,
+pub(crate) struct Connection {
+    stream: BufReader<Box<dyn Duplex>>,
 }
 
 impl Connection {
     /// Connects.
-    pub(super) fn open(address: &Address) -> Result<Self> {
-        let Address::Unix(path) = address else { bail!("{address} is not a Unix socket") };
-        let stream = UnixStream::connect(path).with_context(|| format!("cannot connect to {address}"))?;
-        stream.set_read_timeout(Some(SILENCE_MAX))?;
+    pub(crate) fn open(address: &Address) -> Result<Self> {
+        Self::open_for(address, SILENCE_MAX)
+    }
+
+    /// Connects; a request fails when the server is silent for so long.
+    pub(crate) fn open_for(address: &Address, silence_max: Duration) -> Result<Self> {
+        let stream: Box<dyn Duplex> = match address {
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path).with_context(|| format!("cannot connect to {address}"))?;
+                stream.set_read_timeout(Some(silence_max))?;
+                Box::new(stream)
+            }
+            Address::Tcp(socket) => {
+                let stream = TcpStream::connect(socket).with_context(|| format!("cannot connect to {address}"))?;
+                stream.set_read_timeout(Some(silence_max))?;
+                // A request is one small write: it must not wait for an acknowledgement.
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+        };
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    /// Sends a request that was put together before ([`post`]) and reads the answer, which has to be a success.
-    pub(super) fn send(&mut self, request: &[u8]) -> Result<()> {
+    /// Sends a request that was put together before ([`post`], [`get`]) and returns the body of the answer, which has
+    /// to be a success.
+    pub(crate) fn send(&mut self, request: &[u8]) -> Result<Vec<u8>> {
         self.stream.get_mut().write_all(request)?;
         let (status, body) = read_answer(&mut self.stream)?;
         if !(200..300).contains(&status) {
             bail!("the answer is {status}: {}", String::from_utf8_lossy(&body).trim());
         }
-        Ok(())
+        Ok(body)
     }
 }
 
+/// A `GET`, as bytes.
+pub(crate) fn get(target: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
+}
+
 /// A `POST` with a JSON body, as bytes.
-pub(super) fn post(target: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn post(target: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
