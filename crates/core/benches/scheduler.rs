@@ -1,7 +1,7 @@
 //! How fast tasks find their nodes. `cargo xtask bench scheduler` runs this and reads what it prints: one JSON object
 //! a line. At least a thousand services of mixed size were just created, on nodes that are full to a random share;
 //! once the time of the decision alone is taken, once with the plan applied, as every manager does it, in seconds of one processor. The shapes are
-//! those of SwarmKit's own benchmark.
+//! those of SwarmKit's own benchmark; `--only=1000x10000c` takes one of them, here the one with constraints.
 
 mod world;
 
@@ -41,6 +41,13 @@ struct Shape {
     runs: usize,
 }
 
+impl Shape {
+    /// What `--only=` calls it.
+    fn name(&self) -> String {
+        format!("{}x{}{}", self.nodes, self.tasks, if self.constraints { "c" } else { "" })
+    }
+}
+
 const fn shape(nodes: usize, tasks: usize, constraints: bool, runs: usize) -> Shape {
     Shape { nodes, tasks, constraints, runs }
 }
@@ -63,7 +70,10 @@ fn main() {
     }
     let quick = std::env::args().any(|argument| argument == "--quick");
     let mut logs = (0.0, 0.0);
-    let shapes: Vec<&Shape> = SHAPES.iter().filter(|s| !quick || s.nodes.max(s.tasks) <= 10_000).collect();
+    let only = std::env::args().find_map(|argument| argument.strip_prefix("--only=").map(str::to_owned));
+    let is_wanted = |shape: &&Shape| only.as_ref().is_none_or(|name| *name == shape.name());
+    let shapes: Vec<&Shape> =
+        SHAPES.iter().filter(|s| !quick || s.nodes.max(s.tasks) <= 10_000).filter(is_wanted).collect();
     for shape in &shapes {
         let (alone, applied) = measure(shape);
         logs = (logs.0 + alone.ln(), logs.1 + applied.ln());

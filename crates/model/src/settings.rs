@@ -1,6 +1,8 @@
 //! Settings of a service that Docker's API has no field for: labels that begin with `swarmd.`, so that they survive a
 //! `docker service update` (design §6).
 
+use std::ops::Bound;
+
 use crate::{Constraint, Invalid, Labels, format_duration, parse_duration};
 
 /// Labels with this prefix are settings; one that is not known is refused, so that a misspelt one is never taken for
@@ -66,7 +68,9 @@ impl Settings {
     /// A label with the prefix that is no setting, or a value that the setting cannot have.
     pub fn parse(labels: &Labels) -> Result<Self, Invalid> {
         let mut settings = Self::default();
-        let own = labels.range(SETTINGS_PREFIX.to_owned()..).take_while(|(key, _)| key.starts_with(SETTINGS_PREFIX));
+        let own = labels
+            .range::<str, _>((Bound::Included(SETTINGS_PREFIX), Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(SETTINGS_PREFIX));
         for (key, value) in own {
             settings.set(&key[SETTINGS_PREFIX.len()..], value).map_err(|reason| match reason {
                 Reason::Unknown => Invalid(format!(
@@ -85,7 +89,7 @@ impl Settings {
     /// it) changes nothing.
     pub fn of(labels: &Labels) -> Self {
         let mut settings = Self::default();
-        for (key, value) in labels.range(SETTINGS_PREFIX.to_owned()..) {
+        for (key, value) in labels.range::<str, _>((Bound::Included(SETTINGS_PREFIX), Bound::Unbounded)) {
             let Some(key) = key.strip_prefix(SETTINGS_PREFIX) else { break };
             let _ = settings.set(key, value);
         }

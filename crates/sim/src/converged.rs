@@ -7,7 +7,9 @@ use swarm_core::{Dirty, State, decide};
 use swarm_model::{DesiredState, Node, RestartCondition, Service, ServiceSpec, Task, TaskId, TaskState, UpdateState};
 
 use crate::{
-    oracle::{Place, constraints_hold, is_eligible, is_global, max_replicas, place_of, tasks_of},
+    jobs,
+    oracle::{Place, constraints_hold, is_eligible, max_replicas, pieces_of, place_of, tasks_of},
+    specs::GPU,
     world::World,
 };
 
@@ -22,7 +24,10 @@ impl World {
         }
         let wrong = state
             .services()
-            .find_map(|service| check_service(&state, service).err())
+            .find_map(|service| match service.job {
+                Some(_) => jobs::check(&state, service).err(),
+                None => check_service(&state, service).err(),
+            })
             .or_else(|| check_records(&state).err())
             .or_else(|| self.check_hosts(&state).err());
         if let Some(wrong) = wrong {
@@ -105,6 +110,8 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
                     return Err(format!("task {} of {name} waits, though node {} has room", task.id, node.id));
                 }
             }
+            // What was prepared when the update paused waits with it.
+            TaskState::Ready if paused && task.desired == DesiredState::Ready => {}
             found => return Err(format!("task {} of {name} is to be {} and is {found}", task.id, task.desired)),
         }
         if !paused && !waits && !is_up_to_date(state, service, task) {
@@ -117,7 +124,7 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
     if let Some((place, tasks)) = live.iter().find(|(_, tasks)| tasks.len() > 1 && !paused && !waits) {
         return Err(format!("place {place:?} of {name} has {} live tasks", tasks.len()));
     }
-    let places: BTreeSet<Place> = if is_global(service) {
+    let places: BTreeSet<Place> = if service.spec.mode.is_global() {
         let fits = |node: &&std::sync::Arc<Node>| constraints_hold(node, &service.spec);
         state.nodes().filter(fits).map(|node| (service.id, 0, Some(node.id))).collect()
     } else {
@@ -150,7 +157,7 @@ fn given_up(state: &State, service: &Service) -> Vec<Place> {
 
 /// Whether the restart policy may be the reason that nothing lives at a place. How attempts are counted is tested
 /// elsewhere.
-fn is_given_up(state: &State, service: &Service, place: Place) -> bool {
+pub(crate) fn is_given_up(state: &State, service: &Service, place: Place) -> bool {
     let policy = service.spec.task_template.restart();
     let Some(newest) = tasks_of(state, place).filter(|task| task.desired != DesiredState::Remove).last() else {
         return false;
@@ -160,11 +167,11 @@ fn is_given_up(state: &State, service: &Service, place: Place) -> bool {
         RestartCondition::OnFailure => policy.max_attempts > 0 || newest.status.state == TaskState::Complete,
         RestartCondition::Any => policy.max_attempts > 0,
     };
-    may && newest.status.state.is_terminal() && !newest.desired.is_live()
+    may && !newest.desired.is_live()
 }
 
 /// Whether a task runs what its service wants; where it runs may have been decided by an earlier placement.
-fn is_up_to_date(state: &State, service: &Service, task: &Task) -> bool {
+pub(crate) fn is_up_to_date(state: &State, service: &Service, task: &Task) -> bool {
     let Some(version) = state.spec(task.service, task.spec_version) else { return false };
     let placed_alike = |spec: &ServiceSpec| {
         let mut spec = spec.clone();
@@ -175,7 +182,7 @@ fn is_up_to_date(state: &State, service: &Service, task: &Task) -> bool {
 }
 
 /// Whether a node could take a task that waits.
-fn could_take(state: &State, service: &Service, task: &Task, node: &Node) -> bool {
+pub(crate) fn could_take(state: &State, service: &Service, task: &Task, node: &Node) -> bool {
     let Some(version) = state.spec(task.service, task.spec_version) else { return false };
     let spec = &service.spec;
     if task.node.is_some_and(|bound| bound != node.id) || !is_eligible(node, spec) {
@@ -184,6 +191,7 @@ fn could_take(state: &State, service: &Service, task: &Task, node: &Node) -> boo
     let held = || state.tasks_of_node(node.id).filter(|other| other.holds_resources());
     let specs = || held().filter_map(|other| state.spec(other.service, other.spec_version));
     let capacity = node.description.as_ref().map(|d| d.resources.clone()).unwrap_or_default();
+    let gpus = pieces_of(held().flat_map(|task| task.generic_resources.iter()), GPU);
     // Both what it runs and what its service wants by now have to fit: which of them counts is not for us to say.
     let fits = [&version.spec, spec].into_iter().all(|wanted| {
         let asked = wanted.task_template.reservations();
@@ -193,6 +201,7 @@ fn could_take(state: &State, service: &Service, task: &Task, node: &Node) -> boo
             specs().flat_map(|v| v.spec.ports().to_vec()).map(|port| port.published_port).collect();
         (asked.nano_cpus == 0 || cpus + asked.nano_cpus <= capacity.nano_cpus)
             && (asked.memory_bytes == 0 || memory + asked.memory_bytes <= capacity.memory_bytes)
+            && gpus + pieces_of(&asked.generic_resources, GPU) <= pieces_of(&capacity.generic_resources, GPU)
             && wanted.ports().iter().all(|port| !ports.contains(&port.published_port))
     });
     let most = max_replicas(spec);

@@ -31,12 +31,15 @@ pub const FAULTS: [&str; 25] = [
     "start refused",
 ];
 
-/// Every kind of operation.
-pub const OPERATIONS: [&str; 15] = [
+/// Every kind of operation, and every setting that a service is given with one.
+pub const OPERATIONS: [&str; 26] = [
     "activate node",
     "change constraints",
     "change policies",
+    "change settings",
+    "create global job",
     "create global service",
+    "create replicated job",
     "create replicated service",
     "drain node",
     "force update",
@@ -44,9 +47,17 @@ pub const OPERATIONS: [&str; 15] = [
     "label node",
     "leave and remove node",
     "pause node",
+    "rebalance",
     "remove service",
+    "reserve generic resources",
     "roll back",
     "scale",
+    "swarmd.max-unavailable",
+    "swarmd.placement",
+    "swarmd.placement.prefer",
+    "swarmd.rebalance",
+    "swarmd.restart.backoff",
+    "swarmd.update.deadline",
     "update",
 ];
 
@@ -55,7 +66,7 @@ pub const OPERATIONS: [&str; 15] = [
 pub struct Counts {
     /// Of [`FAULTS`].
     pub faults: BTreeMap<&'static str, u64>,
-    /// Of [`OPERATIONS`], those that were committed.
+    /// Of [`OPERATIONS`], those that were committed; settings as often as they were asked for.
     pub operations: BTreeMap<&'static str, u64>,
     /// Of what else is worth knowing.
     pub others: BTreeMap<&'static str, u64>,
@@ -70,6 +81,12 @@ impl Counts {
     pub(crate) fn operation(&mut self, name: &'static str) {
         debug_assert!(OPERATIONS.contains(&name), "{name} is not in the list");
         *self.operations.entry(name).or_default() += 1;
+    }
+
+    /// A service is given this setting.
+    pub(crate) fn setting(&mut self, key: &str) {
+        let name = OPERATIONS.iter().copied().find(|name| *name == key);
+        self.operation(name.expect("the list has every setting of the generator"));
     }
 
     pub(crate) fn other(&mut self, name: &'static str) {

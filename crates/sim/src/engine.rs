@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     Once,
     /// Its health check fails at some time.
     Sick,
+    /// Ends as it should after a while: the task of a job.
+    Work,
 }
 
 impl Kind {
@@ -53,6 +55,9 @@ impl Kind {
 
     fn of(image: &str) -> Self {
         let name = image.rsplit('-').next().unwrap_or_default();
+        if name == "work" {
+            return Self::Work;
+        }
         Self::ALL.iter().find(|(_, found)| *found == name).map_or(Self::Good, |(kind, _)| *kind)
     }
 }
@@ -121,7 +126,11 @@ impl Engine {
             return Ok(found);
         }
         let spec = &request.spec.task.container_spec;
-        let kind = if healed { Kind::Good } else { Kind::of(&spec.image) };
+        let kind = match Kind::of(&spec.image) {
+            Kind::Work => Kind::Work,
+            _ if healed => Kind::Good,
+            kind => kind,
+        };
         if kind == Kind::Missing {
             return Err(EngineError::Fatal(format!("No such image: {}", spec.image)));
         }
@@ -239,6 +248,7 @@ impl World {
             Kind::Crash => fates.push((self.rng.between(20, 3_000), Fate::Exit(1))),
             Kind::Flaky => fates.push((self.rng.between(2_000, 300_000), Fate::Exit(2))),
             Kind::Once => fates.push((self.rng.between(1_000, 60_000), Fate::Exit(0))),
+            Kind::Work => fates.push((self.rng.between(1_000, 120_000), Fate::Done)),
             Kind::Sick if has_health => fates.push((self.rng.between(3_000, 120_000), Fate::Unhealthy)),
             Kind::Sick => {}
         }
@@ -249,7 +259,7 @@ impl World {
 
     /// Something becomes of a container by itself.
     pub(crate) fn befall(&mut self, node: NodeId, id: &str, fate: Fate) {
-        if self.healed && fate != Fate::Healthy {
+        if self.healed && !matches!(fate, Fate::Healthy | Fate::Done) {
             return;
         }
         let Some(host) = self.hosts.get_mut(&node) else { return };
@@ -260,6 +270,7 @@ impl World {
                 container.state = Observed::Exited(Exited { id: id.into(), exit_code, ..Exited::default() });
                 self.counts.fault("container exits");
             }
+            Fate::Done => container.state = Observed::Exited(Exited { id: id.into(), ..Exited::default() }),
             Fate::Healthy if running.health == Health::Starting => running.health = Health::Healthy,
             Fate::Healthy => return,
             Fate::Unhealthy => {

@@ -76,6 +76,8 @@ pub(crate) enum Event {
 pub(crate) enum Fate {
     /// It ends with this code.
     Exit(i64),
+    /// It ends because its work is done.
+    Done,
     /// Its health check succeeds.
     Healthy,
     /// Its health check fails too often.

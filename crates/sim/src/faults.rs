@@ -171,6 +171,7 @@ impl World {
         self.counts.fault("node shrinks");
         host.engine.resources.nano_cpus /= 2;
         host.engine.resources.memory_bytes /= 2;
+        host.engine.resources.generic_resources.pop();
         let notice = self.rng.between(100, 20_000);
         self.look_at_engine(node, notice, true);
     }

@@ -83,6 +83,8 @@ pub(crate) struct Leader {
     pub(crate) manager: usize,
     pub(crate) began_ms: u64,
     step: LeaderStep,
+    /// The state that its last plan was made from.
+    pub(crate) decided: State,
     dirty: Dirty,
     phase: Phase,
     /// Numbers the wake-ups, so that one that was overtaken is known.
@@ -125,6 +127,7 @@ impl World {
             manager,
             began_ms: self.now_ms,
             step: LeaderStep::new(watched),
+            decided: State::default(),
             dirty: Dirty::default(),
             phase: Phase::Waiting,
             token: 0,
@@ -168,6 +171,7 @@ impl World {
             Output::Wait { until } => self.wait_for(until, clock),
             Output::Propose(entries) => {
                 if let Some(leader) = &mut self.leader {
+                    leader.decided = self.log.state.clone();
                     leader.phase = Phase::Proposing { rest: entries.into(), last: 0, fallen: false };
                 }
                 self.propose_next();

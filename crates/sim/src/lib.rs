@@ -13,6 +13,7 @@ mod engine;
 mod event;
 mod faults;
 mod host;
+mod jobs;
 mod lead;
 mod log;
 mod operator;

@@ -29,6 +29,9 @@ impl World {
     pub(crate) fn found(&mut self) {
         let mut spec = ClusterSpec::default();
         spec.orchestration.task_history_retention_limit = i64::try_from(self.rng.between(1, 5)).ok();
+        // The default is 2 s; some are content with Swarm's 5 s, or with less.
+        let seconds = self.rng.pick(&[2, 5, 5, 10]).copied().unwrap_or(2);
+        spec.dispatcher.heartbeat_period_ns = seconds * 1_000_000_000;
         spec.fill_defaults();
         let cluster = Cluster {
             id: self.id(),
@@ -50,8 +53,8 @@ impl World {
         self.named += 1;
         let node: NodeId = self.id();
         let cpus = self.rng.pick(&[2, 2, 4, 8]).copied().unwrap_or(4);
-        let resources =
-            NodeResources { nano_cpus: cpus * 1_000_000_000, memory_bytes: cpus << 30, ..NodeResources::default() };
+        let generic_resources = specs::offered(&mut self.rng);
+        let resources = NodeResources { nano_cpus: cpus * 1_000_000_000, memory_bytes: cpus << 30, generic_resources };
         let admit = Op::AdmitNode {
             node,
             role: NodeRole::Worker,
@@ -90,17 +93,22 @@ impl World {
             }
             (20..30, Some(service), _) => {
                 let replicas = specs::replicas(&mut self.rng);
-                self.change("scale", &service, |_, spec| {
-                    if let ServiceMode::Replicated { replicas: current } = &mut spec.mode {
-                        *current = replicas;
-                    }
+                self.change("scale", &service, |_, spec| match &mut spec.mode {
+                    ServiceMode::Replicated { replicas: current } => *current = replicas,
+                    ServiceMode::ReplicatedJob(job) => job.total_completions = Some(replicas),
+                    ServiceMode::Global | ServiceMode::GlobalJob => {}
                 });
             }
             (30..46, Some(service), _) => self.change("update", &service, |rng, spec| {
-                spec.task_template.container_spec.image = specs::image(rng);
+                spec.task_template.container_spec.image = specs::image(rng, spec.mode.is_job());
             }),
-            (46..52, Some(service), _) => self.change("change policies", &service, specs::policies),
-            (52..57, Some(service), _) => self.change("change constraints", &service, |rng, spec| {
+            (46..49, Some(service), _) => self.change("change settings", &service, specs::settings),
+            (49..51, Some(service), _) if matches!(service.spec.mode, ServiceMode::Replicated { .. }) => {
+                let op = Op::SetRebalance { service: service.id, asked: true };
+                self.submit("rebalance", Tx::new(vec![op]).guard(as_seen(&service)));
+            }
+            (49..53, Some(service), _) => self.change("change policies", &service, specs::policies),
+            (53..57, Some(service), _) => self.change("change constraints", &service, |rng, spec| {
                 spec.task_template.placement = Some(specs::placement(rng));
             }),
             (57..61, Some(service), _) => self.change("force update", &service, |_, spec| {
@@ -131,10 +139,9 @@ impl World {
 
     fn create(&mut self) {
         self.named += 1;
-        let global = self.rng.per_mille(120);
-        let spec = specs::service(&mut self.rng, format!("s{}", self.named), global);
+        let (mode, name) = specs::mode(&mut self.rng);
+        let spec = specs::service(&mut self.rng, format!("s{}", self.named), mode);
         let service: ServiceId = self.id();
-        let name = if global { "create global service" } else { "create replicated service" };
         if let Some(spec) = self.valid(spec) {
             self.submit(name, Tx::new(vec![Op::CreateService { service, spec, registry_auth: None }]));
         }
@@ -143,7 +150,15 @@ impl World {
     /// What the API would let through.
     fn valid(&mut self, spec: ServiceSpec) -> Option<Arc<ServiceSpec>> {
         match validate_service_spec(&spec) {
-            Ok(()) => Some(Arc::new(spec)),
+            Ok(()) => {
+                for key in spec.labels.keys() {
+                    self.counts.setting(key);
+                }
+                if !spec.task_template.reservations().generic_resources.is_empty() {
+                    self.counts.operation("reserve generic resources");
+                }
+                Some(Arc::new(spec))
+            }
             Err(error) => {
                 self.complain(format!("the simulator made a bad spec: {error}: {spec:?}"));
                 None

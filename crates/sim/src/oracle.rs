@@ -7,8 +7,8 @@ use std::{
 
 use swarm_core::{Entry, Event as Change, Op, Outcome, State};
 use swarm_model::{
-    Availability, Constraint, ConstraintKey, DesiredState, Node, NodeId, NodeState, Operator, Service, ServiceId,
-    ServiceMode, ServiceSpec, Task, TaskId, TaskState, UpdateOrder,
+    Availability, Constraint, ConstraintKey, DesiredState, GenericResource, Node, NodeId, NodeState, Operator, Service,
+    ServiceId, ServiceSpec, Task, TaskId, TaskState, UpdateOrder,
 };
 
 use crate::updates;
@@ -27,6 +27,8 @@ pub(crate) struct Oracle {
     pub(crate) placements: u64,
     /// When nodes that were down were last heard of again: the true time, since the cluster's jumps.
     returned_ms: BTreeMap<NodeId, u64>,
+    /// When an operator took start-first from a service: the true time.
+    start_first_until_ms: BTreeMap<ServiceId, u64>,
 }
 
 /// A place of a service: a slot, or the node of a global service's task.
@@ -42,12 +44,13 @@ pub(crate) fn tasks_of(state: &State, (service, slot, node): Place) -> impl Iter
 }
 
 impl Oracle {
-    /// Looks at one entry.
+    /// Looks at one entry; of a plan also at the state that it was made from.
     ///
     /// # Errors
     /// What is wrong.
     pub(crate) fn check(
         &mut self,
+        decided: Option<&State>,
         before: &State,
         after: &State,
         entry: &Entry,
@@ -71,6 +74,13 @@ impl Oracle {
                 self.returned_ms.insert(*id, now_ms);
             }
         }
+        for event in events {
+            if let Change::Service(id) = event
+                && before.service(*id).is_some_and(|service| starts_first(service))
+            {
+                self.start_first_until_ms.insert(*id, now_ms);
+            }
+        }
         let just_returned: BTreeSet<NodeId> =
             self.returned_ms.iter().filter(|(_, at)| **at + LATE_MS > now_ms).map(|(node, _)| *node).collect();
         let mut places: BTreeSet<Place> = BTreeSet::new();
@@ -91,7 +101,7 @@ impl Oracle {
                 placed(before, after, new)?;
             }
             if let Some(old) = old.filter(|old| old.desired == DesiredState::Ready)
-                && new.desired == DesiredState::Running
+                && matches!(new.desired, DesiredState::Running | DesiredState::Complete)
             {
                 released(after, old, &just_returned)?;
             }
@@ -100,7 +110,11 @@ impl Oracle {
             not_overcommitted(after, node)?;
         }
         for place in &places {
-            one_in_place(after, *place)?;
+            let late = self.start_first_until_ms.get(&place.0).is_some_and(|at| at + LATE_MS > now_ms);
+            one_in_place(before, after, *place, late)?;
+        }
+        if let Some(decided) = decided {
+            updates::availability(decided, before, after, &ops)?;
         }
         updates::parallelism(before, after, &ops)
     }
@@ -179,8 +193,9 @@ fn placed(before: &State, after: &State, task: &Task) -> Result<(), String> {
     }
     let most = own.into_iter().chain(current).map(|spec| max_replicas(spec)).max().unwrap_or(0);
     let limited = own.into_iter().chain(current).all(|spec| max_replicas(spec) > 0);
-    let found = after.tasks_of_node(id).filter(|t| t.service == task.service && t.desired.is_live()).count();
-    if limited && found as u64 > most {
+    let others = after.tasks_of_node(id).filter(|t| t.service == task.service && t.slot != task.slot && t.is_live());
+    let found = others.count() as u64 + 1;
+    if limited && found > most {
         return Err(format!("node {id} has {found} tasks of service {}, {most} are allowed", task.service));
     }
     Ok(())
@@ -192,12 +207,17 @@ fn not_overcommitted(after: &State, id: NodeId) -> Result<(), String> {
     let capacity = node.description.as_ref().map(|d| d.resources.clone()).unwrap_or_default();
     let (mut cpus, mut memory) = (0, 0);
     let mut ports = BTreeSet::new();
+    let mut pieces: BTreeMap<(&str, &str), i64> = BTreeMap::new();
     for task in after.tasks_of_node(id).filter(|task| task.holds_resources()) {
         let Some(version) = after.spec(task.service, task.spec_version) else {
             return Err(format!("the spec of task {} is gone", task.id));
         };
         let asked = version.spec.task_template.reservations();
         (cpus, memory) = (cpus + asked.nano_cpus, memory + asked.memory_bytes);
+        for resource in task.generic_resources.iter() {
+            let (kind, name, count) = piece(resource);
+            *pieces.entry((kind, name)).or_default() += count;
+        }
         for port in version.spec.ports() {
             if !ports.insert((port.protocol, port.published_port)) {
                 return Err(format!(
@@ -221,20 +241,50 @@ fn not_overcommitted(after: &State, id: NodeId) -> Result<(), String> {
             return Err(format!("node {id} has {capacity:?} and was given {cpus} and {memory}"));
         }
     }
+    for task in after.tasks_of_node(id).filter(|t| t.version == after.revision() && t.holds_resources()) {
+        if task.status.state != TaskState::Assigned {
+            continue;
+        }
+        for (kind, name, _) in task.generic_resources.iter().map(piece) {
+            let offered = capacity.generic_resources.iter().map(piece).filter(|(k, n, _)| (*k, *n) == (kind, name));
+            let (held, has) = (pieces[&(kind, name)], offered.map(|(.., count)| count).sum::<i64>());
+            if held > has {
+                return Err(format!("node {id} has {has} of {kind} {name} and gave {held}, to task {} too", task.id));
+            }
+        }
+    }
     Ok(())
 }
 
+/// Kind, name (none of a number) and number of a generic resource.
+fn piece(resource: &GenericResource) -> (&str, &str, i64) {
+    match resource {
+        GenericResource::Discrete { kind, value } => (kind, "", *value),
+        GenericResource::Named { kind, value } => (kind, value, 1),
+    }
+}
+
+/// How many pieces of a kind these are.
+pub(crate) fn pieces_of<'a>(resources: impl IntoIterator<Item = &'a GenericResource>, wanted: &str) -> i64 {
+    resources.into_iter().map(piece).filter(|(kind, ..)| *kind == wanted).map(|(.., count)| count).sum()
+}
+
+/// Whether old and new tasks of a service may run side by side.
+fn starts_first(service: &Service) -> bool {
+    let configs = [&service.spec.update_config, &service.spec.rollback_config];
+    configs.into_iter().flatten().any(|config| config.order == UpdateOrder::StartFirst)
+}
+
 /// A place has one live task; two while an old one waits for the new one beside it, and both are to run only where the
-/// service starts first.
-fn one_in_place(after: &State, place: Place) -> Result<(), String> {
-    let live: Vec<_> = tasks_of(after, place).filter(|task| task.desired.is_live()).collect();
-    let starts_first = after.service(place.0).is_some_and(|service| {
-        let configs = [&service.spec.update_config, &service.spec.rollback_config];
-        configs.into_iter().flatten().any(|config| config.order == UpdateOrder::StartFirst)
-    });
-    let to_run = live.iter().filter(|task| task.desired == DesiredState::Running).count();
-    if live.len() > 2 || to_run > 1 && !starts_first {
-        let found: Vec<_> = live.iter().map(|t| (t.id, t.spec_version, t.desired, t.status.state, t.cause)).collect();
+/// service starts first, or did so when that was decided. What was allowed when it came may stay.
+fn one_in_place(before: &State, after: &State, place: Place, started_first: bool) -> Result<(), String> {
+    let live = |state| tasks_of(state, place).filter(|task| task.desired.is_live()).count();
+    let runs = |task: &&Arc<Task>| matches!(task.desired, DesiredState::Running | DesiredState::Complete);
+    let to_run = |state| tasks_of(state, place).filter(runs).count();
+    let starts_first = started_first || after.service(place.0).is_some_and(|service| starts_first(service));
+    if live(after) > live(before).max(2) || to_run(after) > to_run(before).max(1) && !starts_first {
+        let live = tasks_of(after, place).filter(|task| task.desired.is_live());
+        let found: Vec<_> = live.map(|t| (t.id, t.spec_version, t.desired, t.status.state, t.cause)).collect();
         return Err(format!("place {place:?} has more live tasks than it may: {found:?}"));
     }
     Ok(())
@@ -251,7 +301,9 @@ fn released(after: &State, task: &Task, just_returned: &BTreeSet<NodeId>) -> Res
         after.node(id).is_none_or(|node| node.status.state == NodeState::Down) || just_returned.contains(&id)
     };
     let stops = |other: &&Arc<Task>| {
-        other.id != task.id && !other.desired.is_live() && other.holds_resources() && !other.node.is_some_and(silent)
+        // A job's next execution does not wait for the one before it.
+        let precedes = other.id != task.id && other.iteration == task.iteration;
+        precedes && !other.desired.is_live() && other.holds_resources() && !other.node.is_some_and(silent)
     };
     if let Some(old) = tasks_of(after, place_of(task)).find(stops)
         && now.since_ns(old.updated_at) < STOP_NS_MAX
@@ -262,9 +314,4 @@ fn released(after: &State, task: &Task, just_returned: &BTreeSet<NodeId>) -> Res
         ));
     }
     Ok(())
-}
-
-/// Whether a service has a task on each node that fits.
-pub(crate) fn is_global(service: &Service) -> bool {
-    service.spec.mode == ServiceMode::Global
 }

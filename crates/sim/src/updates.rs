@@ -1,11 +1,16 @@
-//! What has to hold of rolling updates.
+//! What has to hold of rolling updates, and of all that stops tasks that run.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use swarm_core::{Op, State};
-use swarm_model::{Cause, Service, ServiceId, Task, UpdateConfig};
+use swarm_model::{
+    Cause, DesiredState, NodeState, Service, ServiceId, ServiceMode, Settings, Task, TaskState, UpdateConfig,
+};
 
-use crate::oracle::{Place, place_of, tasks_of};
+use crate::{
+    converged::is_given_up,
+    oracle::{Place, place_of, tasks_of},
+};
 
 /// The policy in force.
 fn policy(service: &Service) -> UpdateConfig {
@@ -70,7 +75,73 @@ fn is_under_way(state: &State, service: &Service, place: Place) -> bool {
         tasks_of(state, place)
             .filter(|task| task.spec_version == service.spec_version && task.created_at >= made.created_at)
     };
+    // One that misses its deadline holds nobody up any longer.
+    let deadline_ns = Settings::of(&service.spec.labels).update_deadline_ns;
+    if deadline_ns.is_some_and(|ns| made.created_at.plus_ns(ns) <= state.time()) {
+        return false;
+    }
     // A node that came back gets a new task; that is no step of an update.
     let goes_on = |task: &Arc<Task>| task.desired.is_live() && task.cause != Cause::Fill;
     heirs().any(goes_on) && heirs().all(|task| task.reached_at.is_none())
+}
+
+fn all_places(state: &State, service: ServiceId) -> BTreeSet<Place> {
+    state.tasks_of_service(service).map(|task| place_of(task)).collect()
+}
+
+/// Whether a task runs, and its node says so.
+fn serves(state: &State, task: &Task) -> bool {
+    let is_ready = || task.node.and_then(|id| state.node(id)).is_some_and(|n| n.status.state == NodeState::Ready);
+    task.desired.is_live() && task.status.state == TaskState::Running && is_ready()
+}
+
+/// Of a service with `swarmd.max-unavailable` nothing is stopped that it cannot do without: updates, drains and
+/// rebalancing together leave so many running. `decided` is the state that the plan was made from: what has failed
+/// since then it could not know.
+pub(crate) fn availability(decided: &State, before: &State, after: &State, ops: &[&Op]) -> Result<(), String> {
+    // What goes because there are to be fewer is removed at once; that is not limited.
+    let stopped = ops.iter().filter_map(|op| match op {
+        Op::SetDesired { desired: DesiredState::Shutdown, tasks } => Some(tasks),
+        _ => None,
+    });
+    let mut hit: BTreeSet<Place> = BTreeSet::new();
+    for task in stopped.flatten().filter_map(|id| before.task(*id)) {
+        let place = place_of(task);
+        // What has just been rejected is lost already; so was, to the plan, what was on a node that came back since.
+        let served = |state: &State| state.task(task.id).is_some_and(|task| serves(state, task));
+        let runs = after.task(task.id).is_some_and(|task| !task.status.state.is_terminal());
+        if !(served(decided) && served(before) && runs) {
+            continue;
+        }
+        if !tasks_of(after, place).any(|other| serves(after, other)) {
+            hit.insert(place);
+        }
+    }
+    let services: BTreeSet<ServiceId> = hit.iter().map(|place| place.0).collect();
+    for id in services {
+        let Some(service) = after.service(id) else { continue };
+        let Some(limit) = Settings::of(&service.spec.labels).max_unavailable else { continue };
+        let ServiceMode::Replicated { replicas: wanted } = service.spec.mode else { continue };
+        // What an operator has changed meanwhile the plan could not know either.
+        if decided.service(id).is_none_or(|known| known.spec != service.spec) {
+            continue;
+        }
+        let still = |task: &&Arc<Task>| after.task(task.id).is_some_and(|task| task.desired.is_live());
+        let known = decided.tasks_of_service(id).filter(|task| serves(decided, task)).filter(still);
+        let now = after.tasks_of_service(id).filter(|task| serves(after, task));
+        let places: BTreeSet<Place> = known.chain(now).map(|task| place_of(task)).collect();
+        // What has ended for good is not waited for.
+        let ended = all_places(decided, id).into_iter().filter(|place| is_given_up(decided, service, *place)).count();
+        let wanted = wanted.saturating_sub(ended as u64);
+        if places.len() as u64 + limit.of(wanted) < wanted {
+            return Err(format!(
+                "{} of {wanted} tasks of service {} are left, {} may be away; stopped at {:?}",
+                places.len(),
+                service.spec.name,
+                limit.of(wanted),
+                hit.iter().filter(|place| place.0 == id).collect::<Vec<_>>(),
+            ));
+        }
+    }
+    Ok(())
 }

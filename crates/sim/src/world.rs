@@ -101,7 +101,8 @@ impl World {
         let limit_ms = self.now_ms + SETTLE_MS_MAX;
         while self.complaint.is_none() && self.now_ms < limit_ms {
             self.run_until(self.now_ms + 10_000);
-            if self.now_ms.saturating_sub(self.log.last_ms) >= QUIET_MS && self.now_ms > end_ms + 2 * QUIET_MS {
+            let is_quiet = self.now_ms.saturating_sub(self.log.last_ms) >= QUIET_MS;
+            if is_quiet && self.now_ms > end_ms + 2 * QUIET_MS && !self.is_delayed() {
                 return self.check_converged();
             }
         }
@@ -113,6 +114,12 @@ impl World {
                 last.join("\n  ")
             ));
         }
+    }
+
+    /// Whether a task waits for the end of its restart delay, which may have been doubled to minutes.
+    fn is_delayed(&self) -> bool {
+        let state = &self.log.state;
+        state.tasks().any(|task| task.desired.is_live() && task.start_at.is_some_and(|at| at > self.wall()))
     }
 
     fn run_until(&mut self, end_ms: u64) {

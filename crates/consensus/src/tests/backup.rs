@@ -27,6 +27,7 @@ fn cluster() -> Tx {
             root_ca: RootCa { cert_pem: "root".into(), key_pem: Secret::new("the key of the root") }.into(),
             join_tokens: JoinTokens { worker: Secret::new("w"), manager: Secret::new("m") }.into(),
             removed_nodes: Default::default(),
+            unlock_key: None,
         }
         .into(),
     )])

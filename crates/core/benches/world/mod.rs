@@ -9,6 +9,10 @@ use swarm_model::{
     ServiceSpec, Timestamp,
 };
 
+/// The allocator of swarmd.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a task reserves is counted in this much CPU and memory.
 pub(crate) const UNIT: (i64, i64) = (50_000_000, 64 << 20);
 

@@ -9,6 +9,8 @@ mod tasks;
 
 use swarm_model::{NodeId, ServiceId, TaskId, mutant::mutant};
 
+pub(crate) use tasks::charge;
+
 use crate::{ENTRY_VERSION, Entry, Guard, Op, Outcome, Refusal, State, Tx};
 
 /// What a change touched; reconcilers and readers mark it dirty and look at the state alone.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use swarm_model::{
-    Cause, DesiredState, NodeId, ServiceId, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, mutant::mutant,
+    Cause, DesiredState, NodeId, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp,
+    mutant::mutant,
 };
 
 use super::{Event, not_found};
 use crate::{
     NewTask, Outcome, Place, Refusal, State,
-    state::{host_ports, offered, reserved},
+    state::{host_ports, is_active, offered, reserved},
 };
 
 /// What the new tasks of one operation share.
@@ -46,13 +47,18 @@ pub(super) fn create(state: &mut State, batch: &Batch, tasks: &[NewTask], events
             if is_free { Ok(()) } else { check_slot(state, batch, new) }
         };
         (highest, newest) = (highest.max(Some(new.slot)), newest.max(Some(new.id)));
-        if let Err(refusal) = check(state).and_then(|()| create_one(state, batch, iteration, &spec.spec, new, events)) {
+        let made_one = check(state).and_then(|()| batch.task(state, iteration, &spec.spec, new));
+        if let Err(refusal) = made_one.map(|task| {
+            events.push(touched(&task));
+            state.insert_new_task(Arc::new(task), &spec.spec);
+        }) {
             tasks[..made].iter().for_each(|task| drop(state.delete_task(task.id)));
             state.let_go_of_spec(batch.service, batch.spec_version, tasks.len() - made);
             events.truncate(known);
             return Err(refusal);
         }
     }
+    state.unsettle(batch.service, tasks.iter().map(|task| task.slot));
     Ok(())
 }
 
@@ -79,36 +85,50 @@ fn check_slot(state: &State, batch: &Batch, new: &NewTask) -> Outcome {
     }
 }
 
-fn create_one(
-    state: &mut State,
-    batch: &Batch,
-    iteration: Option<u64>,
-    spec: &ServiceSpec,
-    new: &NewTask,
-    events: &mut Vec<Event>,
-) -> Outcome {
-    let mut task = Task {
-        id: new.id,
-        service: batch.service,
-        spec_version: batch.spec_version,
-        slot: new.slot,
-        iteration,
-        node: None,
-        cause: batch.cause,
-        desired: batch.desired,
-        status: TaskStatus::new(TaskState::Pending, state.time),
-        status_applied_at: state.time,
-        reached_at: None,
-        version: state.revision,
-        created_at: state.time,
-        updated_at: state.time,
-        start_at: batch.start_at,
-        generic_resources: Arc::default(),
-        restarts: batch.restarts,
+impl Batch {
+    fn task(&self, state: &State, iteration: Option<u64>, spec: &ServiceSpec, new: &NewTask) -> Result<Task, Refusal> {
+        let mut task = Task {
+            id: new.id,
+            service: self.service,
+            spec_version: self.spec_version,
+            slot: new.slot,
+            iteration,
+            node: None,
+            cause: self.cause,
+            desired: self.desired,
+            status: TaskStatus::new(TaskState::Pending, state.time),
+            status_applied_at: state.time,
+            reached_at: None,
+            version: state.revision,
+            created_at: state.time,
+            updated_at: state.time,
+            start_at: self.start_at,
+            generic_resources: Arc::default(),
+            restarts: self.restarts,
+        };
+        settle(state, &mut task, spec, &new.place)?;
+        Ok(task)
+    }
+}
+
+/// Charges the nodes with the first tasks of a service as [`create`] does, but makes no tasks: for a planner that will
+/// not ask for them. If a task does not fit, by a defect of the planner, the nodes of those before it stay charged.
+pub(crate) fn charge(state: &mut State, service: &Service, tasks: &[NewTask], events: &mut Vec<Event>) -> Outcome {
+    let spec = state.spec(service.id, service.spec_version).expect("a service's current spec version is kept").clone();
+    let batch = Batch {
+        service: service.id,
+        spec_version: service.spec_version,
+        desired: service.goal(),
+        cause: Cause::Fill,
+        beside: None,
+        start_at: None,
+        restarts: 0,
     };
-    settle(state, &mut task, spec, &new.place)?;
-    events.push(touched(&task));
-    state.insert_task(Arc::new(task), spec);
+    for new in tasks {
+        let task = batch.task(state, service.iteration(), &spec.spec, new)?;
+        events.push(touched(&task));
+        state.charge(&task, &spec.spec);
+    }
     Ok(())
 }
 
@@ -143,6 +163,7 @@ fn settle(state: &State, task: &mut Task, spec: &ServiceSpec, place: &Place) -> 
             if !load.ports_free(host_ports(spec)) {
                 return Err(Refusal::Stale(format!("a port is taken on node {node}")));
             }
+            check_replicas(state, task, *node)?;
             task.node = Some(*node);
             task.status = TaskStatus::new(TaskState::Assigned, state.time);
         }
@@ -158,6 +179,18 @@ fn settle(state: &State, task: &mut Task, spec: &ServiceSpec, place: &Place) -> 
     }
     task.status_applied_at = state.time;
     Ok(())
+}
+
+/// A node has no more tasks of a service than that allows now. An old task in the slot of the new one, which takes over
+/// from it, does not count.
+fn check_replicas(state: &State, task: &Task, node: NodeId) -> Outcome {
+    let placement = state.service(task.service).and_then(|service| service.spec.task_template.placement.as_ref());
+    let Some(most) = placement.map(|placement| placement.max_replicas).filter(|most| *most > 0) else { return Ok(()) };
+    let others = state.tasks_of_service_on(task.service, node).filter(|t| t.slot != task.slot && is_active(t)).count();
+    if (others as u64) < most {
+        return Ok(());
+    }
+    Err(Refusal::Stale(format!("node {node} has {others} tasks of service {}, {most} are allowed", task.service)))
 }
 
 pub(super) fn set_desired(state: &mut State, id: TaskId, desired: DesiredState, events: &mut Vec<Event>) {

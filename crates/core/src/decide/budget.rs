@@ -1,12 +1,14 @@
 //! How many tasks of a service may be taken away now (`swarmd.max-unavailable`, design §8).
 //!
 //! Whatever stops a running task of its own accord asks here: update, drain and rebalance together never leave fewer
-//! than the wanted tasks less the limit. Crashes and lost nodes may; then those wait.
+//! than the wanted tasks less the limit. Crashes and lost nodes may; then those wait. What has ended and is not to be
+//! restarted is no longer wanted.
 
 use swarm_model::{NodeState, Service, Settings, Task, TaskState, UpdateOrder};
 
 use super::{
     Planner,
+    restart::{self, Verdict},
     slots::{self, Slot},
 };
 use crate::State;
@@ -22,9 +24,12 @@ impl Budget {
     pub(super) fn of(planner: &Planner, service: &Service) -> Self {
         let Some(limit) = Settings::of(&service.spec.labels).max_unavailable else { return Self { left: None } };
         let slots = slots::of(&planner.state, service);
-        let taken = slots.values().filter(|slot| slot.is_taken(service));
+        // What has ended for good is not waited for.
+        let ended = |slot: &&Slot| has_ended(planner, service, slot);
+        let (ended, others) = slots.values().partition::<Vec<_>, _>(ended);
         // A global service wants a task in each of its places.
-        let wanted = service.spec.replicas().unwrap_or(taken.count() as u64);
+        let taken = || others.iter().filter(|slot| slot.is_taken(service)).count() as u64;
+        let wanted = service.spec.replicas().map_or_else(taken, |all| all.saturating_sub(ended.len() as u64));
         let available = slots.values().filter(|slot| slot.live().any(|task| serves(&planner.state, task))).count();
         Self { left: Some((available as u64 + limit.of(wanted)).saturating_sub(wanted)) }
     }
@@ -36,13 +41,24 @@ impl Budget {
 
     /// Whether these tasks of a place may stop, while the others of it go on. If so they are counted.
     pub(super) fn take(&mut self, state: &State, slot: &Slot, stops: impl Fn(&Task) -> bool) -> bool {
+        // What runs on a lost node is away already.
+        let has = slot.live().any(|task| serves(state, task));
         let stays = slot.live().any(|task| serves(state, task) && !stops(task));
-        let Some(left) = self.left.as_mut().filter(|_| slot.runs() && !stays) else { return true };
+        let Some(left) = self.left.as_mut().filter(|_| has && !stays) else { return true };
         if *left == 0 {
             return false;
         }
         *left -= 1;
         true
+    }
+}
+
+/// Whether the restart policy lets a place be whose tasks ended or are lost, also if that has just happened.
+fn has_ended(planner: &Planner, service: &Service, slot: &Slot) -> bool {
+    let judge = |task| restart::judge(&planner.state, &service.spec, slot, task, planner.now);
+    match slot.live().next() {
+        None => slot.finished(service).is_some(),
+        Some(_) => slot.live().all(|task| judge(task) == Verdict::Leave),
     }
 }
 

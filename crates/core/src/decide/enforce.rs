@@ -1,6 +1,8 @@
 //! The constraint enforcer: tasks that their node no longer fits (swarm-behaviour §3.7).
 
-use swarm_model::{Availability, NodeId, TaskId, TaskState, TaskStatus};
+use std::sync::Arc;
+
+use swarm_model::{Availability, NodeId, Task, TaskId, TaskState, TaskStatus};
 
 use super::{Planner, schedule, slots};
 use crate::{Guard, Op, Tx, state::offered};
@@ -14,7 +16,9 @@ pub(super) fn node(planner: &mut Planner, id: NodeId) {
     }
     let mut evicted: Vec<TaskId> = Vec::new();
     let mut load = planner.state.load(id);
-    let tasks: Vec<_> = planner.state.tasks_of_node(id).filter(|task| task.is_live()).cloned().collect();
+    // One that waits for room on its node (of a global service) holds nothing yet.
+    let is_there = |task: &&Arc<Task>| task.is_live() && task.holds_resources();
+    let tasks: Vec<_> = planner.state.tasks_of_node(id).filter(is_there).cloned().collect();
     for task in tasks.iter().rev() {
         let Some(spec) = planner.state.spec(task.service, task.spec_version) else { continue };
         // What an update is to replace is left to it: by its own constraints it may stay until its place has another.

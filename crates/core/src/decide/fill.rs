@@ -1,7 +1,7 @@
 //! Tasks for the places that need one: replaces what cannot go on, fills what is empty, places what waits. All needs
 //! of a service in one go, so that the scheduler sees them together.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use swarm_model::{Cause, DesiredState, NodeId, Service, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateOrder};
 
@@ -48,6 +48,7 @@ pub(super) struct Replacement {
 pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
     let mut needs = Vec::new();
     let mut leave = Vec::new();
+    let mut superseded: Vec<TaskId> = Vec::new();
     let stop_first = rolling::order(service) == UpdateOrder::StopFirst;
     for (place, slot) in &planner.slots(service).shown {
         // One new task takes over from all of them, where an old and a new one fall together.
@@ -67,11 +68,16 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
                 Verdict::Leave => leave.push(task.id),
                 Verdict::Replace { start_at, restarts } => {
                     is_replaced = true;
-                    let kept = slot.live().find(|other| other.id != task.id).map(|other| other.id);
+                    let others = || slot.live().filter(|other| other.id != task.id);
+                    let (waiting, there): (Vec<_>, Vec<_>) =
+                        others().partition(|other| other.status.state == TaskState::Pending);
+                    let kept = there.first().map(|other| other.id);
+                    // What only waits, for an update that was overtaken, waits for nothing any more.
+                    superseded.extend(waiting.iter().map(|other| other.id));
                     needs.push(Need::Replace(Replacement {
                         place: *place,
                         to: None,
-                        old: vec![task.id],
+                        old: std::iter::once(task).chain(waiting).map(|old| old.id).collect(),
                         kept,
                         cause: Cause::Restart,
                         // Beside one that serves it is prepared first, whatever became of the one before.
@@ -82,6 +88,7 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
             }
         }
     }
+    needs.retain(|need| !matches!(need, Need::Pending(task, _) if superseded.contains(&task.id)));
     planner.push_each(Some(service), &leave, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
     needs
 }
@@ -121,11 +128,24 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
             Need::Pending(task, _) => settle(planner, &task, place),
         }
     }
-    let mut new = new.into_iter();
-    while new.len() > 0 {
-        let batch: Vec<NewTask> = new.by_ref().take(CREATE_BATCH_MAX).collect();
-        let mut tx = on_same_nodes(&planner.state, Tx::default(), batch.iter().map(|task| &task.place));
-        tx.ops.push(Op::CreateTasks {
+    create_all(planner, service, new, Planner::push_for);
+    make_room(planner, service, stuck);
+}
+
+/// Makes the first tasks of a service, and finds nodes for them.
+pub(super) fn place_first(planner: &mut Planner, service: &Service, slots: RangeInclusive<u32>) {
+    let mut fleet = planner.fleet.take().unwrap_or_else(|| Fleet::new(&planner.state));
+    let places = schedule::place_first(&mut fleet, &planner.state, service, slots.clone().count());
+    planner.fleet = Some(fleet);
+    let new = slots.zip(places).map(|(slot, place)| NewTask { id: planner.task_id(), slot, place }).collect();
+    create_all(planner, service, new, Planner::push_first);
+}
+
+/// Makes new tasks, in transactions that fit an entry.
+fn create_all(planner: &mut Planner, service: &Service, new: Vec<NewTask>, push: fn(&mut Planner, &Service, Tx)) {
+    let mut create = |tasks: Vec<NewTask>| {
+        let mut tx = on_same_nodes(&planner.state, Tx::default(), tasks.iter().map(|task| &task.place));
+        tx.ops = vec![Op::CreateTasks {
             service: service.id,
             spec_version: service.spec_version,
             desired: service.goal(),
@@ -133,11 +153,17 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
             beside: None,
             start_at: None,
             restarts: 0,
-            tasks: batch,
-        });
-        planner.push_for(service, tx);
+            tasks,
+        }];
+        push(planner, service, tx);
+    };
+    if (1..=CREATE_BATCH_MAX).contains(&new.len()) {
+        return create(new);
     }
-    make_room(planner, service, stuck);
+    let mut new = new.into_iter();
+    while new.len() > 0 {
+        create(new.by_ref().take(CREATE_BATCH_MAX).collect());
+    }
 }
 
 /// The node that a task is for, of a global service or one that moves.
@@ -158,7 +184,9 @@ fn free_places(planner: &mut Planner, service: &Service, needs: &[Need], count: 
         return Vec::new();
     }
     let mut fleet = planner.fleet.take().unwrap_or_else(|| Fleet::new(&planner.state));
-    let places = if needs.iter().all(|need| matches!(need, Need::New(_))) {
+    // Where the number of tasks on a node is limited, each counts until it was told to stop.
+    let is_limited = service.spec.task_template.placement.as_ref().is_some_and(|placement| placement.max_replicas > 0);
+    let places = if is_limited || needs.iter().all(|need| matches!(need, Need::New(_))) {
         schedule::place(&mut fleet, &planner.state, service, count)
     } else {
         let (view, events) = without_replaced(planner, service, needs);
@@ -246,11 +274,9 @@ fn fits_instead(view: &mut State, service: &Service, need: &Need, kept: TaskId, 
 /// The state as the scheduler is to see it: what is being replaced no longer counts in the spread. And what is not as
 /// it was.
 fn without_replaced(planner: &Planner, service: &Service, needs: &[Need]) -> (State, Vec<Event>) {
-    // Where the number of tasks on a node is limited, each that still runs counts.
-    let is_limited = service.spec.task_template.placement.as_ref().is_some_and(|placement| placement.max_replicas > 0);
     let replaced = |need: &Need| {
         let stopped = if let Need::Replace(replacement) = need { replacement.old.clone() } else { Vec::new() };
-        stopped.into_iter().chain(gives_way(planner, service, need).filter(|_| !is_limited))
+        stopped.into_iter().chain(gives_way(planner, service, need))
     };
     let tasks: Vec<TaskId> = needs.iter().flat_map(replaced).collect();
     let (mut view, mut events) = (planner.state.clone(), Vec::new());
@@ -262,12 +288,14 @@ fn without_replaced(planner: &Planner, service: &Service, needs: &[Need]) -> (St
 }
 
 /// Guards for the nodes that were chosen: none of them has changed since.
-fn on_same_nodes<'a>(state: &State, mut tx: Tx, places: impl Iterator<Item = &'a Place>) -> Tx {
-    let mut nodes: Vec<NodeId> =
-        places.filter_map(|place| if let Place::On(node) = place { Some(*node) } else { None }).collect();
+fn on_same_nodes<'a>(state: &State, mut tx: Tx, places: impl ExactSizeIterator<Item = &'a Place>) -> Tx {
+    let mut nodes: Vec<NodeId> = Vec::with_capacity(places.len());
+    nodes.extend(places.filter_map(|place| if let Place::On(node) = place { Some(*node) } else { None }));
     nodes.sort_unstable();
     nodes.dedup();
     let guard = |id: NodeId| Some(Guard::NodeEpoch { node: id, epoch: state.loads.get(id)?.epoch });
+    // One more comes, for the service.
+    tx.guards.reserve_exact(nodes.len() + 1);
     tx.guards.extend(nodes.into_iter().filter_map(guard));
     tx
 }

@@ -32,7 +32,10 @@ use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, Tas
 
 pub use why::{Failure, NodeRejection, Rejection, Restart, TaskWhy, Why, why_service, why_task, why_waiting};
 
-use crate::{Event, Guard, Op, Refusal, State, Tx, apply::apply_tx};
+use crate::{
+    Event, Guard, Op, Outcome, Refusal, State, Tx,
+    apply::{apply_tx, charge},
+};
 
 /// Tasks changed by one transaction: some 80 KB, far below what an entry holds.
 const TASKS_BATCH_MAX: usize = 4096;
@@ -240,9 +243,25 @@ impl Planner {
 
     /// Adds a transaction.
     fn push(&mut self, tx: Tx) {
+        self.push_as(tx, apply_tx);
+    }
+
+    /// Adds a transaction that makes the first tasks of a service. Nothing that comes later in this decision asks for
+    /// them, but for what they hold of their nodes, so they are not made here.
+    fn push_first(&mut self, service: &Service, tx: Tx) {
+        let tx = tx.guard(Guard::wanted(service));
+        self.push_as(tx, |state, tx, events| {
+            tx.ops.iter().try_for_each(|op| match op {
+                Op::CreateTasks { tasks, .. } => charge(state, service, tasks, events),
+                _ => Ok(()),
+            })
+        });
+    }
+
+    fn push_as(&mut self, tx: Tx, apply: impl FnOnce(&mut State, &Tx, &mut Vec<Event>) -> Outcome) {
         self.events.clear();
         self.slots = None;
-        match apply_tx(&mut self.state, &tx, &mut self.events) {
+        match apply(&mut self.state, &tx, &mut self.events) {
             Ok(()) => {
                 self.plan.txs.push(tx);
                 if let Some(fleet) = &mut self.fleet {

@@ -76,5 +76,7 @@ pub(super) fn fill(planner: &mut Planner, service: &Service, replicas: u64) {
 /// The same for a service that has no tasks at all.
 pub(super) fn fill_new(planner: &mut Planner, service: &Service, replicas: u64) {
     let slots = 1..=u32::try_from(replicas).unwrap_or(u32::MAX);
-    fill::place(planner, service, slots.map(|number| Need::New(Place::Number(number))).collect());
+    if !slots.is_empty() {
+        fill::place_first(planner, service, slots);
+    }
 }

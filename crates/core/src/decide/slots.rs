@@ -43,11 +43,13 @@ impl Slot {
     }
 
     /// Whether it counts: it has a task that is meant to live, its part of a job is done, or its newest task is not to
-    /// be restarted. A rollback does not let such a task be: it always converges (swarm-behaviour §4.6).
+    /// be restarted. A rollback does not let such a task of its own be: it always converges (swarm-behaviour §4.6); one
+    /// from before it replaces in its turn.
     pub(super) fn is_taken(&self, service: &Service) -> bool {
+        let stays = |task: &Arc<Task>| !service.rolls_back() || task.spec_version != service.spec_version;
         self.live().next().is_some()
             || service.job.is_some() && self.has_completed()
-            || self.finished(service).is_some_and(|_| !service.rolls_back())
+            || self.finished(service).is_some_and(stays)
     }
 
     /// Whether one of its tasks has completed, also one that was told to stop a moment before.

@@ -1,13 +1,16 @@
 //! The state: an immutable value, one per log index.
 
+mod by_node;
 mod load;
 mod rows;
 mod snapshot;
+mod table;
 mod tasks;
 
-use std::{ops::Bound, sync::Arc};
+use std::{num::NonZeroU128, ops::Bound, sync::Arc};
 
-use imbl::{OrdMap, OrdSet};
+use by_node::ByNode;
+use imbl::OrdMap;
 use swarm_model::{Cluster, Node, NodeId, Service, ServiceId, SpecVersion, Task, TaskId, Timestamp};
 
 pub use load::NodeLoad;
@@ -15,6 +18,7 @@ pub(crate) use load::{host_ports, is_active, offered, reserved};
 pub(crate) use rows::NOT_READY;
 use rows::Rows;
 pub use snapshot::Object;
+use table::Table;
 
 /// Everything that the managers agree on. A clone costs nothing; only [`apply`](crate::apply) changes it.
 ///
@@ -29,21 +33,20 @@ pub struct State {
     pub(crate) services: OrdMap<ServiceId, Arc<Service>>,
     specs: OrdMap<(ServiceId, u64), Arc<SpecVersion>>,
     /// By service, slot and id: a look at a service walks along its tasks.
-    tasks: OrdMap<TaskKey, Arc<Task>>,
+    tasks: Table<TaskKey, Seat>,
 
     /// Service names in lower case.
     pub(crate) service_names: OrdMap<String, ServiceId>,
     /// How many tasks refer to a spec version.
-    spec_refs: OrdMap<(ServiceId, u64), usize>,
+    spec_refs: Table<(ServiceId, u64), usize>,
     /// Where a task is in `tasks`.
-    task_keys: OrdMap<TaskId, (ServiceId, u32)>,
-    /// What a node has of a service stands together.
-    by_node: OrdSet<(NodeId, ServiceId, TaskId)>,
+    task_keys: Table<TaskId, (ServiceId, u32)>,
+    by_node: ByNode,
     /// Tasks that wait for a node and are meant to live.
-    pending: OrdSet<(ServiceId, TaskId)>,
+    pending: Table<(ServiceId, TaskId), ()>,
     /// Slots that have anything but one task which runs and is meant to.
     /// A bit each, [`SLOTS_OF_ROW`] side by side: every new task sets one, and unsets it when it runs.
-    unsettled: OrdMap<(ServiceId, u32), u64>,
+    unsettled: Table<(ServiceId, u32), u64>,
     /// A row for each node.
     pub(crate) loads: Rows,
 }
@@ -53,6 +56,22 @@ const SLOTS_OF_ROW: u32 = u64::BITS;
 
 /// Service, slot, id.
 type TaskKey = (ServiceId, u32, TaskId);
+
+/// A task in the table.
+#[derive(Clone, Debug)]
+struct Seat {
+    task: Arc<Task>,
+    /// The node on which it is active, if it is: a walk that counts the tasks of a service need not look at each.
+    /// No id is zero, it has the time of its making.
+    active_on: Option<NonZeroU128>,
+}
+
+impl Seat {
+    fn new(task: Arc<Task>) -> Self {
+        let node = task.node.filter(|_| is_active(&task));
+        Self { active_on: node.and_then(|node| NonZeroU128::new(node.0)), task }
+    }
+}
 
 impl State {
     /// Log index of the last entry that was applied; 0 for the empty state.
@@ -108,50 +127,57 @@ impl State {
 
     /// All tasks, in order of their ids: the oldest first.
     pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
-        self.task_keys.keys().map(|id| self.indexed(*id))
+        self.task_keys.iter().map(|(id, _)| self.indexed(*id))
     }
 
     /// A task.
     pub fn task(&self, id: TaskId) -> Option<&Arc<Task>> {
         let (service, slot) = *self.task_keys.get(&id)?;
-        self.tasks.get(&(service, slot, id))
+        self.tasks.get(&(service, slot, id)).map(|seat| &seat.task)
     }
 
     /// The highest slot of a service that has a task.
     pub(crate) fn highest_slot(&self, service: ServiceId) -> Option<u32> {
-        let ((found, slot, _), _) = self.tasks.get_prev(&(service, u32::MAX, TaskId(u128::MAX)))?;
+        let ((found, slot, _), _) = self.tasks.last_to(&(service, u32::MAX, TaskId(u128::MAX)))?;
         (*found == service).then_some(*slot)
     }
 
     /// The id of the newest task.
     pub(crate) fn newest_task(&self) -> Option<TaskId> {
-        self.task_keys.get_max().map(|(id, _)| *id)
+        self.task_keys.last().map(|(id, _)| *id)
     }
 
     /// The tasks of a service by slot, within a slot the oldest first; also those that are left of a removed service.
     pub fn tasks_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        self.seats_of_service(service).map(|seat| &seat.task)
+    }
+
+    /// The nodes of the active tasks of a service, in the order of the tasks.
+    pub(crate) fn active_nodes_of_service(&self, service: ServiceId) -> impl Iterator<Item = NodeId> + '_ {
+        self.seats_of_service(service).filter_map(|seat| seat.active_on).map(|node| NodeId(node.get()))
+    }
+
+    fn seats_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Seat> {
         let range = (service, 0, TaskId(0))..=(service, u32::MAX, TaskId(u128::MAX));
-        self.tasks.range(range).map(|(_, task)| task)
+        self.tasks.range(range).map(|(_, seat)| seat)
     }
 
     /// The tasks of one slot, the oldest first.
-    pub fn tasks_of_slot(&self, service: ServiceId, slot: u32) -> impl DoubleEndedIterator<Item = &Arc<Task>> {
+    pub fn tasks_of_slot(&self, service: ServiceId, slot: u32) -> impl Iterator<Item = &Arc<Task>> {
         let range = (service, slot, TaskId(0))..=(service, slot, TaskId(u128::MAX));
-        self.tasks.range(range).map(|(_, task)| task)
+        self.tasks.range(range).map(|(_, seat)| &seat.task)
     }
 
     /// The tasks that a node was given, the oldest first.
     pub fn tasks_of_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
-        let range = (node, ServiceId(0), TaskId(0))..=(node, ServiceId(u128::MAX), TaskId(u128::MAX));
-        let mut ids: Vec<TaskId> = self.by_node.range(range).map(|(.., id)| *id).collect();
+        let mut ids: Vec<TaskId> = self.by_node.of(node).iter().map(|(_, id)| *id).collect();
         ids.sort_unstable();
         ids.into_iter().map(|id| self.indexed(id))
     }
 
     /// The tasks of a service that a node was given, the oldest first.
     pub(crate) fn tasks_of_service_on(&self, service: ServiceId, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
-        let range = (node, service, TaskId(0))..=(node, service, TaskId(u128::MAX));
-        self.by_node.range(range).map(|(.., id)| self.indexed(*id))
+        self.by_node.of_service(node, service).iter().map(|(_, id)| self.indexed(*id))
     }
 
     /// How many tasks a service has, if they are all of this spec version.
@@ -174,12 +200,12 @@ impl State {
 
     /// The tasks of a service that wait for a node, the oldest first.
     pub fn pending_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
-        self.pending.range((service, TaskId(0))..=(service, TaskId(u128::MAX))).map(|(_, id)| self.indexed(*id))
+        self.pending.range((service, TaskId(0))..=(service, TaskId(u128::MAX))).map(|((_, id), ())| self.indexed(*id))
     }
 
     /// The services that have tasks waiting for a node.
     pub fn services_with_pending(&self) -> impl Iterator<Item = ServiceId> + '_ {
-        let next = |from| self.pending.range((from, Bound::Unbounded)).next().copied();
+        let next = |from| self.pending.range((from, Bound::Unbounded)).next().map(|(key, ())| *key);
         distinct(next, |(service, _)| (*service, TaskId(u128::MAX))).map(|(service, _)| service)
     }
 

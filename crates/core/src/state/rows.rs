@@ -3,22 +3,37 @@
 //! Every task that is placed reads and changes a row, and every decision reads all of them. So rows stand side by side
 //! in pages, which a clone shares until they change, and a row is found by its position as well as by its id.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use swarm_model::NodeId;
 
 use super::NodeLoad;
 
 /// Rows of a page. A change copies one page and the list of them: with 100,000 nodes both are tens of microseconds.
-const PAGE_ROWS: usize = 32;
+const PAGE_ROWS: usize = 16;
+
+/// What is not on so many pages is searched on all.
+const NEAR_PAGES: usize = 4;
 
 /// What [`Rows::levels`] says of a node that takes no tasks.
 pub(crate) const NOT_READY: u32 = u32::MAX;
 
 /// See the module. A clone costs nothing.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Rows {
     pages: Arc<Vec<Page>>,
+    /// The page that was looked into last: tasks that are placed together stand on nodes that do. Where a search begins
+    /// makes no difference to what it finds.
+    near: AtomicUsize,
+}
+
+impl Clone for Rows {
+    fn clone(&self) -> Self {
+        Self { pages: self.pages.clone(), near: AtomicUsize::new(self.near.load(Ordering::Relaxed)) }
+    }
 }
 
 /// Rows whose ids follow on each other; never empty.
@@ -69,9 +84,19 @@ impl Rows {
 
     /// Where a row stands; rows stand in order of their ids, with gaps. Holds until a row comes or goes.
     pub(crate) fn position(&self, id: NodeId) -> Option<usize> {
-        let page = self.page_of(id)?;
+        let page = self.near_page_of(id).or_else(|| self.page_of(id))?;
+        self.near.store(page, Ordering::Relaxed);
         let row = self.pages[page].rows().binary_search_by_key(&id, |(id, _)| *id).ok()?;
         Some(page * PAGE_ROWS + row)
+    }
+
+    /// The page in which a row stands, if it is the one that was looked into last or a little behind.
+    fn near_page_of(&self, id: NodeId) -> Option<usize> {
+        let near = self.near.load(Ordering::Relaxed);
+        let from = self.pages.get(near..)?;
+        // The end of a page is known by the next one.
+        let from = &from[..from.len().min(NEAR_PAGES + 1)];
+        from.windows(2).position(|pages| pages[0].first <= id && id < pages[1].first).map(|found| near + found)
     }
 
     /// [`Rows::position`], at once if the row stands behind this one.
@@ -96,8 +121,10 @@ impl Rows {
     }
 
     /// The active tasks of the node at each position; [`NOT_READY`] where there is none that takes tasks.
-    pub(crate) fn levels(&self) -> impl Iterator<Item = u32> + '_ {
-        self.pages.iter().flat_map(|page| page.body.levels)
+    pub(crate) fn levels(&self) -> Vec<u32> {
+        let mut levels = Vec::with_capacity(self.positions());
+        self.pages.iter().for_each(|page| levels.extend_from_slice(&page.body.levels));
+        levels
     }
 
     /// The nodes that take no tasks, in order of their ids.
@@ -195,7 +222,7 @@ mod tests {
             earlier.push((rows, map));
             for (rows, map) in earlier {
                 prop_assert!(rows.iter().map(|(_, (id, load))| (*id, load.active)).eq(map.into_iter()));
-                let levels: Vec<u32> = rows.levels().collect();
+                let levels = rows.levels();
                 prop_assert_eq!(levels.len(), rows.positions());
                 let ready = levels.iter().filter(|level| **level != NOT_READY).count();
                 prop_assert_eq!(ready, rows.iter().filter(|(_, (_, load))| load.is_ready).count());

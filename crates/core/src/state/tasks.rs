@@ -4,28 +4,49 @@ use std::sync::Arc;
 
 use swarm_model::{DesiredState, NodeId, ServiceId, ServiceSpec, SpecVersion, Task, TaskId, TaskState};
 
-use super::{NodeLoad, SLOTS_OF_ROW, State, TaskKey, is_active};
+use super::{NodeLoad, SLOTS_OF_ROW, Seat, State, TaskKey, is_active};
 
 impl State {
     /// Says that so many more tasks refer to a spec version: those that [`State::insert_task`] adds.
     pub(crate) fn refer_to_spec(&mut self, service: ServiceId, version: u64, tasks: usize) {
         if tasks > 0 {
-            *self.spec_refs.entry((service, version)).or_insert(0) += tasks;
+            let key = (service, version);
+            match self.spec_refs.get_mut(&key) {
+                Some(refs) => *refs += tasks,
+                None => drop(self.spec_refs.insert(key, tasks)),
+            }
         }
     }
 
     /// Adds a task with the spec that it runs, whose version must be there and is referred to already.
     pub(crate) fn insert_task(&mut self, task: Arc<Task>, spec: &ServiceSpec) {
+        let (service, slot, runs) = (task.service, task.slot, is_running(&task));
+        self.insert_new_task(task, spec);
+        self.index_slot(service, slot, runs);
+    }
+
+    /// The same for a task that does not run, and whose slot [`State::unsettle`] is told of.
+    pub(crate) fn insert_new_task(&mut self, task: Arc<Task>, spec: &ServiceSpec) {
         self.task_keys.insert(task.id, (task.service, task.slot));
         self.index(&task, spec);
-        let (service, slot, runs) = (task.service, task.slot, is_running(&task));
-        assert!(self.tasks.insert(key_of(&task), task).is_none(), "a task is inserted once");
-        self.index_slot(service, slot, runs);
+        assert!(self.tasks.insert(key_of(&task), Seat::new(task)).is_none(), "a task is inserted once");
+    }
+
+    /// Notes that these slots have tasks that do not run. Slots that follow on each other are noted at once.
+    pub(crate) fn unsettle(&mut self, service: ServiceId, slots: impl Iterator<Item = u32>) {
+        let mut slots = slots.map(|slot| (slot / SLOTS_OF_ROW, 1 << (slot % SLOTS_OF_ROW))).peekable();
+        while let Some((row, mut bits)) = slots.next() {
+            while let Some((_, bit)) = slots.next_if(|(next, _)| *next == row) {
+                bits |= bit;
+            }
+            let known = self.unsettled.get(&(service, row)).copied().unwrap_or(0);
+            self.unsettled.insert((service, row), known | bits);
+        }
     }
 
     /// A task as it is stored, before this change of it.
     pub(crate) fn stored(&self, task: &Task) -> &Arc<Task> {
-        self.tasks.get(&key_of(task)).expect("only tasks that exist are changed")
+        &self.tasks.get(&key_of(task)).expect("only tasks that exist are changed").task
     }
 
     /// Changes a task. Service, slot and spec version must stay.
@@ -39,7 +60,7 @@ impl State {
             self.index(&task, &spec.spec);
         }
         let (service, slot, runs) = (task.service, task.slot, is_running(&task));
-        self.tasks.insert(key_of(&task), Arc::new(task));
+        self.tasks.insert(key_of(&task), Seat::new(Arc::new(task)));
         if is_running(&old) != runs {
             self.index_slot(service, slot, runs);
         }
@@ -48,7 +69,7 @@ impl State {
     /// Deletes a task, and its spec version with the last task of it, unless its service still has a use for it.
     pub(crate) fn delete_task(&mut self, id: TaskId) -> Option<Arc<Task>> {
         let (service, slot) = self.task_keys.remove(&id)?;
-        let task = self.tasks.remove(&(service, slot, id)).expect("a key is that of a task");
+        let Seat { task, .. } = self.tasks.remove(&(service, slot, id)).expect("a key is that of a task");
         let spec = self.spec_of(&task);
         self.unindex(&task, &spec.spec);
         self.index_slot(service, slot, true);
@@ -80,7 +101,7 @@ impl State {
                 || s.previous.as_ref().is_some_and(|p| p.spec_version == version)
                 || s.history.iter().any(|revision| revision.spec_version == version)
         });
-        if !current && !self.spec_refs.contains_key(&(service, version)) {
+        if !current && !self.spec_refs.contains(&(service, version)) {
             self.specs.remove(&(service, version));
         }
     }
@@ -89,20 +110,29 @@ impl State {
         self.specs.get(&(task.service, task.spec_version)).expect("a task's spec version is kept").clone()
     }
 
+    /// Notes what a task that is not there yet will hold of its node.
+    pub(crate) fn charge(&mut self, task: &Task, spec: &ServiceSpec) {
+        if let Some(node) = task.node.filter(|_| counts(task)) {
+            self.loads.change(node, |load| load.add(task, spec));
+        }
+    }
+
     fn index(&mut self, task: &Task, spec: &ServiceSpec) {
+        self.charge(task, spec);
         if let Some(node) = task.node {
-            self.by_node.insert((node, task.service, task.id));
-            self.change_load(node, task, spec, true);
+            self.by_node.insert(node, task.service, task.id);
         }
         if is_pending(task) {
-            self.pending.insert((task.service, task.id));
+            self.pending.insert((task.service, task.id), ());
         }
     }
 
     fn unindex(&mut self, task: &Task, spec: &ServiceSpec) {
         if let Some(node) = task.node {
-            self.by_node.remove(&(node, task.service, task.id));
-            self.change_load(node, task, spec, false);
+            self.by_node.remove(node, task.service, task.id);
+            if counts(task) {
+                self.loads.change(node, |load| load.remove(task, spec));
+            }
         }
         if is_pending(task) {
             self.pending.remove(&(task.service, task.id));
@@ -117,21 +147,13 @@ impl State {
             tasks.next().is_none_or(|task| is_running(task)) && tasks.next().is_none()
         };
         let (key, bit) = ((service, slot / SLOTS_OF_ROW), 1 << (slot % SLOTS_OF_ROW));
-        if !is_settled {
-            *self.unsettled.entry(key).or_insert(0) |= bit;
-        } else if let Some(bits) = self.unsettled.get_mut(&key) {
-            *bits &= !bit;
-            if *bits == 0 {
-                self.unsettled.remove(&key);
-            }
+        let known = self.unsettled.get(&key).copied().unwrap_or(0);
+        let bits = if is_settled { known & !bit } else { known | bit };
+        if bits == 0 {
+            self.unsettled.remove(&key);
+        } else if bits != known {
+            self.unsettled.insert(key, bits);
         }
-    }
-
-    fn change_load(&mut self, node: NodeId, task: &Task, spec: &ServiceSpec, add: bool) {
-        if !is_active(task) && !task.holds_resources() {
-            return;
-        }
-        self.loads.change(node, |load| if add { load.add(task, spec) } else { load.remove(task, spec) });
     }
 
     /// Lets the row of a node follow what the node says; to be called after each change of a node.
@@ -156,6 +178,11 @@ fn key_of(task: &Task) -> TaskKey {
 /// Whether it runs and is meant to.
 fn is_running(task: &Task) -> bool {
     task.desired == DesiredState::Running && task.status.state == TaskState::Running
+}
+
+/// Whether it makes a difference to what its node has left.
+fn counts(task: &Task) -> bool {
+    is_active(task) || task.holds_resources()
 }
 
 fn is_pending(task: &Task) -> bool {

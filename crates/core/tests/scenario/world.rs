@@ -315,6 +315,10 @@ impl World {
         if options.contains_key("force") {
             template.force_update += 1;
         }
+        let policy = policy(options, "")?;
+        if !policy.is_null() {
+            spec.update_config = serde_json::from_value(policy).map_err(|error| error.to_string())?;
+        }
         if let Some(label) = options.get("label") {
             spec.labels.insert("label".into(), label.to_string());
         }

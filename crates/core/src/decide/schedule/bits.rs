@@ -21,8 +21,21 @@ impl Bits {
 
     /// All numbers below `size`.
     pub(super) fn full(size: usize) -> Self {
+        let ones = |bits: usize| {
+            let mut words = vec![u64::MAX; bits.div_ceil(WORD_BITS)];
+            if let (Some(last), rest @ 1..) = (words.last_mut(), bits % WORD_BITS) {
+                *last = (1 << rest) - 1;
+            }
+            words
+        };
+        let words = ones(size);
+        Self { summary: ones(words.len()), words, len: size }
+    }
+
+    /// The numbers below `size` of which something holds.
+    pub(super) fn of(size: usize, holds: impl Fn(&usize) -> bool) -> Self {
         let mut bits = Self::new(size);
-        (0..size).for_each(|number| bits.insert(number));
+        (0..size).filter(holds).for_each(|number| bits.insert_new(number));
         bits
     }
 
@@ -35,8 +48,15 @@ impl Bits {
     }
 
     pub(super) fn insert(&mut self, number: usize) {
+        if !self.contains(number) {
+            self.insert_new(number);
+        }
+    }
+
+    /// Adds a number that is not in the set.
+    pub(super) fn insert_new(&mut self, number: usize) {
         let word = number / WORD_BITS;
-        self.len += usize::from(!self.contains(number));
+        self.len += 1;
         self.words[word] |= 1 << (number % WORD_BITS);
         self.summary[word / WORD_BITS] |= 1 << (word % WORD_BITS);
     }
@@ -103,6 +123,8 @@ mod tests {
                 }
             }
             prop_assert_eq!(bits.is_empty(), set.is_empty());
+            let full = Bits::full(from);
+            prop_assert!((0..=from).all(|number| full.next_in(number, &[None]) == (number < from).then_some(number)));
             prop_assert_eq!(bits.next_in(from, &[None]), set.range(from..).next().copied());
             let mut other = Bits::new(9_000);
             set.iter().step_by(2).chain(&mask).for_each(|number| other.insert(*number));

@@ -219,10 +219,8 @@ fn same_platform(wanted: &Platform, found: &Platform) -> bool {
 /// How many tasks of the service are active on each node.
 pub(in crate::decide) fn active_of_service(state: &State, service: &Service) -> BTreeMap<NodeId, u32> {
     let mut counts = BTreeMap::new();
-    for task in state.tasks_of_service(service.id).filter(|task| is_active(task)) {
-        if let Some(node) = task.node {
-            *counts.entry(node).or_insert(0) += 1;
-        }
+    for node in state.active_nodes_of_service(service.id) {
+        *counts.entry(node).or_insert(0) += 1;
     }
     counts
 }

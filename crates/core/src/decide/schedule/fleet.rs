@@ -16,15 +16,19 @@ use crate::{Event, State, state::NOT_READY};
 
 /// So many answers of each kind are remembered: services mostly share a few. One takes a bit or two for each node.
 const REMEMBERED_MAX: usize = 64;
-/// Levels below this stand in a list while a fleet is made; an empty one takes a bit for each node.
+/// So many levels are filed one by one, each in a walk over all nodes: few tasks on many nodes need no more.
+const LEVELS_SINGLE: usize = 2;
+/// So many levels stand in a list while the nodes are filed; an empty one takes a bit for each node.
 const LEVELS_DIRECT: usize = 256;
 
 /// The nodes that take tasks. A node is known by the position of its row, which stays while a decision is made.
 pub(in crate::decide) struct Fleet {
     /// Positions are below this.
     size: usize,
-    /// The nodes with so many active tasks.
+    /// The nodes with so many active tasks: those with fewer than `filed_to`, the others once they are asked for.
     levels: BTreeMap<u32, Bits>,
+    filed_to: u32,
+    filed_singly: usize,
     /// How many active tasks each node has, and is filed under.
     filed: Vec<u32>,
     /// Nodes whose tasks changed since.
@@ -36,22 +40,50 @@ pub(in crate::decide) struct Fleet {
 impl Fleet {
     /// The nodes that take tasks; nodes do not change while a decision is made.
     pub(in crate::decide) fn new(state: &State) -> Self {
-        let size = state.loads.positions();
-        let filed: Vec<u32> = state.loads.levels().collect();
+        Self {
+            size: state.loads.positions(),
+            levels: BTreeMap::new(),
+            filed_to: 0,
+            filed_singly: 0,
+            filed: state.loads.levels(),
+            stale: Vec::new(),
+            verdicts: Vec::new(),
+            partitions: Vec::new(),
+        }
+    }
+
+    /// Files the nodes of the next level, or of all levels once some were asked for. Returns whether there was one.
+    fn file_more(&mut self) -> bool {
+        let from = self.filed_to;
+        // Levels below wrap around and are far.
+        let distance = self.filed.iter().map(|level| level.wrapping_sub(from)).min().unwrap_or(u32::MAX);
+        if distance >= NOT_READY - from {
+            self.filed_to = NOT_READY;
+            return false;
+        }
+        let next = from + distance;
+        if self.filed_singly < LEVELS_SINGLE {
+            self.filed_singly += 1;
+            let is_in = |node: &usize| self.filed[*node] == next;
+            self.levels.insert(next, Bits::of(self.size, is_in));
+            self.filed_to = next + 1;
+            return true;
+        }
         // Most nodes have few tasks: their levels need no search.
         let mut low: Vec<Bits> = Vec::new();
-        let mut levels = BTreeMap::new();
-        for (node, level) in filed.iter().enumerate().filter(|(_, level)| **level != NOT_READY) {
-            let direct = *level as usize;
+        let rest = self.filed.iter().enumerate().filter(|(_, level)| (from..NOT_READY).contains(*level));
+        for (node, level) in rest {
+            let direct = (level - next) as usize;
             if direct < LEVELS_DIRECT {
-                low.resize_with(low.len().max(direct + 1), || Bits::new(size));
-                low[direct].insert(node);
+                low.resize_with(low.len().max(direct + 1), || Bits::new(self.size));
+                low[direct].insert_new(node);
             } else {
-                levels.entry(*level).or_insert_with(|| Bits::new(size)).insert(node);
+                self.levels.entry(*level).or_insert_with(|| Bits::new(self.size)).insert_new(node);
             }
         }
-        levels.extend((0..).zip(low).filter(|(_, nodes)| !nodes.is_empty()));
-        Self { size, levels, filed, stale: Vec::new(), verdicts: Vec::new(), partitions: Vec::new() }
+        self.levels.extend((next..).zip(low).filter(|(_, nodes)| !nodes.is_empty()));
+        self.filed_to = NOT_READY;
+        true
     }
 
     /// Says what changed: the nodes of these tasks have others than before.
@@ -69,13 +101,16 @@ impl Fleet {
                 continue;
             }
             self.filed[node] = active;
+            // What is not in `levels` yet is filed later.
             if let Some(level) = self.levels.get_mut(&known) {
                 level.remove(node);
                 if level.is_empty() {
                     self.levels.remove(&known);
                 }
             }
-            self.levels.entry(active).or_insert_with(|| Bits::new(self.size)).insert(node);
+            if active < self.filed_to {
+                self.levels.entry(active).or_insert_with(|| Bits::new(self.size)).insert(node);
+            }
         }
     }
 
@@ -86,16 +121,20 @@ impl Fleet {
 
     /// The next node in the order of active tasks, then ids, that is in all of these sets. The cursor starts as the
     /// default and is behind the node that was found.
-    pub(super) fn next(&self, cursor: &mut Cursor, sets: &[Option<&Bits>]) -> Option<usize> {
-        for (level, nodes) in self.levels.range(cursor.level..) {
-            let from = if *level == cursor.level { cursor.node } else { 0 };
-            if let Some(node) = nodes.next_in(from, sets) {
-                *cursor = Cursor { level: *level, node: node + 1 };
-                return Some(node);
+    pub(super) fn next(&mut self, cursor: &mut Cursor, sets: &[Option<&Bits>]) -> Option<usize> {
+        loop {
+            for (level, nodes) in self.levels.range(cursor.level..) {
+                let from = if *level == cursor.level { cursor.node } else { 0 };
+                if let Some(node) = nodes.next_in(from, sets) {
+                    *cursor = Cursor { level: *level, node: node + 1 };
+                    return Some(node);
+                }
+            }
+            *cursor = Cursor { level: self.filed_to, node: 0 };
+            if self.filed_to == NOT_READY || !self.file_more() {
+                return None;
             }
         }
-        cursor.level = u32::MAX;
-        None
     }
 
     /// What a request says of each node itself, as far as it is known; to be given back.

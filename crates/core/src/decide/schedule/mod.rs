@@ -28,8 +28,18 @@ const FAILURES_MIN: u32 = 5;
 /// A place for each of so many tasks of a service, beside the tasks that are there. All tasks are alike, so the
 /// order of the places means nothing; those that find no node come last.
 pub(super) fn place(fleet: &mut Fleet, state: &State, service: &Service, count: usize) -> Vec<Place> {
+    let has_tasks = state.highest_slot(service.id).is_some();
+    place_beside(fleet, state, service, has_tasks, count)
+}
+
+/// The same for a service that has no tasks.
+pub(super) fn place_first(fleet: &mut Fleet, state: &State, service: &Service, count: usize) -> Vec<Place> {
+    place_beside(fleet, state, service, false, count)
+}
+
+fn place_beside(fleet: &mut Fleet, state: &State, service: &Service, has_tasks: bool, count: usize) -> Vec<Place> {
     let request = &Request::new(service);
-    let mut tree = spread::Tree::new(fleet, state, request);
+    let mut tree = spread::Tree::new(fleet, state, request, has_tasks);
     let mut places = Vec::with_capacity(count);
     places.extend(std::iter::from_fn(|| tree.take()).take(count).map(Place::On));
     let verdicts = tree.into_verdicts();

@@ -18,7 +18,7 @@ use super::{
     fleet::{self, Cursor, Fleet, Partition, Verdicts},
     recent_failures, spread_descriptors,
 };
-use crate::{State, state::is_active};
+use crate::State;
 
 /// Lower is better: recent failures, preferred constraints that are missed, then for a spread tasks of this service
 /// and all tasks, for a pack how empty the node is; the number makes it definite.
@@ -35,13 +35,15 @@ pub(super) struct Tree<'a> {
 
 /// What all branches look at.
 struct Round<'a> {
-    fleet: &'a Fleet,
+    fleet: &'a mut Fleet,
     state: &'a State,
     request: &'a Request<'a>,
     verdicts: Verdicts,
     strategy: PlacementStrategy,
     /// The active tasks of the service by node, once more than a few nodes are asked about.
     counts: Option<Vec<(usize, u32)>>,
+    /// The nodes that have none of them, once they are counted.
+    fresh: Option<Bits>,
     /// Nodes that were asked about one by one.
     asked: u32,
     /// Where the service failed often.
@@ -78,12 +80,11 @@ enum Nodes {
 }
 
 impl<'a> Tree<'a> {
-    pub(super) fn new(fleet: &'a mut Fleet, state: &'a State, request: &'a Request<'a>) -> Self {
+    pub(super) fn new(fleet: &'a mut Fleet, state: &'a State, request: &'a Request<'a>, has_tasks: bool) -> Self {
         let service = request.service;
         fleet.refresh(state);
         let settings = Settings::of(&service.spec.labels);
         let descriptors = spread_descriptors(&service.spec);
-        let has_tasks = state.highest_slot(service.id).is_some();
         let counts = if has_tasks { None } else { Some(Vec::new()) };
         let mut failures = BTreeMap::new();
         if has_tasks {
@@ -93,7 +94,7 @@ impl<'a> Tree<'a> {
         }
         let mut root = Branch::default();
         if descriptors.is_empty() && settings.prefer.is_empty() {
-            root.classes.push(Class::new(Nodes::All));
+            root.classes = vec![Class::new(Nodes::All)];
         } else {
             root.grow(&fleet.partition(state, &descriptors, &settings.prefer));
             let counts = if has_tasks { filter::active_of_service(state, service) } else { BTreeMap::new() };
@@ -104,7 +105,17 @@ impl<'a> Tree<'a> {
         let verdicts = fleet.take_verdicts(request);
         let mut tree = Self {
             root,
-            round: Round { fleet, state, request, verdicts, strategy: settings.strategy, counts, asked: 0, failures },
+            round: Round {
+                fleet,
+                state,
+                request,
+                verdicts,
+                strategy: settings.strategy,
+                counts,
+                fresh: None,
+                asked: 0,
+                failures,
+            },
         };
         tree.add_failing(&descriptors, &settings.prefer);
         tree
@@ -171,16 +182,21 @@ impl Round<'_> {
 
     /// Counts the tasks of the service on all nodes.
     fn count(&mut self) -> &[(usize, u32)] {
-        let Self { state, fleet, request, .. } = *self;
+        let Self { state, request, .. } = *self;
+        let fleet = &*self.fleet;
         self.counts.get_or_insert_with(|| {
-            let tasks = state.tasks_of_service(request.service.id).filter(|task| is_active(task));
             let mut last = 0;
             // Tasks that were placed together stand side by side on nodes that do.
             let mut position = |id| state.loads.position_after(last, id).inspect(|found| last = *found);
-            let mut nodes: Vec<usize> = tasks.filter_map(|task| task.node).filter_map(&mut position).collect();
+            let nodes = state.active_nodes_of_service(request.service.id);
+            let mut nodes: Vec<usize> = nodes.filter_map(&mut position).collect();
             nodes.retain(|node| fleet.is_ready(*node));
             nodes.sort_unstable();
-            nodes.chunk_by(|a, b| a == b).map(|same| (same[0], same.len() as u32)).collect()
+            let mut fresh = Bits::full(state.loads.positions());
+            let counts = nodes.chunk_by(|a, b| a == b).map(|same| (same[0], same.len() as u32)).collect();
+            nodes.into_iter().for_each(|node| fresh.remove(node));
+            self.fresh = Some(fresh);
+            counts
         })
     }
 
@@ -280,12 +296,12 @@ impl Class {
         None
     }
 
-    /// The next node of the fleet that is in this class.
-    fn next(&mut self, round: &Round<'_>) -> Option<usize> {
+    /// The next node of the fleet that is in this class, but for those that are known to have tasks of the service.
+    fn next(&mut self, round: &mut Round<'_>) -> Option<usize> {
         if matches!(self.nodes, Nodes::Failing(_)) {
             return None;
         }
-        round.fleet.next(&mut self.cursor, &[round.verdicts.possible(), self.nodes.group()])
+        round.fleet.next(&mut self.cursor, &[round.verdicts.possible(), self.nodes.group(), round.fresh.as_ref()])
     }
 
     /// Lets the nodes take turns.
