@@ -11,7 +11,7 @@ use axum::Router;
 use swarm_consensus::{Consensus, Options, ProposeError, Role, SealKey, ServeError, Timers};
 use swarm_core::{Guard, Op, Refusal, State, Tx};
 use swarm_model::{ClusterId, ClusterSpec, Node, NodeId, NodeRole, NodeSpec, Secret};
-use swarm_wire::{Alpn, BoxedStream, IdentityHolder, PeerIdentity, clock};
+use swarm_wire::{Alpn, BoxedStream, IdentityHolder, PeerIdentity, clock, join::CertificateResponse};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -275,6 +275,14 @@ impl Manager {
     /// showed a certificate into the request's extensions.
     pub fn join_routes(&self) -> Router {
         self.inner.authority.routes()
+    }
+
+    /// A certificate for this manager itself after its own has expired, for a certificate request (PEM).
+    ///
+    /// # Errors
+    /// As far as it knows this node is no manager any more, or signing fails.
+    pub fn issue_own(&self, csr: &str) -> Result<CertificateResponse, String> {
+        self.inner.authority.issue_own(self.inner.node, csr)
     }
 
     /// Serves one stream of the agents' protocol until it ends. The peer was authenticated before.

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 use hyper::Method;
 use swarm_docker_api::ApiError;
+use swarm_manager::Manager;
 use swarm_model::{Availability, Secret, Timestamp};
 use swarm_wire::{
     Alpn, BoxedStream, IdentityHolder, JoinToken, NodeIdentity, TokenError, Trust,
@@ -91,11 +92,17 @@ pub(crate) async fn keep_renewed(
     connector: Arc<ManagerConnector>,
     state: Arc<StateDir>,
     advertise_addr: String,
+    manager: Option<Manager>,
 ) {
     let mut failures: u32 = 0;
+    // A certificate that this manager gave itself is not known to the others, who get to give it another one.
+    let mut is_own = false;
     let mut wanted = connector.wanted_authority();
     loop {
-        let due = renewal_due(&identity.identity(), crate::random::below(RENEW_PERCENT.1 - RENEW_PERCENT.0 + 1));
+        let due = match is_own {
+            true => Timestamp::ZERO,
+            false => renewal_due(&identity.identity(), crate::random::below(RENEW_PERCENT.1 - RENEW_PERCENT.0 + 1)),
+        };
         let changed = async {
             tokio::select! {
                 () = wait_until(due) => renew(&identity, &connector, &state, &advertise_addr).await,
@@ -105,16 +112,40 @@ pub(crate) async fn keep_renewed(
             }
         };
         match changed.await {
-            Ok(()) => failures = 0,
+            Ok(()) => (failures, is_own) = (0, false),
             Err(e) => {
                 failures = failures.saturating_add(1);
                 let pause = RETRY_STEP.saturating_mul(failures).min(RETRY_MAX);
                 let expired = identity.identity().as_peer().cert_expires_at <= clock::now();
                 tracing::warn!(expired, retry_s = pause.as_secs(), "the node's certificate was not renewed: {e:#}");
+                if let Some(manager) = manager.as_ref().filter(|_| expired) {
+                    match renew_own(manager, &identity, &connector, &state) {
+                        Ok(()) => is_own = true,
+                        Err(e) => tracing::warn!("nor could this manager renew it itself: {e:#}"),
+                    }
+                }
                 sleep(pause).await;
             }
         }
     }
+}
+
+/// Gives this manager a new certificate itself.
+fn renew_own(
+    manager: &Manager,
+    identity: &IdentityHolder,
+    connector: &ManagerConnector,
+    state: &StateDir,
+) -> Result<()> {
+    let (key, csr) = new_key_and_csr()?;
+    let answer = manager.issue_own(&csr).map_err(anyhow::Error::msg)?;
+    let root = answer.trusted.unwrap_or_else(|| identity.identity().root_pem().to_owned());
+    let new = NodeIdentity::new(answer.certificate, key, root)?;
+    state.save_identity(&new)?;
+    identity.replace(new).context("the new certificate")?;
+    connector.identity_replaced();
+    tracing::warn!("this manager's certificate had expired; it has made a new one for itself");
+    Ok(())
 }
 
 /// Waits until the managers want another authority than the one that the identity has.
