@@ -85,6 +85,7 @@ fn a_stale_read_says_how_old_it_is_and_changes_nothing() {
         "GET /nodes",
         [Reply::json(&json!([])).header("x-swarmd-revision", "41").header("x-swarmd-leader-contact-ms", "90000")],
     );
+    fake.on_json("GET /info", &json!({ "Swarm": { "NodeID": NODE } }));
     let ran = fake.run(&["node", "ls", "--consistency", "stale"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert!(ran.stderr.contains("revision 41") && ran.stderr.contains("minute"), "{}", ran.stderr);

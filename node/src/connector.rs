@@ -207,6 +207,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_manager_that_is_left_is_found_whatever_came_before() {
+        let cluster = TestCluster::new();
+        let (dead, alive) = (dead_addr().await, manager(&cluster).await);
+        let worker = Arc::new(cluster.holder(NodeRole::Worker));
+        let known = |at: usize| (0..5).map(|i| if i == at { alive.clone() } else { dead.clone() }).collect();
+        for at in 0..5 {
+            let connector = ManagerConnector::new(worker.clone(), None, None, known(at));
+            for _ in 0..2 {
+                // Also when the leader that is wanted is gone.
+                connector.connect_any(Some(dead.clone()), Alpn::Agent).await.unwrap();
+                assert_eq!(connector.place().session.as_ref(), Some(&alive));
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn a_manager_reaches_itself_where_it_listens() {
         let cluster = TestCluster::new();
         let own = manager(&cluster).await;

@@ -6,6 +6,7 @@ mod clients;
 mod connection;
 mod demo;
 mod engine;
+mod fixture;
 mod hosts;
 mod http;
 mod images;
@@ -80,13 +81,18 @@ enum Task {
     },
     /// Simulate whole clusters with faults, and check that nothing goes wrong
     ///
-    /// One deterministic world a seed: leader, dispatcher, agents, operators, faults, and an oracle. Builds in release
-    /// mode. Exits with 1 if a seed fails, with the command that runs it again.
+    /// One deterministic world a seed: with --plane leader, dispatcher, agents, operators, faults, and an oracle;
+    /// otherwise managers with their Raft on simulated disks and a simulated network. Builds in release mode. Exits with 1 if a seed fails, with the command that runs it again.
     Sim {
-        /// `--plane --seeds N --from S [--mutant NAME] [--trace]`; `--help` shows all
+        /// `[--plane] --seeds N --from S [--mutant NAME] [--trace]`; `--help` shows all
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         arguments: Vec<String>,
     },
+    /// Keep a state folder of the present version, which later versions have to open
+    ///
+    /// Written to node/tests/fixtures/<version>, with keys and certificates of a swarm that exists nowhere. Run it before
+    /// a release, and never for a version that was released.
+    Fixture,
     /// Check the rules that the compiler does not: imports between crates, file sizes, nothing unfinished
     Verify,
 }
@@ -98,6 +104,7 @@ fn main() -> ExitCode {
         Task::Bench { names, quick, json, markdown } => bench::run(&bench::Options { names, quick, json, markdown }),
         Task::Hosts { task } => hosts::run(task),
         Task::Sim { arguments } => sim::run(&arguments),
+        Task::Fixture => fixture::run(),
         Task::Verify => verify::run(),
     });
     match result {

@@ -15,7 +15,7 @@ use openraft::{
 use swarm_core::{ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Event, Outcome, State, Tx};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    task::{JoinHandle, spawn_blocking},
+    task::JoinHandle,
     time::{Instant, sleep, timeout, timeout_at},
 };
 
@@ -29,7 +29,7 @@ use crate::{
     options::config,
     recover::make_alone,
     remote::{Reader, run_barriers},
-    role,
+    role, rt,
     snapshot::Snapshots,
     store::LogStore,
     types::{Command, Types},
@@ -169,7 +169,7 @@ impl Consensus {
         let follow = role::follow(raft.metrics(), role, fault.clone());
         let compact = compact(raft.clone(), Arc::clone(&published), snapshot_interval);
         // Both end with Raft.
-        let role_task = tokio::spawn(async {
+        let role_task = rt::spawn(async {
             tokio::join!(follow, compact);
         });
         let (readers, waiting) = mpsc::unbounded_channel();
@@ -191,7 +191,7 @@ impl Consensus {
             }),
         };
         // Ends with the last handle.
-        tokio::spawn(run_barriers(WeakConsensus(Arc::downgrade(&consensus.inner)), waiting));
+        rt::spawn(run_barriers(WeakConsensus(Arc::downgrade(&consensus.inner)), waiting));
         match consensus.begin(founder.then_some(addr)).await {
             Ok(()) => Ok(consensus),
             Err(reason) => {
@@ -226,7 +226,7 @@ impl Consensus {
         if txs.len() > ENTRY_TXS_MAX {
             return Err(ProposeError::TooMany { txs: txs.len(), limit: ENTRY_TXS_MAX });
         }
-        let entry = Entry { v: ENTRY_VERSION, at: swarm_wire::clock::steady(), txs };
+        let entry = Entry { v: ENTRY_VERSION, at: rt::now(), txs };
         let command = Command::encode(entry).map_err(|error| ProposeError::Stopped(error.to_string()))?;
         let bytes = command.bytes().len();
         if bytes > ENTRY_BYTES_MAX {
@@ -322,6 +322,11 @@ impl Consensus {
         &self.inner.raft
     }
 
+    #[cfg(feature = "sim")]
+    pub(crate) fn log(&self) -> LogStore {
+        self.inner.log.clone()
+    }
+
     /// A leader that counts has just spoken.
     pub(crate) fn hear_leader(&self) {
         *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
@@ -383,11 +388,11 @@ impl Retry {
 /// Lets go of the folder.
 async fn close(log: &LogStore, disk: Arc<dyn Disk>) {
     log.close().await;
-    drop(spawn_blocking(move || disk.close()).await);
+    drop(rt::blocking(move || disk.close()).await);
 }
 
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    spawn_blocking(work).await.map_err(|error| Error::Stopped(error.to_string()))?
+    rt::blocking(work).await.map_err(|error| Error::Stopped(error.to_string()))?
 }

@@ -1,5 +1,7 @@
 //! What the log stands on: SQLite in a folder, or memory.
 
+#![cfg_attr(not(feature = "sim"), expect(unreachable_pub, reason = "the simulator has a disk of its own"))]
+
 mod folder;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -16,7 +18,7 @@ use swarm_model::Timestamp;
 
 /// A change to the disk. Those of one [`Disk::commit`] happen together or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
+pub enum Change {
     /// A new row; there is none with that index.
     Row {
         /// Its index.
@@ -34,7 +36,7 @@ pub(crate) enum Change {
 
 /// Names of single values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Name {
+pub enum Name {
     /// Who owns the store.
     Identity,
     /// Random name of the store, not sealed.
@@ -60,21 +62,21 @@ impl Name {
 }
 
 /// Takes rows in order of their index; `false` ends the reading.
-pub(crate) type RowVisitor<'a> = dyn FnMut(u64, &[u8]) -> io::Result<bool> + 'a;
+pub type RowVisitor<'a> = dyn FnMut(u64, &[u8]) -> io::Result<bool> + 'a;
 /// Writes a file.
-pub(crate) type FileWriter<'a> = dyn FnMut(&mut dyn Write) -> io::Result<()> + 'a;
+pub type FileWriter<'a> = dyn FnMut(&mut dyn Write) -> io::Result<()> + 'a;
 
 /// What the files take, and what is left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Usage {
+pub struct Usage {
     /// Size of the snapshot, and when it was written.
-    pub(crate) snapshot: Option<(u64, Timestamp)>,
+    pub snapshot: Option<(u64, Timestamp)>,
     /// Bytes that may still be written, and those that the file system has.
-    pub(crate) room: Option<(u64, u64)>,
+    pub room: Option<(u64, u64)>,
 }
 
 /// Durable storage of one log and one snapshot. All calls block. The caller sees to it that only one thread commits.
-pub(crate) trait Disk: Send + Sync + 'static {
+pub trait Disk: Send + Sync + 'static {
     /// The file that holds rows and values, for error messages.
     fn log_file(&self) -> String;
     /// The file that holds the snapshot, for error messages.

@@ -33,8 +33,11 @@ mod records;
 mod recover;
 mod remote;
 mod role;
+mod rt;
 mod seal;
 mod serve;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod snapshot;
 mod status;
 mod store;

@@ -15,7 +15,10 @@ use tokio::{
     time::{Instant, interval, timeout},
 };
 
-use crate::message::{Answer, Hello, RAFT_PROTOCOL, Request};
+use crate::{
+    message::{Answer, Hello, RAFT_PROTOCOL, Request},
+    rt,
+};
 
 /// Longest wait for a connection. Managers are near each other, or no election would ever end; an attempt that takes
 /// longer met a machine that is gone, and the next one shall not wait for it.
@@ -88,7 +91,7 @@ impl Line {
     /// A line that is not connected yet.
     pub(crate) fn new(dialer: Arc<dyn Dialer>, kind: Kind, to: u64, addr: String) -> Self {
         let (queue, outgoing) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(run(dialer, kind, to, addr, outgoing));
+        rt::spawn(run(dialer, kind, to, addr, outgoing));
         Self { queue }
     }
 
@@ -190,6 +193,7 @@ async fn converse(stream: BoxedStream, to: u64, first: Outgoing, queue: &mut mps
         }
     };
     let end = tokio::select! {
+        biased;
         result = write => result.map_or_else(|error| error.to_string(), |()| "it is of no more use".into()),
         result = read => result.map_or_else(|error: io::Error| error.to_string(), |(): ()| String::new()),
         () = overdue => "the manager does not answer".into(),

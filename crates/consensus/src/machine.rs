@@ -13,10 +13,10 @@ use openraft::{
     storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot},
 };
 use swarm_core::{Entry, Outcome, State};
-use tokio::task::spawn_blocking;
+use swarm_model::mutant::mutant;
 
 use crate::{
-    Observer,
+    Observer, rt,
     snapshot::{Content, Snapshots},
     types::{LeaderId, LogId, SnapshotMeta, StoredMembership, Types, check_version},
     writer::Fault,
@@ -143,7 +143,7 @@ impl RaftStateMachine<Types> for Machine {
         let snapshots = Arc::clone(&self.snapshots);
         let stored = meta.clone();
         // The file must be durable first: the log before it may be purged as soon as this returns.
-        let state = spawn_blocking(move || {
+        let state = rt::blocking(move || {
             let own = snapshots.owns(&content);
             let state = content.into_state()?;
             if !own {
@@ -161,7 +161,7 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<StoredSnapshot>> {
         let snapshots = Arc::clone(&self.snapshots);
-        let stored = spawn_blocking(move || snapshots.open()).await.map_err(io::Error::other)?;
+        let stored = rt::blocking(move || snapshots.open()).await.map_err(io::Error::other)?;
         Ok(stored
             .map_err(|error| self.stop(error.to_string()))?
             .map(|(meta, snapshot)| StoredSnapshot { meta, snapshot }))
@@ -191,14 +191,19 @@ impl RaftSnapshotBuilder<Types> for Builder {
     /// new from it.
     async fn build_snapshot(&mut self) -> io::Result<StoredSnapshot> {
         let (meta, state, snapshots) = (self.meta.clone(), self.state.clone(), Arc::clone(&self.snapshots));
-        let stored = spawn_blocking(move || {
-            if let Err(error) = snapshots.store(&meta, &state) {
+        let stored = rt::blocking(move || {
+            if !mutant("snapshot-not-stored")
+                && let Err(error) = snapshots.store(&meta, &state)
+            {
                 tracing::warn!(%error, "the snapshot could not be written; the log grows until one can");
             }
             snapshots.open()
         });
         let nothing = || (SnapshotMeta::default(), Content { objects: Box::new(std::iter::empty()), store: None });
-        let (meta, snapshot) = stored.await.map_err(io::Error::other)??.unwrap_or_else(nothing);
+        let (mut meta, snapshot) = stored.await.map_err(io::Error::other)??.unwrap_or_else(nothing);
+        if mutant("snapshot-not-stored") {
+            meta = self.meta.clone();
+        }
         Ok(StoredSnapshot { meta, snapshot })
     }
 }

@@ -229,6 +229,7 @@ impl RaftNetworkV2<Types> for Peer {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         tokio::select! {
+            biased;
             closed = cancel => Err(closed.into()),
             sent = transfer::send(&*self.dialer, self.to, &self.addr, vote, snapshot) => match sent {
                 Ok(vote) => Ok(SnapshotResponse::new(vote)),

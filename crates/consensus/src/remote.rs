@@ -8,6 +8,7 @@ use openraft::{
     errors::{LinearizableReadError, RaftError},
 };
 use swarm_core::{State, Tx};
+use swarm_model::mutant::mutant;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep, timeout_at},
@@ -64,7 +65,8 @@ impl Consensus {
                     };
                     match self.ask(id, &addr, Request::Write(Blob(txs))).await {
                         Ok(answer) => answer,
-                        Err(LineError::Lost(_)) => return Err(ProposeError::Unknown),
+                        Err(LineError::Lost(_)) if !mutant("retry-lost-write") => return Err(ProposeError::Unknown),
+                        Err(LineError::Lost(_)) => Answer::Failed(ProposeError::NotLeader { leader: None }),
                         Err(LineError::Unsent(_)) => Answer::Failed(ProposeError::NotLeader { leader: Some(addr) }),
                     }
                 }
@@ -109,9 +111,13 @@ impl Consensus {
             match self.leader() {
                 Some((id, addr)) if id != self.raft_id() => {
                     if let Ok(Answer::ReadIndex(index)) = self.ask(id, &addr, Request::ReadIndex).await {
+                        if mutant("read-before-applied") {
+                            return Ok(());
+                        }
                         return self.applied(index, deadline).await;
                     }
                 }
+                Some(_) if mutant("stale-read-of-leader") => return Ok(()),
                 _ => match timeout_at(deadline, self.raft().ensure_linearizable(ReadPolicy::ReadIndex)).await {
                     Ok(Ok(_)) => return Ok(()),
                     Ok(Err(RaftError::Fatal(fatal))) => return Err(self.stopped(Some(fatal))),

@@ -8,6 +8,7 @@ use std::{io, pin::pin, sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream};
 use openraft::ReadPolicy;
 use swarm_core::Tx;
+use swarm_model::mutant::mutant;
 use swarm_wire::{BoxedStream, Receiver, Sender, channel};
 use thiserror::Error;
 use tokio::{
@@ -20,7 +21,7 @@ use tokio::{
 use crate::{
     Consensus, ProposeError,
     message::{Answer, Appended, Blob, Hello, RAFT_PROTOCOL, Request, append_request, take_over_request},
-    transfer,
+    rt, transfer,
 };
 
 /// Time from the opening of a connection to its first message.
@@ -131,12 +132,12 @@ impl Consensus {
                         // The semaphore is never closed.
                         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
                         let (consensus, answers): (_, Answers) = (self.clone(), answers.clone());
-                        asks.spawn(async move {
+                        asks.spawn(rt::owned(async move {
                             let answer = consensus.answer(request).await;
                             // Who no longer listens does not want to know.
                             let _ = answers.send((correlation, answer)).await;
                             drop(place);
-                        });
+                        }));
                     }
                     Request::Snapshot { vote, head } => {
                         let arrived = transfer::receive(vote, head, &mut receiver).await;
@@ -157,7 +158,7 @@ impl Consensus {
             }
             Ok(())
         };
-        let end = tokio::select! { end = read => end, end = take => end, end = write => end };
+        let end = tokio::select! { biased; end = read => end, end = take => end, end = write => end };
         if let Some(leader) = leader {
             self.replace_lost(leader).await;
         }
@@ -203,6 +204,9 @@ impl Consensus {
                 },
                 Err(error) => Answer::Refused(format!("these are no transactions: {error}")),
             },
+            Request::ReadIndex if mutant("stale-read-index") => {
+                Answer::ReadIndex(self.status().applied_index.unwrap_or_default())
+            }
             Request::ReadIndex => match self.raft().get_read_log_id(ReadPolicy::ReadIndex).await {
                 Ok((read, _)) => Answer::ReadIndex(read.index()),
                 // Whatever it is, it may pass: the follower asks again, perhaps somebody else.

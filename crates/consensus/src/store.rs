@@ -8,7 +8,7 @@ use std::{
     fmt::Debug,
     io,
     ops::{Bound, Range, RangeBounds},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc::Sender},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use futures_util::{Stream, stream};
@@ -16,13 +16,15 @@ use openraft::{
     OptionalSend, RaftLogReader,
     storage::{IOFlushed, LogState, RaftLogStorage},
 };
-use tokio::{sync::oneshot, task::spawn_blocking};
+use swarm_model::mutant::mutant;
+use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::{
     Error,
     disk::{Disk, Name},
     index::Index,
     records::{self, Ballot, Place, RowError},
+    rt,
     seal::{Kind, Seal},
     types::{LogEntry, LogId, Types, Vote, weight},
     writer::{self, Fault, Op},
@@ -99,8 +101,7 @@ impl Shared {
         if !on_disk.is_empty() {
             let shared = Arc::clone(self);
             let end = on_disk.end;
-            entries =
-                spawn_blocking(move || shared.read_disk(on_disk, bytes_max)).await.map_err(io::Error::other)??;
+            entries = rt::blocking(move || shared.read_disk(on_disk, bytes_max)).await.map_err(io::Error::other)??;
             if entries.last().is_none_or(|last| last.log_id.index + 1 < end) && bytes_max < usize::MAX {
                 return Ok(entries);
             }
@@ -131,7 +132,7 @@ fn open_row(seal: &Seal, file: &str, index: u64, row: &[u8]) -> Result<LogEntry,
 #[derive(Clone)]
 pub(crate) struct LogStore {
     shared: Arc<Shared>,
-    ops: Sender<Op>,
+    ops: UnboundedSender<Op>,
 }
 
 impl LogStore {
@@ -257,6 +258,10 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let vote = *vote;
+        if mutant("vote-not-persisted") {
+            self.shared.index_mut().vote = Some(vote);
+            return Ok(());
+        }
         self.done(|done| Op::Vote(vote, done)).await?;
         self.shared.index_mut().vote = Some(vote);
         Ok(())
@@ -289,6 +294,9 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let end = self.shared.index_mut().truncate_after(last);
+        if mutant("truncate-not-persisted") {
+            return Ok(());
+        }
         self.done(|done| Op::RemoveFrom(end, done)).await
     }
 

@@ -4,15 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::join_all;
 use swarm_wire::clock;
-use tokio::{
-    task::spawn_blocking,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use crate::{
     Consensus, Local, Member, Status,
     line::{DIAL_TIMEOUT, Kind},
     message::{Answer, Request},
+    rt,
 };
 
 /// How long a manager may take to say how it is: a connection, and an answer without any work. People wait for it.
@@ -74,7 +72,7 @@ impl Consensus {
     /// How this manager is, with what only it knows.
     pub(crate) async fn own_status(&self) -> Status {
         let disk = self.disk();
-        let usage = spawn_blocking(move || disk.usage()).await.unwrap_or_default();
+        let usage = rt::blocking(move || disk.usage()).await.unwrap_or_default();
         let clock = clock::now();
         let age_ms = |at: swarm_model::Timestamp| u64::try_from(clock.since_ns(at) / 1_000_000).unwrap_or_default();
         let local = Local {

@@ -10,8 +10,6 @@ use swarm_core::Object;
 use swarm_wire::{Receiver, channel};
 use tokio::{
     io::AsyncRead,
-    sync::mpsc,
-    task::spawn_blocking,
     time::{Instant, timeout},
 };
 
@@ -19,6 +17,7 @@ use crate::{
     line::{DIAL_TIMEOUT, Dialer},
     message::{Answer, Blob, Hello, RAFT_PROTOCOL, Request},
     records::{Ballot, Head, Tail},
+    rt,
     snapshot::Content,
     types::{LeaderId, SnapshotMeta, Vote},
 };
@@ -26,8 +25,6 @@ use crate::{
 /// Objects are sent when they are this much: large enough that a part's own cost is nothing, small beside the limit of
 /// a frame.
 const PART_BYTES: usize = 512 * 1024;
-/// Parts that are read ahead of the network.
-const PARTS_AHEAD: usize = 4;
 /// Longest pause in which a snapshot makes no step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for the receiver to write the snapshot to its disk: a gigabyte on a slow one.
@@ -50,19 +47,23 @@ pub(crate) async fn send(
     let stream = stream.map_err(|error| error.to_string())?;
     let (mut sender, mut receiver) = channel::<_, Request, Answer>(stream);
     let head = Head::from(&snapshot.meta);
-    let (parts, mut read) = mpsc::channel(PARTS_AHEAD);
-    let reading = spawn_blocking(move || read_parts(snapshot.snapshot, &parts));
     let write = async {
         for request in
             [Request::Hello(Hello { protocol: RAFT_PROTOCOL, to }), Request::Snapshot { vote: vote.into(), head }]
         {
             timeout(STEP_TIMEOUT, sender.send(&request)).await.map_err(slow)?.map_err(|error| error.to_string())?;
         }
-        while let Some(part) = read.recv().await {
-            let sent = timeout(STEP_TIMEOUT, sender.send(&Request::SnapshotPart(Blob(part)))).await;
+        let (mut content, mut objects) = (snapshot.snapshot, 0);
+        let mut part;
+        (content, part) = read_part(content).await?;
+        while part.objects > 0 {
+            objects += part.objects;
+            let request = Request::SnapshotPart(Blob(part.bytes));
+            // The next one is read while this one is on its way.
+            let (sent, next) = tokio::join!(timeout(STEP_TIMEOUT, sender.send(&request)), read_part(content));
             sent.map_err(slow)?.map_err(|error| error.to_string())?;
+            (content, part) = next?;
         }
-        let objects = reading.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         let end = Request::SnapshotEnd(Tail { objects });
         timeout(STEP_TIMEOUT, sender.send_to(1, &end)).await.map_err(slow)?.map_err(|error| error.to_string())?;
         Ok(objects)
@@ -74,6 +75,7 @@ pub(crate) async fn send(
     tokio::pin!(answer);
     // An answer before the end is a refusal.
     let answer = tokio::select! {
+        biased;
         written = write => match written {
             Ok(objects) => {
                 let answer = timeout(INSTALL_TIMEOUT, answer).await.map_err(slow)?;
@@ -91,22 +93,25 @@ pub(crate) async fn send(
     }
 }
 
-/// Reads the objects and cuts them into parts. Returns how many there were.
-fn read_parts(content: Content, parts: &mpsc::Sender<Vec<u8>>) -> io::Result<u64> {
-    let mut part = Vec::with_capacity(PART_BYTES);
-    let mut objects = 0;
-    for object in content.objects {
-        rmp_serde::encode::write_named(&mut part, &object?).map_err(io::Error::other)?;
-        objects += 1;
-        // A receiver that is gone is noticed by the sender.
-        if part.len() >= PART_BYTES && parts.blocking_send(std::mem::take(&mut part)).is_err() {
-            return Ok(objects);
+/// Some objects of a snapshot, encoded.
+struct Part {
+    bytes: Vec<u8>,
+    objects: u64,
+}
+
+/// Reads the next part; the one after the last has no objects.
+async fn read_part(mut content: Content) -> Result<(Content, Part), String> {
+    let read = rt::blocking(move || {
+        let mut part = Part { bytes: Vec::with_capacity(PART_BYTES), objects: 0 };
+        while part.bytes.len() < PART_BYTES
+            && let Some(object) = content.objects.next()
+        {
+            rmp_serde::encode::write_named(&mut part.bytes, &object?).map_err(io::Error::other)?;
+            part.objects += 1;
         }
-    }
-    if !part.is_empty() {
-        let _ = parts.blocking_send(part);
-    }
-    Ok(objects)
+        io::Result::Ok((content, part))
+    });
+    read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// A snapshot that has arrived.

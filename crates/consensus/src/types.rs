@@ -13,6 +13,7 @@ openraft::declare_raft_types!(
     pub(crate) Types:
         D = Command,
         R = Vec<Outcome>,
+        AsyncRuntime = crate::rt::Runtime,
 );
 
 pub(crate) type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;

@@ -2,15 +2,16 @@
 
 use std::{
     io,
-    sync::{
-        Arc, OnceLock,
-        mpsc::{Receiver, Sender, channel},
-    },
+    ops::ControlFlow,
+    sync::{Arc, OnceLock},
     thread,
 };
 
 use openraft::storage::IOFlushed;
-use tokio::sync::oneshot;
+use tokio::sync::{
+    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    oneshot,
+};
 
 use crate::{
     Error,
@@ -60,53 +61,81 @@ pub(crate) enum Op {
 }
 
 /// Starts the thread.
-pub(crate) fn start(shared: Arc<Shared>) -> io::Result<Sender<Op>> {
-    let (sender, receiver) = channel();
-    thread::Builder::new().name("raft-log".into()).spawn(move || run(&shared, &receiver))?;
+pub(crate) fn start(shared: Arc<Shared>) -> io::Result<UnboundedSender<Op>> {
+    let (sender, ops) = unbounded_channel();
+    #[cfg(feature = "sim")]
+    if let Some(life) = crate::sim::life() {
+        life.spawn(crate::sim::run_writer(Arc::clone(&life), shared, ops));
+        return Ok(sender);
+    }
+    thread::Builder::new().name("raft-log".into()).spawn(move || run(&shared, ops))?;
     Ok(sender)
 }
 
-fn run(shared: &Shared, ops: &Receiver<Op>) {
+fn run(shared: &Shared, mut ops: UnboundedReceiver<Op>) {
     let mut hint = shared.index().committed;
-    while let Ok(first) = ops.recv() {
-        let mut group = vec![first];
-        group.extend(ops.try_iter().take(GROUP_OPS_MAX - 1));
-        let closing = group.iter().any(|op| matches!(op, Op::Close(_)));
-        if let Err(error) = write(shared, &group, &mut hint) {
-            let full = error.kind() == io::ErrorKind::StorageFull;
-            let reason = Error::io(shared.log_file(), error).to_string();
-            let room = "; make room and start swarmd again: it goes on with everything that was acknowledged";
-            shared.fault().set(format!("the log cannot be written: {reason}{}", if full { room } else { "" }));
-            // Nobody knows what is on the disk now: nothing may follow.
-            let failed = || io::Error::other(reason.clone());
-            for op in group.into_iter().chain(ops.iter()) {
-                finish(op, Err(failed()));
-            }
-            return;
-        }
-        for op in &group {
-            match op {
-                Op::Append(entries, _) => {
-                    if let Some(last) = entries.last() {
-                        shared.index_mut().flushed(last.log_id.index + 1);
-                    }
+    while let Some(first) = ops.blocking_recv() {
+        let group = gather(first, &mut ops);
+        let written = write(shared, &group, &mut hint);
+        match settle(shared, group, written) {
+            ControlFlow::Continue(()) => {}
+            ControlFlow::Break(None) => return,
+            ControlFlow::Break(Some(reason)) => {
+                while let Some(op) = ops.blocking_recv() {
+                    fail(op, &reason);
                 }
-                Op::RemoveFrom(index, _) => shared.index_mut().unflushed(*index),
-                Op::Purge(upto) => shared.index_mut().purge_flushed(*upto),
-                Op::Vote(..) | Op::Close(_) => {}
+                return;
             }
-        }
-        for op in group {
-            finish(op, Ok(()));
-        }
-        if closing {
-            return;
         }
     }
 }
 
+/// An operation, and those that wait behind it.
+pub(crate) fn gather(first: Op, ops: &mut UnboundedReceiver<Op>) -> Vec<Op> {
+    let mut group = vec![first];
+    while group.len() < GROUP_OPS_MAX
+        && let Ok(next) = ops.try_recv()
+    {
+        group.push(next);
+    }
+    group
+}
+
+/// Says what became of a group. The writer ends with the log, or for a reason with which all that follows fails:
+/// nobody knows what is on the disk then.
+pub(crate) fn settle(shared: &Shared, group: Vec<Op>, written: io::Result<()>) -> ControlFlow<Option<String>> {
+    if let Err(error) = written {
+        let full = error.kind() == io::ErrorKind::StorageFull;
+        let reason = Error::io(shared.log_file(), error).to_string();
+        let room = "; make room and start swarmd again: it goes on with everything that was acknowledged";
+        shared.fault().set(format!("the log cannot be written: {reason}{}", if full { room } else { "" }));
+        group.into_iter().for_each(|op| fail(op, &reason));
+        return ControlFlow::Break(Some(reason));
+    }
+    for op in &group {
+        match op {
+            Op::Append(entries, _) => {
+                if let Some(last) = entries.last() {
+                    shared.index_mut().flushed(last.log_id.index + 1);
+                }
+            }
+            Op::RemoveFrom(index, _) => shared.index_mut().unflushed(*index),
+            Op::Purge(upto) => shared.index_mut().purge_flushed(*upto),
+            Op::Vote(..) | Op::Close(_) => {}
+        }
+    }
+    let closing = group.iter().any(|op| matches!(op, Op::Close(_)));
+    group.into_iter().for_each(|op| finish(op, Ok(())));
+    if closing { ControlFlow::Break(None) } else { ControlFlow::Continue(()) }
+}
+
+/// Says that an operation did not happen, or perhaps did.
+pub(crate) fn fail(op: Op, reason: &str) {
+    finish(op, Err(io::Error::other(reason.to_owned())));
+}
+
 /// Writes a group of operations in one transaction.
-fn write(shared: &Shared, group: &[Op], hint: &mut Option<LogId>) -> io::Result<()> {
+pub(crate) fn write(shared: &Shared, group: &[Op], hint: &mut Option<LogId>) -> io::Result<()> {
     let seal = |kind, index, plain: &[u8]| {
         shared.seal().seal(kind, index, plain).map_err(|_| io::Error::other("the system gave no random bytes"))
     };

@@ -27,7 +27,7 @@ fn create(state: &State, id: u128, slot: u32, beside: Option<TaskId>, place: Pla
 #[test]
 fn a_node_gets_no_more_tasks_of_a_service_than_that_allows() {
     let mut state = State::default();
-    let mut commit = |state: &mut State, txs: Vec<Tx>| -> Vec<String> {
+    let commit = |state: &mut State, txs: Vec<Tx>| -> Vec<String> {
         let entry = Entry { v: ENTRY_VERSION, at: Timestamp::from_millis(1), txs };
         let (index, text) = (state.revision() + 1, |outcome: Result<(), _>| outcome.err().map(|e| format!("{e}")));
         apply(state, index, &entry).0.into_iter().map(|outcome| text(outcome).unwrap_or_default()).collect()

@@ -14,6 +14,19 @@ pub const MUTANTS: [(&str, &str); 6] = [
     ("adopt-nothing", "an agent that starts again takes its containers for gone"),
 ];
 
+/// Those of Raft, which the simulated consensus has to find.
+#[cfg(feature = "mutants")]
+pub const RAFT_MUTANTS: [(&str, &str); 8] = [
+    ("ack-before-fsync", "the log says that entries are durable before they are"),
+    ("vote-not-persisted", "a vote is forgotten in a crash"),
+    ("truncate-not-persisted", "entries that another leader overwrote come back"),
+    ("snapshot-not-stored", "a snapshot counts as taken, and the log is purged, before it is durable"),
+    ("stale-read-of-leader", "a leader that may be deposed reads without asking the others"),
+    ("stale-read-index", "a leader tells followers how far to read without asking the others"),
+    ("read-before-applied", "a follower reads before it has applied what the leader said"),
+    ("retry-lost-write", "a write whose answer was lost is made again"),
+];
+
 #[cfg(feature = "mutants")]
 mod active {
     use std::cell::Cell;

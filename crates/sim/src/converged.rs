@@ -114,7 +114,7 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
             TaskState::Ready if paused && task.desired == DesiredState::Ready => {}
             found => return Err(format!("task {} of {name} is to be {} and is {found}", task.id, task.desired)),
         }
-        if !paused && !waits && !is_up_to_date(state, service, task) {
+        if !paused && !waits && !is_up_to_date(state, service, task) && !was_relieved_in_vain(state, service, task) {
             return Err(format!("task {} of {name} is of spec version {}, {update:?}", task.id, task.spec_version));
         }
     }
@@ -147,6 +147,15 @@ fn check_service(state: &State, service: &Service) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Whether an update made a task to take over from this one which ended, and is not to be restarted: rather than that
+/// nothing runs, the old one goes on.
+fn was_relieved_in_vain(state: &State, service: &Service, task: &Task) -> bool {
+    let policy = service.spec.task_template.restart();
+    let ends = policy.condition != RestartCondition::Any || policy.max_attempts > 0;
+    let is_new = |other: &Task| other.id > task.id && other.spec_version == service.spec_version;
+    ends && tasks_of(state, place_of(task)).any(|other| is_new(other) && other.status.state.is_terminal())
 }
 
 /// Places whose task ended and is not to be restarted.

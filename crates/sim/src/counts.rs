@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Every kind of fault.
-pub const FAULTS: [&str; 25] = [
+const FAULTS: [&str; 25] = [
     "agent crash",
     "agent clock jump",
     "answer of the log lost",
@@ -32,7 +32,7 @@ pub const FAULTS: [&str; 25] = [
 ];
 
 /// Every kind of operation, and every setting that a service is given with one.
-pub const OPERATIONS: [&str; 26] = [
+const OPERATIONS: [&str; 26] = [
     "activate node",
     "change constraints",
     "change policies",
@@ -61,9 +61,23 @@ pub const OPERATIONS: [&str; 26] = [
     "update",
 ];
 
+/// What can be counted.
+#[derive(Debug)]
+pub struct Kinds {
+    /// Every kind of fault.
+    pub faults: &'static [&'static str],
+    /// Every kind of operation.
+    pub operations: &'static [&'static str],
+}
+
+/// What of a run of the plane is counted.
+pub const KINDS: Kinds = Kinds { faults: &FAULTS, operations: &OPERATIONS };
+
 /// Counts by name.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Counts {
+    /// What can be counted.
+    pub kinds: &'static Kinds,
     /// Of [`FAULTS`].
     pub faults: BTreeMap<&'static str, u64>,
     /// Of [`OPERATIONS`], those that were committed; settings as often as they were asked for.
@@ -73,13 +87,18 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Nothing yet.
+    pub fn of(kinds: &'static Kinds) -> Self {
+        Self { kinds, faults: BTreeMap::new(), operations: BTreeMap::new(), others: BTreeMap::new() }
+    }
+
     pub(crate) fn fault(&mut self, name: &'static str) {
-        debug_assert!(FAULTS.contains(&name), "{name} is not in the list");
+        debug_assert!(self.kinds.faults.contains(&name), "{name} is not in the list");
         *self.faults.entry(name).or_default() += 1;
     }
 
     pub(crate) fn operation(&mut self, name: &'static str) {
-        debug_assert!(OPERATIONS.contains(&name), "{name} is not in the list");
+        debug_assert!(self.kinds.operations.contains(&name), "{name} is not in the list");
         *self.operations.entry(name).or_default() += 1;
     }
 
@@ -113,7 +132,10 @@ impl Counts {
 
     /// The faults and operations that never occurred.
     pub fn missing(&self) -> Vec<&'static str> {
-        let faults = FAULTS.iter().filter(|name| !self.faults.contains_key(*name));
-        faults.chain(OPERATIONS.iter().filter(|name| !self.operations.contains_key(*name))).copied().collect()
+        let faults = self.kinds.faults.iter().filter(|name| !self.faults.contains_key(*name));
+        faults
+            .chain(self.kinds.operations.iter().filter(|name| !self.operations.contains_key(*name)))
+            .copied()
+            .collect()
     }
 }

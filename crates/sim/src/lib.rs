@@ -3,7 +3,7 @@
 //!
 //! It runs the code that ships: `apply` and `decide`, the leader's step, the dispatcher's sessions, liveness and
 //! reports, the agent's worker. What it replaces are the thin shells around them: clocks, sockets, disks, engines.
-//! The log is a plain sequence with a model of leadership; Raft itself is tested elsewhere.
+//! The log is a plain sequence with a model of leadership; Raft itself has a world of its own, [`raft`].
 //!
 //! A seed is a whole history and comes out the same byte for byte each time ([`Report::hash`]).
 
@@ -19,6 +19,7 @@ mod log;
 mod operator;
 mod oracle;
 mod peers;
+pub mod raft;
 mod rng;
 mod specs;
 mod updates;
@@ -26,7 +27,7 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use counts::{Counts, FAULTS, OPERATIONS};
+pub use counts::{Counts, KINDS, Kinds};
 use world::World;
 
 /// How large a run is.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use swarm_core::{ENTRY_VERSION, Entry, Event as Change, Object, Outcome, State, Tx, apply};
 
-use crate::{event::Event, world::World};
+use crate::{event::Event, oracle::Step, world::World};
 
 /// How long a proposer waits before the outcome of a proposal is unknown.
 const PROPOSAL_MS_MAX: u64 = 5_000;
@@ -166,8 +166,9 @@ impl World {
         if self.has_follower() {
             self.follow(index, &entry, &bytes, &(outcomes.clone(), events.clone()));
         }
-        let state = &self.log.state;
-        if let Err(text) = self.oracle.check(decided, &before, state, &entry, &outcomes, &events, self.now_ms) {
+        let after = &self.log.state;
+        let step = Step { decided, before: &before, after, entry: &entry, outcomes: &outcomes, events: &events };
+        if let Err(text) = self.oracle.check(&step, self.now_ms) {
             self.complain(format!("{text}\n  after entry {index}: {entry:?}"));
         }
         self.log.recent.push_back(entry);

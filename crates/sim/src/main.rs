@@ -1,4 +1,4 @@
-//! `swarm-sim --plane --seeds N --from S`: runs seeds, counts what they did, and shows the first that fails.
+//! `swarm-sim [--plane] --seeds N --from S`: runs seeds, counts what they did, and shows the first that fails.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 };
 
 use clap::Parser;
-use swarm_sim::{Counts, FAULTS, OPERATIONS, Options, Report, simulate};
+use swarm_sim::{Counts, KINDS, Kinds, Options, Report, raft, simulate};
 
 /// Lines of the trace that are shown of a seed that fails.
 const LAST_EVENTS: usize = 60;
@@ -25,8 +25,9 @@ const SEEDS_FOR_ALL_KINDS: u64 = 10;
 #[derive(Parser)]
 #[command(about = "Simulates clusters with faults, and checks that nothing goes wrong", disable_help_subcommand = true)]
 struct Arguments {
-    /// Simulate the whole plane: leader, agents, operators
-    #[arg(long, required = true)]
+    /// Simulate the whole plane (leader, agents, operators) on a model of the log, instead of Raft on simulated disks
+    /// and a simulated network
+    #[arg(long)]
     plane: bool,
     /// How many seeds
     #[arg(long, default_value_t = 100)]
@@ -40,18 +41,74 @@ struct Arguments {
     /// Print every event
     #[arg(long)]
     trace: bool,
-    /// Nodes at the start
+    /// Nodes at the start, of the plane
     #[arg(long, default_value_t = Options::default().nodes)]
     nodes: u32,
-    /// Simulated minutes of faults
-    #[arg(long, default_value_t = Options::default().minutes)]
-    minutes: u64,
+    /// Simulated minutes of faults [default: 60 of the plane, 10 of Raft]
+    #[arg(long)]
+    minutes: Option<u64>,
     /// Threads; a seed runs on one [default: one for each processor]
     #[arg(long)]
     jobs: Option<NonZero<usize>>,
 }
 
-#[derive(Default)]
+/// What is simulated.
+#[derive(Clone, Copy)]
+enum World {
+    Plane(Options),
+    Raft(raft::Options),
+}
+
+impl World {
+    fn of(arguments: &Arguments) -> Self {
+        let trace = arguments.trace;
+        if arguments.plane {
+            let minutes = arguments.minutes.unwrap_or(Options::default().minutes);
+            Self::Plane(Options { nodes: arguments.nodes, minutes, trace })
+        } else {
+            Self::Raft(raft::Options { minutes: arguments.minutes.unwrap_or(raft::Options::default().minutes), trace })
+        }
+    }
+
+    fn traced(self) -> Self {
+        match self {
+            Self::Plane(options) => Self::Plane(Options { trace: true, ..options }),
+            Self::Raft(options) => Self::Raft(raft::Options { trace: true, ..options }),
+        }
+    }
+
+    fn simulate(self, seed: u64) -> Report {
+        match self {
+            Self::Plane(options) => simulate(seed, options),
+            Self::Raft(options) => raft::simulate(seed, options),
+        }
+    }
+
+    fn kinds(self) -> &'static Kinds {
+        match self {
+            Self::Plane(_) => &KINDS,
+            Self::Raft(_) => &raft::KINDS,
+        }
+    }
+
+    /// The arguments that make it.
+    fn arguments(self) -> String {
+        match self {
+            Self::Plane(Options { nodes, minutes, .. }) => format!("--plane --nodes {nodes} --minutes {minutes}"),
+            Self::Raft(raft::Options { minutes, .. }) => format!("--minutes {minutes}"),
+        }
+    }
+
+    #[cfg(feature = "mutants")]
+    fn mutants(self) -> Vec<&'static str> {
+        let all = match self {
+            Self::Plane(_) => &swarm_model::mutant::MUTANTS[..],
+            Self::Raft(_) => &swarm_model::mutant::RAFT_MUTANTS[..],
+        };
+        all.iter().map(|(name, _)| *name).collect()
+    }
+}
+
 struct Summary {
     counts: Counts,
     seeds: u64,
@@ -62,30 +119,27 @@ struct Summary {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let mutant = match arguments.mutant.as_deref().map(find_mutant).transpose() {
+    let world = World::of(&arguments);
+    let mutant = match arguments.mutant.as_deref().map(|name| find_mutant(world, name)).transpose() {
         Ok(mutant) => mutant,
         Err(error) => {
             eprintln!("error: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let options = Options { nodes: arguments.nodes, minutes: arguments.minutes, trace: arguments.trace };
     let began = Instant::now();
-    let summary = run_all(&arguments, options, mutant);
+    let summary = run_all(&arguments, world, mutant);
     let seconds = began.elapsed().as_secs_f64();
     print_summary(&summary, seconds);
     if let Some((seed, complaint)) = summary.failed.first() {
         println!();
         println!("Seed {seed}: {complaint}");
         if !arguments.trace {
-            print_last_events(*seed, options, mutant);
+            print_last_events(*seed, world, mutant);
         }
         let mutant = arguments.mutant.as_ref().map(|name| format!(" --mutant {name}")).unwrap_or_default();
-        let (nodes, minutes) = (arguments.nodes, arguments.minutes);
         println!();
-        println!(
-            "Again: cargo xtask sim --plane --from {seed} --seeds 1 --nodes {nodes} --minutes {minutes}{mutant} --trace"
-        );
+        println!("Again: cargo xtask sim {} --from {seed} --seeds 1{mutant} --trace", world.arguments());
     }
     if let Some(name) = &arguments.mutant {
         return match summary.failed.first() {
@@ -108,14 +162,14 @@ fn main() -> ExitCode {
 }
 
 #[cfg(feature = "mutants")]
-fn find_mutant(name: &str) -> Result<&'static str, String> {
-    let names = swarm_model::mutant::MUTANTS.map(|(name, _)| name);
+fn find_mutant(world: World, name: &str) -> Result<&'static str, String> {
+    let names = world.mutants();
     let unknown = || format!("there is no mutant {name}; there are {}", names.join(", "));
     names.into_iter().find(|found| *found == name).ok_or_else(unknown)
 }
 
 #[cfg(not(feature = "mutants"))]
-fn find_mutant(name: &str) -> Result<&'static str, String> {
+fn find_mutant(_world: World, name: &str) -> Result<&'static str, String> {
     Err(format!("this program is built without mutants such as {name}; build it with --features mutants"))
 }
 
@@ -128,8 +182,9 @@ fn activate(mutant: Option<&'static str>) {
 fn activate(_mutant: Option<&'static str>) {}
 
 /// Runs the seeds on all threads. With a mutant, or one seed to look at, the first that fails ends it.
-fn run_all(arguments: &Arguments, options: Options, mutant: Option<&'static str>) -> Summary {
-    let summary = Mutex::new(Summary::default());
+fn run_all(arguments: &Arguments, world: World, mutant: Option<&'static str>) -> Summary {
+    let counts = Counts::of(world.kinds());
+    let summary = Mutex::new(Summary { counts, seeds: 0, simulated_ms: 0, slowest_ms: 0, failed: Vec::new() });
     let next = AtomicU64::new(arguments.from);
     let stop = AtomicBool::new(false);
     let end = arguments.from.saturating_add(arguments.seeds);
@@ -145,7 +200,7 @@ fn run_all(arguments: &Arguments, options: Options, mutant: Option<&'static str>
                         break;
                     }
                     let began = Instant::now();
-                    let report = simulate(seed, options);
+                    let report = world.simulate(seed);
                     let took_ms = began.elapsed().as_millis();
                     if mutant.is_some() && report.complaint.is_some() {
                         stop.store(true, Ordering::Relaxed);
@@ -172,9 +227,9 @@ fn add(summary: &mut Summary, seed: u64, report: Report, took_ms: u128) {
     }
 }
 
-fn print_last_events(seed: u64, options: Options, mutant: Option<&'static str>) {
+fn print_last_events(seed: u64, world: World, mutant: Option<&'static str>) {
     activate(mutant);
-    let report = simulate(seed, Options { trace: true, ..options });
+    let report = world.traced().simulate(seed);
     println!("The last events:");
     for line in &report.trace[report.trace.len().saturating_sub(LAST_EVENTS)..] {
         let short: String = line.chars().take(LINE_CHARS).collect();
@@ -186,9 +241,10 @@ fn print_summary(summary: &Summary, seconds: f64) {
     let hours = summary.simulated_ms as f64 / 3_600_000.0;
     let faults = summary.counts.faults_total();
     let minutes = seconds / 60.0;
-    for (title, counts, kinds) in
-        [("faults", &summary.counts.faults, &FAULTS[..]), ("operations", &summary.counts.operations, &OPERATIONS[..])]
-    {
+    for (title, counts, kinds) in [
+        ("faults", &summary.counts.faults, summary.counts.kinds.faults),
+        ("operations", &summary.counts.operations, summary.counts.kinds.operations),
+    ] {
         println!("{title}");
         for kind in kinds {
             println!("  {kind:<36} {:>10}", counts.get(kind).copied().unwrap_or(0));

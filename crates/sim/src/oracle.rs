@@ -31,6 +31,17 @@ pub(crate) struct Oracle {
     start_first_until_ms: BTreeMap<ServiceId, u64>,
 }
 
+/// One entry, and what it did.
+pub(crate) struct Step<'a> {
+    /// The state that the plan was made from, if it is one.
+    pub(crate) decided: Option<&'a State>,
+    pub(crate) before: &'a State,
+    pub(crate) after: &'a State,
+    pub(crate) entry: &'a Entry,
+    pub(crate) outcomes: &'a [Outcome],
+    pub(crate) events: &'a [Change],
+}
+
 /// A place of a service: a slot, or the node of a global service's task.
 pub(crate) type Place = (ServiceId, u32, Option<NodeId>);
 
@@ -44,20 +55,12 @@ pub(crate) fn tasks_of(state: &State, (service, slot, node): Place) -> impl Iter
 }
 
 impl Oracle {
-    /// Looks at one entry; of a plan also at the state that it was made from.
+    /// Looks at one entry.
     ///
     /// # Errors
     /// What is wrong.
-    pub(crate) fn check(
-        &mut self,
-        decided: Option<&State>,
-        before: &State,
-        after: &State,
-        entry: &Entry,
-        outcomes: &[Outcome],
-        events: &[Change],
-        now_ms: u64,
-    ) -> Result<(), String> {
+    pub(crate) fn check(&mut self, step: &Step<'_>, now_ms: u64) -> Result<(), String> {
+        let Step { decided, before, after, entry, outcomes, events } = *step;
         if after.time() <= before.time() {
             return Err(format!("cluster time went from {:?} to {:?}", before.time(), after.time()));
         }

@@ -131,7 +131,6 @@ fn resources(rng: &mut Rng) -> Resources {
         nano_cpus: rng.below(4) as i64 * SECOND_NS / 2,
         memory_bytes: rng.below(4) as i64 * (256 << 20),
         generic_resources: if rng.per_mille(250) { vec![gpus(rng.between(1, 2))] } else { Vec::new() },
-        ..ResourceReservations::default()
     };
     Resources { reservations: Some(reservations), ..Resources::default() }
 }

@@ -6,7 +6,7 @@ use swarm_model::{Id, NodeId, Timestamp};
 
 use crate::{
     Options, Report,
-    counts::Counts,
+    counts::{Counts, KINDS},
     event::{ConnId, Event},
     host::Host,
     lead::Leader,
@@ -74,7 +74,7 @@ impl World {
             conns_made: 0,
             named: 0,
             oracle: Oracle::default(),
-            counts: Counts::default(),
+            counts: Counts::of(&KINDS),
             healed: false,
             complaint: None,
             hash: seed,

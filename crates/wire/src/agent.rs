@@ -252,3 +252,99 @@ pub enum LogMessage {
         reason: String,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use swarm_model::TaskState;
+
+    use super::*;
+
+    /// What a later version says: the same, and a field more.
+    #[derive(Serialize)]
+    struct Later<T> {
+        #[serde(flatten)]
+        now: T,
+        a_field_of_later: Vec<u8>,
+    }
+
+    fn later<T>(now: T) -> Later<T> {
+        Later { now, a_field_of_later: vec![1, 2, 3] }
+    }
+
+    fn hello() -> Hello {
+        let node = NodeReport { description: NodeDescription::default(), engine_reachable: true };
+        Hello { protocol: AGENT_PROTOCOL, program: "swarmd 9".into(), node, resume: None }
+    }
+
+    fn welcome() -> Welcome {
+        Welcome { heartbeat_period_ms: 2000, managers: vec!["10.0.0.1:2377".into()], role: None }
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_passed_over() {
+        #[derive(Serialize)]
+        enum LaterToManager {
+            Hello(Box<Later<Hello>>),
+            Status { batch: u64, reports: Vec<Later<TaskReport>>, urgency: u8 },
+        }
+        #[derive(Serialize)]
+        enum LaterToAgent {
+            Welcome(Later<Welcome>),
+            Assignments(Later<Assignments>),
+            Refused { reason: String, leader: Option<String>, removed: bool, retry_ms: u64 },
+        }
+        let report = TaskReport { task: TaskId(1), status: TaskStatus::new(TaskState::Running, Timestamp(5)) };
+        let says = [
+            (LaterToManager::Hello(Box::new(later(hello()))), ToManager::Hello(hello())),
+            (
+                LaterToManager::Status { batch: 7, reports: vec![later(report.clone())], urgency: 1 },
+                ToManager::Status { batch: 7, reports: vec![report] },
+            ),
+        ];
+        for (later, now) in says {
+            assert_eq!(rmp_serde::from_slice::<ToManager>(&rmp_serde::to_vec_named(&later).unwrap()).unwrap(), now);
+        }
+        let refused = |reason: &str| (reason.to_owned(), None::<String>);
+        let (reason, leader) = refused("no");
+        let says = [
+            (LaterToAgent::Welcome(later(welcome())), ToAgent::Welcome(welcome())),
+            (LaterToAgent::Assignments(later(Assignments::default())), ToAgent::Assignments(Assignments::default())),
+            (
+                LaterToAgent::Refused { reason: reason.clone(), leader: leader.clone(), removed: true, retry_ms: 5 },
+                ToAgent::Refused { reason, leader, removed: true },
+            ),
+        ];
+        for (later, now) in says {
+            assert_eq!(rmp_serde::from_slice::<ToAgent>(&rmp_serde::to_vec_named(&later).unwrap()).unwrap(), now);
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_version_does_not_say_has_a_default() {
+        #[derive(Serialize)]
+        struct EarlierWelcome {
+            heartbeat_period_ms: u64,
+            managers: Vec<String>,
+        }
+        let earlier = EarlierWelcome { heartbeat_period_ms: 2000, managers: vec!["10.0.0.1:2377".into()] };
+        let bytes = rmp_serde::to_vec_named(&earlier).unwrap();
+        assert_eq!(rmp_serde::from_slice::<Welcome>(&bytes).unwrap(), welcome());
+        #[derive(Serialize)]
+        struct EarlierTask {
+            id: TaskId,
+            service: ServiceId,
+            spec_version: u64,
+            slot: Option<u32>,
+            desired: DesiredState,
+        }
+        let earlier = EarlierTask {
+            id: TaskId(1),
+            service: ServiceId(2),
+            spec_version: 3,
+            slot: None,
+            desired: DesiredState::Running,
+        };
+        let task: AssignedTask = rmp_serde::from_slice(&rmp_serde::to_vec_named(&earlier).unwrap()).unwrap();
+        assert!(task.generic_resources.is_empty() && task.spec_version == 3);
+    }
+}

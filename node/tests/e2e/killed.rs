@@ -91,10 +91,10 @@ fn all_managers_are_killed_at_once() {
         cluster.nodes.iter_mut().for_each(|daemon| daemon.spawn());
         wait_managers(&cluster, &all);
         let (acknowledged, unknown) = (acknowledged.lock().unwrap(), unknown.lock().unwrap());
-        for at in 0..all.len() {
+        for (at, name) in all.iter().enumerate() {
             let there = until("the services can be listed", || names(&cluster, at));
             let lost: Vec<_> = acknowledged.difference(&there).collect();
-            assert!(lost.is_empty(), "round {round}: acknowledged and not at {}: {lost:?}", all[at]);
+            assert!(lost.is_empty(), "round {round}: acknowledged and not at {name}: {lost:?}");
             let known = |name: &&String| acknowledged.contains(*name) || unknown.contains(*name);
             let unasked: Vec<_> = there.iter().filter(|name| !known(name)).collect();
             assert!(unasked.is_empty(), "round {round}: nobody asked for {unasked:?}");

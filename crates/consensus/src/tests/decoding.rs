@@ -83,6 +83,67 @@ fn an_entry_of_another_version_is_not_understood() {
     assert!(matches!(decode_row(17, &row), Err(RowError::Newer(_))));
 }
 
+#[test]
+fn managers_of_other_versions_are_understood() {
+    use crate::{
+        Status,
+        message::{Answer, Hello, RAFT_PROTOCOL, Request},
+    };
+
+    #[derive(serde::Serialize)]
+    struct LaterHello {
+        protocol: u16,
+        to: u64,
+        level: u16,
+    }
+    #[derive(serde::Serialize)]
+    enum Later {
+        Hello(LaterHello),
+        HandOver { to: Option<u64>, reason: &'static str },
+    }
+    for (later, now) in [
+        (
+            Later::Hello(LaterHello { protocol: RAFT_PROTOCOL, to: 7, level: 2 }),
+            Request::Hello(Hello { protocol: RAFT_PROTOCOL, to: 7 }),
+        ),
+        (Later::HandOver { to: Some(3), reason: "maintenance" }, Request::HandOver { to: Some(3) }),
+    ] {
+        assert_eq!(rmp_serde::from_slice::<Request>(&rmp_serde::to_vec_named(&later).unwrap()).unwrap(), now);
+    }
+
+    /// A status before managers told of their disks and clocks.
+    #[derive(serde::Serialize)]
+    struct EarlierStatus {
+        raft_id: u64,
+        term: u64,
+        leader: Option<u64>,
+        last_log_index: Option<u64>,
+        applied_index: Option<u64>,
+        snapshot_index: Option<u64>,
+        purged_index: Option<u64>,
+        joint: bool,
+        members: Vec<u64>,
+    }
+    #[derive(serde::Serialize)]
+    enum Earlier {
+        Status(EarlierStatus),
+    }
+    let status = EarlierStatus {
+        raft_id: 1,
+        term: 2,
+        leader: Some(1),
+        last_log_index: Some(9),
+        applied_index: Some(9),
+        snapshot_index: None,
+        purged_index: None,
+        joint: false,
+        members: Vec::new(),
+    };
+    let bytes = rmp_serde::to_vec_named(&Earlier::Status(status)).unwrap();
+    let Answer::Status(status) = rmp_serde::from_slice(&bytes).unwrap() else { panic!("no status") };
+    assert!(matches!(*status, Status { applied_index: Some(9), local: None, .. }));
+}
+
 proptest! {
     #[test]
     fn random_rows_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..200), index: u64) {

@@ -170,14 +170,12 @@ impl State {
 
     /// The tasks that a node was given, the oldest first.
     pub fn tasks_of_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
-        let mut ids: Vec<TaskId> = self.by_node.of(node).iter().map(|(_, id)| *id).collect();
-        ids.sort_unstable();
-        ids.into_iter().map(|id| self.indexed(id))
+        self.by_node.of(node).map(|(id, _)| self.indexed(id))
     }
 
     /// The tasks of a service that a node was given, the oldest first.
     pub(crate) fn tasks_of_service_on(&self, service: ServiceId, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
-        self.by_node.of_service(node, service).iter().map(|(_, id)| self.indexed(*id))
+        self.by_node.of(node).filter(move |(_, of)| *of == service).map(|(id, _)| self.indexed(id))
     }
 
     /// How many tasks a service has, if they are all of this spec version.

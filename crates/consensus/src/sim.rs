@@ -1,0 +1,232 @@
+//! What the simulator needs of this crate (feature `sim`, for development only): managers whose disk, network, time and
+//! randomness it owns, that can end without a word, and a look into their logs.
+//!
+//! All else is the code that ships. A simulated manager runs on a runtime with one thread and paused time. What belongs
+//! to it is started within its [`Life`] and ends with it; outside of one, everything is as without the feature.
+
+mod runtime;
+
+use std::{
+    future::Future,
+    io,
+    ops::ControlFlow,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use openraft::RaftLogReader;
+use swarm_model::{Timestamp, mutant::mutant};
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    task::{AbortHandle, JoinHandle, futures::TaskLocalFuture},
+    time::sleep,
+};
+
+pub(crate) use runtime::Runtime;
+
+pub use crate::disk::{Change, Disk, FileWriter, Name, RowVisitor, Usage};
+use crate::{
+    Consensus, Error, Observer, Options,
+    load::first_values,
+    options::config,
+    records,
+    store::Shared,
+    writer::{Op, fail, gather, settle, write},
+};
+
+/// Tasks of a life that are remembered before those that have ended are forgotten.
+const TASKS_KEPT: usize = 64;
+
+tokio::task_local! {
+    static LIFE: Arc<Life>;
+}
+
+/// The machine that a simulated manager runs on.
+pub trait Machine: Send + Sync + 'static {
+    /// A number of the run's own randomness.
+    fn random(&self) -> u64;
+    /// Its clock.
+    fn now(&self) -> Timestamp;
+    /// Something is about to be written, all in one go; the number is its name.
+    fn begin_write(&self) -> u64;
+    /// How long the disk takes now.
+    fn disk_delay(&self) -> Duration;
+    /// What was written under this name survives a power cut from now on.
+    ///
+    /// # Errors
+    /// The disk's: nobody knows whether it does.
+    fn sync(&self, write: u64) -> io::Result<()>;
+}
+
+/// A manager from its start to its end: everything that it does belongs to it.
+pub struct Life {
+    machine: Arc<dyn Machine>,
+    tasks: Mutex<Vec<AbortHandle>>,
+    over: AtomicBool,
+}
+
+impl Life {
+    /// A life on this machine.
+    pub fn new(machine: Arc<dyn Machine>) -> Arc<Self> {
+        Arc::new(Self { machine, tasks: Mutex::default(), over: AtomicBool::new(false) })
+    }
+
+    /// Starts a task that ends with this life.
+    pub fn spawn<F>(self: &Arc<Self>, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        let task = tokio::spawn(LIFE.scope(Arc::clone(self), future));
+        if self.over.load(Ordering::Relaxed) {
+            task.abort();
+        }
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if tasks.len() >= TASKS_KEPT && tasks.len().is_power_of_two() {
+            tasks.retain(|task| !task.is_finished());
+        }
+        tasks.push(task.abort_handle());
+        task
+    }
+
+    /// Ends it without a word.
+    pub fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+        for task in std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner)) {
+            task.abort();
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.machine.now()
+    }
+
+    fn random(&self) -> u64 {
+        self.machine.random()
+    }
+
+    /// Does work that writes to the disk; what it wrote is not durable yet.
+    pub(crate) fn write<T>(&self, work: impl FnOnce() -> T) -> (T, Unsynced) {
+        let write = self.machine.begin_write();
+        (work(), Unsynced { machine: Arc::clone(&self.machine), write })
+    }
+}
+
+/// What was written and is lost in a power cut.
+pub(crate) struct Unsynced {
+    machine: Arc<dyn Machine>,
+    write: u64,
+}
+
+impl Unsynced {
+    /// Makes it durable.
+    pub(crate) async fn sync(self) -> io::Result<()> {
+        sleep(self.machine.disk_delay()).await;
+        self.machine.sync(self.write)
+    }
+}
+
+/// The life that the caller belongs to.
+pub(crate) fn life() -> Option<Arc<Life>> {
+    LIFE.try_with(Arc::clone).ok()
+}
+
+/// The future as a part of the life that the caller belongs to.
+pub(crate) fn owned<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    match life() {
+        Some(life) => futures_util::future::Either::Left::<TaskLocalFuture<_, F>, F>(LIFE.scope(life, future)),
+        None => futures_util::future::Either::Right(future),
+    }
+}
+
+/// The log's writer, as [`crate::writer`] has it, with a simulated disk.
+pub(crate) async fn run_writer(life: Arc<Life>, shared: Arc<Shared>, mut ops: UnboundedReceiver<Op>) {
+    let mut hint = shared.index().committed;
+    while let Some(first) = ops.recv().await {
+        let group = gather(first, &mut ops);
+        let (written, unsynced) = life.write(|| write(&shared, &group, &mut hint));
+        let end = if mutant("ack-before-fsync") {
+            let end = settle(&shared, group, written);
+            let _ = unsynced.sync().await;
+            end
+        } else {
+            let synced = unsynced.sync().await;
+            settle(&shared, group, written.and(synced))
+        };
+        match end {
+            ControlFlow::Continue(()) => {}
+            ControlFlow::Break(None) => return,
+            ControlFlow::Break(Some(reason)) => {
+                while let Some(op) = ops.recv().await {
+                    fail(op, &reason);
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// How a simulated manager begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// As [`Consensus::create`].
+    Create,
+    /// As [`Consensus::join`].
+    Join,
+    /// As [`Consensus::open`].
+    Open,
+}
+
+/// An entry of a log, enough to compare it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// Its index.
+    pub index: u64,
+    /// Term and Raft id of the leader that wrote it.
+    pub leader: (u64, u64),
+    /// What it says, encoded.
+    pub row: Vec<u8>,
+}
+
+impl Consensus {
+    /// Starts a simulated manager within the [`Life`] of the caller. So many entries stay in its log behind a snapshot.
+    ///
+    /// # Errors
+    /// As [`Consensus::create`], [`Consensus::join`] and [`Consensus::open`].
+    pub async fn simulated(
+        options: Options,
+        log_keep_entries: u64,
+        start: Start,
+        disk: Arc<dyn Disk>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, Error> {
+        let mut config = config(&options)?;
+        config.max_in_snapshot_log_to_keep = log_keep_entries;
+        config.replication_lag_threshold = options.snapshot_interval + 2 * log_keep_entries;
+        if start != Start::Open {
+            let values = first_values(&options.key, options.raft_id, start == Start::Create)?;
+            let new = Arc::clone(&disk);
+            let made = crate::rt::blocking(move || new.commit(&values)).await;
+            made.map_err(|error| Error::Stopped(error.to_string()))?
+                .map_err(|error| Error::io(disk.log_file(), error))?;
+        }
+        Self::start(options, config, disk, observer).await
+    }
+
+    /// The log of this manager as it stands, durable or not.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn logged(&self) -> io::Result<Vec<Logged>> {
+        let mut log = self.log();
+        let entries = log.try_get_log_entries(0..u64::MAX).await?;
+        let logged = entries.into_iter().map(|entry| {
+            let leader = entry.log_id.leader_id;
+            let row = records::encode_row(&entry).map_err(io::Error::other)?;
+            Ok(Logged { index: entry.log_id.index, leader: (leader.term, leader.node_id), row })
+        });
+        logged.collect()
+    }
+}

@@ -1,0 +1,102 @@
+//! Clients: they write and read registers through any manager, and tell the oracle what they were told.
+
+use std::sync::Arc;
+
+use swarm_consensus::{Committed, ProposeError, Role};
+use swarm_core::{Op, Tx};
+use swarm_model::{Availability, NodeId, NodeRole, Timestamp};
+
+use super::world::{World, hold};
+
+/// Registers.
+const REGISTERS: u64 = 4;
+
+/// See the module.
+pub(crate) struct Client {
+    world: Arc<World>,
+    number: u64,
+    written: u64,
+}
+
+/// A client at work.
+pub(crate) async fn run(world: Arc<World>, number: u64) {
+    let mut client = Client::new(Arc::clone(&world), number);
+    while !world.healed() {
+        world.pause(20, 700).await;
+        let running: Vec<u64> = world.running().keys().copied().collect();
+        let Some(id) = world.pick(&running) else { continue };
+        if world.per_mille(600) {
+            client.write(id).await;
+        } else {
+            client.read(id).await;
+        }
+    }
+}
+
+impl Client {
+    pub(crate) fn new(world: Arc<World>, number: u64) -> Self {
+        Self { world, number, written: 0 }
+    }
+
+    /// Writes through this manager. Says whether that was acknowledged.
+    pub(crate) async fn write(&mut self, id: u64) -> bool {
+        let world = &self.world;
+        let Some((life, consensus)) = world.running().remove(&id) else { return false };
+        self.written += 1;
+        let value = format!("{}-{}", self.number, self.written);
+        let register = world.below(REGISTERS);
+        let floor = hold(&world.oracle).begin_write(&value);
+        world.event(&format!("client {} writes {value} to {register} through {id}", self.number));
+        let leads = matches!(*consensus.role().borrow(), Role::Leader { .. });
+        let txs = vec![Tx::new(vec![Op::AdmitNode {
+            node: NodeId(u128::from(register) + 1),
+            role: NodeRole::Worker,
+            cert_expires_at: Timestamp::ZERO,
+            manager_addr: Some(value.clone()),
+            availability: Availability::Active,
+        }])];
+        let answer = life.spawn(async move { consensus.write(txs).await }).await;
+        // A manager that ended takes its answer with it.
+        let answer = answer.unwrap_or(Err(ProposeError::Unknown));
+        world.event(&format!("client {} hears of {value}: {answer:?}", self.number));
+        let (acknowledged, checked) = match answer {
+            Ok(Committed { index, outcomes }) => {
+                world.operation(if leads { "write by the leader" } else { "write by way of a follower" });
+                let checked = hold(&world.oracle).wrote(&value, floor, index);
+                let done = outcomes.iter().all(Result::is_ok);
+                (true, checked.and(if done { Ok(()) } else { Err(format!("{value} came to {outcomes:?}")) }))
+            }
+            Err(ProposeError::Unknown | ProposeError::Stopped(_)) => {
+                world.other("writes that may or may not have happened");
+                (false, Ok(()))
+            }
+            Err(_) => {
+                world.other("writes refused");
+                (false, hold(&world.oracle).refused(&value))
+            }
+        };
+        if let Err(complaint) = checked {
+            world.complain(complaint);
+        }
+        acknowledged
+    }
+
+    /// Reads through this manager. Says whether that was answered.
+    pub(crate) async fn read(&mut self, id: u64) -> bool {
+        let world = &self.world;
+        let Some((life, consensus)) = world.running().remove(&id) else { return false };
+        let floor = hold(&world.oracle).begin_read();
+        let answer = life.spawn(async move { consensus.read_barrier().await }).await;
+        let Ok(Ok(state)) = answer else {
+            world.other("reads refused");
+            return false;
+        };
+        world.operation("linearizable read");
+        world.event(&format!("client {} reads revision {} through {id}", self.number, state.revision()));
+        let checked = hold(&world.oracle).read(floor, &state);
+        if let Err(complaint) = checked {
+            world.complain(format!("through manager {id}, {complaint}"));
+        }
+        true
+    }
+}
