@@ -204,6 +204,21 @@ impl Shell {
             self.events.clone(),
             self.stop.clone(),
         ));
+        let mut certificate = self.connector.certificate();
+        // Before the first session, so that it says all at once.
+        let known = Input::Certificate(certificate.borrow_and_update().clone());
+        for output in self.worker.step(self.now(), [known]) {
+            self.perform(output);
+        }
+        let (events, stop) = (self.events.clone(), self.stop.clone());
+        self.tracker.spawn(stop.run_until_cancelled_owned(async move {
+            while certificate.changed().await.is_ok() {
+                let now = Input::Certificate(certificate.borrow_and_update().clone());
+                if events.send(Event::Input(now)).await.is_err() {
+                    return;
+                }
+            }
+        }));
         let mut batch = Vec::new();
         loop {
             let now_ms = self.now().mono_ms;
@@ -250,6 +265,7 @@ impl Shell {
             Output::Send(message) => self.send(message),
             Output::Managers(addrs) => self.connector.managers(&addrs),
             Output::Role(role) => self.connector.role(role),
+            Output::Authority(authority) => self.connector.authority(authority),
             Output::Session(state) => drop(self.session.send_replace(state)),
             Output::Run(task, operation) => self.operate(task, operation),
             Output::Cancel(task) => {

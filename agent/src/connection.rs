@@ -3,14 +3,14 @@
 use std::{io, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use swarm_model::NodeRole;
+use swarm_model::{NodeCertificate, NodeRole};
 use swarm_wire::{
-    agent::{ToAgent, ToManager},
+    agent::{Authority, ToAgent, ToManager},
     channel,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,12 @@ pub trait Connector: Send + Sync + 'static {
 
     /// The managers want the node to have this role.
     fn role(&self, role: NodeRole);
+
+    /// Whose certificates count, as the managers say.
+    fn authority(&self, authority: Authority);
+
+    /// The certificate that the node has, and every change of that.
+    fn certificate(&self) -> watch::Receiver<NodeCertificate>;
 }
 
 /// Messages that may wait to be written. A session sends a few a second; more means that the network stands still.

@@ -28,7 +28,7 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Frame {
-    Open(ToManager),
+    Open(Box<ToManager>),
     Log(LogMessage),
 }
 
@@ -70,7 +70,7 @@ async fn send(
 ) -> std::io::Result<()> {
     let (mut sender, mut receiver) = channel::<_, Frame, IgnoredAny>(connector.connect(Purpose::Logs).await?);
     let write = async {
-        sender.send(&Frame::Open(ToManager::Logs { subscription })).await?;
+        sender.send(&Frame::Open(Box::new(ToManager::Logs { subscription }))).await?;
         while let Some(line) = lines.next().await {
             sender.send(&Frame::Log(line)).await?;
         }

@@ -1,4 +1,4 @@
-//! Commands that handle autolock's key.
+//! Commands that handle autolock's key and the root CA.
 
 mod support;
 
@@ -62,4 +62,36 @@ fn the_key_is_shown_and_rotated() {
     let rotate = &fake.seen("POST /swarm/update")[1];
     assert_eq!((&*rotate.query["rotateManagerUnlockKey"], &*rotate.query["version"]), ("true", "7"));
     assert_eq!(rotate.body, swarm(true)["Spec"]);
+}
+
+#[test]
+fn the_root_is_shown_and_replaced() {
+    let fake = Fake::start();
+    let swarm = |rotating: bool, root: &str| {
+        json!({
+            "Version": { "Index": 7 },
+            "Spec": { "CAConfig": { "ForceRotate": 2 } },
+            "RootRotationInProgress": rotating,
+            "TLSInfo": { "TrustRoot": format!("{root}\n"), "CertIssuerPublicKey": "bmV3" },
+        })
+    };
+    let node = |name: &str, key: &str| {
+        json!({
+            "ID": name,
+            "Description": { "Hostname": name, "TLSInfo": { "CertIssuerPublicKey": key } },
+            "Status": { "State": "ready" },
+        })
+    };
+    fake.on_json("GET /swarm", &swarm(false, "old"));
+    fake.on_json("GET /nodes", &json!([node("a", "bmV3"), node("b", "b2xk")]));
+    fake.on("POST /swarm/update", [Reply::bytes(Vec::new())]);
+    assert_eq!(fake.run(&["swarm", "ca"]).ok(), "old\n");
+    assert_eq!(fake.run(&["swarm", "ca", "--rotate", "--detach"]).ok(), "");
+    assert_eq!(fake.seen("POST /swarm/update")[0].body["CAConfig"]["ForceRotate"], 3);
+    let steps = [swarm(false, "old"), swarm(true, "old"), swarm(false, "new")];
+    fake.on("GET /swarm", steps.iter().map(Reply::json));
+    let ran = fake.run(&["swarm", "ca", "--rotate"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "new\n"));
+    assert!(ran.stderr.contains("rotated certificates: 1 of 2 nodes; waiting for b (ready)"), "{}", ran.stderr);
+    assert_eq!(fake.run(&["swarm", "ca", "--detach"]).code, Some(2), "only with --rotate");
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use swarm_core::{Op, Tx};
 use swarm_model::{
-    Availability, Cluster, ClusterId, ClusterSpec, Id, Invalid, JoinTokens, NodeId, NodeRole, RootCa, Timestamp,
+    Availability, Cluster, ClusterId, ClusterSpec, Id, Invalid, JoinTokens, NodeId, NodeRole, Timestamp,
     validate_cluster_spec,
 };
 use swarm_wire::{
@@ -74,7 +74,8 @@ impl Init {
             created_at: now,
             updated_at: now,
             spec: Arc::new(spec),
-            root_ca: Arc::new(RootCa { cert_pem: ca.cert_pem().to_owned(), key_pem: ca.key_pem().clone() }),
+            root_ca: Arc::new(ca.to_root()?),
+            root_rotation: None,
             join_tokens: Arc::new(join_tokens),
             removed_nodes: std::collections::BTreeMap::new(),
             unlock_key,

@@ -21,7 +21,7 @@ use swarm_consensus::ProposeError;
 use swarm_core::{Op, State, Tx};
 use swarm_model::{Availability, Cluster, Id, NodeId, NodeRole, Secret};
 use swarm_wire::{
-    Ca, CaError, JoinToken, PeerIdentity,
+    Ca, CaError, IssuedCert, JoinToken, PeerIdentity,
     join::{CA_PATH, CERTIFICATE_PATH, CertificateRequest, CertificateResponse, JOIN_BODY_BYTES_MAX},
 };
 use thiserror::Error;
@@ -137,16 +137,7 @@ impl Authority {
             (None, Some(peer)) => renew(&state, cluster, &peer, manager_addr)?,
             (None, None) => return Err(Denied::Nobody),
         };
-        let now = (self.clock)();
-        let issued = Ca::load(&cluster.root_ca.cert_pem, &cluster.root_ca.key_pem)
-            .and_then(|ca| {
-                let validity_ns = cluster.spec.ca_config.node_cert_expiry_ns;
-                ca.issue(&request.csr, admission.node, admission.role, cluster.id, validity_ns, now)
-            })
-            .map_err(|error| match error {
-                CaError::Request(_) => Denied::Request(error),
-                CaError::Root(_) | CaError::Sign(_) => Denied::Internal(error.to_string()),
-            })?;
+        let issued = self.sign(cluster, admission.node, admission.role, &request.csr)?;
         let Admission { node, role, manager_addr, availability } = admission;
         let admit = Op::AdmitNode { node, role, cert_expires_at: issued.expires_at, manager_addr, availability };
         let committed = self.raft.write(vec![Tx::new(vec![admit])]).await.map_err(denied)?;
@@ -155,7 +146,30 @@ impl Authority {
         }
         tracing::info!(%node, %role, "a certificate was issued");
         let raft_id = self.feed.state().node(node).and_then(|node| node.raft_id);
-        Ok(CertificateResponse { certificate: issued.cert_pem, raft_id })
+        Ok(response(cluster, &issued, raft_id))
+    }
+
+    /// A certificate for this manager itself, whose own has expired: no other manager would take it to renew it, and if
+    /// this is the only one, or all were off for as long, nobody is left to ask. It has the authority's key in any case.
+    ///
+    /// # Errors
+    /// As far as it knows the node is no manager any more, or signing fails.
+    pub(crate) fn issue_own(&self, node: NodeId, csr: &str) -> Result<CertificateResponse, String> {
+        let state = self.feed.state();
+        let known = state.cluster().zip(state.node(node).filter(|node| node.next_role() == NodeRole::Manager));
+        let (cluster, node) = known.ok_or_else(|| format!("node {node} is no manager any more"))?;
+        let issued = self.sign(cluster, node.id, NodeRole::Manager, csr).map_err(|denied| denied.to_string())?;
+        Ok(response(cluster, &issued, node.raft_id))
+    }
+
+    fn sign(&self, cluster: &Cluster, node: NodeId, role: NodeRole, csr: &str) -> Result<IssuedCert, Denied> {
+        let (root, validity_ns) = (cluster.issuing_root(), cluster.spec.ca_config.node_cert_expiry_ns);
+        let issued = Ca::load(&root.cert_pem, &root.key_pem)
+            .and_then(|ca| ca.issue(csr, node, role, cluster.id, validity_ns, (self.clock)()));
+        issued.map_err(|error| match error {
+            CaError::Request(_) => Denied::Request(error),
+            CaError::Root(_) | CaError::Sign(_) => Denied::Internal(error.to_string()),
+        })
     }
 
     fn join(
@@ -203,6 +217,13 @@ impl Authority {
     }
 }
 
+/// A certificate with all that makes others trust it, and whom its node is to trust.
+fn response(cluster: &Cluster, issued: &IssuedCert, raft_id: Option<u64>) -> CertificateResponse {
+    let chain = cluster.root_rotation.as_ref().map_or("", |rotation| &rotation.cross_signed_pem);
+    let certificate = [&issued.cert_pem, chain].concat();
+    CertificateResponse { certificate, trusted: Some(cluster.trusted_pem()), raft_id }
+}
+
 /// A node that shows its certificate gets a new one, with the role that the state has for it: a changed role takes
 /// effect with the next certificate.
 fn renew(
@@ -213,6 +234,10 @@ fn renew(
 ) -> Result<Admission, Denied> {
     if peer.cluster != cluster.id {
         return Err(Denied::Forbidden(format!("the certificate is of swarm {}, this is {}", peer.cluster, cluster.id)));
+    }
+    if !cluster.trusts(&peer.issuer) {
+        let text = "the certificate comes from a root CA that was replaced: leave the swarm and join it anew";
+        return Err(Denied::Forbidden(text.into()));
     }
     let node = state.node(peer.node).filter(|_| !cluster.removed_nodes.contains_key(&peer.node));
     let node = node.ok_or_else(|| Denied::Forbidden(format!("node {} was removed from the swarm", peer.node)))?;

@@ -16,6 +16,7 @@ mod manager;
 mod members;
 mod plane;
 pub mod raft;
+mod rotation;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

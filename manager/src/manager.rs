@@ -11,7 +11,7 @@ use axum::Router;
 use swarm_consensus::{Consensus, Options, ProposeError, Role, SealKey, ServeError, Timers};
 use swarm_core::{Guard, Op, Refusal, State, Tx};
 use swarm_model::{ClusterId, ClusterSpec, Node, NodeId, NodeRole, NodeSpec, Secret};
-use swarm_wire::{Alpn, BoxedStream, IdentityHolder, PeerIdentity, clock};
+use swarm_wire::{Alpn, BoxedStream, IdentityHolder, PeerIdentity, clock, join::CertificateResponse};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -32,6 +32,7 @@ use crate::{
     logs::LogBroker,
     members::{self, TlsDialer},
     raft::Raft,
+    rotation,
 };
 
 /// Folder of the log, in the state folder.
@@ -276,6 +277,14 @@ impl Manager {
         self.inner.authority.routes()
     }
 
+    /// A certificate for this manager itself after its own has expired, for a certificate request (PEM).
+    ///
+    /// # Errors
+    /// As far as it knows this node is no manager any more, or signing fails.
+    pub fn issue_own(&self, csr: &str) -> Result<CertificateResponse, String> {
+        self.inner.authority.issue_own(self.inner.node, csr)
+    }
+
     /// Serves one stream of the agents' protocol until it ends. The peer was authenticated before.
     pub async fn serve_agent<S>(&self, peer: PeerIdentity, addr: SocketAddr, stream: S)
     where
@@ -447,6 +456,7 @@ impl Inner {
             leader::run(&self.consensus, &self.feed, clock::steady, seed, stop),
             self.dispatcher.lead(stop),
             stop.run_until_cancelled(members::steer(&self.consensus, &self.feed)),
+            stop.run_until_cancelled(rotation::finish(&self.consensus, &self.feed)),
         );
         tracing::info!("this manager no longer leads the swarm");
     }

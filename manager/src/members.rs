@@ -69,6 +69,9 @@ pub(crate) fn admit_any(peer: &PeerIdentity, state: &State) -> Result<(), String
     if cluster.removed_nodes.contains_key(&peer.node) {
         return Err(format!("node {} was removed from the swarm", peer.node));
     }
+    if !cluster.trusts(&peer.issuer) {
+        return Err(format!("the certificate of node {} comes from a root CA that was replaced", peer.node));
+    }
     Ok(())
 }
 
@@ -173,6 +176,7 @@ mod tests {
             cluster: CLUSTER,
             cert_valid_from: Timestamp::ZERO,
             cert_expires_at: Timestamp(expires_at),
+            issuer: String::new(),
         }
     }
 

@@ -7,14 +7,15 @@ use futures_util::{StreamExt, stream::BoxStream};
 use swarm_consensus::{ProposeError, Role, Status, Survey};
 use swarm_core::{Outcome, State, Tx};
 use swarm_docker_api::view::TlsInfo;
-use swarm_model::{Secret, Timestamp};
-use swarm_wire::{JoinToken, RootInfo, UnlockKey, agent::LogMessage, clock};
+use swarm_model::{Node, NodeCertificate, RootCa, RootRotation, Secret, Timestamp};
+use swarm_wire::{JoinToken, RootInfo, UnlockKey, agent::LogMessage, clock, root_digest};
 
 use crate::{
     Manager,
     api::{LogSelector, Plane, PlaneError, SealedBackup},
     backup,
     clock::random,
+    rotation,
 };
 
 impl Plane for Manager {
@@ -54,6 +55,10 @@ impl Plane for Manager {
         UnlockKey::generate().map(|key| key.format()).map_err(|error| PlaneError::Stopped(error.to_string()))
     }
 
+    fn begin_root_rotation(&self, root: &RootCa) -> Result<RootRotation, PlaneError> {
+        rotation::begin(root).map_err(|error| PlaneError::Stopped(error.to_string()))
+    }
+
     async fn managers(&self) -> Status {
         self.inner.consensus.cluster_status().await
     }
@@ -80,14 +85,24 @@ impl Plane for Manager {
 
     fn tls_info(&self) -> TlsInfo {
         let state = self.state();
-        let trust_root = state.cluster().map(|cluster| cluster.root_ca.cert_pem.clone()).unwrap_or_default();
-        let info = RootInfo::read(&trust_root).ok();
-        let text = |der: Option<&Vec<u8>>| der.map(|der| BASE64_STANDARD.encode(der)).unwrap_or_default();
-        TlsInfo {
-            cert_issuer_subject: text(info.as_ref().map(|info| &info.subject_der)),
-            cert_issuer_public_key: text(info.as_ref().map(|info| &info.public_key_der)),
-            trust_root,
-        }
+        state.cluster().map_or_else(TlsInfo::default, |cluster| {
+            // As in Swarm: the certificates that are issued now, and the root that is in force until the change ends.
+            TlsInfo { trust_root: cluster.root_ca.cert_pem.clone(), ..issuer_info(cluster.issuing_root()) }
+        })
+    }
+
+    fn node_tls_info(&self, node: &Node) -> TlsInfo {
+        let state = self.state();
+        let (Some(cluster), Some(description)) = (state.cluster(), &node.description) else {
+            return TlsInfo::default();
+        };
+        let NodeCertificate { issuer, trusted } = &description.certificate;
+        let roots = [&*cluster.root_ca, cluster.issuing_root()];
+        let issuer = roots.into_iter().find(|root| root.key_id == *issuer).map(issuer_info).unwrap_or_default();
+        let is_up_to_date =
+            [&cluster.root_ca.cert_pem, &cluster.trusted_pem()].map(|pem| root_digest(pem)).contains(trusted);
+        let trust_root = if is_up_to_date { cluster.root_ca.cert_pem.clone() } else { String::new() };
+        TlsInfo { trust_root, ..issuer }
     }
 
     async fn logs(&self, selector: LogSelector) -> Result<BoxStream<'static, LogMessage>, PlaneError> {
@@ -103,6 +118,16 @@ impl Plane for Manager {
             Some((message, lines))
         });
         Ok(stream.boxed())
+    }
+}
+
+/// Subject and key of an authority.
+fn issuer_info(root: &RootCa) -> TlsInfo {
+    let Ok(info) = RootInfo::read(&root.cert_pem) else { return TlsInfo::default() };
+    TlsInfo {
+        trust_root: String::new(),
+        cert_issuer_subject: BASE64_STANDARD.encode(info.subject_der),
+        cert_issuer_public_key: BASE64_STANDARD.encode(info.public_key_der),
     }
 }
 

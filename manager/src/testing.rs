@@ -32,10 +32,11 @@ pub(crate) fn cluster() -> Cluster {
         created_at: Timestamp::ZERO,
         updated_at: Timestamp::ZERO,
         spec: Arc::new(spec),
-        root_ca: Arc::new(RootCa { cert_pem: String::new(), key_pem: Secret::default() }),
+        root_ca: Arc::new(RootCa::default()),
         join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
         removed_nodes: Default::default(),
         unlock_key: None,
+        root_rotation: None,
     }
 }
 

@@ -5,13 +5,19 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 use hyper::Method;
 use swarm_docker_api::ApiError;
+use swarm_manager::Manager;
 use swarm_model::{Availability, Secret, Timestamp};
 use swarm_wire::{
-    Alpn, BoxedStream, IdentityHolder, JoinToken, NodeIdentity, TokenError, Trust, clock,
+    Alpn, BoxedStream, IdentityHolder, JoinToken, NodeIdentity, TokenError, Trust,
+    agent::Authority,
+    clock,
     join::{CA_PATH, CERTIFICATE_PATH, CertificateRequest, CertificateResponse},
     new_key_and_csr, tls,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 
 use crate::{connector::ManagerConnector, http, state_dir::StateDir};
 
@@ -21,6 +27,8 @@ const RENEW_PERCENT: (u64, u64) = (50, 80);
 const RETRY_STEP: Duration = Duration::from_secs(5);
 /// Longest pause between renewals that fail.
 const RETRY_MAX: Duration = Duration::from_secs(3_600);
+/// All nodes are told of a new root CA at once; they ask for their certificates within this time.
+const ROTATION_SPREAD_MS: u64 = 1_000;
 /// Longest sleep at once: a clock that is set to another time is noticed after this.
 const SLEEP_MAX: Duration = Duration::from_secs(3_600);
 
@@ -73,7 +81,7 @@ async fn ask(
     let answer = http::request(stream, addr, Method::POST, CERTIFICATE_PATH, body).await?;
     let answer: CertificateResponse = serde_json::from_slice(&answer)
         .map_err(|e| ApiError::unavailable(format!("the manager at {addr} answers with no certificate: {e}")))?;
-    NodeIdentity::new(answer.certificate, key, root)
+    NodeIdentity::new(answer.certificate, key, answer.trusted.as_deref().unwrap_or(root))
         .map(|identity| Issued { identity, raft_id: answer.raft_id })
         .map_err(|e| ApiError::unavailable(format!("the certificate from the manager at {addr}: {e}")))
 }
@@ -84,26 +92,100 @@ pub(crate) async fn keep_renewed(
     connector: Arc<ManagerConnector>,
     state: Arc<StateDir>,
     advertise_addr: String,
+    manager: Option<Manager>,
 ) {
     let mut failures: u32 = 0;
+    // A certificate that this manager gave itself is not known to the others, who get to give it another one.
+    let mut is_own = false;
+    let mut wanted = connector.wanted_authority();
     loop {
-        let due = renewal_due(&identity.identity(), crate::random::below(RENEW_PERCENT.1 - RENEW_PERCENT.0 + 1));
-        wait_until(due).await;
-        match renew(&identity, &connector, &state, &advertise_addr).await {
-            Ok(expires_at) => {
-                failures = 0;
-                let days = expires_at.since_ns(clock::now()) / 86_400_000_000_000;
-                tracing::info!(days, "this node has a new certificate");
+        let due = match is_own {
+            true => Timestamp::ZERO,
+            false => renewal_due(&identity.identity(), crate::random::below(RENEW_PERCENT.1 - RENEW_PERCENT.0 + 1)),
+        };
+        let changed = async {
+            tokio::select! {
+                () = wait_until(due) => renew(&identity, &connector, &state, &advertise_addr).await,
+                authority = other_authority(&mut wanted, &identity) => {
+                    follow(&authority, &identity, &connector, &state, &advertise_addr).await
+                }
             }
+        };
+        match changed.await {
+            Ok(()) => (failures, is_own) = (0, false),
             Err(e) => {
                 failures = failures.saturating_add(1);
                 let pause = RETRY_STEP.saturating_mul(failures).min(RETRY_MAX);
                 let expired = identity.identity().as_peer().cert_expires_at <= clock::now();
                 tracing::warn!(expired, retry_s = pause.as_secs(), "the node's certificate was not renewed: {e:#}");
-                tokio::time::sleep(pause).await;
+                if let Some(manager) = manager.as_ref().filter(|_| expired) {
+                    match renew_own(manager, &identity, &connector, &state) {
+                        Ok(()) => is_own = true,
+                        Err(e) => tracing::warn!("nor could this manager renew it itself: {e:#}"),
+                    }
+                }
+                sleep(pause).await;
             }
         }
     }
+}
+
+/// Gives this manager a new certificate itself.
+fn renew_own(
+    manager: &Manager,
+    identity: &IdentityHolder,
+    connector: &ManagerConnector,
+    state: &StateDir,
+) -> Result<()> {
+    let (key, csr) = new_key_and_csr()?;
+    let answer = manager.issue_own(&csr).map_err(anyhow::Error::msg)?;
+    let root = answer.trusted.unwrap_or_else(|| identity.identity().root_pem().to_owned());
+    let new = NodeIdentity::new(answer.certificate, key, root)?;
+    state.save_identity(&new)?;
+    identity.replace(new).context("the new certificate")?;
+    connector.identity_replaced();
+    tracing::warn!("this manager's certificate had expired; it has made a new one for itself");
+    Ok(())
+}
+
+/// Waits until the managers want another authority than the one that the identity has.
+async fn other_authority(wanted: &mut watch::Receiver<Option<Authority>>, identity: &IdentityHolder) -> Authority {
+    let is_other = |wanted: &Option<Authority>| {
+        let own = identity.identity();
+        wanted.as_ref().is_some_and(|wanted| !comes_from(&own, wanted) || own.root_pem() != wanted.trusted)
+    };
+    match wanted.wait_for(is_other).await.map(|wanted| wanted.clone()) {
+        Ok(Some(authority)) => authority,
+        // The connector is gone, and the node with it.
+        Ok(None) | Err(_) => std::future::pending().await,
+    }
+}
+
+/// Whether a certificate comes from the authority that it should come from. A manager of before there were several
+/// names none.
+fn comes_from(own: &NodeIdentity, wanted: &Authority) -> bool {
+    wanted.issuer.is_empty() || own.as_peer().issuer == wanted.issuer
+}
+
+/// Gets a certificate of the authority that the managers want, or trusts whom they trust.
+async fn follow(
+    wanted: &Authority,
+    identity: &IdentityHolder,
+    connector: &ManagerConnector,
+    state: &StateDir,
+    advertise_addr: &str,
+) -> Result<()> {
+    let own = identity.identity();
+    if !comes_from(&own, wanted) {
+        sleep(Duration::from_millis(crate::random::below(ROTATION_SPREAD_MS))).await;
+        return renew(identity, connector, state, advertise_addr).await;
+    }
+    let trusting = own.trusting(&wanted.trusted)?;
+    state.save_identity(&trusting)?;
+    identity.replace(trusting).context("the new root CA")?;
+    connector.identity_replaced();
+    tracing::info!("this node trusts the root CA that the managers have now");
+    Ok(())
 }
 
 /// Gets a new certificate and keeps it. One for another role is not taken: that takes more than a certificate.
@@ -112,7 +194,7 @@ pub(crate) async fn renew(
     connector: &ManagerConnector,
     state: &StateDir,
     advertise_addr: &str,
-) -> Result<Timestamp> {
+) -> Result<()> {
     let old = identity.identity();
     let new = renewed(&old, connector, advertise_addr).await?.identity;
     if new.role() != old.role() {
@@ -122,7 +204,10 @@ pub(crate) async fn renew(
     state.save_identity(&new)?;
     let expires_at = new.as_peer().cert_expires_at;
     identity.replace(new).context("the new certificate")?;
-    Ok(expires_at)
+    connector.identity_replaced();
+    let days = expires_at.since_ns(clock::now()) / 86_400_000_000_000;
+    tracing::info!(days, "this node has a new certificate");
+    Ok(())
 }
 
 /// Gets a new certificate for the node that has this one.

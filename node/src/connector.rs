@@ -8,8 +8,8 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 use swarm_agent::{ByteStream, Connector, Purpose};
-use swarm_model::NodeRole;
-use swarm_wire::{Alpn, IdentityHolder, tls};
+use swarm_model::{NodeCertificate, NodeRole};
+use swarm_wire::{Alpn, IdentityHolder, agent::Authority, tls};
 use tokio::sync::watch;
 
 /// Connects the agent to the managers that are known.
@@ -23,6 +23,10 @@ pub(crate) struct ManagerConnector {
     known: watch::Sender<Vec<String>>,
     /// The role that the managers want the node to have, as far as they said.
     wanted_role: watch::Sender<Option<NodeRole>>,
+    /// Whose certificates count, as far as the managers said.
+    authority: watch::Sender<Option<Authority>>,
+    /// The certificate that the node has, as the managers are told.
+    certificate: watch::Sender<NodeCertificate>,
     /// The manager of the last session; the next attempt starts with it, or after it if it failed.
     place: Mutex<Place>,
 }
@@ -42,6 +46,8 @@ impl ManagerConnector {
         known: Vec<String>,
     ) -> Self {
         Self {
+            authority: watch::Sender::new(None),
+            certificate: watch::Sender::new(identity.identity().certificate()),
             identity,
             source,
             own,
@@ -59,6 +65,16 @@ impl ManagerConnector {
     /// The role that the managers want the node to have, and every change of that.
     pub(crate) fn wanted_role(&self) -> watch::Receiver<Option<NodeRole>> {
         self.wanted_role.subscribe()
+    }
+
+    /// Whose certificates count, and every change of that.
+    pub(crate) fn wanted_authority(&self) -> watch::Receiver<Option<Authority>> {
+        self.authority.subscribe()
+    }
+
+    /// The node's identity was replaced.
+    pub(crate) fn identity_replaced(&self) {
+        self.certificate.send_replace(self.identity.identity().certificate());
     }
 
     /// A manager wants the node to have this role.
@@ -122,6 +138,14 @@ impl Connector for ManagerConnector {
 
     fn role(&self, role: NodeRole) {
         self.want_role(role);
+    }
+
+    fn authority(&self, authority: Authority) {
+        self.authority.send_replace(Some(authority));
+    }
+
+    fn certificate(&self) -> watch::Receiver<NodeCertificate> {
+        self.certificate.subscribe()
     }
 
     fn managers(&self, addrs: &[String]) {

@@ -15,7 +15,7 @@ use swarm_agent::{Agent, AgentError, AgentOptions, SessionState};
 use swarm_consensus::Role;
 use swarm_manager::{Manager, ManagerOptions, Start};
 use swarm_model::NodeRole;
-use swarm_wire::{IdentityHolder, NodeIdentity};
+use swarm_wire::{IdentityHolder, NodeIdentity, clock};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, watch},
@@ -36,6 +36,11 @@ use crate::{
 /// What a person has to do with a node that was removed.
 const REMOVED: &str = "this node was removed from the swarm; its containers still run: use \"swarm leave\" here to \
                        remove them, and \"swarm join\" to come back";
+
+/// What a person has to do with a node that was off for too long.
+const EXPIRED: &str = "this node's certificate has expired: it was off, or reached no manager, for longer than the \
+                       certificate was valid, or its clock is wrong; use \"swarm leave\" here (\"--force\" on a manager), \
+                       \"node rm\" on a manager, and \"swarm join\" to come back as a new node";
 
 /// How often a manager that joins looks whether it votes.
 const VOTER_POLL: Duration = Duration::from_millis(20);
@@ -144,7 +149,13 @@ impl Member {
             stop,
         });
         let addr = member.membership.advertise_addr.clone();
-        member.spawn(certificate::keep_renewed(identity, connector, node.state().clone(), addr));
+        member.spawn(certificate::keep_renewed(
+            identity,
+            connector,
+            node.state().clone(),
+            addr,
+            member.manager.clone(),
+        ));
         // Outlives the member where it replaces it by another one.
         tokio::spawn(role::follow(Arc::downgrade(node), member.clone()));
         member.spawn(member.clone().watch_session());
@@ -228,6 +239,9 @@ impl Member {
         match &*self.session.borrow() {
             SessionState::Open => MemberState::Active(String::new()),
             SessionState::Removed { reason } => MemberState::Error(format!("{REMOVED} ({reason})")),
+            SessionState::Connecting { .. } if self.identity().as_peer().cert_expires_at <= clock::now() => {
+                MemberState::Error(EXPIRED.to_owned())
+            }
             SessionState::Connecting { reason } if self.accepted.load(Ordering::Relaxed) => {
                 MemberState::Active(reason.clone())
             }
@@ -239,7 +253,7 @@ impl Member {
     #[cfg(test)]
     pub(crate) async fn renew_certificate(&self, state: &StateDir) -> Result<()> {
         let addr = &self.membership.advertise_addr;
-        certificate::renew(&self.identity, &self.connector, state, addr).await.map(|_| ())
+        certificate::renew(&self.identity, &self.connector, state, addr).await
     }
 
     /// The certificate, for connections.

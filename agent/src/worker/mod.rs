@@ -22,9 +22,10 @@ use std::{
 };
 
 use swarm_model::{
-    Labels, NodeDescription, NodeId, NodeResources, NodeRole, ServiceId, TaskId, Timestamp, mutant::mutant,
+    Labels, NodeCertificate, NodeDescription, NodeId, NodeResources, NodeRole, ServiceId, TaskId, Timestamp,
+    mutant::mutant,
 };
-use swarm_wire::agent::{AssignedSpec, LogRequest, NodeReport, ToAgent, ToManager};
+use swarm_wire::agent::{AssignedSpec, Authority, LogRequest, NodeReport, ToAgent, ToManager};
 
 use crate::{
     executor::{ContainerRequest, EngineError, EngineReport, Listed, NodeIdentity, Observed},
@@ -82,6 +83,8 @@ pub enum Input {
         /// Whether it is gone.
         result: Result<(), EngineError>,
     },
+    /// The node has another certificate, or trusts others.
+    Certificate(NodeCertificate),
     /// The node leaves the cluster.
     Leave,
 }
@@ -147,6 +150,8 @@ pub enum Output {
     Managers(Vec<String>),
     /// The managers want the node to have this role.
     Role(NodeRole),
+    /// Whose certificates count.
+    Authority(Authority),
     /// The session changed.
     Session(SessionState),
     /// Call the engine; answered by [`Input::Done`].
@@ -209,6 +214,7 @@ pub struct Worker {
     /// The node as last described by its engine.
     engine: EngineReport,
     engine_up: bool,
+    certificate: NodeCertificate,
     /// The report that the managers have.
     told: Option<NodeReport>,
     /// A listing is under way; what was touched after this count is newer than it.
@@ -257,6 +263,7 @@ impl Worker {
             outbox: Outbox::default(),
             engine: EngineReport::default(),
             engine_up: false,
+            certificate: NodeCertificate::default(),
             told: None,
             listing: None,
             list_again: false,
@@ -327,6 +334,10 @@ impl Worker {
             Input::Listed(result) => self.listed(now, result, out),
             Input::Done { task, result } => self.done(now, task, result, out),
             Input::StrayRemoved { id, result } => self.stray_removed(now, &id, result, out),
+            Input::Certificate(certificate) => {
+                self.certificate = certificate;
+                self.tell(out);
+            }
             Input::Leave => self.leave(now, out),
         }
     }
@@ -371,6 +382,7 @@ impl Worker {
                 platform: self.engine.platform.clone(),
                 resources: self.options.resources.clone().unwrap_or_else(|| self.engine.resources.clone()),
                 engine,
+                certificate: self.certificate.clone(),
             },
             engine_reachable: self.engine_up,
         }

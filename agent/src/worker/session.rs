@@ -197,6 +197,7 @@ impl Worker {
         self.session.period_ms = welcome.heartbeat_period_ms.clamp(*PERIOD_MS.start(), *PERIOD_MS.end());
         out.push(Output::Managers(welcome.managers));
         out.extend(welcome.role.map(Output::Role));
+        out.extend(welcome.authority.map(Output::Authority));
     }
 
     fn refused(&mut self, now: Now, reason: String, leader: Option<String>, removed: bool, out: &mut Vec<Output>) {

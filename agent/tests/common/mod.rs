@@ -175,7 +175,8 @@ impl Manager {
         };
         let mut commands = self.commands.subscribe();
         self.node.send_replace(Some(hello.node));
-        let welcome = Welcome { heartbeat_period_ms: 200, managers: vec!["manager:2377".into()], role: None };
+        let welcome =
+            Welcome { heartbeat_period_ms: 200, managers: vec!["manager:2377".into()], role: None, authority: None };
         sender.send(&ToAgent::Welcome(welcome)).await?;
         let full = {
             let wanted = self.wanted.lock().unwrap();
@@ -253,6 +254,12 @@ pub struct Way(pub Arc<Manager>);
 
 impl Connector for Way {
     fn role(&self, _role: swarm_model::NodeRole) {}
+
+    fn authority(&self, _authority: swarm_wire::agent::Authority) {}
+
+    fn certificate(&self) -> watch::Receiver<swarm_model::NodeCertificate> {
+        watch::channel(Default::default()).1
+    }
 
     fn connect(&self, _: Purpose) -> BoxFuture<'_, io::Result<Box<dyn ByteStream>>> {
         let manager = self.0.clone();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use swarm_model::{
     Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole, NodeSpec,
-    NodeStatus, Secret, Service, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
+    NodeStatus, RootRotation, Secret, Service, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
 };
 use thiserror::Error;
 
@@ -139,6 +139,15 @@ pub enum Op {
     SetUnlockKey {
         /// `SWMKEY-1-…`; none while autolock is off.
         key: Option<Secret>,
+    },
+    /// The cluster changes to another certificate authority; one change at a time.
+    StartRootRotation(Arc<RootRotation>),
+    /// All nodes have certificates from the new authority: it is the only one from now on.
+    FinishRootRotation {
+        /// Its [`RootCa::key_id`](swarm_model::RootCa::key_id).
+        key_id: String,
+        /// Tokens that go with it.
+        join_tokens: Arc<JoinTokens>,
     },
     /// A node got its first certificate, or a new one.
     AdmitNode {

@@ -108,9 +108,17 @@ pub struct CaConfig {
     /// Nanoseconds that a node certificate is valid.
     #[serde(rename = "NodeCertExpiry")]
     pub node_cert_expiry_ns: i64,
+    /// A higher number than before asks for another root CA.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub force_rotate: u64,
     /// Fields that this program does not know.
     #[serde(flatten)]
     pub extra: Extra,
+}
+
+// serde passes a reference.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Defaults of tasks.
@@ -145,6 +153,9 @@ pub struct Cluster {
     pub spec: Arc<ClusterSpec>,
     /// The certificate authority.
     pub root_ca: Arc<RootCa>,
+    /// The change to another authority, while it is under way (swarm-behaviour §9.3).
+    #[serde(default)]
+    pub root_rotation: Option<Arc<RootRotation>>,
     /// The secrets that let nodes join.
     pub join_tokens: Arc<JoinTokens>,
     /// Removed nodes, locked out until their certificates have expired (swarm-behaviour §1.3).
@@ -154,13 +165,45 @@ pub struct Cluster {
     pub unlock_key: Option<Secret>,
 }
 
+impl Cluster {
+    /// The authority that signs certificates now.
+    pub fn issuing_root(&self) -> &RootCa {
+        self.root_rotation.as_ref().map_or(&*self.root_ca, |rotation| &rotation.root)
+    }
+
+    /// All root certificates that nodes are to trust now, PEM.
+    pub fn trusted_pem(&self) -> String {
+        let new = self.root_rotation.as_ref().map_or("", |rotation| &rotation.root.cert_pem);
+        [&self.root_ca.cert_pem, new].concat()
+    }
+
+    /// Whether certificates count that come from the authority with this key. An authority of a log from before there
+    /// was more than one is not told apart.
+    pub fn trusts(&self, key_id: &str) -> bool {
+        self.root_ca.key_id.is_empty() || key_id == self.root_ca.key_id || key_id == self.issuing_root().key_id
+    }
+}
+
 /// The cluster's own certificate authority.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootCa {
     /// Certificate, PEM.
     pub cert_pem: String,
     /// Private key, PEM.
     pub key_pem: Secret,
+    /// Key identifier of the certificate, hexadecimal: certificates name their issuer by it.
+    #[serde(default)]
+    pub key_id: String,
+}
+
+/// The change to another certificate authority. Certificates come from the new one and bring what the old one says of
+/// it along, until all nodes have one; then the old one is forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootRotation {
+    /// The new authority.
+    pub root: RootCa,
+    /// Its key, signed by the old authority, PEM: who only knows the old one trusts the new one by it.
+    pub cross_signed_pem: String,
 }
 
 /// Join tokens in full, `SWMTKN-1-<digest>-<secret>`.

@@ -29,7 +29,7 @@ mod validate;
 
 pub use cluster::{
     CaConfig, Cluster, ClusterSpec, DispatcherConfig, EncryptionConfig, JoinTokens, OrchestrationConfig, RaftConfig,
-    RootCa, TaskDefaults,
+    RootCa, RootRotation, TaskDefaults,
 };
 pub use constraint::{Constraint, ConstraintKey, Operator};
 pub use container::{
@@ -41,8 +41,8 @@ pub use error::Invalid;
 pub use id::{ClusterId, Id, IdParseError, NodeId, ServiceId, TaskId};
 pub use job::{JobStatus, ReplicatedJob};
 pub use node::{
-    Availability, EngineDescription, EnginePlugin, GenericResource, Node, NodeDescription, NodeResources, NodeRole,
-    NodeSpec, NodeState, NodeStatus, Platform,
+    Availability, EngineDescription, EnginePlugin, GenericResource, Node, NodeCertificate, NodeDescription,
+    NodeResources, NodeRole, NodeSpec, NodeState, NodeStatus, Platform,
 };
 pub use revision::{REVISIONS_MAX, Revision};
 pub use secret::Secret;

@@ -87,6 +87,26 @@ pub struct NodeDescription {
     pub resources: NodeResources,
     /// The container engine.
     pub engine: EngineDescription,
+    /// Its certificate.
+    #[serde(skip_serializing_if = "NodeCertificate::is_unknown")]
+    pub certificate: NodeCertificate,
+}
+
+/// The certificate that a node has, and whom it trusts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NodeCertificate {
+    /// Key identifier of its issuer ([`RootCa::key_id`](crate::RootCa::key_id)).
+    pub issuer: String,
+    /// SHA-256 in base36 of the root certificates that it trusts, PEM.
+    pub trusted: String,
+}
+
+impl NodeCertificate {
+    /// Whether nobody said anything.
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Processor architecture and operating system. Empty matches any.
@@ -243,6 +263,11 @@ impl Node {
     /// The role that its next certificate has. A manager stays one until it is out of Raft, whatever is wanted.
     pub fn next_role(&self) -> NodeRole {
         if self.role == NodeRole::Manager { NodeRole::Manager } else { self.spec.role }
+    }
+
+    /// Key identifier of the issuer of the certificate that it has, as far as it said; else empty.
+    pub fn cert_issuer(&self) -> &str {
+        self.description.as_ref().map_or("", |description| &description.certificate.issuer)
     }
 
     /// The Raft id of the node that founds a cluster: the random half of its id.

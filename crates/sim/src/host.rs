@@ -184,7 +184,12 @@ impl World {
                 self.host_left(node);
             }
             // Which manager leads is found out by asking; a wait for an image ends by itself here; nobody changes roles.
-            Output::Managers(_) | Output::Role(_) | Output::Session(_) | Output::Cancel(_) | Output::Logs(_) => {}
+            Output::Managers(_)
+            | Output::Role(_)
+            | Output::Authority(_)
+            | Output::Session(_)
+            | Output::Cancel(_)
+            | Output::Logs(_) => {}
         }
     }
 

@@ -39,10 +39,11 @@ impl World {
             created_at: self.wall(),
             updated_at: self.wall(),
             spec: Arc::new(spec),
-            root_ca: Arc::new(RootCa { cert_pem: String::new(), key_pem: Secret::default() }),
+            root_ca: Arc::new(RootCa::default()),
             join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
             removed_nodes: Default::default(),
             unlock_key: None,
+            root_rotation: None,
         };
         self.commit_now(vec![Tx::new(vec![Op::CreateCluster(Arc::new(cluster))])]);
     }

@@ -105,6 +105,7 @@ fn welcome(state: &State) -> Welcome {
         heartbeat_period_ms: u64::try_from(heartbeat_period(state).as_millis()).unwrap_or(u64::MAX),
         managers: state.nodes().filter_map(|node| node.manager_addr.clone()).collect(),
         role: None,
+        authority: None,
     }
 }
 

@@ -123,6 +123,19 @@ pub struct Welcome {
     /// The role that the node is to have: with another one than its certificate has, it asks for a new certificate.
     #[serde(default)]
     pub role: Option<NodeRole>,
+    /// Whose certificates count.
+    #[serde(default)]
+    pub authority: Option<Authority>,
+}
+
+/// Whose certificates count in the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authority {
+    /// Key identifier of the root CA that the node's certificate is to come from: with one of another it asks for a new
+    /// one.
+    pub issuer: String,
+    /// The root certificates to trust, PEM.
+    pub trusted: String,
 }
 
 /// A change of what a node is to run. Messages of one session are applied in their order.

@@ -8,13 +8,13 @@ use rcgen::{
     SerialNumber, date_time_ymd,
 };
 use ring::rand::{SecureRandom, SystemRandom};
-use swarm_model::{ClusterId, NodeId, NodeRole, Secret, Timestamp};
+use swarm_model::{ClusterId, NodeId, NodeRole, RootCa, Secret, Timestamp};
 use thiserror::Error;
 
 use crate::{
     clock,
     identity::{certificates, one_certificate},
-    peer::{parse_certificate, role_ou},
+    peer::{own_key_id, parse_certificate, role_ou},
 };
 
 /// Common name of the root, and an additional name of every manager.
@@ -46,6 +46,7 @@ pub enum CaError {
 pub struct Ca {
     cert_pem: String,
     key_pem: Secret,
+    key_id: String,
     expires_at: Timestamp,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -73,11 +74,7 @@ impl Ca {
     pub fn create() -> Result<Self, CaError> {
         let now = clock::now();
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(sign)?;
-        let mut params = params(now, now.plus_ns(ROOT_VALIDITY_NS))?;
-        params.distinguished_name.push(DnType::CommonName, CA_NAME);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let cert_pem = params.self_signed(&key).map_err(sign)?.pem();
+        let cert_pem = authority(now, now.plus_ns(ROOT_VALIDITY_NS))?.self_signed(&key).map_err(sign)?.pem();
         Self::load(&cert_pem, &Secret::new(key.serialize_pem()))
     }
 
@@ -93,9 +90,10 @@ impl Ca {
         if certificate.public_key().subject_public_key.data != key.der_bytes() {
             return Err(root("its private key belongs to another certificate".to_owned()));
         }
+        let key_id = own_key_id(&certificate);
         let expires_at = Timestamp(certificate.validity().not_after.timestamp().saturating_mul(NS_PER_S));
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|e| root(e.to_string()))?;
-        Ok(Self { cert_pem: cert_pem.to_owned(), key_pem: key_pem.clone(), expires_at, issuer })
+        Ok(Self { cert_pem: cert_pem.to_owned(), key_pem: key_pem.clone(), key_id, expires_at, issuer })
     }
 
     /// The root certificate, PEM.
@@ -106,6 +104,29 @@ impl Ca {
     /// The private key, PEM.
     pub fn key_pem(&self) -> &Secret {
         &self.key_pem
+    }
+
+    /// What is kept of it.
+    ///
+    /// # Errors
+    /// [`CaError::Root`] when its certificate names no key.
+    pub fn to_root(&self) -> Result<RootCa, CaError> {
+        if self.key_id.is_empty() {
+            return Err(CaError::Root("its certificate has no key identifier".to_owned()));
+        }
+        Ok(RootCa { cert_pem: self.cert_pem.clone(), key_pem: self.key_pem.clone(), key_id: self.key_id.clone() })
+    }
+
+    /// A certificate (PEM) for the key of another authority, valid as long as this one: who trusts this one trusts what
+    /// the other one signs, if it comes with this certificate.
+    ///
+    /// # Errors
+    /// [`CaError::Sign`] when signing fails.
+    pub fn cross_sign(&self, other: &Self, now: Timestamp) -> Result<String, CaError> {
+        let key = KeyPair::from_pem(other.key_pem.expose()).map_err(sign)?;
+        let mut params = authority(now, self.expires_at)?;
+        params.use_authority_key_identifier_extension = true;
+        Ok(params.signed_by(&key, &self.issuer).map_err(sign)?.pem())
     }
 
     /// Signs a node certificate. Of the request only the public key is used; who the node is, is said by the caller.
@@ -150,6 +171,15 @@ impl Ca {
         let certificate = params.signed_by(&request.public_key, &self.issuer).map_err(sign)?;
         Ok(IssuedCert { cert_pem: certificate.pem(), expires_at })
     }
+}
+
+/// Parameters of an authority's certificate.
+fn authority(now: Timestamp, expires_at: Timestamp) -> Result<CertificateParams, CaError> {
+    let mut params = params(now, expires_at)?;
+    params.distinguished_name.push(DnType::CommonName, CA_NAME);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
 }
 
 /// Parameters with an empty subject, a random serial number and the validity.
@@ -270,6 +300,21 @@ mod tests {
         let der = one_certificate(&issued.cert_pem).unwrap();
         parse_certificate(&der).unwrap().verify_signature(Some(root_key(&ca).public_key())).unwrap();
         assert!(!format!("{ca:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn certificates_name_the_root_that_they_come_from() {
+        let (old, new) = (Ca::create().unwrap(), Ca::create().unwrap());
+        let (old_root, new_root) = (old.to_root().unwrap(), new.to_root().unwrap());
+        assert_ne!(old_root.key_id, new_root.key_id);
+        assert_eq!(issue(&old, NodeRole::Worker, HOUR_NS).0.issuer, old_root.key_id);
+        // A certificate for its key by somebody else says the same of it.
+        let cross = old.cross_sign(&new, NOW).unwrap();
+        let der = one_certificate(&cross).unwrap();
+        let certificate = parse_certificate(&der).unwrap();
+        assert_eq!(own_key_id(&certificate), new_root.key_id);
+        certificate.verify_signature(Some(root_key(&old).public_key())).unwrap();
+        assert!(certificate.is_ca());
     }
 
     #[test]

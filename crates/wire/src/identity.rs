@@ -9,14 +9,15 @@ use std::{
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use swarm_model::{ClusterId, NodeId, NodeRole, Secret};
+use swarm_model::{ClusterId, NodeCertificate, NodeId, NodeRole, Secret};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::{
     ca::check_root,
     lock::{LockError, WrapKey, is_wrapped},
-    peer::{PeerError, PeerIdentity, parse_certificate},
+    peer::{PeerError, PeerIdentity, own_key_id, parse_certificate},
+    token::root_digest,
 };
 
 const ROOT_FILE: &str = "swarm-root-ca.crt";
@@ -89,6 +90,26 @@ impl NodeIdentity {
             return Err(IdentityError::OtherKey);
         }
         Ok(Self { peer, cert_pem, key_pem, root_pem })
+    }
+
+    /// The same that trusts other roots, PEM. The one that its certificate comes from has to be among them: without it
+    /// nobody would trust whom it trusts.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when they cannot be read, or it is not.
+    pub fn trusting(&self, root_pem: &str) -> Result<Self, IdentityError> {
+        let roots = certificates(root_pem)?;
+        let is_issuer = |der: &CertificateDer<'_>| parse_certificate(der).map(|c| own_key_id(&c) == self.peer.issuer);
+        if !roots.iter().any(|der| is_issuer(der).unwrap_or(false)) {
+            let problem = "this node's certificate does not come from it".to_owned();
+            return Err(IdentityError::Pem { what: "the cluster's new root CA", problem });
+        }
+        Self::new(self.cert_pem.clone(), self.key_pem.clone(), root_pem)
+    }
+
+    /// The certificate as the managers are told of it.
+    pub fn certificate(&self) -> NodeCertificate {
+        NodeCertificate { issuer: self.peer.issuer.clone(), trusted: root_digest(&self.root_pem) }
     }
 
     /// This node's id.

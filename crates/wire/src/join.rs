@@ -38,6 +38,9 @@ pub struct CertificateRequest {
 pub struct CertificateResponse {
     /// The certificate chain, PEM, the node's own first.
     pub certificate: String,
+    /// The root certificates to trust from now on, PEM; none for those that are trusted already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trusted: Option<String>,
     /// A manager's id in Raft.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raft_id: Option<u64>,

@@ -17,4 +17,4 @@ pub use identity::{IdentityError, NodeIdentity, new_key_and_csr, write_atomicall
 pub use lock::{LockError, UnlockKey, WrapKey, is_wrapped};
 pub use peer::{PeerError, PeerIdentity, role_from_ou, role_ou};
 pub use tls::{Accepted, Alpn, BoxedStream, ByteStream, IdentityHolder, TlsError, Trust};
-pub use token::{JoinToken, TokenError};
+pub use token::{JoinToken, TokenError, root_digest};

@@ -2,7 +2,7 @@
 
 use swarm_model::{ClusterId, NodeId, NodeRole, Timestamp};
 use thiserror::Error;
-use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate, X509Name};
 
 /// Organisational unit of a manager, and the server name that clients ask for.
 pub(crate) const MANAGER_OU: &str = "swarm-manager";
@@ -25,6 +25,8 @@ pub struct PeerIdentity {
     pub cert_valid_from: Timestamp,
     /// When the certificate expires.
     pub cert_expires_at: Timestamp,
+    /// Key identifier of its issuer, hexadecimal; empty if the certificate does not say.
+    pub issuer: String,
 }
 
 /// A certificate that names no node of a cluster.
@@ -69,6 +71,7 @@ impl PeerIdentity {
                 .map_err(|_| wrong("organisation (O)", organisation, "a cluster id is wanted"))?,
             cert_valid_from: seconds(certificate.validity().not_before.timestamp()),
             cert_expires_at: seconds(certificate.validity().not_after.timestamp()),
+            issuer: issuer_key_id(certificate),
         })
     }
 }
@@ -92,6 +95,28 @@ pub fn role_from_ou(unit: &str) -> Option<NodeRole> {
 
 pub(crate) fn parse_certificate(der: &[u8]) -> Result<X509Certificate<'_>, PeerError> {
     X509Certificate::from_der(der).map(|(_, certificate)| certificate).map_err(|e| PeerError::Malformed(e.to_string()))
+}
+
+/// Key identifier of the issuer, hexadecimal; empty if the certificate does not say.
+fn issuer_key_id(certificate: &X509Certificate<'_>) -> String {
+    let ids = certificate.iter_extensions().filter_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(issuer) => issuer.key_identifier.as_ref().map(|id| hex(id.0)),
+        _ => None,
+    });
+    ids.last().unwrap_or_default()
+}
+
+/// Key identifier of a certificate, hexadecimal; empty if it does not say.
+pub(crate) fn own_key_id(certificate: &X509Certificate<'_>) -> String {
+    let ids = certificate.iter_extensions().filter_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(hex(id.0)),
+        _ => None,
+    });
+    ids.last().unwrap_or_default()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn seconds(s: i64) -> Timestamp {

@@ -147,7 +147,7 @@ fn part<'a>(part: &'static str, text: Option<&'a str>, want: usize) -> Result<&'
 }
 
 /// SHA-256 of the PEM text in base36.
-fn root_digest(root_pem: &str) -> String {
+pub fn root_digest(root_pem: &str) -> String {
     base36(digest(&SHA256, root_pem.as_bytes()).as_ref(), DIGEST_LEN)
 }
 

@@ -8,7 +8,7 @@ use swarm_consensus::Status;
 use swarm_core::{Guard, Op, State, Tx};
 use swarm_docker_api::{
     ApiError, Filters,
-    view::{ManagerStatusView, NodeView, TlsInfo},
+    view::{ManagerStatusView, NodeView},
 };
 use swarm_model::{Extra, Labels, Node, NodeRole, NodeSpec, validate_node_spec};
 
@@ -55,8 +55,6 @@ pub(super) async fn inspect<P: Plane>(extract::State(plane): extract::State<P>, 
 }
 
 fn show<P: Plane>(plane: &P, managers: &Status, node: &Node) -> NodeView {
-    // What a node trusts is known from its first session on.
-    let tls_info = if node.description.is_some() { plane.tls_info() } else { TlsInfo::default() };
     let manager_status = (node.role == NodeRole::Manager).then(|| {
         let leader = node.raft_id.is_some() && managers.leader == node.raft_id;
         let member = managers.members.iter().find(|member| Some(member.raft_id) == node.raft_id);
@@ -73,7 +71,7 @@ fn show<P: Plane>(plane: &P, managers: &Status, node: &Node) -> NodeView {
             addr: node.manager_addr.clone().unwrap_or_default(),
         }
     });
-    NodeView::new(node, tls_info, manager_status)
+    NodeView::new(node, plane.node_tls_info(node), manager_status)
 }
 
 /// `POST /nodes/{id}/update`

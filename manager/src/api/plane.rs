@@ -7,7 +7,7 @@ use futures_util::stream::BoxStream;
 use swarm_consensus::{Status, Survey};
 use swarm_core::{Outcome, State, Tx};
 use swarm_docker_api::view::TlsInfo;
-use swarm_model::{Secret, ServiceId, TaskId, Timestamp};
+use swarm_model::{Node, RootCa, RootRotation, Secret, ServiceId, TaskId, Timestamp};
 use swarm_wire::agent::LogMessage;
 use thiserror::Error;
 
@@ -43,6 +43,12 @@ pub trait Plane: Clone + Send + Sync + 'static {
     /// The system has no randomness.
     fn new_unlock_key(&self) -> Result<Secret, PlaneError>;
 
+    /// A change from this certificate authority to a new one.
+    ///
+    /// # Errors
+    /// The old one cannot be used, or the system has no randomness.
+    fn begin_root_rotation(&self, root: &RootCa) -> Result<RootRotation, PlaneError>;
+
     /// How the managers are, as the leader sees it.
     fn managers(&self) -> impl Future<Output = Status> + Send;
 
@@ -60,6 +66,10 @@ pub trait Plane: Clone + Send + Sync + 'static {
 
     /// The cluster's certificate authority, as clients see it.
     fn tls_info(&self) -> TlsInfo;
+
+    /// The authority that a node's certificate comes from, and the one that it trusts, as clients compare them with the
+    /// cluster's. Of what this cluster does not know nothing is said.
+    fn node_tls_info(&self, node: &Node) -> TlsInfo;
 
     /// The logs of tasks. The stream ends when all have been sent, with `follow` never; dropping it ends the
     /// subscription.

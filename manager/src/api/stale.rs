@@ -13,7 +13,7 @@ use futures_util::stream::BoxStream;
 use swarm_consensus::{Status, Survey};
 use swarm_core::{Outcome, State, Tx};
 use swarm_docker_api::{ApiError, LEADER_CONTACT_HEADER, REVISION_HEADER, view::TlsInfo};
-use swarm_model::{Secret, Timestamp};
+use swarm_model::{Node, RootCa, RootRotation, Secret, Timestamp};
 use swarm_wire::agent::LogMessage;
 use tower::ServiceExt;
 
@@ -81,6 +81,10 @@ impl<P: Plane> Plane for Stale<P> {
         self.0.new_unlock_key()
     }
 
+    fn begin_root_rotation(&self, root: &RootCa) -> Result<RootRotation, PlaneError> {
+        self.0.begin_root_rotation(root)
+    }
+
     async fn managers(&self) -> Status {
         self.0.managers().await
     }
@@ -103,6 +107,10 @@ impl<P: Plane> Plane for Stale<P> {
 
     fn tls_info(&self) -> TlsInfo {
         self.0.tls_info()
+    }
+
+    fn node_tls_info(&self, node: &Node) -> TlsInfo {
+        self.0.node_tls_info(node)
     }
 
     async fn logs(&self, selector: LogSelector) -> Result<BoxStream<'static, LogMessage>, PlaneError> {

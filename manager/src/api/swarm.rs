@@ -8,7 +8,7 @@ use swarm_docker_api::{
     ApiError,
     view::{SwarmView, UnlockKeyView},
 };
-use swarm_model::{ClusterSpec, JoinTokens, validate_cluster_spec};
+use swarm_model::{ClusterSpec, JoinTokens, Node, validate_cluster_spec};
 
 use super::{
     Plane, available,
@@ -56,6 +56,19 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
             ops.push(Op::SetUnlockKey { key: Some(plane.new_unlock_key()?) });
         }
         (false, None) | (true, _) => {}
+    }
+    if spec.ca_config.force_rotate != cluster.spec.ca_config.force_rotate {
+        if let Some(rotation) = &cluster.root_rotation {
+            let has_followed = |node: &&Arc<Node>| node.cert_issuer() == rotation.root.key_id;
+            return Err(ApiError::bad_request(format!(
+                "the root CA is being replaced already, and {} of {} nodes have followed: nodes that are down have to \
+                 come back, or be removed with \"node rm --force\"",
+                state.nodes().filter(has_followed).count(),
+                state.nodes().count()
+            ))
+            .into());
+        }
+        ops.push(Op::StartRootRotation(Arc::new(plane.begin_root_rotation(&cluster.root_ca)?)));
     }
     ops.push(Op::UpdateCluster { spec: Arc::new(spec), join_tokens });
     reply::commit(&plane, Tx::new(ops).guard(Guard::Cluster { version })).await?;

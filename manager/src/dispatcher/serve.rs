@@ -13,7 +13,9 @@ use swarm_consensus::Role;
 use swarm_core::State;
 use swarm_wire::{
     PeerIdentity, Receiver, Sender,
-    agent::{AGENT_PROTOCOL, Hello, LogRequest, NodeReport, Resume, STATUS_BATCH_MAX, ToAgent, ToManager, Welcome},
+    agent::{
+        AGENT_PROTOCOL, Authority, Hello, LogRequest, NodeReport, Resume, STATUS_BATCH_MAX, ToAgent, ToManager, Welcome,
+    },
     channel,
 };
 use thiserror::Error;
@@ -207,6 +209,9 @@ impl Dispatcher {
         if peer.cluster != self.cluster {
             return Err(refused(format!("the node is of swarm {}, this is swarm {}", peer.cluster, self.cluster)));
         }
+        if state.cluster().is_some_and(|cluster| !cluster.trusts(&peer.issuer)) {
+            return Err(refused("the node's certificate comes from a root CA that was replaced"));
+        }
         let removed = state.cluster().is_some_and(|cluster| cluster.removed_nodes.contains_key(&peer.node));
         if removed || state.node(peer.node).is_none() {
             let reason = format!("node {} was removed from the swarm", peer.node);
@@ -273,6 +278,10 @@ impl Ctx<'_> {
             heartbeat_period_ms: u64::try_from(heartbeat_period(state).as_millis()).unwrap_or(u64::MAX),
             managers: self.term.managers.borrow().clone(),
             role: state.node(self.peer.node).map(|node| node.next_role()),
+            authority: state.cluster().map(|cluster| Authority {
+                issuer: cluster.issuing_root().key_id.clone(),
+                trusted: cluster.trusted_pem(),
+            }),
         }
     }
 

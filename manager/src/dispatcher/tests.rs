@@ -105,6 +105,7 @@ fn peer(node: NodeId) -> PeerIdentity {
         cluster: CLUSTER,
         cert_valid_from: Timestamp::ZERO,
         cert_expires_at: Timestamp(i64::MAX),
+        issuer: String::new(),
     }
 }
 

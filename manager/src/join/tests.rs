@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use swarm_consensus::ProposeError;
 use swarm_core::{Op, State};
-use swarm_model::{Cluster, ClusterId, JoinTokens, NodeId, NodeRole, RootCa, Timestamp};
+use swarm_model::{Cluster, ClusterId, JoinTokens, NodeId, NodeRole, Timestamp};
 use swarm_wire::{
     Ca, JoinToken, NodeIdentity, PeerIdentity,
     join::{CA_PATH, CERTIFICATE_PATH, JOIN_BODY_BYTES_MAX},
@@ -47,7 +47,7 @@ impl Fixture {
         let feed = Feed::new();
         let raft = FakeRaft::new(State::default(), feed.clone());
         raft.commit(Op::CreateCluster(Arc::new(Cluster {
-            root_ca: Arc::new(RootCa { cert_pem: ca.cert_pem().to_owned(), key_pem: ca.key_pem().clone() }),
+            root_ca: Arc::new(ca.to_root().unwrap()),
             join_tokens: Arc::new(tokens.clone()),
             ..cluster()
         })));

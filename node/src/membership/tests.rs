@@ -2,7 +2,7 @@ use axum::body::Body;
 use hyper::{Method, Request, StatusCode};
 use serde_json::Value;
 use swarm_model::Secret;
-use swarm_wire::{Alpn, Trust, join::CA_PATH, tls};
+use swarm_wire::{Alpn, Ca, Trust, clock, join::CA_PATH, new_key_and_csr, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
@@ -220,7 +220,6 @@ async fn impossible_requests_change_nothing() {
     let default = InitRequest::default;
     for (request, status, text) in [
         (InitRequest { force_new_cluster: true, ..default() }, 503, "not part of a swarm"),
-        (InitRequest { auto_lock_managers: true, ..default() }, 501, "--autolock"),
         (InitRequest { default_addr_pool: vec!["10.0.0.0/8".to_owned()], ..default() }, 501, "--default-addr-pool"),
         (InitRequest { availability: "lazy".to_owned(), ..default() }, 400, "\"lazy\""),
         (InitRequest { listen_addr: "here".to_owned(), ..default() }, 400, "listen address"),
@@ -238,4 +237,40 @@ async fn impossible_requests_change_nothing() {
     assert!(error.message.contains("not a join token"), "{error}");
     // What workers say of the swarm's state is Docker's text.
     assert!(NOT_A_MANAGER.contains("Worker nodes"));
+}
+
+/// The node's identity with a certificate that has expired, as its own authority would have signed it long ago.
+fn expired(identity: &NodeIdentity, ca: &Ca) -> NodeIdentity {
+    const HOUR_NS: i64 = 3_600_000_000_000;
+    let (key, csr) = new_key_and_csr().unwrap();
+    let long_ago = clock::now().plus_ns(-3 * HOUR_NS);
+    let issued = ca.issue(&csr, identity.node(), identity.role(), identity.cluster(), HOUR_NS, long_ago).unwrap();
+    NodeIdentity::new(issued.cert_pem, key, identity.root_pem()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_too_long_a_pause_a_manager_helps_itself_and_a_worker_says_what_to_do() {
+    let (manager, worker) = (TestNode::new(), TestNode::new());
+    manager.init().await;
+    worker.join(&manager.addr(), &manager.token("Worker").await).await.unwrap();
+    let state = manager.member().manager().unwrap().state();
+    let root = state.cluster().unwrap().root_ca.clone();
+    let ca = Ca::load(&root.cert_pem, &root.key_pem).unwrap();
+    for node in [&manager, &worker] {
+        node.node.state().save_identity(&expired(&node.member().identity(), &ca)).unwrap();
+    }
+    let (manager, worker) = (manager.restart().await, worker.restart().await);
+    let is_valid = async {
+        while manager.member().identity().as_peer().cert_expires_at <= clock::now() {
+            sleep(STEP_DOWN_POLL).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_valid).await.expect("the manager gets a certificate");
+    assert_eq!(manager.member().wait_accepted(PATIENCE).await, MemberState::Active(String::new()));
+    // The worker's certificate is nobody's any more.
+    let says_so = |text: &str| text.contains("has expired") && text.contains("swarm join");
+    assert!(matches!(worker.member().state(), MemberState::Error(text) if says_so(&text)));
+    for node in [manager, worker] {
+        node.node.shutdown().await;
+    }
 }

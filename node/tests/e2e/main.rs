@@ -2,6 +2,7 @@
 //!
 //! * [`attack`] – a flood of connections that say nothing.
 //! * [`autolock`] – locked managers, the key and its rotation.
+//! * [`certificates`] – the root CA is replaced.
 //! * [`crash`] – the manager killed while clients write; nothing acknowledged is lost.
 //! * [`containers`] – real containers while daemons or the engine are killed or hang; none twice, none forgotten.
 //! * [`rollout`] – the manager killed during rolling updates and rollbacks; each goes on where it was.
@@ -26,6 +27,7 @@
 mod attack;
 mod autolock;
 mod backup;
+mod certificates;
 mod cluster;
 mod containers;
 mod crash;

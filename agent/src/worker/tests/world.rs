@@ -119,6 +119,7 @@ impl World {
             | Output::CheckEngine
             | Output::Managers(_)
             | Output::Role(_)
+            | Output::Authority(_)
             | Output::Cancel(_)
             | Output::Logs(_) => {}
         }
@@ -154,7 +155,7 @@ impl World {
     }
 
     fn greet(&mut self, hello: &Hello, inputs: &mut Vec<Input>) {
-        let welcome = Welcome { heartbeat_period_ms: 2000, managers: vec!["m:1".into()], role: None };
+        let welcome = Welcome { heartbeat_period_ms: 2000, managers: vec!["m:1".into()], role: None, authority: None };
         inputs.push(Input::Message(ToAgent::Welcome(welcome)));
         let same = hello.resume.is_some_and(|r| r.digest == digest(self.wanted.values().map(|t| (t.id, t.desired))));
         if same {

@@ -1,6 +1,7 @@
 //! `swarmctl swarm …`
 
 mod backup;
+mod ca;
 mod init;
 mod join;
 mod join_token;
@@ -27,6 +28,7 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum SwarmCommand {
     Backup(backup::Backup),
+    Ca(ca::Ca),
     Init(init::Init),
     Join(join::Join),
     JoinToken(join_token::JoinToken),
@@ -43,6 +45,7 @@ impl SwarmCommand {
     pub(crate) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         match self {
             Self::Backup(command) => command.run(context).await,
+            Self::Ca(command) => command.run(context).await,
             Self::Init(command) => command.run(context).await,
             Self::Join(command) => command.run(context).await,
             Self::JoinToken(command) => command.run(context).await,

@@ -36,10 +36,11 @@ impl World {
             created_at: now,
             updated_at: now,
             spec: Arc::new(spec),
-            root_ca: Arc::new(RootCa { cert_pem: String::new(), key_pem: Secret::default() }),
+            root_ca: Arc::new(RootCa::default()),
             join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
             removed_nodes: Default::default(),
             unlock_key: None,
+            root_rotation: None,
         };
         world.commit(vec![Tx::new(vec![Op::CreateCluster(Arc::new(cluster))])]);
         world

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use swarm_model::{
     Availability, Cluster, ClusterSpec, JoinTokens, Node, NodeDescription, NodeId, NodeRole, NodeSpec, NodeState,
-    NodeStatus, Secret, TaskId, TaskState, TaskStatus, Timestamp,
+    NodeStatus, RootRotation, Secret, TaskId, TaskState, TaskStatus, Timestamp,
 };
 
 use super::{Event, not_found, tasks};
@@ -43,6 +43,41 @@ pub(super) fn update(
 pub(super) fn set_unlock_key(state: &mut State, key: Option<&Secret>, events: &mut Vec<Event>) -> Outcome {
     let cluster = state.cluster.as_mut().map(Arc::make_mut).ok_or_else(|| not_found("swarm", "default"))?;
     cluster.unlock_key = key.cloned();
+    events.push(Event::Cluster);
+    Ok(())
+}
+
+pub(super) fn start_root_rotation(state: &mut State, rotation: &Arc<RootRotation>, events: &mut Vec<Event>) -> Outcome {
+    let (revision, time) = (state.revision, state.time);
+    let cluster = state.cluster.as_mut().map(Arc::make_mut).ok_or_else(|| not_found("swarm", "default"))?;
+    if cluster.root_rotation.is_some() {
+        // Certificates that came from its authority would count no longer.
+        return Err(Refusal::Stale("the root CA is being replaced already".into()));
+    }
+    cluster.root_rotation = Some(rotation.clone());
+    (cluster.version, cluster.updated_at) = (revision, time);
+    events.push(Event::Cluster);
+    Ok(())
+}
+
+/// The nodes of now must all have certificates of the new authority: one may have come since that was looked at.
+pub(super) fn finish_root_rotation(
+    state: &mut State,
+    key_id: &str,
+    join_tokens: &Arc<JoinTokens>,
+    events: &mut Vec<Event>,
+) -> Outcome {
+    let (revision, time) = (state.revision, state.time);
+    let left = state.nodes().find(|node| node.cert_issuer() != key_id).map(|node| node.id);
+    let cluster = state.cluster.as_mut().map(Arc::make_mut).ok_or_else(|| not_found("swarm", "default"))?;
+    if let Some(node) = left {
+        return Err(Refusal::Stale(format!("node {node} has a certificate of the old root CA")));
+    }
+    let rotation = cluster.root_rotation.take_if(|rotation| rotation.root.key_id == key_id);
+    let rotation = rotation.ok_or_else(|| Refusal::Stale("the swarm changes to another root CA".into()))?;
+    cluster.root_ca = Arc::new(rotation.root.clone());
+    cluster.join_tokens = join_tokens.clone();
+    (cluster.version, cluster.updated_at) = (revision, time);
     events.push(Event::Cluster);
     Ok(())
 }

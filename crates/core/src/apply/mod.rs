@@ -108,6 +108,10 @@ fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
         Op::CreateCluster(cluster) => cluster::create(state, cluster, events),
         Op::UpdateCluster { spec, join_tokens } => cluster::update(state, spec, join_tokens.as_ref(), events),
         Op::SetUnlockKey { key } => cluster::set_unlock_key(state, key.as_ref(), events),
+        Op::StartRootRotation(rotation) => cluster::start_root_rotation(state, rotation, events),
+        Op::FinishRootRotation { key_id, join_tokens } => {
+            cluster::finish_root_rotation(state, key_id, join_tokens, events)
+        }
         Op::AdmitNode { node, role, cert_expires_at, manager_addr, availability } => {
             let admission = cluster::Admission {
                 node: *node,

@@ -55,10 +55,11 @@ impl Default for World {
             created_at: START,
             updated_at: START,
             spec: Arc::new(spec),
-            root_ca: Arc::new(RootCa { cert_pem: String::new(), key_pem: Secret::default() }),
+            root_ca: Arc::new(RootCa::default()),
             join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
             removed_nodes: BTreeMap::new(),
             unlock_key: None,
+            root_rotation: None,
         };
         world.commit(vec![Tx::new(vec![Op::CreateCluster(Arc::new(cluster))])]);
         world

@@ -50,7 +50,7 @@ impl ClusterInfo {
             updated_at: cluster.updated_at.into(),
             spec: cluster.spec.clone(),
             tls_info,
-            root_rotation_in_progress: false,
+            root_rotation_in_progress: cluster.root_rotation.is_some(),
             default_addr_pool: None,
             subnet_size: SUBNET_SIZE_DEFAULT,
             data_path_port: DATA_PATH_PORT_DEFAULT,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{Node, NodeDescription, NodeSpec, NodeStatus};
+use swarm_model::{Node, NodeCertificate, NodeDescription, NodeSpec, NodeStatus};
 
 use super::{Time, TlsInfo, Version, is_default};
 
@@ -34,13 +34,16 @@ pub struct NodeView {
 impl NodeView {
     /// Shows a node. `tls_info` is the authority that issued its certificate.
     pub fn new(node: &Node, tls_info: TlsInfo, manager_status: Option<ManagerStatusView>) -> Self {
+        let mut description = node.description.clone().unwrap_or_default();
+        // Said by `tls_info`, in Docker's words.
+        Arc::make_mut(&mut description).certificate = NodeCertificate::default();
         Self {
             id: node.id.to_string(),
             version: Version { index: node.version },
             created_at: node.created_at.into(),
             updated_at: node.updated_at.into(),
             spec: node.spec.clone(),
-            description: NodeDescriptionView { description: node.description.clone().unwrap_or_default(), tls_info },
+            description: NodeDescriptionView { description, tls_info },
             status: NodeStatusView::new(&node.status),
             manager_status,
         }

@@ -29,8 +29,8 @@ use swarm_consensus::{Asked, Local, Member, Status, Survey};
 use swarm_core::{ENTRY_VERSION, Entry, NewTask, Op, Outcome, Place, State, Tx, apply};
 use swarm_docker_api::{ApiVersion, view::TlsInfo};
 use swarm_model::{
-    Cause, Cluster, ClusterId, ClusterSpec, DesiredState, Id, JoinTokens, NodeDescription, NodeId, NodeRole, NodeState,
-    NodeStatus, RootCa, Secret, ServiceId, TaskId, TaskState, TaskStatus, Timestamp,
+    Cause, Cluster, ClusterId, ClusterSpec, DesiredState, Id, JoinTokens, Node, NodeDescription, NodeId, NodeRole,
+    NodeState, NodeStatus, RootCa, RootRotation, Secret, ServiceId, TaskId, TaskState, TaskStatus, Timestamp,
 };
 use swarm_wire::agent::LogMessage;
 use tower::ServiceExt;
@@ -116,14 +116,19 @@ impl Plane for TestPlane {
         self.inner().state.clone()
     }
 
-    fn leader_contact(&self) -> Option<Duration> {
-        Some(Duration::from_millis(1500))
-    }
-
     fn new_unlock_key(&self) -> Result<Secret, PlaneError> {
         let mut inner = self.inner();
         inner.calls += 1;
         Ok(Secret::new(format!("unlock-key-{}", inner.calls)))
+    }
+
+    fn begin_root_rotation(&self, _root: &RootCa) -> Result<RootRotation, PlaneError> {
+        let root = RootCa { cert_pem: "NEW".into(), key_pem: Secret::new("new-key"), key_id: "new".into() };
+        Ok(RootRotation { root, cross_signed_pem: "CROSS".into() })
+    }
+
+    fn leader_contact(&self) -> Option<Duration> {
+        Some(Duration::from_millis(1500))
     }
 
     async fn managers(&self) -> Status {
@@ -174,6 +179,10 @@ impl Plane for TestPlane {
         TlsInfo { trust_root: "PEM".into(), cert_issuer_subject: "c3Vi".into(), cert_issuer_public_key: "a2V5".into() }
     }
 
+    fn node_tls_info(&self, node: &Node) -> TlsInfo {
+        node.description.as_ref().map_or_else(TlsInfo::default, |_| self.tls_info())
+    }
+
     async fn logs(&self, selector: LogSelector) -> Result<BoxStream<'static, LogMessage>, PlaneError> {
         let mut inner = self.inner();
         inner.selectors.push(selector);
@@ -195,10 +204,11 @@ fn cluster() -> TestPlane {
         created_at: Timestamp::ZERO,
         updated_at: Timestamp::ZERO,
         spec: Arc::new(spec),
-        root_ca: Arc::new(RootCa { cert_pem: "PEM".into(), key_pem: Secret::new("root-key") }),
+        root_ca: Arc::new(RootCa { cert_pem: "PEM".into(), key_pem: Secret::new("root-key"), ..RootCa::default() }),
         join_tokens: Arc::new(JoinTokens { worker: Secret::new("W"), manager: Secret::new("M") }),
         removed_nodes: Default::default(),
         unlock_key: None,
+        root_rotation: None,
     }))]);
     for (node, role, hostname) in [(MANAGER, NodeRole::Manager, "alpha"), (WORKER, NodeRole::Worker, "beta")] {
         plane.apply(vec![Op::AdmitNode {

@@ -67,6 +67,43 @@ async fn autolock_has_a_key_while_it_is_on() {
 }
 
 #[tokio::test]
+async fn the_root_is_replaced_once_at_a_time() {
+    let plane = cluster();
+    let update = async |count: u64| {
+        let mut spec = get(&plane, "/swarm").await.json()["Spec"].clone();
+        spec["CAConfig"]["ForceRotate"] = json!(count);
+        post(&plane, &format!("/swarm/update?version={}", version(&plane)), &spec).await
+    };
+    update(1).await.ok();
+    let swarm = get(&plane, "/swarm").await.ok();
+    assert!(!String::from_utf8_lossy(&swarm.body).contains("new-key"));
+    let swarm = swarm.json();
+    assert_eq!((&swarm["RootRotationInProgress"], &swarm["JoinTokens"]["Worker"]), (&json!(true), &json!("W")));
+    update(1).await.ok();
+    assert!(update(2).await.error(400).contains("0 of 2 nodes have followed"));
+
+    // The end comes when all nodes have certificates of the new root, and no sooner.
+    let join_tokens = Arc::new(JoinTokens { worker: Secret::new("W2"), manager: Secret::new("M2") });
+    let finish = |key_id: &str| Op::FinishRootRotation { key_id: key_id.into(), join_tokens: join_tokens.clone() };
+    let try_finish = async |key_id| plane.propose(vec![Tx::new(vec![finish(key_id)])]).await.unwrap().remove(0).is_ok();
+    for node in [MANAGER, WORKER] {
+        assert!(!try_finish("new").await);
+        let mut description = NodeDescription::default();
+        description.certificate.issuer = "new".into();
+        report_node(&plane, node, NodeState::Ready, Some(description));
+    }
+    assert!(!try_finish("other").await);
+    assert!(try_finish("new").await && !try_finish("new").await);
+    let swarm = get(&plane, "/swarm").await.json();
+    assert_eq!((&swarm["RootRotationInProgress"], &swarm["JoinTokens"]["Worker"]), (&json!(false), &json!("W2")));
+    assert!(
+        !get(&plane, "/nodes").await.json().to_string().contains("Issuer\":\"new"),
+        "Docker has other words for it"
+    );
+    update(2).await.ok();
+}
+
+#[tokio::test]
 async fn what_cannot_be_is_refused() {
     let plane = cluster();
     let now = version(&plane);
@@ -78,7 +115,7 @@ async fn what_cannot_be_is_refused() {
         (format!("version={now}&rotateWorkerToken=maybe"), json!({}), 400, "'maybe'"),
         (format!("version={now}&rotateManagerUnlockKey=true"), json!({}), 400, "autolock is off"),
         (format!("version={now}"), json!({"Name": "other"}), 400, "must be named"),
-        (format!("version={now}"), json!({"CAConfig": {"ForceRotate": 1}}), 501, "CAConfig.ForceRotate"),
+        (format!("version={now}"), json!({"CAConfig": {"SigningCACert": "PEM"}}), 501, "CAConfig.SigningCACert"),
         (format!("version={now}"), json!({"CAConfig": {"NodeCertExpiry": 1}}), 400, "1h0m0s"),
         (format!("version={now}"), json!({"Raft": {"SnapshotInterval": "x"}}), 400, "Raft.SnapshotInterval"),
     ] {

@@ -1,0 +1,167 @@
+//! `swarm ca`
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use swarm_docker_api::view::{NodeView, SwarmView};
+use tokio::time::{Instant, sleep};
+
+use super::settings::set;
+use crate::{
+    client::{ClientError, Query, read},
+    context::Context,
+    error::Hinted,
+};
+
+/// Time between two looks at the nodes.
+const POLL: Duration = Duration::from_millis(500);
+/// How long nodes that are down may be the only ones left before the command stops to wait for them: a restart of a
+/// machine takes longer.
+const DOWN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the managers may fail to answer before the command gives up.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+const EXAMPLES: &str = "\
+Examples:
+  swarmctl swarm ca > root-ca.pem
+  swarmctl swarm ca --rotate             (join tokens change; nodes that are down have to come back or be removed)
+  swarmctl swarm ca --rotate --detach";
+
+/// Show the swarm's root CA, or replace it
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Ca {
+    /// Replace the root CA: every node gets a new certificate
+    #[arg(long)]
+    rotate: bool,
+    /// Do not wait until all nodes have new certificates
+    #[arg(short, long, requires = "rotate")]
+    detach: bool,
+    /// Do not show progress
+    #[arg(short, long, requires = "rotate")]
+    quiet: bool,
+}
+
+impl Ca {
+    pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
+        if self.rotate {
+            rotate(context).await?;
+            if self.detach {
+                return Ok(());
+            }
+            wait(context, self.quiet).await?;
+        }
+        let swarm: SwarmView = context.client.get("/swarm", Query::new()).await?;
+        Ok(context.out.print(&swarm.info.tls_info.trust_root)?)
+    }
+}
+
+async fn rotate(context: &Context) -> anyhow::Result<()> {
+    let bytes = context.client.get_bytes("/swarm", Query::new()).await?;
+    let swarm: SwarmView = read("/swarm", &bytes)?;
+    let mut object: Value = read("/swarm", &bytes)?;
+    let count = swarm.info.spec.ca_config.force_rotate.checked_add(1).context("the root CA was rotated too often")?;
+    let spec = &mut object["Spec"];
+    set(spec, "CAConfig", "ForceRotate", json!(count));
+    let query = Query::new()
+        .with("version", swarm.info.version.index)
+        .with("rotateWorkerToken", false)
+        .with("rotateManagerToken", false)
+        .with("rotateManagerUnlockKey", false);
+    context.client.post("/swarm/update", query, spec, None).await?;
+    Ok(())
+}
+
+/// Waits until all nodes have certificates of the new root.
+async fn wait(context: &mut Context, quiet: bool) -> anyhow::Result<()> {
+    let mut said = String::new();
+    let (mut stuck, mut silent): (Option<Instant>, Option<Instant>) = (None, None);
+    loop {
+        let (swarm, nodes) = match look(context).await {
+            Ok(seen) => {
+                silent = None;
+                seen
+            }
+            // Managers connect to each other anew when a rotation ends.
+            Err(_) if silent.get_or_insert_with(Instant::now).elapsed() < SILENCE_MAX => {
+                sleep(POLL).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let left = left(&swarm, &nodes);
+        if !swarm.info.root_rotation_in_progress {
+            if !quiet {
+                context.out.note("The root CA was rotated; the join tokens have changed.");
+            }
+            return Ok(());
+        }
+        let text = progress(nodes.len(), &left);
+        if !quiet && text != said {
+            context.out.note(&text);
+            said = text;
+        }
+        let only_down = !left.is_empty() && left.iter().all(|node| node.status.state != "ready");
+        match stuck.filter(|_| only_down) {
+            Some(since) if since.elapsed() >= DOWN_PATIENCE => return Err(down(&left).into()),
+            since => stuck = since.or_else(|| only_down.then(Instant::now)),
+        }
+        sleep(POLL).await;
+    }
+}
+
+async fn look(context: &Context) -> Result<(SwarmView, Vec<NodeView>), ClientError> {
+    Ok((context.client.get("/swarm", Query::new()).await?, context.client.get("/nodes", Query::new()).await?))
+}
+
+/// The nodes that have no certificate of the new root yet.
+fn left<'a>(swarm: &SwarmView, nodes: &'a [NodeView]) -> Vec<&'a NodeView> {
+    let wanted = &swarm.info.tls_info.cert_issuer_public_key;
+    nodes.iter().filter(|node| node.description.tls_info.cert_issuer_public_key != *wanted).collect()
+}
+
+fn progress(total: usize, left: &[&NodeView]) -> String {
+    let text = format!("rotated certificates: {} of {total} nodes", total - left.len());
+    match left {
+        [] => text,
+        left => format!("{text}; waiting for {}", names(left)),
+    }
+}
+
+fn names(nodes: &[&NodeView]) -> String {
+    let name = |node: &&NodeView| format!("{} ({})", node.description.description.hostname, node.status.state);
+    nodes.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+fn down(left: &[&NodeView]) -> Hinted {
+    let ids: Vec<_> = left.iter().map(|node| node.id.as_str()).collect();
+    Hinted {
+        message: format!("the rotation waits for nodes that do not answer: {}", names(left)),
+        hint: format!(
+            "It ends by itself when they are back, or when they are removed: swarmctl node rm --force {} (a manager \
+             has to be demoted first). Until then certificates of both root CAs count.",
+            ids.join(" ")
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_names_who_is_missing() {
+        let node = |hostname: &str, state: &str| {
+            let mut node = NodeView { id: format!("id-{hostname}"), ..NodeView::default() };
+            std::sync::Arc::make_mut(&mut node.description.description).hostname = hostname.to_owned();
+            node.status.state = state.to_owned();
+            node
+        };
+        let (a, b) = (node("a", "ready"), node("b", "down"));
+        assert_eq!(progress(3, &[&a, &b]), "rotated certificates: 1 of 3 nodes; waiting for a (ready), b (down)");
+        assert_eq!(progress(3, &[]), "rotated certificates: 3 of 3 nodes");
+        assert!(down(&[&b]).hint.contains("node rm --force id-b "));
+    }
+}
