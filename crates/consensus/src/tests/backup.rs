@@ -24,10 +24,16 @@ fn cluster() -> Tx {
             created_at: Timestamp(1),
             updated_at: Timestamp(1),
             spec: ClusterSpec::default().into(),
-            root_ca: RootCa { cert_pem: "root".into(), key_pem: Secret::new("the key of the root") }.into(),
+            root_ca: RootCa {
+                cert_pem: "root".into(),
+                key_pem: Secret::new("the key of the root"),
+                key_id: "0c".into(),
+            }
+            .into(),
             join_tokens: JoinTokens { worker: Secret::new("w"), manager: Secret::new("m") }.into(),
             removed_nodes: Default::default(),
             unlock_key: None,
+            root_rotation: None,
         }
         .into(),
     )])
