@@ -277,7 +277,7 @@ mod tests {
     }
 
     fn welcome() -> Welcome {
-        Welcome { heartbeat_period_ms: 2000, managers: vec!["10.0.0.1:2377".into()], role: None }
+        Welcome { heartbeat_period_ms: 2000, managers: vec!["10.0.0.1:2377".into()], role: None, authority: None }
     }
 
     #[test]
