@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use swarm_docker_api::view::{NodeView, SwarmView};
 use tokio::time::{Instant, sleep};
 
-use super::settings::set;
+use super::{settings::set, update::write_spec};
 use crate::{
     client::{ClientError, Query, read},
     context::Context,
@@ -65,13 +65,7 @@ async fn rotate(context: &Context) -> anyhow::Result<()> {
     let count = swarm.info.spec.ca_config.force_rotate.checked_add(1).context("the root CA was rotated too often")?;
     let spec = &mut object["Spec"];
     set(spec, "CAConfig", "ForceRotate", json!(count));
-    let query = Query::new()
-        .with("version", swarm.info.version.index)
-        .with("rotateWorkerToken", false)
-        .with("rotateManagerToken", false)
-        .with("rotateManagerUnlockKey", false);
-    context.client.post("/swarm/update", query, spec, None).await?;
-    Ok(())
+    write_spec(&context.client, &swarm, spec).await
 }
 
 /// Waits until all nodes have certificates of the new root.

@@ -8,7 +8,7 @@ use super::{
     unlock_key,
 };
 use crate::{
-    client::{Query, read},
+    client::{Client, Query, read},
     context::Context,
 };
 
@@ -39,12 +39,7 @@ impl Update {
         if let Some(autolock) = self.autolock {
             set(spec, "EncryptionConfig", "AutoLockManagers", autolock.into());
         }
-        let query = Query::new()
-            .with("version", swarm.info.version.index)
-            .with("rotateWorkerToken", false)
-            .with("rotateManagerToken", false)
-            .with("rotateManagerUnlockKey", false);
-        context.client.post("/swarm/update", query, spec, None).await?;
+        write_spec(&context.client, &swarm, spec).await?;
         context.out.line("Swarm updated.")?;
         if self.autolock == Some(true) {
             let view: UnlockKeyView = context.client.get("/swarm/unlockkey", Query::new()).await?;
@@ -52,4 +47,18 @@ impl Update {
         }
         Ok(())
     }
+}
+
+/// Writes the swarm's spec, if nobody changed it since it was read, and rotates nothing.
+///
+/// # Errors
+/// swarmd refuses, or does not answer.
+pub(super) async fn write_spec(client: &Client, swarm: &SwarmView, spec: &Value) -> anyhow::Result<()> {
+    let query = Query::new()
+        .with("version", swarm.info.version.index)
+        .with("rotateWorkerToken", false)
+        .with("rotateManagerToken", false)
+        .with("rotateManagerUnlockKey", false);
+    client.post("/swarm/update", query, spec, None).await?;
+    Ok(())
 }

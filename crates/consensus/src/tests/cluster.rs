@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, select_all};
 use swarm_wire::{BoxedStream, channel};
 use tempfile::TempDir;
 use tokio::{io::duplex, task::JoinSet, time::timeout};
@@ -127,6 +127,9 @@ impl Managers {
     async fn leader(&self) -> u64 {
         timeout(PATIENCE, async {
             loop {
+                // Taken before the look, so that no change between the two is missed.
+                let mut roles: Vec<_> = self.all.values().map(Consensus::role).collect();
+                roles.iter_mut().for_each(|role| role.mark_unchanged());
                 let ready =
                     |(id, c): (&u64, &Consensus)| matches!(*c.role().borrow(), Role::Leader { .. }).then_some(*id);
                 // A leader that is cut off does not know yet.
@@ -135,7 +138,15 @@ impl Managers {
                 {
                     return id;
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                let changes = roles.iter_mut().map(|role| {
+                    Box::pin(async {
+                        if role.changed().await.is_err() {
+                            // One that has stopped tells no more: the others are waited for.
+                            std::future::pending::<()>().await;
+                        }
+                    })
+                });
+                select_all(changes).await;
             }
         })
         .await
