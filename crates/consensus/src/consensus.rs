@@ -25,6 +25,7 @@ use crate::{
     disk::{Disk, FolderDisk},
     load::{Loaded, first_values, load},
     machine::Machine,
+    majority::{HandedOver, LastLook},
     network::Network,
     options::config,
     recover::make_alone,
@@ -88,6 +89,7 @@ struct Inner {
     /// When a leader was last heard of.
     heard: Mutex<Option<Instant>>,
     campaign: tokio::sync::Mutex<()>,
+    last_look: LastLook,
 }
 
 /// A handle that does not keep Raft alive.
@@ -188,6 +190,7 @@ impl Consensus {
                 readers,
                 heard: Mutex::default(),
                 campaign: tokio::sync::Mutex::default(),
+                last_look: LastLook::default(),
             }),
         };
         // Ends with the last handle.
@@ -223,6 +226,15 @@ impl Consensus {
     /// While there is no leader it waits for one, up to [`PROPOSE_TIMEOUT`]. [`ProposeError::Unknown`] means that the
     /// entry was handed to the log; every other error but `Stopped` means that nothing has happened.
     pub async fn propose(&self, txs: Vec<Tx>) -> Result<Committed, ProposeError> {
+        self.propose_noting(txs, &HandedOver::default()).await
+    }
+
+    /// The same; notes when the entry is in Raft's hands.
+    pub(crate) async fn propose_noting(
+        &self,
+        txs: Vec<Tx>,
+        handed_over: &HandedOver,
+    ) -> Result<Committed, ProposeError> {
         if txs.len() > ENTRY_TXS_MAX {
             return Err(ProposeError::TooMany { txs: txs.len(), limit: ENTRY_TXS_MAX });
         }
@@ -238,6 +250,7 @@ impl Consensus {
         let deadline = Instant::now() + PROPOSE_TIMEOUT;
         let mut retry = Retry::until(deadline);
         loop {
+            handed_over.set(true);
             let Ok(result) = timeout_at(deadline, self.inner.raft.client_write(command.clone())).await else {
                 return Err(ProposeError::Unknown);
             };
@@ -245,6 +258,7 @@ impl Consensus {
                 Ok(response) => return Ok(Committed { index: response.log_id.index, outcomes: response.data }),
                 Err(RaftError::Fatal(fatal)) => return Err(self.stopped(Some(fatal))),
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                    handed_over.set(false);
                     self.wait_for_leader(forward, &mut retry).await?;
                 }
                 // The entry was in the log of a leader that lost its place: another leader may still commit it.
@@ -352,6 +366,11 @@ impl Consensus {
     /// Held by whoever tries to replace a leader that was lost.
     pub(crate) fn campaign(&self) -> &tokio::sync::Mutex<()> {
         &self.inner.campaign
+    }
+
+    /// Shared by all that wait for a majority.
+    pub(crate) fn last_look(&self) -> &LastLook {
+        &self.inner.last_look
     }
 
     pub(crate) fn readers(&self) -> &mpsc::UnboundedSender<Reader> {

@@ -129,6 +129,19 @@ pub enum ProposeError {
     /// The write was handed to the log but not confirmed in time: it may or may not happen.
     #[error("the write was not confirmed in time: it may or may not have happened")]
     Unknown,
+    /// Most of the managers that vote do not answer.
+    #[error(
+        "{} of the {voters} managers that vote do not answer: {}{}", silent.len(), silent.join(", "),
+        if *unknown { "; the write may or may not happen once they are back" } else { "" }
+    )]
+    NoMajority {
+        /// `host:port` of those that do not answer.
+        silent: Vec<String>,
+        /// How many vote.
+        voters: usize,
+        /// The write was handed to the log: it may or may not happen. Otherwise nothing has happened.
+        unknown: bool,
+    },
     /// The entry is too large; nothing has happened.
     #[error("the change is too large: {bytes} bytes, at most {limit} are possible; split it")]
     TooLarge {

@@ -25,6 +25,7 @@ mod key;
 mod line;
 mod load;
 mod machine;
+mod majority;
 mod members;
 mod message;
 mod network;

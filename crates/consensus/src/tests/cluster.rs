@@ -1,6 +1,7 @@
 //! Several managers over streams in memory: elections, forwarding, membership, snapshots, the loss of a leader.
 
 mod campaign;
+mod majority;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -153,6 +154,10 @@ impl Managers {
         .expect("there is a leader")
     }
 
+    fn others(&self, id: u64) -> Vec<String> {
+        self.all.keys().filter(|other| **other != id).map(|other| addr(*other)).collect()
+    }
+
     fn follower(&self, leader: u64) -> u64 {
         *self.all.keys().find(|id| **id != leader).unwrap()
     }
@@ -200,7 +205,7 @@ async fn write_surely(managers: &Managers, number: u128) {
         for id in managers.all.keys().cycle() {
             match managers.all[id].write(admit(number)).await {
                 Ok(_) => return,
-                Err(ProposeError::Unknown | ProposeError::NotLeader { .. }) => {}
+                Err(ProposeError::Unknown | ProposeError::NotLeader { .. } | ProposeError::NoMajority { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -274,7 +279,8 @@ async fn a_leader_that_is_cut_off_acknowledges_nothing() {
     assert_ne!(new, old);
     managers.all[&new].write(admit(2)).await.unwrap();
     let write = write.await.unwrap();
-    assert!(matches!(write, Err(ProposeError::Unknown | ProposeError::NotLeader { .. })), "{write:?}");
+    let failed = ProposeError::NoMajority { silent: managers.others(old), voters: 3, unknown: true };
+    assert_eq!(write, Err(failed));
     assert!(!numbers(&managers.all[&old]).contains(&2));
     managers.heal(old);
     let state = managers.all[&old].read_barrier().await.unwrap();

@@ -3,7 +3,7 @@
 use super::*;
 
 fn silent() -> PlaneError {
-    PlaneError::NoMajority { silent: vec!["10.0.0.2:2377".into(), "10.0.0.3:2377".into()], voters: 3 }
+    PlaneError::NoMajority { silent: vec!["10.0.0.2:2377".into(), "10.0.0.3:2377".into()], voters: 3, unknown: false }
 }
 
 async fn head(plane: &TestPlane, path: &str) -> (u16, String, String) {
