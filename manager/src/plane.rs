@@ -128,6 +128,7 @@ fn plane_error(error: ProposeError) -> PlaneError {
         ProposeError::NoMajority { silent, voters, unknown } => PlaneError::NoMajority { silent, voters, unknown },
         ProposeError::Unknown => PlaneError::Unknown,
         ProposeError::TooLarge { bytes, limit } => PlaneError::TooLarge { bytes, limit },
+        error @ ProposeError::FeatureLevel { .. } => PlaneError::NotNow(error.to_string()),
         ProposeError::TooMany { .. } | ProposeError::Stopped(_) => PlaneError::Stopped(error.to_string()),
     }
 }

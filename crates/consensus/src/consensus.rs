@@ -12,7 +12,7 @@ use openraft::{
     BasicNode, Config, Raft,
     errors::{ClientWriteError, Fatal, ForwardToLeader, RaftError},
 };
-use swarm_core::{ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Event, Outcome, State, Tx};
+use swarm_core::{ENTRY_TXS_MAX, Entry, Event, FEATURE_LEVEL_MIN, Op, Outcome, State, Tx};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
@@ -90,6 +90,7 @@ struct Inner {
     heard: Mutex<Option<Instant>>,
     campaign: tokio::sync::Mutex<()>,
     last_look: LastLook,
+    feature_level: u16,
 }
 
 /// A handle that does not keep Raft alive.
@@ -148,13 +149,13 @@ impl Consensus {
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Error> {
         let fault = Fault::default();
-        let Options { raft_id, addr, key, snapshot_interval, dialer, .. } = options;
+        let Options { raft_id, addr, key, snapshot_interval, feature_level, dialer, .. } = options;
         let network = Network::new(dialer);
         let loaded = {
             let (disk, fault) = (Arc::clone(&disk), fault.clone());
             blocking(move || {
                 // A folder that is refused is let go at once, whatever still holds the disk.
-                load(Arc::clone(&disk), &key, raft_id, observer, fault).inspect_err(|_| disk.close())
+                load(Arc::clone(&disk), &key, raft_id, feature_level, observer, fault).inspect_err(|_| disk.close())
             })
             .await?
         };
@@ -191,6 +192,7 @@ impl Consensus {
                 heard: Mutex::default(),
                 campaign: tokio::sync::Mutex::default(),
                 last_look: LastLook::default(),
+                feature_level,
             }),
         };
         // Ends with the last handle.
@@ -238,7 +240,9 @@ impl Consensus {
         if txs.len() > ENTRY_TXS_MAX {
             return Err(ProposeError::TooMany { txs: txs.len(), limit: ENTRY_TXS_MAX });
         }
-        let entry = Entry { v: ENTRY_VERSION, at: rt::now(), txs };
+        let needed = txs.iter().flat_map(|tx| &tx.ops).map(Op::feature_level).max().unwrap_or(FEATURE_LEVEL_MIN);
+        self.check_feature_level(needed).await?;
+        let entry = Entry { v: needed, at: rt::now(), txs };
         let command = Command::encode(entry).map_err(|error| ProposeError::Stopped(error.to_string()))?;
         let bytes = command.bytes().len();
         if bytes > ENTRY_BYTES_MAX {
@@ -366,6 +370,11 @@ impl Consensus {
     /// Held by whoever tries to replace a leader that was lost.
     pub(crate) fn campaign(&self) -> &tokio::sync::Mutex<()> {
         &self.inner.campaign
+    }
+
+    /// The newest feature level that this program knows.
+    pub(crate) fn feature_level(&self) -> u16 {
+        self.inner.feature_level
     }
 
     /// Shared by all that wait for a majority.

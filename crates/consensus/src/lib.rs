@@ -22,6 +22,7 @@ mod disk;
 mod error;
 mod index;
 mod key;
+mod level;
 mod line;
 mod load;
 mod machine;

@@ -40,6 +40,11 @@ impl Survey {
         voters.filter(|member| !self.answers.contains_key(&member.raft_id)).collect()
     }
 
+    /// The feature level that a manager's program knows; none if it did not answer.
+    pub fn feature_level(&self, raft_id: u64) -> Option<u16> {
+        self.answers.get(&raft_id).map(|asked| asked.status.feature_level)
+    }
+
     /// Whether those that answered can decide.
     pub fn has_majority(&self) -> bool {
         let voters = self.status.members.iter().filter(|member| member.voter).count();

@@ -1,6 +1,7 @@
 //! Several managers over streams in memory: elections, forwarding, membership, snapshots, the loss of a leader.
 
 mod campaign;
+mod level;
 mod majority;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, select_all};
+use swarm_core::ENTRY_VERSION;
 use swarm_wire::{BoxedStream, channel};
 use tempfile::TempDir;
 use tokio::{io::duplex, task::JoinSet, time::timeout};
@@ -63,6 +65,8 @@ impl Dialer for Wire {
 }
 
 struct Managers {
+    /// What the programs of those that start now know.
+    feature_level: u16,
     folder: TempDir,
     net: Arc<Mutex<Net>>,
     all: BTreeMap<u64, Consensus>,
@@ -77,7 +81,8 @@ impl Managers {
         let dialer = Arc::new(Wire { from: addr(id), net: Arc::clone(&self.net) });
         let dir = self.folder.path().join(id.to_string());
         std::fs::create_dir_all(&dir).unwrap();
-        Options { raft_id: id, addr: addr(id), timers: TIMERS, dialer, key: key(), ..options(&dir) }
+        let feature_level = self.feature_level;
+        Options { feature_level, raft_id: id, addr: addr(id), timers: TIMERS, dialer, key: key(), ..options(&dir) }
     }
 
     fn net(&self) -> std::sync::MutexGuard<'_, Net> {
@@ -92,7 +97,7 @@ impl Managers {
     /// So many managers, all of them voters.
     async fn start(count: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut managers = Self { folder, net: Arc::default(), all: BTreeMap::new() };
+        let mut managers = Self { feature_level: ENTRY_VERSION, folder, net: Arc::default(), all: BTreeMap::new() };
         let founder = Consensus::create(managers.options(1), Watcher::new()).await.unwrap();
         managers.add(1, founder);
         for id in 2..=count {

@@ -149,6 +149,7 @@ impl Plane for TestPlane {
             snapshot_index: None,
             purged_index: None,
             joint: false,
+            feature_level: 1,
             members: vec![member],
             local: None,
         }
