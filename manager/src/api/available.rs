@@ -54,8 +54,11 @@ fn no_overlay() -> ApiError {
     )
 }
 
-/// Checks the cluster's settings.
-pub(super) fn check_cluster(spec: &ClusterSpec) -> Result<(), ApiError> {
+/// Checks the settings of a cluster, also of one that is to be made.
+///
+/// # Errors
+/// 501: what is not available.
+pub fn check_cluster(spec: &ClusterSpec) -> Result<(), ApiError> {
     if asks(&spec.ca_config.extra, "ExternalCAs") {
         return Err(not_yet(
             "external certificate authorities are not available: managers sign the certificates of nodes themselves; to \
