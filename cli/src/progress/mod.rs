@@ -145,7 +145,8 @@ impl<'o> Wait<'o> {
                     return Ok(Outcome::Converged);
                 }
                 let left = monitor_of(&snapshot).saturating_sub(now - since);
-                if left.is_zero() {
+                // The manager's monitor may end a little after ours, and what it then finds is how the update ended.
+                if left.is_zero() && !is_updating(&snapshot.service) {
                     self.display.set("verify", format!("Service {} converged", snapshot.service.id))?;
                     self.show_update_message(&snapshot.service, "rollback_completed")?;
                     let update = snapshot.service.update_status.as_ref();
@@ -154,7 +155,7 @@ impl<'o> Wait<'o> {
                         false => Outcome::Converged,
                     });
                 }
-                self.display.countdown("verify", left.as_secs_f64().ceil() as u64)?;
+                self.display.countdown("verify", (left.as_secs_f64().ceil() as u64).max(1))?;
             } else {
                 if steady_since.take().is_some() {
                     self.display.set("verify", "Detected task failure".to_owned())?;

@@ -251,14 +251,16 @@ async fn an_update_that_rolls_itself_back() {
     let back = web("rollback_started", "update rolled back due to failure of task t1");
     let failed = task(3, 1, "failed", "shutdown", "exit 1");
     let old = [up(4, 1, "running"), up(2, 2, "running")];
-    let mut script = Script::new([
+    let first = [
         snapshot(&replicated(2), &[]),
         snapshot(&web("updating", "update in progress"), &[up(3, 1, "starting")]),
         snapshot(&web("updating", "update in progress"), std::slice::from_ref(&failed)),
         snapshot(&back, &old[1..]),
-        snapshot(&back, &old),
-        snapshot(&web("rollback_completed", "rollback completed"), &old),
-    ]);
+    ];
+    // The manager calls it complete only after the client's own monitor is over.
+    let until_complete = vec![snapshot(&back, &old); 40];
+    let end = [snapshot(&web("rollback_completed", "rollback completed"), &old)];
+    let mut script = Script::new(first.into_iter().chain(until_complete).chain(end));
     let (result, text) = wait(&mut script).await;
     assert_eq!(result.unwrap(), Outcome::RolledBack);
     assert_eq!(last_failure(&[failed], &BTreeSet::new(), "web").unwrap(), "task web.1 failed: exit 1");
