@@ -5,6 +5,7 @@ use std::time::Duration;
 use openraft::{Instant as _, RaftMetrics, async_runtime::watch::WatchReceiver};
 use serde::{Deserialize, Serialize};
 
+use swarm_core::FEATURE_LEVEL_MIN;
 use swarm_model::Timestamp;
 
 use crate::{Consensus, types::Types};
@@ -56,9 +57,16 @@ pub struct Status {
     pub joint: bool,
     /// The managers.
     pub members: Vec<Member>,
+    /// The newest feature level that its program knows. One that says nothing is of the first version.
+    #[serde(default = "first_level")]
+    pub feature_level: u16,
     /// What only this manager itself knows; where it was asked for.
     #[serde(default)]
     pub local: Option<Local>,
+}
+
+fn first_level() -> u16 {
+    FEATURE_LEVEL_MIN
 }
 
 /// What only a manager itself knows.
@@ -145,6 +153,7 @@ impl Consensus {
             purged_index: metrics.purged.map(|id| id.index),
             joint: membership.get_joint_config().len() > 1,
             members: membership.nodes().map(|(id, node)| member(*id, &node.addr)).collect(),
+            feature_level: self.feature_level(),
             local: None,
         }
     }
