@@ -38,7 +38,7 @@ WAVE      AFTER     ACTION    TASK      FROM      TO
 
 2 waves, done after 15s at the earliest: 1 started, 1 moved, 1 stopped.
 
-This rests on version 26 of web: with --check-version 26 the change itself refuses if that is no longer so.
+With --check-version 26 the change itself refuses if a service or a node changes before it.
 "
     );
     let mut spec = service["Spec"].clone();
