@@ -1,5 +1,7 @@
 //! Raft in numbers.
 
+use std::time::Duration;
+
 use openraft::{Instant as _, RaftMetrics, async_runtime::watch::WatchReceiver};
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +43,7 @@ pub struct Status {
     pub raft_id: u64,
     /// The current term.
     pub term: u64,
-    /// Raft id of the leader, if one is known.
+    /// Raft id of the leader, if one is known and was heard of lately.
     pub leader: Option<u64>,
     /// Index of the last entry in the log, durable or not.
     pub last_log_index: Option<u64>,
@@ -116,6 +118,12 @@ impl Status {
 }
 
 impl Consensus {
+    /// Whether no other manager has spoken as the leader lately. Raft itself names the last one until it votes for
+    /// another, which without a majority is never.
+    fn leader_is_silent(&self) -> bool {
+        self.heard_leader().is_none_or(|at| at.elapsed() > Duration::from_millis(SILENT_MS))
+    }
+
     /// Raft in numbers. Only the leader knows how the others are.
     pub fn status(&self) -> Status {
         let metrics: RaftMetrics<Types> = self.raft().metrics().borrow_watched().clone();
@@ -138,7 +146,7 @@ impl Consensus {
         Status {
             raft_id: metrics.id,
             term: metrics.current_term,
-            leader: metrics.current_leader,
+            leader: metrics.current_leader.filter(|_| leads || !self.leader_is_silent()),
             last_log_index: metrics.last_log_index,
             applied_index: metrics.last_applied.map(|id| id.index),
             snapshot_index: metrics.snapshot.map(|id| id.index),

@@ -70,7 +70,12 @@ impl Consensus {
         let leader = answers.values().map(|asked| &asked.status).filter(|status| status.leads());
         let leader = leader.max_by_key(|status| status.term).filter(|status| status.term >= own.term).cloned();
         answers.insert(own.raft_id, Asked { status: own.clone(), clock_skew_ms: 0 });
-        Survey { status: leader.unwrap_or(own), answers }
+        let mut survey = Survey { status: leader.unwrap_or(own), answers };
+        // One that led until it was cut off does not know better.
+        if !survey.has_majority() {
+            survey.status.leader = None;
+        }
+        survey
     }
 
     /// How this manager is, with what only it knows.

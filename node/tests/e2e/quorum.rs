@@ -32,6 +32,10 @@ fn without_a_majority_the_refusal_names_who_is_missing_and_stale_reads_go_on() {
         }
     }
 
+    let leads = |node: usize| cluster.nodes[0].get("/swarmd/managers")["Leader"] == cluster.nodes[node].id();
+    cluster.nodes[0].call("POST", &format!("/swarmd/transfer?node={}", names[1]), None).unwrap();
+    until("the second manager leads", || if leads(1) { Ok(()) } else { Err("another does".to_owned()) });
+
     cluster.nodes[1].kill();
     cluster.nodes[2].kill();
     let left = &cluster.nodes[0];
@@ -58,6 +62,12 @@ fn without_a_majority_the_refusal_names_who_is_missing_and_stale_reads_go_on() {
         page if missing.iter().all(|addr| page["Warnings"].to_string().contains(addr.as_str())) => Ok(page),
         page => Err(page.to_string()),
     });
+    // Also the leader is one of those that are gone.
+    assert_eq!(page["Leader"], json!(""), "{page}");
+    assert!(page["Warnings"].to_string().contains("no manager leads"), "{page}");
+    let shown = left.get("/nodes?consistency=stale");
+    let leaders = shown.as_array().unwrap().iter().filter(|node| node["ManagerStatus"]["Leader"] == json!(true));
+    assert_eq!(leaders.count(), 0, "{shown}");
     let managers = page["Managers"].as_array().unwrap();
     let unreachable = managers.iter().filter(|manager| manager["Reachability"] == json!("unreachable")).count();
     assert_eq!(unreachable, 2, "{page}");

@@ -7,7 +7,7 @@ mod cluster;
 mod services;
 mod tasks;
 
-use swarm_model::{NodeId, ServiceId, TaskId, mutant::mutant};
+use swarm_model::{NodeId, ServiceId, TaskId, TaskState, mutant::mutant};
 
 pub(crate) use tasks::charge;
 
@@ -30,6 +30,8 @@ pub enum Event {
         service: ServiceId,
         /// Its node.
         node: Option<NodeId>,
+        /// The states between which a report moved it, if nothing else changed.
+        reported: Option<(TaskState, TaskState)>,
     },
     /// A node has more room than before: what waits for room may fit now.
     Room(NodeId),
