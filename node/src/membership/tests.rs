@@ -218,7 +218,7 @@ async fn impossible_requests_change_nothing() {
     let occupied = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = occupied.local_addr().unwrap().to_string();
     let default = InitRequest::default;
-    let settings = |ca: serde_json::Value| serde_json::from_value(json!({ "CAConfig": ca })).unwrap();
+    let settings = |ca: Value| serde_json::from_value(json!({ "CAConfig": ca })).unwrap();
     let external = settings(json!({ "ExternalCAs": [{ "Protocol": "cfssl", "URL": "https://ca.example.com" }] }));
     let own_root = settings(json!({ "SigningCACert": "PEM", "SigningCAKey": "PEM" }));
     for (request, status, text) in [
