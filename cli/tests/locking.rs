@@ -94,4 +94,21 @@ fn the_root_is_shown_and_replaced() {
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "new\n"));
     assert!(ran.stderr.contains("rotated certificates: 1 of 2 nodes; waiting for b (ready)"), "{}", ran.stderr);
     assert_eq!(fake.run(&["swarm", "ca", "--detach"]).code, Some(2), "only with --rotate");
+
+    let folder = tempfile::tempdir().unwrap();
+    let [cert, key] = ["cert", "key"].map(|name| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("the {name}")).unwrap();
+        path.display().to_string()
+    });
+    fake.on_json("GET /swarm", &swarm(false, "old"));
+    let own = ["swarm", "ca", "--rotate", "--ca-cert", &cert, "--ca-key", &key, "--cert-expiry", "720h", "--detach"];
+    assert_eq!(fake.run(&own).ok(), "");
+    let sent = fake.seen("POST /swarm/update");
+    let sent = &sent.last().unwrap().body["CAConfig"];
+    assert_eq!((&sent["SigningCACert"], &sent["SigningCAKey"]), (&json!("the cert"), &json!("the key")));
+    assert_eq!((&sent["ForceRotate"], &sent["NodeCertExpiry"]), (&json!(2), &json!(2_592_000_000_000_000_i64)));
+    assert_eq!(fake.run(&["swarm", "ca", "--rotate", "--ca-cert", &cert]).code, Some(2), "not without its key");
+    let ran = fake.run(&["swarm", "ca", "--rotate", "--ca-cert", "/none.pem", "--ca-key", &key]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("/none.pem cannot be read"), "{}", ran.stderr);
 }

@@ -49,8 +49,8 @@ impl Plane for Manager {
         UnlockKey::generate().map(|key| key.format()).map_err(|error| PlaneError::Stopped(error.to_string()))
     }
 
-    fn begin_root_rotation(&self, root: &RootCa) -> Result<RootRotation, PlaneError> {
-        rotation::begin(root).map_err(|error| PlaneError::Stopped(error.to_string()))
+    fn begin_root_rotation(&self, old: &RootCa, new: Option<&RootCa>) -> Result<RootRotation, PlaneError> {
+        rotation::begin(old, new).map_err(|error| PlaneError::Stopped(error.to_string()))
     }
 
     async fn managers(&self) -> Status {

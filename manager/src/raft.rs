@@ -1,5 +1,7 @@
 //! What the manager needs of consensus, so that its tests can run on less.
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 use swarm_consensus::{Committed, Consensus, ProposeError, Role};
 use swarm_core::{State, Tx};
@@ -16,6 +18,8 @@ pub trait Raft: Send + Sync + 'static {
     fn read_barrier(&self) -> BoxFuture<'_, Result<State, ProposeError>>;
     /// What this manager is, and every change of that.
     fn role(&self) -> watch::Receiver<Role>;
+    /// How long ago this manager last knew that somebody leads; none if it never did.
+    fn leader_contact(&self) -> Option<Duration>;
 }
 
 impl Raft for Consensus {
@@ -33,6 +37,10 @@ impl Raft for Consensus {
 
     fn role(&self) -> watch::Receiver<Role> {
         self.role()
+    }
+
+    fn leader_contact(&self) -> Option<Duration> {
+        self.leader_contact()
     }
 }
 

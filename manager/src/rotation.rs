@@ -17,12 +17,13 @@ use crate::feed::{Feed, Topic};
 /// Pause before the end of a change is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A change from this authority to a new one.
+/// A change from this authority to another one, or to a new one.
 ///
 /// # Errors
-/// The old one cannot be used, or the system has no randomness.
-pub(crate) fn begin(old: &RootCa) -> Result<RootRotation, CaError> {
-    let (old, new) = (Ca::load(&old.cert_pem, &old.key_pem)?, Ca::create()?);
+/// One of them cannot be used, or the system has no randomness.
+pub(crate) fn begin(old: &RootCa, new: Option<&RootCa>) -> Result<RootRotation, CaError> {
+    let old = Ca::load(&old.cert_pem, &old.key_pem)?;
+    let new = new.map_or_else(Ca::create, |new| Ca::load(&new.cert_pem, &new.key_pem))?;
     Ok(RootRotation { root: new.to_root()?, cross_signed_pem: old.cross_sign(&new, clock::now())? })
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -155,6 +156,7 @@ struct Inner {
     state: State,
     entries: Vec<Vec<Tx>>,
     failures: VecDeque<ProposeError>,
+    leader_contact: Duration,
 }
 
 impl FakeRaft {
@@ -181,6 +183,11 @@ impl FakeRaft {
 
     pub(crate) fn set_role(&self, role: Role) {
         self.role.send_replace(role);
+    }
+
+    /// So long ago the leader was last heard.
+    pub(crate) fn set_leader_contact(&self, contact: Duration) {
+        lock(&self.inner).leader_contact = contact;
     }
 
     /// Commits one operation of "somebody else".
@@ -221,5 +228,9 @@ impl Raft for FakeRaft {
 
     fn role(&self) -> watch::Receiver<Role> {
         self.role.subscribe()
+    }
+
+    fn leader_contact(&self) -> Option<Duration> {
+        Some(lock(&self.inner).leader_contact)
     }
 }

@@ -305,7 +305,7 @@ fn refuse_unsupported(request: &InitRequest) -> Result<(), ApiError> {
     ];
     match refused.iter().find(|(given, _)| *given) {
         Some((_, flag)) => Err(ApiError::not_implemented(format!("{flag} is not supported yet"))),
-        None => Ok(()),
+        None => swarm_manager::api::check_cluster(&request.spec),
     }
 }
 

@@ -12,6 +12,8 @@ const BACKOFF_MS_MAX: u64 = 8_000;
 /// What the delay grows from at most after a manager that answers and does not lead: the new leader is there within a
 /// second, and the agent is to be as well.
 const REFUSED_BACKOFF_MS_MAX: u64 = 400;
+/// The same after a manager named a leader that is news: all that is left is that agents do not come in one moment.
+const NEW_LEADER_BACKOFF_MS_MAX: u64 = 50;
 /// Delay after a manager said that the node was removed: somebody may yet join it again under the same identity.
 const REMOVED_RETRY_MS: u64 = 60_000;
 /// Time for opening a stream, and again for the answer to the hello. A TLS handshake takes milliseconds; a new leader
@@ -51,6 +53,8 @@ pub(super) struct Session {
     period_ms: u64,
     unanswered: u32,
     leader: Option<String>,
+    /// The leader that a manager named last since a session worked.
+    named: Option<String>,
 }
 
 impl Session {
@@ -63,6 +67,7 @@ impl Session {
             period_ms: *PERIOD_MS.end(),
             unanswered: 0,
             leader: None,
+            named: None,
         }
     }
 
@@ -88,6 +93,7 @@ impl Session {
     /// A session works: the next failure is the first one again.
     pub(super) fn proved(&mut self) {
         self.backoff_ms = 0;
+        self.named = None;
     }
 
     /// Waits a random part of a growing delay (full jitter), so that agents do not all come at once.
@@ -99,6 +105,11 @@ impl Session {
 }
 
 impl Worker {
+    #[cfg(test)]
+    pub(super) fn is_connecting(&self) -> bool {
+        matches!(self.session.phase, Phase::Connecting { .. })
+    }
+
     pub(super) fn session_timers(&mut self, now: Now, out: &mut Vec<Output>) {
         if self.session.deadline_ms() > now.mono_ms {
             return;
@@ -201,9 +212,14 @@ impl Worker {
     }
 
     fn refused(&mut self, now: Now, reason: String, leader: Option<String>, removed: bool, out: &mut Vec<Output>) {
+        let is_news = leader.is_some() && leader != self.session.named;
+        if is_news {
+            self.session.named.clone_from(&leader);
+        }
         self.session.leader = leader;
         if !removed || self.said_leaving {
-            self.session.backoff_ms = self.session.backoff_ms.min(REFUSED_BACKOFF_MS_MAX);
+            let max = if is_news { NEW_LEADER_BACKOFF_MS_MAX } else { REFUSED_BACKOFF_MS_MAX };
+            self.session.backoff_ms = self.session.backoff_ms.min(max);
             return self.hang_up(now, format!("refused: {reason}"), out);
         }
         tracing::error!(%reason, "this node was removed from the cluster; its containers keep running");

@@ -114,6 +114,13 @@ pub struct CaConfig {
     /// A higher number than before asks for another root CA.
     #[serde(skip_serializing_if = "is_zero")]
     pub force_rotate: u64,
+    /// The certificate, PEM, of an authority of the operator's own that is to replace the present one. It is never kept
+    /// here, nor is its key.
+    #[serde(rename = "SigningCACert", skip_serializing)]
+    pub signing_ca_cert: String,
+    /// Its private key, PEM.
+    #[serde(rename = "SigningCAKey", skip_serializing)]
+    pub signing_ca_key: Secret,
     /// Fields that this program does not know.
     #[serde(flatten)]
     pub extra: Extra,

@@ -283,6 +283,10 @@ pub fn validate_node_spec(spec: &NodeSpec) -> Result<(), Invalid> {
 pub fn validate_cluster_spec(spec: &ClusterSpec) -> Result<(), Invalid> {
     check(spec.name == "default", || format!("swarm spec must be named \"default\", not \"{}\"", spec.name))?;
     validate_labels(&spec.labels)?;
+    check(spec.ca_config.signing_ca_cert.is_empty() && spec.ca_config.signing_ca_key.expose().is_empty(), || {
+        "CAConfig.SigningCACert and SigningCAKey are for a swarm that there is: swarm ca --rotate --ca-cert --ca-key"
+            .into()
+    })?;
     check(spec.ca_config.node_cert_expiry_ns >= NODE_CERT_EXPIRY_MIN_NS, || {
         "minimum certificate expiry time is 1h0m0s".into()
     })?;

@@ -3,18 +3,20 @@
 use std::{fmt, time::Duration};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
-    SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData, SerialNumber, date_time_ymd,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use swarm_model::{ClusterId, NodeId, NodeRole, RootCa, Secret, Timestamp};
 use thiserror::Error;
+use x509_parser::{asn1_rs::Tag, prelude::X509Certificate};
 
 use crate::{
     clock,
-    identity::{certificates, one_certificate},
-    peer::{own_key_id, parse_certificate, role_ou},
+    identity::{certificates, new_key_and_csr, one_certificate},
+    peer::{key_id_bytes, own_key_id, parse_certificate, role_ou},
+    tls,
 };
 
 /// Common name of the root, and an additional name of every manager.
@@ -23,6 +25,8 @@ const CA_NAME: &str = "swarm-ca";
 const ROOT_VALIDITY_NS: i64 = 630_720_000 * NS_PER_S;
 /// Certificates are valid from an hour ago, for peers whose clocks are behind (swarm-behaviour §9).
 const BACKDATE_NS: i64 = 3_600 * NS_PER_S;
+/// An authority of the operator's own is to be of use for so long at least: 30 days.
+const OWN_LIFE_MIN_NS: i64 = 30 * 24 * 3_600 * NS_PER_S;
 /// Nanoseconds in a second.
 const NS_PER_S: i64 = 1_000_000_000;
 /// Largest certificate request that is looked at; one of a P-256 key has about 500 bytes.
@@ -96,6 +100,37 @@ impl Ca {
         Ok(Self { cert_pem: cert_pem.to_owned(), key_pem: key_pem.clone(), key_id, expires_at, issuer })
     }
 
+    /// Loads an authority that the operator made, to take the place of another one.
+    ///
+    /// # Errors
+    /// [`CaError::Root`]: it cannot sign certificates of nodes that all nodes accept; why.
+    pub fn load_own(cert_pem: &str, key_pem: &Secret, now: Timestamp) -> Result<Self, CaError> {
+        let der = one_certificate(cert_pem).map_err(|e| CaError::Root(e.to_string()))?;
+        let certificate = parse_certificate(&der).map_err(|e| CaError::Root(e.to_string()))?;
+        let refused = |problem: &str| Err(CaError::Root(problem.to_owned()));
+        if !certificate.is_ca() {
+            return refused("its certificate is not one of a certificate authority");
+        }
+        if certificate.subject().iter_rdn().any(|name| name.iter().count() != 1) {
+            return refused("the subject of its certificate has a part with several values");
+        }
+        if certificate.validity().not_before.timestamp() > now.0.div_euclid(NS_PER_S) {
+            return refused("its certificate is not valid yet");
+        }
+        let ca = Self::load(cert_pem, key_pem)?;
+        if ca.key_id.is_empty() {
+            return refused("its certificate has no subject key identifier");
+        }
+        if ca.expires_at < now.plus_ns(OWN_LIFE_MIN_NS) {
+            return refused("it expires within 30 days, and no certificate outlives it");
+        }
+        let (_, csr) = new_key_and_csr().map_err(|e| CaError::Sign(e.to_string()))?;
+        let probe = ca.issue(&csr, NodeId(1), NodeRole::Manager, ClusterId(1), OWN_LIFE_MIN_NS, now)?;
+        tls::check_chain(cert_pem, &probe.cert_pem, now)
+            .map_err(|e| CaError::Root(format!("what it signs is not accepted: {e}")))?;
+        Ok(ca)
+    }
+
     /// The root certificate, PEM.
     pub fn cert_pem(&self) -> &str {
         &self.cert_pem
@@ -124,7 +159,11 @@ impl Ca {
     /// [`CaError::Sign`] when signing fails.
     pub fn cross_sign(&self, other: &Self, now: Timestamp) -> Result<String, CaError> {
         let key = KeyPair::from_pem(other.key_pem.expose()).map_err(sign)?;
-        let mut params = authority(now, self.expires_at)?;
+        let der = one_certificate(&other.cert_pem).map_err(|e| CaError::Root(e.to_string()))?;
+        let certificate = parse_certificate(&der).map_err(|e| CaError::Root(e.to_string()))?;
+        let mut params = authority(now, self.expires_at.min(other.expires_at))?;
+        params.distinguished_name = subject(&certificate)?;
+        params.key_identifier_method = KeyIdMethod::PreSpecified(key_id_bytes(&certificate));
         params.use_authority_key_identifier_extension = true;
         Ok(params.signed_by(&key, &self.issuer).map_err(sign)?.pem())
     }
@@ -171,6 +210,29 @@ impl Ca {
         let certificate = params.signed_by(&request.public_key, &self.issuer).map_err(sign)?;
         Ok(IssuedCert { cert_pem: certificate.pem(), expires_at })
     }
+}
+
+/// The subject of a certificate, to be written again byte for byte.
+fn subject(certificate: &X509Certificate<'_>) -> Result<DistinguishedName, CaError> {
+    let unusable = |what: &str| CaError::Root(format!("the subject of its certificate {what}"));
+    let mut subject = DistinguishedName::new();
+    for attribute in certificate.subject().iter_attributes() {
+        let oid: Vec<u64> =
+            attribute.attr_type().iter().ok_or_else(|| unusable("has a name of an unknown kind"))?.collect();
+        let text = attribute.as_str().map_err(|_| unusable("has a value that is no text"))?;
+        let value = match attribute.attr_value().tag() {
+            Tag::Utf8String => DnValue::Utf8String(text.to_owned()),
+            Tag::PrintableString => {
+                DnValue::PrintableString(text.try_into().map_err(|_| unusable("has a value that is not printable"))?)
+            }
+            Tag::Ia5String => {
+                DnValue::Ia5String(text.try_into().map_err(|_| unusable("has a value that is not ASCII"))?)
+            }
+            _ => return Err(unusable("has a value in an encoding other than UTF-8, printable and IA5")),
+        };
+        subject.push(DnType::from_oid(&oid), value);
+    }
+    Ok(subject)
 }
 
 /// Parameters of an authority's certificate.
@@ -261,7 +323,7 @@ mod tests {
         (PeerIdentity::from_x509(&certificate).unwrap(), names, issued)
     }
 
-    fn root_key(ca: &Ca) -> x509_parser::prelude::X509Certificate<'static> {
+    fn root_key(ca: &Ca) -> X509Certificate<'static> {
         let der: &'static [u8] = Box::leak(one_certificate(ca.cert_pem()).unwrap().to_vec().into_boxed_slice());
         parse_certificate(der).unwrap()
     }
@@ -315,6 +377,59 @@ mod tests {
         assert_eq!(own_key_id(&certificate), new_root.key_id);
         certificate.verify_signature(Some(root_key(&old).public_key())).unwrap();
         assert!(certificate.is_ca());
+    }
+
+    /// An authority as an operator makes it, with a name of its own.
+    fn own(name: &str, change: impl FnOnce(&mut CertificateParams)) -> (String, Secret) {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+        let mut params = authority(NOW, NOW.plus_ns(ROOT_VALIDITY_NS)).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, name);
+        params.distinguished_name.push(DnType::CountryName, DnValue::PrintableString("DE".try_into().unwrap()));
+        params.distinguished_name.push(DnType::CommonName, "Root 1");
+        change(&mut params);
+        (params.self_signed(&key).unwrap().pem(), Secret::new(key.serialize_pem()))
+    }
+
+    #[test]
+    fn what_an_authority_of_ones_own_signs_is_accepted_by_who_trusts_only_the_old_one() {
+        let old = Ca::create().unwrap();
+        let (cert, key) = own("Example", |_| {});
+        let new = Ca::load_own(&cert, &key, NOW).unwrap();
+        let cross = old.cross_sign(&new, NOW).unwrap();
+        let (peer, _, leaf) = issue(&new, NodeRole::Worker, HOUR_NS);
+        assert_eq!(peer.issuer, new.to_root().unwrap().key_id);
+        tls::check_chain(&cert, &leaf.cert_pem, NOW).unwrap();
+        tls::check_chain(old.cert_pem(), &[&leaf.cert_pem, cross.as_str()].concat(), NOW).unwrap();
+        assert!(tls::check_chain(old.cert_pem(), &leaf.cert_pem, NOW).is_err(), "not without the word of the old one");
+    }
+
+    #[test]
+    fn an_authority_that_would_cut_nodes_off_is_refused() {
+        let refusal = |(cert, key): (String, Secret)| match Ca::load_own(&cert, &key, NOW) {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("it was taken"),
+        };
+        let at = |t: Timestamp| date_time_ymd(1970, 1, 1) + Duration::from_secs(t.0 as u64 / NS_PER_S as u64);
+        let other = own("Example", |_| {}).1;
+        for (root, part) in [
+            (own("Example", |params| params.is_ca = IsCa::ExplicitNoCa), "not one of a certificate authority"),
+            (own("Example", |params| params.not_after = at(NOW.plus_ns(HOUR_NS))), "expires within 30 days"),
+            (own("Example", |params| params.not_before = at(NOW.plus_ns(9 * HOUR_NS))), "not valid yet"),
+            ((own("Example", |_| {}).0, other.clone()), "belongs to another certificate"),
+            ((String::new(), other.clone()), "cannot be used"),
+            ((own("Example", |_| {}).0, Secret::new("x")), "its private key"),
+        ] {
+            let refusal = refusal(root);
+            assert!(refusal.contains(part), "{part}: {refusal}");
+            assert!(!refusal.contains("PRIVATE"), "{refusal}");
+        }
+        let limited = own("Example", |params| {
+            let permitted_subtrees = vec![rcgen::GeneralSubtree::DnsName("example.com".into())];
+            params.name_constraints =
+                Some(rcgen::NameConstraints { permitted_subtrees, excluded_subtrees: Vec::new() });
+        });
+        assert!(refusal(limited).contains("what it signs is not accepted"));
     }
 
     #[test]

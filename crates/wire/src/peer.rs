@@ -108,8 +108,13 @@ fn issuer_key_id(certificate: &X509Certificate<'_>) -> String {
 
 /// Key identifier of a certificate, hexadecimal; empty if it does not say.
 pub(crate) fn own_key_id(certificate: &X509Certificate<'_>) -> String {
+    hex(&key_id_bytes(certificate))
+}
+
+/// The key identifier of a certificate; empty without one.
+pub(crate) fn key_id_bytes(certificate: &X509Certificate<'_>) -> Vec<u8> {
     let ids = certificate.iter_extensions().filter_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(hex(id.0)),
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
         _ => None,
     });
     ids.last().unwrap_or_default()

@@ -27,6 +27,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+pub(crate) use self::config::check_chain;
 pub use self::error::TlsError;
 use crate::{NodeIdentity, PeerIdentity, clock, peer::MANAGER_OU};
 

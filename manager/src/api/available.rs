@@ -54,9 +54,17 @@ fn no_overlay() -> ApiError {
     )
 }
 
-/// Checks the cluster's settings.
-pub(super) fn check_cluster(spec: &ClusterSpec) -> Result<(), ApiError> {
-    // A signing key among them must never be stored with the settings.
+/// Checks the settings of a cluster, also of one that is to be made.
+///
+/// # Errors
+/// 501: what is not available.
+pub fn check_cluster(spec: &ClusterSpec) -> Result<(), ApiError> {
+    if asks(&spec.ca_config.extra, "ExternalCAs") {
+        return Err(not_yet(
+            "external certificate authorities are not available: managers sign the certificates of nodes themselves; to \
+             have them under a root CA of your own use \"swarm ca --rotate --ca-cert FILE --ca-key FILE\"",
+        ));
+    }
     match spec.ca_config.extra.iter().find(|(_, value)| !is_zero(value)) {
         None => Ok(()),
         Some((field, _)) => Err(not_yet(&format!("CAConfig.{field} is not available yet: leave it out"))),

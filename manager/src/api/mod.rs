@@ -32,6 +32,7 @@ use axum::{
 };
 use swarm_docker_api::{ApiError, PAGE_NOT_FOUND};
 
+pub use available::check_cluster;
 pub use call::BODY_BYTES_MAX;
 pub use plane::{LogSelector, LogTarget, Plane, PlaneError, SealedBackup};
 use reply::Failure;

@@ -43,11 +43,11 @@ pub trait Plane: Clone + Send + Sync + 'static {
     /// The system has no randomness.
     fn new_unlock_key(&self) -> Result<Secret, PlaneError>;
 
-    /// A change from this certificate authority to a new one.
+    /// A change from this certificate authority to another one; to a new one if none is given.
     ///
     /// # Errors
-    /// The old one cannot be used, or the system has no randomness.
-    fn begin_root_rotation(&self, root: &RootCa) -> Result<RootRotation, PlaneError>;
+    /// One of them cannot be used, or the system has no randomness.
+    fn begin_root_rotation(&self, old: &RootCa, new: Option<&RootCa>) -> Result<RootRotation, PlaneError>;
 
     /// How the managers are, as the leader sees it.
     fn managers(&self) -> impl Future<Output = Status> + Send;

@@ -81,8 +81,8 @@ impl<P: Plane> Plane for Stale<P> {
         self.0.new_unlock_key()
     }
 
-    fn begin_root_rotation(&self, root: &RootCa) -> Result<RootRotation, PlaneError> {
-        self.0.begin_root_rotation(root)
+    fn begin_root_rotation(&self, old: &RootCa, new: Option<&RootCa>) -> Result<RootRotation, PlaneError> {
+        self.0.begin_root_rotation(old, new)
     }
 
     async fn managers(&self) -> Status {

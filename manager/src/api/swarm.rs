@@ -1,6 +1,6 @@
 //! The cluster.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use axum::extract;
 use swarm_core::{Guard, Op, Tx};
@@ -8,7 +8,8 @@ use swarm_docker_api::{
     ApiError,
     view::{SwarmView, UnlockKeyView},
 };
-use swarm_model::{ClusterSpec, JoinTokens, Node, validate_cluster_spec};
+use swarm_model::{ClusterSpec, JoinTokens, Node, RootCa, Secret, Timestamp, validate_cluster_spec};
+use swarm_wire::{Ca, clock};
 
 use super::{
     Plane, available,
@@ -30,6 +31,10 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
     let rotate_unlock_key = call.flag("rotateManagerUnlockKey")?;
     let mut spec: ClusterSpec = call.body()?;
     available::check_cluster(&spec)?;
+    // Neither is kept with the settings.
+    let own_cert = mem::take(&mut spec.ca_config.signing_ca_cert);
+    let own_key = mem::take(&mut spec.ca_config.signing_ca_key);
+    let own_root = own_root(&own_cert, &own_key, clock::now())?;
     spec.fill_defaults();
     validate_cluster_spec(&spec)?;
 
@@ -57,7 +62,12 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
         }
         (false, None) | (true, _) => {}
     }
-    if spec.ca_config.force_rotate != cluster.spec.ca_config.force_rotate {
+    if own_root.as_ref().is_some_and(|root| root.key_id == cluster.root_ca.key_id) {
+        return Err(
+            ApiError::bad_request("this is the key of the root CA that the swarm has: nothing would change").into()
+        );
+    }
+    if own_root.is_some() || spec.ca_config.force_rotate != cluster.spec.ca_config.force_rotate {
         if let Some(rotation) = &cluster.root_rotation {
             let has_followed = |node: &&Arc<Node>| node.cert_issuer() == rotation.root.key_id;
             return Err(ApiError::bad_request(format!(
@@ -68,11 +78,26 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
             ))
             .into());
         }
-        ops.push(Op::StartRootRotation(Arc::new(plane.begin_root_rotation(&cluster.root_ca)?)));
+        ops.push(Op::StartRootRotation(Arc::new(plane.begin_root_rotation(&cluster.root_ca, own_root.as_ref())?)));
     }
     ops.push(Op::UpdateCluster { spec: Arc::new(spec), join_tokens });
     reply::commit(&plane, Tx::new(ops).guard(Guard::Cluster { version })).await?;
     Ok(reply::empty())
+}
+
+/// The operator's own certificate authority, if one is given.
+fn own_root(cert_pem: &str, key_pem: &Secret, now: Timestamp) -> Result<Option<RootCa>, ApiError> {
+    match (cert_pem.is_empty(), key_pem.expose().is_empty()) {
+        (true, true) => Ok(None),
+        (true, false) => Err(ApiError::bad_request("a key of a root CA (--ca-key) needs its certificate (--ca-cert)")),
+        (false, true) => Err(ApiError::bad_request(
+            "a root CA of your own (--ca-cert) needs its key (--ca-key): managers sign the certificates of nodes themselves",
+        )),
+        (false, false) => Ca::load_own(cert_pem, key_pem, now)
+            .and_then(|ca| ca.to_root())
+            .map(Some)
+            .map_err(|error| ApiError::bad_request(error.to_string())),
+    }
 }
 
 /// `GET /swarm/unlockkey`; it is empty while autolock is off.

@@ -31,13 +31,23 @@ use super::{
     presence::Presence,
     reports::{Waiter, encoded_bytes, trimmed},
 };
-use crate::feed::{Topic, Watch, lock};
+use crate::{
+    feed::{Topic, Watch, lock},
+    raft::leader_addr,
+};
 
 /// Time from the opening of a stream to its first message.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an agent is kept waiting while no leader is known: an election takes up to a second (design §5).
+/// How long an agent is kept waiting while nobody leads: an election takes up to a second (design §5).
 const LEADER_WAIT: Duration = Duration::from_secs(2);
+
+/// A leader that was not heard for so long, several heartbeats, may be lost: agents that come now left it. They wait for
+/// the next one here, on a connection that stands, rather than ask around.
+const LEADER_HEARD: Duration = Duration::from_millis(200);
+
+/// Pause before it is looked anew whether the leader was only slow.
+const LEADER_LOOK: Duration = Duration::from_millis(200);
 
 /// Time that a last word may take to be sent: the peer may not be reading.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -185,13 +195,29 @@ impl Dispatcher {
         end
     }
 
-    /// The leadership to serve the agent in. Right after a start or an election it may be a moment away.
+    /// The leadership to serve the agent in. Right after a start, or when the leader was lost, it may be a moment away,
+    /// here or at another manager.
     async fn ready(&self) -> Result<Arc<Term>, End> {
-        if self.leader().is_none() {
-            let mut term = self.term.subscribe();
-            // Whether it came in time is looked at below.
-            let _ = timeout(LEADER_WAIT, term.wait_for(Option::is_some)).await;
-        }
+        let (mut term, mut role, lost) = (self.term.subscribe(), self.raft.role(), self.leader());
+        let somebody_leads = async {
+            loop {
+                if term.borrow_and_update().is_some() {
+                    return;
+                }
+                let leader = leader_addr(&role.borrow_and_update());
+                let heard = self.raft.leader_contact().is_some_and(|contact| contact < LEADER_HEARD);
+                if leader.is_some() && (heard || leader != lost) {
+                    return;
+                }
+                tokio::select! {
+                    _ = term.changed() => {}
+                    changed = role.changed() => if changed.is_err() { return },
+                    () = sleep(LEADER_LOOK) => {}
+                }
+            }
+        };
+        // Whether it came in time is looked at below.
+        let _ = timeout(LEADER_WAIT, somebody_leads).await;
         self.current().ok_or_else(|| self.not_leading())
     }
 

@@ -224,6 +224,40 @@ async fn what_is_refused_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_agent_waits_at_any_manager_until_there_is_a_next_leader() {
+    let fixture = Fixture::new(World::new(1)).await;
+    fixture.stop.cancel();
+    while fixture.dispatcher.current().is_some() {
+        tokio::task::yield_now().await;
+    }
+    let follower = |leader: &str| Role::Follower { leader: Some(leader.into()) };
+    let refusal = async |agent: &mut Agent| match agent.hear().await {
+        ToAgent::Refused { leader, .. } => leader,
+        other => panic!("not refused: {other:?}"),
+    };
+    // It still takes the lost one for the leader, but has not heard of it for a while.
+    fixture.raft.set_role(follower("10.0.0.2:2377"));
+    fixture.raft.set_leader_contact(Duration::from_secs(1));
+    let began = tokio::time::Instant::now();
+    let mut agent = fixture.agent(N1, None).await;
+    sleep(Duration::from_millis(600)).await;
+    fixture.raft.set_role(follower("10.0.0.3:2377"));
+    assert_eq!(refusal(&mut agent).await.as_deref(), Some("10.0.0.3:2377"), "the next one is named");
+    assert!(began.elapsed() < Duration::from_millis(650), "at once, not after {:?}", began.elapsed());
+
+    // Heard again: it was only slow.
+    let mut agent = fixture.agent(N1, None).await;
+    sleep(Duration::from_millis(300)).await;
+    fixture.raft.set_leader_contact(Duration::ZERO);
+    assert_eq!(refusal(&mut agent).await.as_deref(), Some("10.0.0.3:2377"));
+    // Nobody comes: the agent is not kept for ever.
+    fixture.raft.set_leader_contact(Duration::from_secs(1));
+    let began = tokio::time::Instant::now();
+    refusal(&mut fixture.agent(N1, None).await).await;
+    assert_eq!(began.elapsed(), Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_is_removed_is_locked_out_at_once() {
     let fixture = Fixture::new(World::new(2)).await;
     let (mut agent, _) = fixture.ready(N1).await;

@@ -1,6 +1,6 @@
 use axum::body::Body;
 use hyper::{Method, Request, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 use swarm_model::Secret;
 use swarm_wire::{Alpn, Ca, Trust, clock, join::CA_PATH, new_key_and_csr, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -218,9 +218,14 @@ async fn impossible_requests_change_nothing() {
     let occupied = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = occupied.local_addr().unwrap().to_string();
     let default = InitRequest::default;
+    let settings = |ca: serde_json::Value| serde_json::from_value(json!({ "CAConfig": ca })).unwrap();
+    let external = settings(json!({ "ExternalCAs": [{ "Protocol": "cfssl", "URL": "https://ca.example.com" }] }));
+    let own_root = settings(json!({ "SigningCACert": "PEM", "SigningCAKey": "PEM" }));
     for (request, status, text) in [
         (InitRequest { force_new_cluster: true, ..default() }, 503, "not part of a swarm"),
         (InitRequest { default_addr_pool: vec!["10.0.0.0/8".to_owned()], ..default() }, 501, "--default-addr-pool"),
+        (InitRequest { spec: external, ..default() }, 501, "external certificate authorities"),
+        (InitRequest { spec: own_root, ..default() }, 400, "swarm ca --rotate --ca-cert"),
         (InitRequest { availability: "lazy".to_owned(), ..default() }, 400, "\"lazy\""),
         (InitRequest { listen_addr: "here".to_owned(), ..default() }, 400, "listen address"),
         (InitRequest { advertise_addr: "eth77".to_owned(), ..default() }, 400, "eth77"),

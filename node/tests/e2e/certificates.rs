@@ -164,3 +164,33 @@ fn a_rotation_waits_for_nodes_that_are_down_and_no_longer() {
     let file = cluster.nodes[1].state_dir().join("certificates/swarm-root-ca.crt");
     assert_eq!(json!(fs::read_to_string(file).expect("a root")), after["TLSInfo"]["TrustRoot"]);
 }
+
+#[test]
+fn a_swarm_changes_to_a_root_of_the_operators_own() {
+    let cluster = start(1, 2);
+    let before = cluster.manager().get("/swarm");
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).expect("a key");
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "Example");
+    params.distinguished_name.push(rcgen::DnType::CommonName, "Root of our own");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let cert = params.self_signed(&key).expect("a certificate").pem();
+    let change = |at: &Daemon| {
+        let mut swarm = at.call("GET", "/swarm", None)?;
+        swarm["Spec"]["CAConfig"]["SigningCACert"] = json!(cert);
+        swarm["Spec"]["CAConfig"]["SigningCAKey"] = json!(key.serialize_pem());
+        at.call("POST", &format!("/swarm/update?version={}", swarm["Version"]["Index"]), Some(&swarm["Spec"])).map(drop)
+    };
+    until("the change begins", || change(cluster.manager()));
+    let after = wait_rotated(cluster.manager());
+    assert_eq!(after["TLSInfo"]["TrustRoot"], json!(cert));
+    assert_ne!(after["JoinTokens"], before["JoinTokens"]);
+    assert!(!after.to_string().contains("PRIVATE") && !after.to_string().contains("Signing"), "{after}");
+    wait_nodes_follow(&cluster, cluster.manager(), &after["TLSInfo"]);
+    cluster.wait_ready();
+    let newcomer = cluster.new_daemon();
+    newcomer.call("POST", "/swarm/join", Some(&cluster.join_request(&cluster.token("Worker")))).expect("it joins");
+    let refused = change(cluster.manager()).expect_err("it has this root");
+    assert!(refused.contains("nothing would change"), "{refused}");
+}

@@ -247,3 +247,28 @@ fn nothing_brings_back_a_node_that_said_it_leaves() {
         assert!(world.left && world.containers.is_empty() && world.sent.is_empty());
     }
 }
+
+#[test]
+fn a_leader_that_is_news_is_tried_at_once_and_another_word_of_the_same_is_not() {
+    let mut world = quiet();
+    // Nobody answers until the delays are as long as they get.
+    world.answers = false;
+    world.session_breaks();
+    world.wait(200_000);
+    // What a manager says to the hello, in milliseconds until the next attempt.
+    let mut delay_ms = |leader: &str| {
+        while !world.worker.is_connecting() {
+            world.wait(1);
+        }
+        world.input(Input::Connected);
+        let leader = Some(leader.to_owned());
+        world.input(Input::Message(ToAgent::Refused { reason: "no leader".into(), leader, removed: false }));
+        world.worker.deadline_ms() - world.now_ms
+    };
+    for at in 0..20 {
+        let delay = delay_ms(&format!("10.0.0.{at}:2377"));
+        assert!(delay <= 200, "{delay} ms");
+    }
+    let longest = (0..20).map(|_| delay_ms("10.0.0.19:2377")).max();
+    assert!((200..=900).contains(&longest.unwrap_or_default()), "{longest:?} ms");
+}

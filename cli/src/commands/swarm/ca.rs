@@ -1,10 +1,15 @@
 //! `swarm ca`
 
-use std::time::Duration;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use swarm_docker_api::view::{NodeView, SwarmView};
+use swarm_model::Secret;
 use tokio::time::{Instant, sleep};
 
 use super::{settings::set, update::write_spec};
@@ -12,6 +17,7 @@ use crate::{
     client::{ClientError, Query, read},
     context::Context,
     error::Hinted,
+    units::parse_duration,
 };
 
 /// Time between two looks at the nodes.
@@ -27,7 +33,8 @@ const EXAMPLES: &str = "\
 Examples:
   swarmctl swarm ca > root-ca.pem
   swarmctl swarm ca --rotate             (join tokens change; nodes that are down have to come back or be removed)
-  swarmctl swarm ca --rotate --detach";
+  swarmctl swarm ca --rotate --ca-cert root.pem --ca-key root.key     (a root CA of your own)
+  swarmctl swarm ca --rotate --cert-expiry 720h --detach";
 
 /// Show the swarm's root CA, or replace it
 #[derive(Clone, Debug, clap::Args)]
@@ -36,6 +43,15 @@ pub(crate) struct Ca {
     /// Replace the root CA: every node gets a new certificate
     #[arg(long)]
     rotate: bool,
+    /// Certificate of a root CA of your own (PEM), to change to it
+    #[arg(long, value_name = "FILE", requires = "rotate", requires = "ca_key")]
+    ca_cert: Option<PathBuf>,
+    /// Its private key (PEM); managers keep it in the sealed log
+    #[arg(long, value_name = "FILE", requires = "rotate", requires = "ca_cert")]
+    ca_key: Option<PathBuf>,
+    /// How long node certificates are valid from now on
+    #[arg(long, value_name = "DURATION", requires = "rotate", value_parser = parse_duration, allow_hyphen_values = true)]
+    cert_expiry: Option<i64>,
     /// Do not wait until all nodes have new certificates
     #[arg(short, long, requires = "rotate")]
     detach: bool,
@@ -47,7 +63,7 @@ pub(crate) struct Ca {
 impl Ca {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         if self.rotate {
-            rotate(context).await?;
+            self.rotate(context).await?;
             if self.detach {
                 return Ok(());
             }
@@ -58,14 +74,37 @@ impl Ca {
     }
 }
 
-async fn rotate(context: &Context) -> anyhow::Result<()> {
-    let bytes = context.client.get_bytes("/swarm", Query::new()).await?;
-    let swarm: SwarmView = read("/swarm", &bytes)?;
-    let mut object: Value = read("/swarm", &bytes)?;
-    let count = swarm.info.spec.ca_config.force_rotate.checked_add(1).context("the root CA was rotated too often")?;
-    let spec = &mut object["Spec"];
-    set(spec, "CAConfig", "ForceRotate", json!(count));
-    write_spec(&context.client, &swarm, spec).await
+impl Ca {
+    async fn rotate(&self, context: &Context) -> anyhow::Result<()> {
+        // First: a file that cannot be read changes nothing.
+        let own = match (&self.ca_cert, &self.ca_key) {
+            (Some(cert), Some(key)) => Some((read_pem(cert)?, Secret::new(read_pem(key)?))),
+            _ => None,
+        };
+        let bytes = context.client.get_bytes("/swarm", Query::new()).await?;
+        let swarm: SwarmView = read("/swarm", &bytes)?;
+        let mut object: Value = read("/swarm", &bytes)?;
+        let spec = &mut object["Spec"];
+        match own {
+            Some((cert, key)) => {
+                set(spec, "CAConfig", "SigningCACert", cert.into());
+                set(spec, "CAConfig", "SigningCAKey", key.expose().into());
+            }
+            None => {
+                let count = swarm.info.spec.ca_config.force_rotate;
+                let count = count.checked_add(1).context("the root CA was rotated too often")?;
+                set(spec, "CAConfig", "ForceRotate", json!(count));
+            }
+        }
+        if let Some(expiry_ns) = self.cert_expiry {
+            set(spec, "CAConfig", "NodeCertExpiry", expiry_ns.into());
+        }
+        write_spec(&context.client, &swarm, spec).await
+    }
+}
+
+fn read_pem(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
 }
 
 /// Waits until all nodes have certificates of the new root.

@@ -1,6 +1,6 @@
 //! The TLS settings: TLS 1.2 and 1.3, ring as the only provider, the cluster's root CA as the only root.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
@@ -10,6 +10,8 @@ use rustls::{
     server::WebPkiClientVerifier,
     version::{TLS12, TLS13},
 };
+
+use swarm_model::Timestamp;
 
 use super::{Alpn, TlsError, Trust};
 use crate::{NodeIdentity, identity::certificates};
@@ -53,6 +55,20 @@ pub(super) fn bootstrap(trust: Trust<'_>) -> Result<ClientConfig, TlsError> {
         }
     };
     Ok(builder.with_no_client_auth())
+}
+
+/// Whether who trusts a root accepts a chain, PEM, the node's own certificate first.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn check_chain(root_pem: &str, chain_pem: &str, now: Timestamp) -> Result<(), TlsError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(root_pem)?), provider())
+        .build()
+        .map_err(|e| TlsError::Identity(e.to_string()))?;
+    let chain = certificates(chain_pem).map_err(|e| TlsError::Identity(e.to_string()))?;
+    let (own, others) = chain.split_first().ok_or_else(|| TlsError::Identity("there is no certificate".into()))?;
+    let now = UnixTime::since_unix_epoch(Duration::from_nanos(now.0.max(0).unsigned_abs()));
+    verifier.verify_client_cert(own, others, now).map(drop).map_err(unusable)
 }
 
 fn provider() -> Arc<CryptoProvider> {

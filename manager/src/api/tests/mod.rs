@@ -122,8 +122,9 @@ impl Plane for TestPlane {
         Ok(Secret::new(format!("unlock-key-{}", inner.calls)))
     }
 
-    fn begin_root_rotation(&self, _root: &RootCa) -> Result<RootRotation, PlaneError> {
-        let root = RootCa { cert_pem: "NEW".into(), key_pem: Secret::new("new-key"), key_id: "new".into() };
+    fn begin_root_rotation(&self, _: &RootCa, own: Option<&RootCa>) -> Result<RootRotation, PlaneError> {
+        let new = RootCa { cert_pem: "NEW".into(), key_pem: Secret::new("new-key"), key_id: "new".into() };
+        let root = own.cloned().unwrap_or(new);
         Ok(RootRotation { root, cross_signed_pem: "CROSS".into() })
     }
 

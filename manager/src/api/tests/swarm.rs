@@ -104,6 +104,22 @@ async fn the_root_is_replaced_once_at_a_time() {
 }
 
 #[tokio::test]
+async fn a_root_of_the_operators_own_takes_over_and_its_key_shows_nowhere() {
+    let plane = cluster();
+    let own = swarm_wire::Ca::create().unwrap();
+    let mut spec = get(&plane, "/swarm").await.json()["Spec"].clone();
+    spec["CAConfig"]["SigningCACert"] = json!(own.cert_pem());
+    spec["CAConfig"]["SigningCAKey"] = json!(own.key_pem().expose());
+    post(&plane, &format!("/swarm/update?version={}", version(&plane)), &spec).await.ok();
+    let state = plane.state();
+    let cluster = state.cluster().unwrap();
+    assert_eq!(cluster.root_rotation.as_ref().unwrap().root, own.to_root().unwrap());
+    assert!(cluster.spec.ca_config.signing_ca_cert.is_empty() && cluster.spec.ca_config.extra.is_empty());
+    let shown = String::from_utf8_lossy(&get(&plane, "/swarm").await.ok().body).into_owned();
+    assert!(!shown.contains("PRIVATE") && !shown.contains("Signing"), "{shown}");
+}
+
+#[tokio::test]
 async fn what_cannot_be_is_refused() {
     let plane = cluster();
     let now = version(&plane);
@@ -115,7 +131,16 @@ async fn what_cannot_be_is_refused() {
         (format!("version={now}&rotateWorkerToken=maybe"), json!({}), 400, "'maybe'"),
         (format!("version={now}&rotateManagerUnlockKey=true"), json!({}), 400, "autolock is off"),
         (format!("version={now}"), json!({"Name": "other"}), 400, "must be named"),
-        (format!("version={now}"), json!({"CAConfig": {"SigningCACert": "PEM"}}), 501, "CAConfig.SigningCACert"),
+        (format!("version={now}"), json!({"CAConfig": {"SigningCACert": "PEM"}}), 400, "needs its key (--ca-key)"),
+        (format!("version={now}"), json!({"CAConfig": {"SigningCAKey": "PEM"}}), 400, "needs its certificate"),
+        (
+            format!("version={now}"),
+            json!({"CAConfig": {"SigningCACert": "x", "SigningCAKey": "y"}}),
+            400,
+            "cannot be used",
+        ),
+        (format!("version={now}"), json!({"CAConfig": {"ExternalCAs": [{"URL": "x"}]}}), 501, "external certificate"),
+        (format!("version={now}"), json!({"CAConfig": {"SigningX": "PEM"}}), 501, "CAConfig.SigningX"),
         (format!("version={now}"), json!({"CAConfig": {"NodeCertExpiry": 1}}), 400, "1h0m0s"),
         (format!("version={now}"), json!({"Raft": {"SnapshotInterval": "x"}}), 400, "Raft.SnapshotInterval"),
     ] {
