@@ -29,7 +29,7 @@ const CHANGES: u8 = 1;
 /// A task would find no node.
 const DOES_NOT_FIT: u8 = 2;
 /// No plan could be made.
-const NO_PLAN: u8 = 3;
+pub(crate) const NO_PLAN: u8 = 3;
 /// Tasks of a wave that are listed; `--format json` has them all.
 const STEPS_MAX: usize = 30;
 

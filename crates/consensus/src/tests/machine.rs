@@ -28,7 +28,7 @@ fn machine(observer: Arc<dyn Observer>) -> (Machine, Fault) {
 fn machine_on(disk: Arc<MemoryDisk>, observer: Arc<dyn Observer>) -> (Machine, Fault) {
     let fault = Fault::default();
     let snapshots = Snapshots::new(disk, Seal::new(&key(), [1; 16]));
-    (Machine::open(snapshots, observer, fault.clone()).unwrap(), fault)
+    (Machine::open(snapshots, ENTRY_VERSION, observer, fault.clone()).unwrap(), fault)
 }
 
 async fn apply(machine: &mut Machine, index: u64, v: u16) -> Result<(), String> {
