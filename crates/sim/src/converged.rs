@@ -167,16 +167,20 @@ fn given_up(state: &State, service: &Service) -> Vec<Place> {
 /// Whether the restart policy may be the reason that nothing lives at a place. How attempts are counted is tested
 /// elsewhere.
 pub(crate) fn is_given_up(state: &State, service: &Service, place: Place) -> bool {
+    may_be_given_up(state, service, place) && !tasks_of(state, place).any(|task| task.desired.is_live())
+}
+
+/// Whether the restart policy may let a place be: one whose tasks cannot go on is not always filled again.
+pub(crate) fn may_be_given_up(state: &State, service: &Service, place: Place) -> bool {
     let policy = service.spec.task_template.restart();
     let Some(newest) = tasks_of(state, place).filter(|task| task.desired != DesiredState::Remove).last() else {
         return false;
     };
-    let may = match policy.condition {
+    match policy.condition {
         RestartCondition::None => true,
         RestartCondition::OnFailure => policy.max_attempts > 0 || newest.status.state == TaskState::Complete,
         RestartCondition::Any => policy.max_attempts > 0,
-    };
-    may && !newest.desired.is_live()
+    }
 }
 
 /// Whether a task runs what its service wants; where it runs may have been decided by an earlier placement.

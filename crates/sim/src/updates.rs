@@ -8,7 +8,7 @@ use swarm_model::{
 };
 
 use crate::{
-    converged::is_given_up,
+    converged::may_be_given_up,
     oracle::{Place, place_of, tasks_of},
 };
 
@@ -95,6 +95,14 @@ fn serves(state: &State, task: &Task) -> bool {
     task.desired.is_live() && task.status.state == TaskState::Running && is_ready()
 }
 
+/// Whether a place is let be for good, also if the plan is only about to say so.
+fn is_over(state: &State, service: &Service, place: Place) -> bool {
+    let is_lost = |id| state.node(id).is_none_or(|node| node.status.state == NodeState::Down);
+    let is_over = |task: &Task| task.status.state.is_terminal() || task.node.is_some_and(is_lost);
+    let mut live = tasks_of(state, place).filter(|task| task.desired.is_live());
+    may_be_given_up(state, service, place) && live.all(|task| is_over(task))
+}
+
 /// Of a service with `swarmd.max-unavailable` nothing is stopped that it cannot do without: updates, drains and
 /// rebalancing together leave so many running. `decided` is the state that the plan was made from: what has failed
 /// since then it could not know.
@@ -131,7 +139,7 @@ pub(crate) fn availability(decided: &State, before: &State, after: &State, ops: 
         let now = after.tasks_of_service(id).filter(|task| serves(after, task));
         let places: BTreeSet<Place> = known.chain(now).map(|task| place_of(task)).collect();
         // What has ended for good is not waited for.
-        let ended = all_places(decided, id).into_iter().filter(|place| is_given_up(decided, service, *place)).count();
+        let ended = all_places(decided, id).into_iter().filter(|place| is_over(decided, service, *place)).count();
         let wanted = wanted.saturating_sub(ended as u64);
         if places.len() as u64 + limit.of(wanted) < wanted {
             return Err(format!(

@@ -107,6 +107,11 @@ fn check(state: &State, guard: &Guard) -> Outcome {
 
 fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
     match op {
+        Op::RaiseFeatureLevel { level } => {
+            state.feature_level = state.feature_level.max(*level);
+            events.push(Event::Cluster);
+            Ok(())
+        }
         Op::CreateCluster(cluster) => cluster::create(state, cluster, events),
         Op::UpdateCluster { spec, join_tokens } => cluster::update(state, spec, join_tokens.as_ref(), events),
         Op::SetUnlockKey { key } => cluster::set_unlock_key(state, key.as_ref(), events),
