@@ -17,7 +17,7 @@ use super::{
     fill::{self, Need, Replacement},
     global, rebalance,
     schedule::Constraints,
-    slots::{self, Place, Slot},
+    slots::{self, Kinship, Place, Slot},
     update::{self, is_of_update},
 };
 use crate::{Op, State, state::host_ports};
@@ -125,8 +125,8 @@ impl Stage {
 }
 
 /// A place in the eyes of a drain.
-fn stage_of_move(state: &State, service: &Service, slot: &Slot) -> Stage {
-    let clean = |task: &Arc<Task>| !slots::is_dirty(state, service, task);
+fn stage_of_move(state: &State, service: &Service, kinship: &Kinship, slot: &Slot) -> Stage {
+    let clean = |task: &Arc<Task>| !kinship.is_dirty(state, service, task);
     if slot.live().any(|task| is_leaving(state, task)) {
         let has_successor = slot.live().any(|task| clean(task) && !is_leaving(state, task));
         // What was to take over failed for good: the task that is there stays rather than that nothing runs.
@@ -152,8 +152,8 @@ fn last_made<'a>(service: &Service, slot: &'a Slot) -> Option<&'a Arc<Task>> {
 }
 
 /// A place in the eyes of an update.
-fn stage_of_update(state: &State, service: &Service, slot: &Slot) -> Stage {
-    let dirty = |task: &Arc<Task>| slots::is_dirty(state, service, task);
+fn stage_of_update(state: &State, service: &Service, kinship: &Kinship, slot: &Slot) -> Stage {
+    let dirty = |task: &Arc<Task>| kinship.is_dirty(state, service, task);
     // One that was dropped before it could take over made no difference.
     let was_dropped = |task: &Task| {
         let ended_by_itself = task.status.state.is_terminal() && task.status.state != TaskState::Shutdown;
@@ -200,9 +200,11 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     let wanted =
         |place: &Place, slot: &Slot| slot.is_taken(service) && !global::is_retired(planner, &constraints, *place);
     let places: Vec<(&Place, &Slot)> = slots.iter().filter(|(place, slot)| wanted(place, slot)).collect();
+    let kinship = Kinship::default();
     for (place, slot) in places {
-        let of_move = stage_of_move(&planner.state, service, slot);
-        let mut of_update = if paused { Stage::Clean } else { stage_of_update(&planner.state, service, slot) };
+        let of_move = stage_of_move(&planner.state, service, &kinship, slot);
+        let mut of_update =
+            if paused { Stage::Clean } else { stage_of_update(&planner.state, service, &kinship, slot) };
         if let (Stage::UnderWay, Some(at)) =
             (of_update, last_made(service, slot).and_then(|t| update::deadline(service, t)))
         {
