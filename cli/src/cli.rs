@@ -27,8 +27,17 @@ pub(crate) struct Cli {
     /// Socket of swarmd, unix://PATH or PATH [default: unix:///run/swarmd/swarmd.sock]
     #[arg(short = 'H', long, value_name = "HOST", env = "SWARM_HOST", hide_env = true)]
     host: Option<Host>,
-    /// How new what is read has to be; stale answers without a majority, and says how old that may be
-    #[arg(long, global = true, value_enum, value_name = "HOW", default_value_t, hide_default_value = true)]
+    /// linearizable [default], or stale: what this one manager knows, without a majority, and how old that may be
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "HOW",
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true,
+        help_heading = "Reading"
+    )]
     consistency: Consistency,
     #[command(subcommand)]
     command: Command,

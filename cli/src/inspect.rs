@@ -24,7 +24,7 @@ pub(crate) struct InspectFlags {
 /// How to print one answer that is made for people.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct AnswerFormat {
-    /// 'json', or a Go template such as '{{.Summary}}' [default: for people]
+    /// 'json', or a Go template such as '{{json .}}' [default: for people]
     #[arg(id = "format", short, long, value_name = "TEMPLATE")]
     pub(crate) format: Option<String>,
 }

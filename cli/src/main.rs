@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help, version, or a usage error; a closed pipe is no reason to complain.
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { ExitCode::from(usage_error_code()) } else { ExitCode::SUCCESS };
         }
     };
     let mut out = Out::process();
@@ -73,4 +73,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The exit code for a command line that cannot be read: 2, but for a plan, where 2 says that a task finds no node.
+fn usage_error_code() -> u8 {
+    let words: Vec<_> = std::env::args_os().collect();
+    let is_plan = words.windows(2).any(|pair| pair[0] == "service" && pair[1] == "plan");
+    if is_plan { commands::service::NO_PLAN } else { 2 }
 }

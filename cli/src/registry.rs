@@ -13,14 +13,11 @@ use swarm_model::{Platform, Secret};
 use crate::{
     client::{Client, segment},
     spec_flags::{Draft, registry_of},
-    units::{ellipsis, one_line},
+    units::one_line,
 };
 
 /// How long a registry may take. The service is created anyway: without an answer each node uses what it finds.
 const RESOLVE_MAX: Duration = Duration::from_secs(5);
-
-/// Characters of a reason in a warning, which is to fit one line.
-const REASON_LEN_MAX: usize = 75;
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -119,7 +116,7 @@ pub(crate) async fn pin_image(client: &Client, draft: &mut Draft, auth: Option<&
             return Ok(());
         }
         Ok(Ok(_)) => "it names no digest".to_owned(),
-        Ok(Err(error)) => ellipsis(&one_line(&error.to_string()), REASON_LEN_MAX),
+        Ok(Err(error)) => one_line(&error.to_string()),
         Err(_) => format!("no answer within {} seconds", RESOLVE_MAX.as_secs()),
     };
     Err(format!("image {image} could not be looked up in a registry, nodes may run different versions of it: {reason}"))

@@ -313,17 +313,29 @@ fn a_rollback_names_a_version_of_the_history() {
 }
 
 #[test]
-fn a_change_refuses_when_the_service_moved_since_the_plan() {
-    let (fake, _, update) = with_web();
+fn a_change_refuses_when_something_moved_since_the_plan() {
+    let (fake, spec, update) = with_web();
+    let node = |version: u64| json!({"ID": "n1", "Version": {"Index": version}, "Description": {"Hostname": "n1"}});
+    fake.on_json("GET /services", &json!([{"ID": "s1", "Version": {"Index": 26}, "Spec": spec}]))
+        .on_json("GET /nodes", &json!([node(9)]));
     for line in [
         &["service", "update", "-d", "--check-version", "25", "--replicas", "3", "web"][..],
         &["service", "rollback", "-d", "--check-version", "25", "web"],
         &["service", "rollback", "-d", "--check-version", "25", "--to", "1", "web"],
         &["service", "scale", "-d", "--check-version", "25", "web=3"],
+        &["service", "create", "-d", "--check-version", "25", "--no-resolve-image", "nginx:1"],
+        &["node", "drain", "--check-version", "25", "n1"],
     ] {
         let error = fake.run(line).failed();
-        assert!(error.contains("is at version 26, not 25: it changed since the plan\nNothing was done."), "{error}");
+        let told = "changed since the plan: it is at version 26, the plan at 25\nNothing was done.";
+        assert!(error.contains(told), "{error}");
     }
+    let error = fake.run(&["service", "scale", "-d", "--check-version", "27", "web=3"]).failed();
+    assert!(error.contains("no service or node is at version 27 any more"), "{error}");
+    fake.on_json("GET /nodes", &json!([node(30)]));
+    let error = fake.run(&["service", "scale", "-d", "--check-version", "26", "web=3"]).failed();
+    assert!(error.contains("node n1 changed since the plan: it is at version 30"), "{error}");
+    fake.on_json("GET /nodes", &json!([node(9)]));
     assert!(fake.seen(&update).is_empty());
     fake.run(&["service", "scale", "-d", "--check-version", "26", "web=3"]).ok();
     assert_eq!(fake.seen(&update)[0].query["version"], "26");

@@ -38,7 +38,7 @@ WAVE      AFTER     ACTION    TASK      FROM      TO
 
 2 waves, done after 15s at the earliest: 1 started, 1 moved, 1 stopped.
 
-This rests on version 26 of web: with --check-version 26 the change itself refuses if that is no longer so.
+With --check-version 26 the change itself refuses if a service or a node changes before it.
 "
     );
     let mut spec = service["Spec"].clone();
@@ -91,7 +91,6 @@ fn the_exit_code_is_the_answer() {
     let ran = fake.run(&line);
     assert_eq!(ran.code, Some(3));
     assert!(ran.stderr.starts_with("Error: no such service: web\n"), "{}", ran.stderr);
-    assert_eq!(fake.run(&["service", "plan", "scale", "web=x"]).code, Some(2), "wrong usage, as everywhere");
 }
 
 #[test]
@@ -102,4 +101,14 @@ fn a_plan_can_be_read_by_programs() {
     let ran = fake.run(&["service", "plan", "drain", "--format", "json", "n1"]);
     assert_eq!((ran.code, serde_json::from_str::<Value>(&ran.stdout).ok()), (Some(1), Some(plan)));
     assert_eq!(fake.run(&["service", "plan", "update", "--format", "{{.Fits}}", "web"]).stdout, "true\n");
+}
+
+/// 2 says that a task finds no node: a script must not take a slip of its own for that.
+#[test]
+fn a_command_line_that_cannot_be_read_is_no_plan() {
+    let fake = Fake::start();
+    for line in [&["service", "plan", "scale", "web=-1"][..], &["service", "plan", "update", "--imagee", "x", "web"]] {
+        assert_eq!(fake.run(line).code, Some(3), "{line:?}");
+    }
+    assert_eq!(fake.run(&["service", "scale", "web=-1"]).code, Some(2));
 }

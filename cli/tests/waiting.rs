@@ -140,7 +140,16 @@ rollback: rollback completed
     let message = "update paused due to failure or early termination of task t1";
     fake.on("GET /services/s1", [with_status("paused", message)]);
     let ran = fake.run(&["service", "update", "--image", "hello:broken", "--no-resolve-image", "web"]);
-    assert_eq!((ran.code, ran.stderr), (Some(1), format!("Error: service update paused: {message}\n")));
+    assert_eq!(
+        (ran.code, ran.stderr),
+        (
+            Some(1),
+            format!(
+                "Error: the update of service web is paused: {message}\nSee: swarmctl service why web. \
+         Try it again: swarmctl service update --force web. Go back: swarmctl service update --rollback web\n"
+            )
+        )
+    );
 }
 
 #[test]

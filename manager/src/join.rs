@@ -18,7 +18,7 @@ use axum::{
 };
 use serde_json::json;
 use swarm_consensus::ProposeError;
-use swarm_core::{Op, State, Tx};
+use swarm_core::{FEATURE_LEVEL_MIN, Op, State, Tx};
 use swarm_model::{Availability, Cluster, Id, NodeId, NodeRole, Secret};
 use swarm_wire::{
     Ca, CaError, IssuedCert, JoinToken, PeerIdentity,
@@ -137,6 +137,13 @@ impl Authority {
             (None, Some(peer)) => renew(&state, cluster, &peer, manager_addr)?,
             (None, None) => return Err(Denied::Nobody),
         };
+        let (level, knows) = (state.feature_level(), request.feature_level.max(FEATURE_LEVEL_MIN));
+        if admission.role == NodeRole::Manager && knows < level {
+            return Err(Denied::Forbidden(format!(
+                "the swarm uses feature level {level}, and swarmd on this node knows levels up to {knows}: upgrade it, then \
+                 make the node a manager"
+            )));
+        }
         let issued = self.sign(cluster, admission.node, admission.role, &request.csr)?;
         let Admission { node, role, manager_addr, availability } = admission;
         let admit = Op::AdmitNode { node, role, cert_expires_at: issued.expires_at, manager_addr, availability };

@@ -11,6 +11,7 @@ pub mod feed;
 mod init;
 mod join;
 pub mod leader;
+mod level;
 pub mod logs;
 mod manager;
 mod members;

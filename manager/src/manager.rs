@@ -9,7 +9,7 @@ use std::{
 
 use axum::Router;
 use swarm_consensus::{Consensus, Options, ProposeError, Role, SealKey, ServeError, Timers};
-use swarm_core::{Guard, Op, Refusal, State, Tx};
+use swarm_core::{ENTRY_VERSION, Guard, Op, Refusal, State, Tx};
 use swarm_model::{ClusterId, ClusterSpec, Node, NodeId, NodeRole, NodeSpec, Secret};
 use swarm_wire::{Alpn, BoxedStream, IdentityHolder, PeerIdentity, clock, join::CertificateResponse};
 use thiserror::Error;
@@ -28,7 +28,7 @@ use crate::{
     feed::{Feed, Topic},
     init::Init,
     join::Authority,
-    leader,
+    leader, level,
     logs::LogBroker,
     members::{self, TlsDialer},
     raft::Raft,
@@ -200,6 +200,7 @@ impl Manager {
             key: seal_key.map_or_else(|| SealKey::load_or_create(&key_file), Ok)?,
             snapshot_interval: ClusterSpec::SNAPSHOT_INTERVAL_DEFAULT,
             timers: Timers::default(),
+            feature_level: ENTRY_VERSION,
             dialer: Arc::new(TlsDialer { identity: identity.clone(), source }),
         };
         let consensus = match start {
@@ -456,6 +457,7 @@ impl Inner {
             leader::run(&self.consensus, &self.feed, clock::steady, seed, stop),
             self.dispatcher.lead(stop),
             stop.run_until_cancelled(members::steer(&self.consensus, &self.feed)),
+            stop.run_until_cancelled(level::keep(&self.consensus)),
             stop.run_until_cancelled(rotation::finish(&self.consensus, &self.feed)),
         );
         tracing::info!("this manager no longer leads the swarm");

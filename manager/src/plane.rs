@@ -20,17 +20,11 @@ use crate::{
 
 impl Plane for Manager {
     async fn propose(&self, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
-        match self.inner.consensus.write(txs).await {
-            Ok(committed) => Ok(committed.outcomes),
-            Err(error) => Err(self.explain(error).await),
-        }
+        self.inner.consensus.write(txs).await.map(|committed| committed.outcomes).map_err(plane_error)
     }
 
     async fn read(&self) -> Result<State, PlaneError> {
-        match self.inner.consensus.read_barrier().await {
-            Ok(state) => Ok(state),
-            Err(error) => Err(self.explain(error).await),
-        }
+        self.inner.consensus.read_barrier().await.map_err(plane_error)
     }
 
     fn state(&self) -> State {
@@ -76,10 +70,7 @@ impl Plane for Manager {
     }
 
     async fn backup(&self, passphrase: Secret) -> Result<(u64, SealedBackup), PlaneError> {
-        let taken = match self.inner.consensus.backup().await {
-            Ok(taken) => taken,
-            Err(error) => return Err(self.explain(error).await),
-        };
+        let taken = self.inner.consensus.backup().await.map_err(plane_error)?;
         Ok((taken.state().revision(), backup::sealed(taken, passphrase)))
     }
 
@@ -131,26 +122,13 @@ fn issuer_info(root: &RootCa) -> TlsInfo {
     }
 }
 
-impl Manager {
-    /// Says who is missing where nobody leads.
-    async fn explain(&self, error: ProposeError) -> PlaneError {
-        if matches!(error, ProposeError::NotLeader { .. }) {
-            let survey = self.inner.consensus.survey().await;
-            if !survey.has_majority() {
-                let silent = survey.silent().into_iter().map(|member| member.addr.clone()).collect();
-                let voters = survey.status.members.iter().filter(|member| member.voter).count();
-                return PlaneError::NoMajority { silent, voters };
-            }
-        }
-        plane_error(error)
-    }
-}
-
 fn plane_error(error: ProposeError) -> PlaneError {
     match error {
         ProposeError::NotLeader { leader } => PlaneError::NotLeader { leader },
+        ProposeError::NoMajority { silent, voters, unknown } => PlaneError::NoMajority { silent, voters, unknown },
         ProposeError::Unknown => PlaneError::Unknown,
         ProposeError::TooLarge { bytes, limit } => PlaneError::TooLarge { bytes, limit },
+        error @ ProposeError::FeatureLevel { .. } => PlaneError::NotNow(error.to_string()),
         ProposeError::TooMany { .. } | ProposeError::Stopped(_) => PlaneError::Stopped(error.to_string()),
     }
 }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use hyper::Method;
+use swarm_core::ENTRY_VERSION;
 use swarm_docker_api::ApiError;
 use swarm_manager::Manager;
 use swarm_model::{Availability, Secret, Timestamp};
@@ -76,7 +77,8 @@ async fn ask(
 ) -> Result<Issued, ApiError> {
     let internal = |e: &dyn std::fmt::Display| ApiError::internal(e.to_string());
     let (key, csr) = new_key_and_csr().map_err(|e| internal(&e))?;
-    let request = CertificateRequest { csr, token, availability, manager_addr: Some(advertise_addr.to_owned()) };
+    let manager_addr = Some(advertise_addr.to_owned());
+    let request = CertificateRequest { csr, token, availability, feature_level: ENTRY_VERSION, manager_addr };
     let body = serde_json::to_vec(&request).map_err(|e| internal(&e))?;
     let answer = http::request(stream, addr, Method::POST, CERTIFICATE_PATH, body).await?;
     let answer: CertificateResponse = serde_json::from_slice(&answer)

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod check_version;
 pub(crate) mod node;
 pub(crate) mod service;
 pub(crate) mod swarm;

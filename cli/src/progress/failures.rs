@@ -23,6 +23,17 @@ pub(crate) fn last_failure(tasks: &[TaskView], ended_before: &BTreeSet<String>, 
     Some(format!("task {name}.{} {}: {}", place(task), what(&task.status.state), reason(task)))
 }
 
+impl Hopeless {
+    /// How often it ended so.
+    pub(super) fn times(&self) -> String {
+        let times = match self.times {
+            1 => "once".to_owned(),
+            times => format!("{times} times in a row"),
+        };
+        if self.is_final { format!("{times}, and is not restarted") } else { times }
+    }
+}
+
 /// How a task ended.
 #[derive(Clone, Debug)]
 struct End {
@@ -41,6 +52,8 @@ pub(super) struct Hopeless {
     pub(super) times: usize,
     /// The last reason.
     pub(super) reason: String,
+    /// It is not restarted again.
+    pub(super) is_final: bool,
 }
 
 /// Remembers how tasks ended since the command began, place by place. The cluster forgets: its history is short.
@@ -55,6 +68,11 @@ impl Failures {
     /// Ignores the tasks that had ended before.
     pub(super) fn new(ended_before: BTreeSet<String>) -> Self {
         Self { ignored: ended_before, ends: BTreeMap::new() }
+    }
+
+    /// The tasks whose ends do not count.
+    pub(super) fn ignored(&self) -> &BTreeSet<String> {
+        &self.ignored
     }
 
     /// Takes note of the tasks that have ended.
@@ -97,6 +115,7 @@ impl Failures {
                 what: what(&last.state),
                 times,
                 reason: last.reason.clone(),
+                is_final: is_last_chance || usize::try_from(restart.max_attempts).is_ok_and(|n| n > 0 && times > n),
             })
         })
     }

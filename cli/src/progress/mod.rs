@@ -12,7 +12,6 @@ mod view;
 
 use std::time::Duration;
 
-use anyhow::bail;
 use swarm_docker_api::view::ServiceView;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -134,7 +133,7 @@ impl<'o> Wait<'o> {
             let is_job = progress.is_job;
             let converged = progress.converged;
             self.last = Some(progress);
-            if Self::update_ended(&snapshot, converged)? {
+            if self.update_ended(&snapshot, converged)? {
                 return Ok(Outcome::Converged);
             }
             if converged {
@@ -145,7 +144,8 @@ impl<'o> Wait<'o> {
                     return Ok(Outcome::Converged);
                 }
                 let left = monitor_of(&snapshot).saturating_sub(now - since);
-                if left.is_zero() {
+                // The manager's monitor may end a little after ours, and what it then finds is how the update ended.
+                if left.is_zero() && !is_updating(&snapshot.service) {
                     self.display.set("verify", format!("Service {} converged", snapshot.service.id))?;
                     self.show_update_message(&snapshot.service, "rollback_completed")?;
                     let update = snapshot.service.update_status.as_ref();
@@ -154,7 +154,7 @@ impl<'o> Wait<'o> {
                         false => Outcome::Converged,
                     });
                 }
-                self.display.countdown("verify", left.as_secs_f64().ceil() as u64)?;
+                self.display.countdown("verify", (left.as_secs_f64().ceil() as u64).max(1))?;
             } else {
                 if steady_since.take().is_some() {
                     self.display.set("verify", "Detected task failure".to_owned())?;
@@ -184,14 +184,23 @@ impl<'o> Wait<'o> {
     }
 
     /// Whether the state of an update ends the wait (swarm-behaviour §11.5).
-    fn update_ended(snapshot: &Snapshot, converged: bool) -> anyhow::Result<bool> {
+    fn update_ended(&self, snapshot: &Snapshot, converged: bool) -> Result<bool, Hinted> {
         let Some(status) = &snapshot.service.update_status else { return Ok(false) };
-        match status.state.as_str() {
-            "paused" => bail!("service update paused: {}", status.message),
-            "rollback_paused" => bail!("service rollback paused: {}", status.message),
-            "completed" => Ok(!converged),
-            _ => Ok(false),
-        }
+        let (what, ways_on) = match status.state.as_str() {
+            "paused" => ("update", "swarmctl service update --rollback"),
+            "rollback_paused" => ("rollback", "swarmctl service history"),
+            "completed" => return Ok(!converged),
+            _ => return Ok(false),
+        };
+        let name = &snapshot.service.spec.name;
+        let failure = last_failure(&snapshot.tasks, self.failures.ignored(), name);
+        Err(Hinted {
+            message: format!("the {what} of service {name} is paused: {}", failure.unwrap_or(status.message.clone())),
+            hint: format!(
+                "See: swarmctl service why {name}. Try it again: swarmctl service update --force {name}. \
+                 Go back: {ways_on} {name}"
+            ),
+        })
     }
 
     /// Shows what an update in this state says.
@@ -208,16 +217,15 @@ impl<'o> Wait<'o> {
         let service = &snapshot.service;
         let Some(failure) = self.failures.hopeless(&service.spec) else { return Ok(()) };
         let name = &service.spec.name;
-        let times = match failure.times {
-            1 => "once, and is not restarted".to_owned(),
-            times => format!("{times} times in a row"),
-        };
         Err(Hinted {
             message: format!(
-                "service {name} does not converge: task {name}.{} {} {times}: {}",
-                failure.place, failure.what, failure.reason
+                "service {name} does not converge: task {name}.{} {} {}: {}",
+                failure.place,
+                failure.what,
+                failure.times(),
+                failure.reason
             ),
-            hint: look_at(name),
+            hint: if failure.is_final { see(name) } else { look_at(name) },
         })
     }
 
@@ -242,7 +250,11 @@ impl<'o> Wait<'o> {
 }
 
 fn look_at(service: &str) -> String {
-    format!("The cluster goes on trying. See: swarmctl service why {service}; swarmctl service logs {service}")
+    format!("The cluster goes on trying. {}", see(service))
+}
+
+fn see(service: &str) -> String {
+    format!("See: swarmctl service why {service}; swarmctl service logs {service}")
 }
 
 /// Why a task that should run finds no node, if there is one.

@@ -239,9 +239,14 @@ fn updating(mut service: ServiceView, state: &str, message: &str) -> ServiceView
 async fn states_of_an_update_that_end_the_wait() {
     let script = |state| Script::new([snapshot(&updating(replicated(1), state, "task t1 failed"), &[])]);
     let error = wait(&mut script("paused")).await.0.unwrap_err().to_string();
-    assert_eq!(error, "service update paused: task t1 failed");
+    assert_eq!(error, "the update of service web is paused: task t1 failed");
     let error = wait(&mut script("rollback_paused")).await.0.unwrap_err().to_string();
-    assert_eq!(error, "service rollback paused: task t1 failed");
+    assert_eq!(error, "the rollback of service web is paused: task t1 failed");
+    let failed = task(3, 1, "failed", "shutdown", "exit 1");
+    let mut with_reason = Script::new([snapshot(&updating(replicated(1), "paused", "task t3 failed"), &[failed])]);
+    let error = wait(&mut with_reason).await.0.unwrap_err();
+    assert_eq!(error.to_string(), "the update of service web is paused: task web.1 failed: exit 1");
+    assert!(crate::error::hint(&error).unwrap().contains("swarmctl service update --rollback web"));
     assert_eq!(wait(&mut script("completed")).await.0.unwrap(), Outcome::Converged);
 }
 
@@ -251,14 +256,16 @@ async fn an_update_that_rolls_itself_back() {
     let back = web("rollback_started", "update rolled back due to failure of task t1");
     let failed = task(3, 1, "failed", "shutdown", "exit 1");
     let old = [up(4, 1, "running"), up(2, 2, "running")];
-    let mut script = Script::new([
+    let first = [
         snapshot(&replicated(2), &[]),
         snapshot(&web("updating", "update in progress"), &[up(3, 1, "starting")]),
         snapshot(&web("updating", "update in progress"), std::slice::from_ref(&failed)),
         snapshot(&back, &old[1..]),
-        snapshot(&back, &old),
-        snapshot(&web("rollback_completed", "rollback completed"), &old),
-    ]);
+    ];
+    // The manager calls it complete only after the client's own monitor is over.
+    let until_complete = vec![snapshot(&back, &old); 40];
+    let end = [snapshot(&web("rollback_completed", "rollback completed"), &old)];
+    let mut script = Script::new(first.into_iter().chain(until_complete).chain(end));
     let (result, text) = wait(&mut script).await;
     assert_eq!(result.unwrap(), Outcome::RolledBack);
     assert_eq!(last_failure(&[failed], &BTreeSet::new(), "web").unwrap(), "task web.1 failed: exit 1");

@@ -9,7 +9,7 @@ use std::{
 };
 
 use swarm_consensus::{Consensus, Observer, Options, Role, SealKey, Timers, Unconnected};
-use swarm_core::{Event, Op, State, Tx};
+use swarm_core::{ENTRY_VERSION, Event, Op, State, Tx};
 use swarm_model::{Id, ServiceId, ServiceMode, ServiceSpec, Timestamp};
 
 const CLIENTS: [usize; 3] = [1, 16, 256];
@@ -44,6 +44,7 @@ async fn run(folder: &Path, time: Duration) {
         key: SealKey::load_or_create(&folder.join("raft.key")).expect("a key"),
         snapshot_interval: 10_000,
         timers: Timers::default(),
+        feature_level: ENTRY_VERSION,
         dialer: Arc::new(Unconnected),
     };
     let consensus = Consensus::create(options, Arc::new(Nobody)).await.expect("a log");

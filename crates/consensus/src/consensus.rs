@@ -12,7 +12,7 @@ use openraft::{
     BasicNode, Config, Raft,
     errors::{ClientWriteError, Fatal, ForwardToLeader, RaftError},
 };
-use swarm_core::{ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Event, Outcome, State, Tx};
+use swarm_core::{ENTRY_TXS_MAX, Entry, Event, FEATURE_LEVEL_MIN, Op, Outcome, State, Tx};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
@@ -25,6 +25,7 @@ use crate::{
     disk::{Disk, FolderDisk},
     load::{Loaded, first_values, load},
     machine::Machine,
+    majority::{HandedOver, LastLook},
     network::Network,
     options::config,
     recover::make_alone,
@@ -88,6 +89,8 @@ struct Inner {
     /// When a leader was last heard of.
     heard: Mutex<Option<Instant>>,
     campaign: tokio::sync::Mutex<()>,
+    last_look: LastLook,
+    feature_level: u16,
 }
 
 /// A handle that does not keep Raft alive.
@@ -146,13 +149,13 @@ impl Consensus {
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Error> {
         let fault = Fault::default();
-        let Options { raft_id, addr, key, snapshot_interval, dialer, .. } = options;
+        let Options { raft_id, addr, key, snapshot_interval, feature_level, dialer, .. } = options;
         let network = Network::new(dialer);
         let loaded = {
             let (disk, fault) = (Arc::clone(&disk), fault.clone());
             blocking(move || {
                 // A folder that is refused is let go at once, whatever still holds the disk.
-                load(Arc::clone(&disk), &key, raft_id, observer, fault).inspect_err(|_| disk.close())
+                load(Arc::clone(&disk), &key, raft_id, feature_level, observer, fault).inspect_err(|_| disk.close())
             })
             .await?
         };
@@ -188,6 +191,8 @@ impl Consensus {
                 readers,
                 heard: Mutex::default(),
                 campaign: tokio::sync::Mutex::default(),
+                last_look: LastLook::default(),
+                feature_level,
             }),
         };
         // Ends with the last handle.
@@ -223,10 +228,21 @@ impl Consensus {
     /// While there is no leader it waits for one, up to [`PROPOSE_TIMEOUT`]. [`ProposeError::Unknown`] means that the
     /// entry was handed to the log; every other error but `Stopped` means that nothing has happened.
     pub async fn propose(&self, txs: Vec<Tx>) -> Result<Committed, ProposeError> {
+        self.propose_noting(txs, &HandedOver::default()).await
+    }
+
+    /// The same; notes when the entry is in Raft's hands.
+    pub(crate) async fn propose_noting(
+        &self,
+        txs: Vec<Tx>,
+        handed_over: &HandedOver,
+    ) -> Result<Committed, ProposeError> {
         if txs.len() > ENTRY_TXS_MAX {
             return Err(ProposeError::TooMany { txs: txs.len(), limit: ENTRY_TXS_MAX });
         }
-        let entry = Entry { v: ENTRY_VERSION, at: rt::now(), txs };
+        let needed = txs.iter().flat_map(|tx| &tx.ops).map(Op::feature_level).max().unwrap_or(FEATURE_LEVEL_MIN);
+        self.check_feature_level(needed).await?;
+        let entry = Entry { v: needed, at: rt::now(), txs };
         let command = Command::encode(entry).map_err(|error| ProposeError::Stopped(error.to_string()))?;
         let bytes = command.bytes().len();
         if bytes > ENTRY_BYTES_MAX {
@@ -238,6 +254,7 @@ impl Consensus {
         let deadline = Instant::now() + PROPOSE_TIMEOUT;
         let mut retry = Retry::until(deadline);
         loop {
+            handed_over.set(true);
             let Ok(result) = timeout_at(deadline, self.inner.raft.client_write(command.clone())).await else {
                 return Err(ProposeError::Unknown);
             };
@@ -245,6 +262,7 @@ impl Consensus {
                 Ok(response) => return Ok(Committed { index: response.log_id.index, outcomes: response.data }),
                 Err(RaftError::Fatal(fatal)) => return Err(self.stopped(Some(fatal))),
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                    handed_over.set(false);
                     self.wait_for_leader(forward, &mut retry).await?;
                 }
                 // The entry was in the log of a leader that lost its place: another leader may still commit it.
@@ -352,6 +370,16 @@ impl Consensus {
     /// Held by whoever tries to replace a leader that was lost.
     pub(crate) fn campaign(&self) -> &tokio::sync::Mutex<()> {
         &self.inner.campaign
+    }
+
+    /// The newest feature level that this program knows.
+    pub(crate) fn feature_level(&self) -> u16 {
+        self.inner.feature_level
+    }
+
+    /// Shared by all that wait for a majority.
+    pub(crate) fn last_look(&self) -> &LastLook {
+        &self.inner.last_look
     }
 
     pub(crate) fn readers(&self) -> &mpsc::UnboundedSender<Reader> {

@@ -129,6 +129,32 @@ pub enum ProposeError {
     /// The write was handed to the log but not confirmed in time: it may or may not happen.
     #[error("the write was not confirmed in time: it may or may not have happened")]
     Unknown,
+    /// Most of the managers that vote do not answer.
+    #[error(
+        "{} of the {voters} managers that vote do not answer: {}{}", silent.len(), silent.join(", "),
+        if *unknown { "; the write may or may not happen once they are back" } else { "" }
+    )]
+    NoMajority {
+        /// `host:port` of those that do not answer.
+        silent: Vec<String>,
+        /// How many vote.
+        voters: usize,
+        /// The write was handed to the log: it may or may not happen. Otherwise nothing has happened.
+        unknown: bool,
+    },
+    /// The change needs a feature level that the swarm does not have yet; nothing has happened.
+    #[error(
+        "this needs feature level {needed}, and the swarm is at {level}: first upgrade swarmd on, or bring back, {}",
+        if behind.is_empty() { "no manager: try again in a few seconds".into() } else { behind.join(", ") }
+    )]
+    FeatureLevel {
+        /// The level that it needs.
+        needed: u16,
+        /// The level of the swarm.
+        level: u16,
+        /// `host:port` of the managers that know less, or do not answer.
+        behind: Vec<String>,
+    },
     /// The entry is too large; nothing has happened.
     #[error("the change is too large: {bytes} bytes, at most {limit} are possible; split it")]
     TooLarge {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     Error, Observer, SealKey,
     disk::{Change, Disk, Name},
+    level,
     machine::Machine,
     records::{self, Identity},
     seal::{Kind, RandomId, Seal, random_id},
@@ -59,13 +60,16 @@ pub(crate) fn load(
     disk: Arc<dyn Disk>,
     key: &SealKey,
     raft_id: u64,
+    feature_level: u16,
     observer: Arc<dyn Observer>,
     fault: Fault,
 ) -> Result<Loaded, Error> {
     let (seal, identity) = seal_of(&*disk, key, raft_id)?;
     let log = LogStore::open(Arc::clone(&disk), seal.clone(), fault.clone())?;
     let snapshots = Snapshots::new(Arc::clone(&disk), seal);
-    let machine = Machine::open(Arc::clone(&snapshots), observer, fault)?;
+    let machine = Machine::open(Arc::clone(&snapshots), feature_level, observer, fault)?;
+    level::check(&machine.published().load(), feature_level)
+        .map_err(|detail| Error::Newer { file: disk.snapshot_file(), detail })?;
     if let Some(purged) = log.purged()
         && machine.applied() < Some(purged)
     {

@@ -16,7 +16,7 @@ use swarm_core::{Entry, Outcome, State};
 use swarm_model::mutant::mutant;
 
 use crate::{
-    Observer, rt,
+    Observer, level, rt,
     snapshot::{Content, Snapshots},
     types::{LeaderId, LogId, SnapshotMeta, StoredMembership, Types, check_version},
     writer::Fault,
@@ -32,6 +32,7 @@ pub(crate) struct Machine {
     published: Arc<ArcSwap<State>>,
     observer: Arc<dyn Observer>,
     snapshots: Arc<Snapshots>,
+    feature_level: u16,
     fault: Fault,
 }
 
@@ -39,6 +40,7 @@ impl Machine {
     /// A machine with the state of the stored snapshot, or an empty one. Blocks.
     pub(crate) fn open(
         snapshots: Arc<Snapshots>,
+        feature_level: u16,
         observer: Arc<dyn Observer>,
         fault: Fault,
     ) -> Result<Self, crate::Error> {
@@ -61,6 +63,7 @@ impl Machine {
             published,
             observer,
             snapshots,
+            feature_level,
             fault,
         })
     }
@@ -86,6 +89,7 @@ impl Machine {
         check_version(entry.v).map_err(|error| error.to_string())?;
         let mut next = self.state.clone();
         let (outcomes, events) = caught(|| swarm_core::apply(&mut next, index, entry))?;
+        level::check(&next, self.feature_level)?;
         self.state = next;
         self.published.store(Arc::new(self.state.clone()));
         caught(|| self.observer.applied(&self.state, &events))?;
@@ -140,12 +144,13 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, content: Content) -> io::Result<()> {
-        let snapshots = Arc::clone(&self.snapshots);
+        let (snapshots, feature_level) = (Arc::clone(&self.snapshots), self.feature_level);
         let stored = meta.clone();
         // The file must be durable first: the log before it may be purged as soon as this returns.
         let state = rt::blocking(move || {
             let own = snapshots.owns(&content);
             let state = content.into_state()?;
+            level::check(&state, feature_level).map_err(io::Error::other)?;
             if !own {
                 snapshots.store(&stored, &state)?;
             }

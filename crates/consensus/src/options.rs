@@ -24,6 +24,8 @@ pub struct Options {
     pub snapshot_interval: u64,
     /// Heartbeats and elections.
     pub timers: Timers,
+    /// The newest feature level that this program knows ([`ENTRY_VERSION`](swarm_core::ENTRY_VERSION)).
+    pub feature_level: u16,
     /// The way to other managers.
     pub dialer: Arc<dyn Dialer>,
 }

@@ -18,6 +18,7 @@ use crate::{
     Committed, Consensus, Error, PROPOSE_TIMEOUT, ProposeError, Role, Status,
     consensus::{Retry, WeakConsensus},
     line::{Kind, LineError},
+    majority::HandedOver,
     message::{Answer, Blob, Request},
 };
 
@@ -36,17 +37,24 @@ impl Consensus {
     /// As [`Consensus::propose`], by whichever manager leads. Returns when the write is also visible here.
     ///
     /// # Errors
-    /// [`ProposeError::Unknown`] when the leader was lost on the way; every other error but `Stopped` means that
-    /// nothing has happened.
+    /// [`ProposeError::Unknown`] when the leader was lost on the way; [`ProposeError::NoMajority`] soon when there is
+    /// none, with its word on whether the write may happen; every other error but `Stopped` means that nothing has
+    /// happened.
     pub async fn write(&self, txs: Vec<Tx>) -> Result<Committed, ProposeError> {
+        let handed_over = HandedOver::default();
+        self.with_majority(&handed_over, self.write_anywhere(txs, &handed_over)).await
+    }
+
+    async fn write_anywhere(&self, txs: Vec<Tx>, handed_over: &HandedOver) -> Result<Committed, ProposeError> {
         let deadline = Instant::now() + PROPOSE_TIMEOUT;
         let mut retry = Retry::until(deadline);
         let mut encoded: Option<Vec<u8>> = None;
         loop {
             self.check_running()?;
+            handed_over.set(false);
             let answer = match self.leader() {
                 None => Answer::Failed(ProposeError::NotLeader { leader: None }),
-                Some((id, _)) if id == self.raft_id() => match self.propose(txs.clone()).await {
+                Some((id, _)) if id == self.raft_id() => match self.propose_noting(txs.clone(), handed_over).await {
                     Err(error @ ProposeError::NotLeader { .. }) => Answer::Failed(error),
                     other => return other,
                 },
@@ -63,6 +71,7 @@ impl Consensus {
                             encoded.insert(bytes).clone()
                         }
                     };
+                    handed_over.set(true);
                     match self.ask(id, &addr, Request::Write(Blob(txs))).await {
                         Ok(answer) => answer,
                         Err(LineError::Lost(_)) if !mutant("retry-lost-write") => return Err(ProposeError::Unknown),
@@ -76,7 +85,10 @@ impl Consensus {
                     self.applied(index, deadline).await?;
                     return Ok(Committed { index, outcomes });
                 }
-                Answer::Failed(ProposeError::NotLeader { .. }) => retry.pause().await?,
+                Answer::Failed(ProposeError::NotLeader { .. }) => {
+                    handed_over.set(false);
+                    retry.pause().await?;
+                }
                 // The other manager stopped: what became of the write there is not known.
                 Answer::Failed(ProposeError::Stopped(_)) => return Err(ProposeError::Unknown),
                 Answer::Failed(error) => return Err(error),
@@ -90,13 +102,15 @@ impl Consensus {
     /// Uses ReadIndex, never a clock; reads that wait share one round.
     ///
     /// # Errors
-    /// [`ProposeError::NotLeader`] when there is no leader that a majority of the managers hears.
+    /// [`ProposeError::NotLeader`] when there is no leader that a majority of the managers hears;
+    /// [`ProposeError::NoMajority`] soon when most managers do not answer.
     pub async fn read_barrier(&self) -> Result<State, ProposeError> {
         let (reader, passed) = oneshot::channel();
         let deadline = Instant::now() + PROPOSE_TIMEOUT;
         let stopped = || self.stopped(None);
         self.readers().send(reader).map_err(|_| stopped())?;
-        match timeout_at(deadline, passed).await {
+        let passed = async { Ok(timeout_at(deadline, passed).await) };
+        match self.with_majority(&HandedOver::default(), passed).await? {
             Ok(result) => result.map_err(|_| stopped())?.map(|()| self.state()),
             Err(_) => Err(ProposeError::NotLeader { leader: self.leader().map(|(_, addr)| addr) }),
         }

@@ -57,3 +57,12 @@ pub(crate) fn now() -> Timestamp {
     }
     swarm_wire::clock::steady()
 }
+
+/// The machine's clock, right or wrong.
+pub(crate) fn clock() -> Timestamp {
+    #[cfg(feature = "sim")]
+    if let Some(life) = sim::life() {
+        return life.now();
+    }
+    swarm_wire::clock::now()
+}

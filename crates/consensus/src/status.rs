@@ -1,8 +1,11 @@
 //! Raft in numbers.
 
+use std::time::Duration;
+
 use openraft::{Instant as _, RaftMetrics, async_runtime::watch::WatchReceiver};
 use serde::{Deserialize, Serialize};
 
+use swarm_core::FEATURE_LEVEL_MIN;
 use swarm_model::Timestamp;
 
 use crate::{Consensus, types::Types};
@@ -40,7 +43,7 @@ pub struct Status {
     pub raft_id: u64,
     /// The current term.
     pub term: u64,
-    /// Raft id of the leader, if one is known.
+    /// Raft id of the leader, if one is known and was heard of lately.
     pub leader: Option<u64>,
     /// Index of the last entry in the log, durable or not.
     pub last_log_index: Option<u64>,
@@ -54,9 +57,16 @@ pub struct Status {
     pub joint: bool,
     /// The managers.
     pub members: Vec<Member>,
+    /// The newest feature level that its program knows. One that says nothing is of the first version.
+    #[serde(default = "first_level")]
+    pub feature_level: u16,
     /// What only this manager itself knows; where it was asked for.
     #[serde(default)]
     pub local: Option<Local>,
+}
+
+fn first_level() -> u16 {
+    FEATURE_LEVEL_MIN
 }
 
 /// What only a manager itself knows.
@@ -108,6 +118,12 @@ impl Status {
 }
 
 impl Consensus {
+    /// Whether no other manager has spoken as the leader lately. Raft itself names the last one until it votes for
+    /// another, which without a majority is never.
+    fn leader_is_silent(&self) -> bool {
+        self.heard_leader().is_none_or(|at| at.elapsed() > Duration::from_millis(SILENT_MS))
+    }
+
     /// Raft in numbers. Only the leader knows how the others are.
     pub fn status(&self) -> Status {
         let metrics: RaftMetrics<Types> = self.raft().metrics().borrow_watched().clone();
@@ -130,13 +146,14 @@ impl Consensus {
         Status {
             raft_id: metrics.id,
             term: metrics.current_term,
-            leader: metrics.current_leader,
+            leader: metrics.current_leader.filter(|_| leads || !self.leader_is_silent()),
             last_log_index: metrics.last_log_index,
             applied_index: metrics.last_applied.map(|id| id.index),
             snapshot_index: metrics.snapshot.map(|id| id.index),
             purged_index: metrics.purged.map(|id| id.index),
             joint: membership.get_joint_config().len() > 1,
             members: membership.nodes().map(|(id, node)| member(*id, &node.addr)).collect(),
+            feature_level: self.feature_level(),
             local: None,
         }
     }

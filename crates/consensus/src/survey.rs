@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::join_all;
-use swarm_wire::clock;
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -14,7 +13,7 @@ use crate::{
 };
 
 /// How long a manager may take to say how it is: a connection, and an answer without any work. People wait for it.
-const ANSWER_MAX: Duration = Duration::from_millis(DIAL_TIMEOUT.as_millis() as u64 + 500);
+pub(crate) const ANSWER_MAX: Duration = Duration::from_millis(DIAL_TIMEOUT.as_millis() as u64 + 500);
 
 /// What a manager says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +40,11 @@ impl Survey {
         voters.filter(|member| !self.answers.contains_key(&member.raft_id)).collect()
     }
 
+    /// The feature level that a manager's program knows; none if it did not answer.
+    pub fn feature_level(&self, raft_id: u64) -> Option<u16> {
+        self.answers.get(&raft_id).map(|asked| asked.status.feature_level)
+    }
+
     /// Whether those that answered can decide.
     pub fn has_majority(&self) -> bool {
         let voters = self.status.members.iter().filter(|member| member.voter).count();
@@ -59,21 +63,26 @@ impl Consensus {
             let Ok(Ok(Answer::Status(status))) = timeout(ANSWER_MAX, answer).await else { return None };
             let half_way_ns = i64::try_from(began.elapsed().as_nanos() / 2).unwrap_or_default();
             // One of an earlier version says nothing of its clock.
-            let skew_ns = status.local.as_ref().map(|local| local.clock.plus_ns(half_way_ns).since_ns(clock::now()));
+            let skew_ns = status.local.as_ref().map(|local| local.clock.plus_ns(half_way_ns).since_ns(rt::clock()));
             Some((member.raft_id, Asked { status: *status, clock_skew_ms: skew_ns.unwrap_or_default() / 1_000_000 }))
         }));
         let mut answers: BTreeMap<u64, Asked> = asked.await.into_iter().flatten().collect();
         let leader = answers.values().map(|asked| &asked.status).filter(|status| status.leads());
         let leader = leader.max_by_key(|status| status.term).filter(|status| status.term >= own.term).cloned();
         answers.insert(own.raft_id, Asked { status: own.clone(), clock_skew_ms: 0 });
-        Survey { status: leader.unwrap_or(own), answers }
+        let mut survey = Survey { status: leader.unwrap_or(own), answers };
+        // One that led until it was cut off does not know better.
+        if !survey.has_majority() {
+            survey.status.leader = None;
+        }
+        survey
     }
 
     /// How this manager is, with what only it knows.
     pub(crate) async fn own_status(&self) -> Status {
         let disk = self.disk();
         let usage = rt::blocking(move || disk.usage()).await.unwrap_or_default();
-        let clock = clock::now();
+        let clock = rt::clock();
         let age_ms = |at: swarm_model::Timestamp| u64::try_from(clock.since_ns(at) / 1_000_000).unwrap_or_default();
         let local = Local {
             clock,

@@ -12,7 +12,7 @@ use std::{
 };
 
 use swarm_consensus::{Consensus, Error, Observer, Options, SealKey, Timers, Unconnected};
-use swarm_core::{Event, Op, State, Tx};
+use swarm_core::{ENTRY_VERSION, Event, Op, State, Tx};
 use swarm_model::{Availability, NodeId, NodeRole, Timestamp};
 
 /// Set for the child: the folder to write in.
@@ -40,6 +40,7 @@ async fn start(folder: &Path) -> Result<Consensus, Error> {
         // Snapshots and purges are part of what is killed.
         snapshot_interval: 64,
         timers: Timers::default(),
+        feature_level: ENTRY_VERSION,
         dialer: Arc::new(Unconnected),
     };
     if options.dir.join("log.db").exists() {

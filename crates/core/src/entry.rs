@@ -2,7 +2,8 @@
 //!
 //! An entry carries many small transactions. Each rests on narrow facts ([`Guard`]) and stands or falls as a whole;
 //! one that falls leaves no trace but its [`Refusal`]. Entries live across upgrades: they are written as named
-//! MessagePack, fields may be added with a default, variants only behind a new [`ENTRY_VERSION`].
+//! MessagePack, fields may be added with a default, variants only behind a new [`ENTRY_VERSION`], which the swarm uses
+//! once all its managers know it.
 
 use std::sync::Arc;
 
@@ -13,8 +14,12 @@ use swarm_model::{
 };
 use thiserror::Error;
 
-/// Version of the commands that this program writes and the newest that it applies.
+/// The feature level of this program: the newest version of commands that it applies, and writes as soon as all managers
+/// do ([`State::feature_level`](crate::State::feature_level)).
 pub const ENTRY_VERSION: u16 = 1;
+
+/// The level of a swarm of which nothing else is said.
+pub const FEATURE_LEVEL_MIN: u16 = 1;
 
 /// Transactions in one entry: bounds the time that one entry keeps others waiting.
 pub const ENTRY_TXS_MAX: usize = 1024;
@@ -22,7 +27,7 @@ pub const ENTRY_TXS_MAX: usize = 1024;
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// [`ENTRY_VERSION`] of the writer. A manager that does not know it stops rather than diverge.
+    /// The feature level that it needs. A manager that does not know it stops rather than diverge.
     pub v: u16,
     /// The proposer's clock. Cluster time never goes back, whatever this says.
     pub at: Timestamp,
@@ -135,6 +140,11 @@ pub enum Place {
 /// One change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Op {
+    /// All managers know this feature level: from now on entries may need it. It never sinks.
+    RaiseFeatureLevel {
+        /// The level.
+        level: u16,
+    },
     /// `swarm init`.
     CreateCluster(Arc<Cluster>),
     /// New settings or new tokens of the cluster.
@@ -301,6 +311,14 @@ pub enum Op {
         /// Tasks that have ended, or never had a node.
         tasks: Vec<TaskId>,
     },
+}
+
+impl Op {
+    /// The lowest feature level whose programs know this change. All that the first level has need no more than that; a
+    /// change that comes later names its own level here.
+    pub const fn feature_level(&self) -> u16 {
+        FEATURE_LEVEL_MIN
+    }
 }
 
 /// Why a transaction fell.

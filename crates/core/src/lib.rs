@@ -14,6 +14,8 @@ pub use decide::{
     Dirty, Failure, NodeRejection, Plan, Rejection, Restart, TaskWhy, Why, decide, is_up_to_date, why_service,
     why_task, why_waiting,
 };
-pub use entry::{ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Guard, NewTask, Op, Outcome, Place, Refusal, Tx};
+pub use entry::{
+    ENTRY_TXS_MAX, ENTRY_VERSION, Entry, FEATURE_LEVEL_MIN, Guard, NewTask, Op, Outcome, Place, Refusal, Tx,
+};
 pub use forecast::{Action, Forecast, Step, WAVES_MAX, Wave, forecast};
 pub use state::{NodeLoad, Object, State};

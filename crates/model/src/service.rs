@@ -50,9 +50,19 @@ impl ServiceSpec {
             endpoint.mode.get_or_insert_default();
             endpoint
         };
-        (self.task_template == other.task_template
-            || self.task_template.with_defaults() == other.task_template.with_defaults())
+        let (ours, theirs) = (&self.task_template, &other.task_template);
+        (ours == theirs || !ours.differs_plainly(theirs) && ours.with_defaults() == theirs.with_defaults())
             && (self.endpoint_spec == other.endpoint_spec || endpoint(self) == endpoint(other))
+    }
+
+    /// The same, wherever the tasks may run.
+    pub fn makes_same_tasks_elsewhere(&self, other: &Self) -> bool {
+        if self.task_template.differs_plainly(&other.task_template) {
+            return false;
+        }
+        let mut moved = self.clone();
+        moved.task_template.placement.clone_from(&other.task_template.placement);
+        moved.makes_same_tasks(other)
     }
 
     /// The number of replicas, if the mode has one.
@@ -201,6 +211,18 @@ impl TaskSpec {
         task.restart_policy.get_or_insert_default().delay_ns.get_or_insert(RestartPolicy::DELAY_DEFAULT_NS);
         task.placement.get_or_insert_default();
         task
+    }
+
+    /// Whether the other differs in something that has no default. What updates mostly change is looked at: this is asked
+    /// of each task of a service again and again, and to write defaults out takes a copy.
+    fn differs_plainly(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.container_spec, &other.container_spec);
+        let attempts = |task: &Self| task.restart_policy.as_ref().map_or(0, |policy| policy.max_attempts);
+        self.force_update != other.force_update
+            || ours.image != theirs.image
+            || ours.args != theirs.args
+            || ours.env != theirs.env
+            || attempts(self) != attempts(other)
     }
 
     /// What the scheduler sets aside for a task.

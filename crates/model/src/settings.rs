@@ -61,6 +61,13 @@ pub struct Settings {
     pub max_unavailable: Option<MaxUnavailable>,
 }
 
+/// Whether a label is ours, or so near to it that it is a setting misspelt: `swarmd`, `SWARMD.rebalance`.
+fn is_own(key: &str) -> bool {
+    let name = SETTINGS_PREFIX.trim_end_matches('.');
+    let is_near = key.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    is_near && matches!(key.as_bytes().get(name.len()), None | Some(b'.'))
+}
+
 impl Settings {
     /// Reads the settings among the labels of a service.
     ///
@@ -68,11 +75,9 @@ impl Settings {
     /// A label with the prefix that is no setting, or a value that the setting cannot have.
     pub fn parse(labels: &Labels) -> Result<Self, Invalid> {
         let mut settings = Self::default();
-        let own = labels
-            .range::<str, _>((Bound::Included(SETTINGS_PREFIX), Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(SETTINGS_PREFIX));
-        for (key, value) in own {
-            settings.set(&key[SETTINGS_PREFIX.len()..], value).map_err(|reason| match reason {
+        for (key, value) in labels.iter().filter(|(key, _)| is_own(key)) {
+            let name = key.strip_prefix(SETTINGS_PREFIX).unwrap_or_default();
+            settings.set(name, value).map_err(|reason| match reason {
                 Reason::Unknown => Invalid(format!(
                     "unknown label '{key}': labels that begin with {SETTINGS_PREFIX} are settings; there are {}",
                     KEYS.map(|key| format!("{SETTINGS_PREFIX}{key}")).join(", ")
@@ -109,7 +114,9 @@ impl Settings {
                 }
             }
             "placement.prefer" => {
-                let parse = |text: &str| Constraint::parse(text.trim()).map_err(|e| Reason::Value(e.to_string()));
+                let parse = |text: &str| {
+                    Constraint::parse(text.trim()).map_err(|e| Reason::Value(format!("a list of constraints: {e}")))
+                };
                 self.prefer = value.split(',').map(parse).collect::<Result<_, _>>()?;
             }
             "max-unavailable" => self.max_unavailable = Some(max_unavailable(value)?),
@@ -187,6 +194,8 @@ mod tests {
         for (key, value, part) in [
             ("swarmd.rebalence", "true", "unknown label 'swarmd.rebalence'"),
             ("swarmd.", "true", "unknown label"),
+            ("swarmd", "true", "unknown label"),
+            ("SWARMD.rebalance", "true", "unknown label"),
             ("swarmd.rebalance", "yes", "true or false"),
             ("swarmd.restart.backoff", "", "true or false"),
             ("swarmd.update.deadline", "10", "a duration from 1s"),

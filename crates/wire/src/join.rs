@@ -27,6 +27,10 @@ pub struct CertificateRequest {
     /// Whether the new node takes tasks; of no meaning for a renewal.
     #[serde(default)]
     pub availability: Availability,
+    /// The newest feature level that the node's program knows: a manager has to know the swarm's. One that says nothing
+    /// is of the first version.
+    #[serde(default)]
+    pub feature_level: u16,
     /// `host:port` under which other nodes reach this one if it is, or becomes, a manager.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manager_addr: Option<String>,

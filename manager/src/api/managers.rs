@@ -92,6 +92,7 @@ fn view(survey: &Survey, state: &State, cluster: &Cluster, now: Timestamp) -> Ma
     if known {
         warnings.extend(lost(status));
     }
+    warnings.extend(held_back(&managers, state.feature_level()));
     for manager in &managers {
         let name = format!("{} ({})", manager.hostname, manager.addr);
         if manager.lag_entries.is_some_and(|lag| lag > LAG_WORTH_A_WARNING) {
@@ -105,6 +106,7 @@ fn view(survey: &Survey, state: &State, cluster: &Cluster, now: Timestamp) -> Ma
     }
     ManagersView {
         term: status.term,
+        feature_level: state.feature_level(),
         leader: managers.iter().find(|manager| manager.role == "leader").map(|m| m.id.clone()).unwrap_or_default(),
         last_log_index: status.last_log_index.unwrap_or_default(),
         applied_index: status.applied_index.unwrap_or_default(),
@@ -146,9 +148,30 @@ fn manager(status: &Status, member: &Member, node: Option<&Node>, asked: Option<
         snapshot_age_ms: local.and_then(|local| local.snapshot_age_ms),
         disk_free_bytes: local.and_then(|local| local.disk_free_bytes),
         disk_bytes: local.and_then(|local| local.disk_bytes),
+        feature_level: asked.map(|asked| asked.status.feature_level),
         clock_skew_ms: local.and(asked).map(|asked| asked.clock_skew_ms),
         cert_expires_at: node.map(|node| node.cert_expires_at.into()).unwrap_or_default(),
     }
+}
+
+/// Who keeps the swarm from the newest feature level that one of its managers knows.
+fn held_back(managers: &[ManagerView], level: u16) -> Option<String> {
+    let newest = managers.iter().filter_map(|manager| manager.feature_level).max().filter(|newest| *newest > level)?;
+    let behind = managers.iter().filter(|manager| manager.feature_level.is_none_or(|knows| knows < newest));
+    let behind: Vec<String> = behind
+        .map(|manager| {
+            let knows =
+                manager.feature_level.map_or("does not answer".to_owned(), |knows| format!("knows level {knows}"));
+            format!("{} ({}, {knows})", manager.hostname, manager.addr)
+        })
+        .collect();
+    // With nobody behind the leader is about to raise it.
+    (!behind.is_empty()).then(|| {
+        format!(
+            "the swarm stays at feature level {level}, {newest} is possible: upgrade swarmd on {}, or bring it back",
+            behind.join(", ")
+        )
+    })
 }
 
 /// What is wrong with one manager's machine.
@@ -190,4 +213,25 @@ fn lost(status: &Status) -> Vec<String> {
         _ => {}
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_back_the_feature_level_is_named() {
+        let manager = |name: &str, feature_level| ManagerView {
+            hostname: name.to_owned(),
+            addr: format!("{name}:2377"),
+            feature_level,
+            ..ManagerView::default()
+        };
+        let (new, old, away) = (manager("a", Some(2)), manager("b", Some(1)), manager("c", None));
+        let warning = held_back(&[new.clone(), old.clone(), away], 1).expect("a warning");
+        assert!(warning.contains("b (b:2377, knows level 1), c (c:2377, does not answer)"), "{warning}");
+        assert!(!warning.contains("a (a:2377"), "{warning}");
+        assert_eq!(held_back(&[old.clone(), old.clone()], 1), None);
+        assert_eq!(held_back(&[new.clone(), new], 2), None);
+    }
 }

@@ -60,7 +60,8 @@ fn show<P: Plane>(plane: &P, managers: &Status, node: &Node) -> NodeView {
         let member = managers.members.iter().find(|member| Some(member.raft_id) == node.raft_id);
         let reachability = match member {
             _ if leader => "reachable",
-            // Only a leader knows.
+            Some(member) if member.raft_id == managers.raft_id => "reachable",
+            // Of the others only a leader knows.
             Some(member) if managers.leads() && !member.is_silent() => "reachable",
             Some(_) if managers.leads() => "unreachable",
             _ => "unknown",

@@ -34,7 +34,6 @@ pub(super) async fn plan<P: Plane>(extract::State(plane): extract::State<P>, cal
 struct Change {
     subject: String,
     service: Option<ServiceId>,
-    version: u64,
     op: Op,
 }
 
@@ -42,7 +41,7 @@ fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest) -> Result<Ch
     let of_service = |reference: &str, op: &dyn Fn(ServiceId, &ServiceSpec) -> Result<Op, Failure>| {
         let old = resolve::service(state, reference)?;
         let op = op(old.id, &old.spec)?;
-        Ok(Change { subject: old.spec.name.clone(), service: Some(old.id), version: old.version, op })
+        Ok(Change { subject: old.spec.name.clone(), service: Some(old.id), op })
     };
     match request {
         PlanRequest::Create { mut spec } => {
@@ -53,7 +52,7 @@ fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest) -> Result<Ch
             let service = ServiceId::make(plane.now(), plane.random());
             let subject = spec.name.clone();
             let op = Op::CreateService { service, spec: Arc::new(*spec), registry_auth: None };
-            Ok(Change { subject, service: Some(service), version: 0, op })
+            Ok(Change { subject, service: Some(service), op })
         }
         PlanRequest::Update { service, spec } => {
             let old = resolve::service(state, &service)?;
@@ -80,7 +79,7 @@ fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest) -> Result<Ch
             let spec = NodeSpec { availability: Availability::Drain, ..(*node.spec).clone() };
             let subject = node_name(state, node.id);
             let op = Op::UpdateNode { node: node.id, spec: Arc::new(spec) };
-            Ok(Change { subject, service: None, version: node.version, op })
+            Ok(Change { subject, service: None, op })
         }
     }
 }
@@ -102,7 +101,7 @@ fn foretell(state: &State, change: &Change, now: Timestamp) -> Result<PlanView, 
     let update = change.service.and_then(|service| end.service(service)).and_then(|service| service.update.as_ref());
     Ok(PlanView {
         subject: change.subject.clone(),
-        version: Version { index: change.version },
+        version: Version { index: newest_version(state) },
         changes: forecast.changes,
         fits: forecast.waiting.is_empty(),
         waves: waves(&forecast),
@@ -113,6 +112,12 @@ fn foretell(state: &State, change: &Change, now: Timestamp) -> Result<PlanView, 
         rejections: rejections.iter().map(why::show_rejection).collect(),
         fixes,
     })
+}
+
+/// The newest version of all services and nodes: what a plan rests on, since all of them compete for the same room.
+fn newest_version(state: &State) -> u64 {
+    let services = state.services().map(|service| service.version);
+    services.chain(state.nodes().map(|node| node.version)).max().unwrap_or_default()
 }
 
 fn waves(forecast: &Forecast) -> Vec<WaveView> {

@@ -116,15 +116,18 @@ pub enum PlaneError {
     },
     /// Too many managers are silent: nothing can be changed, and nobody knows what is newest.
     #[error(
-        "{} of the {voters} managers that vote do not answer: {}. Until most of them are back nothing can be changed; \
+        "{}{} of the {voters} managers that vote do not answer: {}. Until most of them are back nothing can be changed; \
          containers run on. What this manager knows shows with --consistency stale. Only if they are lost for good: \
-         `swarm init --force-new-cluster` here, or `swarm restore` a backup", silent.len(), silent.join(", ")
+         `swarm init --force-new-cluster` here, or `swarm restore` a backup",
+        if *unknown { "it is not known whether the change was made: " } else { "" }, silent.len(), silent.join(", ")
     )]
     NoMajority {
         /// `host:port` of those that do not answer.
         silent: Vec<String>,
         /// How many vote.
         voters: usize,
+        /// The change was on its way and may yet be made.
+        unknown: bool,
     },
     /// The change may have happened, or may happen yet, or not.
     #[error(

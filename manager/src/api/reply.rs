@@ -48,11 +48,11 @@ impl From<PlaneError> for Failure {
         let text = error.to_string();
         Self(match error {
             PlaneError::NotLeader { .. }
-            | PlaneError::NoMajority { .. }
+            | PlaneError::NoMajority { unknown: false, .. }
             | PlaneError::Stopped(_)
             | PlaneError::NotNow(_) => ApiError::unavailable(text),
             PlaneError::TooLarge { .. } => ApiError::too_large(text),
-            PlaneError::Unknown => ApiError::internal(text),
+            PlaneError::Unknown | PlaneError::NoMajority { unknown: true, .. } => ApiError::internal(text),
         })
     }
 }

@@ -179,6 +179,29 @@ async fn a_manager_says_where_it_is_and_learns_its_raft_id() {
 }
 
 #[tokio::test]
+async fn a_manager_of_an_older_version_than_the_swarm_uses_is_refused() {
+    let fixture = Fixture::new();
+    fixture.raft.commit(Op::RaiseFeatureLevel { level: 2 });
+    let ask = async |token: &str, level: u16| {
+        let (_, csr) = new_key_and_csr().unwrap();
+        let request = json!({ "Csr": csr, "Token": token, "ManagerAddr": "10.0.0.9:2377", "FeatureLevel": level });
+        let (status, answer) = fixture.post(None, request.to_string()).await;
+        (status.as_u16(), answer["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let (worker, manager) = (fixture.tokens.worker.expose(), fixture.tokens.manager.expose());
+    for knows in [0, 1] {
+        let (status, message) = ask(manager, knows).await;
+        assert!(
+            status == 403 && message.contains("feature level 2") && message.contains("up to 1: upgrade"),
+            "{message}"
+        );
+    }
+    assert_eq!(fixture.raft.state().nodes().count(), 0, "nobody was admitted");
+    assert_eq!(ask(worker, 1).await.0, 200, "of an agent nothing is asked");
+    assert_eq!(ask(manager, 2).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_bad_request_admits_nobody() {
     let fixture = Fixture::new();
     let token = fixture.tokens.worker.expose();

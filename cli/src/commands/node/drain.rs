@@ -4,7 +4,7 @@ use swarm_docker_api::view::{NodeView, TaskView};
 use swarm_model::{Availability, TaskState};
 use tokio::time::{Instant, sleep};
 
-use super::update::Update;
+use super::{super::check_version::CheckVersion, update::Update};
 use crate::{
     client::{Client, ClientError, Query, segment},
     context::Context,
@@ -38,6 +38,8 @@ pub(crate) struct Drain {
     /// Give up waiting after this time, with exit code 1
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "wait")]
     timeout: Option<i64>,
+    #[command(flatten)]
+    check: CheckVersion,
 }
 
 /// A node that is being drained.
@@ -52,6 +54,7 @@ struct Draining {
 impl Drain {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         let deadline = self.timeout.map(Deadline::after_ns);
+        self.check.check(context).await?;
         let mut nodes = Vec::new();
         for name in self.nodes {
             let id = Update::availability(name.clone(), Availability::Drain).send(context).await?;

@@ -6,22 +6,13 @@ use serde_json::Value;
 use swarm_docker_api::view::{ServiceView, TaskView, UpdateServiceResponse};
 use swarm_model::Secret;
 
-use super::no_such_service;
+use super::{super::check_version::CheckVersion, no_such_service};
 use crate::{
     client::{Query, read, segment},
     context::Context,
-    error::Hinted,
     filters,
     progress::ended_task_ids,
 };
-
-/// Makes a change rest on what a plan showed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, clap::Args)]
-pub(super) struct CheckVersion {
-    /// Do nothing if the service changed since `service plan` printed this version
-    #[arg(id = "check_version", long = "check-version", value_name = "VERSION")]
-    pub(super) version: Option<u64>,
-}
 
 /// All tasks of a service, ended ones too.
 ///
@@ -64,22 +55,14 @@ impl Current {
         Ok(Self { view: read(&path, &bytes)?, spec: object["Spec"].take() })
     }
 
-    /// Reads a service, and makes sure that it is still what a plan rested on.
+    /// Reads a service for a change that rests on a plan.
     ///
     /// # Errors
-    /// As [`Current::read`], and when the service has another version than the one given.
+    /// As [`Current::read`], and when something changed since the plan.
     pub(super) async fn read_at(context: &Context, reference: &str, check: CheckVersion) -> anyhow::Result<Self> {
         let current = Self::read(context, reference).await?;
-        match (check.version, current.view.version.index) {
-            (Some(expected), found) if expected != found => Err(Hinted {
-                message: format!(
-                    "service {reference} is at version {found}, not {expected}: it changed since the plan"
-                ),
-                hint: "Nothing was done. Plan again, then use the version that the plan prints.".to_owned(),
-            }
-            .into()),
-            _ => Ok(current),
-        }
+        check.check(context).await?;
+        Ok(current)
     }
 
     /// Writes a spec, if nobody changed the service meanwhile; `query` has what belongs to the change.

@@ -6,6 +6,7 @@ use swarm_docker_api::view::CreateServiceResponse;
 use swarm_model::Secret;
 
 use super::{
+    super::check_version::CheckVersion,
     registry_flags::{RegistryFlags, environment},
     wait::WaitFlags,
 };
@@ -45,6 +46,8 @@ pub(crate) struct Create {
     #[command(flatten)]
     registry: RegistryFlags,
     #[command(flatten)]
+    check: CheckVersion,
+    #[command(flatten)]
     wait: WaitFlags,
 }
 
@@ -52,6 +55,7 @@ impl Create {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         let deadline = self.wait.deadline();
         let (draft, auth) = draft(context, &self.service, &self.registry).await?;
+        self.check.check(context).await?;
         let auth = auth.as_ref().map(Secret::expose);
         let answer = context.client.post("/services/create", Query::new(), draft.spec(), auth).await?;
         let created: CreateServiceResponse = read("/services/create", &answer)?;

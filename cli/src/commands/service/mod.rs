@@ -21,6 +21,8 @@ mod why;
 use clap::Subcommand;
 use swarm_docker_api::view::ServiceView;
 
+pub(crate) use plan::NO_PLAN;
+
 use crate::{
     client::{Client, Query, segment},
     context::Context,

@@ -29,7 +29,7 @@ const CHANGES: u8 = 1;
 /// A task would find no node.
 const DOES_NOT_FIT: u8 = 2;
 /// No plan could be made.
-const NO_PLAN: u8 = 3;
+pub(crate) const NO_PLAN: u8 = 3;
 /// Tasks of a wave that are listed; `--format json` has them all.
 const STEPS_MAX: usize = 30;
 
@@ -181,7 +181,7 @@ async fn show(
     let plan: PlanView = read(path, &bytes)?;
     match format.apply(path, &bytes)? {
         Some(text) => context.out.line(&text)?,
-        None => context.out.print(&page(&plan, service.is_some()))?,
+        None => context.out.print(&page(&plan))?,
     }
     match (plan.changes, plan.fits) {
         (false, _) => Ok(()),
@@ -190,7 +190,7 @@ async fn show(
     }
 }
 
-fn page(plan: &PlanView, of_service: bool) -> String {
+fn page(plan: &PlanView) -> String {
     let mut lines: Vec<String> = Vec::new();
     if !plan.waves.is_empty() {
         lines.extend(align(&table(&plan.waves)).lines().map(str::to_owned));
@@ -211,11 +211,10 @@ fn page(plan: &PlanView, of_service: bool) -> String {
         lines.push("What would help".to_owned());
         lines.extend(plan.fixes.iter().map(|fix| one_line(&format!("- {fix}"))));
     }
-    if of_service && plan.changes {
-        let (version, name) = (plan.version.index, &plan.subject);
+    if plan.changes {
         lines.push(format!(
-            "\nThis rests on version {version} of {name}: with --check-version {version} the change itself refuses if \
-             that is no longer so."
+            "\nWith --check-version {} the change itself refuses if a service or a node changes before it.",
+            plan.version.index
         ));
     }
     lines.into_iter().map(|line| line + "\n").collect()
@@ -255,7 +254,7 @@ fn summary(plan: &PlanView) -> String {
         ("replace", "replaced"),
         ("move", "moved"),
         ("stop", "stopped"),
-        ("wait", "left waiting"),
+        ("wait", if plan.waiting.is_empty() { "waiting in between" } else { "left waiting" }),
     ];
     let told: Vec<String> =
         words.iter().filter_map(|(action, word)| Some(format!("{} {word}", counts.get(action)?))).collect();

@@ -1,9 +1,6 @@
 //! `service rollback`
 
-use super::{
-    change::{CheckVersion, Current},
-    wait::WaitFlags,
-};
+use super::{super::check_version::CheckVersion, change::Current, wait::WaitFlags};
 use crate::context::Context;
 
 const EXAMPLES: &str = "\

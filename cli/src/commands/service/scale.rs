@@ -5,7 +5,8 @@ use serde_json::Value;
 use swarm_model::ServiceMode;
 
 use super::{
-    change::{Changed, CheckVersion, Current},
+    super::check_version::CheckVersion,
+    change::{Changed, Current},
     wait::WaitFlags,
 };
 use crate::{
@@ -37,7 +38,7 @@ pub(crate) struct Scale {
 impl Scale {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         if self.check.version.is_some() && self.targets.len() > 1 {
-            bail!("--check-version is the version of one service: scale one at a time");
+            bail!("--check-version belongs to the plan of one service: scale one at a time");
         }
         let deadline = self.wait.deadline();
         let mut scaled = Vec::new();

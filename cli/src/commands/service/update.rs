@@ -3,7 +3,8 @@
 use swarm_model::Secret;
 
 use super::{
-    change::{Changed, CheckVersion, Current, tasks_of},
+    super::check_version::CheckVersion,
+    change::{Changed, Current, tasks_of},
     registry_flags::{RegistryFlags, environment},
     wait::WaitFlags,
 };

@@ -27,6 +27,7 @@ const COLUMNS: Columns = Columns {
         ("SnapshotAge", "SNAPSHOT AGE"),
         ("DiskFree", "DISK FREE"),
         ("ClockSkew", "CLOCK SKEW"),
+        ("FeatureLevel", "FEATURE LEVEL"),
     ],
 };
 
@@ -71,8 +72,8 @@ fn page(view: &ManagersView, managers: &str) -> String {
         }
     };
     let mut text = format!(
-        "Leader:    {leader}\nTerm:      {}\nLog:       entry {}, applied up to {}\nSnapshot:  {snapshot}\n\n{managers}",
-        view.term, view.last_log_index, view.applied_index
+        "Leader:    {leader}\nTerm:      {}\nFeatures:  level {}\nLog:       entry {}, applied up to {}\nSnapshot:  {snapshot}\n\n{managers}",
+        view.term, view.feature_level, view.last_log_index, view.applied_index
     );
     if !view.warnings.is_empty() {
         text.push('\n');
@@ -101,6 +102,7 @@ fn manager_row(manager: &ManagerView) -> Row {
         ("SnapshotSize", manager.snapshot_bytes.map_or("-".to_owned(), size)),
         ("SnapshotAge", manager.snapshot_age_ms.map_or("-".to_owned(), age)),
         ("DiskFree", manager.disk_free_bytes.map_or("-".to_owned(), size)),
+        ("FeatureLevel", number(manager.feature_level.map(u64::from))),
         ("ClockSkew", manager.clock_skew_ms.map_or("-".to_owned(), |ms| format!("{ms} ms"))),
     ])
 }
@@ -130,6 +132,7 @@ mod tests {
         };
         let view = ManagersView {
             term: 4,
+            feature_level: 1,
             last_log_index: 90,
             applied_index: 89,
             managers: vec![manager("1", "leader", Some(0)), manager("2", "learner", None)],
@@ -139,7 +142,7 @@ mod tests {
         let rows = view.managers.iter().map(manager_row).collect();
         let table = render(&COLUMNS, rows, None, false).unwrap();
         let text = page(&view, &table);
-        assert!(text.starts_with("Leader:    host-1 (10.0.0.1:2377)\nTerm:      4\n"), "{text}");
+        assert!(text.starts_with("Leader:    host-1 (10.0.0.1:2377)\nTerm:      4\nFeatures:  level 1\n"), "{text}");
         assert!(text.contains("entry 90, applied up to 89") && text.contains("none yet"), "{text}");
         assert!(
             text.contains("Learner   Reachable      -         -         -") && text.ends_with("\nWarning: it rains\n"),

@@ -1,6 +1,8 @@
 //! Several managers over streams in memory: elections, forwarding, membership, snapshots, the loss of a leader.
 
 mod campaign;
+mod level;
+mod majority;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,6 +12,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, select_all};
+use swarm_core::ENTRY_VERSION;
 use swarm_wire::{BoxedStream, channel};
 use tempfile::TempDir;
 use tokio::{io::duplex, task::JoinSet, time::timeout};
@@ -62,6 +65,8 @@ impl Dialer for Wire {
 }
 
 struct Managers {
+    /// What the programs of those that start now know.
+    feature_level: u16,
     folder: TempDir,
     net: Arc<Mutex<Net>>,
     all: BTreeMap<u64, Consensus>,
@@ -76,7 +81,8 @@ impl Managers {
         let dialer = Arc::new(Wire { from: addr(id), net: Arc::clone(&self.net) });
         let dir = self.folder.path().join(id.to_string());
         std::fs::create_dir_all(&dir).unwrap();
-        Options { raft_id: id, addr: addr(id), timers: TIMERS, dialer, key: key(), ..options(&dir) }
+        let feature_level = self.feature_level;
+        Options { feature_level, raft_id: id, addr: addr(id), timers: TIMERS, dialer, key: key(), ..options(&dir) }
     }
 
     fn net(&self) -> std::sync::MutexGuard<'_, Net> {
@@ -91,7 +97,7 @@ impl Managers {
     /// So many managers, all of them voters.
     async fn start(count: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut managers = Self { folder, net: Arc::default(), all: BTreeMap::new() };
+        let mut managers = Self { feature_level: ENTRY_VERSION, folder, net: Arc::default(), all: BTreeMap::new() };
         let founder = Consensus::create(managers.options(1), Watcher::new()).await.unwrap();
         managers.add(1, founder);
         for id in 2..=count {
@@ -153,6 +159,10 @@ impl Managers {
         .expect("there is a leader")
     }
 
+    fn others(&self, id: u64) -> Vec<String> {
+        self.all.keys().filter(|other| **other != id).map(|other| addr(*other)).collect()
+    }
+
     fn follower(&self, leader: u64) -> u64 {
         *self.all.keys().find(|id| **id != leader).unwrap()
     }
@@ -200,7 +210,7 @@ async fn write_surely(managers: &Managers, number: u128) {
         for id in managers.all.keys().cycle() {
             match managers.all[id].write(admit(number)).await {
                 Ok(_) => return,
-                Err(ProposeError::Unknown | ProposeError::NotLeader { .. }) => {}
+                Err(ProposeError::Unknown | ProposeError::NotLeader { .. } | ProposeError::NoMajority { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -274,7 +284,8 @@ async fn a_leader_that_is_cut_off_acknowledges_nothing() {
     assert_ne!(new, old);
     managers.all[&new].write(admit(2)).await.unwrap();
     let write = write.await.unwrap();
-    assert!(matches!(write, Err(ProposeError::Unknown | ProposeError::NotLeader { .. })), "{write:?}");
+    let failed = ProposeError::NoMajority { silent: managers.others(old), voters: 3, unknown: true };
+    assert_eq!(write, Err(failed));
     assert!(!numbers(&managers.all[&old]).contains(&2));
     managers.heal(old);
     let state = managers.all[&old].read_barrier().await.unwrap();

@@ -6,6 +6,7 @@ use openraft::{
     StorageError,
     testing::log::{StoreBuilder, Suite},
 };
+use swarm_core::ENTRY_VERSION;
 use tempfile::TempDir;
 
 use super::{Watcher, key};
@@ -26,7 +27,7 @@ struct InMemory;
 fn stores(disk: Arc<dyn Disk>) -> (LogStore, Machine) {
     let seal = Seal::new(&key(), random_id().unwrap());
     let log = LogStore::open(Arc::clone(&disk), seal.clone(), Fault::default()).unwrap();
-    let machine = Machine::open(Snapshots::new(disk, seal), Watcher::new(), Fault::default()).unwrap();
+    let machine = Machine::open(Snapshots::new(disk, seal), ENTRY_VERSION, Watcher::new(), Fault::default()).unwrap();
     (log, machine)
 }
 

@@ -141,7 +141,7 @@ fn managers_of_other_versions_are_understood() {
     };
     let bytes = rmp_serde::to_vec_named(&Earlier::Status(status)).unwrap();
     let Answer::Status(status) = rmp_serde::from_slice(&bytes).unwrap() else { panic!("no status") };
-    assert!(matches!(*status, Status { applied_index: Some(9), local: None, .. }));
+    assert!(matches!(*status, Status { applied_index: Some(9), feature_level: 1, local: None, .. }));
 }
 
 proptest! {

@@ -21,7 +21,7 @@ use crate::{
 fn machine(observer: Arc<dyn Observer>) -> (Machine, Fault) {
     let fault = Fault::default();
     let snapshots = Snapshots::new(Arc::new(MemoryDisk::default()), Seal::new(&key(), [1; 16]));
-    (Machine::open(snapshots, observer, fault.clone()).unwrap(), fault)
+    (Machine::open(snapshots, ENTRY_VERSION, observer, fault.clone()).unwrap(), fault)
 }
 
 async fn apply(machine: &mut Machine, index: u64, v: u16) -> Result<(), String> {

@@ -6,6 +6,7 @@ mod conformance;
 mod damage;
 mod decoding;
 mod group_commit;
+mod level;
 mod life;
 mod machine;
 
@@ -15,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use swarm_core::{Event, Op, State, Tx};
+use swarm_core::{ENTRY_VERSION, Event, Op, State, Tx};
 use swarm_model::{Availability, NodeId, NodeRole, Timestamp};
 use tokio::time::timeout;
 
@@ -36,6 +37,7 @@ fn options(dir: &Path) -> Options {
         key: key(),
         snapshot_interval: 100_000,
         timers: Timers::default(),
+        feature_level: ENTRY_VERSION,
         dialer: Arc::new(Unconnected),
     }
 }

@@ -7,7 +7,7 @@ mod cluster;
 mod services;
 mod tasks;
 
-use swarm_model::{NodeId, ServiceId, TaskId, mutant::mutant};
+use swarm_model::{NodeId, ServiceId, TaskId, TaskState, mutant::mutant};
 
 pub(crate) use tasks::charge;
 
@@ -30,6 +30,8 @@ pub enum Event {
         service: ServiceId,
         /// Its node.
         node: Option<NodeId>,
+        /// The states between which a report moved it, if nothing else changed.
+        reported: Option<(TaskState, TaskState)>,
     },
     /// A node has more room than before: what waits for room may fit now.
     Room(NodeId),
@@ -109,6 +111,11 @@ fn check(state: &State, guard: &Guard) -> Outcome {
 
 fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
     match op {
+        Op::RaiseFeatureLevel { level } => {
+            state.feature_level = state.feature_level.max(*level);
+            events.push(Event::Cluster);
+            Ok(())
+        }
         Op::CreateCluster(cluster) => cluster::create(state, cluster, events),
         Op::UpdateCluster { spec, join_tokens } => cluster::update(state, spec, join_tokens.as_ref(), events),
         Op::SetUnlockKey { key } => cluster::set_unlock_key(state, key.as_ref(), events),

@@ -219,8 +219,14 @@ pub(super) fn report(state: &mut State, node: NodeId, id: TaskId, status: &TaskS
     if task.status.state != status.state {
         task.status_applied_at = state.time;
     }
-    task.status = status.clone();
+    let known = std::mem::replace(&mut task.status, status.clone());
+    let from = events.len();
     store(state, task, events);
+    for event in &mut events[from..] {
+        if let Event::Task { reported, .. } = event {
+            *reported = Some((known.state, status.state));
+        }
+    }
 }
 
 pub(super) fn end(state: &mut State, id: TaskId, status: &TaskStatus, events: &mut Vec<Event>) {
@@ -241,7 +247,7 @@ pub(super) fn delete(state: &mut State, id: TaskId, events: &mut Vec<Event>) {
 }
 
 fn touched(task: &Task) -> Event {
-    Event::Task { task: task.id, service: task.service, node: task.node }
+    Event::Task { task: task.id, service: task.service, node: task.node, reported: None }
 }
 
 /// Stores a changed task, and says so.

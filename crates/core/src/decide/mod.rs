@@ -28,7 +28,7 @@ use std::{
 use restart::Start;
 use schedule::Fleet;
 use slots::Slots;
-use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, Task, TaskId, Timestamp};
+use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, Task, TaskId, TaskState, Timestamp};
 
 pub use why::{Failure, NodeRejection, Rejection, Restart, TaskWhy, Why, why_service, why_task, why_waiting};
 
@@ -71,10 +71,23 @@ impl Dirty {
         match *event {
             Event::Cluster => self.all = true,
             Event::Node(node) => drop(self.nodes.insert(node)),
+            Event::Task { reported: Some((from, to)), .. } if are_alike(from, to) => {}
             Event::Service(service) | Event::Task { service, .. } => drop(self.services.insert(service)),
             Event::Room(_) => self.room = true,
         }
     }
+}
+
+/// Whether a task that was reported in one of these states after the other gives nothing to decide: on its way to run it
+/// matters when its container is there, and when it runs. All else that agents report of such a task is for people.
+fn are_alike(from: TaskState, to: TaskState) -> bool {
+    let stage = |state| match state {
+        TaskState::Assigned | TaskState::Accepted | TaskState::Preparing => Some(0),
+        TaskState::Ready | TaskState::Starting => Some(1),
+        TaskState::Running => Some(2),
+        _ => None,
+    };
+    stage(from).is_some() && stage(from) == stage(to)
 }
 
 /// What `decide` proposes.
@@ -309,5 +322,34 @@ impl Planner {
         z ^= z >> 31;
         self.task_at = self.task_at.plus_ns(1);
         TaskId::make(self.task_at, u128::from(z))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_decision_may_look_at_makes_a_service_dirty() {
+        use TaskState::{Accepted, Assigned, Complete, Failed, Preparing, Ready, Running, Starting};
+        let marks = |reported| {
+            let mut dirty = Dirty::default();
+            dirty.mark(&Event::Task { task: TaskId(1), service: ServiceId(2), node: Some(NodeId(3)), reported });
+            !dirty.is_empty()
+        };
+        assert!(marks(None));
+        for (from, to, matters) in [
+            (Assigned, Preparing, false),
+            (Accepted, Preparing, false),
+            (Preparing, Ready, true),
+            (Ready, Starting, false),
+            (Starting, Running, true),
+            (Running, Running, false),
+            (Running, Failed, true),
+            (Failed, Failed, true),
+            (Preparing, Complete, true),
+        ] {
+            assert_eq!(marks(Some((from, to))), matters, "{from} to {to}");
+        }
     }
 }

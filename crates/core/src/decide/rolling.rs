@@ -16,6 +16,7 @@ use super::{
     budget::Budget,
     fill::{self, Need, Replacement},
     global, rebalance,
+    schedule::Constraints,
     slots::{self, Place, Slot},
     update::{self, is_of_update},
 };
@@ -204,7 +205,9 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     let mut begun: Vec<(Place, Cause)> = Vec::new();
     let mut under_way: Vec<Place> = Vec::new();
     let mut progress = update::Progress::default();
-    let wanted = |place: &Place, slot: &Slot| slot.is_taken(service) && !global::is_retired(planner, service, *place);
+    let constraints = Constraints::of(&service.spec);
+    let wanted =
+        |place: &Place, slot: &Slot| slot.is_taken(service) && !global::is_retired(planner, &constraints, *place);
     let places: Vec<(&Place, &Slot)> = slots.iter().filter(|(place, slot)| wanted(place, slot)).collect();
     for (place, slot) in places {
         let of_move = stage_of_move(&planner.state, service, slot);

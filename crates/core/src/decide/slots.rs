@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use swarm_model::{DesiredState, NodeId, Service, ServiceMode, ServiceSpec, Settings, Task, TaskState};
+use swarm_model::{DesiredState, NodeId, Service, ServiceMode, Settings, Task, TaskState};
 
 use super::{rebalance, restart, rolling, schedule};
 use crate::State;
@@ -180,14 +180,8 @@ pub(super) fn is_dirty(state: &State, service: &Service, task: &Task) -> bool {
     }
     let Some(old) = state.spec(task.service, task.spec_version) else { return true };
     let same = old.spec.makes_same_tasks(&service.spec);
-    let moved_only = differs_in_placement_only(&old.spec, &service.spec) && fits(state, service, task);
-    !(same || moved_only)
-}
-
-fn differs_in_placement_only(old: &ServiceSpec, new: &ServiceSpec) -> bool {
-    let mut moved = old.clone();
-    moved.task_template.placement.clone_from(&new.task_template.placement);
-    moved.makes_same_tasks(new)
+    let moved_only = || old.spec.makes_same_tasks_elsewhere(&service.spec) && fits(state, service, task);
+    !(same || moved_only())
 }
 
 fn fits(state: &State, service: &Service, task: &Task) -> bool {

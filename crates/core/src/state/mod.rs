@@ -20,6 +20,8 @@ use rows::Rows;
 pub use snapshot::Object;
 use table::Table;
 
+use crate::FEATURE_LEVEL_MIN;
+
 /// Everything that the managers agree on. A clone costs nothing; only [`apply`](crate::apply) changes it.
 ///
 /// The objects are the first group of fields; the rest are indexes, which follow from the objects and are not part
@@ -28,6 +30,8 @@ use table::Table;
 pub struct State {
     pub(crate) revision: u64,
     pub(crate) time: Timestamp,
+    /// Zero until it was raised for the first time.
+    pub(crate) feature_level: u16,
     pub(crate) cluster: Option<Arc<Cluster>>,
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(crate) services: OrdMap<ServiceId, Arc<Service>>,
@@ -82,6 +86,11 @@ impl State {
     /// Cluster time: the latest time of all entries.
     pub fn time(&self) -> Timestamp {
         self.time
+    }
+
+    /// The newest version that entries may have: all managers know it.
+    pub fn feature_level(&self) -> u16 {
+        self.feature_level.max(FEATURE_LEVEL_MIN)
     }
 
     /// The cluster object; none before `swarm init`.

@@ -16,6 +16,9 @@ pub enum Object {
         revision: u64,
         /// Cluster time.
         time: Timestamp,
+        /// The feature level, as it was raised.
+        #[serde(default)]
+        feature_level: u16,
     },
     /// The cluster.
     Cluster(Arc<Cluster>),
@@ -32,7 +35,8 @@ pub enum Object {
 impl State {
     /// The state in pieces.
     pub fn export(&self) -> impl Iterator<Item = Object> + '_ {
-        std::iter::once(Object::Head { revision: self.revision, time: self.time })
+        let Self { revision, time, feature_level, .. } = *self;
+        std::iter::once(Object::Head { revision, time, feature_level })
             .chain(self.cluster.iter().cloned().map(Object::Cluster))
             .chain(self.nodes.values().cloned().map(Object::Node))
             .chain(self.services.values().cloned().map(Object::Service))
@@ -47,7 +51,9 @@ impl State {
         let mut tasks = Vec::new();
         for object in objects {
             match object {
-                Object::Head { revision, time } => (state.revision, state.time) = (revision, time),
+                Object::Head { revision, time, feature_level } => {
+                    (state.revision, state.time, state.feature_level) = (revision, time, feature_level);
+                }
                 Object::Cluster(cluster) => state.cluster = Some(cluster),
                 Object::Node(node) => {
                     let id = node.id;

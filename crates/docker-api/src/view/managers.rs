@@ -12,6 +12,8 @@ pub struct ManagersView {
     pub term: u64,
     /// Id of the node that leads; empty if none does.
     pub leader: String,
+    /// The feature level that the swarm uses: the lowest of its managers, when it was last raised.
+    pub feature_level: u16,
     /// Index of the last entry in the log.
     pub last_log_index: u64,
     /// Index of the last entry that is applied.
@@ -61,6 +63,8 @@ pub struct ManagerView {
     pub disk_free_bytes: Option<u64>,
     /// Bytes of its disk.
     pub disk_bytes: Option<u64>,
+    /// The newest feature level that its swarmd knows.
+    pub feature_level: Option<u16>,
     /// Milliseconds that its clock is ahead of that of the manager that says this.
     pub clock_skew_ms: Option<i64>,
     /// When its certificate expires.

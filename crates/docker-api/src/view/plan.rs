@@ -49,8 +49,7 @@ pub enum PlanRequest {
 pub struct PlanView {
     /// The service or node that would be changed, by name.
     pub subject: String,
-    /// Its version, on which the plan rests; absent for what does not exist yet.
-    #[serde(skip_serializing_if = "is_default")]
+    /// The newest version of all services and nodes, on which the plan rests.
     pub version: Version,
     /// Whether anything would change.
     pub changes: bool,

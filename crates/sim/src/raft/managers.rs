@@ -12,7 +12,7 @@ use swarm_consensus::{
     Consensus, Observer, Options, Role, SealKey, Timers,
     sim::{Life, Machine, Start},
 };
-use swarm_core::{Event, State};
+use swarm_core::{ENTRY_VERSION, Event, State};
 use swarm_model::Timestamp;
 
 use super::{
@@ -148,6 +148,7 @@ impl World {
             key: SealKey::from_bytes([7; 32]),
             snapshot_interval: SNAPSHOT_INTERVAL,
             timers: Timers::default(),
+            feature_level: ENTRY_VERSION,
             dialer,
         };
         let watcher = Arc::new(Watcher { world: Arc::downgrade(&self), id });

@@ -149,6 +149,7 @@ impl Plane for TestPlane {
             snapshot_index: None,
             purged_index: None,
             joint: false,
+            feature_level: 1,
             members: vec![member],
             local: None,
         }
@@ -346,6 +347,11 @@ async fn what_the_log_cannot_do_is_told_apart() {
     for (failure, status, part) in [
         (PlaneError::NotLeader { leader: Some("10.0.0.2:2377".into()) }, 503, "10.0.0.2:2377"),
         (PlaneError::Unknown, 500, "it is not known whether the change was made"),
+        (
+            PlaneError::NoMajority { silent: vec!["b:1".into()], voters: 2, unknown: true },
+            500,
+            "it is not known whether",
+        ),
         (PlaneError::Stopped("disk full".into()), 503, "disk full"),
         (PlaneError::TooLarge { bytes: 9, limit: 8 }, 413, "9 bytes, the limit is 8"),
     ] {

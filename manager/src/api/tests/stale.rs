@@ -3,7 +3,7 @@
 use super::*;
 
 fn silent() -> PlaneError {
-    PlaneError::NoMajority { silent: vec!["10.0.0.2:2377".into(), "10.0.0.3:2377".into()], voters: 3 }
+    PlaneError::NoMajority { silent: vec!["10.0.0.2:2377".into(), "10.0.0.3:2377".into()], voters: 3, unknown: false }
 }
 
 async fn head(plane: &TestPlane, path: &str) -> (u16, String, String) {
@@ -49,6 +49,7 @@ async fn the_managers_page_says_what_to_worry_about() {
     let manager = &page["Managers"][0];
     assert_eq!((&manager["AppliedIndex"], &manager["ClockSkewMs"]), (&json!(9), &json!(-1500)));
     assert_eq!((&page["SnapshotBytes"], &manager["Reachability"]), (&json!(77), &json!("reachable")));
+    assert_eq!((&page["FeatureLevel"], &manager["FeatureLevel"]), (&json!(1), &json!(1)));
     let warnings = page["Warnings"].to_string();
     for part in ["1500 ms behind", "nearly full (50MiB free)", "there is one manager"] {
         assert!(warnings.contains(part), "{part}: {warnings}");

@@ -151,10 +151,23 @@ fn parse(texts: &[String]) -> Vec<Constraint> {
         .collect()
 }
 
+/// The constraints of a service, parsed once for all nodes that are asked.
+pub(in crate::decide) struct Constraints(Vec<Constraint>);
+
+impl Constraints {
+    pub(in crate::decide) fn of(spec: &ServiceSpec) -> Self {
+        Self(spec.task_template.placement.as_ref().map_or(Vec::new(), |placement| parse(&placement.constraints)))
+    }
+
+    /// Whether a node meets them.
+    pub(in crate::decide) fn hold(&self, node: &Node) -> bool {
+        self.0.iter().all(|constraint| holds(constraint, node))
+    }
+}
+
 /// Whether a node meets the constraints of a service.
 pub(in crate::decide) fn constraints_hold(spec: &ServiceSpec, node: &Node) -> bool {
-    let placement = spec.task_template.placement.as_ref();
-    placement.is_none_or(|placement| parse(&placement.constraints).iter().all(|c| holds(c, node)))
+    Constraints::of(spec).hold(node)
 }
 
 /// Values compare without regard to case; a missing label is an empty text (swarm-behaviour §5.6).

@@ -17,7 +17,7 @@ use swarm_model::{Node, NodeId, Service, ServiceSpec, TaskState};
 
 use crate::{Place, State};
 use filter::Request;
-pub(super) use filter::{active_of_service, constraints_hold};
+pub(super) use filter::{Constraints, active_of_service, constraints_hold};
 pub(super) use fleet::Fleet;
 
 /// Failures of a spec version on a node are looked at over 5 minutes (swarm-behaviour §5.3).

@@ -1,0 +1,82 @@
+//! Who waits for the managers' word is told soon when most of them cannot be reached.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    Consensus, ProposeError,
+    line::Kind,
+    message::{Answer, Request},
+    survey::ANSWER_MAX,
+};
+
+/// How long somebody waits before it is looked for a majority: longer than an election after the leader was lost.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What was found when last somebody looked; many that wait look once.
+pub(crate) type LastLook = tokio::sync::Mutex<Option<(Instant, Vec<String>)>>;
+
+/// Whether a write has been handed to somebody, so that it may happen whatever becomes of whoever waits for it.
+#[derive(Debug, Default)]
+pub(crate) struct HandedOver(AtomicBool);
+
+impl HandedOver {
+    pub(crate) fn set(&self, handed_over: bool) {
+        self.0.store(handed_over, Ordering::Relaxed);
+    }
+}
+
+impl Consensus {
+    /// Waits for something that takes a majority, and gives up once there is none.
+    pub(crate) async fn with_majority<T>(
+        &self,
+        handed_over: &HandedOver,
+        work: impl Future<Output = Result<T, ProposeError>>,
+    ) -> Result<T, ProposeError> {
+        tokio::select! {
+            biased;
+            result = work => result,
+            (silent, voters) = self.majority_lost() => {
+                let unknown = handed_over.0.load(Ordering::Relaxed);
+                Err(ProposeError::NoMajority { silent, voters, unknown })
+            }
+        }
+    }
+
+    /// Ends when most of the managers that vote do not answer: with the addresses of those, and how many vote.
+    async fn majority_lost(&self) -> (Vec<String>, usize) {
+        loop {
+            sleep(PATIENCE).await;
+            let voters = self.status().members.iter().filter(|member| member.voter).count();
+            let silent = self.silent_voters().await;
+            if voters > 0 && voters - silent.len().min(voters) <= voters / 2 {
+                return (silent, voters);
+            }
+        }
+    }
+
+    /// Addresses of the managers that vote and do not answer.
+    async fn silent_voters(&self) -> Vec<String> {
+        let mut last = self.last_look().lock().await;
+        if let Some((at, silent)) = &*last
+            && at.elapsed() < PATIENCE
+        {
+            return silent.clone();
+        }
+        let status = self.status();
+        let others = status.members.iter().filter(|member| member.voter && member.raft_id != status.raft_id);
+        let asked = join_all(others.map(|member| async {
+            let line = self.network().line(Kind::Ask, member.raft_id, &member.addr);
+            let answer = timeout(ANSWER_MAX, line.send(Request::Status, ANSWER_MAX)).await;
+            (!matches!(answer, Ok(Ok(Answer::Status(_))))).then(|| member.addr.clone())
+        }));
+        let silent: Vec<String> = asked.await.into_iter().flatten().collect();
+        *last = Some((Instant::now(), silent.clone()));
+        silent
+    }
+}
