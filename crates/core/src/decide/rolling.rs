@@ -12,7 +12,7 @@ use swarm_model::{
 };
 
 use super::{
-    Planner,
+    Planner, TASKS_BATCH_MAX,
     budget::Budget,
     fill::{self, Need, Replacement},
     global, rebalance,
@@ -20,7 +20,7 @@ use super::{
     slots::{self, Kinship, Place, Slot},
     update::{self, is_of_update},
 };
-use crate::{Op, State, state::host_ports};
+use crate::{Op, State, Tx, state::host_ports};
 
 /// The policy in force: that of the spec which the service is on its way to.
 pub(super) fn config(service: &Service) -> UpdateConfig {
@@ -93,7 +93,16 @@ fn finish(planner: &mut Planner, service: &Service) {
             done.push(keep.id);
         }
     }
-    planner.push_each(Some(service), &done, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
+    stop(planner, service, &budget, &done);
+}
+
+/// Stops tasks that were taken from the budget.
+fn stop(planner: &mut Planner, service: &Service, budget: &Budget, tasks: &[TaskId]) {
+    for batch in tasks.chunks(TASKS_BATCH_MAX) {
+        let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: batch.to_vec() }]);
+        let tx = budget.guard(&planner.state, service, tx);
+        planner.push_for(service, tx);
+    }
 }
 
 /// What one place means for an update, or for a drain.
@@ -271,7 +280,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
             needs.push(Need::Replace(replacement(slot, place, cause, order, planner.now)));
         }
     }
-    planner.push_each(Some(&service), &ends, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
+    stop(planner, &service, &budget, &ends);
     fill::place(planner, &service, needs);
     if !has_stale {
         rebalance::advance(planner, &service, room, budget, under_way.is_empty());
