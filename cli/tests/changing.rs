@@ -302,6 +302,21 @@ fn a_stale_version_comes_with_advice() {
 }
 
 #[test]
+fn the_progress_of_an_update_is_no_change_by_somebody() {
+    let (fake, spec, update) = with_web();
+    let mut moved = recorded("service_inspect");
+    moved["Spec"] = spec;
+    moved["Version"]["Index"] = json!(31);
+    let id = moved["ID"].as_str().unwrap().to_owned();
+    fake.on_json(&format!("GET /services/{id}"), &moved);
+    let refused = Reply::error(500, "rpc error: update out of sequence");
+    fake.on(&update, [refused, Reply::json(&json!({"Warnings": null}))]);
+    fake.run(&["service", "scale", "-d", "web=5"]).ok();
+    let versions: Vec<_> = fake.seen(&update).iter().map(|seen| seen.query["version"].clone()).collect();
+    assert_eq!(versions, ["26", "31"]);
+}
+
+#[test]
 fn a_rollback_names_a_version_of_the_history() {
     let (fake, _, update) = with_web();
     let rollback = update.replace("/services/", "/swarmd/services/").replace("/update", "/rollback");

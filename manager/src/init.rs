@@ -78,6 +78,7 @@ impl Init {
             root_rotation: None,
             join_tokens: Arc::new(join_tokens),
             removed_nodes: std::collections::BTreeMap::new(),
+            former_roots: Default::default(),
             unlock_key,
         };
         Ok((Self { cluster, node, cert_expires_at: issued.expires_at, availability }, identity))

@@ -35,6 +35,10 @@ impl Dialer for TlsDialer {
             connected.map(|connected| connected.stream).map_err(io::Error::other)
         })
     }
+
+    fn identity_version(&self) -> u64 {
+        self.identity.times_replaced()
+    }
 }
 
 /// Whether a peer may speak Raft with this manager.
@@ -69,7 +73,9 @@ pub(crate) fn admit_any(peer: &PeerIdentity, state: &State) -> Result<(), String
     if cluster.removed_nodes.contains_key(&peer.node) {
         return Err(format!("node {} was removed from the swarm", peer.node));
     }
-    if !cluster.trusts(&peer.issuer) {
+    // The connection is there because this node trusts the issuer by its own certificate; what is not among the roots of
+    // this state may be newer than the state.
+    if cluster.former_roots.contains(&peer.issuer) {
         return Err(format!("the certificate of node {} comes from a root CA that was replaced", peer.node));
     }
     Ok(())
@@ -164,7 +170,7 @@ pub(crate) fn remove_others(state: &State, own: NodeId) -> Tx {
 
 #[cfg(test)]
 mod tests {
-    use swarm_model::{Availability, ClusterId, Timestamp};
+    use swarm_model::{Availability, ClusterId, JoinTokens, RootCa, RootRotation, Secret, Timestamp};
 
     use super::*;
     use crate::testing::{CLUSTER, World};
@@ -188,6 +194,23 @@ mod tests {
             manager_addr: (role == NodeRole::Manager).then(|| "10.0.0.1:2377".into()),
             availability: Availability::Active,
         });
+    }
+
+    /// A manager that has just joined reads the log from its start, and hears of it from a leader whose certificate comes
+    /// from a root of which that log tells only later.
+    #[test]
+    fn only_roots_that_were_replaced_count_no_more() {
+        let mut world = World::new(0);
+        for key_id in ["before", "now"] {
+            let root = RootCa { key_id: key_id.into(), ..RootCa::default() };
+            world.apply(Op::StartRootRotation(Arc::new(RootRotation { root, cross_signed_pem: String::new() })));
+            let join_tokens = Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() });
+            world.apply(Op::FinishRootRotation { key_id: key_id.into(), join_tokens });
+        }
+        let of = |issuer: &str| PeerIdentity { issuer: issuer.into(), ..peer(5, 100) };
+        assert_eq!(admit(&of("now"), &world.state), Ok(()));
+        assert_eq!(admit(&of("later"), &world.state), Ok(()));
+        assert!(admit(&of("before"), &world.state).unwrap_err().contains("was replaced"));
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub(crate) fn cluster() -> Cluster {
         root_ca: Arc::new(RootCa::default()),
         join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
         removed_nodes: Default::default(),
+        former_roots: Default::default(),
         unlock_key: None,
         root_rotation: None,
     }

@@ -63,6 +63,11 @@ impl ClientError {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
+    /// Whether the object has another version than the change named.
+    pub(crate) fn is_stale(&self) -> bool {
+        matches!(self, Self::Refused { message, .. } if message.contains("update out of sequence"))
+    }
+
     /// Whether asking again later may help: no answer, or a server that cannot answer now.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
@@ -84,9 +89,7 @@ impl ClientError {
             Self::Broken { .. } | Self::NoAnswer { .. } => {
                 Some("If this was to change something, look whether it did before you repeat it.".to_owned())
             }
-            Self::Refused { message, .. } if message.contains("update out of sequence") => {
-                Some("Somebody changed it at the same time: run the command again.".to_owned())
-            }
+            _ if self.is_stale() => Some("Somebody changed it at the same time: run the command again.".to_owned()),
             Self::Refused { message, .. } if message.contains("does not have a previous spec") => {
                 Some("There is one after an update; an update that rolled itself back leaves none.".to_owned())
             }

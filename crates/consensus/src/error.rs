@@ -102,6 +102,16 @@ impl Error {
         Self::Io { file: file.into(), source }
     }
 
+    /// What to do when a full disk has stopped a manager; nothing to add otherwise.
+    pub(crate) fn way_out(&self) -> &'static str {
+        match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "; make room and start swarmd again: it goes on with everything that was acknowledged"
+            }
+            _ => "",
+        }
+    }
+
     pub(crate) fn path(file: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Io { file: file.into().display().to_string(), source }
     }

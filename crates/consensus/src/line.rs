@@ -11,7 +11,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use swarm_wire::{BoxedStream, channel};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::{Instant, interval, timeout},
 };
 
@@ -32,6 +32,12 @@ const OVERDUE_CHECK: Duration = Duration::from_millis(200);
 pub trait Dialer: fmt::Debug + Send + Sync + 'static {
     /// A stream to the manager at `host:port`.
     fn dial<'a>(&'a self, addr: &'a str) -> BoxFuture<'a, io::Result<BoxedStream>>;
+
+    /// Changes when streams dialled from now on show another certificate: those from before are then given up as soon as
+    /// nobody waits for an answer on them, before the others close them as no longer valid.
+    fn identity_version(&self) -> u64 {
+        0
+    }
 }
 
 /// Reaches nobody: for a manager that stays alone.
@@ -115,16 +121,20 @@ impl Line {
 
 async fn run(dialer: Arc<dyn Dialer>, kind: Kind, to: u64, addr: String, mut queue: mpsc::Receiver<Outgoing>) {
     let mut away = false;
-    while let Some(first) = queue.recv().await {
+    let mut held_back = None;
+    while let Some(first) = next(&mut held_back, &mut queue).await {
         if first.reply.is_closed() {
             continue;
         }
+        let identity_version = dialer.identity_version();
         let problem = match timeout(DIAL_TIMEOUT, dialer.dial(&addr)).await {
             Ok(Ok(stream)) => {
                 if std::mem::take(&mut away) {
                     tracing::info!(addr, "the manager can be reached again");
                 }
-                let end = converse(stream, to, first, &mut queue).await;
+                let is_outdated = || dialer.identity_version() != identity_version;
+                let end;
+                (end, held_back) = converse(stream, to, first, &mut queue, is_outdated).await;
                 tracing::debug!(addr, reason = %end, "a connection to a manager ended");
                 continue;
             }
@@ -143,21 +153,44 @@ async fn run(dialer: Arc<dyn Dialer>, kind: Kind, to: u64, addr: String, mut que
     }
 }
 
+async fn next(held_back: &mut Option<Outgoing>, queue: &mut mpsc::Receiver<Outgoing>) -> Option<Outgoing> {
+    match held_back.take() {
+        Some(request) => Some(request),
+        None => queue.recv().await,
+    }
+}
+
 #[derive(Default)]
 struct Pending {
     last: u32,
     replies: BTreeMap<u32, (Instant, Reply)>,
 }
 
-/// Sends requests and hands out answers until the stream ends. Returns why it did.
-async fn converse(stream: BoxedStream, to: u64, first: Outgoing, queue: &mut mpsc::Receiver<Outgoing>) -> String {
+/// Sends requests and hands out answers until the stream ends or is outdated. Returns why it did, and the request that
+/// is left for the next stream.
+async fn converse(
+    stream: BoxedStream,
+    to: u64,
+    first: Outgoing,
+    queue: &mut mpsc::Receiver<Outgoing>,
+    is_outdated: impl Fn() -> bool,
+) -> (String, Option<Outgoing>) {
     let (mut sender, mut receiver) = channel::<_, Request, Answer>(stream);
     let pending = Mutex::new(Pending::default());
     let lock = || pending.lock().unwrap_or_else(PoisonError::into_inner);
+    let answered = Notify::new();
+    let mut held_back = None;
     let write = async {
         sender.send(&Request::Hello(Hello { protocol: RAFT_PROTOCOL, to })).await?;
         let mut next = Some(first);
         while let Some(Outgoing { request, limit, reply }) = next {
+            if is_outdated() {
+                held_back = Some(Outgoing { request, limit, reply });
+                while !lock().replies.is_empty() {
+                    answered.notified().await;
+                }
+                break;
+            }
             let correlation = {
                 let mut pending = lock();
                 pending.last = pending.last.wrapping_add(1).max(1);
@@ -179,6 +212,7 @@ async fn converse(stream: BoxedStream, to: u64, first: Outgoing, queue: &mut mps
             }
             if let Some((_, reply)) = lock().replies.remove(&correlation) {
                 let _ = reply.send(Ok(answer));
+                answered.notify_one();
             }
         }
         Err(io::Error::other("the manager closed the connection"))
@@ -187,8 +221,12 @@ async fn converse(stream: BoxedStream, to: u64, first: Outgoing, queue: &mut mps
         let mut ticks = interval(OVERDUE_CHECK);
         loop {
             ticks.tick().await;
-            if lock().replies.values().any(|(until, _)| *until < Instant::now()) {
-                return;
+            let pending = lock();
+            if pending.replies.values().any(|(until, _)| *until < Instant::now()) {
+                return "the manager does not answer";
+            }
+            if pending.replies.is_empty() && is_outdated() {
+                return "this manager has another certificate";
             }
         }
     };
@@ -196,10 +234,10 @@ async fn converse(stream: BoxedStream, to: u64, first: Outgoing, queue: &mut mps
         biased;
         result = write => result.map_or_else(|error| error.to_string(), |()| "it is of no more use".into()),
         result = read => result.map_or_else(|error: io::Error| error.to_string(), |(): ()| String::new()),
-        () = overdue => "the manager does not answer".into(),
+        reason = overdue => reason.to_owned(),
     };
     for (_, (_, reply)) in std::mem::take(&mut lock().replies) {
         let _ = reply.send(Err(LineError::Lost(end.clone())));
     }
-    end
+    (end, held_back)
 }

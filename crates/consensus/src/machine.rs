@@ -149,14 +149,16 @@ impl RaftStateMachine<Types> for Machine {
         // The file must be durable first: the log before it may be purged as soon as this returns.
         let state = rt::blocking(move || {
             let own = snapshots.owns(&content);
-            let state = content.into_state()?;
-            level::check(&state, feature_level).map_err(io::Error::other)?;
+            let state = content.into_state().map_err(|error| error.to_string())?;
+            level::check(&state, feature_level)?;
             if !own {
-                snapshots.store(&stored, &state)?;
+                snapshots
+                    .store(&stored, &state)
+                    .map_err(|error| format!("the leader's snapshot cannot be stored: {error}{}", error.way_out()))?;
             }
-            io::Result::Ok(state)
+            Ok(state)
         });
-        self.state = state.await.map_err(io::Error::other)?.map_err(|error| self.stop(error.to_string()))?;
+        self.state = state.await.map_err(io::Error::other)?.map_err(|reason| self.stop(reason))?;
         self.applied = meta.last_log_id;
         self.members = meta.last_membership.clone();
         self.published.store(Arc::new(self.state.clone()));

@@ -40,9 +40,9 @@ pub(crate) fn owned<F: Future>(future: F) -> impl Future<Output = F::Output> {
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
     #[cfg(feature = "sim")]
     if let Some(life) = sim::life() {
-        // What was written is lost in a crash until the simulated disk has it.
+        // A snapshot that was written is lost in a crash until the simulated disk has it. One that it cannot write fails
+        // at once, so that there is no error here.
         let (result, unsynced) = life.write(work);
-        // Only the log's writer is told of a disk that fails.
         let _ = unsynced.sync().await;
         return Ok(result);
     }

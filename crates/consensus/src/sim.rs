@@ -207,10 +207,9 @@ impl Consensus {
         config.replication_lag_threshold = options.snapshot_interval + 2 * log_keep_entries;
         if start != Start::Open {
             let values = first_values(&options.key, options.raft_id, start == Start::Create)?;
-            let new = Arc::clone(&disk);
-            let made = crate::rt::blocking(move || new.commit(&values)).await;
-            made.map_err(|error| Error::Stopped(error.to_string()))?
-                .map_err(|error| Error::io(disk.log_file(), error))?;
+            let life = life().ok_or_else(|| Error::Stopped("a simulated manager needs a life".into()))?;
+            let (made, unsynced) = life.write(|| disk.commit(&values));
+            made.and(unsynced.sync().await).map_err(|error| Error::io(disk.log_file(), error))?;
         }
         Self::start(options, config, disk, observer).await
     }

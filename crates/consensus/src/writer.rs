@@ -105,10 +105,9 @@ pub(crate) fn gather(first: Op, ops: &mut UnboundedReceiver<Op>) -> Vec<Op> {
 /// nobody knows what is on the disk then.
 pub(crate) fn settle(shared: &Shared, group: Vec<Op>, written: io::Result<()>) -> ControlFlow<Option<String>> {
     if let Err(error) = written {
-        let full = error.kind() == io::ErrorKind::StorageFull;
-        let reason = Error::io(shared.log_file(), error).to_string();
-        let room = "; make room and start swarmd again: it goes on with everything that was acknowledged";
-        shared.fault().set(format!("the log cannot be written: {reason}{}", if full { room } else { "" }));
+        let error = Error::io(shared.log_file(), error);
+        let reason = error.to_string();
+        shared.fault().set(format!("the log cannot be written: {reason}{}", error.way_out()));
         group.into_iter().for_each(|op| fail(op, &reason));
         return ControlFlow::Break(Some(reason));
     }

@@ -83,6 +83,15 @@ pub enum Guard {
         /// Its replicas, if it has a number of them.
         replicas: Option<u64>,
     },
+    /// So many places of the service have a task that serves ([`State::serves`](crate::State::serves)): what the
+    /// transaction stops can be spared (`swarmd.max-unavailable`). The one fact that reports touch: what failed since
+    /// the plan was made, or was stopped by one that came late, is away as well.
+    Serving {
+        /// The service.
+        service: ServiceId,
+        /// How many places at least.
+        least: u64,
+    },
     /// The node has this version (`?version=`).
     Node {
         /// The node.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use swarm_core::{ENTRY_VERSION, Entry, NewTask, Op, Place, State, Tx, apply};
+use swarm_core::{Dirty, ENTRY_VERSION, Entry, NewTask, Op, Place, State, Tx, apply, decide};
 use swarm_model::{
-    Availability, Cause, DesiredState, NodeId, NodeRole, Placement, ServiceId, ServiceMode, ServiceSpec, TaskId,
-    Timestamp,
+    Availability, Cause, DesiredState, NodeId, NodeRole, NodeState, NodeStatus, Placement, RestartCondition,
+    RestartPolicy, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState, TaskStatus, Timestamp,
 };
 
 const SERVICE: ServiceId = ServiceId(1);
@@ -24,26 +24,37 @@ fn create(state: &State, id: u128, slot: u32, beside: Option<TaskId>, place: Pla
     }])
 }
 
-#[test]
-fn a_node_gets_no_more_tasks_of_a_service_than_that_allows() {
-    let mut state = State::default();
-    let commit = |state: &mut State, txs: Vec<Tx>| -> Vec<String> {
-        let entry = Entry { v: ENTRY_VERSION, at: Timestamp::from_millis(1), txs };
-        let (index, text) = (state.revision() + 1, |outcome: Result<(), _>| outcome.err().map(|e| format!("{e}")));
-        apply(state, index, &entry).0.into_iter().map(|outcome| text(outcome).unwrap_or_default()).collect()
-    };
-    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
-    spec.mode = ServiceMode::Replicated { replicas: 3 };
-    spec.task_template.placement = Some(Placement { max_replicas: 1, ..Placement::default() });
-    let admit = Op::AdmitNode {
+/// Commits an entry: what became of each transaction, nothing if it stood.
+fn commit(state: &mut State, txs: Vec<Tx>) -> Vec<String> {
+    let entry = Entry { v: ENTRY_VERSION, at: Timestamp::from_millis(1), txs };
+    let (index, text) = (state.revision() + 1, |outcome: Result<(), _>| outcome.err().map(|e| format!("{e}")));
+    apply(state, index, &entry).0.into_iter().map(|outcome| text(outcome).unwrap_or_default()).collect()
+}
+
+fn admit() -> Op {
+    Op::AdmitNode {
         node: NODE,
         role: NodeRole::Worker,
         cert_expires_at: Timestamp::from_millis(2),
         manager_addr: None,
         availability: Availability::Active,
-    };
+    }
+}
+
+fn report(tasks: impl IntoIterator<Item = u128>, state: TaskState) -> Tx {
+    let status = TaskStatus::new(state, Timestamp::from_millis(1));
+    let reports = tasks.into_iter().map(|task| (TaskId(task), status.clone())).collect();
+    Tx::new(vec![Op::ReportTasks { node: NODE, reports }])
+}
+
+#[test]
+fn a_node_gets_no_more_tasks_of_a_service_than_that_allows() {
+    let mut state = State::default();
+    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
+    spec.mode = ServiceMode::Replicated { replicas: 3 };
+    spec.task_template.placement = Some(Placement { max_replicas: 1, ..Placement::default() });
     let service = Op::CreateService { service: SERVICE, spec: Arc::new(spec), registry_auth: None };
-    assert_eq!(commit(&mut state, vec![Tx::new(vec![admit, service])]), [""]);
+    assert_eq!(commit(&mut state, vec![Tx::new(vec![admit(), service])]), [""]);
     let waiting = Place::Pending("no suitable node".into());
     let first = vec![create(&state, 1, 1, None, Place::On(NODE)), create(&state, 2, 2, None, waiting)];
     assert_eq!(commit(&mut state, first), ["", ""]);
@@ -63,4 +74,42 @@ fn a_node_gets_no_more_tasks_of_a_service_than_that_allows() {
     let stop = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(1), TaskId(4)] }]);
     let place = Tx::new(vec![Op::PlaceTask { task: TaskId(2), place: Place::On(NODE) }]);
     assert_eq!(commit(&mut state, vec![stop, place]), ["", ""]);
+}
+
+#[test]
+fn what_fails_after_a_plan_was_made_is_not_joined_by_what_the_plan_stops() {
+    let mut state = State::default();
+    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
+    spec.mode = ServiceMode::Replicated { replicas: 3 };
+    spec.labels.insert("swarmd.max-unavailable".into(), "1".into());
+    spec.task_template.restart_policy = Some(RestartPolicy { condition: RestartCondition::Any, ..Default::default() });
+    let service = Op::CreateService { service: SERVICE, spec: Arc::new(spec.clone()), registry_auth: None };
+    let ready = NodeStatus { state: NodeState::Ready, engine_reachable: true, ..NodeStatus::default() };
+    let come = Op::ReportNode { node: NODE, status: ready, description: Some(Arc::default()) };
+    assert_eq!(commit(&mut state, vec![Tx::new(vec![admit(), come, service])]), [""]);
+    let first = (1..=3).map(|n| create(&state, u128::from(n), n, None, Place::On(NODE))).collect();
+    commit(&mut state, first);
+    commit(&mut state, vec![report(1..=3, TaskState::Running)]);
+
+    // An update has prepared the new task of the first place: the old one may stop, if no other is away.
+    spec.task_template.force_update = 1;
+    commit(
+        &mut state,
+        vec![Tx::new(vec![Op::UpdateService { service: SERVICE, spec: Arc::new(spec), registry_auth: None }])],
+    );
+    let plan = decide(&state, &Dirty::everything(), state.time(), 1);
+    assert!(commit(&mut state, plan.txs).iter().all(String::is_empty));
+    let new = state.tasks_of_slot(SERVICE, 1).last().expect("it was made").id;
+    commit(&mut state, vec![report([new.0], TaskState::Ready)]);
+    let plan = decide(&state, &Dirty::everything(), state.time(), 2);
+    let stop = Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(1)] };
+    assert!(plan.txs.iter().any(|tx| tx.ops == [stop.clone()]), "{plan:?}");
+
+    let mut late = state.clone();
+    commit(&mut late, vec![report([3], TaskState::Failed)]);
+    let outcomes = commit(&mut late, plan.txs.clone());
+    assert!(outcomes.iter().any(|text| text.contains("runs at 2 places, 3 are needed")), "{outcomes:?}");
+    assert!(late.task(TaskId(1)).is_some_and(|task| task.desired == DesiredState::Running));
+    assert!(commit(&mut state, plan.txs).iter().all(String::is_empty));
+    assert!(state.task(TaskId(1)).is_some_and(|task| task.desired == DesiredState::Shutdown));
 }

@@ -1,6 +1,9 @@
 //! The cluster: its settings, its certificate authority, its tokens.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -163,6 +166,9 @@ pub struct Cluster {
     /// The change to another authority, while it is under way (swarm-behaviour §9.3).
     #[serde(default)]
     pub root_rotation: Option<Arc<RootRotation>>,
+    /// Key identifiers of the authorities that were replaced: what they signed never counts again.
+    #[serde(default)]
+    pub former_roots: BTreeSet<String>,
     /// The secrets that let nodes join.
     pub join_tokens: Arc<JoinTokens>,
     /// Removed nodes, locked out until their certificates have expired (swarm-behaviour §1.3).

@@ -8,6 +8,7 @@ use swarm_model::{DesiredState, Node, RestartCondition, Service, ServiceSpec, Ta
 
 use crate::{
     jobs,
+    lead::rest,
     oracle::{Place, constraints_hold, is_eligible, max_replicas, pieces_of, place_of, tasks_of},
     specs::GPU,
     world::World,
@@ -18,9 +19,9 @@ impl World {
     pub(crate) fn check_converged(&mut self) {
         self.compare_replicas();
         let state = self.log.state.clone();
-        let plan = decide(&state, &Dirty::everything(), self.wall(), self.seed);
-        if !plan.txs.is_empty() {
-            return self.complain(format!("a settled cluster still has something to do: {:?}", plan.txs));
+        let left = rest(decide(&state, &Dirty::everything(), self.wall(), self.seed));
+        if !left.is_empty() {
+            return self.complain(format!("a settled cluster still has something to do: {left:?}"));
         }
         let wrong = state
             .services()

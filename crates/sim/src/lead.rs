@@ -35,7 +35,7 @@ thread_local! {
 const REPLANS_MAX: u64 = 8;
 
 /// What is left to do of a decision: a newer reason why a task waits is nothing.
-fn rest(plan: Plan) -> Vec<Tx> {
+pub(crate) fn rest(plan: Plan) -> Vec<Tx> {
     let reason = |op: &Op| matches!(op, Op::PlaceTask { place: Place::Pending(_) | Place::PendingOn(..), .. });
     plan.txs.into_iter().filter(|tx| !tx.ops.iter().all(reason)).collect()
 }

@@ -15,6 +15,10 @@ use std::{
 use clap::Parser;
 use swarm_sim::{Counts, KINDS, Kinds, Options, Report, raft, simulate};
 
+/// The allocator of swarmd.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Lines of the trace that are shown of a seed that fails.
 const LAST_EVENTS: usize = 60;
 /// Characters of such a line.

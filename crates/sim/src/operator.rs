@@ -42,6 +42,7 @@ impl World {
             root_ca: Arc::new(RootCa::default()),
             join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
             removed_nodes: Default::default(),
+            former_roots: Default::default(),
             unlock_key: None,
             root_rotation: None,
         };

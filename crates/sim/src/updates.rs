@@ -104,8 +104,8 @@ fn is_over(state: &State, service: &Service, place: Place) -> bool {
 }
 
 /// Of a service with `swarmd.max-unavailable` nothing is stopped that it cannot do without: updates, drains and
-/// rebalancing together leave so many running. `decided` is the state that the plan was made from: what has failed
-/// since then it could not know.
+/// rebalancing together leave so many running, whatever has failed since the plan was made. `decided` is the state that
+/// it was made from.
 pub(crate) fn availability(decided: &State, before: &State, after: &State, ops: &[&Op]) -> Result<(), String> {
     // What goes because there are to be fewer is removed at once; that is not limited.
     let stopped = ops.iter().filter_map(|op| match op {
@@ -134,10 +134,8 @@ pub(crate) fn availability(decided: &State, before: &State, after: &State, ops: 
         if decided.service(id).is_none_or(|known| known.spec != service.spec) {
             continue;
         }
-        let still = |task: &&Arc<Task>| after.task(task.id).is_some_and(|task| task.desired.is_live());
-        let known = decided.tasks_of_service(id).filter(|task| serves(decided, task)).filter(still);
-        let now = after.tasks_of_service(id).filter(|task| serves(after, task));
-        let places: BTreeSet<Place> = known.chain(now).map(|task| place_of(task)).collect();
+        let places: BTreeSet<Place> =
+            after.tasks_of_service(id).filter(|task| serves(after, task)).map(|task| place_of(task)).collect();
         // What has ended for good is not waited for.
         let ended = all_places(decided, id).into_iter().filter(|place| is_over(decided, service, *place)).count();
         let wanted = wanted.saturating_sub(ended as u64);

@@ -10,7 +10,10 @@ mod error;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -80,6 +83,7 @@ impl Alpn {
 /// that are open keep the old one.
 pub struct IdentityHolder {
     current: ArcSwap<Current>,
+    replaced: AtomicU64,
 }
 
 struct Current {
@@ -100,7 +104,7 @@ impl IdentityHolder {
     /// # Errors
     /// [`TlsError::Identity`] when TLS has no use for it.
     pub fn new(identity: NodeIdentity) -> Result<Self, TlsError> {
-        Ok(Self { current: ArcSwap::from_pointee(Current::new(identity)?) })
+        Ok(Self { current: ArcSwap::from_pointee(Current::new(identity)?), replaced: AtomicU64::new(0) })
     }
 
     /// Replaces the identity, for connections made from now on.
@@ -109,7 +113,13 @@ impl IdentityHolder {
     /// [`TlsError::Identity`] when TLS has no use for it; then the old one stays.
     pub fn replace(&self, identity: NodeIdentity) -> Result<(), TlsError> {
         self.current.store(Arc::new(Current::new(identity)?));
+        self.replaced.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+
+    /// How often the identity was replaced: a connection made before the last time shows an older certificate.
+    pub fn times_replaced(&self) -> u64 {
+        self.replaced.load(Ordering::Acquire)
     }
 
     /// The identity now.

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use crate::{
     cluster::{Cluster, Written, service},
     daemon::Daemon,
-    managers::start,
+    managers::{start, wait_managers},
     wait::until,
 };
 
@@ -106,6 +106,23 @@ fn all_nodes_change_to_a_new_root_and_the_old_one_is_forgotten() {
     });
     cluster.wait_ready();
     cluster.wait_settled(&BTreeMap::from([("web".to_owned(), 8)]));
+}
+
+#[test]
+fn managers_join_and_the_leader_stays_through_rotations() {
+    let mut cluster = start(3, 0);
+    let led = cluster.manager().get("/swarmd/managers");
+    for _ in 0..2 {
+        rotate(&cluster.nodes[1]);
+        wait_rotated(&cluster.nodes[2]);
+    }
+    let newcomer = cluster.new_daemon();
+    newcomer.call("POST", "/swarm/join", Some(&cluster.join_request(&cluster.token("Manager")))).expect("it joins");
+    cluster.nodes.push(newcomer);
+    let names: Vec<&str> = cluster.nodes.iter().map(|daemon| &*daemon.name).collect();
+    wait_managers(&cluster, &names);
+    let leads = cluster.manager().get("/swarmd/managers");
+    assert_eq!((&leads["Term"], &leads["Leader"]), (&led["Term"], &led["Leader"]));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use swarm_model::Secret;
 
 use super::{super::check_version::CheckVersion, no_such_service};
 use crate::{
-    client::{Query, read, segment},
+    client::{ClientError, Query, read, segment},
     context::Context,
     filters,
     progress::ended_task_ids,
@@ -30,6 +30,8 @@ pub(super) struct Current {
     pub(super) view: ServiceView,
     /// The spec as the server wrote it. What this program does not know must survive a change.
     pub(super) spec: Value,
+    /// The change rests on a plan, so that a later version is a refusal whatever moved it.
+    planned: bool,
 }
 
 /// A service that was changed.
@@ -52,7 +54,7 @@ impl Current {
             result => result?,
         };
         let mut object: Value = read(&path, &bytes)?;
-        Ok(Self { view: read(&path, &bytes)?, spec: object["Spec"].take() })
+        Ok(Self { view: read(&path, &bytes)?, spec: object["Spec"].take(), planned: false })
     }
 
     /// Reads a service for a change that rests on a plan.
@@ -62,7 +64,7 @@ impl Current {
     pub(super) async fn read_at(context: &Context, reference: &str, check: CheckVersion) -> anyhow::Result<Self> {
         let current = Self::read(context, reference).await?;
         check.check(context).await?;
-        Ok(current)
+        Ok(Self { planned: check.version.is_some(), ..current })
     }
 
     /// Writes a spec, if nobody changed the service meanwhile; `query` has what belongs to the change.
@@ -70,22 +72,41 @@ impl Current {
     /// # Errors
     /// swarmd refuses, or does not answer.
     pub(super) async fn write(
-        self,
+        mut self,
         context: &mut Context,
         query: Query,
         spec: &Value,
         auth: Option<&Secret>,
     ) -> anyhow::Result<Changed> {
         let ended_before = self.ended_tasks(context).await?;
-        let id = self.view.id;
-        let path = format!("/services/{}/update", segment(&id));
-        let query = query.with("version", self.view.version.index);
-        let answer = context.client.post(&path, query, spec, auth.map(Secret::expose)).await?;
+        let path = format!("/services/{}/update", segment(&self.view.id));
+        let answer = loop {
+            let query = query.clone().with("version", self.view.version.index);
+            match context.client.post(&path, query, spec, auth.map(Secret::expose)).await {
+                Err(error) if error.is_stale() => self.catch_up(context, error).await?,
+                result => break result?,
+            }
+        };
         let answer: UpdateServiceResponse = read(&path, &answer)?;
         for warning in answer.warnings.iter().flatten() {
             context.out.note(&format!("Warning: {warning}"));
         }
-        Ok(Changed { id, ended_before })
+        Ok(Changed { id: self.view.id, ended_before })
+    }
+
+    /// Takes the version that the service has now, if what people change is still what was read: the progress of an
+    /// update moves the version, too.
+    ///
+    /// # Errors
+    /// The one that was there, when somebody changed the service or nothing moved, or swarmd does not answer.
+    async fn catch_up(&mut self, context: &Context, stale: ClientError) -> anyhow::Result<()> {
+        let now = Self::read(context, &self.view.id).await?.view;
+        let same = now.spec == self.view.spec && now.previous_spec == self.view.previous_spec;
+        if self.planned || !same || now.version == self.view.version {
+            return Err(stale.into());
+        }
+        self.view.version = now.version;
+        Ok(())
     }
 
     async fn ended_tasks(&self, context: &Context) -> anyhow::Result<BTreeSet<String>> {
@@ -99,11 +120,15 @@ impl Current {
     pub(super) async fn roll_back(mut self, context: &mut Context, to: Option<u64>) -> anyhow::Result<Changed> {
         if let Some(to) = to {
             let ended_before = self.ended_tasks(context).await?;
-            let id = self.view.id;
-            let path = format!("/swarmd/services/{}/rollback", segment(&id));
-            let query = Query::new().with("version", self.view.version.index).with("to", to);
-            context.client.post_empty(&path, query).await?;
-            return Ok(Changed { id, ended_before });
+            let path = format!("/swarmd/services/{}/rollback", segment(&self.view.id));
+            loop {
+                let query = Query::new().with("version", self.view.version.index).with("to", to);
+                match context.client.post_empty(&path, query).await {
+                    Err(error) if error.is_stale() => self.catch_up(context, error).await?,
+                    result => break result?,
+                };
+            }
+            return Ok(Changed { id: self.view.id, ended_before });
         }
         let spec = self.spec.take();
         self.write(context, Query::new().with("rollback", "previous"), &spec, None).await

@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     io::{self, Cursor, Read},
     ops::Range,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::{Change, Disk, FileWriter, Name, RowVisitor};
@@ -13,6 +16,8 @@ use super::{Change, Disk, FileWriter, Name, RowVisitor};
 #[derive(Debug, Default)]
 pub(crate) struct MemoryDisk {
     files: Mutex<Files>,
+    /// There is no room for a snapshot.
+    pub(crate) full: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +75,9 @@ impl Disk for MemoryDisk {
     fn write_snapshot(&self, write: &mut FileWriter<'_>) -> io::Result<()> {
         let mut bytes = Vec::new();
         write(&mut bytes)?;
+        if self.full.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.files().snapshot = Some(bytes);
         Ok(())
     }

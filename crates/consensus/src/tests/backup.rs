@@ -32,6 +32,7 @@ fn cluster() -> Tx {
             .into(),
             join_tokens: JoinTokens { worker: Secret::new("w"), manager: Secret::new("m") }.into(),
             removed_nodes: Default::default(),
+            former_roots: Default::default(),
             unlock_key: None,
             root_rotation: None,
         }

@@ -1,9 +1,12 @@
 //! The state machine stops rather than diverge.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use futures_util::stream;
-use openraft::{EntryPayload, storage::RaftStateMachine};
+use openraft::{
+    EntryPayload,
+    storage::{RaftSnapshotBuilder, RaftStateMachine},
+};
 use swarm_core::{ENTRY_VERSION, Entry, Event, State};
 use swarm_model::Timestamp;
 
@@ -13,14 +16,18 @@ use crate::{
     disk::memory::MemoryDisk,
     machine::Machine,
     seal::Seal,
-    snapshot::Snapshots,
-    types::{Command, LeaderId, LogEntry, LogId},
+    snapshot::{Content, Snapshots},
+    types::{Command, LeaderId, LogEntry, LogId, SnapshotMeta},
     writer::Fault,
 };
 
 fn machine(observer: Arc<dyn Observer>) -> (Machine, Fault) {
+    machine_on(Arc::default(), observer)
+}
+
+fn machine_on(disk: Arc<MemoryDisk>, observer: Arc<dyn Observer>) -> (Machine, Fault) {
     let fault = Fault::default();
-    let snapshots = Snapshots::new(Arc::new(MemoryDisk::default()), Seal::new(&key(), [1; 16]));
+    let snapshots = Snapshots::new(disk, Seal::new(&key(), [1; 16]));
     (Machine::open(snapshots, ENTRY_VERSION, observer, fault.clone()).unwrap(), fault)
 }
 
@@ -65,4 +72,44 @@ async fn a_panic_of_the_observer_stops_it() {
     let (mut machine, _) = machine(Arc::new(Clumsy));
     let error = apply(&mut machine, 1, ENTRY_VERSION).await.unwrap_err();
     assert!(error.contains("dropped it"), "{error}");
+}
+
+#[tokio::test]
+async fn a_full_disk_puts_its_own_snapshots_off() {
+    let disk = Arc::new(MemoryDisk::default());
+    let (mut machine, fault) = machine_on(Arc::clone(&disk), Watcher::new());
+    let mut covered = Vec::new();
+    for (index, full) in [(1, true), (2, false), (3, true), (4, false)] {
+        apply(&mut machine, index, ENTRY_VERSION).await.unwrap();
+        disk.full.store(full, Ordering::Relaxed);
+        let snapshot = machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+        covered.push(snapshot.meta.last_log_id.map(|last| last.index));
+    }
+    assert_eq!(covered, [None, Some(2), Some(2), Some(4)], "what a snapshot says it covers, the disk has");
+    assert_eq!(fault.get(), None);
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_it_when_the_leader_sends_a_snapshot() {
+    let disk = Arc::new(MemoryDisk::default());
+    disk.full.store(true, Ordering::Relaxed);
+    let watcher = Watcher::new();
+    let (mut machine, fault) = machine_on(Arc::clone(&disk), watcher.clone());
+    let (mut leader, _) = self::machine(Watcher::new());
+    apply(&mut leader, 7, ENTRY_VERSION).await.unwrap();
+    let snapshot = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    let sent = || {
+        let objects: Vec<_> = leader.published().load().export().collect();
+        Content { objects: Box::new(objects.into_iter().map(Ok)), store: None }
+    };
+    let meta: SnapshotMeta = snapshot.meta;
+    let error = machine.install_snapshot(&meta, sent()).await.unwrap_err().to_string();
+    assert!(error.contains("the leader's snapshot cannot be stored") && error.contains("make room"), "{error}");
+    assert_eq!(fault.get(), Some(error));
+    assert_eq!((machine.applied(), watcher.seen().restored), (None, vec![0]), "it has nothing of it");
+    disk.full.store(false, Ordering::Relaxed);
+    let (mut again, fault) = machine_on(disk, watcher.clone());
+    again.install_snapshot(&meta, sent()).await.unwrap();
+    assert_eq!((again.applied().unwrap().index, fault.get()), (7, None));
+    assert_eq!(watcher.seen().restored, [0, 0, 7]);
 }

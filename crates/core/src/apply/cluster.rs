@@ -75,6 +75,10 @@ pub(super) fn finish_root_rotation(
     }
     let rotation = cluster.root_rotation.take_if(|rotation| rotation.root.key_id == key_id);
     let rotation = rotation.ok_or_else(|| Refusal::Stale("the swarm changes to another root CA".into()))?;
+    // One of a log from before there was more than one has no key id.
+    if !cluster.root_ca.key_id.is_empty() {
+        cluster.former_roots.insert(cluster.root_ca.key_id.clone());
+    }
     cluster.root_ca = Arc::new(rotation.root.clone());
     cluster.join_tokens = join_tokens.clone();
     (cluster.version, cluster.updated_at) = (revision, time);

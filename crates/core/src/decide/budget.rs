@@ -4,25 +4,31 @@
 //! than the wanted tasks less the limit. Crashes and lost nodes may; then those wait. What has ended and is not to be
 //! restarted is no longer wanted.
 
-use swarm_model::{NodeState, Service, Settings, Task, TaskState, UpdateOrder};
+use std::collections::BTreeSet;
+
+use swarm_model::{Service, Settings, Task, TaskId, UpdateOrder};
 
 use super::{
     Planner,
     restart::{self, Verdict},
     slots::{self, Slot},
 };
-use crate::State;
+use crate::{Guard, Op, State, Tx};
 
 /// What may be taken away. Ask anew after each change of the state by others.
 pub(super) struct Budget {
     /// None without limit.
     left: Option<u64>,
+    /// Places that are to be left.
+    least: u64,
 }
 
 impl Budget {
     /// What may be taken away as the state is.
     pub(super) fn of(planner: &Planner, service: &Service) -> Self {
-        let Some(limit) = Settings::of(&service.spec.labels).max_unavailable else { return Self { left: None } };
+        let Some(limit) = Settings::of(&service.spec.labels).max_unavailable else {
+            return Self { left: None, least: 0 };
+        };
         let slots = slots::of(&planner.state, service);
         // What has ended for good is not waited for.
         let ended = |slot: &&Slot| has_ended(planner, service, slot);
@@ -30,8 +36,9 @@ impl Budget {
         // A global service wants a task in each of its places.
         let taken = || others.iter().filter(|slot| slot.is_taken(service)).count() as u64;
         let wanted = service.spec.replicas().map_or_else(taken, |all| all.saturating_sub(ended.len() as u64));
-        let available = slots.values().filter(|slot| slot.live().any(|task| serves(&planner.state, task))).count();
-        Self { left: Some((available as u64 + limit.of(wanted)).saturating_sub(wanted)) }
+        let available = slots.values().filter(|slot| slot.live().any(|task| planner.state.serves(task))).count();
+        let least = wanted.saturating_sub(limit.of(wanted));
+        Self { left: Some((available as u64).saturating_sub(least)), least }
     }
 
     /// Whether a new task may be prepared that takes the place over; if so what will stop for it is counted.
@@ -42,14 +49,30 @@ impl Budget {
     /// Whether these tasks of a place may stop, while the others of it go on. If so they are counted.
     pub(super) fn take(&mut self, state: &State, slot: &Slot, stops: impl Fn(&Task) -> bool) -> bool {
         // What runs on a lost node is away already.
-        let has = slot.live().any(|task| serves(state, task));
-        let stays = slot.live().any(|task| serves(state, task) && !stops(task));
+        let has = slot.live().any(|task| state.serves(task));
+        let stays = slot.live().any(|task| state.serves(task) && !stops(task));
         let Some(left) = self.left.as_mut().filter(|_| has && !stays) else { return true };
         if *left == 0 {
             return false;
         }
         *left -= 1;
         true
+    }
+
+    /// Lets a transaction that stops what was taken rest on there being as many left when it is applied: an earlier
+    /// plan may come after this one was made.
+    pub(super) fn guard(&self, state: &State, service: &Service, tx: Tx) -> Tx {
+        if self.left.is_none() {
+            return tx;
+        }
+        let stopped = tx.ops.iter().filter_map(|op| match op {
+            Op::SetDesired { desired, tasks } if !desired.is_live() => Some(tasks),
+            _ => None,
+        });
+        let stopped: BTreeSet<TaskId> = stopped.flatten().copied().collect();
+        let taken = state.places_served(service.id, |_| true)
+            - state.places_served(service.id, |task| !stopped.contains(&task.id));
+        if taken == 0 { tx } else { tx.guard(Guard::Serving { service: service.id, least: self.least + taken }) }
     }
 }
 
@@ -60,10 +83,4 @@ fn has_ended(planner: &Planner, service: &Service, slot: &Slot) -> bool {
         None => slot.finished(service).is_some(),
         Some(_) => slot.live().all(|task| judge(task) == Verdict::Leave),
     }
-}
-
-/// Whether a task runs, healthy as far as it has a health check, and its node says so.
-fn serves(state: &State, task: &Task) -> bool {
-    let node_is_ready = || task.node.and_then(|id| state.node(id)).is_some_and(|n| n.status.state == NodeState::Ready);
-    task.status.state == TaskState::Running && node_is_ready()
 }

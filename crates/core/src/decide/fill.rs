@@ -124,7 +124,7 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
             need if !matches!(place, Place::On(_)) && gives_way(planner, service, &need).is_some() => {
                 stuck.push((need, place));
             }
-            Need::Replace(replacement) => replace(planner, service, replacement, place),
+            Need::Replace(replacement) => replace(planner, service, None, replacement, place),
             Need::Pending(task, _) => settle(planner, &task, place),
         }
     }
@@ -234,12 +234,13 @@ fn make_room(planner: &mut Planner, service: &Service, stuck: Vec<(Need, Place)>
             Need::Replace(replacement) if stops => replacement.old.extend(replacement.kept.take()),
             Need::Pending(..) if stops => {
                 let op = Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![kept] };
-                planner.push_for(service, Tx::new(vec![op]));
+                let tx = budget.guard(&planner.state, service, Tx::new(vec![op]));
+                planner.push_for(service, tx);
             }
             _ => {}
         }
         match need {
-            Need::Replace(replacement) => replace(planner, service, replacement, place),
+            Need::Replace(replacement) => replace(planner, service, Some(&budget), replacement, place),
             Need::Pending(task, _) => settle(planner, &task, place),
             Need::New(_) => {}
         }
@@ -300,13 +301,17 @@ fn on_same_nodes<'a>(state: &State, mut tx: Tx, places: impl ExactSizeIterator<I
     tx
 }
 
-fn replace(planner: &mut Planner, service: &Service, replacement: Replacement, place: Place) {
+/// Makes the task that takes over. `budget` is given if a task that serves stops for it at once.
+fn replace(planner: &mut Planner, service: &Service, budget: Option<&Budget>, replacement: Replacement, place: Place) {
     let desired = if replacement.start_at.is_some() { DesiredState::Ready } else { service.goal() };
     let mut tx = on_same_nodes(&planner.state, Tx::default(), std::iter::once(&place));
     if !replacement.old.is_empty() {
         tx.ops.push(Op::SetDesired { desired: DesiredState::Shutdown, tasks: replacement.old.clone() });
     }
     tx.ops.push(create(service, &replacement, desired, planner.task_id(), place));
+    if let Some(budget) = budget {
+        tx = budget.guard(&planner.state, service, tx);
+    }
     planner.push_for(service, tx);
 }
 

@@ -12,15 +12,15 @@ use swarm_model::{
 };
 
 use super::{
-    Planner,
+    Planner, TASKS_BATCH_MAX,
     budget::Budget,
     fill::{self, Need, Replacement},
     global, rebalance,
     schedule::Constraints,
-    slots::{self, Place, Slot},
+    slots::{self, Kinship, Place, Slot},
     update::{self, is_of_update},
 };
-use crate::{Op, State, state::host_ports};
+use crate::{Op, State, Tx, state::host_ports};
 
 /// The policy in force: that of the spec which the service is on its way to.
 pub(super) fn config(service: &Service) -> UpdateConfig {
@@ -93,7 +93,16 @@ fn finish(planner: &mut Planner, service: &Service) {
             done.push(keep.id);
         }
     }
-    planner.push_each(Some(service), &done, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
+    stop(planner, service, &budget, &done);
+}
+
+/// Stops tasks that were taken from the budget.
+fn stop(planner: &mut Planner, service: &Service, budget: &Budget, tasks: &[TaskId]) {
+    for batch in tasks.chunks(TASKS_BATCH_MAX) {
+        let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: batch.to_vec() }]);
+        let tx = budget.guard(&planner.state, service, tx);
+        planner.push_for(service, tx);
+    }
 }
 
 /// What one place means for an update, or for a drain.
@@ -125,8 +134,8 @@ impl Stage {
 }
 
 /// A place in the eyes of a drain.
-fn stage_of_move(state: &State, service: &Service, slot: &Slot) -> Stage {
-    let clean = |task: &Arc<Task>| !slots::is_dirty(state, service, task);
+fn stage_of_move(state: &State, service: &Service, kinship: &Kinship, slot: &Slot) -> Stage {
+    let clean = |task: &Arc<Task>| !kinship.is_dirty(state, service, task);
     if slot.live().any(|task| is_leaving(state, task)) {
         let has_successor = slot.live().any(|task| clean(task) && !is_leaving(state, task));
         // What was to take over failed for good: the task that is there stays rather than that nothing runs.
@@ -152,8 +161,8 @@ fn last_made<'a>(service: &Service, slot: &'a Slot) -> Option<&'a Arc<Task>> {
 }
 
 /// A place in the eyes of an update.
-fn stage_of_update(state: &State, service: &Service, slot: &Slot) -> Stage {
-    let dirty = |task: &Arc<Task>| slots::is_dirty(state, service, task);
+fn stage_of_update(state: &State, service: &Service, kinship: &Kinship, slot: &Slot) -> Stage {
+    let dirty = |task: &Arc<Task>| kinship.is_dirty(state, service, task);
     // One that was dropped before it could take over made no difference.
     let was_dropped = |task: &Task| {
         let ended_by_itself = task.status.state.is_terminal() && task.status.state != TaskState::Shutdown;
@@ -200,9 +209,11 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     let wanted =
         |place: &Place, slot: &Slot| slot.is_taken(service) && !global::is_retired(planner, &constraints, *place);
     let places: Vec<(&Place, &Slot)> = slots.iter().filter(|(place, slot)| wanted(place, slot)).collect();
+    let kinship = Kinship::default();
     for (place, slot) in places {
-        let of_move = stage_of_move(&planner.state, service, slot);
-        let mut of_update = if paused { Stage::Clean } else { stage_of_update(&planner.state, service, slot) };
+        let of_move = stage_of_move(&planner.state, service, &kinship, slot);
+        let mut of_update =
+            if paused { Stage::Clean } else { stage_of_update(&planner.state, service, &kinship, slot) };
         if let (Stage::UnderWay, Some(at)) =
             (of_update, last_made(service, slot).and_then(|t| update::deadline(service, t)))
         {
@@ -269,7 +280,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
             needs.push(Need::Replace(replacement(slot, place, cause, order, planner.now)));
         }
     }
-    planner.push_each(Some(&service), &ends, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
+    stop(planner, &service, &budget, &ends);
     fill::place(planner, &service, needs);
     if !has_stale {
         rebalance::advance(planner, &service, room, budget, under_way.is_empty());

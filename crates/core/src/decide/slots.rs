@@ -1,6 +1,7 @@
 //! The places of a service: numbered slots of a replicated service, nodes of a global one.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -175,13 +176,39 @@ pub(super) fn place_of(service: &Service, task: &Task) -> Place {
 /// Whether a task does not run what its service wants now (swarm-behaviour §4.1). Only the task template and the
 /// endpoint count; a change of placement alone leaves a task be whose node still fits.
 pub(super) fn is_dirty(state: &State, service: &Service, task: &Task) -> bool {
-    if task.spec_version == service.spec_version {
-        return false;
+    Kinship::default().is_dirty(state, service, task)
+}
+
+/// How the spec versions that tasks of a service have are akin to what it wants now. To compare specs is dear: a look at
+/// all places of a service does it once for each version.
+#[derive(Debug, Default)]
+pub(super) struct Kinship(RefCell<BTreeMap<u64, Kin>>);
+
+#[derive(Clone, Copy, Debug)]
+enum Kin {
+    Same,
+    /// The same, but for the nodes that it may run on.
+    Elsewhere,
+    Other,
+}
+
+impl Kinship {
+    /// See [`is_dirty`]; of one state and one service.
+    pub(super) fn is_dirty(&self, state: &State, service: &Service, task: &Task) -> bool {
+        if task.spec_version == service.spec_version {
+            return false;
+        }
+        let compare = || match state.spec(service.id, task.spec_version) {
+            Some(old) if old.spec.makes_same_tasks(&service.spec) => Kin::Same,
+            Some(old) if old.spec.makes_same_tasks_elsewhere(&service.spec) => Kin::Elsewhere,
+            _ => Kin::Other,
+        };
+        match *self.0.borrow_mut().entry(task.spec_version).or_insert_with(compare) {
+            Kin::Same => false,
+            Kin::Elsewhere => !fits(state, service, task),
+            Kin::Other => true,
+        }
     }
-    let Some(old) = state.spec(task.service, task.spec_version) else { return true };
-    let same = old.spec.makes_same_tasks(&service.spec);
-    let moved_only = || old.spec.makes_same_tasks_elsewhere(&service.spec) && fits(state, service, task);
-    !(same || moved_only())
 }
 
 fn fits(state: &State, service: &Service, task: &Task) -> bool {

@@ -1,12 +1,27 @@
 //! Tasks, their spec versions, and the indexes that follow from them and from the nodes.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use swarm_model::{DesiredState, NodeId, ServiceId, ServiceSpec, SpecVersion, Task, TaskId, TaskState};
+use swarm_model::{DesiredState, NodeId, NodeState, ServiceId, ServiceSpec, SpecVersion, Task, TaskId, TaskState};
 
 use super::{NodeLoad, SLOTS_OF_ROW, Seat, State, TaskKey, is_active};
 
 impl State {
+    /// Whether a task runs, healthy as far as it has a health check, and its node says so.
+    pub fn serves(&self, task: &Task) -> bool {
+        let node_is_ready =
+            || task.node.and_then(|id| self.node(id)).is_some_and(|node| node.status.state == NodeState::Ready);
+        task.status.state == TaskState::Running && node_is_ready()
+    }
+
+    /// The places of a service (slots; of a global service nodes) where one of these tasks serves and is meant to.
+    pub(crate) fn places_served(&self, service: ServiceId, which: impl Fn(&Task) -> bool) -> u64 {
+        let serving =
+            self.tasks_of_service(service).filter(|task| task.desired.is_live() && self.serves(task) && which(task));
+        let places: BTreeSet<_> = serving.map(|task| (task.slot, task.node.filter(|_| task.slot == 0))).collect();
+        places.len() as u64
+    }
+
     /// Says that so many more tasks refer to a spec version: those that [`State::insert_task`] adds.
     pub(crate) fn refer_to_spec(&mut self, service: ServiceId, version: u64, tasks: usize) {
         if tasks > 0 {

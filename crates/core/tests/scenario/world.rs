@@ -58,6 +58,7 @@ impl Default for World {
             root_ca: Arc::new(RootCa::default()),
             join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
             removed_nodes: BTreeMap::new(),
+            former_roots: Default::default(),
             unlock_key: None,
             root_rotation: None,
         };

@@ -33,8 +33,10 @@ pub(crate) struct Platter {
     pub(crate) full: bool,
     /// The next sync fails.
     pub(crate) failing: bool,
-    /// It has failed a manager, which has to stop.
+    /// It has failed to write the log of a manager, which has to stop.
     pub(crate) failed: bool,
+    /// It has failed to write the last snapshot. A manager that made it goes on without; one that was sent it stops.
+    pub(crate) refused_snapshot: bool,
     /// Longest time that a sync takes, in milliseconds.
     pub(crate) slow_ms: u64,
 }
@@ -104,12 +106,19 @@ impl Platter {
         self.writes
     }
 
-    /// Makes durable what was written under this name.
+    /// Makes durable what was written under this name. Snapshots are written one after the other: whoever wrote one, or
+    /// left it because there is a newer one, has waited for all before.
     pub(crate) fn sync(&mut self, write: u64, kept_if_failing: bool) -> io::Result<()> {
-        let failing = std::mem::take(&mut self.failing);
+        let is_log = |(name, written): &(u64, Written)| *name == write && matches!(written, Written::Changes(_));
+        let log = self.unsynced.iter().any(is_log);
+        let failing = log && std::mem::take(&mut self.failing);
         let mut rest = Vec::new();
         for (name, written) in std::mem::take(&mut self.unsynced) {
-            if name != write {
+            let done = match written {
+                Written::Changes(_) => name == write,
+                Written::Snapshot(_) => !log && name <= write,
+            };
+            if !done {
                 rest.push((name, written));
             } else if !failing || kept_if_failing {
                 self.durable.keep(&written);
@@ -118,7 +127,7 @@ impl Platter {
         self.unsynced = rest;
         if failing {
             self.failed = true;
-            return Err(io::Error::other("the disk failed to sync"));
+            return Err(sync_failed());
         }
         Ok(())
     }
@@ -161,7 +170,7 @@ impl Platter {
     fn reboot(&mut self) {
         self.boot += 1;
         self.seen = self.durable.clone();
-        self.failed = false;
+        (self.failed, self.refused_snapshot) = (false, false);
     }
 }
 
@@ -184,6 +193,10 @@ impl Handle {
         let platter = disks.get_mut(&self.id).filter(|platter| platter.boot == self.boot);
         work(platter.ok_or_else(|| io::Error::other("the manager has ended"))?)
     }
+}
+
+fn sync_failed() -> io::Error {
+    io::Error::other("the disk failed to sync")
 }
 
 fn no_room(platter: &mut Platter) -> io::Result<()> {
@@ -227,10 +240,15 @@ impl Disk for Handle {
     }
 
     fn write_snapshot(&self, write: &mut FileWriter<'_>) -> io::Result<()> {
-        self.with(no_room)?;
         let mut bytes = Vec::new();
         write(&mut bytes)?;
         self.with(|platter| {
+            platter.refused_snapshot = true;
+            no_room(platter)?;
+            if std::mem::take(&mut platter.failing) {
+                return Err(sync_failed());
+            }
+            platter.refused_snapshot = false;
             let bytes: Arc<[u8]> = bytes.into();
             platter.seen.snapshot = Some(Arc::clone(&bytes));
             platter.unsynced.push((platter.writes, Written::Snapshot(bytes)));

@@ -180,14 +180,20 @@ impl World {
         }
     }
 
-    /// A manager has stopped by itself: it may if its disk failed, or if it was told to.
+    /// A manager has stopped by itself: it may if it was told to, if its log could not be written, or if it could not
+    /// store a snapshot that it needs. That it could not make one of its own is no reason.
     fn gave_up(self: &Arc<Self>, id: u64, reason: &str) {
         self.event(&format!("{id} stops: {reason}"));
         let stopping = hold(&self.managers).get(&id).is_some_and(|manager| manager.stopping);
         if stopping {
             return;
         }
-        if !hold(&self.disks).entry(id).or_default().failed {
+        let excused = {
+            let mut disks = hold(&self.disks);
+            let platter = disks.entry(id).or_default();
+            platter.failed || (platter.refused_snapshot && reason.starts_with("the leader's snapshot cannot be stored"))
+        };
+        if !excused {
             self.complain(format!("manager {id} stopped: {reason}"));
             return;
         }

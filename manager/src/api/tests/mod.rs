@@ -209,6 +209,7 @@ fn cluster() -> TestPlane {
         root_ca: Arc::new(RootCa { cert_pem: "PEM".into(), key_pem: Secret::new("root-key"), ..RootCa::default() }),
         join_tokens: Arc::new(JoinTokens { worker: Secret::new("W"), manager: Secret::new("M") }),
         removed_nodes: Default::default(),
+        former_roots: Default::default(),
         unlock_key: None,
         root_rotation: None,
     }))]);
