@@ -214,6 +214,11 @@ impl Consensus {
         Self::start(options, config, disk, observer).await
     }
 
+    /// Term and Raft id of the durable vote, if there is one.
+    pub fn voted(&self) -> Option<(u64, u64)> {
+        self.log().ends().0.map(|vote| (vote.leader_id.term, vote.leader_id.node_id))
+    }
+
     /// The log of this manager as it stands, durable or not.
     ///
     /// # Errors

@@ -34,6 +34,8 @@ pub(crate) struct Oracle {
     written: BTreeMap<String, u64>,
     /// Committed entries: leader and digest.
     log: BTreeMap<u64, ((u64, u64), u64)>,
+    /// The last vote of each manager: term and leader.
+    votes: BTreeMap<u64, (u64, u64)>,
     /// The last index of an operation that has ended.
     floor: u64,
 }
@@ -91,6 +93,18 @@ impl Oracle {
             (Some(one), Some(two)) => return Err(format!("{one} and {two} are both new at revision {revision}")),
         }
         Ok(digest)
+    }
+
+    /// A manager has this vote on its disk. It only ever goes up, whatever happens to the manager.
+    pub(crate) fn voted(&mut self, id: u64, vote: Option<(u64, u64)>) -> Result<(), String> {
+        let known = self.votes.get(&id).copied();
+        if vote < known {
+            return Err(format!(
+                "manager {id} has forgotten its vote: it was {known:?}, term and leader, and is {vote:?}"
+            ));
+        }
+        self.votes.extend(vote.map(|vote| (id, vote)));
+        Ok(())
     }
 
     /// A write begins. Returns what must come before it.
