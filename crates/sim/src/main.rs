@@ -169,7 +169,7 @@ fn main() -> ExitCode {
 fn find_mutant(world: World, name: &str) -> Result<&'static str, String> {
     let names = world.mutants();
     let unknown = || format!("there is no mutant {name}; there are {}", names.join(", "));
-    names.into_iter().find(|found| *found == name).ok_or_else(unknown)
+    names.iter().copied().find(|found| *found == name).ok_or_else(unknown)
 }
 
 #[cfg(not(feature = "mutants"))]
