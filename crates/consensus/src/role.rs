@@ -28,6 +28,9 @@ pub enum Role {
 /// What a manager that was shut down gives as its reason.
 pub(crate) const SHUT_DOWN: &str = "it was shut down";
 
+/// What a manager gives as its reason whose Raft ended without saying why, as only a panic does.
+const PANICKED: &str = "Raft has ended by a fault of swarmd, which its log shows; restart swarmd, and report the fault";
+
 /// Keeps the role up to date until Raft ends.
 pub(crate) async fn follow(
     mut metrics: WatchReceiverOf<Types, RaftMetrics<Types>>,
@@ -43,7 +46,7 @@ pub(crate) async fn follow(
             return;
         }
         if metrics.changed().await.is_err() {
-            set(&role, stopped(&fault, SHUT_DOWN));
+            set(&role, stopped(&fault, PANICKED));
             return;
         }
     }
@@ -77,5 +80,22 @@ fn read(metrics: &RaftMetrics<Types>, fault: &Fault) -> Role {
     let leader = metrics.current_leader.filter(|leader| *leader != metrics.id);
     Role::Follower {
         leader: leader.and_then(|id| metrics.membership_config.get_node(&id).map(|node| node.addr.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::{AsyncRuntime, async_runtime::watch::Watch};
+
+    use super::*;
+    use crate::rt::Runtime;
+
+    #[tokio::test]
+    async fn a_raft_that_ends_without_a_word_was_not_shut_down() {
+        let (sender, metrics) = <Runtime as AsyncRuntime>::Watch::channel(RaftMetrics::new_initial(1));
+        let (role, seen) = watch::channel(Role::Follower { leader: None });
+        drop(sender);
+        follow(metrics, role, Fault::default()).await;
+        assert_eq!(*seen.borrow(), Role::Stopped { reason: PANICKED.into() });
     }
 }
