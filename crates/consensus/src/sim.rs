@@ -190,6 +190,15 @@ pub struct Logged {
     pub row: Vec<u8>,
 }
 
+/// What a manager takes for durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// Term and Raft id of its vote, if it has one.
+    pub vote: Option<(u64, u64)>,
+    /// Index after the last entry of its log.
+    pub log_end: u64,
+}
+
 impl Consensus {
     /// Starts a simulated manager within the [`Life`] of the caller. So many entries stay in its log behind a snapshot.
     ///
@@ -214,9 +223,11 @@ impl Consensus {
         Self::start(options, config, disk, observer).await
     }
 
-    /// Term and Raft id of the durable vote, if there is one.
-    pub fn voted(&self) -> Option<(u64, u64)> {
-        self.log().ends().0.map(|vote| (vote.leader_id.term, vote.leader_id.node_id))
+    /// What this manager takes for durable: a power cut must leave it.
+    pub fn durable(&self) -> Durable {
+        let log = self.log();
+        let vote = log.ends().0.map(|vote| (vote.leader_id.term, vote.leader_id.node_id));
+        Durable { vote, log_end: log.durable_end() }
     }
 
     /// The log of this manager as it stands, durable or not.

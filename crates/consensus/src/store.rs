@@ -186,6 +186,13 @@ impl LogStore {
         (index.vote, index.last.or(index.purged))
     }
 
+    /// Index after the last entry that is durable and not about to go.
+    #[cfg(feature = "sim")]
+    pub(crate) fn durable_end(&self) -> u64 {
+        let index = self.shared.index();
+        index.flushed_end.min(index.end())
+    }
+
     /// Ends the writer thread once everything sent before is durable.
     pub(crate) async fn close(&self) {
         // An error means that the thread has ended already.

@@ -158,7 +158,10 @@ impl World {
             Err(error) => return self.gave_up(id, &error.to_string()),
         };
         self.event(&format!("{id} runs"));
-        self.compare_vote(id, &consensus);
+        let started = hold(&self.oracle).started(id, consensus.durable());
+        if let Err(complaint) = started {
+            self.complain(complaint);
+        }
         if let Some(manager) = hold(&self.managers).get_mut(&id) {
             manager.consensus = Some(consensus.clone());
         }
@@ -211,7 +214,7 @@ impl World {
     pub(crate) fn end(&self, id: u64, end: End) -> bool {
         let Some(manager) = hold(&self.managers).remove(&id) else { return false };
         if let Some(consensus) = &manager.consensus {
-            self.compare_vote(id, consensus);
+            hold(&self.oracle).ended(id, consensus.durable());
         }
         let silent = end == End::Silent;
         let running = hold(&self.network).ends(id, silent);
@@ -234,14 +237,6 @@ impl World {
             }
         }
         true
-    }
-
-    /// Shows the oracle a manager's vote.
-    fn compare_vote(&self, id: u64, consensus: &Consensus) {
-        let compared = hold(&self.oracle).voted(id, consensus.voted());
-        if let Err(complaint) = compared {
-            self.complain(complaint);
-        }
     }
 
     /// Starts a manager again after a while, unless it has been removed.

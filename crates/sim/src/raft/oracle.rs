@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use swarm_consensus::sim::Logged;
+use swarm_consensus::sim::{Durable, Logged};
 use swarm_core::State;
 
 use crate::rng::mix;
@@ -34,8 +34,8 @@ pub(crate) struct Oracle {
     written: BTreeMap<String, u64>,
     /// Committed entries: leader and digest.
     log: BTreeMap<u64, ((u64, u64), u64)>,
-    /// The last vote of each manager: term and leader.
-    votes: BTreeMap<u64, (u64, u64)>,
+    /// What each manager took for durable when it last ended.
+    durable: BTreeMap<u64, Durable>,
     /// The last index of an operation that has ended.
     floor: u64,
 }
@@ -95,15 +95,26 @@ impl Oracle {
         Ok(digest)
     }
 
-    /// A manager has this vote on its disk. It only ever goes up, whatever happens to the manager.
-    pub(crate) fn voted(&mut self, id: u64, vote: Option<(u64, u64)>) -> Result<(), String> {
-        let known = self.votes.get(&id).copied();
-        if vote < known {
+    /// A manager ends, whatever the way.
+    pub(crate) fn ended(&mut self, id: u64, durable: Durable) {
+        self.durable.insert(id, durable);
+    }
+
+    /// A manager has read its disk, and takes no part yet: what it took for durable is there.
+    pub(crate) fn started(&self, id: u64, found: Durable) -> Result<(), String> {
+        let Some(known) = self.durable.get(&id) else { return Ok(()) };
+        if found.vote < known.vote {
             return Err(format!(
-                "manager {id} has forgotten its vote: it was {known:?}, term and leader, and is {vote:?}"
+                "manager {id} has forgotten its vote: it was {:?}, term and leader, and is {:?}",
+                known.vote, found.vote
             ));
         }
-        self.votes.extend(vote.map(|vote| (id, vote)));
+        if found.log_end < known.log_end {
+            return Err(format!(
+                "manager {id} took its log for durable before entry {}, and has lost all from entry {} on",
+                known.log_end, found.log_end
+            ));
+        }
         Ok(())
     }
 
