@@ -188,6 +188,11 @@ impl State {
         self.by_node.of(node).map(|(id, _)| self.indexed(id))
     }
 
+    /// The ids of the tasks that a node was given, with their services.
+    pub(crate) fn task_ids_of_node(&self, node: NodeId) -> impl Iterator<Item = (ServiceId, TaskId)> + '_ {
+        self.by_node.of(node).map(|(id, service)| (service, id))
+    }
+
     /// The tasks of a service that a node was given, the oldest first.
     pub(crate) fn tasks_of_service_on(&self, service: ServiceId, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
         self.by_node.of(node).filter(move |(_, of)| *of == service).map(|(id, _)| self.indexed(id))
