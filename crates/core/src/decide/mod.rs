@@ -49,8 +49,8 @@ pub struct Dirty {
     pub services: BTreeSet<ServiceId>,
     /// These nodes: all services that have tasks there.
     pub nodes: BTreeSet<NodeId>,
-    /// Some node has more room: all services that have tasks waiting for one.
-    pub room: bool,
+    /// These nodes have more room: all services that have tasks waiting for some, or may be more even now.
+    pub room: BTreeSet<NodeId>,
     /// Since when there is this leader, for the decision alone: what agents saw before, they may not have told yet.
     pub led_since: Timestamp,
 }
@@ -73,7 +73,7 @@ impl Dirty {
             Event::Node(node) => drop(self.nodes.insert(node)),
             Event::Task { reported: Some((from, to)), .. } if are_alike(from, to) => {}
             Event::Service(service) | Event::Task { service, .. } => drop(self.services.insert(service)),
-            Event::Room(_) => self.room = true,
+            Event::Room(node) => drop(self.room.insert(node)),
         }
     }
 }
@@ -125,8 +125,10 @@ pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
             let concerned = |s: &&Arc<Service>| s.spec.mode.is_global() || rebalance::is_wanted(s);
             services.extend(state.services().filter(concerned).map(|s| s.id));
         }
-        if dirty.room {
+        if !dirty.room.is_empty() {
             services.extend(state.services_with_pending());
+            let gains = |s: &&Arc<Service>| rebalance::is_wanted(s) && rebalance::gains(state, s, &dirty.room);
+            services.extend(state.services().filter(gains).map(|s| s.id));
         }
     }
     for id in &services {
