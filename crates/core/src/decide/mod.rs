@@ -27,7 +27,7 @@ use std::{
 
 use restart::Start;
 use schedule::Fleet;
-use slots::Slots;
+use slots::{Slots, Stranded};
 use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, Task, TaskId, TaskState, Timestamp};
 
 pub use why::{Failure, NodeRejection, Rejection, Restart, TaskWhy, Why, why_service, why_task, why_waiting};
@@ -214,8 +214,8 @@ struct Planner {
     random: u64,
     /// The nodes in the scheduler's order, once it was asked for; follows `state`.
     fleet: Option<Fleet>,
-    /// The nodes that take no tasks, once that was asked for; nodes do not change while a decision is made.
-    not_ready: Option<Rc<[NodeId]>>,
+    /// What is on nodes that take no tasks, once that was asked for; nodes do not change while a decision is made.
+    stranded: Option<Stranded>,
     /// What there is to look at of the service that was asked for last, if nothing has changed since.
     slots: Option<(ServiceId, Rc<Slots>)>,
     /// What the last transaction touched.
@@ -238,7 +238,7 @@ impl Planner {
             plan: Plan::default(),
             random: seed,
             fleet: None,
-            not_ready: None,
+            stranded: None,
             slots: None,
             events: Vec::new(),
         }
@@ -250,8 +250,8 @@ impl Planner {
             return slots.clone();
         }
         let state = &self.state;
-        let not_ready = self.not_ready.get_or_insert_with(|| state.loads.not_ready().collect());
-        let slots = Rc::new(Slots::new(state, service, not_ready));
+        let stranded = self.stranded.get_or_insert_with(|| Stranded::new(state));
+        let slots = Rc::new(Slots::new(state, service, stranded));
         self.slots = Some((service.id, slots.clone()));
         slots
     }
