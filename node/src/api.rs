@@ -74,6 +74,9 @@ impl Api {
             Swarm::Locked(_) => return Err(ApiError::unavailable(LOCKED)),
             Swarm::In(member) => {
                 let routes = member.routes().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?;
+                if let Some(removed) = member.removed() {
+                    return Err(ApiError::unavailable(removed));
+                }
                 (routes, member.leader_elsewhere().filter(|_| is_for_leader(request.method(), path)))
             }
         };

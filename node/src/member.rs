@@ -34,8 +34,8 @@ use crate::{
 };
 
 /// What a person has to do with a node that was removed.
-const REMOVED: &str = "this node was removed from the swarm; its containers still run: use \"swarm leave\" here to \
-                       remove them, and \"swarm join\" to come back";
+const REMOVED: &str = "this node was removed from the swarm; its containers still run: use \"swarm leave\" here \
+                       (\"--force\" on a manager) to remove them, and \"swarm join\" to come back";
 
 /// What a person has to do with a node that was off for too long.
 const EXPIRED: &str = "this node's certificate has expired: it was off, or reached no manager, for longer than the \
@@ -238,7 +238,7 @@ impl Member {
     pub(crate) fn state(&self) -> MemberState {
         match &*self.session.borrow() {
             SessionState::Open => MemberState::Active(String::new()),
-            SessionState::Removed { reason } => MemberState::Error(format!("{REMOVED} ({reason})")),
+            SessionState::Removed { reason } => MemberState::Error(removed(reason)),
             SessionState::Connecting { .. } if self.identity().as_peer().cert_expires_at <= clock::now() => {
                 MemberState::Error(EXPIRED.to_owned())
             }
@@ -246,6 +246,14 @@ impl Member {
                 MemberState::Active(reason.clone())
             }
             SessionState::Connecting { reason } => MemberState::Pending(reason.clone()),
+        }
+    }
+
+    /// What to do if it was removed. Its manager may still hold what the swarm was, and would give advice for that.
+    pub(crate) fn removed(&self) -> Option<String> {
+        match &*self.session.borrow() {
+            SessionState::Removed { reason } => Some(removed(reason)),
+            SessionState::Open | SessionState::Connecting { .. } => None,
         }
     }
 
@@ -339,6 +347,10 @@ impl Member {
             }
         }
     }
+}
+
+fn removed(reason: &str) -> String {
+    format!("{REMOVED} ({reason})")
 }
 
 /// A manager that stopped by itself (a log that cannot be written) takes the daemon with it, which is started anew.

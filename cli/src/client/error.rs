@@ -93,6 +93,11 @@ impl ClientError {
             Self::Refused { message, .. } if message.contains("does not have a previous spec") => {
                 Some("There is one after an update; an update that rolled itself back leaves none.".to_owned())
             }
+            Self::Refused { message, .. } if message.contains("is not down and can't be removed") => Some(
+                "Let it leave (`swarmctl swarm leave` there, or stop swarmd there and wait until it is down), or remove it \
+                 as it is with --force: its containers keep running."
+                    .to_owned(),
+            ),
             Self::Refused { .. } | Self::NotUnderstood { .. } | Self::Request(_) => None,
         }
     }

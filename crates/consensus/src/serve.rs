@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    Consensus, ProposeError,
+    Consensus, Error, ProposeError,
     message::{Answer, Appended, Blob, Hello, RAFT_PROTOCOL, Request, append_request, take_over_request},
     rt, transfer,
 };
@@ -215,6 +215,7 @@ impl Consensus {
             Request::Status => Answer::Status(Box::new(self.own_status().await)),
             Request::HandOver { to } => match self.hand_over_here(to).await {
                 Ok(()) => Answer::HandedOver,
+                Err(Error::HandOver(reason)) => Answer::Refused(reason),
                 Err(error) => Answer::Refused(error.to_string()),
             },
             other => Answer::Refused(format!("{other:?} does not belong here")),

@@ -109,8 +109,7 @@ impl Status {
         Err(match rest.len() {
             0 => "it is the last manager".to_owned(),
             count => format!(
-                "of the {count} managers that would be left, {majority} have to answer, and {} do not: {}",
-                silent.len(),
+                "of the {count} managers that would be left, {majority} have to answer, and these do not: {}",
                 silent.join(", ")
             ),
         })

@@ -92,6 +92,7 @@ fn view(survey: &Survey, state: &State, cluster: &Cluster, now: Timestamp) -> Ma
     if known {
         warnings.extend(lost(status));
     }
+    warnings.extend(rotation(state, cluster));
     warnings.extend(held_back(&managers, state.feature_level()));
     for manager in &managers {
         let name = format!("{} ({})", manager.hostname, manager.addr);
@@ -172,6 +173,20 @@ fn held_back(managers: &[ManagerView], level: u16) -> Option<String> {
             behind.join(", ")
         )
     })
+}
+
+/// What holds up the change to another root CA.
+fn rotation(state: &State, cluster: &Cluster) -> Option<String> {
+    let root = &cluster.root_rotation.as_ref()?.root;
+    let behind: Vec<&str> =
+        state.nodes().filter(|node| node.cert_issuer() != root.key_id).map(|node| node.hostname()).collect();
+    Some(format!(
+        "the root CA is being replaced, which waits for {} of {} nodes: {}; bring them back, or `node rm --force` what is \
+         lost",
+        behind.len(),
+        state.nodes().count(),
+        behind.join(", ")
+    ))
 }
 
 /// What is wrong with one manager's machine.

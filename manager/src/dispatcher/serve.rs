@@ -95,6 +95,8 @@ struct Refusal {
     reason: String,
     leader: Option<String>,
     removed: bool,
+    /// Another manager is the one to ask.
+    elsewhere: bool,
 }
 
 fn refused(reason: impl Into<String>) -> End {
@@ -136,7 +138,7 @@ impl Dispatcher {
             Ok(Ok(Some(ToManager::Hello(hello)))) => {
                 let (mut sender, receiver) = channel(stream);
                 let end = self.session(&peer, addr, hello, &mut sender, receiver).await;
-                if let Err(End::Refused(Refusal { reason, leader, removed })) = &end {
+                if let Err(End::Refused(Refusal { reason, leader, removed, .. })) = &end {
                     let word = ToAgent::Refused { reason: reason.clone(), leader: leader.clone(), removed: *removed };
                     // Whether it arrives does not matter: the stream closes either way.
                     let _ = timeout(FAREWELL_TIMEOUT, sender.send(&word)).await;
@@ -149,8 +151,13 @@ impl Dispatcher {
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(End::Silent),
         };
-        if let Err(end) = end {
-            tracing::info!(node = %peer.node, %addr, reason = %end, "an agent's stream ended");
+        match end {
+            Ok(()) => {}
+            // Agents that look for a leader ask every manager, again and again.
+            Err(end @ End::Refused(Refusal { elsewhere: true, .. })) => {
+                tracing::debug!(node = %peer.node, %addr, reason = %end, "an agent looks for the leader");
+            }
+            Err(end) => tracing::info!(node = %peer.node, %addr, reason = %end, "an agent's stream ended"),
         }
     }
 
@@ -227,7 +234,7 @@ impl Dispatcher {
             Role::Leader { .. } => "this manager leads only since a moment and is not ready yet".into(),
             Role::Follower { .. } => "this manager does not lead the swarm".into(),
         };
-        End::Refused(Refusal { reason, leader: self.leader(), removed: false })
+        End::Refused(Refusal { reason, leader: self.leader(), removed: false, elsewhere: true })
     }
 
     /// Whether the peer is a node of this cluster, now.
@@ -241,7 +248,7 @@ impl Dispatcher {
         let removed = state.cluster().is_some_and(|cluster| cluster.removed_nodes.contains_key(&peer.node));
         if removed || state.node(peer.node).is_none() {
             let reason = format!("node {} was removed from the swarm", peer.node);
-            return Err(End::Refused(Refusal { reason, leader: None, removed: true }));
+            return Err(End::Refused(Refusal { reason, removed: true, ..Refusal::default() }));
         }
         Ok(())
     }

@@ -167,7 +167,7 @@ impl LeaderStep {
 
 fn merge(into: &mut Dirty, mut more: Dirty) {
     into.all |= more.all;
-    into.room |= more.room;
+    into.room.extend(more.room);
     into.services.append(&mut more.services);
     into.nodes.append(&mut more.nodes);
 }

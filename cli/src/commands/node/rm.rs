@@ -33,9 +33,14 @@ impl Rm {
                 Ok(()) => context.out.line(reference)?,
                 Err(error @ ClientError::Refused { .. }) => {
                     failed = true;
-                    let text =
-                        if error.is_not_found() { format!("no such node: {reference}") } else { error.to_string() };
+                    let text = match error.is_not_found() {
+                        true => format!("no such node: {reference}"),
+                        false => error.to_string().replace(&id, reference),
+                    };
                     context.out.note(&format!("Error: {text}"));
+                    if let Some(hint) = error.hint() {
+                        context.out.note(&hint);
+                    }
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -24,13 +24,18 @@ pub(super) struct Batch {
     pub(super) restarts: u32,
 }
 
+/// The most tasks that a service may have on a node now; 0 if it has no such limit.
+fn max_replicas(service: &Service) -> u64 {
+    service.spec.task_template.placement.as_ref().map_or(0, |placement| placement.max_replicas)
+}
+
 /// Makes all of these tasks, or none.
 pub(super) fn create(state: &mut State, batch: &Batch, tasks: &[NewTask], events: &mut Vec<Event>) -> Outcome {
     let service = state.service(batch.service).ok_or_else(|| not_found("service", batch.service))?;
     if service.spec_version != batch.spec_version {
         return Err(Refusal::Stale(format!("service {} was updated", batch.service)));
     }
-    let iteration = service.iteration();
+    let service = service.clone();
     let spec = state.spec(batch.service, batch.spec_version).expect("a service's current spec version is kept").clone();
     let known = events.len();
     // In a slot above all others there is no rival.
@@ -47,7 +52,7 @@ pub(super) fn create(state: &mut State, batch: &Batch, tasks: &[NewTask], events
             if is_free { Ok(()) } else { check_slot(state, batch, new) }
         };
         (highest, newest) = (highest.max(Some(new.slot)), newest.max(Some(new.id)));
-        let made_one = check(state).and_then(|()| batch.task(state, iteration, &spec.spec, new));
+        let made_one = check(state).and_then(|()| batch.task(state, &service, &spec.spec, new));
         if let Err(refusal) = made_one.map(|task| {
             events.push(touched(&task));
             state.insert_new_task(Arc::new(task), &spec.spec);
@@ -86,13 +91,13 @@ fn check_slot(state: &State, batch: &Batch, new: &NewTask) -> Outcome {
 }
 
 impl Batch {
-    fn task(&self, state: &State, iteration: Option<u64>, spec: &ServiceSpec, new: &NewTask) -> Result<Task, Refusal> {
+    fn task(&self, state: &State, service: &Service, spec: &ServiceSpec, new: &NewTask) -> Result<Task, Refusal> {
         let mut task = Task {
             id: new.id,
             service: self.service,
             spec_version: self.spec_version,
             slot: new.slot,
-            iteration,
+            iteration: service.iteration(),
             node: None,
             cause: self.cause,
             desired: self.desired,
@@ -106,7 +111,7 @@ impl Batch {
             generic_resources: Arc::default(),
             restarts: self.restarts,
         };
-        settle(state, &mut task, spec, &new.place)?;
+        settle(state, &mut task, spec, max_replicas(service), &new.place)?;
         Ok(task)
     }
 }
@@ -125,7 +130,7 @@ pub(crate) fn charge(state: &mut State, service: &Service, tasks: &[NewTask], ev
         restarts: 0,
     };
     for new in tasks {
-        let task = batch.task(state, service.iteration(), &spec.spec, new)?;
+        let task = batch.task(state, service, &spec.spec, new)?;
         events.push(touched(&task));
         state.charge(&task, &spec.spec);
     }
@@ -139,13 +144,14 @@ pub(super) fn place(state: &mut State, id: TaskId, place: &Place, events: &mut V
     }
     let mut task = Task::clone(task);
     let spec = state.spec(task.service, task.spec_version).expect("a task's spec version is kept");
-    settle(state, &mut task, &spec.spec, place)?;
+    let max_replicas = state.service(task.service).map_or(0, |service| max_replicas(service));
+    settle(state, &mut task, &spec.spec, max_replicas, place)?;
     store(state, task, events);
     Ok(())
 }
 
 /// Gives a task its node, if there is room for it, or the reason why it has none.
-fn settle(state: &State, task: &mut Task, spec: &ServiceSpec, place: &Place) -> Outcome {
+fn settle(state: &State, task: &mut Task, spec: &ServiceSpec, max_replicas: u64, place: &Place) -> Outcome {
     match place {
         Place::On(node) => {
             let removed = || Refusal::Stale(format!("node {node} was removed"));
@@ -163,7 +169,7 @@ fn settle(state: &State, task: &mut Task, spec: &ServiceSpec, place: &Place) -> 
             if !load.ports_free(host_ports(spec)) {
                 return Err(Refusal::Stale(format!("a port is taken on node {node}")));
             }
-            check_replicas(state, task, *node)?;
+            check_replicas(state, task, max_replicas, *node)?;
             task.node = Some(*node);
             task.status = TaskStatus::new(TaskState::Assigned, state.time);
         }
@@ -183,9 +189,10 @@ fn settle(state: &State, task: &mut Task, spec: &ServiceSpec, place: &Place) -> 
 
 /// A node has no more tasks of a service than that allows now. An old task in the slot of the new one, which takes over
 /// from it, does not count.
-fn check_replicas(state: &State, task: &Task, node: NodeId) -> Outcome {
-    let placement = state.service(task.service).and_then(|service| service.spec.task_template.placement.as_ref());
-    let Some(most) = placement.map(|placement| placement.max_replicas).filter(|most| *most > 0) else { return Ok(()) };
+fn check_replicas(state: &State, task: &Task, most: u64, node: NodeId) -> Outcome {
+    if most == 0 {
+        return Ok(());
+    }
     let others = state.tasks_of_service_on(task.service, node).filter(|t| t.slot != task.slot && is_active(t)).count();
     if (others as u64) < most {
         return Ok(());

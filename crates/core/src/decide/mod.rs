@@ -27,7 +27,7 @@ use std::{
 
 use restart::Start;
 use schedule::Fleet;
-use slots::Slots;
+use slots::{Slots, Stranded};
 use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, Task, TaskId, TaskState, Timestamp};
 
 pub use why::{Failure, NodeRejection, Rejection, Restart, TaskWhy, Why, why_service, why_task, why_waiting};
@@ -49,8 +49,8 @@ pub struct Dirty {
     pub services: BTreeSet<ServiceId>,
     /// These nodes: all services that have tasks there.
     pub nodes: BTreeSet<NodeId>,
-    /// Some node has more room: all services that have tasks waiting for one.
-    pub room: bool,
+    /// These nodes have more room: all services that have tasks waiting for some, or may be more even now.
+    pub room: BTreeSet<NodeId>,
     /// Since when there is this leader, for the decision alone: what agents saw before, they may not have told yet.
     pub led_since: Timestamp,
 }
@@ -73,7 +73,7 @@ impl Dirty {
             Event::Node(node) => drop(self.nodes.insert(node)),
             Event::Task { reported: Some((from, to)), .. } if are_alike(from, to) => {}
             Event::Service(service) | Event::Task { service, .. } => drop(self.services.insert(service)),
-            Event::Room(_) => self.room = true,
+            Event::Room(node) => drop(self.room.insert(node)),
         }
     }
 }
@@ -125,8 +125,10 @@ pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
             let concerned = |s: &&Arc<Service>| s.spec.mode.is_global() || rebalance::is_wanted(s);
             services.extend(state.services().filter(concerned).map(|s| s.id));
         }
-        if dirty.room {
+        if !dirty.room.is_empty() {
             services.extend(state.services_with_pending());
+            let gains = |s: &&Arc<Service>| rebalance::is_wanted(s) && rebalance::gains(state, s, &dirty.room);
+            services.extend(state.services().filter(gains).map(|s| s.id));
         }
     }
     for id in &services {
@@ -212,8 +214,8 @@ struct Planner {
     random: u64,
     /// The nodes in the scheduler's order, once it was asked for; follows `state`.
     fleet: Option<Fleet>,
-    /// The nodes that take no tasks, once that was asked for; nodes do not change while a decision is made.
-    not_ready: Option<Rc<[NodeId]>>,
+    /// What is on nodes that take no tasks, once that was asked for; nodes do not change while a decision is made.
+    stranded: Option<Stranded>,
     /// What there is to look at of the service that was asked for last, if nothing has changed since.
     slots: Option<(ServiceId, Rc<Slots>)>,
     /// What the last transaction touched.
@@ -236,7 +238,7 @@ impl Planner {
             plan: Plan::default(),
             random: seed,
             fleet: None,
-            not_ready: None,
+            stranded: None,
             slots: None,
             events: Vec::new(),
         }
@@ -248,8 +250,8 @@ impl Planner {
             return slots.clone();
         }
         let state = &self.state;
-        let not_ready = self.not_ready.get_or_insert_with(|| state.loads.not_ready().collect());
-        let slots = Rc::new(Slots::new(state, service, not_ready));
+        let stranded = self.stranded.get_or_insert_with(|| Stranded::new(state));
+        let slots = Rc::new(Slots::new(state, service, stranded));
         self.slots = Some((service.id, slots.clone()));
         slots
     }

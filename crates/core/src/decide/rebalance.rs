@@ -3,7 +3,10 @@
 //! A move is made only if the scheduler itself would now put the task on a node that has at least two tasks of the
 //! service fewer. So each move makes the spread more even, and the moves end.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use swarm_model::{Cause, DesiredState, NodeId, RestartCondition, Service, ServiceMode, Settings, TaskId, TaskState};
 
@@ -11,7 +14,7 @@ use super::{
     Planner,
     budget::Budget,
     fill, rolling,
-    schedule::{self, Fleet},
+    schedule::{self, Constraints, Fleet},
     slots::{self, Place as SlotPlace, Slot},
 };
 use crate::{Event, Op, Place, State, Tx, apply::apply_tx};
@@ -48,6 +51,15 @@ pub(super) fn advance(planner: &mut Planner, service: &Service, room: usize, mut
     if service.rebalance && idle && moves == 0 {
         planner.push_for(service, Tx::new(vec![Op::SetRebalance { service: service.id, asked: false }]));
     }
+}
+
+/// Whether one of these nodes, which have more room than before, may take a task of the service from a fuller one.
+pub(super) fn gains(state: &State, service: &Service, nodes: &BTreeSet<NodeId>) -> bool {
+    let counts = schedule::active_of_service(state, service);
+    let fullest = counts.values().copied().max().unwrap_or(0);
+    let emptier = |id: &NodeId| counts.get(id).copied().unwrap_or(0) + 2 <= fullest;
+    let constraints = Constraints::of(&service.spec);
+    nodes.iter().filter(|id| emptier(id)).any(|id| state.node(*id).is_some_and(|node| constraints.hold(node)))
 }
 
 /// The next place to move, and the node that it moves to.

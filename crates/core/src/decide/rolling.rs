@@ -65,6 +65,13 @@ fn successor<'a>(state: &State, service: &Service, slot: &'a Slot) -> Option<&'a
         .or_else(|| slot.live().rfind(|task| clean(task) && task.status.state == TaskState::Running))
 }
 
+/// What was prepared in a place beside the task that serves, and will not be started any more.
+fn outdated<'a>(state: &'a State, service: &'a Service, slot: &'a Slot) -> impl Iterator<Item = TaskId> {
+    let serves = slot.runs();
+    let waits = move |task: &&Arc<Task>| serves && task.desired == DesiredState::Ready;
+    slot.live().filter(waits).filter(|task| slots::is_dirty(state, service, task)).map(|task| task.id)
+}
+
 /// Whether a task only waits for the one before it to stop.
 fn is_prepared(task: &Task, now: Timestamp) -> bool {
     task.desired == DesiredState::Ready
@@ -82,13 +89,17 @@ fn finish(planner: &mut Planner, service: &Service) {
     // A place that waits for room, which what is prepared may be holding.
     let waits = |slot: &Slot| !slot.runs() && slot.live().any(|task| task.status.state == TaskState::Pending);
     for slot in slots.values().filter(|slot| slot.live().count() > 1) {
+        // What was prepared for a spec that is out of date by now would hold its room until the place's turn comes.
+        done.extend(outdated(&planner.state, service, slot));
         let Some(keep) = successor(&planner.state, service, slot) else { continue };
         let takes_over = keep.status.state == TaskState::Running || stop_first && is_prepared(keep, planner.now);
         if !takes_over {
             continue;
         }
         if budget.take(&planner.state, slot, |task| task.id != keep.id) {
-            done.extend(slot.live().filter(|task| task.id != keep.id).map(|task| task.id));
+            let goes = slot.live().map(|task| task.id).filter(|id| *id != keep.id && !done.contains(id));
+            let goes: Vec<TaskId> = goes.collect();
+            done.extend(goes);
         } else if slots.values().any(waits) {
             done.push(keep.id);
         }

@@ -1,12 +1,12 @@
 //! The places of a service: numbered slots of a replicated service, nodes of a global one.
 
 use std::{
-    cell::RefCell,
+    cell::{OnceCell, RefCell},
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use swarm_model::{DesiredState, NodeId, Service, ServiceMode, Settings, Task, TaskState};
+use swarm_model::{DesiredState, NodeId, Service, ServiceId, ServiceMode, Settings, Task, TaskId, TaskState};
 
 use super::{rebalance, restart, rolling, schedule};
 use crate::State;
@@ -80,17 +80,43 @@ pub(super) struct Slots {
     pub(super) settled: usize,
 }
 
+/// What is on nodes that take no tasks: only there can a task that runs as it is wanted need anything. Made once for all
+/// services that a decision looks at, so that what each of them costs follows from its own tasks alone.
+#[derive(Debug)]
+pub(super) struct Stranded {
+    nodes: Vec<NodeId>,
+    /// Their tasks by service, once they are asked for. What came there since does not run, so its slot is not settled.
+    tasks: OnceCell<Vec<(ServiceId, TaskId)>>,
+}
+
+impl Stranded {
+    pub(super) fn new(state: &State) -> Self {
+        Self { nodes: state.loads.not_ready().collect(), tasks: OnceCell::new() }
+    }
+
+    /// The slots of a service that have such tasks.
+    fn slots_of(&self, state: &State, service: ServiceId) -> impl Iterator<Item = u32> {
+        let tasks = self.tasks.get_or_init(|| {
+            let mut tasks: Vec<_> = self.nodes.iter().flat_map(|node| state.task_ids_of_node(*node)).collect();
+            tasks.sort_unstable();
+            tasks
+        });
+        let from = tasks.partition_point(|(other, _)| *other < service);
+        let tasks = tasks[from..].iter().take_while(move |(other, _)| *other == service);
+        tasks.filter_map(|(_, id)| state.task(*id).map(|task| task.slot))
+    }
+}
+
 impl Slots {
-    /// What there is to look at. `not_ready` are the nodes that take no tasks: only there can a task that runs as it is
-    /// wanted need anything.
-    pub(super) fn new(state: &State, service: &Service, not_ready: &[NodeId]) -> Self {
-        unsettled(state, service, not_ready).unwrap_or_else(|| Self { shown: of(state, service), settled: 0 })
+    /// What there is to look at.
+    pub(super) fn new(state: &State, service: &Service, stranded: &Stranded) -> Self {
+        unsettled(state, service, stranded).unwrap_or_else(|| Self { shown: of(state, service), settled: 0 })
     }
 }
 
 /// The places that are not settled, if it is cheap to tell and the others make no difference: no update is under way
 /// that looks at all, no limit counts those that run, no delay follows a move.
-fn unsettled(state: &State, service: &Service, not_ready: &[NodeId]) -> Option<Slots> {
+fn unsettled(state: &State, service: &Service, stranded: &Stranded) -> Option<Slots> {
     let ServiceMode::Replicated { replicas } = service.spec.mode else { return None };
     let rolls = service.update.as_ref().is_some_and(|update| update.state.is_active() || update.state.is_paused());
     let counts_all = rolls
@@ -101,12 +127,11 @@ fn unsettled(state: &State, service: &Service, not_ready: &[NodeId]) -> Option<S
     let is_complete = state.highest_slot(service.id).is_some_and(|highest| u64::from(highest) == replicas)
         && state.tasks_of_slot(service.id, 0).next().is_none();
     let shown_max = tasks / UNSETTLED_PART;
-    if counts_all || !is_complete || not_ready.len() > shown_max {
+    if counts_all || !is_complete || stranded.nodes.len() > shown_max {
         return None;
     }
     let mut numbers: BTreeSet<u32> = state.unsettled_slots(service.id).take(shown_max + 1).collect();
-    let stranded = not_ready.iter().flat_map(|node| state.tasks_of_service_on(service.id, *node));
-    numbers.extend(stranded.map(|task| task.slot));
+    numbers.extend(stranded.slots_of(state, service.id));
     if numbers.len() > shown_max {
         return None;
     }

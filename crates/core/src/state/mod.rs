@@ -18,7 +18,7 @@ pub(crate) use load::{host_ports, is_active, offered, reserved};
 pub(crate) use rows::NOT_READY;
 use rows::Rows;
 pub use snapshot::Object;
-use table::Table;
+use table::{Table, Value};
 
 use crate::FEATURE_LEVEL_MIN;
 
@@ -68,6 +68,12 @@ struct Seat {
     /// The node on which it is active, if it is: a walk that counts the tasks of a service need not look at each.
     /// No id is zero, it has the time of its making.
     active_on: Option<NonZeroU128>,
+}
+
+impl Value for Seat {
+    fn touch(&self) -> usize {
+        self.task.touch()
+    }
 }
 
 impl Seat {
@@ -180,6 +186,11 @@ impl State {
     /// The tasks that a node was given, the oldest first.
     pub fn tasks_of_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
         self.by_node.of(node).map(|(id, _)| self.indexed(id))
+    }
+
+    /// The ids of the tasks that a node was given, with their services.
+    pub(crate) fn task_ids_of_node(&self, node: NodeId) -> impl Iterator<Item = (ServiceId, TaskId)> + '_ {
+        self.by_node.of(node).map(|(id, service)| (service, id))
     }
 
     /// The tasks of a service that a node was given, the oldest first.

@@ -5,9 +5,12 @@
 //! fill from below stay full.
 
 use std::{
+    hint,
     ops::{Bound, RangeBounds},
     sync::Arc,
 };
+
+use swarm_model::ServiceId;
 
 /// Entries of a page, children of a branch. A change copies a page of each level, once for each reader's tree: larger
 /// pages make that dear, smaller ones the way to them.
@@ -21,11 +24,40 @@ pub(crate) struct Table<K, V> {
     root: Arc<Node<K, V>>,
 }
 
-#[derive(Clone, Debug)]
+/// A value, which is copied with its page.
+pub(crate) trait Value: Clone {
+    /// Reads the counter that a clone raises, if there is one. The counters of a page are all over the memory: raised one
+    /// after the other, each is waited for; read before, they come at the same time.
+    fn touch(&self) -> usize {
+        0
+    }
+}
+
+impl<T: ?Sized> Value for Arc<T> {
+    fn touch(&self) -> usize {
+        Arc::strong_count(self)
+    }
+}
+
+impl Value for () {}
+impl Value for u64 {}
+impl Value for usize {}
+impl Value for (ServiceId, u32) {}
+
+#[derive(Debug)]
 enum Node<K, V> {
     Leaf(Vec<(K, V)>),
     /// Children, with a key that none in them is below and that all before them are.
     Branch(Vec<(K, Arc<Node<K, V>>)>),
+}
+
+impl<K: Clone, V: Value> Clone for Node<K, V> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Leaf(entries) => Self::Leaf(copy(entries)),
+            Self::Branch(children) => Self::Branch(copy(children)),
+        }
+    }
 }
 
 /// The right part of a page that was full.
@@ -37,7 +69,7 @@ impl<K, V> Default for Table<K, V> {
     }
 }
 
-impl<K: Ord + Clone, V: Clone> Table<K, V> {
+impl<K: Ord + Clone, V: Value> Table<K, V> {
     /// An entry's value.
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
         let mut node = &*self.root;
@@ -129,7 +161,7 @@ pub(crate) struct Range<'a, K, V> {
     end: Bound<K>,
 }
 
-impl<'a, K: Ord + Clone, V: Clone> Iterator for Range<'a, K, V> {
+impl<'a, K: Ord + Clone, V: Value> Iterator for Range<'a, K, V> {
     type Item = (&'a K, &'a V);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -159,6 +191,12 @@ fn page<T>(entries: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut page = Vec::with_capacity(PAGE_MAX);
     page.extend(entries);
     page
+}
+
+/// A page with the same entries and room for more: most are copied because one comes.
+fn copy<K: Clone, V: Value>(entries: &[(K, V)]) -> Vec<(K, V)> {
+    hint::black_box(entries.iter().map(|(_, value)| value.touch()).fold(0, usize::wrapping_add));
+    page(entries.iter().cloned())
 }
 
 // Keys are mostly tuples, for which `cmp` is much faster than `<`.
@@ -197,7 +235,7 @@ fn make_place<T>(entries: &mut Vec<T>, at: usize) -> Option<Vec<T>> {
     Some(page(entries.drain(from..)))
 }
 
-fn insert<K: Ord + Clone, V: Clone>(node: &mut Arc<Node<K, V>>, key: K, value: V) -> (Option<V>, Option<Split<K, V>>) {
+fn insert<K: Ord + Clone, V: Value>(node: &mut Arc<Node<K, V>>, key: K, value: V) -> (Option<V>, Option<Split<K, V>>) {
     match Arc::make_mut(node) {
         Node::Leaf(entries) => match find(entries, &key) {
             Ok(at) => (Some(std::mem::replace(&mut entries[at].1, value)), None),
@@ -229,7 +267,7 @@ fn put<K: Clone, T, V>(
     right.map(|right| (right[0].0.clone(), Arc::new(node(right))))
 }
 
-fn remove<K: Ord + Clone, V: Clone>(node: &mut Arc<Node<K, V>>, key: &K) -> Option<V> {
+fn remove<K: Ord + Clone, V: Value>(node: &mut Arc<Node<K, V>>, key: &K) -> Option<V> {
     match Arc::make_mut(node) {
         Node::Leaf(entries) => find(entries, key).ok().map(|at| entries.remove(at).1),
         Node::Branch(children) => {
@@ -255,7 +293,7 @@ fn len<K, V>(node: &Node<K, V>) -> usize {
 }
 
 /// Puts a child and the one behind it together, if there is one and they fill no more than half a page.
-fn merge<K: Clone, V: Clone>(children: &mut Vec<(K, Arc<Node<K, V>>)>, left: usize) {
+fn merge<K: Clone, V: Value>(children: &mut Vec<(K, Arc<Node<K, V>>)>, left: usize) {
     let Some([(_, a), (_, b)]) = children.get(left..left + 2) else { return };
     if len(a) + len(b) > PAGE_MAX / 2 {
         return;
@@ -323,6 +361,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl Value for u32 {}
 
     /// How deep the leaves are. Panics if they are not all on one level, or a page is empty or too large.
     fn depth(node: &Node<u32, u32>, is_root: bool) -> usize {

@@ -32,10 +32,17 @@ impl Bits {
         Self { summary: ones(words.len()), words, len: size }
     }
 
-    /// The numbers below `size` of which something holds.
-    pub(super) fn of(size: usize, holds: impl Fn(&usize) -> bool) -> Self {
-        let mut bits = Self::new(size);
-        (0..size).filter(holds).for_each(|number| bits.insert_new(number));
+    /// The places in a list of which something holds. A word at a time: the list may be long, and most of it absent.
+    pub(super) fn of<T>(list: &[T], holds: impl Fn(&T) -> bool) -> Self {
+        let mut bits = Self::new(list.len());
+        for (at, part) in list.chunks(WORD_BITS).enumerate() {
+            let word = part.iter().rev().fold(0, |word, item| word << 1 | u64::from(holds(item)));
+            if word != 0 {
+                bits.words[at] = word;
+                bits.summary[at / WORD_BITS] |= 1 << (at % WORD_BITS);
+                bits.len += word.count_ones() as usize;
+            }
+        }
         bits
     }
 
@@ -123,6 +130,8 @@ mod tests {
                 }
             }
             prop_assert_eq!(bits.is_empty(), set.is_empty());
+            let listed = Bits::of(&(0..9_000).collect::<Vec<_>>(), |number| set.contains(number));
+            prop_assert_eq!((&listed.words, &listed.summary, listed.len), (&bits.words, &bits.summary, bits.len));
             let full = Bits::full(from);
             prop_assert!((0..=from).all(|number| full.next_in(number, &[None]) == (number < from).then_some(number)));
             prop_assert_eq!(bits.next_in(from, &[None]), set.range(from..).next().copied());

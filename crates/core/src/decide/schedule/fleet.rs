@@ -64,8 +64,7 @@ impl Fleet {
         let next = from + distance;
         if self.filed_singly < LEVELS_SINGLE {
             self.filed_singly += 1;
-            let is_in = |node: &usize| self.filed[*node] == next;
-            self.levels.insert(next, Bits::of(self.size, is_in));
+            self.levels.insert(next, Bits::of(&self.filed, |level| *level == next));
             self.filed_to = next + 1;
             return true;
         }
@@ -164,7 +163,7 @@ impl Fleet {
             return known.clone();
         }
         let mut groups: BTreeMap<(Vec<String>, u32), Bits> = BTreeMap::new();
-        for (position, node) in state.loads.iter().filter_map(|(n, (id, _))| Some((n, state.node(*id)?))) {
+        for (position, node) in state.loads.iter().filter_map(|(n, id, _)| Some((n, state.node(id)?))) {
             let key = (path(descriptors, node), filter::missed(prefer, node));
             groups.entry(key).or_insert_with(|| Bits::new(self.size)).insert(position);
         }

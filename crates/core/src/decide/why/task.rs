@@ -220,13 +220,45 @@ fn failure_advice(state: &State, service: &Service, failure: &Failure, advice: &
         ));
         return;
     }
-    if reason.contains("executable file not found") {
-        advice.push(format!("the command is not in the image {image}: correct the arguments or the image"));
+    // What engines say, and what is to be done about it.
+    let known: [(&[&str], String); 5] = [
+        (
+            &["bind source path does not exist", "invalid mount config"],
+            "make the folder on each node that may run it, or keep it to nodes that have it (--constraint-add)"
+                .to_owned(),
+        ),
+        (
+            &["executable file not found", "no such file or directory"],
+            format!("the command is not in the image {image}: correct the arguments or the image"),
+        ),
+        (
+            &["unable to find user", "no matching entries in passwd"],
+            format!("the image {image} has no such user: see --user"),
+        ),
+        (
+            &["out of memory"],
+            format!(
+                "it took more than its limit: `swarmctl service update --limit-memory … {name}`, or look for a leak"
+            ),
+        ),
+        (
+            &["unhealthy"],
+            format!(
+                "its health check fails: run the check by hand in the container; if it only needs longer to start, \
+                 `swarmctl service update --health-start-period … {name}`"
+            ),
+        ),
+    ];
+    if let Some((_, text)) = known.into_iter().find(|(parts, _)| parts.iter().any(|part| reason.contains(part))) {
+        advice.push(text);
         return;
     }
     match failure.exit_code {
-        Some(137) => advice
-            .push("exit code 137: it was killed, most likely for want of memory: look at --limit-memory".to_owned()),
+        Some(137) => advice.push(
+            "exit code 137: something killed it with SIGKILL: `docker kill`, or a machine without memory, whose kernel log \
+             says so"
+                .to_owned(),
+        ),
         Some(127) => advice.push(format!("exit code 127: the command is not in the image {image}")),
         Some(126) => advice.push(format!("exit code 126: the command of {image} cannot be executed")),
         _ => {}
