@@ -67,9 +67,9 @@ fn successor<'a>(state: &State, service: &Service, slot: &'a Slot) -> Option<&'a
 
 /// What was prepared in a place beside the task that serves, and will not be started any more.
 fn outdated<'a>(state: &'a State, service: &'a Service, slot: &'a Slot) -> impl Iterator<Item = TaskId> {
-    let serves = slot.runs();
-    let waits = move |task: &&Arc<Task>| serves && task.desired == DesiredState::Ready;
-    slot.live().filter(waits).filter(|task| slots::is_dirty(state, service, task)).map(|task| task.id)
+    let waits = |task: &&Arc<Task>| task.desired == DesiredState::Ready;
+    let serves = slot.live().any(|task| !waits(&task) && state.serves(task));
+    slot.live().filter(waits).filter(move |task| serves && slots::is_dirty(state, service, task)).map(|task| task.id)
 }
 
 /// Whether a task only waits for the one before it to stop.
