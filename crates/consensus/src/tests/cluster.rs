@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, select_all};
+use openraft::async_runtime::watch::WatchReceiver;
 use swarm_core::ENTRY_VERSION;
 use swarm_wire::{BoxedStream, channel};
 use tempfile::TempDir;
@@ -117,12 +118,15 @@ impl Managers {
         let wanted: BTreeMap<u64, String> = ids.iter().map(|id| (*id, addr(*id))).collect();
         timeout(PATIENCE, async {
             loop {
-                let leader = self.leader().await;
-                let settled = self.all[&leader].steer_members(&wanted).await;
-                if let Ok(Steering::Settled) = settled {
+                let leader = &self.all[&self.leader().await];
+                // Taken before the step, so that nothing that comes of it is missed.
+                let mut metrics = leader.raft().metrics();
+                drop(metrics.borrow_and_update());
+                if let Ok(Steering::Settled) = leader.steer_members(&wanted).await {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                // One that has stopped tells no more: the next leader does.
+                let _ = metrics.changed().await;
             }
         })
         .await
