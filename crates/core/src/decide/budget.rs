@@ -11,7 +11,7 @@ use swarm_model::{Service, Settings, Task, TaskId, UpdateOrder};
 use super::{
     Planner,
     restart::{self, Verdict},
-    slots::{self, Slot},
+    slots::Slot,
 };
 use crate::{Guard, Op, State, Tx};
 
@@ -25,11 +25,13 @@ pub(super) struct Budget {
 
 impl Budget {
     /// What may be taken away as the state is.
-    pub(super) fn of(planner: &Planner, service: &Service) -> Self {
+    pub(super) fn of(planner: &mut Planner, service: &Service) -> Self {
         let Some(limit) = Settings::of(&service.spec.labels).max_unavailable else {
             return Self { left: None, least: 0 };
         };
-        let slots = slots::of(&planner.state, service);
+        let slots = planner.slots(service);
+        debug_assert_eq!(slots.settled, 0, "with a limit no place is left out");
+        let (slots, planner) = (&slots.shown, &*planner);
         // What has ended for good is not waited for.
         let ended = |slot: &&Slot| has_ended(planner, service, slot);
         let (ended, others) = slots.values().partition::<Vec<_>, _>(ended);

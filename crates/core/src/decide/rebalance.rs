@@ -38,8 +38,10 @@ pub(super) fn advance(planner: &mut Planner, service: &Service, room: usize, mut
     let order = rolling::order(service);
     let mut moves = 0;
     while moves < room.min(MOVES_MAX) {
-        let slots = slots::of(&planner.state, service);
-        let Some((place, node)) = next(planner, service, &slots) else { break };
+        let slots = planner.slots(service);
+        debug_assert_eq!(slots.settled, 0, "of what is to be even no place is left out");
+        let slots = &slots.shown;
+        let Some((place, node)) = next(planner, service, slots) else { break };
         if !budget.take_for_move(&planner.state, &slots[&place], order) {
             break;
         }

@@ -83,9 +83,12 @@ fn is_prepared(task: &Task, now: Timestamp) -> bool {
 fn finish(planner: &mut Planner, service: &Service) {
     let stop_first = order(service) == UpdateOrder::StopFirst;
     let mut done = Vec::new();
-    let mut budget = Budget::of(planner, service);
     let slots = planner.slots(service);
     let slots = &slots.shown;
+    if slots.values().all(|slot| slot.live().count() < 2) {
+        return; // To ask for the budget is a look at all places.
+    }
+    let mut budget = Budget::of(planner, service);
     // A place that waits for room, which what is prepared may be holding.
     let waits = |slot: &Slot| !slot.runs() && slot.live().any(|task| task.status.state == TaskState::Pending);
     for slot in slots.values().filter(|slot| slot.live().count() > 1) {
@@ -262,6 +265,9 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
         parallelism => usize::try_from(parallelism).unwrap_or(usize::MAX).saturating_sub(under_way.len() + begun.len()),
     };
     let has_stale = !stale.is_empty() || !begun.is_empty();
+    if !has_stale && !rebalance::is_wanted(&service) {
+        return; // Nothing asks for the budget.
+    }
     // What does not run anyway comes first.
     stale.sort_by_key(|(place, _)| slots[place].runs());
     // Without a policy of its own a service is drained all at once, as in Swarm.

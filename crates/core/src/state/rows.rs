@@ -1,8 +1,9 @@
 //! A table of nodes: one flat row each, in order of their ids.
 //!
-//! Every task that is placed reads and changes a row, and every decision reads all of them. So rows stand side by side
-//! in pages, and pages in groups, which a clone shares until they change; a row is found by its position as well as by
-//! its id.
+//! Every task that is placed reads and changes a row, and every decision reads how full all of them are. So rows stand
+//! side by side in pages, and pages in groups, which a clone shares until they change; a row is found by its position
+//! as well as by its id. What a placed task does not change, the ids, and what is read of all at once stand in the group:
+//! a page is small, for mostly one row of it changes.
 
 use std::sync::{
     Arc,
@@ -13,18 +14,15 @@ use swarm_model::NodeId;
 
 use super::NodeLoad;
 
-/// Rows of a page. A change copies one page, its group and the list of groups: with 100,000 nodes that is a page of a
-/// kilobyte and less than 200 counters.
-const PAGE_ROWS: usize = 16;
+/// Rows of a page. A change copies one page, the levels and counters of its group, and the list of groups: with 100,000
+/// nodes that is half a kilobyte, two kilobytes, and some 260 counters.
+const PAGE_ROWS: usize = 8;
 
-/// Pages of a group.
-const GROUP_PAGES: usize = 64;
+/// Positions of a group: 64 pages.
+const GROUP_ROWS: usize = 64 * PAGE_ROWS;
 
-/// Positions of a group.
-const GROUP_ROWS: usize = GROUP_PAGES * PAGE_ROWS;
-
-/// What is not on so many pages is searched on all.
-const NEAR_PAGES: usize = 4;
+/// What is not in so many rows behind the last one is searched in all.
+const NEAR_ROWS: usize = 64;
 
 /// What [`Rows::levels`] says of a node that takes no tasks.
 pub(crate) const NOT_READY: u32 = u32::MAX;
@@ -32,9 +30,10 @@ pub(crate) const NOT_READY: u32 = u32::MAX;
 /// See the module. A clone costs nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
-    groups: Arc<Vec<Group>>,
-    /// Where the page begins that was looked into last: tasks that are placed together stand on nodes that do. Where a
-    /// search begins makes no difference to what it finds.
+    /// Their ids follow on each other; none is empty.
+    groups: Arc<Vec<Arc<Group>>>,
+    /// The position that was asked for last: tasks that are placed together stand on nodes that do. Where a search
+    /// begins makes no difference to what it finds.
     near: AtomicUsize,
 }
 
@@ -44,56 +43,56 @@ impl Clone for Rows {
     }
 }
 
-/// Pages whose ids follow on each other; never empty.
+/// Rows whose ids follow on each other, without gaps.
 #[derive(Clone, Debug)]
 struct Group {
-    first: NodeId,
-    pages: Arc<Vec<Page>>,
-}
-
-/// Rows whose ids follow on each other; never empty.
-#[derive(Clone, Debug)]
-struct Page {
-    first: NodeId,
-    body: Arc<Body>,
-}
-
-/// The first `len` of each list are rows.
-#[derive(Clone, Debug)]
-struct Body {
-    /// For each row the active tasks of a node that takes tasks, side by side: a decision begins with reading them all.
-    levels: [u32; PAGE_ROWS],
-    len: usize,
-    ids: [NodeId; PAGE_ROWS],
-    loads: [NodeLoad; PAGE_ROWS],
+    ids: Arc<[NodeId]>,
+    /// For each row the active tasks of a node that takes tasks: a decision begins with reading them all.
+    levels: Vec<u32>,
+    /// As many as the rows need; the rest of the last one means nothing.
+    pages: Vec<Arc<[NodeLoad; PAGE_ROWS]>>,
 }
 
 impl Group {
-    fn new(pages: Vec<Page>) -> Self {
-        Self { first: pages.first().expect("a group is made with a page").first, pages: Arc::new(pages) }
-    }
-}
-
-impl Page {
-    /// A page of so many rows, no more than it holds.
+    /// A group of so many rows, no more than it holds.
     fn new(rows: Vec<(NodeId, NodeLoad)>) -> Self {
-        let (levels, ids) = ([NOT_READY; PAGE_ROWS], [NodeId(0); PAGE_ROWS]);
-        let mut body = Body { levels, len: rows.len(), ids, loads: Default::default() };
-        for (row, (id, load)) in rows.into_iter().enumerate() {
-            body.levels[row] = level_of(&load);
-            (body.ids[row], body.loads[row]) = (id, load);
+        let (ids, loads): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        let levels = loads.iter().map(level_of).collect();
+        let mut loads = loads.into_iter().peekable();
+        let mut pages = Vec::with_capacity(ids.len().div_ceil(PAGE_ROWS));
+        while loads.peek().is_some() {
+            pages.push(Arc::new(std::array::from_fn(|_| loads.next().unwrap_or_default())));
         }
-        Self { first: *body.ids().first().expect("a page is made with a row"), body: Arc::new(body) }
+        Self { ids: ids.into(), levels, pages }
     }
-}
 
-impl Body {
-    fn ids(&self) -> &[NodeId] {
-        &self.ids[..self.len]
+    fn first(&self) -> NodeId {
+        *self.ids.first().expect("a group has a row")
+    }
+
+    fn load(&self, row: usize) -> &NodeLoad {
+        &self.pages[row / PAGE_ROWS][row % PAGE_ROWS]
+    }
+
+    fn change(&mut self, row: usize, change: impl FnOnce(&mut NodeLoad)) {
+        let load = &mut Arc::make_mut(&mut self.pages[row / PAGE_ROWS])[row % PAGE_ROWS];
+        change(load);
+        self.levels[row] = level_of(load);
+    }
+
+    /// Puts a row behind all others; there must be room.
+    fn push(&mut self, id: NodeId, load: NodeLoad) {
+        let row = self.ids.len();
+        if row.is_multiple_of(PAGE_ROWS) {
+            self.pages.push(Arc::default());
+        }
+        self.ids = self.ids.iter().copied().chain([id]).collect();
+        self.levels.push(NOT_READY);
+        self.change(row, |known| *known = load);
     }
 
     fn rows(&self) -> impl Iterator<Item = (NodeId, &NodeLoad)> {
-        self.ids().iter().copied().zip(&self.loads)
+        self.ids.iter().copied().zip(self.pages.iter().flat_map(|page| page.iter()))
     }
 
     fn to_vec(&self) -> Vec<(NodeId, NodeLoad)> {
@@ -113,38 +112,40 @@ impl Rows {
 
     /// Where a row stands; rows stand in order of their ids, with gaps. Holds until a row comes or goes.
     pub(crate) fn position(&self, id: NodeId) -> Option<usize> {
-        let page = self.near_page_of(id).or_else(|| self.page_of(id))?;
-        self.near.store(page, Ordering::Relaxed);
-        let row = self.body(page)?.ids().binary_search(&id).ok()?;
-        Some(page + row)
+        let position = self.near_position(id).or_else(|| {
+            let group = self.group_of(id);
+            let row = self.groups.get(group)?.ids.binary_search(&id).ok()?;
+            Some(group * GROUP_ROWS + row)
+        })?;
+        self.near.store(position, Ordering::Relaxed);
+        Some(position)
     }
 
-    /// The position of the page in which a row stands, if it is the one that was looked into last or a little behind.
-    fn near_page_of(&self, id: NodeId) -> Option<usize> {
+    /// The position of a row, if it is the one that was asked for last or a little behind.
+    fn near_position(&self, id: NodeId) -> Option<usize> {
         let near = self.near.load(Ordering::Relaxed);
-        let from = self.groups.get(near / GROUP_ROWS)?.pages.get(near % GROUP_ROWS / PAGE_ROWS..)?;
-        // The end of a page is known by the next one.
-        let from = &from[..from.len().min(NEAR_PAGES + 1)];
-        let found = from.windows(2).position(|pages| pages[0].first <= id && id < pages[1].first)?;
-        Some(near + found * PAGE_ROWS)
+        let ids = self.groups.get(near / GROUP_ROWS)?.ids.get(near % GROUP_ROWS..)?;
+        // Steps that double find the part in which it is.
+        let mut to = 1;
+        while ids.get(to).is_some_and(|next| *next <= id) {
+            to *= 2;
+            if to > NEAR_ROWS {
+                return None;
+            }
+        }
+        let from = to / 2;
+        let row = ids.get(from..to.min(ids.len()))?.binary_search(&id).ok()?;
+        Some(near + from + row)
     }
 
-    /// The position of the page in which a row stands, or would stand; none if there is no page.
-    fn page_of(&self, id: NodeId) -> Option<usize> {
-        let group = self.groups.partition_point(|group| group.first <= id).saturating_sub(1);
-        let page = self.groups.get(group)?.pages.partition_point(|page| page.first <= id).saturating_sub(1);
-        Some(group * GROUP_ROWS + page * PAGE_ROWS)
-    }
-
-    /// The page that has a position.
-    fn body(&self, position: usize) -> Option<&Body> {
-        let group = self.groups.get(position / GROUP_ROWS)?;
-        group.pages.get(position % GROUP_ROWS / PAGE_ROWS).map(|page| &*page.body)
+    /// The group in which a row stands, or would stand; the first one if there is none.
+    fn group_of(&self, id: NodeId) -> usize {
+        self.groups.partition_point(|group| group.first() <= id).saturating_sub(1)
     }
 
     /// [`Rows::position`], at once if the row stands behind this one.
     pub(crate) fn position_after(&self, last: usize, id: NodeId) -> Option<usize> {
-        let next = self.body(last).and_then(|body| body.ids().get(last % PAGE_ROWS + 1));
+        let next = self.groups.get(last / GROUP_ROWS).and_then(|group| group.ids.get(last % GROUP_ROWS + 1));
         if next == Some(&id) { Some(last + 1) } else { self.position(id) }
     }
 
@@ -153,15 +154,14 @@ impl Rows {
     /// # Panics
     /// If there is none.
     pub(crate) fn at(&self, position: usize) -> (NodeId, &NodeLoad) {
-        let body = &self.groups[position / GROUP_ROWS].pages[position % GROUP_ROWS / PAGE_ROWS].body;
-        let row = position % PAGE_ROWS;
-        (body.ids()[row], &body.loads[row])
+        let group = &self.groups[position / GROUP_ROWS];
+        let row = position % GROUP_ROWS;
+        (group.ids[row], group.load(row))
     }
 
     /// All positions are below this.
     pub(crate) fn positions(&self) -> usize {
-        let end = |last: &Group| (self.groups.len() - 1) * GROUP_ROWS + last.pages.len() * PAGE_ROWS;
-        self.groups.last().map_or(0, end)
+        self.groups.last().map_or(0, |last| (self.groups.len() - 1) * GROUP_ROWS + last.ids.len())
     }
 
     /// The active tasks of the node at each position; [`NOT_READY`] where there is none that takes tasks.
@@ -169,76 +169,69 @@ impl Rows {
         let mut levels = Vec::with_capacity(self.positions());
         for (number, group) in self.groups.iter().enumerate() {
             levels.resize(number * GROUP_ROWS, NOT_READY);
-            group.pages.iter().for_each(|page| levels.extend_from_slice(&page.body.levels));
+            levels.extend_from_slice(&group.levels);
         }
         levels
     }
 
     /// The nodes that take no tasks, in order of their ids.
     pub(crate) fn not_ready(&self) -> impl Iterator<Item = NodeId> + '_ {
-        let pages = self.groups.iter().flat_map(|group| group.pages.iter());
-        let rows = pages.flat_map(|page| page.body.ids().iter().zip(page.body.levels));
-        rows.filter(|(_, level)| *level == NOT_READY).map(|(id, _)| *id)
+        let rows = self.groups.iter().flat_map(|group| group.ids.iter().zip(&group.levels));
+        rows.filter(|(_, level)| **level == NOT_READY).map(|(id, _)| *id)
     }
 
     /// All rows with their positions, in order of their ids.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, NodeId, &NodeLoad)> + '_ {
-        let pages = (0..).step_by(GROUP_ROWS).zip(self.groups.iter());
-        let pages = pages.flat_map(|(at, group)| (at..).step_by(PAGE_ROWS).zip(group.pages.iter()));
-        pages.flat_map(|(at, page)| (at..).zip(page.body.rows()).map(|(at, (id, load))| (at, id, load)))
+        let groups = (0..).step_by(GROUP_ROWS).zip(self.groups.iter());
+        groups.flat_map(|(at, group)| (at..).zip(group.rows()).map(|(at, (id, load))| (at, id, load)))
     }
 
     /// Changes a row, if there is one.
     pub(crate) fn change(&mut self, id: NodeId, change: impl FnOnce(&mut NodeLoad)) {
         if let Some(position) = self.position(id) {
-            let pages = self.pages_mut(position / GROUP_ROWS);
-            let body = Arc::make_mut(&mut pages[position % GROUP_ROWS / PAGE_ROWS].body);
-            let row = position % PAGE_ROWS;
-            change(&mut body.loads[row]);
-            body.levels[row] = level_of(&body.loads[row]);
+            self.group_mut(position / GROUP_ROWS).change(position % GROUP_ROWS, change);
         }
     }
 
-    fn pages_mut(&mut self, group: usize) -> &mut Vec<Page> {
-        Arc::make_mut(&mut Arc::make_mut(&mut self.groups)[group].pages)
+    fn group_mut(&mut self, group: usize) -> &mut Group {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.groups)[group])
     }
 
     /// Takes a row out.
     pub(crate) fn remove(&mut self, id: NodeId) {
         let Some(position) = self.position(id) else { return };
-        let mut rows = self.body(position).map_or_else(Vec::new, Body::to_vec);
-        rows.remove(position % PAGE_ROWS);
-        self.replace(position, if rows.is_empty() { vec![] } else { vec![Page::new(rows)] });
+        let group = position / GROUP_ROWS;
+        let mut rows = self.groups[group].to_vec();
+        rows.remove(position % GROUP_ROWS);
+        self.replace(group, [rows, Vec::new()]);
     }
 
     /// Puts a row in; there must be none for this node.
     pub(crate) fn insert(&mut self, id: NodeId, load: NodeLoad) {
-        let Some(position) = self.page_of(id) else {
-            let group = Group::new(vec![Page::new(vec![(id, load)])]);
-            return Arc::make_mut(&mut self.groups).push(group);
+        let at = self.group_of(id);
+        let Some(group) = self.groups.get(at) else {
+            return Arc::make_mut(&mut self.groups).push(Arc::new(Group::new(vec![(id, load)])));
         };
-        let mut rows = self.body(position).map_or_else(Vec::new, Body::to_vec);
-        let row = rows.partition_point(|(known, _)| *known < id);
-        // New ids are mostly the highest: what is behind the new one moves to a page of its own, and a page that fills
+        let (row, len) = (group.ids.partition_point(|known| *known < id), group.ids.len());
+        if row == len && len < GROUP_ROWS {
+            return self.group_mut(at).push(id, load);
+        }
+        let mut rows = group.to_vec();
+        // New ids are mostly the highest: what is behind the new one moves to a group of its own, and a group that fills
         // from below stays full.
-        let mut tail = if rows.len() == PAGE_ROWS { rows.split_off(row) } else { Vec::new() };
-        if rows.len() == PAGE_ROWS {
+        let mut tail = if len == GROUP_ROWS { rows.split_off(row) } else { Vec::new() };
+        if rows.len() == GROUP_ROWS {
             tail.push((id, load));
         } else {
             rows.insert(row, (id, load));
         }
-        self.replace(position, [rows, tail].into_iter().filter(|rows| !rows.is_empty()).map(Page::new).collect());
+        self.replace(at, [rows, tail]);
     }
 
-    /// Puts these pages, two at most, where one stands. Groups fill as pages do.
-    fn replace(&mut self, position: usize, new: Vec<Page>) {
-        let group = position / GROUP_ROWS;
-        let page = position % GROUP_ROWS / PAGE_ROWS;
-        let mut pages = self.groups[group].pages.to_vec();
-        pages.splice(page..=page, new);
-        let tail = if pages.len() > GROUP_PAGES { pages.split_off(page + 1) } else { Vec::new() };
-        let changed = [pages, tail].into_iter().filter(|pages| !pages.is_empty()).map(Group::new);
-        Arc::make_mut(&mut self.groups).splice(group..=group, changed);
+    /// Puts the groups of these rows where one stands.
+    fn replace(&mut self, group: usize, new: [Vec<(NodeId, NodeLoad)>; 2]) {
+        let new = new.into_iter().filter(|rows| !rows.is_empty()).map(|rows| Arc::new(Group::new(rows)));
+        Arc::make_mut(&mut self.groups).splice(group..=group, new);
     }
 }
 

@@ -12,12 +12,6 @@ use std::{
 
 use swarm_model::ServiceId;
 
-/// Entries of a page, children of a branch. A change copies a page of each level, once for each reader's tree: larger
-/// pages make that dear, smaller ones the way to them.
-const PAGE_MAX: usize = 16;
-/// A page with fewer is put together with a neighbour, if both fit.
-const PAGE_MIN: usize = PAGE_MAX / 4;
-
 /// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Table<K, V> {
@@ -26,6 +20,10 @@ pub(crate) struct Table<K, V> {
 
 /// A value, which is copied with its page.
 pub(crate) trait Value: Clone {
+    /// Entries of a page, children of a branch. A change copies a page of each level, once for each reader's tree: larger
+    /// pages make that dear, smaller ones the way to them.
+    const PAGE_MAX: usize = 16;
+
     /// Reads the counter that a clone raises, if there is one. The counters of a page are all over the memory: raised one
     /// after the other, each is waited for; read before, they come at the same time.
     fn touch(&self) -> usize {
@@ -102,13 +100,43 @@ impl<K: Ord + Clone, V: Value> Table<K, V> {
 
     /// Puts an entry in. Returns the value that it replaces.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let (old, split) = insert(&mut self.root, key, value);
-        if let Some((first, right)) = split {
+        let mut old = None;
+        self.change(key, |found| match found {
+            Some(found) => {
+                old = Some(std::mem::replace(found, value));
+                None
+            }
+            None => Some(value),
+        });
+        old
+    }
+
+    /// Changes an entry's value, which is the default if there is no such entry. One way through the tree, where a look and
+    /// an insertion are two.
+    pub(crate) fn change_or_default(&mut self, key: K, change: impl FnOnce(&mut V))
+    where
+        V: Default,
+    {
+        self.change(key, |found| match found {
+            Some(found) => {
+                change(found);
+                None
+            }
+            None => {
+                let mut value = V::default();
+                change(&mut value);
+                Some(value)
+            }
+        });
+    }
+
+    /// Changes an entry's value, or puts the value in that the change returns if there is no such entry.
+    fn change(&mut self, key: K, change: impl FnOnce(Option<&mut V>) -> Option<V>) {
+        if let Some((first, right)) = change_below(&mut self.root, key, change) {
             let left = std::mem::take(self).root;
             let least = least(&left).expect("a page that was split has entries").clone();
             self.root = Arc::new(Node::Branch(page([(least, left), (first, right)])));
         }
-        old
     }
 
     /// Takes an entry out.
@@ -187,8 +215,8 @@ impl<'a, K: Ord + Clone, V: Value> Iterator for Range<'a, K, V> {
 }
 
 /// A page with room for all that it may hold.
-fn page<T>(entries: impl IntoIterator<Item = T>) -> Vec<T> {
-    let mut page = Vec::with_capacity(PAGE_MAX);
+fn page<K, V: Value>(entries: impl IntoIterator<Item = (K, V)>) -> Vec<(K, V)> {
+    let mut page = Vec::with_capacity(V::PAGE_MAX);
     page.extend(entries);
     page
 }
@@ -227,33 +255,41 @@ fn least<K, V>(node: &Node<K, V>) -> Option<&K> {
 
 /// Makes place for one more at `at`. Returns what is behind, if the page is full; what is put behind all others begins
 /// a page of its own.
-fn make_place<T>(entries: &mut Vec<T>, at: usize) -> Option<Vec<T>> {
-    if entries.len() < PAGE_MAX {
+fn make_place<K, V: Value>(entries: &mut Vec<(K, V)>, at: usize) -> Option<Vec<(K, V)>> {
+    if entries.len() < V::PAGE_MAX {
         return None;
     }
-    let from = if at == PAGE_MAX { PAGE_MAX } else { PAGE_MAX / 2 };
+    let from = if at == V::PAGE_MAX { V::PAGE_MAX } else { V::PAGE_MAX / 2 };
     Some(page(entries.drain(from..)))
 }
 
-fn insert<K: Ord + Clone, V: Value>(node: &mut Arc<Node<K, V>>, key: K, value: V) -> (Option<V>, Option<Split<K, V>>) {
+/// See [`Table::change`].
+fn change_below<K: Ord + Clone, V: Value>(
+    node: &mut Arc<Node<K, V>>,
+    key: K,
+    change: impl FnOnce(Option<&mut V>) -> Option<V>,
+) -> Option<Split<K, V>> {
     match Arc::make_mut(node) {
         Node::Leaf(entries) => match find(entries, &key) {
-            Ok(at) => (Some(std::mem::replace(&mut entries[at].1, value)), None),
-            Err(at) => (None, put(entries, at, (key, value), Node::Leaf)),
+            Ok(at) => {
+                change(Some(&mut entries[at].1));
+                None
+            }
+            Err(at) => change(None).and_then(|value| put(entries, at, (key, value), Node::Leaf)),
         },
         Node::Branch(children) => {
             let at = child_of(children, &key);
             if key.cmp(&children[at].0).is_lt() {
                 children[at].0 = key.clone();
             }
-            let (old, split) = insert(&mut children[at].1, key, value);
-            (old, split.and_then(|right| put(children, at + 1, right, Node::Branch)))
+            let right = change_below(&mut children[at].1, key, change)?;
+            put(children, at + 1, right, Node::Branch)
         }
     }
 }
 
 /// Puts something into a page, whose right part it returns if it was full.
-fn put<K: Clone, T, V>(
+fn put<K: Clone, T: Value, V>(
     entries: &mut Vec<(K, T)>,
     at: usize,
     new: (K, T),
@@ -273,10 +309,10 @@ fn remove<K: Ord + Clone, V: Value>(node: &mut Arc<Node<K, V>>, key: &K) -> Opti
         Node::Branch(children) => {
             let at = child_of(children, key);
             let old = remove(&mut children[at].1, key);
-            let len = len(&children[at].1);
+            let (len, max) = size(&children[at].1);
             if len == 0 {
                 children.remove(at);
-            } else if len < PAGE_MIN {
+            } else if len < max / 4 {
                 let left = if at + 1 < children.len() { at } else { at.saturating_sub(1) };
                 merge(children, left);
             }
@@ -285,17 +321,19 @@ fn remove<K: Ord + Clone, V: Value>(node: &mut Arc<Node<K, V>>, key: &K) -> Opti
     }
 }
 
-fn len<K, V>(node: &Node<K, V>) -> usize {
+/// How many entries a page has, and how many it may have.
+fn size<K, V: Value>(node: &Node<K, V>) -> (usize, usize) {
     match node {
-        Node::Leaf(entries) => entries.len(),
-        Node::Branch(children) => children.len(),
+        Node::Leaf(entries) => (entries.len(), V::PAGE_MAX),
+        Node::Branch(children) => (children.len(), Arc::<Node<K, V>>::PAGE_MAX),
     }
 }
 
 /// Puts a child and the one behind it together, if there is one and they fill no more than half a page.
 fn merge<K: Clone, V: Value>(children: &mut Vec<(K, Arc<Node<K, V>>)>, left: usize) {
     let Some([(_, a), (_, b)]) = children.get(left..left + 2) else { return };
-    if len(a) + len(b) > PAGE_MAX / 2 {
+    let ((len, max), (more, _)) = (size(a), size(b));
+    if len + more > max / 2 {
         return;
     }
     let (_, right) = children.remove(left + 1);
@@ -366,8 +404,9 @@ mod tests {
 
     /// How deep the leaves are. Panics if they are not all on one level, or a page is empty or too large.
     fn depth(node: &Node<u32, u32>, is_root: bool) -> usize {
-        assert!(is_root || len(node) > 0);
-        assert!(len(node) <= PAGE_MAX);
+        let (len, max) = size(node);
+        assert!(is_root || len > 0);
+        assert!(len <= max);
         match node {
             Node::Leaf(_) => 0,
             Node::Branch(children) => {
@@ -396,6 +435,10 @@ mod tests {
             for (key, what) in changes {
                 match what {
                     0 => prop_assert_eq!(table.insert(key, what), map.insert(key, what)),
+                    1 if key % 2 == 0 => {
+                        table.change_or_default(key, |value| *value += 1);
+                        *map.entry(key).or_default() += 1;
+                    }
                     1 => {
                         let found = table.get_mut(&key).map(|value| *value += 1);
                         prop_assert_eq!(found, map.get_mut(&key).map(|value| *value += 1));

@@ -25,11 +25,7 @@ impl State {
     /// Says that so many more tasks refer to a spec version: those that [`State::insert_task`] adds.
     pub(crate) fn refer_to_spec(&mut self, service: ServiceId, version: u64, tasks: usize) {
         if tasks > 0 {
-            let key = (service, version);
-            match self.spec_refs.get_mut(&key) {
-                Some(refs) => *refs += tasks,
-                None => drop(self.spec_refs.insert(key, tasks)),
-            }
+            self.spec_refs.change_or_default((service, version), |refs| *refs += tasks);
         }
     }
 
@@ -54,8 +50,7 @@ impl State {
             while let Some((_, bit)) = slots.next_if(|(next, _)| *next == row) {
                 bits |= bit;
             }
-            let known = self.unsettled.get(&(service, row)).copied().unwrap_or(0);
-            self.unsettled.insert((service, row), known | bits);
+            self.unsettled.change_or_default((service, row), |known| *known |= bits);
         }
     }
 
