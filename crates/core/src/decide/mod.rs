@@ -144,19 +144,30 @@ pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
 }
 
 /// Looks at one service until there is nothing more to do now: what is taken away may leave places to forget, an update
-/// that ends may let a task be restarted. What only makes or places tasks is the last that a look does.
+/// that ends may let a task be restarted, one that has begun its last place may let the service be spread anew.
 fn settle(planner: &mut Planner, id: ServiceId) {
     for _ in 0..PASSES_MAX {
         let known = planner.plan.txs.len();
-        match planner.state.service(id).cloned() {
-            None => return reap::removed_service(planner, id),
-            Some(service) => reconcile(planner, &service),
+        let Some(service) = planner.state.service(id).cloned() else {
+            return reap::removed_service(planner, id);
+        };
+        if is_untouched(&planner.state, &service) {
+            // There is nothing to stop, to update or to forget.
+            return replicated::fill_new(planner, &service);
         }
-        let mut ops = planner.plan.txs[known..].iter().flat_map(|tx| &tx.ops);
-        if ops.all(|op| matches!(op, Op::CreateTasks { .. } | Op::PlaceTask { .. })) {
+        reconcile(planner, &service);
+        if planner.plan.txs.len() == known {
             return;
         }
     }
+}
+
+/// Whether a replicated service was just made.
+fn is_untouched(state: &State, service: &Service) -> bool {
+    matches!(service.spec.mode, ServiceMode::Replicated { .. })
+        && service.update.is_none()
+        && !service.rebalance
+        && state.highest_slot(service.id).is_none()
 }
 
 /// The services that may want something of nodes which have more room than before.
@@ -176,15 +187,6 @@ pub fn is_up_to_date(state: &State, task: &Task) -> bool {
 
 /// Looks at one service: what is too many goes, an update takes a step, what is missing comes, what is prepared runs.
 fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
-    if let ServiceMode::Replicated { replicas } = service.spec.mode
-        && service.update.is_none()
-        && !service.rebalance
-        && planner.state.highest_slot(service.id).is_none()
-    {
-        // It was just made: there is nothing to stop, to update or to forget.
-        replicated::fill_new(planner, service, replicas);
-        return;
-    }
     reap::orphans(planner, service);
     let service = match service.spec.mode {
         ServiceMode::Replicated { replicas } => {

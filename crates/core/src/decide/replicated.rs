@@ -74,8 +74,8 @@ pub(super) fn fill(planner: &mut Planner, service: &Service, replicas: u64) {
 }
 
 /// The same for a service that has no tasks at all.
-pub(super) fn fill_new(planner: &mut Planner, service: &Service, replicas: u64) {
-    let slots = 1..=u32::try_from(replicas).unwrap_or(u32::MAX);
+pub(super) fn fill_new(planner: &mut Planner, service: &Service) {
+    let slots = 1..=u32::try_from(service.spec.replicas().unwrap_or(0)).unwrap_or(u32::MAX);
     if !slots.is_empty() {
         fill::place_first(planner, service, slots);
     }

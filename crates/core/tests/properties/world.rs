@@ -225,16 +225,23 @@ impl World {
         if ops.iter().any(shrinks) {
             return;
         }
+        let is_ready = |state: &State, task: &Task| {
+            task.node.and_then(|id| state.node(id)).is_some_and(|node| node.status.state == NodeState::Ready)
+        };
         let available = |state: &State| {
             let serves = |task: &&Arc<Task>| {
-                let node = task.node.and_then(|id| state.node(id));
-                task.desired.is_live()
-                    && task.status.state == TaskState::Running
-                    && node.is_some_and(|node| node.status.state == NodeState::Ready)
+                task.desired.is_live() && task.status.state == TaskState::Running && is_ready(state, task)
             };
             state.tasks_of_service(service.id).filter(serves).map(|t| t.slot).collect::<BTreeSet<u32>>().len() as u64
         };
-        let wanted = service.spec.replicas().expect("only such services are asked");
+        // What ended or was lost, and is not started again, is not waited for.
+        let is_there = |task: &&Arc<Task>| {
+            task.desired.is_live() || !task.status.state.is_terminal() && is_ready(&self.state, task)
+        };
+        let tasks = || self.state.tasks_of_service(service.id);
+        let there: BTreeSet<u32> = tasks().filter(is_there).map(|task| task.slot).collect();
+        let over = tasks().map(|task| task.slot).collect::<BTreeSet<u32>>().difference(&there).count() as u64;
+        let wanted = service.spec.replicas().expect("only such services are asked").saturating_sub(over);
         let (before, after) = (available(before), available(&self.state));
         let least = before.min(wanted.saturating_sub(limit.of(wanted)));
         assert!(after >= least, "{after} of {wanted} are left, of {before}: {ops:?}");
