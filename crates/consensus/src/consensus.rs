@@ -56,9 +56,9 @@ const SNAPSHOT_RETRY: Duration = Duration::from_millis(100);
 /// Told of every change of the state, in log order, on the apply path: must be quick and must not block.
 pub trait Observer: Send + Sync + 'static {
     /// An entry was applied. Proposals and reads that depend on it return after this does.
-    fn applied(&self, state: &State, events: &[Event]);
+    fn applied(&self, state: &Arc<State>, events: &[Event]);
     /// The whole state was replaced: at the start, and when a snapshot of the leader was installed.
-    fn restored(&self, state: &State);
+    fn restored(&self, state: &Arc<State>);
 }
 
 /// A write that happened.
@@ -284,7 +284,7 @@ impl Consensus {
                     if term.is_some() {
                         return Err(ProposeError::NotLeader { leader: forward.leader_node.map(|node| node.addr) });
                     }
-                    self.wait_for_leader(forward, &mut retry).await?;
+                    Box::pin(self.wait_for_leader(forward, &mut retry)).await?;
                 }
                 // The entry was in the log of a leader that lost its place: another leader may still commit it.
                 Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => return Err(ProposeError::Unknown),
@@ -300,14 +300,14 @@ impl Consensus {
         term: Option<u64>,
     ) -> Result<ClientWriteResponse<Types>, RaftError<Types, ClientWriteError<Types>>> {
         let raft = &self.inner.raft;
-        let Some(term) = term else { return raft.client_write(command).await };
+        let Some(term) = term else { return Box::pin(raft.client_write(command)).await };
         let (responder, done) = ProgressResponder::complete_only();
         let leader = LeaderId { term, node_id: *raft.node_id() };
         raft.write(command).with_leader(leader).responder(responder).await.map_err(RaftError::Fatal)?;
         match done.await {
             Ok(result) => result.map_err(RaftError::APIError),
             // Raft has ended; any question is answered with why.
-            Err(_) => Err(RaftError::Fatal(raft.is_initialized().await.err().unwrap_or(Fatal::Stopped))),
+            Err(_) => Err(RaftError::Fatal(Box::pin(raft.is_initialized()).await.err().unwrap_or(Fatal::Stopped))),
         }
     }
 
@@ -409,6 +409,11 @@ impl Consensus {
     /// Held by whoever tries to replace a leader that was lost.
     pub(crate) fn campaign(&self) -> &tokio::sync::Mutex<()> {
         &self.inner.campaign
+    }
+
+    /// The feature level of the swarm, as far as it is applied here.
+    pub(crate) fn current_feature_level(&self) -> u16 {
+        self.inner.published.load().feature_level()
     }
 
     /// The newest feature level that this program knows.

@@ -28,7 +28,11 @@ pub(super) async fn change<P: Plane, T>(
             Err(error) => return Err(error.into()),
         }
     }
-    let (tx, made) = make(&plane.read().await?)?;
-    reply::outcome(plane.propose(vec![tx]).await?)?;
-    Ok(made)
+    // In a box: on a leader hardly any change comes so far, and each would carry the room for it.
+    Box::pin(async {
+        let (tx, made) = make(&plane.read().await?)?;
+        reply::outcome(plane.propose(vec![tx]).await?)?;
+        Ok(made)
+    })
+    .await
 }
