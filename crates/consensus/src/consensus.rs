@@ -32,7 +32,8 @@ use crate::{
     options::config,
     recover::make_alone,
     remote::{Reader, run_barriers},
-    role, rt,
+    role::{self, Told},
+    rt,
     snapshot::Snapshots,
     store::LogStore,
     types::{Command, LeaderId, Types},
@@ -171,11 +172,15 @@ impl Consensus {
             }
         };
         let (role, role_receiver) = watch::channel(Role::Follower { leader: None });
-        let follow = role::follow(raft.metrics(), role, fault.clone());
+        let told = Told { server: raft.server_metrics(), data: raft.data_metrics(), all: raft.metrics() };
+        let follow = role::follow(told, role, fault.clone());
         let compact = compact(raft.clone(), Arc::clone(&published), snapshot_interval);
-        // Both end with Raft.
+        // Ends with Raft.
         let role_task = rt::spawn(async {
-            tokio::join!(follow, compact);
+            tokio::select! {
+                () = follow => {}
+                () = async { compact.await; std::future::pending().await } => {}
+            }
         });
         let (readers, waiting) = mpsc::unbounded_channel();
         let consensus = Self {
