@@ -178,6 +178,7 @@ impl Consensus {
         // Ends with Raft.
         let role_task = rt::spawn(async {
             tokio::select! {
+                biased;
                 () = follow => {}
                 () = async { compact.await; std::future::pending().await } => {}
             }

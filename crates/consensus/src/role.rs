@@ -52,6 +52,7 @@ pub(crate) async fn follow(mut told: Told, role: watch::Sender<Role>, fault: Fau
         let (now, unready) = told.role();
         set(&role, now);
         let changed = tokio::select! {
+            biased;
             changed = told.server.changed() => changed,
             changed = told.data.changed(), if unready => changed,
         };
