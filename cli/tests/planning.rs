@@ -31,6 +31,9 @@ fn an_update_is_planned_with_the_flags_of_update() {
     assert_eq!(
         ran.stdout,
         "\
+Changes of the spec
+  ~ Mode.Replicated.Replicas: 2 -> 7
+
 WAVE      AFTER     ACTION    TASK      FROM      TO
 1         0s        move      web.1     n1        n2
                     stop      web.2     n1
@@ -91,6 +94,17 @@ fn the_exit_code_is_the_answer() {
     let ran = fake.run(&line);
     assert_eq!(ran.code, Some(3));
     assert!(ran.stderr.starts_with("Error: no such service: web\n"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_plan_says_what_changes_even_if_that_touches_no_task() {
+    let (fake, _) = with_web();
+    fake.on_json("POST /swarmd/plan", &plan(true, true, json!([])));
+    let ran = fake.run(&["service", "plan", "update", "--label-add", "team=shop", "web"]);
+    let head = "Changes of the spec\n  + Labels.team: shop\n\nNo task would be touched.\n";
+    assert!(ran.stdout.starts_with(head), "{}", ran.stdout);
+    let ran = fake.run(&["service", "plan", "scale", "web=7"]);
+    assert!(ran.stdout.starts_with("Changes of the spec\n  ~ Mode.Replicated.Replicas: "), "{}", ran.stdout);
 }
 
 #[test]

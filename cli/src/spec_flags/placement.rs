@@ -18,7 +18,7 @@ pub(super) struct PlacementFlags {
     #[arg(long = "constraint", value_name = "EXPRESSION")]
     constraints: Vec<String>,
     /// Spread over the values of a label, for example spread=node.labels.rack; can be repeated
-    #[arg(long = "placement-pref", value_name = "spread=LABEL", value_parser = parse_preference)]
+    #[arg(long = "placement-pref", value_name = "spread=LABEL", value_parser = parse_new_preference)]
     preferences: Vec<PlacementPreference>,
     /// Most tasks of this service on one node (0: no limit)
     #[arg(long = "replicas-max-per-node", value_name = "N")]
@@ -40,20 +40,37 @@ pub(super) fn is_same_constraint(a: &Value, b: &Value) -> bool {
     bare(a) == bare(b)
 }
 
-/// Reads `spread=LABEL`.
+/// Reads a preference that a service may have, `spread=LABEL`.
 ///
 /// # Errors
 /// Another kind, or no label.
 pub(super) fn parse_preference(text: &str) -> Result<PlacementPreference, String> {
-    match text.split_once('=') {
-        Some((kind, label)) if kind.trim().eq_ignore_ascii_case("spread") && !label.trim().is_empty() => {
-            Ok(PlacementPreference {
-                spread: Some(SpreadOver { spread_descriptor: label.trim().to_owned() }),
-                ..PlacementPreference::default()
-            })
-        }
-        _ => Err(format!("'{text}' is not a preference; write spread=node.labels.KEY")),
+    match text.split_once('=').map(|(kind, label)| (kind.trim(), label.trim())) {
+        Some((kind, label)) if kind.eq_ignore_ascii_case("spread") && !label.is_empty() => Ok(PlacementPreference {
+            spread: Some(SpreadOver { spread_descriptor: label.to_owned() }),
+            ..PlacementPreference::default()
+        }),
+        _ => Err(no_preference(text)),
     }
+}
+
+/// Reads a preference that a service is to get. The scheduler spreads over labels of nodes and engines alone and passes
+/// by everything else without a word (swarm-behaviour §5.4): who types that is told.
+///
+/// # Errors
+/// As [`parse_preference`], or no such label.
+fn parse_new_preference(text: &str) -> Result<PlacementPreference, String> {
+    let preference = parse_preference(text)?;
+    let descriptor = preference.spread.iter().map(|spread| &*spread.spread_descriptor).next().unwrap_or_default();
+    let is_label = ["node.labels.", "engine.labels."].iter().any(|prefix| {
+        let head = descriptor.get(..prefix.len());
+        head.is_some_and(|head| head.eq_ignore_ascii_case(prefix)) && descriptor.len() > prefix.len()
+    });
+    if is_label { Ok(preference) } else { Err(no_preference(text)) }
+}
+
+fn no_preference(text: &str) -> String {
+    format!("'{text}' is not a preference; write spread=node.labels.KEY or spread=engine.labels.KEY")
 }
 
 #[cfg(test)]
@@ -71,6 +88,9 @@ mod tests {
                 "Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.dc"}}]})
         );
         assert_eq!(spec(&["x"]).unwrap().task_template.placement, None);
-        assert!(spec(&["--placement-pref", "pack=x", "x"]).is_err_and(|e| e.contains("'pack=x'")));
+        for wrong in ["pack=x", "spread=rack", "spread=node.labels.", "spread="] {
+            assert!(spec(&["--placement-pref", wrong, "x"]).is_err_and(|e| e.contains(&format!("'{wrong}'"))));
+        }
+        assert!(spec(&["--placement-pref", "spread=Engine.Labels.rack", "x"]).is_ok());
     }
 }

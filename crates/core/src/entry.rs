@@ -73,15 +73,13 @@ pub enum Guard {
         /// Its version.
         version: u64,
     },
-    /// The service wants of its tasks what it wanted: what they are and how many. Progress of an update does not
-    /// touch this.
+    /// Nobody set the service's spec since: it wants the tasks that it wanted, by the policies that it had. Progress of
+    /// an update does not touch this.
     Wanted {
         /// The service.
         service: ServiceId,
-        /// Its spec version.
-        spec_version: u64,
-        /// Its replicas, if it has a number of them.
-        replicas: Option<u64>,
+        /// Its generation.
+        generation: u64,
     },
     /// So many places of the service have a task that serves ([`State::serves`](crate::State::serves)): what the
     /// transaction stops can be spared (`swarmd.max-unavailable`). The one fact that reports touch: what failed since
@@ -111,7 +109,7 @@ pub enum Guard {
 impl Guard {
     /// [`Guard::Wanted`] as a service is.
     pub fn wanted(service: &Service) -> Self {
-        Self::Wanted { service: service.id, spec_version: service.spec_version, replicas: service.spec.replicas() }
+        Self::Wanted { service: service.id, generation: service.generation }
     }
 }
 

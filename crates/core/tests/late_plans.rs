@@ -5,7 +5,7 @@ use std::sync::Arc;
 use swarm_core::{Dirty, ENTRY_VERSION, Entry, NewTask, Op, Place, State, Tx, apply, decide};
 use swarm_model::{
     Availability, Cause, DesiredState, NodeId, NodeRole, NodeState, NodeStatus, Placement, RestartCondition,
-    RestartPolicy, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState, TaskStatus, Timestamp,
+    RestartPolicy, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState, TaskStatus, Timestamp, UpdateConfig,
 };
 
 const SERVICE: ServiceId = ServiceId(1);
@@ -112,4 +112,51 @@ fn what_fails_after_a_plan_was_made_is_not_joined_by_what_the_plan_stops() {
     assert!(late.task(TaskId(1)).is_some_and(|task| task.desired == DesiredState::Running));
     assert!(commit(&mut state, plan.txs).iter().all(String::is_empty));
     assert!(state.task(TaskId(1)).is_some_and(|task| task.desired == DesiredState::Shutdown));
+}
+
+#[test]
+fn a_plan_made_before_a_change_of_policies_alone_does_not_hold_after_it() {
+    let mut state = State::default();
+    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
+    spec.mode = ServiceMode::Replicated { replicas: 3 };
+    let service = Op::CreateService { service: SERVICE, spec: Arc::new(spec.clone()), registry_auth: None };
+    let ready = NodeStatus { state: NodeState::Ready, engine_reachable: true, ..NodeStatus::default() };
+    let come = Op::ReportNode { node: NODE, status: ready, description: Some(Arc::default()) };
+    assert_eq!(commit(&mut state, vec![Tx::new(vec![admit(), come, service])]), [""]);
+    let first = (1..=3).map(|n| create(&state, u128::from(n), n, None, Place::On(NODE))).collect();
+    commit(&mut state, first);
+    commit(&mut state, vec![report(1..=3, TaskState::Running)]);
+    let update = |spec: &ServiceSpec| {
+        vec![Tx::new(vec![Op::UpdateService { service: SERVICE, spec: Arc::new(spec.clone()), registry_auth: None }])]
+    };
+    spec.task_template.force_update = 1;
+    commit(&mut state, update(&spec));
+    let begun = decide(&state, &Dirty::everything(), state.time(), 1);
+    assert!(begun.txs.iter().flat_map(|tx| &tx.ops).any(|op| matches!(op, Op::SetUpdate { .. })), "{begun:?}");
+
+    // The tasks are wanted as before, and by how many at a time is not.
+    spec.update_config = Some(UpdateConfig { parallelism: 2, ..UpdateConfig::default() });
+    let wanted = state.service(SERVICE).map(|service| service.spec_version);
+    commit(&mut state, update(&spec));
+    assert_eq!(state.service(SERVICE).map(|service| service.spec_version), wanted);
+    let before = state.clone();
+    let outcomes = commit(&mut state, begun.txs);
+    assert!(outcomes.iter().all(|text| text.contains("was updated")), "{outcomes:?}");
+    assert_eq!(state.service(SERVICE), before.service(SERVICE));
+
+    // Back to a spec that it had is a change as well.
+    let plan = decide(&state, &Dirty::everything(), state.time(), 2);
+    let back = |to| {
+        vec![Tx::new(vec![Op::RollBack {
+            service: SERVICE,
+            keep_previous: true,
+            message: "manually requested rollback".into(),
+            to,
+        }])]
+    };
+    let revision = state.service(SERVICE).map(|service| service.revision);
+    assert_eq!(commit(&mut state, back(Some(1))), [""]);
+    assert_eq!(commit(&mut state, back(revision)), [""]);
+    let outcomes = commit(&mut state, plan.txs);
+    assert!(outcomes.iter().all(|text| text.contains("was updated")), "{outcomes:?}");
 }

@@ -502,6 +502,10 @@ pub struct Service {
     pub updated_at: Timestamp,
     /// The spec in force.
     pub spec: Arc<ServiceSpec>,
+    /// How often the spec was set: what was decided for one generation does not hold for the next, even where a
+    /// rollback brought the same spec again.
+    #[serde(default)]
+    pub generation: u64,
     /// Number of the spec version that new tasks get; see [`SpecVersion`].
     pub spec_version: u64,
     /// The spec before the last update: what a rollback goes back to.

@@ -19,6 +19,7 @@ use crate::{
     context::Context,
     error::{Exit, hint},
     inspect::AnswerFormat,
+    spec_diff::{Difference, differences},
     spec_flags::{ChangeFlags, CreateFlags},
     table::align,
     units::{format_duration, one_line},
@@ -131,39 +132,40 @@ impl Plan {
     }
 
     async fn ask(self, context: &mut Context) -> anyhow::Result<()> {
-        let (request, format, reference) = match self {
+        let (request, format, reference, differences) = match self {
             Self::Create(command) => {
                 let (draft, _) = create::draft(context, &command.service, &command.registry).await?;
                 let format = AnswerFormat { format: command.format };
-                (json!({"Kind": "create", "Spec": draft.spec()}), format, None)
+                (json!({"Kind": "create", "Spec": draft.spec()}), format, None, Vec::new())
             }
             Self::Update(command) => {
                 let current = Current::read(context, &command.service).await?;
                 let (draft, _) = update::draft(context, &current, &command.change, &command.registry).await?;
                 let format = AnswerFormat { format: command.format };
                 let request = json!({"Kind": "update", "Service": current.view.id, "Spec": draft.spec()});
-                (request, format, Some(command.service))
+                (request, format, Some(command.service), changed(&current, draft.spec()))
             }
             Self::Scale(command) => {
                 let (service, replicas) = command.target;
                 let mut current = Current::read(context, &service).await?;
                 let spec = scaled(&mut current, replicas)?;
+                let differences = changed(&current, &spec);
                 let request = json!({"Kind": "update", "Service": current.view.id, "Spec": spec});
-                (request, command.format, Some(service))
+                (request, command.format, Some(service), differences)
             }
             Self::Rollback(command) => {
                 let mut request = json!({"Kind": "rollback", "Service": command.service});
                 if let Some(to) = command.to {
                     request["To"] = to.into();
                 }
-                (request, command.format, Some(command.service))
+                (request, command.format, Some(command.service), Vec::new())
             }
             Self::Drain(command) => {
                 let node = crate::commands::node::resolve(&context.client, &command.node).await?;
-                (json!({"Kind": "drain", "Node": node}), command.format, None)
+                (json!({"Kind": "drain", "Node": node}), command.format, None, Vec::new())
             }
         };
-        show(context, &request, &format, reference.as_deref()).await
+        show(context, &request, &format, reference.as_deref(), &differences).await
     }
 }
 
@@ -172,6 +174,7 @@ async fn show(
     request: &Value,
     format: &AnswerFormat,
     service: Option<&str>,
+    differences: &[Difference],
 ) -> anyhow::Result<()> {
     let path = "/swarmd/plan";
     let bytes = context.client.post(path, Query::new(), request, None).await.map_err(|error| match service {
@@ -181,7 +184,7 @@ async fn show(
     let plan: PlanView = read(path, &bytes)?;
     match format.apply(path, &bytes)? {
         Some(text) => context.out.line(&text)?,
-        None => context.out.print(&page(&plan))?,
+        None => context.out.print(&page(&plan, differences))?,
     }
     match (plan.changes, plan.fits) {
         (false, _) => Ok(()),
@@ -190,8 +193,18 @@ async fn show(
     }
 }
 
-fn page(plan: &PlanView) -> String {
+/// What a change sets that was otherwise. A spec that this program cannot read is for the server to judge.
+fn changed(current: &Current, spec: &Value) -> Vec<Difference> {
+    serde_json::from_value(spec.clone()).map_or_else(|_| Vec::new(), |spec| differences(&current.view.spec, &spec))
+}
+
+fn page(plan: &PlanView, differences: &[Difference]) -> String {
     let mut lines: Vec<String> = Vec::new();
+    if !differences.is_empty() {
+        lines.push("Changes of the spec".to_owned());
+        lines.extend(differences.iter().map(|difference| format!("  {}", difference.line())));
+        lines.push(String::new());
+    }
     if !plan.waves.is_empty() {
         lines.extend(align(&table(&plan.waves)).lines().map(str::to_owned));
         lines.push(String::new());

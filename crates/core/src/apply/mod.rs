@@ -88,8 +88,8 @@ fn check(state: &State, guard: &Guard) -> Outcome {
         Guard::Service { service, version } => {
             in_sequence(version, state.service(service).ok_or_else(|| not_found("service", service))?.version)
         }
-        Guard::Wanted { service, spec_version, replicas } => match state.service(service) {
-            Some(found) if (found.spec_version, found.spec.replicas()) == (spec_version, replicas) => Ok(()),
+        Guard::Wanted { service, generation } => match state.service(service) {
+            Some(found) if found.generation == generation => Ok(()),
             Some(_) => Err(Refusal::Stale(format!("service {service} was updated"))),
             None => Err(Refusal::Stale(format!("service {service} was removed"))),
         },

@@ -34,6 +34,7 @@ pub(super) fn create(
         created_at: state.time,
         updated_at: state.time,
         spec: spec.clone(),
+        generation: 1,
         spec_version: version,
         previous: None,
         update: None,
@@ -89,10 +90,11 @@ pub(super) fn update(
     Ok(())
 }
 
-/// Stores a changed service and forgets spec versions that nothing refers to any more. A job whose tasks are to be
+/// Stores a service whose spec was set and forgets spec versions that nothing refers to any more. A job whose tasks are to be
 /// other ones runs again; it has no rolling updates (swarm-behaviour §3.4).
 fn store(state: &mut State, old: &Service, mut new: Service, events: &mut Vec<Event>) {
     let id = new.id;
+    new.generation += 1;
     if let Some(job) = &mut new.job {
         new.update = None;
         if new.spec_version != old.spec_version {

@@ -76,11 +76,12 @@ impl Budget {
     }
 }
 
-/// Whether the restart policy lets a place be whose tasks ended or are lost, also if that has just happened.
+/// Whether the restart policy lets a place be whose tasks ended or are lost, also if that has just happened. What was told
+/// to stop is missed until it has: a drain that ends tasks for good takes them away no faster than another one.
 fn has_ended(planner: &Planner, service: &Service, slot: &Slot) -> bool {
     let judge = |task| restart::judge(&planner.state, &service.spec, slot, task, planner.now);
     match slot.live().next() {
-        None => slot.finished(service).is_some(),
+        None => slot.finished(service).is_some_and(|task| task.status.state.is_terminal()),
         Some(_) => slot.live().all(|task| judge(task) == Verdict::Leave),
     }
 }

@@ -37,6 +37,10 @@ use crate::{
     apply::{apply_tx, charge},
 };
 
+/// How often a decision looks at a service again because of what it decided itself. What is left then is looked at when
+/// the plan has been applied.
+const PASSES_MAX: usize = 8;
+
 /// Tasks changed by one transaction: some 80 KB, far below what an entry holds.
 const TASKS_BATCH_MAX: usize = 4096;
 
@@ -105,7 +109,8 @@ pub struct Plan {
 }
 
 /// Looks at what is dirty and proposes changes. `now` is the leader's clock, `seed` makes ids.
-/// Deciding again right after the plan was applied gives an empty plan.
+/// Deciding again right after the plan was applied gives an empty plan, but for the words why a task waits: what was
+/// placed after it was looked at may have changed them.
 pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
     let mut planner = Planner::new(state, now, seed);
     planner.led_since = dirty.led_since;
@@ -125,20 +130,42 @@ pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
             let concerned = |s: &&Arc<Service>| s.spec.mode.is_global() || rebalance::is_wanted(s);
             services.extend(state.services().filter(concerned).map(|s| s.id));
         }
-        if !dirty.room.is_empty() {
-            services.extend(state.services_with_pending());
-            let gains = |s: &&Arc<Service>| rebalance::is_wanted(s) && rebalance::gains(state, s, &dirty.room);
-            services.extend(state.services().filter(gains).map(|s| s.id));
-        }
+        services.extend(concerned_by_room(state, &dirty.room));
     }
-    for id in &services {
-        match planner.state.service(*id).cloned() {
-            None => reap::removed_service(&mut planner, *id),
-            Some(service) => reconcile(&mut planner, &service),
+    for _ in 0..PASSES_MAX {
+        for id in &services {
+            settle(&mut planner, *id);
         }
+        planner.plan.services.append(&mut services);
+        // What one service gives up another one may have waited for.
+        services.extend(concerned_by_room(&planner.state, &std::mem::take(&mut planner.room)));
     }
-    planner.plan.services = services;
     planner.plan
+}
+
+/// Looks at one service until there is nothing more to do now: what is taken away may leave places to forget, an update
+/// that ends may let a task be restarted. What only makes or places tasks is the last that a look does.
+fn settle(planner: &mut Planner, id: ServiceId) {
+    for _ in 0..PASSES_MAX {
+        let known = planner.plan.txs.len();
+        match planner.state.service(id).cloned() {
+            None => return reap::removed_service(planner, id),
+            Some(service) => reconcile(planner, &service),
+        }
+        let mut ops = planner.plan.txs[known..].iter().flat_map(|tx| &tx.ops);
+        if ops.all(|op| matches!(op, Op::CreateTasks { .. } | Op::PlaceTask { .. })) {
+            return;
+        }
+    }
+}
+
+/// The services that may want something of nodes which have more room than before.
+fn concerned_by_room(state: &State, room: &BTreeSet<NodeId>) -> Vec<ServiceId> {
+    if room.is_empty() {
+        return Vec::new();
+    }
+    let gains = |s: &&Arc<Service>| rebalance::is_wanted(s) && rebalance::gains(state, s, room);
+    state.services_with_pending().chain(state.services().filter(gains).map(|s| s.id)).collect()
 }
 
 /// Whether a task runs what its service wants now, as far as an update would care (swarm-behaviour §4.1). Clients wait
@@ -151,6 +178,7 @@ pub fn is_up_to_date(state: &State, task: &Task) -> bool {
 fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
     if let ServiceMode::Replicated { replicas } = service.spec.mode
         && service.update.is_none()
+        && !service.rebalance
         && planner.state.highest_slot(service.id).is_none()
     {
         // It was just made: there is nothing to stop, to update or to forget.
@@ -220,6 +248,8 @@ struct Planner {
     slots: Option<(ServiceId, Rc<Slots>)>,
     /// What the last transaction touched.
     events: Vec<Event>,
+    /// Nodes that have more room since services were looked at for that.
+    room: BTreeSet<NodeId>,
     /// When the newest task was made.
     task_at: Timestamp,
 }
@@ -241,6 +271,7 @@ impl Planner {
             stranded: None,
             slots: None,
             events: Vec::new(),
+            room: BTreeSet::new(),
         }
     }
 
@@ -279,6 +310,8 @@ impl Planner {
         match apply(&mut self.state, &tx, &mut self.events) {
             Ok(()) => {
                 self.plan.txs.push(tx);
+                self.room
+                    .extend(self.events.iter().filter_map(|e| if let Event::Room(id) = e { Some(*id) } else { None }));
                 if let Some(fleet) = &mut self.fleet {
                     fleet.touch_all(&self.state, &self.events);
                 }
