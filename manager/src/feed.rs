@@ -81,9 +81,9 @@ impl Watchers {
 }
 
 impl Observer for Feed {
-    fn applied(&self, state: &State, events: &[Event]) {
+    fn applied(&self, state: &Arc<State>, events: &[Event]) {
         // Published first: who is woken must find the change.
-        self.state.store(Arc::new(state.clone()));
+        self.state.store(Arc::clone(state));
         {
             let mut dirty = lock(&self.dirty);
             events.iter().for_each(|event| dirty.mark(event));
@@ -108,8 +108,8 @@ impl Observer for Feed {
         }
     }
 
-    fn restored(&self, state: &State) {
-        self.state.store(Arc::new(state.clone()));
+    fn restored(&self, state: &Arc<State>) {
+        self.state.store(Arc::clone(state));
         *lock(&self.dirty) = Dirty::everything();
         self.dirtied.notify_one();
         lock(&self.watchers).wake_all();

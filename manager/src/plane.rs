@@ -23,6 +23,17 @@ impl Plane for Manager {
         self.inner.consensus.write(txs).await.map(|committed| committed.outcomes).map_err(plane_error)
     }
 
+    fn leading(&self) -> Option<(u64, State)> {
+        // The role first: the state may only be newer.
+        let Role::Leader { term } = *self.inner.consensus.role().borrow() else { return None };
+        Some((term, Plane::state(self)))
+    }
+
+    async fn propose_in_term(&self, term: u64, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
+        let committed = self.inner.consensus.propose_in_term(term, txs).await;
+        committed.map(|committed| committed.outcomes).map_err(plane_error)
+    }
+
     async fn read(&self) -> Result<State, PlaneError> {
         self.inner.consensus.read_barrier().await.map_err(plane_error)
     }

@@ -162,7 +162,7 @@ struct Inner {
 impl FakeRaft {
     /// A leader with this state.
     pub(crate) fn new(state: State, observer: Arc<dyn Observer>) -> Arc<Self> {
-        observer.restored(&state);
+        observer.restored(&Arc::new(state.clone()));
         let inner = Mutex::new(Inner { state, ..Inner::default() });
         Arc::new(Self { inner, observer, role: watch::Sender::new(Role::Leader { term: 1 }) })
     }
@@ -207,7 +207,7 @@ impl FakeRaft {
         let entry = Entry { v: ENTRY_VERSION, at, txs };
         let (outcomes, events) = apply(&mut inner.state, index, &entry);
         inner.entries.push(entry.txs);
-        self.observer.applied(&inner.state, &events);
+        self.observer.applied(&Arc::new(inner.state.clone()), &events);
         Ok(Committed { index, outcomes })
     }
 }

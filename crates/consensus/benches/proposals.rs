@@ -21,8 +21,8 @@ const TIME_QUICK: Duration = Duration::from_secs(1);
 struct Nobody;
 
 impl Observer for Nobody {
-    fn applied(&self, _: &State, _: &[Event]) {}
-    fn restored(&self, _: &State) {}
+    fn applied(&self, _: &Arc<State>, _: &[Event]) {}
+    fn restored(&self, _: &Arc<State>) {}
 }
 
 fn main() {

@@ -1,12 +1,16 @@
 //! When a snapshot is taken: the cluster's own settings say it, and they can change while the manager runs.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use openraft::{Raft, async_runtime::watch::WatchReceiver};
 use swarm_core::State;
+use tokio::time::sleep;
 
 use crate::{machine::Machine, types::Types};
+
+/// Between two looks, at least: a write need not wake this.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Asks for a snapshot whenever so many entries were applied since the last one, until Raft ends.
 /// `interval` counts until there is a cluster that has a setting.
@@ -34,5 +38,7 @@ pub(crate) async fn compact(raft: Raft<Types, Machine>, published: Arc<ArcSwap<S
         if metrics.changed().await.is_err() {
             return;
         }
+        // Writes come by the thousand; what is too late by so much is a small part of a snapshot's interval.
+        sleep(PAUSE).await;
     }
 }

@@ -11,6 +11,8 @@ use arc_swap::ArcSwap;
 use openraft::{
     BasicNode, Config, Raft,
     errors::{ClientWriteError, Fatal, ForwardToLeader, RaftError},
+    impls::ProgressResponder,
+    raft::ClientWriteResponse,
 };
 use swarm_core::{ENTRY_TXS_MAX, Entry, Event, FEATURE_LEVEL_MIN, Op, Outcome, State, Tx};
 use tokio::{
@@ -30,10 +32,11 @@ use crate::{
     options::config,
     recover::make_alone,
     remote::{Reader, run_barriers},
-    role, rt,
+    role::{self, Told},
+    rt,
     snapshot::Snapshots,
     store::LogStore,
-    types::{Command, Types},
+    types::{Command, LeaderId, Types},
     writer::Fault,
 };
 
@@ -54,9 +57,9 @@ const SNAPSHOT_RETRY: Duration = Duration::from_millis(100);
 /// Told of every change of the state, in log order, on the apply path: must be quick and must not block.
 pub trait Observer: Send + Sync + 'static {
     /// An entry was applied. Proposals and reads that depend on it return after this does.
-    fn applied(&self, state: &State, events: &[Event]);
+    fn applied(&self, state: &Arc<State>, events: &[Event]);
     /// The whole state was replaced: at the start, and when a snapshot of the leader was installed.
-    fn restored(&self, state: &State);
+    fn restored(&self, state: &Arc<State>);
 }
 
 /// A write that happened.
@@ -169,11 +172,16 @@ impl Consensus {
             }
         };
         let (role, role_receiver) = watch::channel(Role::Follower { leader: None });
-        let follow = role::follow(raft.metrics(), role, fault.clone());
+        let told = Told { server: raft.server_metrics(), data: raft.data_metrics(), all: raft.metrics() };
+        let follow = role::follow(told, role, fault.clone());
         let compact = compact(raft.clone(), Arc::clone(&published), snapshot_interval);
-        // Both end with Raft.
+        // Ends with Raft.
         let role_task = rt::spawn(async {
-            tokio::join!(follow, compact);
+            tokio::select! {
+                biased;
+                () = follow => {}
+                () = async { compact.await; std::future::pending().await } => {}
+            }
         });
         let (readers, waiting) = mpsc::unbounded_channel();
         let consensus = Self {
@@ -228,13 +236,29 @@ impl Consensus {
     /// While there is no leader it waits for one, up to [`PROPOSE_TIMEOUT`]. [`ProposeError::Unknown`] means that the
     /// entry was handed to the log; every other error but `Stopped` means that nothing has happened.
     pub async fn propose(&self, txs: Vec<Tx>) -> Result<Committed, ProposeError> {
-        self.propose_noting(txs, &HandedOver::default()).await
+        self.propose_noting(txs, None, &HandedOver::default()).await
     }
 
-    /// The same; notes when the entry is in Raft's hands.
+    /// The same, but only as the leader of this term ([`Role::Leader`]), and gives up as [`Consensus::write`] does once
+    /// there is no majority.
+    ///
+    /// What was read of a leader's state needs no read barrier when all that is done with it is proposed this way: the
+    /// state has everything that was acknowledged before this term and in it, and if another manager leads a later one
+    /// already, this proposal cannot be committed.
+    ///
+    /// # Errors
+    /// [`ProposeError::NotLeader`] at once when this manager leads no more, or leads another term by now; otherwise as
+    /// [`Consensus::write`].
+    pub async fn propose_in_term(&self, term: u64, txs: Vec<Tx>) -> Result<Committed, ProposeError> {
+        let handed_over = HandedOver::default();
+        self.with_majority(&handed_over, self.propose_noting(txs, Some(term), &handed_over)).await
+    }
+
+    /// Notes when the entry is in Raft's hands. With a term, only as its leader.
     pub(crate) async fn propose_noting(
         &self,
         txs: Vec<Tx>,
+        term: Option<u64>,
         handed_over: &HandedOver,
     ) -> Result<Committed, ProposeError> {
         if txs.len() > ENTRY_TXS_MAX {
@@ -255,7 +279,7 @@ impl Consensus {
         let mut retry = Retry::until(deadline);
         loop {
             handed_over.set(true);
-            let Ok(result) = timeout_at(deadline, self.inner.raft.client_write(command.clone())).await else {
+            let Ok(result) = timeout_at(deadline, self.append(command.clone(), term)).await else {
                 return Err(ProposeError::Unknown);
             };
             match result {
@@ -263,12 +287,33 @@ impl Consensus {
                 Err(RaftError::Fatal(fatal)) => return Err(self.stopped(Some(fatal))),
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
                     handed_over.set(false);
-                    self.wait_for_leader(forward, &mut retry).await?;
+                    if term.is_some() {
+                        return Err(ProposeError::NotLeader { leader: forward.leader_node.map(|node| node.addr) });
+                    }
+                    Box::pin(self.wait_for_leader(forward, &mut retry)).await?;
                 }
                 // The entry was in the log of a leader that lost its place: another leader may still commit it.
                 Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => return Err(ProposeError::Unknown),
                 Err(RaftError::APIError(error)) => return Err(ProposeError::Stopped(error.to_string())),
             }
+        }
+    }
+
+    /// Hands an entry to Raft, with a term only to the leader of that, and waits until it is applied.
+    async fn append(
+        &self,
+        command: Command,
+        term: Option<u64>,
+    ) -> Result<ClientWriteResponse<Types>, RaftError<Types, ClientWriteError<Types>>> {
+        let raft = &self.inner.raft;
+        let Some(term) = term else { return Box::pin(raft.client_write(command)).await };
+        let (responder, done) = ProgressResponder::complete_only();
+        let leader = LeaderId { term, node_id: *raft.node_id() };
+        raft.write(command).with_leader(leader).responder(responder).await.map_err(RaftError::Fatal)?;
+        match done.await {
+            Ok(result) => result.map_err(RaftError::APIError),
+            // Raft has ended; any question is answered with why.
+            Err(_) => Err(RaftError::Fatal(Box::pin(raft.is_initialized()).await.err().unwrap_or(Fatal::Stopped))),
         }
     }
 
@@ -370,6 +415,11 @@ impl Consensus {
     /// Held by whoever tries to replace a leader that was lost.
     pub(crate) fn campaign(&self) -> &tokio::sync::Mutex<()> {
         &self.inner.campaign
+    }
+
+    /// The feature level of the swarm, as far as it is applied here.
+    pub(crate) fn current_feature_level(&self) -> u16 {
+        self.inner.published.load().feature_level()
     }
 
     /// The newest feature level that this program knows.

@@ -42,11 +42,11 @@ impl Consensus {
     /// # Errors
     /// [`ProposeError::FeatureLevel`]: the managers that hold it back.
     pub(crate) async fn check_feature_level(&self, needed: u16) -> Result<(), ProposeError> {
-        let level = self.state().feature_level();
+        let level = self.current_feature_level();
         if needed <= level {
             return Ok(());
         }
-        let survey = self.survey().await;
+        let survey = Box::pin(self.survey()).await;
         let members = survey.status.members.iter();
         let behind = members.filter(|member| survey.feature_level(member.raft_id).is_none_or(|knows| knows < needed));
         Err(ProposeError::FeatureLevel { needed, level, behind: behind.map(|member| member.addr.clone()).collect() })

@@ -26,7 +26,7 @@ type StoredSnapshot = Snapshot<LeaderId, u64, openraft::BasicNode, Content>;
 
 /// Applies committed entries and publishes the state after each.
 pub(crate) struct Machine {
-    state: State,
+    state: Arc<State>,
     applied: Option<LogId>,
     members: StoredMembership,
     published: Arc<ArcSwap<State>>,
@@ -54,7 +54,8 @@ impl Machine {
             ),
             None => (SnapshotMeta::default(), State::default()),
         };
-        let published = Arc::new(ArcSwap::from_pointee(state.clone()));
+        let state = Arc::new(state);
+        let published = Arc::new(ArcSwap::new(Arc::clone(&state)));
         observer.restored(&state);
         Ok(Self {
             state,
@@ -87,11 +88,11 @@ impl Machine {
     /// clone is thrown away. (A panic on this path would otherwise end openraft's task without a word.)
     fn advance(&mut self, index: u64, entry: &Entry) -> Result<Vec<Outcome>, String> {
         check_version(entry.v).map_err(|error| error.to_string())?;
-        let mut next = self.state.clone();
+        let mut next = State::clone(&self.state);
         let (outcomes, events) = caught(|| swarm_core::apply(&mut next, index, entry))?;
         level::check(&next, self.feature_level)?;
-        self.state = next;
-        self.published.store(Arc::new(self.state.clone()));
+        self.state = Arc::new(next);
+        self.published.store(Arc::clone(&self.state));
         caught(|| self.observer.applied(&self.state, &events))?;
         Ok(outcomes)
     }
@@ -140,7 +141,7 @@ impl RaftStateMachine<Types> for Machine {
 
     /// Costs nothing: the clone is O(1), the work is the builder's.
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { meta: self.meta(), state: self.state.clone(), snapshots: Arc::clone(&self.snapshots) }
+        Builder { meta: self.meta(), state: State::clone(&self.state), snapshots: Arc::clone(&self.snapshots) }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, content: Content) -> io::Result<()> {
@@ -158,10 +159,10 @@ impl RaftStateMachine<Types> for Machine {
             }
             Ok(state)
         });
-        self.state = state.await.map_err(io::Error::other)?.map_err(|reason| self.stop(reason))?;
+        self.state = Arc::new(state.await.map_err(io::Error::other)?.map_err(|reason| self.stop(reason))?);
         self.applied = meta.last_log_id;
         self.members = meta.last_membership.clone();
-        self.published.store(Arc::new(self.state.clone()));
+        self.published.store(Arc::clone(&self.state));
         self.observer.restored(&self.state);
         Ok(())
     }

@@ -53,7 +53,8 @@ impl Consensus {
         loop {
             sleep(PATIENCE).await;
             let voters = self.status().members.iter().filter(|member| member.voter).count();
-            let silent = self.silent_voters().await;
+            // In a box: hardly anybody comes so far, and everybody who waits would carry the room for it.
+            let silent = Box::pin(self.silent_voters()).await;
             if voters > 0 && voters - silent.len().min(voters) <= voters / 2 {
                 return (silent, voters);
             }

@@ -54,10 +54,12 @@ impl Consensus {
             handed_over.set(false);
             let answer = match self.leader() {
                 None => Answer::Failed(ProposeError::NotLeader { leader: None }),
-                Some((id, _)) if id == self.raft_id() => match self.propose_noting(txs.clone(), handed_over).await {
-                    Err(error @ ProposeError::NotLeader { .. }) => Answer::Failed(error),
-                    other => return other,
-                },
+                Some((id, _)) if id == self.raft_id() => {
+                    match self.propose_noting(txs.clone(), None, handed_over).await {
+                        Err(error @ ProposeError::NotLeader { .. }) => Answer::Failed(error),
+                        other => return other,
+                    }
+                }
                 Some((id, addr)) => {
                     let txs = match &encoded {
                         Some(txs) => txs.clone(),

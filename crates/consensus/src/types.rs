@@ -57,11 +57,19 @@ impl Command {
         Ok(Self { entry: Arc::new(entry), bytes })
     }
 
-    /// Decodes an entry. The version is looked at first: of a newer entry nothing else is understood.
+    /// Decodes an entry. What cannot be understood may be of a newer version, of which nothing else is known for sure.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CommandError> {
-        let Head { v } = rmp_serde::from_slice(bytes)?;
-        check_version(v)?;
-        Ok(Self { entry: Arc::new(rmp_serde::from_slice(bytes)?), bytes: bytes.into() })
+        match rmp_serde::from_slice::<Entry>(bytes) {
+            Ok(entry) => {
+                check_version(entry.v)?;
+                Ok(Self { entry: Arc::new(entry), bytes: bytes.into() })
+            }
+            Err(error) => {
+                let Head { v } = rmp_serde::from_slice(bytes)?;
+                check_version(v)?;
+                Err(error.into())
+            }
+        }
     }
 
     pub(crate) fn entry(&self) -> &Entry {

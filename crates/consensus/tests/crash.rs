@@ -27,8 +27,8 @@ const WRITERS: u128 = 8;
 struct Nobody;
 
 impl Observer for Nobody {
-    fn applied(&self, _: &State, _: &[Event]) {}
-    fn restored(&self, _: &State) {}
+    fn applied(&self, _: &Arc<State>, _: &[Event]) {}
+    fn restored(&self, _: &Arc<State>) {}
 }
 
 async fn start(folder: &Path) -> Result<Consensus, Error> {

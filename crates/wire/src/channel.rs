@@ -23,13 +23,15 @@ where
     In: DeserializeOwned,
 {
     let (read, write) = tokio::io::split(stream);
-    (Sender { stream: write, message: PhantomData }, Receiver { stream: read, message: PhantomData })
+    (Sender { stream: write, expected_bytes: 0, message: PhantomData }, Receiver { stream: read, message: PhantomData })
 }
 
 /// The sending half.
 #[derive(Debug)]
 pub struct Sender<W, T> {
     stream: W,
+    /// Length of the last frame: the next one is about as long, and need not be moved while it grows.
+    expected_bytes: usize,
     message: PhantomData<fn(T)>,
 }
 
@@ -47,8 +49,10 @@ impl<W: AsyncWrite + Unpin, T: Serialize> Sender<W, T> {
     /// # Errors
     /// As [`Sender::send`].
     pub async fn send_to(&mut self, correlation: u32, message: &T) -> io::Result<()> {
-        let mut frame = vec![0; 8];
+        let mut frame = Vec::with_capacity(self.expected_bytes.clamp(8, READ_AHEAD_BYTES));
+        frame.extend([0; 8]);
         rmp_serde::encode::write_named(&mut frame, message).map_err(io::Error::other)?;
+        self.expected_bytes = frame.len();
         let len = frame.len() - 8;
         if len > FRAME_BYTES_MAX {
             return Err(io::Error::new(

@@ -8,6 +8,7 @@
 mod available;
 mod backup;
 mod call;
+mod change;
 mod logs;
 mod managers;
 mod names;

@@ -15,6 +15,7 @@ use swarm_model::{Extra, Labels, Node, NodeRole, NodeSpec, validate_node_spec};
 use super::{
     Plane,
     call::Call,
+    change::change,
     reply::{self, Reply},
     resolve,
 };
@@ -79,17 +80,19 @@ fn show<P: Plane>(plane: &P, managers: &Status, node: &Node) -> NodeView {
 pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
     let version = call.version("node")?;
     let spec = read_spec(&call)?;
-    let state = plane.read().await?;
-    resolve::cluster(&state)?;
-    let node = resolve::node(&state, call.id())?;
-    if node.version != version {
-        return Err(reply::out_of_sequence().into());
-    }
-    check_role(&plane, &state, node, spec.role).await?;
-    validate_node_spec(&spec)?;
-    let tx = Tx::new(vec![Op::UpdateNode { node: node.id, spec: Arc::new(spec) }])
-        .guard(Guard::Node { node: node.id, version });
-    reply::commit(&plane, tx).await?;
+    let managers = plane.managers().await;
+    change(&plane, |state| {
+        resolve::cluster(state)?;
+        let node = resolve::node(state, call.id())?;
+        if node.version != version {
+            return Err(reply::out_of_sequence().into());
+        }
+        check_role(&managers, state, node, spec.role)?;
+        validate_node_spec(&spec)?;
+        let op = Op::UpdateNode { node: node.id, spec: Arc::new(spec.clone()) };
+        Ok((Tx::new(vec![op]).guard(Guard::Node { node: node.id, version }), ()))
+    })
+    .await?;
     Ok(reply::empty())
 }
 
@@ -110,14 +113,13 @@ fn read_spec(call: &Call) -> Result<NodeSpec, ApiError> {
 }
 
 /// Refuses to demote the manager that the others need. The leader looks again before it acts.
-async fn check_role<P: Plane>(plane: &P, state: &State, node: &Node, role: NodeRole) -> Result<(), ApiError> {
+fn check_role(status: &Status, state: &State, node: &Node, role: NodeRole) -> Result<(), ApiError> {
     let managers = state.nodes().filter(|n| n.spec.role == NodeRole::Manager).count();
     match (node.spec.role, role) {
         (NodeRole::Manager, NodeRole::Worker) if managers <= 1 => {
             Err(ApiError::bad_request("attempting to demote the last manager of the swarm"))
         }
         (NodeRole::Manager, NodeRole::Worker) => {
-            let status = plane.managers().await;
             let lost = node.raft_id.and_then(|id| status.keeps_majority_without(id).err());
             lost.map_or(Ok(()), |reason| {
                 let text = "cannot demote this manager: the swarm would lose the majority of its managers";
@@ -130,9 +132,11 @@ async fn check_role<P: Plane>(plane: &P, state: &State, node: &Node, role: NodeR
 
 /// `DELETE /nodes/{id}`
 pub(super) async fn remove<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
-    let state = plane.read().await?;
-    resolve::cluster(&state)?;
-    let node = resolve::node(&state, call.id())?.id;
-    reply::commit(&plane, Tx::new(vec![Op::RemoveNode { node, force: call.truthy("force") }])).await?;
+    change(&plane, |state| {
+        resolve::cluster(state)?;
+        let node = resolve::node(state, call.id())?.id;
+        Ok((Tx::new(vec![Op::RemoveNode { node, force: call.truthy("force") }]), ()))
+    })
+    .await?;
     Ok(reply::empty())
 }

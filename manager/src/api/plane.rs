@@ -19,6 +19,14 @@ pub trait Plane: Clone + Send + Sync + 'static {
     /// Commits transactions in one entry. Says what became of each, in their order, once they are applied.
     fn propose(&self, txs: Vec<Tx>) -> impl Future<Output = Result<Vec<Outcome>, PlaneError>> + Send;
 
+    /// On a manager that leads, has applied all that was acknowledged before its term, and believes that it leads still:
+    /// that term, and its state.
+    fn leading(&self) -> Option<(u64, State)>;
+
+    /// As [`Plane::propose`], but only as the leader of this term; [`PlaneError::NotLeader`] when it leads no more.
+    fn propose_in_term(&self, term: u64, txs: Vec<Tx>)
+    -> impl Future<Output = Result<Vec<Outcome>, PlaneError>> + Send;
+
     /// The state with everything in it that was acknowledged before the call.
     fn read(&self) -> impl Future<Output = Result<State, PlaneError>> + Send;
 

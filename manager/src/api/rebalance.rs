@@ -7,6 +7,7 @@ use swarm_model::ServiceMode;
 
 use super::{
     call::Call,
+    change::change,
     plane::Plane,
     reply::{self, Reply},
     resolve,
@@ -14,16 +15,18 @@ use super::{
 
 /// Asks for the tasks of a service to be spread anew, once. They move by the service's update policy.
 pub(super) async fn ask<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
-    let state = plane.read().await?;
-    resolve::cluster(&state)?;
-    let service = resolve::service(&state, call.id())?;
-    if !matches!(service.spec.mode, ServiceMode::Replicated { .. }) {
-        return Err(ApiError::bad_request(format!(
-            "service {} cannot be rebalanced: only a replicated service has tasks that can move",
-            service.spec.name
-        ))
-        .into());
-    }
-    reply::commit(&plane, Tx::new(vec![Op::SetRebalance { service: service.id, asked: true }])).await?;
+    change(&plane, |state| {
+        resolve::cluster(state)?;
+        let service = resolve::service(state, call.id())?;
+        if !matches!(service.spec.mode, ServiceMode::Replicated { .. }) {
+            return Err(ApiError::bad_request(format!(
+                "service {} cannot be rebalanced: only a replicated service has tasks that can move",
+                service.spec.name
+            ))
+            .into());
+        }
+        Ok((Tx::new(vec![Op::SetRebalance { service: service.id, asked: true }]), ()))
+    })
+    .await?;
     Ok(reply::empty())
 }

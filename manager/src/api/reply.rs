@@ -8,11 +8,11 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use serde::Serialize;
-use swarm_core::{Outcome, Refusal, Tx};
+use swarm_core::{Outcome, Refusal};
 use swarm_docker_api::{ApiError, CONTENT_TYPE_JSON};
 use swarm_model::Invalid;
 
-use super::{Plane, PlaneError};
+use super::PlaneError;
 
 /// Items of a list that are written at once: some hundred kilobytes, well under a millisecond's work each.
 const LIST_CHUNK_LEN: usize = 256;
@@ -75,9 +75,8 @@ pub(super) fn out_of_sequence() -> ApiError {
     ApiError::internal("update out of sequence: it has changed since it was read, read it again and repeat the change")
 }
 
-/// Commits one transaction.
-pub(super) async fn commit<P: Plane>(plane: &P, tx: Tx) -> Result<(), Failure> {
-    let outcomes: Vec<Outcome> = plane.propose(vec![tx]).await?;
+/// What became of the only transaction of an entry.
+pub(super) fn outcome(outcomes: Vec<Outcome>) -> Result<(), Failure> {
     let outcome = outcomes.into_iter().next();
     Ok(outcome.ok_or_else(|| ApiError::internal("the log did not say what became of the change"))??)
 }

@@ -7,6 +7,7 @@ use swarm_docker_api::{ApiError, view::RevisionView};
 use super::{
     Plane,
     call::Call,
+    change::change,
     reply::{self, Reply},
     resolve,
 };
@@ -24,12 +25,14 @@ pub(super) async fn list<P: Plane>(extract::State(plane): extract::State<P>, cal
 pub(super) async fn roll_back<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
     let version = call.version("service")?;
     let to = read_to(call.param("to").unwrap_or_default())?;
-    let state = plane.read().await?;
-    resolve::cluster(&state)?;
-    let service = resolve::service(&state, call.id())?.id;
-    let message = format!("manually requested rollback to version {to}").into();
-    let op = Op::RollBack { service, keep_previous: true, message, to: Some(to) };
-    reply::commit(&plane, Tx::new(vec![op]).guard(Guard::Service { service, version })).await?;
+    change(&plane, |state| {
+        resolve::cluster(state)?;
+        let service = resolve::service(state, call.id())?.id;
+        let message = format!("manually requested rollback to version {to}").into();
+        let op = Op::RollBack { service, keep_previous: true, message, to: Some(to) };
+        Ok((Tx::new(vec![op]).guard(Guard::Service { service, version }), ()))
+    })
+    .await?;
     Ok(reply::empty())
 }
 

@@ -17,6 +17,7 @@ use swarm_model::{
 use super::{
     Plane, available,
     call::Call,
+    change::change,
     names,
     reply::{self, Reply},
     resolve,
@@ -97,17 +98,20 @@ pub(super) async fn inspect<P: Plane>(extract::State(plane): extract::State<P>, 
 
 /// `POST /services/create`
 pub(super) async fn create<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
-    let mut spec: ServiceSpec = call.body()?;
+    let given: ServiceSpec = call.body()?;
     let registry_auth = call.registry_auth()?;
-    let state = plane.read().await?;
-    resolve::cluster(&state)?;
-    if spec.name.is_empty() {
-        spec.name = names::random_name(plane.random(), |name| state.service_by_name(name).is_some());
-    }
-    check(&mut spec)?;
-    let service = ServiceId::make(plane.now(), plane.random());
-    let op = Op::CreateService { service, spec: Arc::new(spec), registry_auth };
-    reply::commit(&plane, Tx::new(vec![op])).await?;
+    let (service, random) = (ServiceId::make(plane.now(), plane.random()), plane.random());
+    change(&plane, |state| {
+        resolve::cluster(state)?;
+        let mut spec = given.clone();
+        if spec.name.is_empty() {
+            spec.name = names::random_name(random, |name| state.service_by_name(name).is_some());
+        }
+        check(&mut spec)?;
+        let op = Op::CreateService { service, spec: Arc::new(spec), registry_auth: registry_auth.clone() };
+        Ok((Tx::new(vec![op]), ()))
+    })
+    .await?;
     reply::json_with(StatusCode::CREATED, &CreateServiceResponse { id: service.to_string(), warnings: None })
 }
 
@@ -126,25 +130,27 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
         "previous" => true,
         other => return Err(ApiError::bad_request(format!("unrecognized rollback option {other}")).into()),
     };
-    let state = plane.read().await?;
-    resolve::cluster(&state)?;
-    let old = resolve::service(&state, call.id())?;
-    if old.version != version {
-        return Err(reply::out_of_sequence().into());
-    }
-    let service = old.id;
-    let op = if rolls_back {
-        // Clients send the present spec along: it means nothing (docker-api §0.36).
-        Op::RollBack { service, keep_previous: true, message: "manually requested rollback".into(), to: None }
-    } else {
-        change(&state, old, &call)?
-    };
-    reply::commit(&plane, Tx::new(vec![op]).guard(Guard::Service { service, version })).await?;
+    change(&plane, |state| {
+        resolve::cluster(state)?;
+        let old = resolve::service(state, call.id())?;
+        if old.version != version {
+            return Err(reply::out_of_sequence().into());
+        }
+        let service = old.id;
+        let op = if rolls_back {
+            // Clients send the present spec along: it means nothing (docker-api §0.36).
+            Op::RollBack { service, keep_previous: true, message: "manually requested rollback".into(), to: None }
+        } else {
+            new_spec(state, old, &call)?
+        };
+        Ok((Tx::new(vec![op]).guard(Guard::Service { service, version }), ()))
+    })
+    .await?;
     reply::json(&UpdateServiceResponse::default())
 }
 
 /// The new spec that an update brings.
-fn change(state: &State, old: &Service, call: &Call) -> Result<Op, reply::Failure> {
+fn new_spec(state: &State, old: &Service, call: &Call) -> Result<Op, reply::Failure> {
     let mut spec: ServiceSpec = call.body()?;
     check_change(old, &spec)?;
     check(&mut spec)?;
@@ -188,9 +194,11 @@ pub(super) fn check_change(old: &Service, spec: &ServiceSpec) -> Result<(), ApiE
 
 /// `DELETE /services/{id}`
 pub(super) async fn remove<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
-    let state = plane.read().await?;
-    resolve::cluster(&state)?;
-    let service = resolve::service(&state, call.id())?.id;
-    reply::commit(&plane, Tx::new(vec![Op::RemoveService { service }])).await?;
+    change(&plane, |state| {
+        resolve::cluster(state)?;
+        let service = resolve::service(state, call.id())?.id;
+        Ok((Tx::new(vec![Op::RemoveService { service }]), ()))
+    })
+    .await?;
     Ok(reply::empty())
 }

@@ -57,6 +57,14 @@ impl<P: Plane> Plane for Stale<P> {
         Err(PlaneError::NotNow("a stale read changes nothing".into()))
     }
 
+    fn leading(&self) -> Option<(u64, State)> {
+        None
+    }
+
+    async fn propose_in_term(&self, _: u64, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
+        self.propose(txs).await
+    }
+
     async fn read(&self) -> Result<State, PlaneError> {
         Ok(self.0.state())
     }

@@ -14,6 +14,7 @@ use swarm_wire::{Ca, clock};
 use super::{
     Plane, available,
     call::Call,
+    change::change,
     reply::{self, Reply},
     resolve,
 };
@@ -38,50 +39,52 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
     spec.fill_defaults();
     validate_cluster_spec(&spec)?;
 
-    let state = plane.read().await?;
-    let cluster = resolve::cluster(&state)?;
-    if cluster.version != version {
-        return Err(reply::out_of_sequence().into());
-    }
-    let mut tokens = JoinTokens::clone(&cluster.join_tokens);
-    if rotate_worker {
-        tokens.worker = plane.rotate_join_token(&tokens.worker)?;
-    }
-    if rotate_manager {
-        tokens.manager = plane.rotate_join_token(&tokens.manager)?;
-    }
-    let join_tokens = (rotate_worker || rotate_manager).then(|| Arc::new(tokens));
-    let mut ops = Vec::new();
-    match (spec.encryption_config.auto_lock_managers, &cluster.unlock_key) {
-        (false, _) if rotate_unlock_key => {
-            return Err(ApiError::bad_request("there is no unlock key to rotate: autolock is off").into());
+    change(&plane, |state| {
+        let cluster = resolve::cluster(state)?;
+        if cluster.version != version {
+            return Err(reply::out_of_sequence().into());
         }
-        (false, Some(_)) => ops.push(Op::SetUnlockKey { key: None }),
-        (true, key) if key.is_none() || rotate_unlock_key => {
-            ops.push(Op::SetUnlockKey { key: Some(plane.new_unlock_key()?) });
+        let mut tokens = JoinTokens::clone(&cluster.join_tokens);
+        if rotate_worker {
+            tokens.worker = plane.rotate_join_token(&tokens.worker)?;
         }
-        (false, None) | (true, _) => {}
-    }
-    if own_root.as_ref().is_some_and(|root| root.key_id == cluster.root_ca.key_id) {
-        return Err(
-            ApiError::bad_request("this is the key of the root CA that the swarm has: nothing would change").into()
-        );
-    }
-    if own_root.is_some() || spec.ca_config.force_rotate != cluster.spec.ca_config.force_rotate {
-        if let Some(rotation) = &cluster.root_rotation {
-            let has_followed = |node: &&Arc<Node>| node.cert_issuer() == rotation.root.key_id;
-            return Err(ApiError::bad_request(format!(
-                "the root CA is being replaced already, and {} of {} nodes have followed: nodes that are down have to \
-                 come back, or be removed with \"node rm --force\"",
-                state.nodes().filter(has_followed).count(),
-                state.nodes().count()
-            ))
-            .into());
+        if rotate_manager {
+            tokens.manager = plane.rotate_join_token(&tokens.manager)?;
         }
-        ops.push(Op::StartRootRotation(Arc::new(plane.begin_root_rotation(&cluster.root_ca, own_root.as_ref())?)));
-    }
-    ops.push(Op::UpdateCluster { spec: Arc::new(spec), join_tokens });
-    reply::commit(&plane, Tx::new(ops).guard(Guard::Cluster { version })).await?;
+        let join_tokens = (rotate_worker || rotate_manager).then(|| Arc::new(tokens));
+        let mut ops = Vec::new();
+        match (spec.encryption_config.auto_lock_managers, &cluster.unlock_key) {
+            (false, _) if rotate_unlock_key => {
+                return Err(ApiError::bad_request("there is no unlock key to rotate: autolock is off").into());
+            }
+            (false, Some(_)) => ops.push(Op::SetUnlockKey { key: None }),
+            (true, key) if key.is_none() || rotate_unlock_key => {
+                ops.push(Op::SetUnlockKey { key: Some(plane.new_unlock_key()?) });
+            }
+            (false, None) | (true, _) => {}
+        }
+        if own_root.as_ref().is_some_and(|root| root.key_id == cluster.root_ca.key_id) {
+            return Err(
+                ApiError::bad_request("this is the key of the root CA that the swarm has: nothing would change").into()
+            );
+        }
+        if own_root.is_some() || spec.ca_config.force_rotate != cluster.spec.ca_config.force_rotate {
+            if let Some(rotation) = &cluster.root_rotation {
+                let has_followed = |node: &&Arc<Node>| node.cert_issuer() == rotation.root.key_id;
+                return Err(ApiError::bad_request(format!(
+                    "the root CA is being replaced already, and {} of {} nodes have followed: nodes that are down have to \
+                     come back, or be removed with \"node rm --force\"",
+                    state.nodes().filter(has_followed).count(),
+                    state.nodes().count()
+                ))
+                .into());
+            }
+            ops.push(Op::StartRootRotation(Arc::new(plane.begin_root_rotation(&cluster.root_ca, own_root.as_ref())?)));
+        }
+        ops.push(Op::UpdateCluster { spec: Arc::new(spec.clone()), join_tokens });
+        Ok((Tx::new(ops).guard(Guard::Cluster { version }), ()))
+    })
+    .await?;
     Ok(reply::empty())
 }
 

@@ -3,6 +3,7 @@
 mod campaign;
 mod level;
 mod majority;
+mod term;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -64,10 +64,10 @@ async fn a_broken_invariant_stops_it() {
 async fn a_panic_of_the_observer_stops_it() {
     struct Clumsy;
     impl Observer for Clumsy {
-        fn applied(&self, _: &State, _: &[Event]) {
+        fn applied(&self, _: &Arc<State>, _: &[Event]) {
             panic!("dropped it");
         }
-        fn restored(&self, _: &State) {}
+        fn restored(&self, _: &Arc<State>) {}
     }
     let (mut machine, _) = machine(Arc::new(Clumsy));
     let error = apply(&mut machine, 1, ENTRY_VERSION).await.unwrap_err();

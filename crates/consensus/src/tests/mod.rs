@@ -84,13 +84,13 @@ impl Watcher {
 }
 
 impl Observer for Watcher {
-    fn applied(&self, state: &State, events: &[Event]) {
+    fn applied(&self, state: &Arc<State>, events: &[Event]) {
         let mut seen = self.0.lock().unwrap();
         seen.applied.push(state.revision());
         seen.events.extend_from_slice(events);
     }
 
-    fn restored(&self, state: &State) {
+    fn restored(&self, state: &Arc<State>) {
         self.0.lock().unwrap().restored.push(state.revision());
     }
 }

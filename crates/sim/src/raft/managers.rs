@@ -107,11 +107,11 @@ impl Watcher {
 }
 
 impl Observer for Watcher {
-    fn applied(&self, state: &State, _events: &[Event]) {
+    fn applied(&self, state: &Arc<State>, _events: &[Event]) {
         self.saw("applied", state);
     }
 
-    fn restored(&self, state: &State) {
+    fn restored(&self, state: &Arc<State>) {
         self.saw("restored", state);
         if let Some(world) = self.world.upgrade()
             && hold(&world.managers).get(&self.id).is_some_and(|manager| manager.consensus.is_some())

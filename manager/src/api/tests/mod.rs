@@ -1,5 +1,6 @@
 //! The routes on a manager in memory, which applies what it is proposed at once.
 
+mod change;
 mod logs;
 mod nodes;
 mod plan;
@@ -49,6 +50,14 @@ struct Inner {
     calls: i64,
     proposed: Vec<Op>,
     failure: Option<PlaneError>,
+    /// The term that the swarm is in.
+    term: u64,
+    /// The term that this manager believes to lead in, and its state, where that is not the newest.
+    leading: Option<(u64, Option<State>)>,
+    /// How often others were asked for the newest state.
+    reads: usize,
+    /// How often something was proposed.
+    proposals: usize,
     /// Why the newest state cannot be read.
     unread: Option<PlaneError>,
     logs: Vec<LogMessage>,
@@ -86,12 +95,26 @@ impl Inner {
 impl Plane for TestPlane {
     async fn propose(&self, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
         let mut inner = self.inner();
+        inner.proposals += 1;
         inner.answer()?;
         Ok(inner.apply(txs))
     }
 
-    async fn read(&self) -> Result<State, PlaneError> {
+    fn leading(&self) -> Option<(u64, State)> {
         let inner = self.inner();
+        inner.leading.clone().map(|(term, outdated)| (term, outdated.unwrap_or_else(|| inner.state.clone())))
+    }
+
+    async fn propose_in_term(&self, term: u64, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
+        if self.inner().term != term {
+            return Err(PlaneError::NotLeader { leader: None });
+        }
+        self.propose(txs).await
+    }
+
+    async fn read(&self) -> Result<State, PlaneError> {
+        let mut inner = self.inner();
+        inner.reads += 1;
         inner.unread.clone().map_or_else(|| Ok(inner.state.clone()), Err)
     }
 
@@ -195,7 +218,7 @@ impl Plane for TestPlane {
 const MANAGER: NodeId = NodeId(0x0000_0000_0000_0001_aaaa_aaaa_aaaa_aaaa);
 const WORKER: NodeId = NodeId(0x0000_0000_0000_0002_5555_5555_5555_5555);
 
-/// A cluster of the manager `alpha` and the worker `beta`.
+/// A cluster of the manager `alpha`, which leads, and the worker `beta`.
 fn cluster() -> TestPlane {
     let plane = TestPlane(Arc::default());
     let mut spec = ClusterSpec::default();
@@ -226,7 +249,10 @@ fn cluster() -> TestPlane {
         description.resources.nano_cpus = 2_000_000_000;
         report_node(&plane, node, NodeState::Ready, Some(description));
     }
-    plane.inner().proposed.clear();
+    let mut inner = plane.inner();
+    inner.proposed.clear();
+    (inner.term, inner.leading) = (1, Some((1, None)));
+    drop(inner);
     plane
 }
 

@@ -1,0 +1,38 @@
+//! Changes that users ask for: made from a state, then proposed.
+
+use swarm_core::{State, Tx};
+
+use super::{
+    Plane, PlaneError,
+    reply::{self, Failure},
+};
+
+/// Makes a transaction from a state and commits it; returns what was made beside it. `make` may be called twice: what it
+/// draws at random, ids above all, is drawn before.
+///
+/// A change rests on everything that was acknowledged before it was asked for. The leader has that in its own state
+/// without asking anybody ([`Plane::leading`]), so it proposes at once, for the term that the state was read in: should
+/// another manager lead by now, the proposal comes to nothing. When it does, or `make` finds something wrong, or the
+/// transaction falls, nothing has happened yet and all is done again on a state that other managers vouch for: so
+/// nothing is refused for what this manager alone believes. A proposal whose end is unknown is never repeated.
+pub(super) async fn change<P: Plane, T>(
+    plane: &P,
+    make: impl Fn(&State) -> Result<(Tx, T), Failure>,
+) -> Result<T, Failure> {
+    if let Some((term, state)) = plane.leading()
+        && let Ok((tx, made)) = make(&state)
+    {
+        match plane.propose_in_term(term, vec![tx]).await {
+            Ok(outcomes) if reply::outcome(outcomes.clone()).is_ok() => return Ok(made),
+            Ok(_) | Err(PlaneError::NotLeader { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // In a box: on a leader hardly any change comes so far, and each would carry the room for it.
+    Box::pin(async {
+        let (tx, made) = make(&plane.read().await?)?;
+        reply::outcome(plane.propose(vec![tx]).await?)?;
+        Ok(made)
+    })
+    .await
+}
