@@ -156,9 +156,19 @@ fn settle(planner: &mut Planner, id: ServiceId) {
             return replicated::fill_new(planner, &service);
         }
         reconcile(planner, &service);
-        if planner.plan.txs.len() == known {
+        let mut ops = planner.plan.txs[known..].iter().flat_map(|tx| &tx.ops);
+        if ops.all(is_last_step) {
             return;
         }
+    }
+}
+
+/// Whether nothing of a look can follow from what one did: these are the last that a look does.
+fn is_last_step(op: &Op) -> bool {
+    match op {
+        Op::SetDesired { desired, .. } => desired.is_live(),
+        Op::PlaceTask { .. } | Op::DeleteTasks { .. } => true,
+        _ => false,
     }
 }
 
