@@ -155,9 +155,11 @@ fn settle(planner: &mut Planner, id: ServiceId) {
             // There is nothing to stop, to update or to forget.
             return replicated::fill_new(planner, &service);
         }
+        // Then no update, no limit and no wish to be even is there for which something could follow.
+        let is_mostly_settled = planner.slots(&service).settled > 0;
         reconcile(planner, &service);
         let mut ops = planner.plan.txs[known..].iter().flat_map(|tx| &tx.ops);
-        if ops.all(is_last_step) {
+        if is_mostly_settled || ops.all(is_last_step) {
             return;
         }
     }
