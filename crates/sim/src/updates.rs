@@ -42,9 +42,12 @@ pub(crate) fn parallelism(before: &State, after: &State, ops: &[&Op]) -> Result<
         if most == 0 {
             continue;
         }
+        // What was ended by the same plan is under way no longer, though it may be started again.
+        let ended =
+            |task: &Task| ops.iter().any(|op| matches!(op, Op::EndTasks { tasks, .. } if tasks.contains(&task.id)));
         let under_way: BTreeSet<Place> = before
             .tasks_of_service(id)
-            .filter(|task| is_made_by_update(service, task))
+            .filter(|task| is_made_by_update(service, task) && !ended(task))
             .map(|task| place_of(task))
             .filter(|place| is_under_way(before, service, *place) && is_under_way(after, service, *place))
             .collect();

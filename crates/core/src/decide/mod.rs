@@ -203,14 +203,20 @@ fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
     let service = match service.spec.mode {
         ServiceMode::Replicated { replicas } => {
             replicated::scale_down(planner, service, replicas);
-            // An update that failed may have gone back to the previous spec.
-            let service = rolling::advance(planner, service);
+            let (generation, service) = (service.generation, rolling::advance(planner, service));
+            if service.generation != generation {
+                // It was rolled back, to fewer places perhaps: the next look begins anew with that.
+                return;
+            }
             replicated::fill(planner, &service, service.spec.replicas().unwrap_or(replicas));
             service
         }
         ServiceMode::Global => {
             global::retire(planner, service);
-            let service = rolling::advance(planner, service);
+            let (generation, service) = (service.generation, rolling::advance(planner, service));
+            if service.generation != generation {
+                return;
+            }
             global::fill(planner, &service);
             service
         }
