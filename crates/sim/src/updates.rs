@@ -42,14 +42,19 @@ pub(crate) fn parallelism(before: &State, after: &State, ops: &[&Op]) -> Result<
         if most == 0 {
             continue;
         }
-        // What was ended by the same plan is under way no longer, though it may be started again.
-        let ended =
-            |task: &Task| ops.iter().any(|op| matches!(op, Op::EndTasks { tasks, .. } if tasks.contains(&task.id)));
+        // What the same plan has ended is under way no longer, though it may be started again.
+        let ended: BTreeSet<Place> = ops
+            .iter()
+            .filter_map(|op| if let Op::EndTasks { tasks, .. } = op { Some(tasks) } else { None })
+            .flatten()
+            .filter_map(|id| before.task(*id).map(|task| place_of(task)))
+            .collect();
         let under_way: BTreeSet<Place> = before
             .tasks_of_service(id)
-            .filter(|task| is_made_by_update(service, task) && !ended(task))
+            .filter(|task| is_made_by_update(service, task))
             .map(|task| place_of(task))
             .filter(|place| is_under_way(before, service, *place) && is_under_way(after, service, *place))
+            .filter(|place| !ended.contains(place))
             .collect();
         let mut places: BTreeSet<Place> = after
             .tasks_of_service(id)
