@@ -47,6 +47,19 @@ fn report(tasks: impl IntoIterator<Item = u128>, state: TaskState) -> Tx {
     Tx::new(vec![Op::ReportTasks { node: NODE, reports }])
 }
 
+/// A service whose three tasks run.
+fn with_three_running(spec: &ServiceSpec) -> State {
+    let mut state = State::default();
+    let service = Op::CreateService { service: SERVICE, spec: Arc::new(spec.clone()), registry_auth: None };
+    let ready = NodeStatus { state: NodeState::Ready, engine_reachable: true, ..NodeStatus::default() };
+    let come = Op::ReportNode { node: NODE, status: ready, description: Some(Arc::default()) };
+    assert_eq!(commit(&mut state, vec![Tx::new(vec![admit(), come, service])]), [""]);
+    let first = (1..=3).map(|n| create(&state, u128::from(n), n, None, Place::On(NODE))).collect();
+    commit(&mut state, first);
+    commit(&mut state, vec![report(1..=3, TaskState::Running)]);
+    state
+}
+
 #[test]
 fn a_node_gets_no_more_tasks_of_a_service_than_that_allows() {
     let mut state = State::default();
@@ -78,18 +91,11 @@ fn a_node_gets_no_more_tasks_of_a_service_than_that_allows() {
 
 #[test]
 fn what_fails_after_a_plan_was_made_is_not_joined_by_what_the_plan_stops() {
-    let mut state = State::default();
     let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
     spec.mode = ServiceMode::Replicated { replicas: 3 };
     spec.labels.insert("swarmd.max-unavailable".into(), "1".into());
     spec.task_template.restart_policy = Some(RestartPolicy { condition: RestartCondition::Any, ..Default::default() });
-    let service = Op::CreateService { service: SERVICE, spec: Arc::new(spec.clone()), registry_auth: None };
-    let ready = NodeStatus { state: NodeState::Ready, engine_reachable: true, ..NodeStatus::default() };
-    let come = Op::ReportNode { node: NODE, status: ready, description: Some(Arc::default()) };
-    assert_eq!(commit(&mut state, vec![Tx::new(vec![admit(), come, service])]), [""]);
-    let first = (1..=3).map(|n| create(&state, u128::from(n), n, None, Place::On(NODE))).collect();
-    commit(&mut state, first);
-    commit(&mut state, vec![report(1..=3, TaskState::Running)]);
+    let mut state = with_three_running(&spec);
 
     // An update has prepared the new task of the first place: the old one may stop, if no other is away.
     spec.task_template.force_update = 1;
@@ -116,16 +122,9 @@ fn what_fails_after_a_plan_was_made_is_not_joined_by_what_the_plan_stops() {
 
 #[test]
 fn a_plan_made_before_a_change_of_policies_alone_does_not_hold_after_it() {
-    let mut state = State::default();
     let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
     spec.mode = ServiceMode::Replicated { replicas: 3 };
-    let service = Op::CreateService { service: SERVICE, spec: Arc::new(spec.clone()), registry_auth: None };
-    let ready = NodeStatus { state: NodeState::Ready, engine_reachable: true, ..NodeStatus::default() };
-    let come = Op::ReportNode { node: NODE, status: ready, description: Some(Arc::default()) };
-    assert_eq!(commit(&mut state, vec![Tx::new(vec![admit(), come, service])]), [""]);
-    let first = (1..=3).map(|n| create(&state, u128::from(n), n, None, Place::On(NODE))).collect();
-    commit(&mut state, first);
-    commit(&mut state, vec![report(1..=3, TaskState::Running)]);
+    let mut state = with_three_running(&spec);
     let update = |spec: &ServiceSpec| {
         vec![Tx::new(vec![Op::UpdateService { service: SERVICE, spec: Arc::new(spec.clone()), registry_auth: None }])]
     };
