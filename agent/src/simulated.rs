@@ -286,8 +286,12 @@ impl Executor for SimulatedExecutor {
     }
 
     fn remove(&self, id: String, _grace_secs: u32) -> BoxFuture<'_, Result<(), EngineError>> {
-        self.answer(|world| {
-            world.containers.remove(&id);
+        let events = self.events.clone();
+        self.answer(move |world| {
+            if let Some(container) = world.containers.remove(&id) {
+                // Nobody may be listening.
+                let _ = events.send((container.node, container.task));
+            }
             Ok(())
         })
     }

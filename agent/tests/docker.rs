@@ -8,7 +8,7 @@ mod common;
 use std::{future::Future, io::Read, net::TcpStream, sync::Arc};
 
 use bollard::{models::ContainerCreateBody, query_parameters::CreateContainerOptionsBuilder};
-use common::{Manager, options, spec, start, unique, until};
+use common::{Manager, no_container_of, options, spec, start, unique};
 use engine::{Engine, IMAGE, PrivateEngine};
 use serde_json::{Value, json};
 use swarm_agent::AgentOptions;
@@ -73,7 +73,7 @@ async fn a_task_runs_stops_and_goes() {
         node.manager.state(id, S::Shutdown).await;
         assert_eq!(node.engine.count(node.id).await, 1, "history");
         node.manager.unassign(id);
-        until("the container to go", async || node.engine.count(node.id).await == 0).await;
+        no_container_of(&*node.engine.executor, node.id).await;
         agent.shutdown().await;
     })
     .await;
@@ -147,11 +147,10 @@ async fn a_host_port_is_open_on_the_nodes_own_address() {
         let status = node.manager.state(id, S::Running).await;
         assert_eq!((status.ports.len(), status.ports[0].target_port), (1, 8080));
         let port = status.ports[0].published_port;
-        let answer = async || {
-            let mut text = String::new();
-            TcpStream::connect((addr, port)).and_then(|mut s| s.read_to_string(&mut text)).is_ok_and(|n| n > 0)
-        };
-        until("an answer", answer).await;
+        node.engine.said(id, "listening").await;
+        let mut answer = String::new();
+        TcpStream::connect((addr, port)).and_then(|mut s| s.read_to_string(&mut answer)).expect("an answer");
+        assert_eq!(answer, "here\n");
         assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "the port is open on another address");
         agent.shutdown().await;
     })
@@ -209,7 +208,7 @@ async fn strays_go_and_other_containers_stay() {
         make(&node.engine, &format!("stray-{}", node.id), &[label(node.id), task]).await;
         make(&node.engine, &format!("other-{}", node.id), &[label(other)]).await;
         let agent = start(node.options());
-        until("the stray to go", async || node.engine.count(node.id).await == 0).await;
+        no_container_of(&*node.engine.executor, node.id).await;
         assert_eq!(node.engine.count(other).await, 1);
         agent.shutdown().await;
         node.engine.clean_up(other).await;
@@ -223,7 +222,6 @@ async fn a_name_conflict_leads_to_adoption_of_what_is_ours_only() {
         let agent = start(node.options());
         node.manager.engine_reachable(true).await;
         common::eventually(&mut node.manager.sessions.subscribe(), "a session", |n| *n > 0).await;
-        until("the first listing", async || node.engine.count(node.id).await == 0).await;
         let spec = spec(app(&["wait"], json!({})), json!([]));
         let foreign: TaskId = unique();
         let name = format!("web.1.{foreign}");

@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Manager, eventually, options, spec, start, unique, until};
+use common::{Manager, eventually, no_container_of, options, spec, start, unique};
 use serde_json::json;
 use swarm_agent::{SessionState, SimulatedExecutor};
 use swarm_model::{DesiredState as D, NodeId, TaskId, TaskState as S, Timestamp};
@@ -47,7 +47,7 @@ async fn tasks_start_stop_and_go() {
     node.manager.state(id, S::Shutdown).await;
     assert_eq!(node.engine.count(node.id), 1, "history");
     node.manager.unassign(id);
-    until("the container to go", async || node.engine.count(node.id) == 0).await;
+    no_container_of(&node.engine, node.id).await;
     agent.shutdown().await;
 }
 

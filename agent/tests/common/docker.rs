@@ -3,24 +3,28 @@
 #![allow(unreachable_pub, missing_docs, clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
 use std::{
+    io::{BufRead, BufReader},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::Arc,
 };
 
 use bollard::{
     API_DEFAULT_VERSION, Docker, body_full,
+    container::LogOutput,
     models::ContainerInspectResponse,
     query_parameters::{
-        CreateImageOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+        CreateImageOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder,
+        RemoveContainerOptionsBuilder,
     },
 };
 use futures_util::StreamExt;
 use swarm_agent::{DockerExecutor, Executor};
 use swarm_model::{NodeId, TaskId};
+use tokio::sync::oneshot;
 
 /// The image that [`import_image`] makes.
-pub const IMAGE: &str = "swarm-agent-test:3";
+pub const IMAGE: &str = "swarm-agent-test:4";
 
 const SOURCE: &str = include_str!("../fixture/app.rs");
 
@@ -84,6 +88,16 @@ impl Engine {
         self.container(task).await.and_then(|c| c.id).expect("a container")
     }
 
+    /// Waits until a task has written a line.
+    pub async fn said(&self, task: TaskId, line: &str) {
+        let options = LogsOptionsBuilder::new().follow(true).stdout(true).build();
+        let lines = self.client.logs(&self.id(task).await, Some(options));
+        let is_it = |said: &Result<_, _>| said.as_ref().is_ok_and(|said: &LogOutput| said.to_string().trim() == line);
+        let found = lines.filter(|said| std::future::ready(is_it(said)));
+        let said = crate::common::within(line, std::pin::pin!(found).next()).await;
+        assert!(said.is_some(), "the container ended without {line:?}");
+    }
+
     /// Number of containers with a node's label.
     pub async fn count(&self, node: NodeId) -> usize {
         self.executor.list(node).await.expect("a listing").len()
@@ -114,8 +128,8 @@ fn run(command: &mut Command) {
 /// started again at once.
 pub struct PrivateEngine {
     folder: tempfile::TempDir,
-    containerd: std::process::Child,
-    dockerd: Option<std::process::Child>,
+    containerd: Child,
+    dockerd: Option<Child>,
 }
 
 impl PrivateEngine {
@@ -138,7 +152,7 @@ impl PrivateEngine {
                 .spawn()
                 .expect("containerd starts");
         let mut engine = Self { containerd, dockerd: None, folder };
-        crate::common::until("containerd", async || at_exists(engine.folder.path(), "c.sock")).await;
+        crate::common::within("containerd", logged(&mut engine.containerd, "containerd successfully booted")).await;
         engine.start_dockerd().await;
         Some(engine)
     }
@@ -166,9 +180,7 @@ impl PrivateEngine {
         .arg(self.address())
         .spawn()
         .expect("dockerd starts");
-        self.dockerd = Some(dockerd);
-        let executor = DockerExecutor::new(&self.address()).unwrap();
-        crate::common::until("dockerd", async || executor.ping().await.is_ok()).await;
+        crate::common::within("dockerd", logged(self.dockerd.insert(dockerd), "API listen on")).await;
     }
 
     /// Sends the engine a signal (`STOP`, `CONT`).
@@ -187,12 +199,23 @@ impl PrivateEngine {
     }
 }
 
-fn at_exists(folder: &Path, name: &str) -> bool {
-    folder.join(name).exists()
+/// Waits until a program has written a line with these words to its log, and lets it write on.
+async fn logged(program: &mut Child, words: &'static str) {
+    let log = BufReader::new(program.stderr.take().expect("it is piped"));
+    let (found, seen) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut found = Some(found);
+        for line in log.lines().map_while(Result::ok) {
+            if let Some(found) = found.take_if(|_| line.contains(words)) {
+                let _ = found.send(());
+            }
+        }
+    });
+    seen.await.unwrap_or_else(|_| panic!("the program ended without a line with {words:?}"));
 }
 
 fn quiet(command: &mut Command) -> &mut Command {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped())
 }
 
 impl Drop for PrivateEngine {

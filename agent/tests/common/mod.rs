@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, future::BoxFuture};
 use swarm_agent::{Agent, AgentOptions, ByteStream, Connector, Executor, Purpose};
 use swarm_model::{DesiredState, Id, NodeId, ServiceId, TaskId, TaskState, TaskStatus, Timestamp};
 use swarm_wire::{
@@ -43,16 +43,24 @@ pub async fn eventually<T: Clone + std::fmt::Debug>(
     }
 }
 
-/// Waits until a question is answered with yes. For things that do not tell when they change.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
-    let asking = async {
-        while !ask().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+/// Waits for something that tells when it is there.
+pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
+/// Waits until an engine has no container of a node any more.
+pub async fn no_container_of(engine: &dyn Executor, node: NodeId) {
+    // From before the first look, so that nothing happens between that and the first event.
+    let mut events = engine.events(node, swarm_wire::clock::now());
+    within("the containers to go", async {
+        loop {
+            if engine.list(node).await.expect("a listing").is_empty() {
+                return;
+            }
+            events.next().await.expect("the engine goes on telling");
         }
-    };
-    if tokio::time::timeout(PATIENCE, asking).await.is_err() {
-        panic!("waited in vain for {what}");
-    }
+    })
+    .await;
 }
 
 #[derive(Clone, Debug)]
