@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    Committed, Consensus, Error, PROPOSE_TIMEOUT, ProposeError, Role, Status,
+    Committed, Consensus, Error, Member, PROPOSE_TIMEOUT, ProposeError, Role, SILENT_MS, Status,
     consensus::{Retry, WeakConsensus},
     line::{Kind, LineError},
     majority::HandedOver,
@@ -176,22 +176,11 @@ impl Consensus {
 
     /// The same on the leader. Hands over to itself is done already.
     pub(crate) async fn hand_over_here(&self, to: Option<u64>) -> Result<(), Error> {
-        let (status, own) = (self.status(), self.raft_id());
+        let own = self.raft_id();
         if to == Some(own) {
             return Ok(());
         }
-        let voters = status.members.iter().filter(|member| member.voter && member.raft_id != own);
-        let target = match to {
-            Some(to) => voters.clone().find(|member| member.raft_id == to).ok_or("this node is no voting manager"),
-            None => {
-                let answering = voters.filter(|member| !member.is_silent());
-                answering.max_by_key(|m| m.matched_index).ok_or("there is no other manager that votes and answers")
-            }
-        };
-        let target = target.map_err(|reason| Error::HandOver(reason.into()))?;
-        if target.is_silent() {
-            return Err(Error::HandOver(format!("the manager at {} does not answer", target.addr)));
-        }
+        let target = self.successor(to).await.map_err(Error::HandOver)?;
         tracing::info!(to = target.addr, "this manager hands the leadership over");
         let trigger = self.raft().trigger().transfer_leader(target.raft_id).await;
         trigger.map_err(|fatal| Error::Stopped(fatal.to_string()))?;
@@ -206,6 +195,32 @@ impl Consensus {
         };
         let elected = timeout_at(Instant::now() + HAND_OVER_TIMEOUT, elected).await;
         elected.map_err(|_| Error::HandOver(format!("the manager at {} did not take over in time", target.addr)))
+    }
+
+    /// The voter that takes over. A manager that leads since a moment ago has heard of nobody yet: it waits a little for
+    /// those who may answer.
+    async fn successor(&self, to: Option<u64>) -> Result<Member, String> {
+        let mut metrics = self.raft().metrics();
+        let deadline = Instant::now() + Duration::from_millis(SILENT_MS);
+        loop {
+            let mut voters = self.status().members;
+            voters.retain(|member| member.voter && member.raft_id != self.raft_id());
+            voters.retain(|member| to.is_none_or(|to| member.raft_id == to));
+            if let (Some(_), []) = (to, &*voters) {
+                return Err("this node is no voting manager".into());
+            }
+            let answering = voters.iter().filter(|member| !member.is_silent());
+            if let Some(target) = answering.max_by_key(|member| member.matched_index) {
+                return Ok(target.clone());
+            }
+            let may_answer = voters.iter().any(|member| member.last_contact_ms.is_none());
+            if !may_answer || !matches!(timeout_at(deadline, metrics.changed()).await, Ok(Ok(()))) {
+                return Err(match to.and(voters.first()) {
+                    Some(target) => format!("the manager at {} does not answer", target.addr),
+                    None => "there is no other manager that votes and answers".into(),
+                });
+            }
+        }
     }
 
     /// # Errors

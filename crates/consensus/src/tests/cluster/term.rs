@@ -23,12 +23,12 @@ async fn a_proposal_for_a_term_that_is_over_does_nothing() {
     let first = term(&managers.all[&leader]);
     managers.all[&leader].propose_in_term(first, admit(11)).await.unwrap();
     managers.all[&leader].hand_over(Some(other)).await.unwrap();
-    assert_eq!(managers.leader().await, other);
+    managers.leads(other).await;
     let error = managers.all[&leader].propose_in_term(first, admit(12)).await.unwrap_err();
     assert!(matches!(error, ProposeError::NotLeader { .. }), "{error}");
     // It leads again, but not as the one that it was.
     managers.all[&other].hand_over(Some(leader)).await.unwrap();
-    assert_eq!(managers.leader().await, leader);
+    managers.leads(leader).await;
     let error = managers.all[&leader].propose_in_term(first, admit(12)).await.unwrap_err();
     assert!(matches!(error, ProposeError::NotLeader { .. }), "{error}");
     let state = managers.all[&leader].read_barrier().await.unwrap();
