@@ -14,7 +14,7 @@ use openraft::{
     impls::ProgressResponder,
     raft::ClientWriteResponse,
 };
-use swarm_core::{ENTRY_TXS_MAX, Entry, Event, FEATURE_LEVEL_MIN, Op, Outcome, State, Tx};
+use swarm_core::{ENTRY_TXS_MAX, Event, FEATURE_LEVEL_MIN, Op, Outcome, State, Tx};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
@@ -25,6 +25,7 @@ use crate::{
     Error, Options, ProposeError, Role,
     compact::compact,
     disk::{Disk, FolderDisk},
+    gather::{Fallen, Gathering, Proposal},
     load::{Loaded, first_values, load},
     machine::Machine,
     majority::{HandedOver, LastLook},
@@ -44,6 +45,8 @@ use crate::{
 pub const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Encoded bytes of all proposals under way; more wait for their turn. Bounds the memory of a burst.
 pub const IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What of an entry is not its transactions, at most: names of fields, version, time, number of transactions.
+const ENTRY_HEAD_BYTES_MAX: usize = 32;
 /// What a proposal counts at least, of [`IN_FLIGHT_BYTES_MAX`]; bounds how many are under way.
 const IN_FLIGHT_UNIT_BYTES: usize = 1024;
 /// How long a proposal waits for a leader and for its entry to be applied: several elections, and far beyond the
@@ -86,6 +89,7 @@ struct Inner {
     role: watch::Receiver<Role>,
     role_task: Mutex<Option<JoinHandle<()>>>,
     in_flight: Semaphore,
+    gathering: Gathering,
     fault: Fault,
     network: Network,
     readers: mpsc::UnboundedSender<Reader>,
@@ -194,6 +198,7 @@ impl Consensus {
                 role: role_receiver,
                 role_task: Mutex::new(Some(role_task)),
                 in_flight: Semaphore::new(IN_FLIGHT_BYTES_MAX / IN_FLIGHT_UNIT_BYTES),
+                gathering: Gathering::default(),
                 fault,
                 network,
                 readers,
@@ -266,9 +271,9 @@ impl Consensus {
         }
         let needed = txs.iter().flat_map(|tx| &tx.ops).map(Op::feature_level).max().unwrap_or(FEATURE_LEVEL_MIN);
         self.check_feature_level(needed).await?;
-        let entry = Entry { v: needed, at: rt::now(), txs };
-        let command = Command::encode(entry).map_err(|error| ProposeError::Stopped(error.to_string()))?;
-        let bytes = command.bytes().len();
+        let proposal = Proposal::new(txs, needed, term, handed_over);
+        let proposal = proposal.map_err(|error| ProposeError::Stopped(error.to_string()))?;
+        let bytes = proposal.bytes() + ENTRY_HEAD_BYTES_MAX;
         if bytes > ENTRY_BYTES_MAX {
             return Err(ProposeError::TooLarge { bytes, limit: ENTRY_BYTES_MAX });
         }
@@ -278,43 +283,51 @@ impl Consensus {
         let deadline = Instant::now() + PROPOSE_TIMEOUT;
         let mut retry = Retry::until(deadline);
         loop {
-            handed_over.set(true);
-            let Ok(result) = timeout_at(deadline, self.append(command.clone(), term)).await else {
-                return Err(ProposeError::Unknown);
+            let Ok(result) = timeout_at(deadline, self.append(proposal.again())).await else {
+                let nothing_happened = handed_over.withdraw();
+                return Err(if nothing_happened {
+                    ProposeError::NotLeader { leader: None }
+                } else {
+                    ProposeError::Unknown
+                });
             };
             match result {
-                Ok(response) => return Ok(Committed { index: response.log_id.index, outcomes: response.data }),
-                Err(RaftError::Fatal(fatal)) => return Err(self.stopped(Some(fatal))),
-                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-                    handed_over.set(false);
-                    if term.is_some() {
-                        return Err(ProposeError::NotLeader { leader: forward.leader_node.map(|node| node.addr) });
-                    }
+                Ok(committed) => return Ok(committed),
+                Err(Fallen::Forward(forward)) if term.is_some() => {
+                    return Err(ProposeError::NotLeader { leader: forward.leader_node.map(|node| node.addr) });
+                }
+                Err(Fallen::Forward(forward)) => {
+                    handed_over.take_back();
                     Box::pin(self.wait_for_leader(forward, &mut retry)).await?;
                 }
-                // The entry was in the log of a leader that lost its place: another leader may still commit it.
-                Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => return Err(ProposeError::Unknown),
-                Err(RaftError::APIError(error)) => return Err(ProposeError::Stopped(error.to_string())),
+                Err(Fallen::Unknown) => return Err(ProposeError::Unknown),
+                Err(Fallen::Stopped(reason)) => {
+                    return Err(reason.map_or_else(|| self.stopped(None), ProposeError::Stopped));
+                }
             }
         }
     }
 
     /// Hands an entry to Raft, with a term only to the leader of that, and waits until it is applied.
-    async fn append(
+    pub(crate) async fn hand_to_raft(
         &self,
         command: Command,
         term: Option<u64>,
     ) -> Result<ClientWriteResponse<Types>, RaftError<Types, ClientWriteError<Types>>> {
         let raft = &self.inner.raft;
-        let Some(term) = term else { return Box::pin(raft.client_write(command)).await };
+        let Some(term) = term else { return raft.client_write(command).await };
         let (responder, done) = ProgressResponder::complete_only();
         let leader = LeaderId { term, node_id: *raft.node_id() };
         raft.write(command).with_leader(leader).responder(responder).await.map_err(RaftError::Fatal)?;
         match done.await {
             Ok(result) => result.map_err(RaftError::APIError),
             // Raft has ended; any question is answered with why.
-            Err(_) => Err(RaftError::Fatal(Box::pin(raft.is_initialized()).await.err().unwrap_or(Fatal::Stopped))),
+            Err(_) => Err(RaftError::Fatal(raft.is_initialized().await.err().unwrap_or(Fatal::Stopped))),
         }
+    }
+
+    pub(crate) fn gathering(&self) -> &Gathering {
+        &self.inner.gathering
     }
 
     /// The latest applied state. Never waits.
@@ -374,7 +387,7 @@ impl Consensus {
         }
     }
 
-    fn reason(&self, fatal: Option<Fatal<Types>>) -> String {
+    pub(crate) fn reason(&self, fatal: Option<Fatal<Types>>) -> String {
         self.inner.fault.get().unwrap_or_else(|| match fatal {
             None | Some(Fatal::Stopped) => role::SHUT_DOWN.into(),
             Some(fatal) => fatal.to_string(),

@@ -20,6 +20,7 @@ mod compact;
 mod consensus;
 mod disk;
 mod error;
+mod gather;
 mod index;
 mod key;
 mod level;

@@ -1,7 +1,10 @@
 //! Who waits for the managers' word is told soon when most of them cannot be reached.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,13 +24,32 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What was found when last somebody looked; many that wait look once.
 pub(crate) type LastLook = tokio::sync::Mutex<Option<(Instant, Vec<String>)>>;
 
-/// Whether a write has been handed to somebody, so that it may happen whatever becomes of whoever waits for it.
-#[derive(Debug, Default)]
-pub(crate) struct HandedOver(AtomicBool);
+/// Whether a write has been handed to somebody, so that it may happen whatever becomes of whoever waits for it. Clones
+/// are handles of the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HandedOver(Arc<AtomicU8>);
+
+/// Nobody has it but who wants it.
+const HELD: u8 = 0;
+/// It may happen.
+const HANDED_OVER: u8 = 1;
+/// It must not happen any more.
+const WITHDRAWN: u8 = 2;
 
 impl HandedOver {
-    pub(crate) fn set(&self, handed_over: bool) {
-        self.0.store(handed_over, Ordering::Relaxed);
+    /// Hands it over, unless it was withdrawn.
+    pub(crate) fn hand_over(&self) -> bool {
+        self.0.compare_exchange(HELD, HANDED_OVER, Ordering::AcqRel, Ordering::Acquire) != Err(WITHDRAWN)
+    }
+
+    /// It did not happen, and will not.
+    pub(crate) fn take_back(&self) {
+        self.0.store(HELD, Ordering::Release);
+    }
+
+    /// Withdraws it, if that can still be done.
+    pub(crate) fn withdraw(&self) -> bool {
+        self.0.compare_exchange(HELD, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire) != Err(HANDED_OVER)
     }
 }
 
@@ -42,7 +64,7 @@ impl Consensus {
             biased;
             result = work => result,
             (silent, voters) = self.majority_lost() => {
-                let unknown = handed_over.0.load(Ordering::Relaxed);
+                let unknown = !handed_over.withdraw();
                 Err(ProposeError::NoMajority { silent, voters, unknown })
             }
         }

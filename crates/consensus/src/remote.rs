@@ -51,7 +51,7 @@ impl Consensus {
         let mut encoded: Option<Vec<u8>> = None;
         loop {
             self.check_running()?;
-            handed_over.set(false);
+            handed_over.take_back();
             let answer = match self.leader() {
                 None => Answer::Failed(ProposeError::NotLeader { leader: None }),
                 Some((id, _)) if id == self.raft_id() => {
@@ -73,7 +73,7 @@ impl Consensus {
                             encoded.insert(bytes).clone()
                         }
                     };
-                    handed_over.set(true);
+                    handed_over.hand_over();
                     match self.ask(id, &addr, Request::Write(Blob(txs))).await {
                         Ok(answer) => answer,
                         Err(LineError::Lost(_)) if !mutant("retry-lost-write") => return Err(ProposeError::Unknown),
@@ -88,7 +88,7 @@ impl Consensus {
                     return Ok(Committed { index, outcomes });
                 }
                 Answer::Failed(ProposeError::NotLeader { .. }) => {
-                    handed_over.set(false);
+                    handed_over.take_back();
                     retry.pause().await?;
                 }
                 // The other manager stopped: what became of the write there is not known.

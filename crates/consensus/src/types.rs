@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use openraft::{BasicNode, EntryPayload};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use swarm_core::{ENTRY_VERSION, Entry, Outcome};
+use swarm_core::{ENTRY_VERSION, Entry, Outcome, Tx};
 use thiserror::Error;
 
 openraft::declare_raft_types!(
@@ -52,9 +52,23 @@ struct Head {
 
 impl Command {
     /// Encodes an entry as named MessagePack.
+    #[cfg(test)]
     pub(crate) fn encode(entry: Entry) -> Result<Self, rmp_serde::encode::Error> {
-        let bytes = rmp_serde::to_vec_named(&entry)?.into();
-        Ok(Self { entry: Arc::new(entry), bytes })
+        let txs = encode_txs(&entry.txs)?;
+        Self::assemble(entry, &txs)
+    }
+
+    /// An entry whose transactions are encoded already, by [`encode_txs`].
+    pub(crate) fn assemble(mut entry: Entry, encoded: &[u8]) -> Result<Self, rmp_serde::encode::Error> {
+        let txs = std::mem::take(&mut entry.txs);
+        let mut bytes = Vec::with_capacity(encoded.len() + 64);
+        entry.serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map())?;
+        // The empty list is the last field, and one byte.
+        bytes.pop();
+        rmp::encode::write_array_len(&mut bytes, txs.len() as u32)?;
+        bytes.extend_from_slice(encoded);
+        entry.txs = txs;
+        Ok(Self { entry: Arc::new(entry), bytes: bytes.into() })
     }
 
     /// Decodes an entry. What cannot be understood may be of a newer version, of which nothing else is known for sure.
@@ -79,6 +93,14 @@ impl Command {
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
+}
+
+/// Encodes transactions, one after another.
+pub(crate) fn encode_txs(txs: &[Tx]) -> Result<Vec<u8>, rmp_serde::encode::Error> {
+    let mut bytes = Vec::with_capacity(1024);
+    let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
+    txs.iter().try_for_each(|tx| tx.serialize(&mut serializer))?;
+    Ok(bytes)
 }
 
 /// Whether this program can apply entries of this version.

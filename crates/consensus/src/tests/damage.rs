@@ -16,15 +16,7 @@ use crate::{
 async fn written(dir: &Path, snapshot: bool) {
     let consensus = create(dir).await;
     let entries = if snapshot { 2 * LOG_KEEP_ENTRIES } else { 5 };
-    let proposals: Vec<_> = (0..entries)
-        .map(|number| {
-            let consensus = consensus.clone();
-            tokio::spawn(async move { consensus.propose(admit(number.into())).await.unwrap() })
-        })
-        .collect();
-    for proposal in proposals {
-        proposal.await.unwrap();
-    }
+    super::write_entries(&consensus, entries).await;
     if snapshot {
         consensus.snapshot().await.unwrap();
         super::wait_until(|| consensus.status().purged_index.is_some()).await;

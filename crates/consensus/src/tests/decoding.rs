@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use openraft::EntryPayload;
 use proptest::prelude::*;
-use swarm_core::{ENTRY_VERSION, Entry, Object, State};
+use swarm_core::{ENTRY_VERSION, Entry, Object, State, Tx};
 use swarm_model::Timestamp;
 
 use super::{admit, key};
@@ -193,5 +193,18 @@ proptest! {
             bytes[at] ^= flip;
         }
         prop_assert!(read(&bytes).is_none());
+    }
+}
+
+/// What is put together from parts is what the whole would be: however many transactions there are, and whatever version.
+#[test]
+fn an_entry_of_encoded_transactions_is_encoded_as_one() {
+    for count in [0, 1, 2, 15, 16, 17, 255, 256, 1024] {
+        let txs: Vec<Tx> = (0..count).flat_map(admit).collect();
+        let entry = Entry { v: ENTRY_VERSION, at: Timestamp(5 << 40), txs };
+        let whole = rmp_serde::to_vec_named(&entry).unwrap();
+        let command = Command::encode(entry.clone()).unwrap();
+        assert_eq!(command.bytes(), whole, "{count} transactions");
+        assert_eq!(Command::decode(command.bytes()).unwrap().entry(), &entry);
     }
 }

@@ -10,6 +10,7 @@ use super::{PATIENCE, Watcher, admit, key, large, options, wait_for_role, wait_u
 use crate::{
     Consensus, ENTRY_BYTES_MAX, IN_FLIGHT_BYTES_MAX, ProposeError, Role,
     disk::{Change, Disk, FileWriter, Name, RowVisitor, memory::MemoryDisk},
+    gather::ENTRIES_UNDER_WAY_MAX,
     load::first_values,
     message::{Answer, Appended, Hello, RAFT_PROTOCOL, Request},
     options::config,
@@ -19,7 +20,7 @@ use openraft::{EntryPayload, raft::AppendEntriesRequest};
 use swarm_core::{ENTRY_VERSION, Entry};
 use swarm_model::Timestamp;
 use swarm_wire::channel;
-use tokio::{io::duplex, time::timeout};
+use tokio::{io::duplex, task::JoinSet, time::timeout};
 
 /// A disk whose commits are counted, can be held up, and can fail.
 #[derive(Default)]
@@ -100,40 +101,45 @@ async fn start() -> (Arc<Gate>, Consensus) {
     (gate, consensus)
 }
 
+/// While the first entries are held up on the way to the disk, all others wait for one.
 #[tokio::test(flavor = "multi_thread")]
-async fn concurrent_proposals_share_transactions() {
+async fn concurrent_proposals_share_entries_and_transactions() {
     const PROPOSALS: u64 = 64;
     let (gate, consensus) = start().await;
     let before = gate.written();
     gate.state().closed = true;
     let last = consensus.status().last_log_index.unwrap();
-    let proposals: Vec<_> = (0..PROPOSALS)
-        .map(|number| {
-            let consensus = consensus.clone();
-            tokio::spawn(async move { consensus.propose(admit(number.into())).await.unwrap().index })
-        })
-        .collect();
-    // All of them are in the log, none is durable: the first transaction is held up.
-    wait_until(|| consensus.status().last_log_index == Some(last + PROPOSALS) && gate.state().waiting).await;
+    let mut proposals: JoinSet<u64> = JoinSet::new();
+    let mut propose = |number: u64| {
+        let consensus = consensus.clone();
+        proposals.spawn(async move { consensus.propose(admit(number.into())).await.unwrap().index });
+    };
+    for number in 0..ENTRIES_UNDER_WAY_MAX as u64 {
+        propose(number);
+        // In the log, not durable: the first transaction is held up.
+        wait_until(|| consensus.status().last_log_index == Some(last + number + 1) && gate.state().waiting).await;
+    }
+    (ENTRIES_UNDER_WAY_MAX as u64..PROPOSALS).for_each(propose);
+    wait_until(|| consensus.gathering().len() == PROPOSALS as usize - ENTRIES_UNDER_WAY_MAX).await;
     assert_eq!(consensus.state().nodes().count(), 0, "nothing is applied before it is durable");
     gate.state().closed = false;
     gate.opened.notify_all();
-    let mut indexes = Vec::new();
-    for proposal in proposals {
-        indexes.push(timeout(PATIENCE, proposal).await.unwrap().unwrap());
-    }
+    let mut indexes = timeout(PATIENCE, proposals.join_all()).await.unwrap();
     indexes.sort_unstable();
-    assert_eq!(indexes, (last + 1..=last + PROPOSALS).collect::<Vec<_>>());
+    indexes.dedup();
+    let entries = ENTRIES_UNDER_WAY_MAX as u64 + 1;
+    assert_eq!(indexes, (last + 1..=last + entries).collect::<Vec<_>>());
+    assert_eq!(consensus.state().nodes().count() as u64, PROPOSALS);
     let after = gate.written();
-    assert_eq!(after.1 - before.1, PROPOSALS as usize);
-    // One that was held up, one with the rest; a few more if openraft split them.
-    assert!(after.0 - before.0 <= 4, "{} transactions for {PROPOSALS} entries", after.0 - before.0);
+    assert_eq!(after.1 - before.1, entries as usize);
+    assert!(after.0 - before.0 <= entries as usize, "{} transactions for {entries} entries", after.0 - before.0);
     consensus.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_proposals_wait_for_their_turn() {
     const FIT: usize = IN_FLIGHT_BYTES_MAX / ENTRY_BYTES_MAX;
+    const WAITING: usize = FIT - ENTRIES_UNDER_WAY_MAX;
     let (gate, consensus) = start().await;
     gate.state().closed = true;
     let last = consensus.status().last_log_index.unwrap();
@@ -143,11 +149,12 @@ async fn large_proposals_wait_for_their_turn() {
             tokio::spawn(async move { consensus.propose(large(ENTRY_BYTES_MAX - 1000)).await.unwrap() })
         })
         .collect();
-    wait_until(|| consensus.status().last_log_index == Some(last + FIT as u64) && gate.state().waiting).await;
+    wait_until(|| consensus.gathering().len() == WAITING && gate.state().waiting).await;
     for _ in 0..1000 {
         tokio::task::yield_now().await;
-        assert_eq!(consensus.status().last_log_index, Some(last + FIT as u64), "the others wait outside the log");
+        assert_eq!(consensus.gathering().len(), WAITING, "the others take no memory yet");
     }
+    assert_eq!(consensus.status().last_log_index, Some(last + ENTRIES_UNDER_WAY_MAX as u64));
     gate.state().closed = false;
     gate.opened.notify_all();
     for proposal in proposals {

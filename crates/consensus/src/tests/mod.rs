@@ -5,6 +5,7 @@ mod cluster;
 mod conformance;
 mod damage;
 mod decoding;
+mod gather;
 mod group_commit;
 mod level;
 mod life;
@@ -45,6 +46,13 @@ fn options(dir: &Path) -> Options {
 /// A change that can be seen in the state: a node with this number.
 fn admit(number: u128) -> Vec<Tx> {
     admit_at(number, None)
+}
+
+/// So many entries: proposals made at the same time would share them.
+async fn write_entries(consensus: &Consensus, count: u64) {
+    for number in 0..count {
+        consensus.propose(admit(number.into())).await.unwrap();
+    }
 }
 
 /// A change with a little more than so many bytes.
