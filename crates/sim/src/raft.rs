@@ -48,7 +48,7 @@ const FAULTS: [&str; 21] = [
 ];
 
 /// Every kind of operation.
-const OPERATIONS: [&str; 9] = [
+const OPERATIONS: [&str; 11] = [
     "add manager",
     "hand over",
     "linearizable read",
@@ -58,6 +58,8 @@ const OPERATIONS: [&str; 9] = [
     "start from a snapshot of another manager",
     "write by the leader",
     "write by way of a follower",
+    "write for a leader's term",
+    "writes that share an entry",
 ];
 
 /// What of a run is counted.

@@ -8,14 +8,14 @@ use swarm_model::{Availability, NodeId, NodeRole, Timestamp};
 
 use super::world::{World, hold};
 
-/// Registers.
-const REGISTERS: u64 = 4;
-
 /// See the module.
 pub(crate) struct Client {
     world: Arc<World>,
     number: u64,
     written: u64,
+    /// Its register. Nobody else writes to it, and a client that does not know what became of a write goes on with
+    /// another: so of the writes that share an entry none hides another that is acknowledged.
+    register: u128,
 }
 
 /// A client at work.
@@ -35,7 +35,7 @@ pub(crate) async fn run(world: Arc<World>, number: u64) {
 
 impl Client {
     pub(crate) fn new(world: Arc<World>, number: u64) -> Self {
-        Self { world, number, written: 0 }
+        Self { world, number, written: 0, register: u128::from(number) << 64 }
     }
 
     /// Writes through this manager. Says whether that was acknowledged.
@@ -44,30 +44,45 @@ impl Client {
         let Some((life, consensus)) = world.running().remove(&id) else { return false };
         self.written += 1;
         let value = format!("{}-{}", self.number, self.written);
-        let register = world.below(REGISTERS);
         let floor = hold(&world.oracle).begin_write(&value);
-        world.event(&format!("client {} writes {value} to {register} through {id}", self.number));
-        let leads = matches!(*consensus.role().borrow(), Role::Leader { .. });
+        world.event(&format!("client {} writes {value} through {id}", self.number));
+        let term = match *consensus.role().borrow() {
+            Role::Leader { term } => Some(term),
+            _ => None,
+        };
+        // As the API of a leader does.
+        let in_term = term.filter(|_| world.per_mille(500));
         let txs = vec![Tx::new(vec![Op::AdmitNode {
-            node: NodeId(u128::from(register) + 1),
+            node: NodeId(self.register),
             role: NodeRole::Worker,
             cert_expires_at: Timestamp::ZERO,
             manager_addr: Some(value.clone()),
             availability: Availability::Active,
         }])];
-        let answer = life.spawn(async move { consensus.write(txs).await }).await;
+        let write = async move {
+            match in_term {
+                Some(term) => consensus.propose_in_term(term, txs).await,
+                None => consensus.write(txs).await,
+            }
+        };
+        let answer = life.spawn(write).await;
         // A manager that ended takes its answer with it.
         let answer = answer.unwrap_or(Err(ProposeError::Unknown));
         world.event(&format!("client {} hears of {value}: {answer:?}", self.number));
         let (acknowledged, checked) = match answer {
             Ok(Committed { index, outcomes }) => {
-                world.operation(if leads { "write by the leader" } else { "write by way of a follower" });
+                world.operation(match (term, in_term) {
+                    (None, _) => "write by way of a follower",
+                    (Some(_), None) => "write by the leader",
+                    (Some(_), Some(_)) => "write for a leader's term",
+                });
                 let checked = hold(&world.oracle).wrote(&value, floor, index);
                 let done = outcomes.iter().all(Result::is_ok);
                 (true, checked.and(if done { Ok(()) } else { Err(format!("{value} came to {outcomes:?}")) }))
             }
             Err(ProposeError::Unknown | ProposeError::Stopped(_) | ProposeError::NoMajority { unknown: true, .. }) => {
                 world.other("writes that may or may not have happened");
+                self.register += 1;
                 (false, Ok(()))
             }
             Err(_) => {

@@ -100,7 +100,12 @@ impl Watcher {
         let Some(world) = self.world.upgrade() else { return };
         let found = hold(&world.oracle).state(state);
         match found {
-            Ok(digest) => world.event(&format!("{} {what} {} {digest:016x}", self.id, state.revision())),
+            Ok((digest, writes)) => {
+                world.event(&format!("{} {what} {} {digest:016x}", self.id, state.revision()));
+                if writes > 1 {
+                    world.operation("writes that share an entry");
+                }
+            }
             Err(complaint) => world.complain(format!("manager {}: {complaint}", self.id)),
         }
     }

@@ -2,13 +2,14 @@
 //!
 //! Every write sets one register to a value that is never used again, and says at which index of the log it happened; a
 //! read says at which revision of the state it happened. The indexes are the order that all operations seem to happen
-//! in. So the history is linearizable if every state is what the log makes of it, the same on every manager, and no
-//! operation comes before one that had ended when it began.
+//! in; writes that share an entry happen at the same time. So the history is linearizable if every state is what the log
+//! makes of it, the same on every manager, and no operation comes before one that had ended when it began.
 
 use std::collections::BTreeMap;
 
 use swarm_consensus::sim::{Durable, Logged};
 use swarm_core::State;
+use swarm_model::NodeId;
 
 use crate::rng::mix;
 
@@ -30,6 +31,8 @@ pub(crate) struct Oracle {
     states: BTreeMap<u64, u64>,
     /// What became of each value.
     fates: BTreeMap<String, Fate>,
+    /// The registers at the last revision that a manager has reached.
+    registers: BTreeMap<NodeId, String>,
     /// The index at which each value was written.
     written: BTreeMap<String, u64>,
     /// Committed entries: leader and digest.
@@ -40,9 +43,9 @@ pub(crate) struct Oracle {
     floor: u64,
 }
 
-/// The registers of a state, and a digest of all of it.
-fn look_at(state: &State) -> (Vec<String>, u64) {
-    let registers = state.nodes().filter_map(|node| node.manager_addr.clone()).collect();
+/// The registers of a state and their values, and a digest of all of it.
+fn look_at(state: &State) -> (Vec<(NodeId, String)>, u64) {
+    let registers = state.nodes().filter_map(|node| Some((node.id, node.manager_addr.clone()?))).collect();
     let mut bytes = Vec::new();
     for object in state.export() {
         // Writing into memory does not fail; what cannot be encoded would differ from all else.
@@ -63,13 +66,13 @@ fn digest(bytes: &[u8]) -> u64 {
 
 impl Oracle {
     /// A manager has this state. States at equal revisions are equal byte for byte, and what one manager has applied no
-    /// other skips.
-    pub(crate) fn state(&mut self, state: &State) -> Result<u64, String> {
+    /// other skips. Returns a digest of it, and how many writes are seen in it for the first time.
+    pub(crate) fn state(&mut self, state: &State) -> Result<(u64, usize), String> {
         let revision = state.revision();
         let (registers, digest) = look_at(state);
         if let Some(known) = self.states.get(&revision) {
             return if *known == digest {
-                Ok(digest)
+                Ok((digest, 0))
             } else {
                 Err(format!("the state at revision {revision} is not what another manager has, or had"))
             };
@@ -80,19 +83,25 @@ impl Oracle {
             return Err(format!("there is an entry {revision}, which another manager that is at {last} does not have"));
         }
         self.states.insert(revision, digest);
-        let mut new = registers.into_iter().filter(|value| !self.written.contains_key(value));
-        match (new.next(), new.next()) {
-            (Some(value), None) => {
-                if self.fates.get(&value) == Some(&Fate::Refused) {
-                    return Err(format!("{value} was refused, and is written at {revision} nevertheless"));
-                }
-                self.written.insert(value, revision);
+        let mut writes = 0;
+        for (register, value) in registers {
+            if self.registers.get(&register) == Some(&value) {
+                continue;
             }
-            (None, _) if revision > 0 => return Err(format!("the entry {revision} makes a write a second time")),
-            (None, _) => {}
-            (Some(one), Some(two)) => return Err(format!("{one} and {two} are both new at revision {revision}")),
+            if let Some(at) = self.written.get(&value) {
+                return Err(format!("{value} was written at {at}, and is a second time at {revision}"));
+            }
+            if self.fates.get(&value) == Some(&Fate::Refused) {
+                return Err(format!("{value} was refused, and is written at {revision} nevertheless"));
+            }
+            self.written.insert(value.clone(), revision);
+            self.registers.insert(register, value);
+            writes += 1;
         }
-        Ok(digest)
+        if writes == 0 && revision > 0 {
+            return Err(format!("the entry {revision} writes nothing, or makes a write a second time"));
+        }
+        Ok((digest, writes))
     }
 
     /// A manager ends, whatever the way.
