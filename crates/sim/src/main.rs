@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
 use std::{
+    io::{IsTerminal, stderr},
     num::NonZero,
     process::ExitCode,
     sync::{
@@ -9,7 +10,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use clap::Parser;
@@ -121,6 +122,38 @@ struct Summary {
     failed: Vec<(u64, String)>,
 }
 
+/// A line on the terminal that says how far the seeds are, once a second; nothing where nobody looks.
+struct Progress {
+    wanted: u64,
+    began: Instant,
+    shown: Instant,
+    is_shown: bool,
+}
+
+impl Progress {
+    fn new(wanted: u64) -> Self {
+        let began = Instant::now();
+        let is_shown = stderr().is_terminal();
+        Self { wanted, began, shown: began, is_shown }
+    }
+
+    fn show(&mut self, summary: &Summary) {
+        let now = Instant::now();
+        if self.is_shown && now - self.shown >= Duration::from_secs(1) {
+            self.shown = now;
+            let (seeds, failed, seconds) = (summary.seeds, summary.failed.len(), (now - self.began).as_secs());
+            eprint!("\r\x1b[K{seeds} of {} seeds, {failed} failed, {seconds} s", self.wanted);
+        }
+    }
+
+    /// Takes the line away, for what is printed next.
+    fn clear(&self) {
+        if self.is_shown {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let world = World::of(&arguments);
@@ -188,7 +221,8 @@ fn activate(_mutant: Option<&'static str>) {}
 /// Runs the seeds on all threads. With a mutant, or one seed to look at, the first that fails ends it.
 fn run_all(arguments: &Arguments, world: World, mutant: Option<&'static str>) -> Summary {
     let counts = Counts::of(world.kinds());
-    let summary = Mutex::new(Summary { counts, seeds: 0, simulated_ms: 0, slowest_ms: 0, failed: Vec::new() });
+    let summary = Summary { counts, seeds: 0, simulated_ms: 0, slowest_ms: 0, failed: Vec::new() };
+    let shared = Mutex::new((summary, Progress::new(arguments.seeds)));
     let next = AtomicU64::new(arguments.from);
     let stop = AtomicBool::new(false);
     let end = arguments.from.saturating_add(arguments.seeds);
@@ -209,12 +243,18 @@ fn run_all(arguments: &Arguments, world: World, mutant: Option<&'static str>) ->
                     if mutant.is_some() && report.complaint.is_some() {
                         stop.store(true, Ordering::Relaxed);
                     }
-                    add(&mut summary.lock().unwrap_or_else(PoisonError::into_inner), seed, report, took_ms);
+                    let (summary, progress) = &mut *shared.lock().unwrap_or_else(PoisonError::into_inner);
+                    if report.complaint.is_some() || !report.trace.is_empty() {
+                        progress.clear();
+                    }
+                    add(summary, seed, report, took_ms);
+                    progress.show(summary);
                 }
             });
         }
     });
-    let mut summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (mut summary, progress) = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+    progress.clear();
     summary.failed.sort();
     summary
 }
