@@ -167,7 +167,7 @@ impl Consensus {
             .await?
         };
         let Loaded { log, machine, snapshots, founder } = loaded;
-        let published = machine.published();
+        let (published, bytes) = (machine.published(), machine.bytes());
         let raft = match Raft::new(raft_id, Arc::new(config), network.clone(), log.clone(), machine).await {
             Ok(raft) => raft,
             Err(fatal) => {
@@ -178,7 +178,7 @@ impl Consensus {
         let (role, role_receiver) = watch::channel(Role::Follower { leader: None });
         let told = Told { server: raft.server_metrics(), data: raft.data_metrics(), all: raft.metrics() };
         let follow = role::follow(told, role, fault.clone());
-        let compact = compact(raft.clone(), Arc::clone(&published), snapshot_interval);
+        let compact = compact(raft.clone(), Arc::clone(&published), snapshot_interval, bytes, Arc::clone(&disk));
         // Ends with Raft.
         let role_task = rt::spawn(async {
             tokio::select! {

@@ -3,7 +3,10 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -30,6 +33,8 @@ pub(crate) struct Machine {
     applied: Option<LogId>,
     members: StoredMembership,
     published: Arc<ArcSwap<State>>,
+    /// Bytes of all entries that were applied since the start.
+    bytes: Arc<AtomicU64>,
     observer: Arc<dyn Observer>,
     snapshots: Arc<Snapshots>,
     feature_level: u16,
@@ -62,6 +67,7 @@ impl Machine {
             applied: meta.last_log_id,
             members: meta.last_membership,
             published,
+            bytes: Arc::default(),
             observer,
             snapshots,
             feature_level,
@@ -72,6 +78,11 @@ impl Machine {
     /// Where the latest state is published.
     pub(crate) fn published(&self) -> Arc<ArcSwap<State>> {
         Arc::clone(&self.published)
+    }
+
+    /// Bytes of all entries that were applied since the start.
+    pub(crate) fn bytes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.bytes)
     }
 
     /// Log id of the last entry in the state.
@@ -129,6 +140,7 @@ impl RaftStateMachine<Types> for Machine {
                     outcomes = self
                         .advance(index, command.entry())
                         .map_err(|reason| self.stop(format!("log entry {index} cannot be applied: {reason}")))?;
+                    self.bytes.fetch_add(command.bytes().len() as u64, Ordering::Relaxed);
                 }
             }
             self.applied = Some(entry.log_id);

@@ -18,7 +18,7 @@ pub(super) struct SettingsFlags {
     /// Older snapshots of the Raft log to keep [default: 0]
     #[arg(long, value_name = "N")]
     max_snapshots: Option<u64>,
-    /// Log entries between two snapshots [default: 10000]
+    /// Log entries between two snapshots, which large entries bring sooner [default: 10000]
     #[arg(long, value_name = "N")]
     snapshot_interval: Option<u64>,
     /// Ended tasks to keep; negative keeps all [default: 5]

@@ -107,6 +107,17 @@ async fn snapshots_are_taken_by_themselves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_few_large_entries_are_worth_a_snapshot() {
+    let folder = tempfile::tempdir().unwrap();
+    let consensus = create(folder.path()).await;
+    for _ in 0..17 {
+        consensus.propose(large(ENTRY_BYTES_MAX - 1000)).await.unwrap();
+    }
+    wait_until(|| consensus.status().snapshot_index.is_some()).await;
+    consensus.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_observer_sees_every_entry_once_and_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let watcher = Watcher::new();
