@@ -27,9 +27,17 @@ pub struct Revision {
 impl Revision {
     /// Whether it changed the number of replicas of an earlier one and nothing else.
     fn only_scales(&self, earlier: &Self) -> bool {
-        let mut scaled = ServiceSpec::clone(&earlier.spec);
-        scaled.mode.clone_from(&self.spec.mode);
-        scaled == *self.spec
+        let ServiceSpec { name, labels, task_template, mode: _, update_config, rollback_config, endpoint_spec, extra } =
+            &*earlier.spec;
+        let spec = &*self.spec;
+        // What often changes comes first: a service with many revisions is compared with each change.
+        *labels == spec.labels
+            && *task_template == spec.task_template
+            && *name == spec.name
+            && *update_config == spec.update_config
+            && *rollback_config == spec.rollback_config
+            && *endpoint_spec == spec.endpoint_spec
+            && *extra == spec.extra
     }
 }
 
