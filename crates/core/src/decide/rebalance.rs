@@ -45,7 +45,7 @@ pub(super) fn advance(planner: &mut Planner, service: &Service, room: usize, mut
         if !budget.take_for_move(&planner.state, &slots[&place], order) {
             break;
         }
-        let mut replacement = rolling::replacement(&slots[&place], place, Cause::Move, order, planner.now);
+        let mut replacement = rolling::replacement(planner, &slots[&place], place, Cause::Move, order);
         replacement.to = Some(node);
         fill::place(planner, service, vec![fill::Need::Replace(replacement)]);
         moves += 1;

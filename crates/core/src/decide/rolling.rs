@@ -298,7 +298,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
         if ends_here {
             ends.extend(slot.live().map(|task| task.id));
         } else {
-            needs.push(Need::Replace(replacement(slot, place, cause, order, planner.now)));
+            needs.push(Need::Replace(replacement(planner, slot, place, cause, order)));
         }
     }
     stop(planner, &service, &budget, &ends);
@@ -309,10 +309,17 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
 }
 
 /// The task that takes a place over.
-pub(super) fn replacement(slot: &Slot, place: Place, cause: Cause, order: UpdateOrder, now: Timestamp) -> Replacement {
+pub(super) fn replacement(
+    planner: &Planner,
+    slot: &Slot,
+    place: Place,
+    cause: Cause,
+    order: UpdateOrder,
+) -> Replacement {
     let has_ended = slot.live().all(|task| task.status.state.is_terminal());
     // The task that serves while the new one comes; others in the place are left of an update that was cut short.
-    let serves = slot.live().find(|task| task.status.state == TaskState::Running);
+    let serving = slot.live().find(|task| planner.state.serves(task));
+    let serves = serving.or_else(|| slot.live().find(|task| task.status.state == TaskState::Running));
     let kept = match order {
         UpdateOrder::StartFirst if !has_ended => serves.or(slot.live().next()),
         UpdateOrder::StartFirst => None,
@@ -325,7 +332,7 @@ pub(super) fn replacement(slot: &Slot, place: Place, cause: Cause, order: Update
         old: slot.live().filter(|task| kept.is_none_or(|kept| kept.id != task.id)).map(|task| task.id).collect(),
         kept: kept.map(|task| task.id),
         cause,
-        start_at: if starts_first { None } else { Some(now) },
+        start_at: if starts_first { None } else { Some(planner.now) },
         restarts: 0,
     }
 }
