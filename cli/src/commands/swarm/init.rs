@@ -17,6 +17,10 @@ Examples:
   swarmctl swarm init --advertise-addr 10.0.0.1
   swarmctl swarm init --advertise-addr eth1 --task-history-limit 2";
 
+/// What became of the managers that there were before the cluster was made anew from one.
+const ABANDONED: &str = "\
+The managers that it was with must not come back as they were: on each of them, 'swarmctl swarm leave --force', then join.";
+
 /// Make a new swarm, with this node as its first manager
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -70,7 +74,12 @@ impl Init {
         self.settings.apply(&mut request.spec);
         let answer = context.client.post("/swarm/init", Query::new(), &request, None).await.map_err(advise)?;
         let node_id: String = read("/swarm/init", &answer)?;
-        context.out.line(&format!("Swarm initialized: current node ({node_id}) is now a manager."))?;
+        if self.force_new_cluster {
+            context.out.line(&format!("Swarm recovered: current node ({node_id}) is now its only manager."))?;
+            context.out.line(ABANDONED)?;
+        } else {
+            context.out.line(&format!("Swarm initialized: current node ({node_id}) is now a manager."))?;
+        }
         let swarm: SwarmView = context.client.get("/swarm", Query::new()).await?;
         if let Some(addr) = manager_addr(&context.client, &node_id).await? {
             let command = join_command(NodeRole::Worker, swarm.join_tokens.worker.expose(), &addr);
