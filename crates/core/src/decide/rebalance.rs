@@ -52,6 +52,9 @@ pub(super) fn advance(planner: &mut Planner, service: &Service, room: usize, mut
     }
     if service.rebalance && idle && moves == 0 {
         planner.push_for(service, Tx::new(vec![Op::SetRebalance { service: service.id, asked: false }]));
+    } else if let Some(at) = schedule::forgets_at(&planner.state, service) {
+        // A node that comes last for now may then be the one to move to.
+        planner.wake(service.id, at);
     }
 }
 

@@ -13,7 +13,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use swarm_model::{Node, NodeId, Service, ServiceSpec, TaskState};
+use swarm_model::{Node, NodeId, Service, ServiceSpec, TaskState, Timestamp};
 
 use crate::{Place, State};
 use filter::Request;
@@ -63,20 +63,36 @@ pub(super) fn place_on(state: &State, service: &Service, id: NodeId) -> Place {
     }
 }
 
+/// How often the current spec version failed on a node of late.
+#[derive(Clone, Copy)]
+struct Failures {
+    count: u32,
+    /// When the first of them did.
+    since: Timestamp,
+}
+
 /// Nodes on which the current spec version failed often of late.
-fn recent_failures(state: &State, service: &Service) -> BTreeMap<NodeId, u32> {
-    let mut counts = BTreeMap::new();
+fn recent_failures(state: &State, service: &Service) -> BTreeMap<NodeId, Failures> {
+    let mut nodes: BTreeMap<NodeId, Failures> = BTreeMap::new();
     // A settled slot has no failed task.
     let slots = state.unsettled_slots(service.id);
     for task in slots.flat_map(|slot| state.tasks_of_slot(service.id, slot)) {
         let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
-        let recent = state.time().since_ns(task.status_applied_at) < FAILURE_WINDOW_NS;
+        let at = task.status_applied_at;
+        let recent = state.time().since_ns(at) < FAILURE_WINDOW_NS;
         if let (true, Some(node)) = (failed && recent && task.spec_version == service.spec_version, task.node) {
-            *counts.entry(node).or_insert(0) += 1;
+            let failures = nodes.entry(node).or_insert(Failures { count: 0, since: at });
+            *failures = Failures { count: failures.count + 1, since: failures.since.min(at) };
         }
     }
-    counts.retain(|_, count| *count >= FAILURES_MIN);
-    counts
+    nodes.retain(|_, failures| failures.count >= FAILURES_MIN);
+    nodes
+}
+
+/// When a failure that keeps a node behind the others is forgotten, if there is one: from then on the scheduler may
+/// choose otherwise although nothing has changed.
+pub(super) fn forgets_at(state: &State, service: &Service) -> Option<Timestamp> {
+    recent_failures(state, service).values().map(|failures| failures.since.plus_ns(FAILURE_WINDOW_NS)).min()
 }
 
 /// The label that a preference names, as a node has it; missing is empty, and so is what is no label.

@@ -89,7 +89,8 @@ impl<'a> Tree<'a> {
         let mut failures = BTreeMap::new();
         if has_tasks {
             let position = |id| state.loads.position(id).filter(|node| fleet.is_ready(*node));
-            failures.extend(recent_failures(state, service).into_iter().filter_map(|(id, n)| Some((position(id)?, n))));
+            let recent = recent_failures(state, service).into_iter();
+            failures.extend(recent.filter_map(|(id, found)| Some((position(id)?, found.count))));
             debug_assert!(failures.values().all(|count| *count >= FAILURES_MIN));
         }
         let mut root = Branch::default();

@@ -50,7 +50,7 @@ fn best(
     let failures = recent_failures(state, request.service);
     let rank = |node: &Node| {
         let (load, claims) = (state.load(node.id), claims_of(node));
-        let first = (failures.get(&node.id).copied().unwrap_or(0), filter::missed(&settings.prefer, node));
+        let first = (failures.get(&node.id).map_or(0, |found| found.count), filter::missed(&settings.prefer, node));
         let active = i64::from(load.active + claims);
         match settings.strategy {
             PlacementStrategy::Spread => (first, i64::from(tasks_of(node)), active, node.id),
