@@ -13,9 +13,8 @@ pub(crate) struct Client {
     world: Arc<World>,
     number: u64,
     written: u64,
-    /// Its register. Nobody else writes to it, and a client that does not know what became of a write goes on with
-    /// another: so of the writes that share an entry none hides another that is acknowledged.
-    register: u128,
+    /// Its register. Nobody else writes to it, so that of the writes that share an entry hardly ever one hides another.
+    register: NodeId,
 }
 
 /// A client at work.
@@ -35,7 +34,7 @@ pub(crate) async fn run(world: Arc<World>, number: u64) {
 
 impl Client {
     pub(crate) fn new(world: Arc<World>, number: u64) -> Self {
-        Self { world, number, written: 0, register: u128::from(number) << 64 }
+        Self { world, number, written: 0, register: NodeId(u128::from(number) + 1) }
     }
 
     /// Writes through this manager. Says whether that was acknowledged.
@@ -53,7 +52,7 @@ impl Client {
         // As the API of a leader does.
         let in_term = term.filter(|_| world.per_mille(500));
         let txs = vec![Tx::new(vec![Op::AdmitNode {
-            node: NodeId(self.register),
+            node: self.register,
             role: NodeRole::Worker,
             cert_expires_at: Timestamp::ZERO,
             manager_addr: Some(value.clone()),
@@ -76,13 +75,12 @@ impl Client {
                     (Some(_), None) => "write by the leader",
                     (Some(_), Some(_)) => "write for a leader's term",
                 });
-                let checked = hold(&world.oracle).wrote(&value, floor, index);
+                let checked = hold(&world.oracle).wrote(&value, self.register, floor, index);
                 let done = outcomes.iter().all(Result::is_ok);
                 (true, checked.and(if done { Ok(()) } else { Err(format!("{value} came to {outcomes:?}")) }))
             }
             Err(ProposeError::Unknown | ProposeError::Stopped(_) | ProposeError::NoMajority { unknown: true, .. }) => {
                 world.other("writes that may or may not have happened");
-                self.register += 1;
                 (false, Ok(()))
             }
             Err(_) => {

@@ -35,6 +35,8 @@ pub(crate) struct Oracle {
     registers: BTreeMap<NodeId, String>,
     /// The index at which each value was written.
     written: BTreeMap<String, u64>,
+    /// What was in a register after an entry that wrote to it.
+    values: BTreeMap<(NodeId, u64), String>,
     /// Committed entries: leader and digest.
     log: BTreeMap<u64, ((u64, u64), u64)>,
     /// What each manager took for durable when it last ended.
@@ -95,6 +97,7 @@ impl Oracle {
                 return Err(format!("{value} was refused, and is written at {revision} nevertheless"));
             }
             self.written.insert(value.clone(), revision);
+            self.values.insert((register, revision), value.clone());
             self.registers.insert(register, value);
             writes += 1;
         }
@@ -139,10 +142,15 @@ impl Oracle {
     }
 
     /// A write was acknowledged.
-    pub(crate) fn wrote(&mut self, value: &str, floor: u64, index: u64) -> Result<(), String> {
+    pub(crate) fn wrote(&mut self, value: &str, register: NodeId, floor: u64, index: u64) -> Result<(), String> {
         self.fates.insert(value.to_owned(), Fate::Done(index));
         if index <= floor {
             return Err(format!("{value} was written at {index}, but when it began there was all up to {floor}"));
+        }
+        // One that its client gave up may come late, into the same entry, and hide this one.
+        let hidden_by = self.values.get(&(register, index)).and_then(|value| self.fates.get(value));
+        if !self.written.contains_key(value) && hidden_by == Some(&Fate::Open) {
+            self.written.insert(value.to_owned(), index);
         }
         if self.written.get(value) != Some(&index) {
             let found = self.written.get(value);
