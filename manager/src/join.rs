@@ -163,7 +163,8 @@ impl Authority {
     /// As far as it knows the node is no manager any more, or signing fails.
     pub(crate) fn issue_own(&self, node: NodeId, csr: &str) -> Result<CertificateResponse, String> {
         let state = self.feed.state();
-        let known = state.cluster().zip(state.node(node).filter(|node| node.next_role() == NodeRole::Manager));
+        let known =
+            state.cluster().zip(state.node(node).filter(|node| node.next_role(NodeRole::Manager) == NodeRole::Manager));
         let (cluster, node) = known.ok_or_else(|| format!("node {node} is no manager any more"))?;
         let issued = self.sign(cluster, node.id, NodeRole::Manager, csr).map_err(|denied| denied.to_string())?;
         Ok(response(cluster, &issued, node.raft_id))
@@ -248,7 +249,7 @@ fn renew(
     }
     let node = state.node(peer.node).filter(|_| !cluster.removed_nodes.contains_key(&peer.node));
     let node = node.ok_or_else(|| Denied::Forbidden(format!("node {} was removed from the swarm", peer.node)))?;
-    let role = node.next_role();
+    let role = node.next_role(peer.role);
     Ok(Admission {
         node: node.id,
         role,

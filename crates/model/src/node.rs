@@ -260,9 +260,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// The role that its next certificate has. A manager stays one until it is out of Raft, whatever is wanted.
-    pub fn next_role(&self) -> NodeRole {
-        if self.role == NodeRole::Manager { NodeRole::Manager } else { self.spec.role }
+    /// The role that its next certificate has, where it shows one of this role. A manager stays one until it is out of
+    /// Raft, whatever is wanted. Then its Raft id is used up: it becomes a worker, also if it is to be a manager again.
+    pub fn next_role(&self, shown: NodeRole) -> NodeRole {
+        match (self.role, shown) {
+            (NodeRole::Manager, _) => NodeRole::Manager,
+            (NodeRole::Worker, NodeRole::Manager) => NodeRole::Worker,
+            (NodeRole::Worker, NodeRole::Worker) => self.spec.role,
+        }
     }
 
     /// Key identifier of the issuer of the certificate that it has, as far as it said; else empty.

@@ -318,7 +318,7 @@ impl Ctx<'_> {
         Welcome {
             heartbeat_period_ms: u64::try_from(heartbeat_period(state).as_millis()).unwrap_or(u64::MAX),
             managers: self.term.managers.borrow().clone(),
-            role: state.node(self.peer.node).map(|node| node.next_role()),
+            role: state.node(self.peer.node).map(|node| node.next_role(self.peer.role)),
             authority: state.cluster().map(|cluster| Authority {
                 issuer: cluster.issuing_root().key_id.clone(),
                 trusted: cluster.trusted_pem(),

@@ -215,8 +215,12 @@ fn leaders_are_killed_and_nothing_acknowledged_is_lost() {
 
 /// Sets the role of a node, by way of a manager.
 pub fn set_role(cluster: &Cluster, at: usize, name: &str, role: &str) {
-    let id = cluster.nodes[index(cluster, name)].id();
-    until(&format!("{name} is to be a {role}"), || {
+    set_role_of(cluster, at, &cluster.nodes[index(cluster, name)].id(), role);
+}
+
+/// The same for a node that may be down.
+fn set_role_of(cluster: &Cluster, at: usize, id: &str, role: &str) {
+    until(&format!("{id} is to be a {role}"), || {
         let mut node = cluster.nodes[at].call("GET", &format!("/nodes/{id}"), None)?;
         node["Spec"]["Role"] = json!(role);
         let target = format!("/nodes/{id}/update?version={}", node["Version"]["Index"]);
@@ -290,6 +294,25 @@ fn managers_come_and_go_and_tasks_stay() {
         let here = tasks.iter().filter(|t| t.runs() && t.node == cluster.nodes[0].id()).count();
         if here == 6 { Ok(()) } else { Err(format!("{here}")) }
     });
+}
+
+#[test]
+fn a_manager_that_was_demoted_and_promoted_while_it_was_down_comes_back() {
+    let mut cluster = start(3, 0);
+    let names: Vec<String> = cluster.nodes.iter().map(|daemon| daemon.name.clone()).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let at = index(&cluster, &wait_managers(&cluster, &all));
+    let down = (at + 1) % 3;
+    let id = cluster.nodes[down].id();
+    cluster.nodes[down].kill();
+    set_role_of(&cluster, at, &id, "worker");
+    until("it is out of Raft", || match cluster.nodes[at].call("GET", &format!("/nodes/{id}"), None)? {
+        node if node["ManagerStatus"].is_null() => Ok(()),
+        node => Err(node.to_string()),
+    });
+    set_role_of(&cluster, at, &id, "manager");
+    cluster.nodes[down].start();
+    wait_managers(&cluster, &all);
 }
 
 #[test]
