@@ -36,6 +36,8 @@ const FORMAT_FILE: &str = "swarmd.json";
 const LOCK_FILE: &str = "lock";
 const MANAGER_FOLDER: &str = "manager";
 const MEMBERSHIP_FILE: &str = "swarm.json";
+/// Says that the file above has to be there: a node that lost it must not pass for one that was in no swarm.
+const WITNESS_FILE: &str = "member";
 
 /// The state folder of a running swarmd.
 #[derive(Debug)]
@@ -140,7 +142,19 @@ impl StateDir {
 
     /// The cluster that this node belongs to, if it does.
     pub(crate) fn membership(&self) -> Result<Option<(Membership, NodeIdentity)>> {
-        let Some(membership) = read_json(&self.path.join(MEMBERSHIP_FILE))? else { return Ok(None) };
+        let (path, witness) = (self.path.join(MEMBERSHIP_FILE), self.path.join(WITNESS_FILE));
+        let Some(membership) = read_json(&path)? else {
+            if witness.exists() {
+                bail!(
+                    "{} is missing, although this node belongs to a swarm: put the file back, or, to give up all that the \
+                     node has of the swarm, remove {} and join anew",
+                    path.display(),
+                    witness.display()
+                );
+            }
+            return Ok(None);
+        };
+        self.bear_witness()?;
         let folder = self.certificates();
         let identity = self
             .load_identity()?
@@ -151,7 +165,14 @@ impl StateDir {
     /// Makes the node a member from now on, also after a restart.
     pub(crate) fn save_membership(&self, membership: &Membership) -> Result<()> {
         let _writing = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
-        write_json(&self.path.join(MEMBERSHIP_FILE), membership)
+        write_json(&self.path.join(MEMBERSHIP_FILE), membership)?;
+        self.bear_witness()
+    }
+
+    /// Remembers apart that the node is a member.
+    fn bear_witness(&self) -> Result<()> {
+        let path = self.path.join(WITNESS_FILE);
+        fs::write(&path, []).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Keeps the managers that are known now. A node that has left stays out.
@@ -177,12 +198,15 @@ impl StateDir {
     /// Forgets the cluster: first that the node is a member, then everything else.
     pub(crate) fn wipe(&self) -> Result<()> {
         let _writing = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
-        let membership = self.path.join(MEMBERSHIP_FILE);
-        match fs::remove_file(&membership) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(e).with_context(|| format!("cannot remove {}", membership.display()));
+        // The node is out once the second of them is gone; the first without it would be taken for damage.
+        for file in [WITNESS_FILE, MEMBERSHIP_FILE] {
+            let path = self.path.join(file);
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(e).with_context(|| format!("cannot remove {}", path.display()));
+                }
+                _ => {}
             }
-            _ => {}
         }
         self.forget_keys();
         for folder in [self.certificates(), self.path.join(MANAGER_FOLDER), self.agent()] {
@@ -382,6 +406,13 @@ mod tests {
         assert_eq!(found, membership);
         assert_eq!(found_identity.as_peer(), identity.as_peer());
         let manager = state.manager().unwrap();
+        let file = folder.path().join(MEMBERSHIP_FILE);
+        let kept = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        let error = state.membership().unwrap_err().to_string();
+        assert!(error.contains("swarm.json is missing") && error.contains("join anew"), "{error}");
+        fs::write(&file, kept).unwrap();
+        assert_eq!(state.membership().unwrap().unwrap().0, membership);
         state.wipe().unwrap();
         state.wipe().unwrap();
         assert!(state.membership().unwrap().is_none() && !manager.exists());
