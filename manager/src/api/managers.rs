@@ -27,8 +27,9 @@ const DISK_FREE_BYTES_MIN: u64 = 2 << 30;
 /// Bytes in a mebibyte.
 const MIB: u64 = 1 << 20;
 /// The ways out when too many managers are silent.
-const NO_MAJORITY: &str = "bring those machines back, or, only if they are lost for good, `swarm init \
-                           --force-new-cluster` on one that is left, or `swarm restore` a backup";
+const NO_MAJORITY: &str = "bring those machines back (one that is locked waits for `swarm unlock` there), or, only if they \
+                           are lost for good, `swarm init --force-new-cluster` on one that is left, or `swarm restore` \
+                           a backup";
 
 /// `GET /swarmd/managers`
 pub(super) async fn status<P: Plane>(extract::State(plane): extract::State<P>) -> Reply {

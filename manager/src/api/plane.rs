@@ -125,7 +125,8 @@ pub enum PlaneError {
     /// Too many managers are silent: nothing can be changed, and nobody knows what is newest.
     #[error(
         "{}{} of the {voters} managers that vote do not answer: {}. Until most of them are back nothing can be changed; \
-         containers run on. What this manager knows shows with --consistency stale. Only if they are lost for good: \
+         containers run on. What this manager knows shows with --consistency stale. One that is locked waits for `swarm \
+         unlock` there. Only if they are lost for good: \
          `swarm init --force-new-cluster` here, or `swarm restore` a backup",
         if *unknown { "it is not known whether the change was made: " } else { "" }, silent.len(), silent.join(", ")
     )]
