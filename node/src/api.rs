@@ -73,10 +73,10 @@ impl Api {
             Swarm::Out => return Err(ApiError::unavailable(NO_SWARM)),
             Swarm::Locked(_) => return Err(ApiError::unavailable(LOCKED)),
             Swarm::In(member) => {
-                let routes = member.routes().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?;
-                if let Some(removed) = member.removed() {
+                if let Some(removed) = member.removed().filter(|_| member.is_manager()) {
                     return Err(ApiError::unavailable(removed));
                 }
+                let routes = member.routes().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?;
                 (routes, member.leader_elsewhere().filter(|_| is_for_leader(request.method(), path)))
             }
         };

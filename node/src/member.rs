@@ -69,6 +69,8 @@ pub(crate) struct Member {
     session: watch::Receiver<SessionState>,
     /// Whether a manager has ever taken it.
     accepted: AtomicBool,
+    /// Cancelled when the node was removed: its manager is to stop.
+    retired: CancellationToken,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -89,6 +91,8 @@ impl Member {
         let identity = Arc::new(IdentityHolder::new(identity)?);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let manager = match begin {
+            // What a removed manager has may be the last of its swarm: it goes when the node leaves.
+            None if membership.removed => None,
             None => {
                 node.state().forget_manager()?;
                 None
@@ -144,6 +148,7 @@ impl Member {
             session: agent.session_state(),
             agent: Mutex::new(Some(agent)),
             accepted: AtomicBool::new(accepted),
+            retired: CancellationToken::new(),
             connector: connector.clone(),
             tasks,
             stop,
@@ -158,10 +163,13 @@ impl Member {
         ));
         // Outlives the member where it replaces it by another one.
         tokio::spawn(role::follow(Arc::downgrade(node), member.clone()));
-        member.spawn(member.clone().watch_session());
+        member.spawn(member.clone().watch_session(node.state().clone()));
         member.spawn(member.clone().keep_managers(node.state().clone()));
         if let Some(manager) = &member.manager {
-            member.spawn(watch_manager(manager.role(), node.failure()));
+            let (watched, retired) = (watch_manager(manager.role(), node.failure()), member.retired.clone());
+            member.spawn(async move {
+                retired.run_until_cancelled(watched).await;
+            });
             member.spawn(member.lock.clone().follow(manager.clone(), node.state().clone()));
         }
         tracing::info!(node = %id, %cluster, %role, "this node belongs to a swarm");
@@ -239,6 +247,7 @@ impl Member {
         match &*self.session.borrow() {
             SessionState::Open => MemberState::Active(String::new()),
             SessionState::Removed { reason } => MemberState::Error(removed(reason)),
+            SessionState::Connecting { .. } if self.membership.removed => MemberState::Error(REMOVED.to_owned()),
             SessionState::Connecting { .. } if self.identity().as_peer().cert_expires_at <= clock::now() => {
                 MemberState::Error(EXPIRED.to_owned())
             }
@@ -253,7 +262,7 @@ impl Member {
     pub(crate) fn removed(&self) -> Option<String> {
         match &*self.session.borrow() {
             SessionState::Removed { reason } => Some(removed(reason)),
-            SessionState::Open | SessionState::Connecting { .. } => None,
+            SessionState::Open | SessionState::Connecting { .. } => self.membership.removed.then(|| REMOVED.to_owned()),
         }
     }
 
@@ -323,18 +332,35 @@ impl Member {
     }
 
     /// Remembers that a manager took the node, and says in the log what to do when it was removed.
-    async fn watch_session(self: Arc<Self>) {
+    async fn watch_session(self: Arc<Self>, state: Arc<StateDir>) {
         let mut session = self.session.clone();
         loop {
             match &*session.borrow_and_update() {
                 SessionState::Open => self.accepted.store(true, Ordering::Relaxed),
                 SessionState::Connecting { .. } => {}
-                SessionState::Removed { .. } => tracing::error!("{REMOVED}"),
+                SessionState::Removed { .. } => {
+                    tracing::error!("{REMOVED}");
+                    self.retired.cancel();
+                }
+            }
+            if self.retired.is_cancelled() {
+                return self.retire(&state).await;
             }
             if session.changed().await.is_err() {
                 return;
             }
         }
+    }
+
+    /// Stops the manager of a node that was removed, for good: managers that have not heard of the removal would still
+    /// count its vote, and could make a second swarm of what they are (`swarm init --force-new-cluster`).
+    async fn retire(&self, state: &StateDir) {
+        let Some(manager) = &self.manager else { return };
+        if let Err(e) = state.save_removed() {
+            tracing::warn!("that this node was removed cannot be kept: {e:#}");
+        }
+        manager.shutdown().await;
+        tracing::info!("the manager of this node takes part no more");
     }
 
     /// Keeps the managers that are known for the next start.

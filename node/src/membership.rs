@@ -89,6 +89,9 @@ impl Node {
             Swarm::Locked(_) => return Err(ApiError::unavailable(LOCKED)),
             Swarm::Out => return Err(ApiError::unavailable(NOT_A_MEMBER)),
         };
+        if let Some(removed) = member.removed() {
+            return Err(ApiError::unavailable(removed));
+        }
         let manager = member.manager().ok_or_else(|| ApiError::unavailable(NOT_A_MANAGER))?;
         if manager.has_majority().await {
             return Err(ApiError::unavailable(HAS_MAJORITY));

@@ -76,6 +76,8 @@ impl Node {
         }
         let Some((membership, identity)) = self.state.membership()? else { return Ok(()) };
         let begin = match identity.role() {
+            // A removed one could still vote where others have not heard of it.
+            NodeRole::Manager if membership.removed => None,
             NodeRole::Manager => {
                 let start = match membership.raft_id {
                     Some(raft_id) if membership.joining => Start::Join { raft_id },

@@ -73,6 +73,9 @@ pub(crate) struct Membership {
     /// Whether it has yet to begin its log: a manager whose log is gone must not begin another one under its id.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) joining: bool,
+    /// Whether it was removed: its manager must not take part any more, after a restart either.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) removed: bool,
 }
 
 impl Membership {
@@ -157,6 +160,16 @@ impl StateDir {
         let path = self.path.join(MEMBERSHIP_FILE);
         match read_json::<Membership>(&path)? {
             Some(membership) => write_json(&path, &Membership { managers, ..membership }),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps that the node was removed.
+    pub(crate) fn save_removed(&self) -> Result<()> {
+        let _writing = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.path.join(MEMBERSHIP_FILE);
+        match read_json::<Membership>(&path)? {
+            Some(membership) => write_json(&path, &Membership { removed: true, ..membership }),
             None => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 //! What Docker's API has no word for: how the managers are, and who leads.
 
 use axum::extract;
-use swarm_consensus::{Asked, Member, SILENT_MS, Status, Survey};
+use swarm_consensus::{Asked, Member, Status, Survey};
 use swarm_core::State;
 use swarm_docker_api::view::{ManagerView, ManagersView};
 use swarm_model::{Cluster, Node, NodeRole, Timestamp, format_bytes};
@@ -215,7 +215,10 @@ fn lost(status: &Status) -> Vec<String> {
     let mut warnings: Vec<String> = voters
         .iter()
         .filter(|member| member.is_silent())
-        .map(|member| format!("the manager at {} has not answered for {} s", member.addr, SILENT_MS / 1000))
+        .map(|member| match member.last_contact_ms {
+            Some(ms) => format!("the manager at {} has not answered for {} s", member.addr, ms / 1000),
+            None => format!("the manager at {} has not answered since this leader was elected", member.addr),
+        })
         .collect();
     match voters.len() {
         1 => warnings.push("there is one manager: without it nothing can be changed; two more bear the loss of one".into()),

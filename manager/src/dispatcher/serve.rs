@@ -245,10 +245,18 @@ impl Dispatcher {
         if state.cluster().is_some_and(|cluster| !cluster.trusts(&peer.issuer)) {
             return Err(refused("the node's certificate comes from a root CA that was replaced"));
         }
-        let removed = state.cluster().is_some_and(|cluster| cluster.removed_nodes.contains_key(&peer.node));
-        if removed || state.node(peer.node).is_none() {
+        if state.cluster().is_some_and(|cluster| cluster.removed_nodes.contains_key(&peer.node)) {
             let reason = format!("node {} was removed from the swarm", peer.node);
             return Err(End::Refused(Refusal { reason, removed: true, ..Refusal::default() }));
+        }
+        // One that leads no more, and does not know yet, may have missed that the node came: that is no last word.
+        if state.node(peer.node).is_none() {
+            let reason = format!(
+                "node {} is not in the swarm as this manager knows it; if that stays so, as after a backup older than the \
+                 node was restored, use \"swarm leave --force\" there, and \"swarm join\"",
+                peer.node
+            );
+            return Err(refused(reason));
         }
         Ok(())
     }

@@ -205,7 +205,7 @@ async fn what_is_refused_says_why() {
         other => panic!("not refused: {other:?}"),
     };
     let (reason, removed, _) = refusal(fixture.agent(NodeId(9), None).await).await;
-    assert!(reason.contains("removed from the swarm") && removed, "{reason}");
+    assert!(reason.contains("not in the swarm as this manager knows it") && !removed, "{reason}");
 
     let (sender, receiver) = channel(fixture.open(N1));
     let mut newer = Agent { sender, receiver };
@@ -213,6 +213,10 @@ async fn what_is_refused_says_why() {
     newer.say(ToManager::Hello(Hello { protocol: 99, program: "9.9".into(), node, resume: None })).await;
     let (reason, removed, _) = refusal(newer).await;
     assert!(reason.contains("99") && !removed, "{reason}");
+
+    fixture.raft.commit(Op::RemoveNode { node: N1, force: true });
+    let (reason, removed, _) = refusal(fixture.agent(N1, None).await).await;
+    assert!(reason.contains("removed from the swarm") && removed, "{reason}");
 
     fixture.raft.set_role(Role::Follower { leader: Some("10.0.0.2:2377".into()) });
     fixture.stop.cancel();

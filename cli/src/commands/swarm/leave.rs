@@ -26,7 +26,8 @@ impl Leave {
         match context.client.post_empty("/swarm/leave", query).await {
             Ok(()) => Ok(context.out.line("Node left the swarm.")?),
             Err(error @ ClientError::Refused { .. }) if !self.force && error.to_string().contains("--force") => {
-                let hint = "With --force the node leaves anyway; `swarmctl swarm status` shows what the other managers can bear.";
+                let hint = "With --force the node leaves anyway: its copy of the swarm's state goes with it, and nothing can be \
+                            changed any more unless most of the other managers answer (`swarmctl swarm status`).";
                 Err(Hinted { message: error.to_string(), hint: hint.to_owned() }.into())
             }
             Err(error) => Err(error.into()),
