@@ -91,7 +91,7 @@ pub(super) fn gains(state: &State, service: &Service, nodes: &BTreeSet<NodeId>) 
     let preferences = Preferences::of(service);
     let mut tree = tree(state, &preferences, schedule::active_of_service(state, service));
     tree.weigh(&|node| node.tasks > 0);
-    nodes.any(|node| tree.source_for(&steps(&preferences, node)).is_some())
+    tree.has_uneven() && nodes.any(|node| tree.source_for(&steps(&preferences, node)).is_some())
 }
 
 /// The steps to a node.
@@ -145,8 +145,8 @@ impl<'a> Moves<'a> {
             let steps = steps(&preferences, node);
             (tree.source_for(&steps).is_some() && is_open(node)).then_some((node.id, steps))
         };
-        let has_sources = tree.has_source();
-        let targets = state.nodes().filter(|_| has_sources).filter_map(|node| target(node)).collect();
+        let targets =
+            if tree.has_uneven() { state.nodes().filter_map(|node| target(node)).collect() } else { Vec::new() };
         Self { state, preferences, tree, targets }
     }
 

@@ -79,9 +79,14 @@ impl<'a> Tree<'a> {
         self.heaviest = self.below.iter_mut().filter_map(weigh).max();
     }
 
-    /// Whether a task may move from some node.
-    pub(super) fn has_source(&self) -> bool {
+    /// Whether a task may move from some node below.
+    fn has_source(&self) -> bool {
         self.heaviest.is_some()
+    }
+
+    /// Whether a node could be better at all: the quick no before many are asked.
+    pub(super) fn has_uneven(&self) -> bool {
+        self.below.iter().any(|(step, tree)| self.heaviest >= Some(step.less_min()) || tree.has_uneven())
     }
 
     /// The nodes among which is one that this one is better than, and from which a task may move; none if there is no
@@ -185,6 +190,7 @@ mod tests {
                     let source = tree.source_for(&steps(number, to));
                     let movable = |from: &&Node| from.4 && from.3 > 0;
                     let is_target = nodes.iter().filter(movable).any(|from| is_better(&nodes, to, from));
+                    prop_assert!(!is_target || tree.has_uneven());
                     prop_assert_eq!(source.is_some(), is_target, "node {} of {:?}", number, &nodes);
                     let rank = tree.rank(&steps(number, to), 0);
                     best = best.into_iter().chain(source.map(|source| (rank, number, source.fullest()))).min();
