@@ -3,6 +3,7 @@
 mod cut;
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -15,7 +16,7 @@ use swarm_docker_api::{ApiError, CONTENT_TYPE_JSON};
 use swarm_manager::Manager;
 use swarm_model::NodeId;
 use swarm_wire::{
-    Accepted, Alpn, BoxedStream, IdentityHolder, PeerIdentity,
+    Accepted, Alpn, BoxedStream, IdentityHolder, PeerIdentity, TlsError,
     join::{CA_PATH, CERTIFICATE_PATH},
     tls,
 };
@@ -92,7 +93,7 @@ const RENEWALS: Limits = Limits {
 const JOIN_TIME_MAX: Duration = Duration::from_secs(30);
 /// Pause after a failed accept, which means that the process is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// At most one line about refused connections in this time: anybody can make more of them than a disk can hold.
+/// At most one line about refused connections of a kind in this time: anybody can make more of them than a disk can hold.
 const COMPLAINT_PERIOD: Duration = Duration::from_secs(10);
 
 /// What serves the port.
@@ -103,12 +104,33 @@ pub(crate) struct Listener {
     handshakes: Places<IpAddr>,
     joins: Places<IpAddr>,
     renewals: Places<NodeId>,
-    complaints: std::sync::Mutex<Complaints>,
+    complaints: std::sync::Mutex<BTreeMap<Offence, Complaints>>,
 }
 
-#[derive(Default)]
+/// Why a connection is refused. Each kind has its line in the log, so that many of one do not hide another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Offence {
+    /// There are too many.
+    Flood,
+    /// It does not come as far as a certificate.
+    Handshake,
+    /// Its certificate does not count here, or is missing.
+    Certificate,
+    /// A node of this cluster wants what it may not have.
+    Node,
+}
+
+impl Offence {
+    fn of(error: &TlsError) -> Self {
+        match error {
+            TlsError::OtherCluster { .. } | TlsError::Expired | TlsError::Peer(_) => Self::Certificate,
+            _ => Self::Handshake,
+        }
+    }
+}
+
 struct Complaints {
-    last: Option<Instant>,
+    last: Instant,
     silent: u64,
 }
 
@@ -143,7 +165,7 @@ impl Listener {
             let entry = match this.handshakes.enter(source(addr.ip())) {
                 Ok(entry) => entry,
                 Err(full) => {
-                    this.complain(addr, &full);
+                    this.complain(Offence::Flood, addr, &full);
                     continue;
                 }
             };
@@ -152,13 +174,13 @@ impl Listener {
                 stop.run_until_cancelled(async {
                     let place = match entry.turn().await {
                         Ok(place) => place,
-                        Err(full) => return this.complain(addr, &full),
+                        Err(full) => return this.complain(Offence::Flood, addr, &full),
                     };
                     let accepted = this.shake_hands(stream).await;
                     drop(place);
                     match accepted {
                         Ok(accepted) => this.dispatch(accepted, addr).await,
-                        Err(e) => this.complain(addr, &e),
+                        Err(e) => this.complain(Offence::of(&e), addr, &e),
                     }
                 })
                 .await;
@@ -168,7 +190,7 @@ impl Listener {
         connections.wait().await;
     }
 
-    async fn shake_hands(&self, stream: TcpStream) -> Result<Accepted, tls::TlsError> {
+    async fn shake_hands(&self, stream: TcpStream) -> Result<Accepted, TlsError> {
         // Small messages go out at once; a socket that does not know the option works all the same.
         let _ = stream.set_nodelay(true);
         if let Err(e) = notice_lost_peer(&stream) {
@@ -190,20 +212,22 @@ impl Listener {
         match (accepted.alpn, accepted.peer) {
             (Alpn::H2 | Alpn::Http1, None) => match enter(&self.joins, source(addr.ip())).await {
                 Ok(_place) => self.serve_join(accepted.stream, None, addr).await,
-                Err(full) => self.complain(addr, &full),
+                Err(full) => self.complain(Offence::Flood, addr, &full),
             },
             (Alpn::H2 | Alpn::Http1, Some(peer)) => match enter(&self.renewals, peer.node).await {
                 Ok(_place) => self.serve_join(accepted.stream, Some(peer), addr).await,
-                Err(full) => self.complain(addr, &full),
+                Err(full) => self.complain(Offence::Flood, addr, &full),
             },
             (Alpn::Agent, Some(peer)) => {
                 let stream = watched(&peer, accepted.stream);
                 self.manager.serve_agent(peer, addr, stream).await;
             }
-            (alpn, None) => self.complain(addr, &format!("{} without a certificate", alpn.as_str())),
+            (alpn, None) => {
+                self.complain(Offence::Certificate, addr, &format!("{} without a certificate", alpn.as_str()));
+            }
             (Alpn::Api, Some(peer)) => match self.manager.admit(&peer) {
                 Ok(()) => forward::serve(self.manager.routes(), watched(&peer, accepted.stream), addr).await,
-                Err(reason) => self.complain(addr, &format!("{}: {reason}", Alpn::Api.as_str())),
+                Err(reason) => self.complain(Offence::Node, addr, &format!("{}: {reason}", Alpn::Api.as_str())),
             },
             (Alpn::Raft, Some(peer)) => {
                 let node = peer.node;
@@ -213,7 +237,7 @@ impl Listener {
                     Err(_) => accepted.stream,
                 };
                 if let Err(e) = self.manager.serve_manager(peer, stream).await {
-                    self.complain(addr, &format!("{} of node {node}: {e}", Alpn::Raft.as_str()));
+                    self.complain(Offence::Node, addr, &format!("{} of node {node}: {e}", Alpn::Raft.as_str()));
                 }
             }
         }
@@ -229,15 +253,17 @@ impl Listener {
         }
     }
 
-    /// One log line for many refused connections.
-    fn complain(&self, addr: SocketAddr, problem: &dyn std::fmt::Display) {
+    /// One log line for many refused connections of a kind.
+    fn complain(&self, offence: Offence, addr: SocketAddr, problem: &dyn std::fmt::Display) {
         let mut complaints = self.complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if complaints.last.is_some_and(|last| last.elapsed() < COMPLAINT_PERIOD) {
-            complaints.silent += 1;
-            return;
+        match complaints.get_mut(&offence) {
+            Some(known) if known.last.elapsed() < COMPLAINT_PERIOD => known.silent += 1,
+            known => {
+                let others = known.map_or(0, |known| known.silent);
+                tracing::warn!(%addr, others, "connection refused: {problem}");
+                complaints.insert(offence, Complaints { last: Instant::now(), silent: 0 });
+            }
         }
-        tracing::warn!(%addr, others = complaints.silent, "connection refused: {problem}");
-        *complaints = Complaints { last: Some(Instant::now()), silent: 0 };
     }
 }
 

@@ -18,8 +18,11 @@ pub(crate) struct Transfer {
 
 impl Transfer {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
-        let query = Query::new().with_some("node", self.node);
+        let query = Query::new().with_some("node", self.node.as_deref());
         context.client.post_empty("/swarmd/transfer", query).await?;
-        Ok(context.out.line("The leadership was handed over.")?)
+        let to = self.node.map(|node| format!(" to {node}")).unwrap_or_default();
+        Ok(context
+            .out
+            .line(&format!("The leadership was handed over{to}; `swarmctl swarm status` shows the leader."))?)
     }
 }

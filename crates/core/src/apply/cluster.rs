@@ -183,6 +183,11 @@ pub(super) fn report_node(
 
 pub(super) fn remove_node(state: &mut State, id: NodeId, force: bool, events: &mut Vec<Event>) -> Outcome {
     let node = state.node(id).cloned().ok_or_else(|| not_found("node", id))?;
+    if node.role == NodeRole::Manager && node.spec.role == NodeRole::Worker {
+        return Err(Refusal::Invalid(format!(
+            "node {id} was demoted, and the other managers are still to let it go: try again in a moment"
+        )));
+    }
     if node.role == NodeRole::Manager {
         return Err(Refusal::Invalid(format!(
             "node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal"
