@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     ClusterSpec, Constraint, EndpointMode, FailureAction, GenericResource, Invalid, Labels, MountType, NodeSpec,
-    PublishMode, ServiceMode, ServiceSpec, Settings, TaskSpec, UpdateConfig,
+    PlacementStrategy, PublishMode, ServiceMode, ServiceSpec, Settings, TaskSpec, UpdateConfig,
 };
 
 /// Characters of a service name: it becomes a DNS label.
@@ -226,6 +226,11 @@ fn validate_settings(spec: &ServiceSpec) -> Result<(), Invalid> {
     check(!settings.rebalance || matches!(spec.mode, ServiceMode::Replicated { .. }), || {
         "swarmd.rebalance: only the tasks of a replicated service can move to other nodes".into()
     })?;
+    check(!settings.rebalance || settings.strategy != PlacementStrategy::Pack, || {
+        "swarmd.rebalance=true and swarmd.placement=pack: tasks that are packed together are not kept even; choose \
+         swarmd.placement=spread or swarmd.rebalance=false"
+            .into()
+    })?;
     check(!is_job || settings.max_unavailable.is_none() && settings.update_deadline_ns.is_none(), || {
         "swarmd.max-unavailable and swarmd.update.deadline: jobs are not updated".into()
     })
@@ -335,6 +340,13 @@ mod tests {
                     s.labels.insert("swarmd.rebalance".into(), "true".into());
                 },
                 "only the tasks of a replicated service",
+            ),
+            (
+                |s| {
+                    s.labels.insert("swarmd.rebalance".into(), "true".into());
+                    s.labels.insert("swarmd.placement".into(), "pack".into());
+                },
+                "choose swarmd.placement=spread or swarmd.rebalance=false",
             ),
             (
                 |s| {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use swarm_agent::Input;
 use swarm_core::{Guard, Op, Tx};
 use swarm_model::{
-    Availability, Cluster, ClusterSpec, JoinTokens, NodeId, NodeResources, NodeRole, NodeSpec, NodeState, RootCa,
-    Secret, Service, ServiceId, ServiceMode, ServiceSpec, validate_service_spec,
+    Availability, Cluster, ClusterSpec, JoinTokens, NodeId, NodeResources, NodeRole, NodeSpec, NodeState,
+    PlacementStrategy, RootCa, Secret, Service, ServiceId, ServiceMode, ServiceSpec, Settings, validate_service_spec,
 };
 
 use crate::{
@@ -104,7 +104,7 @@ impl World {
                 spec.task_template.container_spec.image = specs::image(rng, spec.mode.is_job());
             }),
             (46..49, Some(service), _) => self.change("change settings", &service, specs::settings),
-            (49..51, Some(service), _) if matches!(service.spec.mode, ServiceMode::Replicated { .. }) => {
+            (49..51, Some(service), _) if can_be_even(&service) => {
                 let op = Op::SetRebalance { service: service.id, asked: true };
                 self.submit("rebalance", Tx::new(vec![op]).guard(as_seen(&service)));
             }
@@ -266,6 +266,12 @@ impl World {
             self.after(10_000, Event::Operate);
         }
     }
+}
+
+/// Whether the API lets a service be rebalanced.
+fn can_be_even(service: &Service) -> bool {
+    matches!(service.spec.mode, ServiceMode::Replicated { .. })
+        && Settings::of(&service.spec.labels).strategy == PlacementStrategy::Spread
 }
 
 /// The service is as the operator saw it.

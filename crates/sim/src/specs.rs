@@ -73,7 +73,7 @@ pub(crate) fn image(rng: &mut Rng, job: bool) -> String {
     format!("app:v{}-{kind}", rng.below(1_000_000))
 }
 
-/// New settings (`swarmd.*`); those that the mode cannot have are left out.
+/// New settings (`swarmd.*`); those that the mode cannot have, or not together, are left out.
 pub(crate) fn settings(rng: &mut Rng, spec: &mut ServiceSpec) {
     let is_job = spec.mode.is_job();
     let is_replicated = matches!(spec.mode, ServiceMode::Replicated { .. });
@@ -89,7 +89,8 @@ pub(crate) fn settings(rng: &mut Rng, spec: &mut ServiceSpec) {
         ("restart.backoff", "true".into(), true),
         ("update.deadline", deadline, !is_job),
     ] {
-        if rng.per_mille(180) && possible {
+        let is_refused = name == "rebalance" && spec.labels.contains_key("swarmd.placement");
+        if rng.per_mille(180) && possible && !is_refused {
             spec.labels.insert(format!("swarmd.{name}"), value);
         }
     }

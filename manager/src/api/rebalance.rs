@@ -3,7 +3,7 @@
 use axum::extract;
 use swarm_core::{Op, Tx};
 use swarm_docker_api::ApiError;
-use swarm_model::ServiceMode;
+use swarm_model::{PlacementStrategy, ServiceMode, Settings};
 
 use super::{
     call::Call,
@@ -21,6 +21,14 @@ pub(super) async fn ask<P: Plane>(extract::State(plane): extract::State<P>, call
         if !matches!(service.spec.mode, ServiceMode::Replicated { .. }) {
             return Err(ApiError::bad_request(format!(
                 "service {} cannot be rebalanced: only a replicated service has tasks that can move",
+                service.spec.name
+            ))
+            .into());
+        }
+        if Settings::of(&service.spec.labels).strategy == PlacementStrategy::Pack {
+            return Err(ApiError::bad_request(format!(
+                "service {} cannot be rebalanced: it packs its tasks together (label swarmd.placement=pack); choose \
+                 swarmd.placement=spread first if they are to be even",
                 service.spec.name
             ))
             .into());

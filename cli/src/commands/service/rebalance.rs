@@ -10,9 +10,10 @@ const EXAMPLES: &str = "\
 Examples:
   swarmctl service rebalance web api
 
-Tasks move from nodes that have at least two of the service more than another one could take, by the update policy of
-the service: parallelism, delay, order, and swarmd.max-unavailable. It ends when they are even.
-The label swarmd.rebalance=true does the same whenever a node comes or comes back.";
+Tasks move to where placement preferences, swarmd.placement.prefer and then an even spread want them, by the update policy
+of the service: parallelism, delay, order, and swarmd.max-unavailable. It ends when they are even: a difference of one is.
+The label swarmd.rebalance=true does the same whenever a node comes, comes back or has room again.
+A service that packs its tasks (swarmd.placement=pack) is refused.";
 
 /// Spread the tasks of services anew, once
 #[derive(Clone, Debug, clap::Args)]

@@ -372,4 +372,11 @@ async fn a_rebalance_by_hand_moves_tasks_to_a_node_that_comes() {
     create_global(&plane, |_| ()).await;
     let answer = post(&plane, "/swarmd/services/agent/rebalance", &json!(null)).await;
     assert_eq!(answer.status, 400);
+    let mut packed = plain("packed");
+    packed["Labels"] = json!({"swarmd.placement": "pack"});
+    post(&plane, "/services/create", &packed).await.ok();
+    let answer = post(&plane, "/swarmd/services/packed/rebalance", &json!(null)).await;
+    assert_eq!(answer.status, 400);
+    let message = answer.json()["message"].to_string();
+    assert!(message.contains("choose swarmd.placement=spread"), "{message}");
 }

@@ -13,7 +13,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use swarm_model::{Node, NodeId, Service, ServiceSpec, TaskState, Timestamp};
+use swarm_model::{Constraint, Node, NodeId, Service, ServiceSpec, Settings, TaskState, Timestamp};
 
 use crate::{Place, State};
 use filter::Request;
@@ -60,6 +60,38 @@ pub(super) fn place_on(state: &State, service: &Service, id: NodeId) -> Place {
         Some(Ok(())) => Place::On(id),
         Some(Err(filter)) => Place::PendingOn(id, filter::reason(filter, 1).into()),
         None => Place::PendingOn(id, "the node was removed".into()),
+    }
+}
+
+/// Which nodes may take one more task of a service beside all that is there: they have room for it, and the current spec
+/// version has not failed often on them of late.
+pub(super) fn openings<'a>(state: &'a State, service: &'a Service) -> impl Fn(&Node) -> bool + 'a {
+    let (request, failing) = (Request::new(service), recent_failures(state, service));
+    move |node| {
+        let load = state.loads.get(node.id).filter(|_| !failing.contains_key(&node.id));
+        load.is_some_and(|load| request.check(node, load, request.active_on(state, node.id), 0).is_ok())
+    }
+}
+
+/// What the scheduler compares of nodes before it counts the tasks on them.
+pub(super) struct Preferences {
+    descriptors: Vec<String>,
+    prefer: Vec<Constraint>,
+}
+
+impl Preferences {
+    pub(super) fn of(service: &Service) -> Self {
+        Self { descriptors: spread_descriptors(&service.spec), prefer: Settings::of(&service.spec.labels).prefer }
+    }
+
+    /// The labels of a node that the service is spread over, outermost first.
+    pub(super) fn branches<'n>(&self, node: &'n Node) -> impl Iterator<Item = &'n str> {
+        self.descriptors.iter().map(|descriptor| label(descriptor, node))
+    }
+
+    /// How many of the preferred constraints a node does not meet.
+    pub(super) fn missed(&self, node: &Node) -> u32 {
+        filter::missed(&self.prefer, node)
     }
 }
 
