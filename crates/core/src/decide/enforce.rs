@@ -21,13 +21,13 @@ pub(super) fn node(planner: &mut Planner, id: NodeId) {
     let tasks: Vec<_> = planner.state.tasks_of_node(id).filter(is_there).cloned().collect();
     for task in tasks.iter().rev() {
         let Some(spec) = planner.state.spec(task.service, task.spec_version) else { continue };
-        // What an update is to replace is left to it: by its own constraints it may stay until its place has another.
-        let current = match planner.state.service(task.service) {
-            Some(service) if !slots::is_dirty(&planner.state, service, task) => &service.spec,
-            _ => &spec.spec,
-        };
-        let squeezed = load.is_overdrawn_by(task, &spec.spec, offered(&node));
-        if squeezed || !schedule::constraints_hold(current, &node) {
+        let service = planner.state.service(task.service);
+        let current = service.is_some_and(|service| schedule::constraints_hold(&service.spec, &node));
+        // What an update is to replace is left to it: by its own constraints, too, it may stay until its place has
+        // another. By the current ones it may have come here, if it waited for a node when the update began.
+        let is_outdated = || service.is_none_or(|service| slots::is_dirty(&planner.state, service, task));
+        let suits = current || is_outdated() && schedule::constraints_hold(&spec.spec, &node);
+        if !suits || load.is_overdrawn_by(task, &spec.spec, offered(&node)) {
             evicted.push(task.id);
             load.remove(task, &spec.spec);
         }
