@@ -467,20 +467,24 @@ impl Inner {
     async fn keep_address(&self) {
         let work = async {
             while let Err(error) = self.store_address().await {
-                tracing::warn!(%error, "the new address of this manager is not stored");
+                if self.is_address_new(&self.feed.state()) {
+                    tracing::warn!(%error, "the new address of this manager is not stored");
+                }
                 sleep(ADDRESS_RETRY).await;
             }
         };
         self.stop.run_until_cancelled(work).await;
     }
 
+    /// A manager that is new, or on its way out, is not named there.
+    fn is_address_new(&self, state: &State) -> bool {
+        let manager = state.node(self.node).filter(|node| node.role == NodeRole::Manager);
+        manager.is_some_and(|node| node.manager_addr.as_ref() != Some(&self.advertise_addr))
+    }
+
     async fn store_address(&self) -> Result<(), ProposeError> {
         let state = self.consensus.read_barrier().await?;
-        // A manager that is new, or on its way out, is not named here.
-        let Some(node) = state.node(self.node).filter(|node| node.role == NodeRole::Manager) else { return Ok(()) };
-        if node.manager_addr.as_ref() == Some(&self.advertise_addr) {
-            return Ok(());
-        }
+        let Some(node) = state.node(self.node).filter(|_| self.is_address_new(&state)) else { return Ok(()) };
         let admit = Op::AdmitNode {
             node: node.id,
             role: node.role,

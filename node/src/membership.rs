@@ -20,7 +20,7 @@ use crate::{
     address,
     certificate::{self, Issued},
     config::LISTEN_ADDR_DEFAULT,
-    node::{Member, MemberState, Node, Swarm, listen},
+    node::{Member, MemberState, Node, Swarm, listen, listen_as_before},
     state_dir::Membership,
 };
 
@@ -100,7 +100,7 @@ impl Node {
         let membership = Membership { managers: vec![membership.advertise_addr.clone()], ..membership };
         member.shutdown().await;
         let started = async {
-            let port = listen(&membership.listen_addr).await?;
+            let port = listen_as_before(&membership).await?;
             let begin = Some((port, Start::Recover { raft_id: membership.raft_id }));
             Member::start(self, membership.clone(), identity.clone(), begin, true).await
         };
@@ -169,7 +169,15 @@ impl Node {
             MemberState::Active(_) if member.wait_voter(deadline).await => Ok(()),
             MemberState::Active(reason) | MemberState::Pending(reason) => {
                 tracing::warn!("joining goes on in the background: {reason}");
-                Err(ApiError::unavailable(JOIN_TIMED_OUT))
+                let managers = match member.is_manager() {
+                    true => format!(
+                        " The other managers reach this node at {}: if that is not its address, leave and join with \
+                         another --advertise-addr.",
+                        member.membership().advertise_addr
+                    ),
+                    false => String::new(),
+                };
+                Err(ApiError::unavailable(format!("{JOIN_TIMED_OUT}{managers}")))
             }
             MemberState::Error(reason) => Err(ApiError::unavailable(reason)),
         }

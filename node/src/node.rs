@@ -83,7 +83,7 @@ impl Node {
                     Some(raft_id) if membership.joining => Start::Join { raft_id },
                     raft_id => Start::Open { raft_id },
                 };
-                Some((listen(&membership.listen_addr).await?, start))
+                Some((listen_as_before(&membership).await?, start))
             }
             NodeRole::Worker => None,
         };
@@ -169,9 +169,18 @@ impl Node {
     }
 }
 
-/// Opens the managers' port.
+/// Opens the managers' port, which was asked for.
 pub(crate) async fn listen(addr: &str) -> Result<TcpListener> {
-    TcpListener::bind(addr)
-        .await
-        .with_context(|| format!("cannot listen on {addr} for other nodes (choose another address with --listen-addr)"))
+    bind(addr, "choose another address with --listen-addr").await
+}
+
+/// Opens the managers' port where the node listens since it came into its swarm.
+pub(crate) async fn listen_as_before(membership: &Membership) -> Result<TcpListener> {
+    let hint = "the node came into its swarm with this address: make it free, or, with swarmd stopped, write another one \
+                into swarm.json (listen-addr, advertise-addr)";
+    bind(&membership.listen_addr, hint).await
+}
+
+async fn bind(addr: &str, hint: &str) -> Result<TcpListener> {
+    TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr} for other nodes ({hint})"))
 }

@@ -14,7 +14,7 @@ use swarm_wire::NodeIdentity;
 
 use crate::{
     certificate,
-    node::{Member, Node, Swarm, listen},
+    node::{Member, Node, Swarm, listen_as_before},
     state_dir::Membership,
 };
 
@@ -60,7 +60,7 @@ impl Node {
         let (membership, port) = match role {
             NodeRole::Worker => (membership, None),
             NodeRole::Manager => {
-                let port = listen(&membership.listen_addr).await?;
+                let port = listen_as_before(&membership).await?;
                 (membership.at_port(port.local_addr()?.port()), Some(port))
             }
         };

@@ -143,7 +143,16 @@ impl StateDir {
     /// The cluster that this node belongs to, if it does.
     pub(crate) fn membership(&self) -> Result<Option<(Membership, NodeIdentity)>> {
         let (path, witness) = (self.path.join(MEMBERSHIP_FILE), self.path.join(WITNESS_FILE));
-        let Some(membership) = read_json(&path)? else {
+        // What is damaged is never taken for nothing.
+        let way_out = || {
+            format!(
+                "this node belongs to a swarm and its state folder is damaged (put back the file from a copy, or, to give \
+                 up all that the node has of the swarm, remove {} and {} and join anew)",
+                path.display(),
+                witness.display()
+            )
+        };
+        let Some(membership) = read_json(&path).with_context(way_out)? else {
             if witness.exists() {
                 bail!(
                     "{} is missing, although this node belongs to a swarm: put the file back, or, to give up all that the \
@@ -157,8 +166,9 @@ impl StateDir {
         self.bear_witness()?;
         let folder = self.certificates();
         let identity = self
-            .load_identity()?
-            .with_context(|| format!("this node belongs to a swarm, but {} holds no certificate", folder.display()))?;
+            .load_identity()
+            .and_then(|identity| identity.with_context(|| format!("{} holds no certificate", folder.display())))
+            .with_context(way_out)?;
         Ok(Some((membership, identity)))
     }
 

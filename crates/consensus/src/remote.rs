@@ -169,7 +169,7 @@ impl Consensus {
                 Ok(Answer::HandedOver) => Ok(()),
                 Ok(Answer::Refused(reason)) => Err(Error::HandOver(reason)),
                 Ok(other) => Err(Error::HandOver(format!("the leader answers {other:?}"))),
-                Err(error) => Err(Error::HandOver(error.to_string())),
+                Err(error) => Err(Error::HandOver(format!("the leader at {addr} does not answer ({error})"))),
             },
         }
     }

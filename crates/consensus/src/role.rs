@@ -31,7 +31,8 @@ pub enum Role {
 }
 
 /// What a manager that was shut down gives as its reason.
-pub(crate) const SHUT_DOWN: &str = "it was shut down";
+pub(crate) const SHUT_DOWN: &str =
+    "it was shut down, as swarmd stops or this node is no manager any more; ask another manager";
 
 /// What a manager gives as its reason whose Raft ended without saying why, as only a panic does.
 const PANICKED: &str = "Raft has ended by a fault of swarmd, which its log shows; restart swarmd, and report the fault";

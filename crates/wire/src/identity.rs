@@ -163,9 +163,9 @@ impl NodeIdentity {
     /// [`IdentityError`] when files are there but cannot be read or used.
     pub fn load(folder: &Path, wrap: Option<&WrapKey>) -> Result<Option<Self>, IdentityError> {
         let Some(cert) = read(&folder.join(CERT_FILE))? else { return Ok(None) };
-        let missing = |what| IdentityError::Pem { what, problem: "its file is missing".to_owned() };
-        let root = read(&folder.join(ROOT_FILE))?.ok_or_else(|| missing("the cluster's root CA"))?;
-        let mut last = missing("the node's private key");
+        let missing = |what, file| IdentityError::Pem { what, problem: format!("its file {file} is missing") };
+        let root = read(&folder.join(ROOT_FILE))?.ok_or_else(|| missing("the cluster's root CA", ROOT_FILE))?;
+        let mut last = missing("the node's private key", KEY_FILE);
         for file in [KEY_FILE, NEW_KEY_FILE] {
             let path = folder.join(file);
             let Some(key) = read_bytes(&path)? else { continue };

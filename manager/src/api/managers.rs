@@ -221,6 +221,14 @@ fn lost(status: &Status) -> Vec<String> {
             None => format!("the manager at {} has not answered since this leader was elected", member.addr),
         })
         .collect();
+    let learners = status.members.iter().filter(|member| !member.voter && member.is_silent());
+    warnings.extend(learners.map(|member| {
+        format!(
+            "the manager that joins does not answer at {}: if that is not its address, `swarm leave --force` there, `node \
+             demote` and `node rm` here, and join with another --advertise-addr",
+            member.addr
+        )
+    }));
     match voters.len() {
         1 => warnings.push("there is one manager: without it nothing can be changed; two more bear the loss of one".into()),
         count if answering <= majority && answering < count => warnings.push(format!(
