@@ -53,14 +53,16 @@ fn excess(planner: &Planner, service: &Service, tasks: &[Arc<Task>]) -> Vec<Task
         usize::try_from(restart.max_attempts).unwrap_or(usize::MAX).saturating_add(1)
     } else {
         let history = planner.state.cluster().map_or(ClusterSpec::TASK_HISTORY_DEFAULT, |c| c.spec.task_history());
-        // The newest stays in any case: it may be what says that the slot is not to be restarted. Negative keeps all.
-        usize::try_from(history).map_or(usize::MAX, |limit| limit.max(1))
+        // Negative keeps all.
+        usize::try_from(history).unwrap_or(usize::MAX)
     };
     let ended = |task: &&Arc<Task>| task.status.state.is_terminal();
     let removed = tasks.iter().filter(|task| task.desired == DesiredState::Remove);
     let kept: Vec<&Arc<Task>> = tasks.iter().filter(|task| task.desired != DesiredState::Remove).collect();
     let excess = kept.len().saturating_sub(limit);
-    let history = kept.into_iter().filter(|task| !task.desired.is_live());
+    // The newest stays in any case: it says that the place is not to be restarted, or that an update has tried it.
+    let newest = kept.last().map(|task| task.id);
+    let history = kept.into_iter().filter(|task| !task.desired.is_live() && Some(task.id) != newest);
     removed.filter(ended).chain(history.filter(ended).take(excess)).map(|task| task.id).collect()
 }
 
