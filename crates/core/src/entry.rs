@@ -5,7 +5,7 @@
 //! MessagePack, fields may be added with a default, variants only behind a new [`ENTRY_VERSION`], which the swarm uses
 //! once all its managers know it.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{
@@ -81,14 +81,17 @@ pub enum Guard {
         /// Its generation.
         generation: u64,
     },
-    /// So many places of the service have a task that serves ([`State::serves`](crate::State::serves)): what the
-    /// transaction stops can be spared (`swarmd.max-unavailable`). The one fact that reports touch: what failed since
-    /// the plan was made, or was stopped by one that came late, is away as well.
+    /// So many places of the service have a task that serves ([`State::serves`](crate::State::serves)) besides those
+    /// that the transaction stops: these can be spared (`swarmd.max-unavailable`). The one fact that reports touch: what
+    /// failed since the plan was made, or was stopped by one that came late, is away as well.
     Serving {
         /// The service.
         service: ServiceId,
         /// How many places at least.
         least: u64,
+        /// The tasks that do not count.
+        #[serde(default)]
+        besides: BTreeSet<TaskId>,
     },
     /// The node has this version (`?version=`).
     Node {

@@ -6,6 +6,7 @@ use swarm_core::{Dirty, ENTRY_VERSION, Entry, NewTask, Op, Place, State, Tx, app
 use swarm_model::{
     Availability, Cause, DesiredState, NodeId, NodeRole, NodeState, NodeStatus, Placement, RestartCondition,
     RestartPolicy, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState, TaskStatus, Timestamp, UpdateConfig,
+    UpdateOrder,
 };
 
 const SERVICE: ServiceId = ServiceId(1);
@@ -114,10 +115,40 @@ fn what_fails_after_a_plan_was_made_is_not_joined_by_what_the_plan_stops() {
     let mut late = state.clone();
     commit(&mut late, vec![report([3], TaskState::Failed)]);
     let outcomes = commit(&mut late, plan.txs.clone());
-    assert!(outcomes.iter().any(|text| text.contains("runs at 2 places, 3 are needed")), "{outcomes:?}");
+    assert!(outcomes.iter().any(|text| text.contains("would run at 1 places, not at 2")), "{outcomes:?}");
     assert!(late.task(TaskId(1)).is_some_and(|task| task.desired == DesiredState::Running));
     assert!(commit(&mut state, plan.txs).iter().all(String::is_empty));
     assert!(state.task(TaskId(1)).is_some_and(|task| task.desired == DesiredState::Shutdown));
+}
+
+#[test]
+fn what_fails_in_the_place_of_what_a_plan_stops_is_missed_as_well() {
+    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
+    spec.mode = ServiceMode::Replicated { replicas: 3 };
+    spec.labels.insert("swarmd.max-unavailable".into(), "1".into());
+    spec.update_config = Some(UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::when_absent() });
+    let mut state = with_three_running(&spec);
+
+    // An update has started the new task of the first place, and the old one is to go.
+    spec.task_template.force_update = 1;
+    commit(
+        &mut state,
+        vec![Tx::new(vec![Op::UpdateService { service: SERVICE, spec: Arc::new(spec), registry_auth: None }])],
+    );
+    let plan = decide(&state, &Dirty::everything(), state.time(), 1);
+    assert!(commit(&mut state, plan.txs).iter().all(String::is_empty));
+    let new = state.tasks_of_slot(SERVICE, 1).last().expect("it was made").id;
+    commit(&mut state, vec![report([new.0], TaskState::Running)]);
+    let plan = decide(&state, &Dirty::everything(), state.time(), 2);
+    let stop = Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(1)] };
+    assert!(plan.txs.iter().any(|tx| tx.ops == [stop.clone()]), "{plan:?}");
+
+    // Both it and another one fail before that: then the old one is all that its place has.
+    let mut late = state.clone();
+    commit(&mut late, vec![report([new.0, 3], TaskState::Failed)]);
+    let outcomes = commit(&mut late, plan.txs.clone());
+    assert!(outcomes.iter().any(|text| text.contains("would run at 1 places, not at 2")), "{outcomes:?}");
+    assert!(commit(&mut state, plan.txs).iter().all(String::is_empty));
 }
 
 #[test]

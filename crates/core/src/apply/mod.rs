@@ -93,10 +93,12 @@ fn check(state: &State, guard: &Guard) -> Outcome {
             Some(_) => Err(Refusal::Stale(format!("service {service} was updated"))),
             None => Err(Refusal::Stale(format!("service {service} was removed"))),
         },
-        Guard::Serving { service, least } => match state.places_served(service, |_| true) {
-            found if found >= least => Ok(()),
-            found => Err(Refusal::Stale(format!("service {service} runs at {found} places, {least} are needed"))),
-        },
+        Guard::Serving { service, least, ref besides } => {
+            match state.places_served(service, |task| !besides.contains(&task.id)) {
+                found if found >= least => Ok(()),
+                found => Err(Refusal::Stale(format!("service {service} would run at {found} places, not at {least}"))),
+            }
+        }
         Guard::Node { node, version } => {
             in_sequence(version, state.node(node).ok_or_else(|| not_found("node", node))?.version)
         }

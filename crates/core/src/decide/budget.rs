@@ -61,8 +61,8 @@ impl Budget {
         true
     }
 
-    /// Lets a transaction that stops what was taken rest on there being as many left when it is applied: an earlier
-    /// plan may come after this one was made.
+    /// Lets a transaction that stops what was taken rest on there being as many left when it is applied: what is to serve
+    /// instead may fail, or an earlier plan come, after this one was made.
     pub(super) fn guard(&self, state: &State, service: &Service, tx: Tx) -> Tx {
         if self.left.is_none() {
             return tx;
@@ -71,10 +71,14 @@ impl Budget {
             Op::SetDesired { desired, tasks } if !desired.is_live() => Some(tasks),
             _ => None,
         });
-        let stopped: BTreeSet<TaskId> = stopped.flatten().copied().collect();
-        let taken = state.places_served(service.id, |_| true)
-            - state.places_served(service.id, |task| !stopped.contains(&task.id));
-        if taken == 0 { tx } else { tx.guard(Guard::Serving { service: service.id, least: self.least + taken }) }
+        let besides: BTreeSet<TaskId> =
+            stopped.flatten().copied().filter(|id| state.task(*id).is_some_and(|task| state.serves(task))).collect();
+        if besides.is_empty() {
+            return tx;
+        }
+        // Fewer may be left where others are away: what has its successor may go all the same.
+        let left = state.places_served(service.id, |task| !besides.contains(&task.id));
+        tx.guard(Guard::Serving { service: service.id, least: self.least.min(left), besides })
     }
 }
 
