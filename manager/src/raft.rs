@@ -18,6 +18,8 @@ pub trait Raft: Send + Sync + 'static {
     fn read_barrier(&self) -> BoxFuture<'_, Result<State, ProposeError>>;
     /// What this manager is, and every change of that.
     fn role(&self) -> watch::Receiver<Role>;
+    /// Waits until all that is in this manager's log now is applied, as long as it leads.
+    fn settled(&self) -> BoxFuture<'_, ()>;
     /// How long ago this manager last knew that somebody leads; none if it never did.
     fn leader_contact(&self) -> Option<Duration>;
 }
@@ -37,6 +39,10 @@ impl Raft for Consensus {
 
     fn role(&self) -> watch::Receiver<Role> {
         self.role()
+    }
+
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.settled())
     }
 
     fn leader_contact(&self) -> Option<Duration> {

@@ -230,6 +230,10 @@ impl Raft for FakeRaft {
         self.role.subscribe()
     }
 
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
     fn leader_contact(&self) -> Option<Duration> {
         Some(lock(&self.inner).leader_contact)
     }

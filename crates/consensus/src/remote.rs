@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use openraft::{
-    ReadPolicy,
+    RaftMetrics, ReadPolicy,
     async_runtime::watch::WatchReceiver,
     errors::{LinearizableReadError, RaftError},
 };
@@ -20,6 +20,7 @@ use crate::{
     line::{Kind, LineError},
     majority::HandedOver,
     message::{Answer, Blob, Request},
+    types::Types,
 };
 
 /// How long the leader may take to answer: its own deadline, and the way.
@@ -155,6 +156,18 @@ impl Consensus {
             return *status;
         }
         self.status()
+    }
+
+    /// Waits until all that is in this manager's log now is applied, or another manager leads: then it is certain what
+    /// became of proposals whose outcome was [`ProposeError::Unknown`].
+    pub async fn settled(&self) {
+        let mut metrics = self.raft().metrics();
+        let end = metrics.borrow_watched().last_log_index;
+        let is_settled = |now: &RaftMetrics<Types>| {
+            now.last_applied.map(|applied| applied.index) >= end
+                || now.current_leader.is_some_and(|leader| leader != self.raft_id())
+        };
+        while !is_settled(&metrics.borrow_watched()) && metrics.changed().await.is_ok() {}
     }
 
     /// Makes another manager the leader: this one, or the one that has most of the log.

@@ -244,9 +244,13 @@ impl World {
     }
 
     pub(crate) fn resume_leader(&mut self, term: u64, index: u64) {
-        if self.leader.as_ref().is_some_and(|leader| leader.term == term) {
-            self.drive(Input::Proposed { index, fallen: true });
+        let Some(leader) = self.leader.as_ref().filter(|leader| leader.term == term) else { return };
+        if self.log.state.revision() < index {
+            // What became of the plan is not certain yet.
+            let pause = ms(leader.step.pause());
+            return self.after(pause.max(1), Event::Resume { term, index });
         }
+        self.drive(Input::Proposed { index, fallen: true });
     }
 
     pub(crate) fn plan_answered(&mut self, term: u64, outcomes: Option<Vec<Outcome>>) {
@@ -254,9 +258,9 @@ impl World {
         let Some(leader) = self.leader.as_mut().filter(|leader| leader.term == term) else { return };
         let Phase::Proposing { last, fallen, .. } = &mut leader.phase else { return };
         let Some(outcomes) = outcomes else {
-            let last = *last;
+            let end = revision + self.log.appended.len() as u64;
             self.counts.other("plans of unknown outcome");
-            return self.plan_ended(last, true);
+            return self.plan_ended(end, true);
         };
         *last = revision;
         let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();

@@ -30,7 +30,7 @@ pub(crate) enum Origin {
     Operator(&'static str),
 }
 
-struct Proposal {
+pub(crate) struct Proposal {
     number: u64,
     entry: Entry,
     /// The state that the plan was made from, if it is one.
@@ -45,7 +45,7 @@ pub(crate) struct Log {
     pub(crate) state: State,
     follower: State,
     /// Entries that are not committed yet, the oldest first.
-    appended: VecDeque<Proposal>,
+    pub(crate) appended: VecDeque<Proposal>,
     unanswered: BTreeMap<u64, Origin>,
     proposed: u64,
     /// When the youngest entry will be committed.

@@ -63,6 +63,8 @@ async fn propose(raft: &dyn Raft, entries: Vec<Vec<Tx>>) -> Input {
             }
             Err(error) => {
                 tracing::warn!(%error, "a plan was not committed");
+                // Or not yet: a plan made beside it would begin as much again.
+                raft.settled().await;
                 return Input::Proposed { index: last, fallen: true };
             }
         }
