@@ -106,19 +106,19 @@ impl Oracle {
             if let Some(old) = old.filter(|old| old.desired == DesiredState::Ready)
                 && matches!(new.desired, DesiredState::Running | DesiredState::Complete)
             {
-                released(after, old, &just_returned)?;
+                released(decided.unwrap_or(before), after, old, &just_returned)?;
             }
         }
         for node in loaded {
-            not_overcommitted(after, node)?;
+            not_overcommitted(before, after, node)?;
         }
         for place in &places {
             let late = self.start_first_until_ms.get(&place.0).is_some_and(|at| at + LATE_MS > now_ms);
             one_in_place(before, after, *place, late)?;
         }
-        if let Some(decided) = decided {
-            updates::availability(decided, before, after, &ops)?;
-        }
+        // A plan that comes a second time may come when what it made is gone already.
+        let Some(decided) = decided else { return Ok(()) };
+        updates::availability(decided, before, after, &ops)?;
         updates::parallelism(before, after, &ops)
     }
 }
@@ -205,7 +205,7 @@ fn placed(before: &State, after: &State, task: &Task) -> Result<(), String> {
 }
 
 /// What the tasks of a node hold, counted from the tasks, is not more than it has.
-fn not_overcommitted(after: &State, id: NodeId) -> Result<(), String> {
+fn not_overcommitted(before: &State, after: &State, id: NodeId) -> Result<(), String> {
     let Some(node) = after.node(id) else { return Ok(()) };
     let capacity = node.description.as_ref().map(|d| d.resources.clone()).unwrap_or_default();
     let (mut cpus, mut memory) = (0, 0);
@@ -232,7 +232,9 @@ fn not_overcommitted(after: &State, id: NodeId) -> Result<(), String> {
     }
     // A node that shrank may hold more than it has; nothing that reserves may be added to that.
     if (cpus > capacity.nano_cpus && cpus > 0) || (memory > capacity.memory_bytes && memory > 0) {
-        let newest = after.tasks_of_node(id).filter(|task| task.version == after.revision()).any(|task| {
+        let was_there = |known: &Arc<Task>| known.node == Some(id) && known.holds_resources();
+        let was_given = |task: &&Arc<Task>| !before.task(task.id).is_some_and(was_there);
+        let newest = after.tasks_of_node(id).filter(was_given).any(|task| {
             let asked = after.spec(task.service, task.spec_version).map(|v| v.spec.task_template.reservations());
             task.status.state == TaskState::Assigned
                 && asked.is_some_and(|asked| {
@@ -299,8 +301,9 @@ fn one_in_place(before: &State, after: &State, place: Place, started_first: bool
 }
 
 /// A replacement runs when its delay is over, and what it replaces has stopped or had time to.
-/// Of a node that has just come back the decision may not have known.
-fn released(after: &State, task: &Task, just_returned: &BTreeSet<NodeId>) -> Result<(), String> {
+/// Of a node that has just come back the decision may not have known; nor of what was reported after `decided`, the
+/// state that it was made from.
+fn released(decided: &State, after: &State, task: &Task, just_returned: &BTreeSet<NodeId>) -> Result<(), String> {
     let now = after.time();
     if task.start_at.is_some_and(|at| now < at) {
         return Err(format!("task {} runs at {now:?}, its delay ends at {:?}", task.id, task.start_at));
@@ -314,7 +317,8 @@ fn released(after: &State, task: &Task, just_returned: &BTreeSet<NodeId>) -> Res
         precedes && !other.desired.is_live() && other.holds_resources() && !other.node.is_some_and(silent)
     };
     if let Some(old) = tasks_of(after, place_of(task)).find(stops)
-        && now.since_ns(old.updated_at) < STOP_NS_MAX
+        && let known = decided.task(old.id).unwrap_or(old)
+        && now.since_ns(known.updated_at) < STOP_NS_MAX
     {
         return Err(format!(
             "task {} runs while {}, which it replaces, is still {}",

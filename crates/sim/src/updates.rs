@@ -43,12 +43,7 @@ pub(crate) fn parallelism(before: &State, after: &State, ops: &[&Op]) -> Result<
             continue;
         }
         // What the same plan has ended is under way no longer, though it may be started again.
-        let ended: BTreeSet<Place> = ops
-            .iter()
-            .filter_map(|op| if let Op::EndTasks { tasks, .. } = op { Some(tasks) } else { None })
-            .flatten()
-            .filter_map(|id| before.task(*id).map(|task| place_of(task)))
-            .collect();
+        let ended = ended_by(before, ops);
         let under_way: BTreeSet<Place> = before
             .tasks_of_service(id)
             .filter(|task| is_made_by_update(service, task))
@@ -91,6 +86,12 @@ fn is_under_way(state: &State, service: &Service, place: Place) -> bool {
     // A node that came back gets a new task; that is no step of an update.
     let goes_on = |task: &Arc<Task>| task.desired.is_live() && task.cause != Cause::Fill;
     heirs().any(goes_on) && heirs().all(|task| task.reached_at.is_none())
+}
+
+/// The places whose tasks a plan ends itself.
+fn ended_by(before: &State, ops: &[&Op]) -> BTreeSet<Place> {
+    let ended = ops.iter().filter_map(|op| if let Op::EndTasks { tasks, .. } = op { Some(tasks) } else { None });
+    ended.flatten().filter_map(|id| before.task(*id).map(|task| place_of(task))).collect()
 }
 
 fn all_places(state: &State, service: ServiceId) -> BTreeSet<Place> {
@@ -144,8 +145,12 @@ pub(crate) fn availability(decided: &State, before: &State, after: &State, ops: 
         }
         let places: BTreeSet<Place> =
             after.tasks_of_service(id).filter(|task| serves(after, task)).map(|task| place_of(task)).collect();
-        // What has ended for good is not waited for.
-        let ended = all_places(decided, id).into_iter().filter(|place| is_over(decided, service, *place)).count();
+        // What has ended for good is not waited for, nor is what the same plan ended where the restart policy lets it be.
+        let is_over = |place: &Place| {
+            is_over(decided, service, *place)
+                || ended_by(before, ops).contains(place) && may_be_given_up(decided, service, *place)
+        };
+        let ended = all_places(decided, id).into_iter().filter(is_over).count();
         let wanted = wanted.saturating_sub(ended as u64);
         if places.len() as u64 + limit.of(wanted) < wanted {
             return Err(format!(
