@@ -22,15 +22,16 @@ pub struct Revision {
     pub spec: Arc<ServiceSpec>,
     /// The [`SpecVersion`](crate::SpecVersion) of its tasks.
     pub spec_version: u64,
+    /// Whether it changed the number of replicas and nothing else. Kept, for to find out again with each change takes a
+    /// look at every spec of the history.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scales: bool,
 }
 
-impl Revision {
-    /// Whether it changed the number of replicas of an earlier one and nothing else.
-    fn only_scales(&self, earlier: &Self) -> bool {
-        let ServiceSpec { name, labels, task_template, mode: _, update_config, rollback_config, endpoint_spec, extra } =
-            &*earlier.spec;
-        let spec = &*self.spec;
-        // What often changes comes first: a service with many revisions is compared with each change.
+impl ServiceSpec {
+    /// Whether another spec has, at most, another number of replicas.
+    fn only_scales(&self, spec: &Self) -> bool {
+        let Self { name, labels, task_template, mode: _, update_config, rollback_config, endpoint_spec, extra } = self;
         *labels == spec.labels
             && *task_template == spec.task_template
             && *name == spec.name
@@ -42,19 +43,20 @@ impl Revision {
 }
 
 impl Service {
-    /// Adds the spec in force to the history as a new revision. When there are more than [`REVISIONS_MAX`], one goes:
-    /// the oldest that only scaled, since many of those must not push out the releases; or else the oldest. Neither
-    /// the revision in force nor the one before it goes.
+    /// Adds the spec in force to the history as a new revision; `previous` is what was in force until now. When there are
+    /// more than [`REVISIONS_MAX`], one goes: the oldest that only scaled, since many of those must not push out the
+    /// releases; or else the oldest. Neither the revision in force nor the one before it goes.
     pub fn record_revision(&mut self, at: Timestamp) {
         let number = self.history.last().map_or(0, |newest| newest.number) + 1;
         let (base, spec, spec_version) = (self.revision, self.spec.clone(), self.spec_version);
-        self.history.push(Revision { number, base, created_at: at, spec, spec_version });
+        let scales = self.previous.as_ref().is_some_and(|previous| previous.spec.only_scales(&spec));
+        self.history.push(Revision { number, base, created_at: at, spec, spec_version, scales });
         self.revision = number;
         let previous = self.previous.as_ref().map(|previous| previous.revision);
         let may_go = |revision: &Revision| revision.number != number && Some(revision.number) != previous;
         while self.history.len() > REVISIONS_MAX {
-            let scales = (1..self.history.len())
-                .find(|i| may_go(&self.history[*i]) && self.history[*i].only_scales(&self.history[*i - 1]));
+            // The oldest one of all is no other one scaled: that is gone.
+            let scales = (1..self.history.len()).find(|i| may_go(&self.history[*i]) && self.history[*i].scales);
             match scales.or_else(|| self.history.iter().position(may_go)) {
                 Some(index) => drop(self.history.remove(index)),
                 None => return,
