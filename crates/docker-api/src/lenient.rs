@@ -180,41 +180,45 @@ pub fn read_body<T: DeserializeOwned>(content_type: Option<&str>, body: &[u8]) -
 /// # Errors
 /// 400 that says where the text is not what is expected, and why.
 pub fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    let value: Value =
+    let mut value: Value =
         serde_json::from_slice(body).map_err(|e| ApiError::bad_request(format!("invalid JSON in the request: {e}")))?;
     if !value.is_object() {
         return Err(ApiError::bad_request("invalid JSON in the request: expected an object"));
     }
-    serde_path_to_error::deserialize(settle(value)).map_err(|e| {
+    settle(&mut value);
+    serde_path_to_error::deserialize(value).map_err(|e| {
         let place = e.path().to_string();
         let place = if place == "." { "the request".into() } else { place };
         ApiError::bad_request(format!("invalid value in {place}: {}", e.into_inner()))
     })
 }
 
-/// Drops nulls and spells the names of fields as this program does.
-fn settle(value: Value) -> Value {
+/// Drops nulls and spells the names of fields as this program does. What needs none of that, as most requests do, is left
+/// where it is.
+fn settle(value: &mut Value) {
     match value {
-        Value::Object(object) => Value::Object(settle_object(object)),
-        Value::Array(items) => Value::Array(items.into_iter().map(settle).collect()),
-        scalar => scalar,
+        Value::Object(object) => {
+            if !object.iter().all(|(key, value)| !value.is_null() && FIELDS.binary_search(&key.as_str()).is_ok()) {
+                *object = respell(std::mem::take(object));
+            }
+            for (key, value) in object {
+                match value {
+                    Value::Object(map) if FREE_FORM.contains(&key.as_str()) => settle_map(map),
+                    value => settle(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(settle),
+        _ => {}
     }
 }
 
-fn settle_object(object: Map<String, Value>) -> Map<String, Value> {
+fn respell(object: Map<String, Value>) -> Map<String, Value> {
     let mut settled = Map::new();
-    for (key, value) in object {
-        if value.is_null() {
-            continue;
-        }
-        let field = BY_LOWER_CASE.get(&key.to_ascii_lowercase()).copied();
-        let value = match value {
-            Value::Object(map) if field.is_some_and(|f| FREE_FORM.contains(&f)) => Value::Object(settle_map(map)),
-            value => settle(value),
-        };
-        match field {
+    for (key, value) in object.into_iter().filter(|(_, value)| !value.is_null()) {
+        match BY_LOWER_CASE.get(&key.to_ascii_lowercase()) {
             // A field that comes twice counts in its proper spelling.
-            Some(field) if field != key => drop(settled.entry(field).or_insert(value)),
+            Some(field) if *field != key => drop(settled.entry(*field).or_insert(value)),
             _ => drop(settled.insert(key, value)),
         }
     }
@@ -222,8 +226,8 @@ fn settle_object(object: Map<String, Value>) -> Map<String, Value> {
 }
 
 /// In a map of texts null is the empty text; the keys stay.
-fn settle_map(map: Map<String, Value>) -> Map<String, Value> {
-    map.into_iter().map(|(key, value)| (key, if value.is_null() { Value::from("") } else { value })).collect()
+fn settle_map(map: &mut Map<String, Value>) {
+    map.values_mut().filter(|value| value.is_null()).for_each(|value| *value = Value::from(""));
 }
 
 #[cfg(test)]
