@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use swarm_core::{Dirty, ENTRY_VERSION, Entry, NewTask, Op, Place, State, Tx, apply, decide};
+use swarm_core::{Dirty, ENTRY_VERSION, Entry, NewTask, Op, Place, Plan, State, Tx, apply, decide};
 use swarm_model::{
     Availability, Cause, DesiredState, NodeId, NodeRole, NodeState, NodeStatus, Placement, RestartCondition,
     RestartPolicy, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState, TaskStatus, Timestamp, UpdateConfig,
@@ -90,27 +90,31 @@ fn a_node_gets_no_more_tasks_of_a_service_than_that_allows() {
     assert_eq!(commit(&mut state, vec![stop, place]), ["", ""]);
 }
 
+/// Three tasks that run, and an update whose new task of the first place is as far as this; that task, and the plan that
+/// stops the old one.
+fn with_update_at(mut spec: ServiceSpec, reached: TaskState) -> (State, TaskId, Plan) {
+    let mut state = with_three_running(&spec);
+    spec.task_template.force_update = 1;
+    let update = Op::UpdateService { service: SERVICE, spec: Arc::new(spec), registry_auth: None };
+    commit(&mut state, vec![Tx::new(vec![update])]);
+    let plan = decide(&state, &Dirty::everything(), state.time(), 1);
+    assert!(commit(&mut state, plan.txs).iter().all(String::is_empty));
+    let new = state.tasks_of_slot(SERVICE, 1).last().expect("it was made").id;
+    commit(&mut state, vec![report([new.0], reached)]);
+    let plan = decide(&state, &Dirty::everything(), state.time(), 2);
+    let stop = Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(1)] };
+    assert!(plan.txs.iter().any(|tx| tx.ops == [stop.clone()]), "{plan:?}");
+    (state, new, plan)
+}
+
 #[test]
 fn what_fails_after_a_plan_was_made_is_not_joined_by_what_the_plan_stops() {
     let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
     spec.mode = ServiceMode::Replicated { replicas: 3 };
     spec.labels.insert("swarmd.max-unavailable".into(), "1".into());
     spec.task_template.restart_policy = Some(RestartPolicy { condition: RestartCondition::Any, ..Default::default() });
-    let mut state = with_three_running(&spec);
-
-    // An update has prepared the new task of the first place: the old one may stop, if no other is away.
-    spec.task_template.force_update = 1;
-    commit(
-        &mut state,
-        vec![Tx::new(vec![Op::UpdateService { service: SERVICE, spec: Arc::new(spec), registry_auth: None }])],
-    );
-    let plan = decide(&state, &Dirty::everything(), state.time(), 1);
-    assert!(commit(&mut state, plan.txs).iter().all(String::is_empty));
-    let new = state.tasks_of_slot(SERVICE, 1).last().expect("it was made").id;
-    commit(&mut state, vec![report([new.0], TaskState::Ready)]);
-    let plan = decide(&state, &Dirty::everything(), state.time(), 2);
-    let stop = Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(1)] };
-    assert!(plan.txs.iter().any(|tx| tx.ops == [stop.clone()]), "{plan:?}");
+    // The old one may stop, if no other is away.
+    let (mut state, _, plan) = with_update_at(spec, TaskState::Ready);
 
     let mut late = state.clone();
     commit(&mut late, vec![report([3], TaskState::Failed)]);
@@ -127,21 +131,8 @@ fn what_fails_in_the_place_of_what_a_plan_stops_is_missed_as_well() {
     spec.mode = ServiceMode::Replicated { replicas: 3 };
     spec.labels.insert("swarmd.max-unavailable".into(), "1".into());
     spec.update_config = Some(UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::when_absent() });
-    let mut state = with_three_running(&spec);
-
-    // An update has started the new task of the first place, and the old one is to go.
-    spec.task_template.force_update = 1;
-    commit(
-        &mut state,
-        vec![Tx::new(vec![Op::UpdateService { service: SERVICE, spec: Arc::new(spec), registry_auth: None }])],
-    );
-    let plan = decide(&state, &Dirty::everything(), state.time(), 1);
-    assert!(commit(&mut state, plan.txs).iter().all(String::is_empty));
-    let new = state.tasks_of_slot(SERVICE, 1).last().expect("it was made").id;
-    commit(&mut state, vec![report([new.0], TaskState::Running)]);
-    let plan = decide(&state, &Dirty::everything(), state.time(), 2);
-    let stop = Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(1)] };
-    assert!(plan.txs.iter().any(|tx| tx.ops == [stop.clone()]), "{plan:?}");
+    // The old one is to go.
+    let (mut state, new, plan) = with_update_at(spec, TaskState::Running);
 
     // Both it and another one fail before that: then the old one is all that its place has.
     let mut late = state.clone();
