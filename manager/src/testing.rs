@@ -149,6 +149,7 @@ pub(crate) struct FakeRaft {
     inner: Mutex<Inner>,
     observer: Arc<dyn Observer>,
     role: watch::Sender<Role>,
+    settled: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -164,7 +165,12 @@ impl FakeRaft {
     pub(crate) fn new(state: State, observer: Arc<dyn Observer>) -> Arc<Self> {
         observer.restored(&Arc::new(state.clone()));
         let inner = Mutex::new(Inner { state, ..Inner::default() });
-        Arc::new(Self { inner, observer, role: watch::Sender::new(Role::Leader { term: 1 }) })
+        Arc::new(Self {
+            inner,
+            observer,
+            role: watch::Sender::new(Role::Leader { term: 1 }),
+            settled: watch::Sender::new(true),
+        })
     }
 
     pub(crate) fn state(&self) -> State {
@@ -179,6 +185,11 @@ impl FakeRaft {
     /// The next proposal fails like this.
     pub(crate) fn fail_next(&self, error: ProposeError) {
         lock(&self.inner).failures.push_back(error);
+    }
+
+    /// Whether all that is in the log is applied.
+    pub(crate) fn set_settled(&self, settled: bool) {
+        self.settled.send_replace(settled);
     }
 
     pub(crate) fn set_role(&self, role: Role) {
@@ -231,7 +242,7 @@ impl Raft for FakeRaft {
     }
 
     fn settled(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
+        Box::pin(async { drop(self.settled.subscribe().wait_for(|settled| *settled).await) })
     }
 
     fn leader_contact(&self) -> Option<Duration> {

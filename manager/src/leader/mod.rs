@@ -112,10 +112,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_service_gets_its_tasks_also_after_a_proposal_that_failed() {
+    async fn a_service_gets_its_tasks_once_it_is_certain_what_became_of_a_plan() {
         let (raft, feed, stop, task) = start(World::new(3));
         let watch = feed.watch(Topic::Service(swarm_model::ServiceId(9)));
         raft.fail_next(ProposeError::Unknown);
+        raft.set_settled(false);
         let mut spec = service_spec("web");
         spec.mode = swarm_model::ServiceMode::Replicated { replicas: 5 };
         raft.commit(Op::CreateService {
@@ -123,6 +124,10 @@ mod tests {
             spec: Arc::new(spec),
             registry_auth: None,
         });
+        let proposed = raft.entries().len();
+        sleep(Duration::from_secs(3600)).await;
+        assert_eq!(raft.entries().len(), proposed, "a plan that may still be committed stands alone");
+        raft.set_settled(true);
         while feed.state().tasks_of_service(swarm_model::ServiceId(9)).count() < 5 {
             watch.changed().await;
         }
