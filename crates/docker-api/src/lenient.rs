@@ -4,9 +4,9 @@
 //! know are kept by the types of `swarm-model`. Maps whose keys are the user's own (labels, driver options, kernel
 //! parameters) are left alone.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{collections::BTreeMap, fmt, marker::PhantomData, sync::LazyLock};
 
-use serde::de::DeserializeOwned;
+use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::ApiError;
@@ -175,11 +175,21 @@ pub fn read_body<T: DeserializeOwned>(content_type: Option<&str>, body: &[u8]) -
     read_json(body)
 }
 
-/// Reads JSON as leniently as Go does.
+/// Reads JSON as leniently as Go does. What is spelt as it should be, as nearly everything is, is read at once; the rest,
+/// and what cannot be read, goes through a tree in which it can be mended and its place be named.
 ///
 /// # Errors
 /// 400 that says where the text is not what is expected, and why.
 pub fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    if is_settled(body)
+        && let Ok(read) = serde_json::from_slice(body)
+    {
+        return Ok(read);
+    }
+    read_tree(body)
+}
+
+fn read_tree<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut value: Value =
         serde_json::from_slice(body).map_err(|e| ApiError::bad_request(format!("invalid JSON in the request: {e}")))?;
     if !value.is_object() {
@@ -193,8 +203,101 @@ pub fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     })
 }
 
-/// Drops nulls and spells the names of fields as this program does. What needs none of that, as most requests do, is left
-/// where it is.
+/// Whether a text is an object in which [`settle`] would change nothing.
+fn is_settled(body: &[u8]) -> bool {
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    first == Some(&b'{') && Settled::Fields.deserialize(&mut serde_json::Deserializer::from_slice(body)).is_ok()
+}
+
+/// Walks over a value and ends at the first thing that [`settle`] would change.
+#[derive(Clone, Copy)]
+enum Settled {
+    /// Objects in it have fields.
+    Fields,
+    /// If it is an object, its keys are the user's own.
+    Keys,
+}
+
+impl<'de> DeserializeSeed<'de> for Settled {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Settled {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything but null")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(Self::Fields)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+        match self {
+            Self::Fields => {
+                while let Some(inside) = object.next_key_seed(Field)? {
+                    object.next_value_seed(inside)?;
+                }
+            }
+            Self::Keys => while object.next_entry_seed(PhantomData::<IgnoredAny>, self)?.is_some() {},
+        }
+        Ok(())
+    }
+}
+
+/// The name of a field, spelt as it should be; what its value is to be walked over as.
+struct Field;
+
+impl<'de> DeserializeSeed<'de> for Field {
+    type Value = Settled;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Settled, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Field {
+    type Value = Settled;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Settled, E> {
+        if FREE_FORM.contains(&name) {
+            return Ok(Settled::Keys);
+        }
+        FIELDS.binary_search(&name).map(|_| Settled::Fields).map_err(|_| E::custom("a name to look at again"))
+    }
+}
+
+/// Drops nulls and spells the names of fields as this program does. What needs none of that is left where it is.
 fn settle(value: &mut Value) {
     match value {
         Value::Object(object) => {
@@ -288,6 +391,36 @@ mod tests {
         assert!(read(Some("Application/JSON; charset=utf-8"), b"{}").is_ok());
     }
 
+    #[test]
+    fn only_what_needs_no_mending_is_read_at_once() {
+        let settled = [
+            r#"{}"#,
+            r#" {"Name": "web", "Labels": {"name": "x", "Own": ""}, "Mode": {"Replicated": {"Replicas": 3}}}"#,
+            r#"{"TaskTemplate": {"ContainerSpec": {"Args": ["a", "b"], "Mounts": [{"Type": "tmpfs"}]}, "ForceUpdate": 1}}"#,
+        ];
+        let unsettled = [
+            "",
+            "null",
+            "3",
+            "[]",
+            r#"{"name": "web"}"#,
+            r#"{"Name": null}"#,
+            r#"{"Own": 1}"#,
+            r#"{"Labels": {"a": null}}"#,
+            r#"{"TaskTemplate": {"containerSpec": {}}}"#,
+            r#"{"TaskTemplate": {"ContainerSpec": {"Mounts": [{"type": "x"}]}}}"#,
+        ];
+        let all = settled.map(|text| (text, true)).into_iter().chain(unsettled.map(|text| (text, false)));
+        for (text, expected) in all {
+            assert_eq!(is_settled(text.as_bytes()), expected, "{text}");
+            assert_eq!(read_json::<ServiceSpec>(text.as_bytes()), read_tree(text.as_bytes()), "{text}");
+        }
+        // Twice: the last one counts, as in Go.
+        let twice: NodeSpec =
+            read_json(br#"{"Role": "worker", "Availability": "drain", "Role": "manager"}"#).expect("good");
+        assert_eq!(twice.role, swarm_model::NodeRole::Manager);
+    }
+
     /// Every field that the types write is in the list, so that none is case-sensitive.
     #[test]
     fn all_fields_are_known() {
@@ -332,9 +465,10 @@ mod tests {
             leaf in "null|true|-1|1e9|99999999999999999999|\"\"|\"x\"|\\[\\]|\\[null\\]|\\{\\}|\\{\"a\":null\\}",
         ) {
             let leaf: Value = serde_json::from_str(&leaf).expect("valid JSON");
-            if let Err(error) = read::<ServiceSpec>(&json!({key: {inner: leaf}})) {
-                prop_assert_eq!(error.status, 400);
-            }
+            let text = json!({key: {inner: leaf}}).to_string();
+            let read = read_json::<ServiceSpec>(text.as_bytes());
+            prop_assert!(read.as_ref().err().is_none_or(|error| error.status == 400));
+            prop_assert_eq!(read, read_tree(text.as_bytes()));
         }
     }
 }
