@@ -1,6 +1,6 @@
 //! Applying what concerns services.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use swarm_model::{
     DesiredState, JobStatus, PreviousSpec, PublishMode, Revision, Secret, Service, ServiceId, ServiceSpec, SpecVersion,
@@ -110,9 +110,9 @@ fn store(state: &mut State, old: &Service, mut new: Service, events: &mut Vec<Ev
 fn forget_specs(state: &mut State, old: &Service) {
     let of_history = old.history.iter().map(|revision| revision.spec_version);
     let of_previous = old.previous.iter().map(|previous| previous.spec_version);
-    for version in of_history.chain(of_previous).chain([old.spec_version]) {
-        state.forget_spec(old.id, version);
-    }
+    // Mostly one and the same: a change of labels or of the number of replicas is no new version.
+    let versions: BTreeSet<u64> = of_history.chain(of_previous).chain([old.spec_version]).collect();
+    versions.into_iter().for_each(|version| state.forget_spec(old.id, version));
 }
 
 /// What a service is now, as what it was before a change.
