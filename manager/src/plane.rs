@@ -1,6 +1,6 @@
 //! The manager, as its API sees it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, stream::BoxStream};
@@ -23,10 +23,10 @@ impl Plane for Manager {
         self.inner.consensus.write(txs).await.map(|committed| committed.outcomes).map_err(plane_error)
     }
 
-    fn leading(&self) -> Option<(u64, State)> {
+    fn leading(&self) -> Option<(u64, Arc<State>)> {
         // The role first: the state may only be newer.
         let Role::Leader { term } = *self.inner.consensus.role().borrow() else { return None };
-        Some((term, Plane::state(self)))
+        Some((term, self.inner.feed.state()))
     }
 
     async fn propose_in_term(&self, term: u64, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
@@ -113,7 +113,7 @@ impl Plane for Manager {
             return Err(PlaneError::NotLeader { leader: leader.clone() });
         }
         let dispatcher = self.inner.dispatcher.clone();
-        let order = std::sync::Arc::new(move |node, request| dispatcher.order(node, request));
+        let order = Arc::new(move |node, request| dispatcher.order(node, request));
         let lines = self.inner.logs.subscribe(selector, order);
         let stream = futures_util::stream::unfold(lines, |mut lines| async move {
             let message = lines.recv().await?;

@@ -22,6 +22,8 @@ pub(super) async fn change<P: Plane, T>(
     if let Some((term, state)) = plane.leading()
         && let Ok((tx, made)) = make(&state)
     {
+        // Nobody else needs it once a newer one is published, and this waits until one is.
+        drop(state);
         match plane.propose_in_term(term, vec![tx]).await {
             Ok(outcomes) if reply::outcome(outcomes.clone()).is_ok() => return Ok(made),
             Ok(_) | Err(PlaneError::NotLeader { .. }) => {}

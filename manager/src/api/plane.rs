@@ -1,6 +1,6 @@
 //! What the routes need of a manager.
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -21,7 +21,7 @@ pub trait Plane: Clone + Send + Sync + 'static {
 
     /// On a manager that leads, has applied all that was acknowledged before its term, and believes that it leads still:
     /// that term, and its state.
-    fn leading(&self) -> Option<(u64, State)>;
+    fn leading(&self) -> Option<(u64, Arc<State>)>;
 
     /// As [`Plane::propose`], but only as the leader of this term; [`PlaneError::NotLeader`] when it leads no more.
     fn propose_in_term(&self, term: u64, txs: Vec<Tx>)

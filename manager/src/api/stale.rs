@@ -1,6 +1,6 @@
 //! Reads that need no majority: `?consistency=stale` shows what this manager knows, and says how old that may be.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -57,7 +57,7 @@ impl<P: Plane> Plane for Stale<P> {
         Err(PlaneError::NotNow("a stale read changes nothing".into()))
     }
 
-    fn leading(&self) -> Option<(u64, State)> {
+    fn leading(&self) -> Option<(u64, Arc<State>)> {
         None
     }
 

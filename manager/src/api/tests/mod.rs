@@ -100,9 +100,9 @@ impl Plane for TestPlane {
         Ok(inner.apply(txs))
     }
 
-    fn leading(&self) -> Option<(u64, State)> {
+    fn leading(&self) -> Option<(u64, Arc<State>)> {
         let inner = self.inner();
-        inner.leading.clone().map(|(term, outdated)| (term, outdated.unwrap_or_else(|| inner.state.clone())))
+        inner.leading.clone().map(|(term, outdated)| (term, Arc::new(outdated.unwrap_or_else(|| inner.state.clone()))))
     }
 
     async fn propose_in_term(&self, term: u64, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
