@@ -34,9 +34,39 @@ const NO_MAJORITY: &str = "bring those machines back (one that is locked waits f
 /// `GET /swarmd/managers`
 pub(super) async fn status<P: Plane>(extract::State(plane): extract::State<P>) -> Reply {
     // Where there is no barrier to pass, this page is wanted most.
-    let (survey, state) = (plane.survey().await, plane.state());
+    let mut survey = plane.survey().await;
+    if !set_back(&survey, &survey).is_empty() {
+        // The leader and they were asked at the same time: it may have heard from them what came in between.
+        let first = std::mem::replace(&mut survey, plane.survey().await);
+        let set_back = set_back(&first, &survey);
+        return page(&plane, &survey, set_back);
+    }
+    page(&plane, &survey, Vec::new())
+}
+
+fn page<P: Plane>(plane: &P, survey: &Survey, more: Vec<String>) -> Reply {
+    let state = plane.state();
     let cluster = resolve::cluster(&state)?;
-    reply::json(&view(&survey, &state, cluster, plane.now()))
+    let mut view = view(survey, &state, cluster, plane.now());
+    view.warnings.extend(more);
+    reply::json(&view)
+}
+
+/// Managers that have less of the log than the leader had confirmed by them before.
+fn set_back(before: &Survey, now: &Survey) -> Vec<String> {
+    let members = before.status.members.iter();
+    let lacking = members.filter_map(|member| {
+        let (has, confirmed) = (now.answers.get(&member.raft_id)?.status.last_log_index, member.matched_index);
+        (has < confirmed).then_some((member, has.unwrap_or_default(), confirmed.unwrap_or_default()))
+    });
+    let warning = |(member, has, confirmed): (&Member, u64, u64)| {
+        format!(
+            "the manager at {} has the log up to entry {has} and had confirmed entry {confirmed}: its state folder is an \
+             older copy, or lost what was written; `node demote` it, move its state folder away and join it again",
+            member.addr
+        )
+    };
+    lacking.map(warning).collect()
 }
 
 /// `POST /swarmd/transfer`: makes another manager the leader, `?node=` or the one with most of the log.
@@ -245,6 +275,35 @@ fn lost(status: &Status) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_manager_whose_log_went_back_is_named() {
+        let survey = |confirmed: u64, has: u64| {
+            let addr = "10.0.0.2:2377".to_owned();
+            let (matched_index, last_contact_ms) = (Some(confirmed), Some(0));
+            let member = Member { raft_id: 2, addr, voter: true, matched_index, last_contact_ms };
+            let status = Status {
+                raft_id: 1,
+                term: 3,
+                leader: Some(1),
+                last_log_index: Some(130),
+                applied_index: Some(130),
+                snapshot_index: None,
+                purged_index: None,
+                joint: false,
+                feature_level: 1,
+                members: vec![member],
+                local: None,
+            };
+            let own = Status { raft_id: 2, last_log_index: Some(has), ..status.clone() };
+            Survey { status, answers: [(2, Asked { status: own, clock_skew_ms: 0 })].into() }
+        };
+        let warnings = set_back(&survey(125, 104), &survey(125, 104));
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].contains("up to entry 104 and had confirmed entry 125"), "{warnings:?}");
+        // It confirmed while the others were asked.
+        assert_eq!(set_back(&survey(125, 124), &survey(130, 126)), [""; 0]);
+    }
 
     #[test]
     fn who_holds_back_the_feature_level_is_named() {
