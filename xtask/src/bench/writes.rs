@@ -1,5 +1,6 @@
 //! Durable writes: label updates of distinct services over HTTP, from this process to swarmd's Unix socket, with one
-//! manager and with three; beside them three members of etcd, proposals without HTTP, and what the disk alone can do.
+//! manager and with three, in turns with three members of etcd; beside them proposals without HTTP, and what the disk
+//! alone can do.
 
 use std::fs::File;
 use std::io::Write;
@@ -26,6 +27,8 @@ const VALUE_BYTES: usize = 256;
 const SERVICES: usize = 2048;
 const TIME: Duration = Duration::from_secs(5);
 const TIME_QUICK: Duration = Duration::from_secs(1);
+/// How long one side is written to before it is the other one's turn.
+const TURN_MAX: Duration = Duration::from_millis(500);
 /// What 16 clients of one manager are to reach.
 const GOAL_PER_SEC: f64 = 1000.0;
 /// How many times etcd's writes three managers are to take, by clients.
@@ -41,9 +44,12 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     {
         let host = Host::start(bench, 1, None)?;
-        for (clients, figure) in over_http(&host, 0, time)? {
+        let services = Services::create(host.nodes[0].api())?;
+        for clients in CLIENTS {
             let goal = (clients == 16).then_some(Goal::AtLeast(GOAL_PER_SEC));
-            figures.push(Figure { goal, ..figure.with("managers", 1) });
+            for figure in in_turns(clients, time, &[&services])? {
+                figures.push(Figure { goal: goal.clone(), ..figure.with("managers", 1) });
+            }
         }
     }
     figures.extend(race(bench, time)?);
@@ -54,72 +60,101 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// Three managers and three members of etcd: all clients speak to the leader, over connections that stay open.
+/// Three managers and three members of etcd: all clients speak to the leader. They take turns, so that a machine which is
+/// slower for a while is slower for both.
 fn race(bench: &Bench, time: Duration) -> Result<Vec<Figure>> {
-    let ours = {
-        let host = Host::start_managers(bench, MANAGERS)?;
-        let leader = host.wait_managers()?;
-        over_http(&host, leader, time)?
+    let host = Host::start_managers(bench, MANAGERS)?;
+    let ours = Services::create(host.nodes[host.wait_managers()?].api())?;
+    let etcd = Etcd::start(MANAGERS)?;
+    let theirs = match &etcd {
+        Some(etcd) => Some(Keys(etcd.address(etcd.wait_whole()?))),
+        None => None,
     };
-    let mut figures: Vec<Figure> = ours.iter().map(|(_, figure)| figure.clone().with("managers", MANAGERS)).collect();
-    let Some(etcd) = Etcd::start(MANAGERS)? else { return Ok(figures) };
-    let leader = etcd.address(etcd.wait_whole()?);
-    for (clients, mine) in ours {
-        interrupt::check()?;
-        let theirs = to_etcd(&leader, clients, time)?;
-        let ratio = Figure::new("writes.ratio", mine.value / theirs.value, "").with("clients", clients);
-        let goal = GOALS_RATIO.iter().find(|(at, _)| *at == clients).map(|(_, goal)| Goal::AtLeast(*goal));
-        figures.push(theirs.with("members", MANAGERS).with("version", etcd.version()));
-        figures.push(Figure { goal, ..ratio.with("managers", MANAGERS) });
+    let sides: Vec<&dyn Side> =
+        [Some(&ours as &dyn Side), theirs.as_ref().map(|keys| keys as &dyn Side)].into_iter().flatten().collect();
+    let (mut mine, mut others) = (Vec::new(), Vec::new());
+    for clients in CLIENTS {
+        let mut figures = in_turns(clients, time, &sides)?.into_iter();
+        let own = figures.next().context("nothing was measured")?;
+        if let (Some(etcd), Some(figure)) = (&etcd, figures.next()) {
+            let ratio = Figure::new("writes.ratio", own.value / figure.value, "").with("clients", clients);
+            let goal = GOALS_RATIO.iter().find(|(at, _)| *at == clients).map(|(_, goal)| Goal::AtLeast(*goal));
+            others.push(figure.with("members", MANAGERS).with("version", etcd.version()));
+            others.push(Figure { goal, ..ratio.with("managers", MANAGERS) });
+        }
+        mine.push(own.with("managers", MANAGERS));
     }
-    Ok(figures)
+    mine.extend(others);
+    Ok(mine)
 }
 
-/// Writes with growing numbers of clients to one manager's API.
-fn over_http(host: &Host, manager: usize, time: Duration) -> Result<Vec<(usize, Figure)>> {
-    let api = host.nodes[manager].api();
-    ui::say(&format!("Creating {SERVICES} services without tasks."));
-    create(&api)?;
-    let figure = |clients| {
-        interrupt::check()?;
-        Ok((clients, updates(&api, clients, time)?))
-    };
-    CLIENTS.into_iter().map(figure).collect()
+/// What takes writes.
+trait Side {
+    /// The name of its figures.
+    fn name(&self) -> &'static str;
+    /// Where the clients connect.
+    fn address(&self) -> &Address;
+    /// The requests of a round, whose values were not there before.
+    fn round(&self, clients: usize, number: usize) -> Result<Vec<Vec<u8>>>;
 }
 
-fn create(api: &Address) -> Result<()> {
-    let requests: Vec<Vec<u8>> = (0..SERVICES)
-        .map(|number| {
-            let spec = serde_json::json!({
-                "Name": format!("bench-{number}"),
-                "TaskTemplate": { "ContainerSpec": { "Image": "hello:1" } },
-                "Mode": { "Replicated": { "Replicas": 0 } },
-            });
-            post("/services/create", spec.to_string().as_bytes())
-        })
-        .collect();
-    round(api, 16, &requests, Instant::now() + host::LIMIT).map(drop)
+/// A manager with services without tasks.
+struct Services(Address);
+
+impl Services {
+    fn create(api: Address) -> Result<Self> {
+        ui::say(&format!("Creating {SERVICES} services without tasks."));
+        let requests: Vec<Vec<u8>> = (0..SERVICES)
+            .map(|number| {
+                let spec = serde_json::json!({
+                    "Name": format!("bench-{number}"),
+                    "TaskTemplate": { "ContainerSpec": { "Image": "hello:1" } },
+                    "Mode": { "Replicated": { "Replicas": 0 } },
+                });
+                post("/services/create", spec.to_string().as_bytes())
+            })
+            .collect();
+        round(&mut connect(&api, 16)?, &requests, Instant::now() + host::LIMIT)?;
+        Ok(Self(api))
+    }
 }
 
-fn updates(api: &Address, clients: usize, time: Duration) -> Result<Figure> {
-    let figure = in_rounds(clients, time, api, |number| {
-        let services: Vec<ServiceView> = http::get(api, "/services")?;
+impl Side for Services {
+    fn name(&self) -> &'static str {
+        "writes.http"
+    }
+
+    fn address(&self) -> &Address {
+        &self.0
+    }
+
+    fn round(&self, clients: usize, number: usize) -> Result<Vec<Vec<u8>>> {
+        let services: Vec<ServiceView> = http::get(&self.0, "/services")?;
         let request = |mut service: ServiceView| {
             service.spec["Labels"] = serde_json::json!({ "value": value(clients, number) });
             let target = format!("/services/{}/update?version={}", service.id, service.version.index);
             post(&target, service.spec.to_string().as_bytes())
         };
         Ok(services.into_iter().map(request).collect())
-    })?;
-    Ok(Figure { name: "writes.http".to_owned(), ..figure })
+    }
 }
 
-fn to_etcd(leader: &Address, clients: usize, time: Duration) -> Result<Figure> {
-    let figure = in_rounds(clients, time, leader, |number| {
+/// A member of etcd, with as many keys.
+struct Keys(Address);
+
+impl Side for Keys {
+    fn name(&self) -> &'static str {
+        "writes.etcd"
+    }
+
+    fn address(&self) -> &Address {
+        &self.0
+    }
+
+    fn round(&self, clients: usize, number: usize) -> Result<Vec<Vec<u8>>> {
         let request = |key| etcd::put(&format!("bench-{key}"), value(clients, number).as_bytes());
         Ok((0..SERVICES).map(request).collect())
-    })?;
-    Ok(Figure { name: "writes.etcd".to_owned(), ..figure })
+    }
 }
 
 /// A value that was not there before.
@@ -127,34 +162,53 @@ fn value(clients: usize, round: usize) -> String {
     format!("{:x<VALUE_BYTES$}", format!("{clients}-{round}-"))
 }
 
-/// Rounds of requests until so much time is spent in them; what prepares a round is not counted.
-fn in_rounds(
-    clients: usize,
-    time: Duration,
-    address: &Address,
-    prepare: impl Fn(usize) -> Result<Vec<Vec<u8>>>,
-) -> Result<Figure> {
-    let (mut spent, mut latencies_ms) = (Duration::ZERO, Vec::new());
-    for number in 0.. {
-        let Some(left) = time.checked_sub(spent).filter(|left| !left.is_zero()) else { break };
-        let requests = prepare(number)?;
-        let (took, latencies) = round(address, clients, &requests, Instant::now() + left)?;
-        spent += took;
-        latencies_ms.extend(latencies);
+/// Rounds of requests to one side after the other, until each had so much time; what prepares a round is not counted.
+fn in_turns(clients: usize, time: Duration, sides: &[&dyn Side]) -> Result<Vec<Figure>> {
+    struct Turns<'a> {
+        side: &'a dyn Side,
+        connections: Vec<Connection>,
+        spent: Duration,
+        latencies_ms: Vec<f64>,
     }
-    let rate = latencies_ms.len() as f64 / spent.as_secs_f64();
-    Ok(Figure::new("writes", rate, "writes/s").with("clients", clients).latencies(latencies_ms))
+    let open = |side: &&'_ dyn Side| connect(side.address(), clients);
+    let mut turns = Vec::new();
+    for side in sides {
+        turns.push(Turns { side: *side, connections: open(side)?, spent: Duration::ZERO, latencies_ms: Vec::new() });
+    }
+    for number in 0.. {
+        let mut is_over = true;
+        for turn in &mut turns {
+            interrupt::check()?;
+            let Some(left) = time.checked_sub(turn.spent).filter(|left| !left.is_zero()) else { continue };
+            is_over = false;
+            let requests = turn.side.round(clients, number)?;
+            let (took, latencies) = round(&mut turn.connections, &requests, Instant::now() + left.min(TURN_MAX))?;
+            turn.spent += took;
+            turn.latencies_ms.extend(latencies);
+        }
+        if is_over {
+            break;
+        }
+    }
+    let figure = |turn: Turns<'_>| {
+        let rate = turn.latencies_ms.len() as f64 / turn.spent.as_secs_f64();
+        Figure::new(turn.side.name(), rate, "writes/s").with("clients", clients).latencies(turn.latencies_ms)
+    };
+    Ok(turns.into_iter().map(figure).collect())
 }
 
-/// Sends requests from so many clients at once, each its share of them, until all are sent or the time is up.
+fn connect(address: &Address, clients: usize) -> Result<Vec<Connection>> {
+    (0..clients).map(|_| Connection::open(address)).collect()
+}
+
+/// Sends requests from all clients at once, each its share of them, until all are sent or the time is up.
 /// Returns how long that took, and how long each took, in milliseconds.
-fn round(address: &Address, clients: usize, requests: &[Vec<u8>], end: Instant) -> Result<(Duration, Vec<f64>)> {
+fn round(connections: &mut [Connection], requests: &[Vec<u8>], end: Instant) -> Result<(Duration, Vec<f64>)> {
+    let clients = connections.len();
     let barrier = Barrier::new(clients);
-    let run = |client: usize| -> Result<(Instant, Vec<f64>, Instant)> {
-        let connection = Connection::open(address);
+    let run = |client, connection: &mut Connection| -> Result<(Instant, Vec<f64>, Instant)> {
         barrier.wait();
-        let (mut connection, start) = (connection?, Instant::now());
-        let mut latencies_ms = Vec::new();
+        let (start, mut latencies_ms) = (Instant::now(), Vec::new());
         for request in requests.iter().skip(client).step_by(clients) {
             let sent = Instant::now();
             if sent >= end {
@@ -166,7 +220,8 @@ fn round(address: &Address, clients: usize, requests: &[Vec<u8>], end: Instant) 
         Ok((start, latencies_ms, Instant::now()))
     };
     let results: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..clients).map(|client| scope.spawn(move || run(client))).collect();
+        let start = |(client, connection)| scope.spawn(move || run(client, connection));
+        let threads: Vec<_> = connections.iter_mut().enumerate().map(start).collect();
         threads.into_iter().map(thread::ScopedJoinHandle::join).collect()
     });
     let (mut first, mut last, mut latencies_ms) = (None, None, Vec::new());
