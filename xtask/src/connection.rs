@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -15,9 +16,9 @@ pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// A Unix or a TCP stream.
-trait Duplex: Read + Write + Send {}
+trait Duplex: Read + Write + AsFd + Send {}
 
-impl<T: Read + Write + Send> Duplex for T {}
+impl<T: Read + Write + AsFd + Send> Duplex for T {}
 
 /// A connection.
 pub(crate) struct Connection {
@@ -52,12 +53,29 @@ impl Connection {
     /// Sends a request that was put together before ([`post`], [`get`]) and returns the body of the answer, which has
     /// to be a success.
     pub(crate) fn send(&mut self, request: &[u8]) -> Result<Vec<u8>> {
-        self.stream.get_mut().write_all(request)?;
+        self.ask(request)?;
+        self.answer()
+    }
+
+    /// Sends a request; its answer is to be read before the next one.
+    pub(crate) fn ask(&mut self, request: &[u8]) -> Result<()> {
+        Ok(self.stream.get_mut().write_all(request)?)
+    }
+
+    /// Reads the answer to the request that was sent last, as [`Connection::send`] does.
+    pub(crate) fn answer(&mut self) -> Result<Vec<u8>> {
         let (status, body) = read_answer(&mut self.stream)?;
         if !(200..300).contains(&status) {
             bail!("the answer is {status}: {}", String::from_utf8_lossy(&body).trim());
         }
         Ok(body)
+    }
+}
+
+/// What says that an answer has arrived.
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.get_ref().as_fd()
     }
 }
 

@@ -4,17 +4,17 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::sync::Barrier;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
 
 use super::etcd::{self, Etcd};
 use super::host::{self, Host, ServiceView};
 use super::result::{Figure, Goal};
 use super::{Bench, program};
-use crate::connection::{Connection, post};
+use crate::connection::{Connection, SILENCE_MAX, post};
 use crate::http::{self, Address};
 use crate::{interrupt, ui};
 
@@ -48,7 +48,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
         for clients in CLIENTS {
             let goal = (clients == 16).then_some(Goal::AtLeast(GOAL_PER_SEC));
             for figure in in_turns(clients, time, &[&services])? {
-                figures.push(Figure { goal: goal.clone(), ..figure.with("managers", 1) });
+                figures.push(Figure { goal, ..figure.with("managers", 1) });
             }
         }
     }
@@ -201,39 +201,42 @@ fn connect(address: &Address, clients: usize) -> Result<Vec<Connection>> {
     (0..clients).map(|_| Connection::open(address)).collect()
 }
 
-/// Sends requests from all clients at once, each its share of them, until all are sent or the time is up.
+/// Sends requests over all connections at once, each its share of them, until all are sent or the time is up.
 /// Returns how long that took, and how long each took, in milliseconds.
+///
+/// One thread does it: what clients take of the processors is missing for what is measured.
 fn round(connections: &mut [Connection], requests: &[Vec<u8>], end: Instant) -> Result<(Duration, Vec<f64>)> {
     let clients = connections.len();
-    let barrier = Barrier::new(clients);
-    let run = |client, connection: &mut Connection| -> Result<(Instant, Vec<f64>, Instant)> {
-        barrier.wait();
-        let (start, mut latencies_ms) = (Instant::now(), Vec::new());
-        for request in requests.iter().skip(client).step_by(clients) {
-            let sent = Instant::now();
-            if sent >= end {
-                break;
-            }
-            connection.send(request)?;
-            latencies_ms.push(sent.elapsed().as_secs_f64() * 1e3);
-        }
-        Ok((start, latencies_ms, Instant::now()))
-    };
-    let results: Vec<_> = thread::scope(|scope| {
-        let start = |(client, connection)| scope.spawn(move || run(client, connection));
-        let threads: Vec<_> = connections.iter_mut().enumerate().map(start).collect();
-        threads.into_iter().map(thread::ScopedJoinHandle::join).collect()
-    });
-    let (mut first, mut last, mut latencies_ms) = (None, None, Vec::new());
-    for result in results {
-        let Ok(result) = result else { bail!("a client panicked") };
-        let (start, latencies, end) = result?;
-        first = Some(first.map_or(start, |first: Instant| first.min(start)));
-        last = last.max(Some(end));
-        latencies_ms.extend(latencies);
+    let answered = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    for (client, connection) in connections.iter().enumerate() {
+        epoll::add(&answered, connection, epoll::EventData::new_u64(client as u64), epoll::EventFlags::IN)?;
     }
-    let (first, last) = first.zip(last).context("there was no client")?;
-    Ok((last.saturating_duration_since(first), latencies_ms))
+    let mut shares: Vec<_> = (0..clients).map(|client| requests.iter().skip(client).step_by(clients)).collect();
+    let start = Instant::now();
+    let (mut sent, mut under_way, mut latencies_ms) = (vec![start; clients], 0, Vec::new());
+    let mut ask = |client: usize, connection: &mut Connection, sent: &mut Instant| -> Result<bool> {
+        *sent = Instant::now();
+        let Some(request) = shares[client].next().filter(|_| *sent < end) else { return Ok(false) };
+        connection.ask(request).map(|()| true)
+    };
+    for (client, connection) in connections.iter_mut().enumerate() {
+        under_way += usize::from(ask(client, connection, &mut sent[client])?);
+    }
+    let silence_max = Timespec::try_from(SILENCE_MAX)?;
+    let mut events = Vec::with_capacity(clients);
+    while under_way > 0 {
+        events.clear();
+        epoll::wait(&answered, spare_capacity(&mut events), Some(&silence_max))?;
+        ensure!(!events.is_empty(), "no answer for {} s", SILENCE_MAX.as_secs());
+        for event in &events {
+            let client = event.data.u64() as usize;
+            let connection = &mut connections[client];
+            connection.answer()?;
+            latencies_ms.push(sent[client].elapsed().as_secs_f64() * 1e3);
+            under_way -= usize::from(!ask(client, connection, &mut sent[client])?);
+        }
+    }
+    Ok((start.elapsed(), latencies_ms))
 }
 
 /// One write after the other to the end of a file, each made durable: the most that a log without group commit can do.
