@@ -362,3 +362,19 @@ fn human_years(at: &str) -> String {
     let days = jiff::Timestamp::now().duration_since(then).as_secs() / 86_400;
     format!("{} years", days / 365)
 }
+
+#[test]
+fn the_managers_page_ends_with_1_when_nobody_leads() {
+    let fake = Fake::start();
+    let manager = |role: &str| json!({"ID": "n1", "Hostname": "host-1", "Addr": "10.0.0.1:2377", "Role": role});
+    let page = |role: &str| json!({"Managers": [manager(role)], "Warnings": ["it rains"]});
+    fake.on_json("GET /swarmd/managers", &page("leader"));
+    assert_eq!(fake.run(&["swarm", "status"]).code, Some(0));
+    let fake = Fake::start();
+    fake.on_json("GET /swarmd/managers", &page("voter"));
+    let ran = fake.run(&["swarm", "status"]);
+    assert_eq!((ran.code, &*ran.stderr), (Some(1), ""));
+    assert!(ran.stdout.contains("Leader:    none") && ran.stdout.contains("Warning: it rains"), "{}", ran.stdout);
+    let ran = fake.run(&["swarm", "status", "--format", "{{.Hostname}}"]);
+    assert_eq!((ran.code, &*ran.stdout), (Some(1), "host-1\n"));
+}

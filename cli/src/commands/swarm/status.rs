@@ -6,6 +6,7 @@ use crate::{
     client::Query,
     clock,
     context::Context,
+    error::Exit,
     format::{Columns, Row, render, row},
     units::{capitalise, format_bytes, human_duration, natural_cmp},
 };
@@ -31,12 +32,17 @@ const COLUMNS: Columns = Columns {
     ],
 };
 
+/// The exit code without a leader: what watches the swarm need not read the page.
+const NO_LEADER: u8 = 1;
+
 const EXAMPLES: &str = "\
 Examples:
   swarmctl swarm status
   swarmctl swarm status --format '{{.Hostname}} {{.Role}} {{.Lag}}'
   swarmctl swarm status --format 'table {{.Hostname}}\t{{.SnapshotIndex}}\t{{.SnapshotSize}}\t{{.DiskFree}}\t{{.ClockSkew}}'
-  swarmctl swarm status --format json";
+  swarmctl swarm status --format json
+
+Exit codes: 0 a manager leads, 1 none does, or swarmd does not answer.";
 
 /// Show the managers: who leads, how far each is, what to worry about
 #[derive(Clone, Debug, clap::Args)]
@@ -53,16 +59,17 @@ impl Status {
         view.managers.sort_by(|a, b| natural_cmp(&a.hostname, &b.hostname).then_with(|| a.id.cmp(&b.id)));
         let rows = view.managers.iter().map(manager_row).collect();
         let managers = render(&COLUMNS, rows, self.format.as_deref(), false)?;
-        if self.format.is_some() {
-            return Ok(context.out.print(&managers)?);
-        }
-        Ok(context.out.print(&page(&view, &managers))?)
+        context.out.print(&if self.format.is_some() { managers } else { page(&view, &managers) })?;
+        if leader(&view).is_some() { Ok(()) } else { Err(Exit(NO_LEADER).into()) }
     }
 }
 
+fn leader(view: &ManagersView) -> Option<&ManagerView> {
+    view.managers.iter().find(|manager| manager.role == "leader")
+}
+
 fn page(view: &ManagersView, managers: &str) -> String {
-    let leader = view.managers.iter().find(|manager| manager.role == "leader");
-    let leader = leader.map_or("none".to_owned(), |manager| format!("{} ({})", manager.hostname, manager.addr));
+    let leader = leader(view).map_or("none".to_owned(), |manager| format!("{} ({})", manager.hostname, manager.addr));
     let snapshot = match view.snapshot_index {
         0 => "none yet".to_owned(),
         index => {
