@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use swarm_model::{Availability, NodeId, Task, TaskId, TaskState, TaskStatus};
+use swarm_model::{Availability, NodeId, Service, ServiceSpec, Task, TaskId, TaskState, TaskStatus};
 
 use super::{Planner, schedule, slots};
 use crate::{Guard, Op, Tx, state::offered};
@@ -24,9 +24,15 @@ pub(super) fn node(planner: &mut Planner, id: NodeId) {
         let service = planner.state.service(task.service);
         let current = service.is_some_and(|service| schedule::constraints_hold(&service.spec, &node));
         // What an update is to replace is left to it: by its own constraints, too, it may stay until its place has
-        // another. By the current ones it may have come here, if it waited for a node when the update began.
+        // another.
         let is_outdated = || service.is_none_or(|service| slots::is_dirty(&planner.state, service, task));
-        let suits = current || is_outdated() && schedule::constraints_hold(&spec.spec, &node);
+        let own = schedule::constraints_hold(&spec.spec, &node);
+        // What another update let be here, and this one brings back to where it was, has to wait for its turn as well.
+        let is_brought_back = || {
+            let is_updated = |s: &&Arc<Service>| s.update.as_ref().is_some_and(|update| update.state.is_active());
+            service.filter(is_updated).is_some_and(|s| constraints(&s.spec) == constraints(&spec.spec))
+        };
+        let suits = current || is_outdated() && (own || is_brought_back());
         if !suits || load.is_overdrawn_by(task, &spec.spec, offered(&node)) {
             evicted.push(task.id);
             load.remove(task, &spec.spec);
@@ -40,4 +46,8 @@ pub(super) fn node(planner: &mut Planner, id: NodeId) {
     status.err = Some("assigned node no longer meets constraints".into());
     let tx = Tx::new(vec![Op::EndTasks { status, tasks: evicted }]);
     planner.push(tx.guard(Guard::NodeEpoch { node: id, epoch: node.epoch }));
+}
+
+fn constraints(spec: &ServiceSpec) -> &[String] {
+    spec.task_template.placement.as_ref().map_or(&[], |placement| &placement.constraints)
 }

@@ -1,7 +1,7 @@
 //! Tasks for the places that need one: replaces what cannot go on, fills what is empty, places what waits. All needs
 //! of a service in one go, so that the scheduler sees them together.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 
 use swarm_model::{Cause, DesiredState, NodeId, Service, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateOrder};
 
@@ -105,18 +105,32 @@ fn is_spare(state: &State, slot: &Slot, task: &Task, service: &Service) -> bool 
     })
 }
 
-/// Finds nodes for all of these.
+/// Finds nodes for all of these. A task that waits with an earlier spec goes where that one lets it: by that one it counts
+/// on its node, and it has to suit there also when an update is taken back.
 pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) {
-    if needs.is_empty() {
-        return;
+    let mut by_version: BTreeMap<u64, Vec<Need>> = BTreeMap::new();
+    for need in needs {
+        let version = if let Need::Pending(task, _) = &need { task.spec_version } else { service.spec_version };
+        by_version.entry(version).or_default().push(need);
     }
+    for (version, needs) in by_version {
+        let earlier = planner.state.spec(service.id, version).filter(|_| version != service.spec_version);
+        match earlier.map(|earlier| earlier.spec.clone()) {
+            Some(spec) => place_alike(planner, service, &Service { spec, ..service.clone() }, needs),
+            None => place_alike(planner, service, service, needs),
+        }
+    }
+}
+
+/// Finds nodes for what is to run the spec of `wanted`, which is the service or what it was.
+fn place_alike(planner: &mut Planner, service: &Service, wanted: &Service, needs: Vec<Need>) {
     let free = needs.iter().filter(|need| node_of(need).is_none()).count();
-    let mut places = free_places(planner, service, &needs, free).into_iter();
+    let mut places = free_places(planner, wanted, &needs, free).into_iter();
     let mut new = Vec::with_capacity(needs.len());
     let mut stuck = Vec::new();
     for need in needs {
         let place = match node_of(&need) {
-            Some(node) => schedule::place_on(&planner.state, service, node),
+            Some(node) => schedule::place_on(&planner.state, wanted, node),
             None => places.next().expect("as many places as needs without a node"),
         };
         match need {
@@ -129,7 +143,7 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
         }
     }
     create_all(planner, service, new, Planner::push_for);
-    make_room(planner, service, stuck);
+    make_room(planner, service, wanted, stuck);
 }
 
 /// Makes the first tasks of a service, and finds nodes for them.
@@ -214,7 +228,7 @@ fn gives_way(planner: &Planner, service: &Service, need: &Need) -> Option<TaskId
 /// What found no node while the task before it runs. Where that one's end would make the room, it stops first, as in
 /// Swarm. Elsewhere it runs on, for without it nothing would run; but a drain that no policy holds back empties its
 /// node.
-fn make_room(planner: &mut Planner, service: &Service, stuck: Vec<(Need, Place)>) {
+fn make_room(planner: &mut Planner, service: &Service, wanted: &Service, stuck: Vec<(Need, Place)>) {
     if stuck.is_empty() {
         return;
     }
@@ -225,7 +239,7 @@ fn make_room(planner: &mut Planner, service: &Service, stuck: Vec<(Need, Place)>
         let kept = gives_way(planner, service, &need).expect("only such needs come here");
         let is_driven_out = service.spec.update_config.is_none()
             && planner.state.task(kept).is_some_and(|task| rolling::is_leaving(&planner.state, task));
-        let stops = is_driven_out || fits_instead(&mut view, service, &need, kept, planner.task_id());
+        let stops = is_driven_out || fits_instead(&mut view, wanted, &need, kept, planner.task_id());
         let slot = planner.state.task(kept).and_then(|task| slots.shown.get(&slots::place_of(service, task)));
         if stops && !slot.is_none_or(|slot| budget.take(&planner.state, slot, |_| true)) {
             continue; // Its end is what the new one needs, and has to wait.

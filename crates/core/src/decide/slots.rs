@@ -6,7 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use swarm_model::{DesiredState, NodeId, Service, ServiceId, ServiceMode, Settings, Task, TaskId, TaskState};
+use swarm_model::{
+    DesiredState, NodeId, Service, ServiceId, ServiceMode, Settings, Task, TaskId, TaskState, UpdateState,
+};
 
 use super::{rebalance, restart, rolling, schedule};
 use crate::State;
@@ -221,7 +223,9 @@ impl Kinship {
     /// See [`is_dirty`]; of one state and one service.
     pub(super) fn is_dirty(&self, state: &State, service: &Service, task: &Task) -> bool {
         if task.spec_version == service.spec_version {
-            return false;
+            // It was let be where an update said, and that is taken back.
+            let is_taken_back = service.update.as_ref().is_some_and(|u| u.state == UpdateState::RollbackStarted);
+            return is_taken_back && fits(state, service, task) == Some(false);
         }
         let compare = || match state.spec(service.id, task.spec_version) {
             Some(old) if old.spec.makes_same_tasks(&service.spec) => Kin::Same,
@@ -229,13 +233,15 @@ impl Kinship {
             _ => Kin::Other,
         };
         match *self.0.borrow_mut().entry(task.spec_version).or_insert_with(compare) {
-            Kin::Same => false,
-            Kin::Elsewhere => !fits(state, service, task),
+            Kin::Same => fits(state, service, task) == Some(false),
+            Kin::Elsewhere => fits(state, service, task) != Some(true),
             Kin::Other => true,
         }
     }
 }
 
-fn fits(state: &State, service: &Service, task: &Task) -> bool {
-    task.node.and_then(|id| state.node(id)).is_some_and(|node| schedule::constraints_hold(&service.spec, node))
+/// Whether the node of a task, if it has one, meets the constraints of its service.
+fn fits(state: &State, service: &Service, task: &Task) -> Option<bool> {
+    let node = state.node(task.node?)?;
+    Some(schedule::constraints_hold(&service.spec, node))
 }
