@@ -278,6 +278,7 @@ impl World {
                 self.counts.fault("container unhealthy");
             }
         }
+        self.changed_ms = self.now_ms;
         self.container_event(node, id);
     }
 

@@ -50,6 +50,8 @@ pub(crate) struct World {
     pub(crate) counts: Counts,
     /// Operations and faults are over.
     pub(crate) healed: bool,
+    /// When something last befell a container: its agent may still be about to tell.
+    pub(crate) changed_ms: u64,
     pub(crate) complaint: Option<String>,
     hash: u64,
     trace: Vec<String>,
@@ -76,6 +78,7 @@ impl World {
             oracle: Oracle::default(),
             counts: Counts::of(&KINDS),
             healed: false,
+            changed_ms: 0,
             complaint: None,
             hash: seed,
             trace: Vec::new(),
@@ -101,7 +104,7 @@ impl World {
         let limit_ms = self.now_ms + SETTLE_MS_MAX;
         while self.complaint.is_none() && self.now_ms < limit_ms {
             self.run_until(self.now_ms + 10_000);
-            let is_quiet = self.now_ms.saturating_sub(self.log.last_ms) >= QUIET_MS;
+            let is_quiet = self.now_ms.saturating_sub(self.log.last_ms.max(self.changed_ms)) >= QUIET_MS;
             if is_quiet && self.now_ms > end_ms + 2 * QUIET_MS && !self.is_delayed() {
                 return self.check_converged();
             }

@@ -25,7 +25,7 @@ pub(super) struct Batch {
 }
 
 /// The most tasks that a service may have on a node now; 0 if it has no such limit.
-fn max_replicas(service: &Service) -> u64 {
+pub(crate) fn max_replicas(service: &Service) -> u64 {
     service.spec.task_template.placement.as_ref().map_or(0, |placement| placement.max_replicas)
 }
 

@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 
-use swarm_model::{Cause, DesiredState, NodeId, Service, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateOrder};
+use swarm_model::{
+    Cause, DesiredState, NodeId, Service, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateOrder,
+};
 
 use super::{
     Planner,
@@ -13,7 +15,10 @@ use super::{
     schedule::{self, Fleet},
     slots::{self, Place as SlotPlace, Slot},
 };
-use crate::{Event, Guard, NewTask, Op, Place, State, Tx, apply::apply_tx};
+use crate::{
+    Event, Guard, NewTask, Op, Place, State, Tx,
+    apply::{apply_tx, max_replicas},
+};
 
 /// Tasks made by one transaction: one node that changed lets so many fall.
 const CREATE_BATCH_MAX: usize = 256;
@@ -115,10 +120,14 @@ pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) 
     }
     for (version, needs) in by_version {
         let earlier = planner.state.spec(service.id, version).filter(|_| version != service.spec_version);
-        match earlier.map(|earlier| earlier.spec.clone()) {
-            Some(spec) => place_alike(planner, service, &Service { spec, ..service.clone() }, needs),
-            None => place_alike(planner, service, service, needs),
-        }
+        let Some(earlier) = earlier else {
+            place_alike(planner, service, service, needs);
+            continue;
+        };
+        let mut spec = ServiceSpec::clone(&earlier.spec);
+        // How many a node may have is asked of the service, whichever specs they have.
+        spec.task_template.placement.get_or_insert_default().max_replicas = max_replicas(service);
+        place_alike(planner, service, &Service { spec: Arc::new(spec), ..service.clone() }, needs);
     }
 }
 
