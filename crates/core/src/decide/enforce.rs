@@ -26,13 +26,13 @@ pub(super) fn node(planner: &mut Planner, id: NodeId) {
         // What an update is to replace is left to it: by its own constraints, too, it may stay until its place has
         // another.
         let is_outdated = || service.is_none_or(|service| slots::is_dirty(&planner.state, service, task));
-        let own = schedule::constraints_hold(&spec.spec, &node);
+        let own = || schedule::constraints_hold(&spec.spec, &node);
         // What another update let be here, and this one brings back to where it was, has to wait for its turn as well.
         let is_brought_back = || {
             let is_updated = |s: &&Arc<Service>| s.update.as_ref().is_some_and(|update| update.state.is_active());
             service.filter(is_updated).is_some_and(|s| constraints(&s.spec) == constraints(&spec.spec))
         };
-        let suits = current || is_outdated() && (own || is_brought_back());
+        let suits = current || is_outdated() && (own() || is_brought_back());
         if !suits || load.is_overdrawn_by(task, &spec.spec, offered(&node)) {
             evicted.push(task.id);
             load.remove(task, &spec.spec);

@@ -3,9 +3,7 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 
-use swarm_model::{
-    Cause, DesiredState, NodeId, Service, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateOrder,
-};
+use swarm_model::{Cause, DesiredState, NodeId, Service, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateOrder};
 
 use super::{
     Planner,
@@ -15,10 +13,7 @@ use super::{
     schedule::{self, Fleet},
     slots::{self, Place as SlotPlace, Slot},
 };
-use crate::{
-    Event, Guard, NewTask, Op, Place, State, Tx,
-    apply::{apply_tx, max_replicas},
-};
+use crate::{Event, Guard, NewTask, Op, Place, State, Tx, apply::apply_tx};
 
 /// Tasks made by one transaction: one node that changed lets so many fall.
 const CREATE_BATCH_MAX: usize = 256;
@@ -110,29 +105,28 @@ fn is_spare(state: &State, slot: &Slot, task: &Task, service: &Service) -> bool 
     })
 }
 
-/// Finds nodes for all of these. A task that waits with an earlier spec goes where that one lets it: by that one it counts
-/// on its node, and it has to suit there also when an update is taken back.
-pub(super) fn place(planner: &mut Planner, service: &Service, needs: Vec<Need>) {
+/// Finds nodes for all of these.
+pub(super) fn place(planner: &mut Planner, service: &Service, mut needs: Vec<Need>) {
     let mut by_version: BTreeMap<u64, Vec<Need>> = BTreeMap::new();
-    for need in needs {
-        let version = if let Need::Pending(task, _) = &need { task.spec_version } else { service.spec_version };
-        by_version.entry(version).or_default().push(need);
+    let is_earlier =
+        |need: &mut Need| matches!(need, Need::Pending(task, _) if task.spec_version != service.spec_version);
+    for need in needs.extract_if(.., is_earlier) {
+        if let Need::Pending(task, _) = &need {
+            by_version.entry(task.spec_version).or_default().push(need);
+        }
     }
     for (version, needs) in by_version {
-        let earlier = planner.state.spec(service.id, version).filter(|_| version != service.spec_version);
-        let Some(earlier) = earlier else {
-            place_alike(planner, service, service, needs);
-            continue;
-        };
-        let mut spec = ServiceSpec::clone(&earlier.spec);
-        // How many a node may have is asked of the service, whichever specs they have.
-        spec.task_template.placement.get_or_insert_default().max_replicas = max_replicas(service);
-        place_alike(planner, service, &Service { spec: Arc::new(spec), ..service.clone() }, needs);
+        let wanted = schedule::asked_by(&planner.state, service, version).into_owned();
+        place_alike(planner, service, &wanted, needs);
     }
+    place_alike(planner, service, service, needs);
 }
 
-/// Finds nodes for what is to run the spec of `wanted`, which is the service or what it was.
+/// Finds nodes for what asks for them as `wanted` does, which is the service or what it was.
 fn place_alike(planner: &mut Planner, service: &Service, wanted: &Service, needs: Vec<Need>) {
+    if needs.is_empty() {
+        return;
+    }
     let free = needs.iter().filter(|need| node_of(need).is_none()).count();
     let mut places = free_places(planner, wanted, &needs, free).into_iter();
     let mut new = Vec::with_capacity(needs.len());

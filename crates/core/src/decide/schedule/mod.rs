@@ -11,11 +11,11 @@ mod spread;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use swarm_model::{Constraint, Node, NodeId, Service, ServiceSpec, Settings, TaskState, Timestamp};
 
-use crate::{Place, State};
+use crate::{Place, State, apply::max_replicas};
 use filter::Request;
 pub(super) use filter::{Constraints, active_of_service, constraints_hold};
 pub(super) use fleet::Fleet;
@@ -24,6 +24,18 @@ pub(super) use fleet::Fleet;
 const FAILURE_WINDOW_NS: i64 = 5 * 60_000_000_000;
 /// From so many on, the node is chosen after others.
 const FAILURES_MIN: u32 = 5;
+
+/// The service as a task that waits with this version of its spec asks for a node: by that version the task counts on its
+/// node, and it has to suit there also when an update is taken back. How many tasks a node may have is asked of the
+/// service, as `apply` does, whichever specs they have.
+pub(super) fn asked_by<'a>(state: &State, service: &'a Service, version: u64) -> Cow<'a, Service> {
+    let Some(earlier) = state.spec(service.id, version).filter(|_| version != service.spec_version) else {
+        return Cow::Borrowed(service);
+    };
+    let mut spec = ServiceSpec::clone(&earlier.spec);
+    spec.task_template.placement.get_or_insert_default().max_replicas = max_replicas(service);
+    Cow::Owned(Service { spec: Arc::new(spec), spec_version: version, ..service.clone() })
+}
 
 /// A place for each of so many tasks of a service, beside the tasks that are there. All tasks are alike, so the
 /// order of the places means nothing; those that find no node come last.

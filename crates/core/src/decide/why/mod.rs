@@ -13,7 +13,10 @@ use swarm_model::{
     DesiredState, NodeId, Service, ServiceId, Task, TaskId, TaskState, Timestamp, UpdateState, UpdateStatus,
 };
 
-use super::slots::{self, Slot};
+use super::{
+    schedule,
+    slots::{self, Slot},
+};
 use crate::State;
 
 /// Tasks that an answer about a service describes; of more than these, one is like the other.
@@ -125,7 +128,7 @@ pub fn why_task(state: &State, id: TaskId, now: Timestamp) -> Option<Why> {
     let mut advice = Vec::new();
     let told = task::tell(state, service, &slot, task, now, &mut advice);
     let waits = task.status.state == TaskState::Pending && task.desired.is_live();
-    let rejections = if waits { nodes::rejections(state, service, task.node, now, &mut advice) } else { Vec::new() };
+    let rejections = if waits { rejections(state, service, task, now, &mut advice) } else { Vec::new() };
     update_advice(service, &mut advice);
     Some(Why { summary: told.summary.clone(), tasks: vec![told], rejections, ..new(service, advice) })
 }
@@ -160,7 +163,7 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
         tasks.iter().map(|(slot, task)| task::tell(state, service, slot, task, now, &mut advice)).collect();
     let everywhere = service.spec.mode.is_global() && live == 0;
     let rejections = match waiting {
-        Some(task) => nodes::rejections(state, service, task.node, now, &mut advice),
+        Some(task) => rejections(state, service, &task, now, &mut advice),
         None if everywhere => nodes::rejections(state, service, None, now, &mut advice),
         None => Vec::new(),
     };
@@ -189,8 +192,24 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
 pub fn why_waiting(state: &State, task: &Task) -> Option<String> {
     let waits = task.status.state == TaskState::Pending && task.desired.is_live() && task.node.is_none();
     let (service, err) = (state.service(task.service)?, task.status.err.as_deref()?);
-    let asks = if waits { nodes::unmet(state, service) } else { return None };
+    let asks =
+        if waits { nodes::unmet(state, &schedule::asked_by(state, service, task.spec_version)) } else { return None };
     Some(if asks.is_empty() { err.to_owned() } else { format!("{err}: asks for {}", asks.join(" and ")) })
+}
+
+/// What keeps nodes from taking a task that waits, by the spec that it has.
+fn rejections(
+    state: &State,
+    service: &Service,
+    task: &Task,
+    now: Timestamp,
+    advice: &mut Vec<String>,
+) -> Vec<Rejection> {
+    let wanted = schedule::asked_by(state, service, task.spec_version);
+    // What would help the earlier spec of a service is of no use to the one that it has.
+    let mut useless = Vec::new();
+    let advice = if task.spec_version == service.spec_version { advice } else { &mut useless };
+    nodes::rejections(state, &wanted, task.node, now, advice)
 }
 
 fn new(service: &Service, mut advice: Vec<String>) -> Why {
