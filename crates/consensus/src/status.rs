@@ -37,7 +37,7 @@ impl Member {
 }
 
 /// Raft in numbers, as one manager sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Raft id of the manager that says this.
     pub raft_id: u64,

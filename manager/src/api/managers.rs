@@ -35,20 +35,17 @@ const NO_MAJORITY: &str = "bring those machines back (one that is locked waits f
 pub(super) async fn status<P: Plane>(extract::State(plane): extract::State<P>) -> Reply {
     // Where there is no barrier to pass, this page is wanted most.
     let mut survey = plane.survey().await;
-    if !set_back(&survey, &survey).is_empty() {
+    let mut went_back = set_back(&survey, &survey);
+    if !went_back.is_empty() {
         // The leader and they were asked at the same time: it may have heard from them what came in between.
-        let first = std::mem::replace(&mut survey, plane.survey().await);
-        let set_back = set_back(&first, &survey);
-        return page(&plane, &survey, set_back);
+        let again = plane.survey().await;
+        went_back = set_back(&survey, &again);
+        survey = again;
     }
-    page(&plane, &survey, Vec::new())
-}
-
-fn page<P: Plane>(plane: &P, survey: &Survey, more: Vec<String>) -> Reply {
     let state = plane.state();
     let cluster = resolve::cluster(&state)?;
-    let mut view = view(survey, &state, cluster, plane.now());
-    view.warnings.extend(more);
+    let mut view = view(&survey, &state, cluster, plane.now());
+    view.warnings.extend(went_back);
     reply::json(&view)
 }
 
@@ -282,19 +279,7 @@ mod tests {
             let addr = "10.0.0.2:2377".to_owned();
             let (matched_index, last_contact_ms) = (Some(confirmed), Some(0));
             let member = Member { raft_id: 2, addr, voter: true, matched_index, last_contact_ms };
-            let status = Status {
-                raft_id: 1,
-                term: 3,
-                leader: Some(1),
-                last_log_index: Some(130),
-                applied_index: Some(130),
-                snapshot_index: None,
-                purged_index: None,
-                joint: false,
-                feature_level: 1,
-                members: vec![member],
-                local: None,
-            };
+            let status = Status { raft_id: 1, leader: Some(1), members: vec![member], ..Status::default() };
             let own = Status { raft_id: 2, last_log_index: Some(has), ..status.clone() };
             Survey { status, answers: [(2, Asked { status: own, clock_skew_ms: 0 })].into() }
         };

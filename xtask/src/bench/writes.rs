@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+use rustix::io::retry_on_intr;
 
 use super::etcd::{self, Etcd};
 use super::host::{self, Host, ServiceView};
@@ -44,10 +45,10 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     {
         let host = Host::start(bench, 1, None)?;
-        let services = Services::create(host.nodes[0].api())?;
+        let services = [services(host.nodes[0].api())?];
         for clients in CLIENTS {
             let goal = (clients == 16).then_some(Goal::AtLeast(GOAL_PER_SEC));
-            for figure in in_turns(clients, time, &[&services])? {
+            for figure in in_turns(clients, time, &services)? {
                 figures.push(Figure { goal, ..figure.with("managers", 1) });
             }
         }
@@ -64,14 +65,11 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
 /// slower for a while is slower for both.
 fn race(bench: &Bench, time: Duration) -> Result<Vec<Figure>> {
     let host = Host::start_managers(bench, MANAGERS)?;
-    let ours = Services::create(host.nodes[host.wait_managers()?].api())?;
+    let mut sides = vec![services(host.nodes[host.wait_managers()?].api())?];
     let etcd = Etcd::start(MANAGERS)?;
-    let theirs = match &etcd {
-        Some(etcd) => Some(Keys(etcd.address(etcd.wait_whole()?))),
-        None => None,
-    };
-    let sides: Vec<&dyn Side> =
-        [Some(&ours as &dyn Side), theirs.as_ref().map(|keys| keys as &dyn Side)].into_iter().flatten().collect();
+    if let Some(etcd) = &etcd {
+        sides.push(Side { name: "writes.etcd", address: etcd.address(etcd.wait_whole()?), requests: puts });
+    }
     let (mut mine, mut others) = (Vec::new(), Vec::new());
     for clients in CLIENTS {
         let mut figures = in_turns(clients, time, &sides)?.into_iter();
@@ -89,72 +87,45 @@ fn race(bench: &Bench, time: Duration) -> Result<Vec<Figure>> {
 }
 
 /// What takes writes.
-trait Side {
+struct Side {
     /// The name of its figures.
-    fn name(&self) -> &'static str;
+    name: &'static str,
     /// Where the clients connect.
-    fn address(&self) -> &Address;
-    /// The requests of a round, whose values were not there before.
-    fn round(&self, clients: usize, number: usize) -> Result<Vec<Vec<u8>>>;
+    address: Address,
+    /// The requests of a round, from that address and the value to write.
+    requests: fn(&Address, &str) -> Result<Vec<Vec<u8>>>,
 }
 
 /// A manager with services without tasks.
-struct Services(Address);
-
-impl Services {
-    fn create(api: Address) -> Result<Self> {
-        ui::say(&format!("Creating {SERVICES} services without tasks."));
-        let requests: Vec<Vec<u8>> = (0..SERVICES)
-            .map(|number| {
-                let spec = serde_json::json!({
-                    "Name": format!("bench-{number}"),
-                    "TaskTemplate": { "ContainerSpec": { "Image": "hello:1" } },
-                    "Mode": { "Replicated": { "Replicas": 0 } },
-                });
-                post("/services/create", spec.to_string().as_bytes())
-            })
-            .collect();
-        round(&mut connect(&api, 16)?, &requests, Instant::now() + host::LIMIT)?;
-        Ok(Self(api))
-    }
+fn services(api: Address) -> Result<Side> {
+    ui::say(&format!("Creating {SERVICES} services without tasks."));
+    let requests: Vec<Vec<u8>> = (0..SERVICES)
+        .map(|number| {
+            let spec = serde_json::json!({
+                "Name": format!("bench-{number}"),
+                "TaskTemplate": { "ContainerSpec": { "Image": "hello:1" } },
+                "Mode": { "Replicated": { "Replicas": 0 } },
+            });
+            post("/services/create", spec.to_string().as_bytes())
+        })
+        .collect();
+    round(&mut connect(&api, 16)?, &requests, Instant::now() + host::LIMIT)?;
+    Ok(Side { name: "writes.http", address: api, requests: updates })
 }
 
-impl Side for Services {
-    fn name(&self) -> &'static str {
-        "writes.http"
-    }
-
-    fn address(&self) -> &Address {
-        &self.0
-    }
-
-    fn round(&self, clients: usize, number: usize) -> Result<Vec<Vec<u8>>> {
-        let services: Vec<ServiceView> = http::get(&self.0, "/services")?;
-        let request = |mut service: ServiceView| {
-            service.spec["Labels"] = serde_json::json!({ "value": value(clients, number) });
-            let target = format!("/services/{}/update?version={}", service.id, service.version.index);
-            post(&target, service.spec.to_string().as_bytes())
-        };
-        Ok(services.into_iter().map(request).collect())
-    }
+fn updates(api: &Address, value: &str) -> Result<Vec<Vec<u8>>> {
+    let services: Vec<ServiceView> = http::get(api, "/services")?;
+    let request = |mut service: ServiceView| {
+        service.spec["Labels"] = serde_json::json!({ "value": value });
+        let target = format!("/services/{}/update?version={}", service.id, service.version.index);
+        post(&target, service.spec.to_string().as_bytes())
+    };
+    Ok(services.into_iter().map(request).collect())
 }
 
-/// A member of etcd, with as many keys.
-struct Keys(Address);
-
-impl Side for Keys {
-    fn name(&self) -> &'static str {
-        "writes.etcd"
-    }
-
-    fn address(&self) -> &Address {
-        &self.0
-    }
-
-    fn round(&self, clients: usize, number: usize) -> Result<Vec<Vec<u8>>> {
-        let request = |key| etcd::put(&format!("bench-{key}"), value(clients, number).as_bytes());
-        Ok((0..SERVICES).map(request).collect())
-    }
+/// As many keys of etcd.
+fn puts(_: &Address, value: &str) -> Result<Vec<Vec<u8>>> {
+    Ok((0..SERVICES).map(|key| etcd::put(&format!("bench-{key}"), value.as_bytes())).collect())
 }
 
 /// A value that was not there before.
@@ -163,17 +134,17 @@ fn value(clients: usize, round: usize) -> String {
 }
 
 /// Rounds of requests to one side after the other, until each had so much time; what prepares a round is not counted.
-fn in_turns(clients: usize, time: Duration, sides: &[&dyn Side]) -> Result<Vec<Figure>> {
+fn in_turns(clients: usize, time: Duration, sides: &[Side]) -> Result<Vec<Figure>> {
     struct Turns<'a> {
-        side: &'a dyn Side,
+        side: &'a Side,
         connections: Vec<Connection>,
         spent: Duration,
         latencies_ms: Vec<f64>,
     }
-    let open = |side: &&'_ dyn Side| connect(side.address(), clients);
-    let mut turns = Vec::new();
+    let mut turns = Vec::with_capacity(sides.len());
     for side in sides {
-        turns.push(Turns { side: *side, connections: open(side)?, spent: Duration::ZERO, latencies_ms: Vec::new() });
+        let connections = connect(&side.address, clients)?;
+        turns.push(Turns { side, connections, spent: Duration::ZERO, latencies_ms: Vec::new() });
     }
     for number in 0.. {
         let mut is_over = true;
@@ -181,7 +152,7 @@ fn in_turns(clients: usize, time: Duration, sides: &[&dyn Side]) -> Result<Vec<F
             interrupt::check()?;
             let Some(left) = time.checked_sub(turn.spent).filter(|left| !left.is_zero()) else { continue };
             is_over = false;
-            let requests = turn.side.round(clients, number)?;
+            let requests = (turn.side.requests)(&turn.side.address, &value(clients, number))?;
             let (took, latencies) = round(&mut turn.connections, &requests, Instant::now() + left.min(TURN_MAX))?;
             turn.spent += took;
             turn.latencies_ms.extend(latencies);
@@ -192,7 +163,7 @@ fn in_turns(clients: usize, time: Duration, sides: &[&dyn Side]) -> Result<Vec<F
     }
     let figure = |turn: Turns<'_>| {
         let rate = turn.latencies_ms.len() as f64 / turn.spent.as_secs_f64();
-        Figure::new(turn.side.name(), rate, "writes/s").with("clients", clients).latencies(turn.latencies_ms)
+        Figure::new(turn.side.name, rate, "writes/s").with("clients", clients).latencies(turn.latencies_ms)
     };
     Ok(turns.into_iter().map(figure).collect())
 }
@@ -226,7 +197,7 @@ fn round(connections: &mut [Connection], requests: &[Vec<u8>], end: Instant) -> 
     let mut events = Vec::with_capacity(clients);
     while under_way > 0 {
         events.clear();
-        epoll::wait(&answered, spare_capacity(&mut events), Some(&silence_max))?;
+        retry_on_intr(|| epoll::wait(&answered, spare_capacity(&mut events), Some(&silence_max)))?;
         ensure!(!events.is_empty(), "no answer for {} s", SILENCE_MAX.as_secs());
         for event in &events {
             let client = event.data.u64() as usize;

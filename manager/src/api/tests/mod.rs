@@ -170,12 +170,9 @@ impl Plane for TestPlane {
             leader,
             last_log_index: Some(9),
             applied_index: Some(9),
-            snapshot_index: None,
-            purged_index: None,
-            joint: false,
             feature_level: 1,
             members: vec![member],
-            local: None,
+            ..Status::default()
         }
     }
 
