@@ -223,8 +223,11 @@ impl Kinship {
     /// See [`is_dirty`]; of one state and one service.
     pub(super) fn is_dirty(&self, state: &State, service: &Service, task: &Task) -> bool {
         if task.spec_version == service.spec_version {
-            // It was let be where an update said, and that is taken back.
-            let is_taken_back = service.update.as_ref().is_some_and(|u| u.state == UpdateState::RollbackStarted);
+            // It was let be where an update said, and that is taken back. What was made since, the enforcer sees to.
+            let is_taken_back = service
+                .update
+                .as_ref()
+                .is_some_and(|u| u.state == UpdateState::RollbackStarted && task.created_at < u.started_at);
             return is_taken_back && fits(state, service, task) == Some(false);
         }
         let compare = || match state.spec(service.id, task.spec_version) {
