@@ -296,7 +296,13 @@ fn without_replaced(planner: &Planner, service: &Service, needs: &[Need]) -> (St
         let stopped = if let Need::Replace(replacement) = need { replacement.old.clone() } else { Vec::new() };
         stopped.into_iter().chain(gives_way(planner, service, need))
     };
-    let tasks: Vec<TaskId> = needs.iter().flat_map(replaced).collect();
+    // What is on a node that takes no tasks counts only for the labels that a service is spread over.
+    let is_spread = !schedule::Preferences::of(service).are_flat();
+    let counts = |id: &TaskId| {
+        let node = planner.state.task(*id).and_then(|task| task.node);
+        is_spread || node.and_then(|node| planner.state.loads.get(node)).is_some_and(|load| load.is_ready)
+    };
+    let tasks: Vec<TaskId> = needs.iter().flat_map(replaced).filter(counts).collect();
     let (mut view, mut events) = (planner.state.clone(), Vec::new());
     if !tasks.is_empty() {
         let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks }]);

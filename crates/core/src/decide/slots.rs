@@ -3,6 +3,7 @@
 use std::{
     cell::{OnceCell, RefCell},
     collections::{BTreeMap, BTreeSet},
+    rc::Rc,
     sync::Arc,
 };
 
@@ -89,23 +90,31 @@ pub(super) struct Stranded {
     nodes: Vec<NodeId>,
     /// Their tasks by service, once they are asked for. What came there since does not run, so its slot is not settled.
     tasks: OnceCell<Vec<(ServiceId, TaskId)>>,
+    /// The slots of the service that was asked for last: a decision asks for each several times in a row.
+    last: RefCell<Option<(ServiceId, Rc<[u32]>)>>,
 }
 
 impl Stranded {
     pub(super) fn new(state: &State) -> Self {
-        Self { nodes: state.loads.not_ready().collect(), tasks: OnceCell::new() }
+        Self { nodes: state.loads.not_ready().collect(), tasks: OnceCell::new(), last: RefCell::default() }
     }
 
     /// The slots of a service that have such tasks.
-    fn slots_of(&self, state: &State, service: ServiceId) -> impl Iterator<Item = u32> {
+    fn slots_of(&self, state: &State, service: ServiceId) -> Rc<[u32]> {
+        let mut last = self.last.borrow_mut();
+        if let Some((_, slots)) = last.as_ref().filter(|(of, _)| *of == service) {
+            return slots.clone();
+        }
         let tasks = self.tasks.get_or_init(|| {
             let mut tasks: Vec<_> = self.nodes.iter().flat_map(|node| state.task_ids_of_node(*node)).collect();
             tasks.sort_unstable();
             tasks
         });
         let from = tasks.partition_point(|(other, _)| *other < service);
-        let tasks = tasks[from..].iter().take_while(move |(other, _)| *other == service);
-        tasks.filter_map(|(_, id)| state.task(*id).map(|task| task.slot))
+        let tasks = tasks[from..].iter().take_while(|(other, _)| *other == service);
+        let slots: Rc<[u32]> = tasks.filter_map(|(_, id)| state.task(*id).map(|task| task.slot)).collect();
+        *last = Some((service, slots.clone()));
+        slots
     }
 }
 
@@ -133,7 +142,7 @@ fn unsettled(state: &State, service: &Service, stranded: &Stranded) -> Option<Sl
         return None;
     }
     let mut numbers: BTreeSet<u32> = state.unsettled_slots(service.id).take(shown_max + 1).collect();
-    numbers.extend(stranded.slots_of(state, service.id));
+    numbers.extend(stranded.slots_of(state, service.id).iter());
     if numbers.len() > shown_max {
         return None;
     }

@@ -51,7 +51,7 @@ impl Bits {
     }
 
     pub(super) fn contains(&self, number: usize) -> bool {
-        self.words[number / WORD_BITS] & (1 << (number % WORD_BITS)) != 0
+        self.words.get(number / WORD_BITS).is_some_and(|word| word & (1 << (number % WORD_BITS)) != 0)
     }
 
     pub(super) fn insert(&mut self, number: usize) {
@@ -77,13 +77,20 @@ impl Bits {
         }
     }
 
-    /// The least member from `from` on that is in all of the others, too.
-    pub(super) fn next_in(&self, from: usize, others: &[Option<&Self>]) -> Option<usize> {
+    /// All members, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        let first = self.next_in(0, &[], None);
+        std::iter::successors(first, |last| self.next_in(last + 1, &[], None))
+    }
+
+    /// The least member from `from` on that is in all of the others, too, and is not to be left out.
+    pub(super) fn next_in(&self, from: usize, others: &[Option<&Self>], but: Option<&Self>) -> Option<usize> {
+        let left_out = |at: usize| but.and_then(|but| but.words.get(at)).copied().unwrap_or(0);
         let mut at = from / WORD_BITS;
         let mut keep = u64::MAX << (from % WORD_BITS);
         loop {
             let common = |word: u64, other: &Self| word & other.words[at];
-            let word = others.iter().copied().flatten().fold(self.words.get(at)? & keep, common);
+            let word = others.iter().copied().flatten().fold(self.words.get(at)? & keep & !left_out(at), common);
             if word != 0 {
                 return Some(at * WORD_BITS + word.trailing_zeros() as usize);
             }
@@ -133,12 +140,16 @@ mod tests {
             let listed = Bits::of(&(0..9_000).collect::<Vec<_>>(), |number| set.contains(number));
             prop_assert_eq!((&listed.words, &listed.summary, listed.len), (&bits.words, &bits.summary, bits.len));
             let full = Bits::full(from);
-            prop_assert!((0..=from).all(|number| full.next_in(number, &[None]) == (number < from).then_some(number)));
-            prop_assert_eq!(bits.next_in(from, &[None]), set.range(from..).next().copied());
+            prop_assert!((0..=from).all(|number| full.next_in(number, &[None], None) == (number < from).then_some(number)));
+            prop_assert_eq!(bits.next_in(from, &[None], None), set.range(from..).next().copied());
+            prop_assert!(bits.iter().eq(set.iter().copied()));
             let mut other = Bits::new(9_000);
             set.iter().step_by(2).chain(&mask).for_each(|number| other.insert(*number));
             let both = set.range(from..).find(|number| other.contains(**number)).copied();
-            prop_assert_eq!(bits.next_in(from, &[Some(&other), None]), both);
+            prop_assert_eq!(bits.next_in(from, &[Some(&other), None], None), both);
+            let alone = set.range(from..).find(|number| !other.contains(**number)).copied();
+            prop_assert_eq!(bits.next_in(from, &[], Some(&other)), alone);
+            prop_assert_eq!(bits.next_in(from, &[], Some(&Bits::default())), set.range(from..).next().copied());
         }
     }
 }

@@ -118,13 +118,13 @@ impl Fleet {
         self.filed[node] != NOT_READY
     }
 
-    /// The next node in the order of active tasks, then ids, that is in all of these sets. The cursor starts as the
-    /// default and is behind the node that was found.
-    pub(super) fn next(&mut self, cursor: &mut Cursor, sets: &[Option<&Bits>]) -> Option<usize> {
+    /// The next node in the order of active tasks, then ids, that is in all of these sets and not to be left out. The
+    /// cursor starts as the default and is behind the node that was found.
+    pub(super) fn next(&mut self, cursor: &mut Cursor, sets: &[Option<&Bits>], but: Option<&Bits>) -> Option<usize> {
         loop {
             for (level, nodes) in self.levels.range(cursor.level..) {
                 let from = if *level == cursor.level { cursor.node } else { 0 };
-                if let Some(node) = nodes.next_in(from, sets) {
+                if let Some(node) = nodes.next_in(from, sets, but) {
                     *cursor = Cursor { level: *level, node: node + 1 };
                     return Some(node);
                 }

@@ -96,6 +96,11 @@ impl Preferences {
         Self { descriptors: spread_descriptors(&service.spec), prefer: Settings::of(&service.spec.labels).prefer }
     }
 
+    /// Whether there are no labels to spread over.
+    pub(super) fn are_flat(&self) -> bool {
+        self.descriptors.is_empty()
+    }
+
     /// The labels of a node that the service is spread over, outermost first.
     pub(super) fn branches<'n>(&self, node: &'n Node) -> impl Iterator<Item = &'n str> {
         self.descriptors.iter().map(|descriptor| label(descriptor, node))

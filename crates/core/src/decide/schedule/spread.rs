@@ -9,7 +9,7 @@ use std::{
     rc::Rc,
 };
 
-use swarm_model::{Constraint, NodeId, PlacementStrategy, ResourceReservations, Settings};
+use swarm_model::{Constraint, NodeId, PlacementStrategy, ResourceReservations, ServiceId, Settings};
 
 use super::{
     FAILURES_MIN, Request,
@@ -40,14 +40,21 @@ struct Round<'a> {
     request: &'a Request<'a>,
     verdicts: Verdicts,
     strategy: PlacementStrategy,
-    /// The active tasks of the service by node, once more than a few nodes are asked about.
-    counts: Option<Vec<(usize, u32)>>,
-    /// The nodes that have none of them, once they are counted.
-    fresh: Option<Bits>,
+    /// The active tasks of the service, once more than a few nodes are asked about.
+    counts: Option<Counts>,
     /// Nodes that were asked about one by one.
     asked: u32,
     /// Where the service failed often.
     failures: BTreeMap<usize, u32>,
+}
+
+/// The active tasks of a service by node.
+#[derive(Default)]
+struct Counts {
+    /// The nodes that have some.
+    nodes: Bits,
+    /// Those that have several, once for each task but one, in order.
+    more: Vec<usize>,
 }
 
 #[derive(Default)]
@@ -85,7 +92,7 @@ impl<'a> Tree<'a> {
         fleet.refresh(state);
         let settings = Settings::of(&service.spec.labels);
         let descriptors = spread_descriptors(&service.spec);
-        let counts = if has_tasks { None } else { Some(Vec::new()) };
+        let counts = if has_tasks { None } else { Some(Counts::default()) };
         let mut failures = BTreeMap::new();
         if has_tasks {
             let position = |id| state.loads.position(id).filter(|node| fleet.is_ready(*node));
@@ -106,17 +113,7 @@ impl<'a> Tree<'a> {
         let verdicts = fleet.take_verdicts(request);
         let mut tree = Self {
             root,
-            round: Round {
-                fleet,
-                state,
-                request,
-                verdicts,
-                strategy: settings.strategy,
-                counts,
-                fresh: None,
-                asked: 0,
-                failures,
-            },
+            round: Round { fleet, state, request, verdicts, strategy: settings.strategy, counts, asked: 0, failures },
         };
         tree.add_failing(&descriptors, &settings.prefer);
         tree
@@ -158,7 +155,7 @@ impl Round<'_> {
     /// How many active tasks of the service a node has.
     fn of_service(&self, node: usize) -> u32 {
         match &self.counts {
-            Some(counts) => counts.binary_search_by_key(&node, |(node, _)| *node).map_or(0, |found| counts[found].1),
+            Some(counts) => counts.of_node(node),
             None => filter::active_of_service_on(self.state, self.request.service, self.state.loads.at(node).0),
         }
     }
@@ -172,9 +169,11 @@ impl Round<'_> {
         self.failures.contains_key(&node) || self.of_service(node) > 0
     }
 
-    /// The nodes of which [`Round::is_known`] says so, for all of them at once, in order.
+    /// The nodes that take tasks and of which [`Round::is_known`] says so, for all of them at once, in order.
     fn all_known(&mut self) -> Vec<usize> {
-        let mut known: Vec<usize> = self.count().iter().map(|(node, _)| *node).collect();
+        self.count();
+        let counted = self.counts.iter().flat_map(|counts| counts.nodes.iter());
+        let mut known: Vec<usize> = counted.filter(|node| self.fleet.is_ready(*node)).collect();
         known.extend(self.failures.keys());
         known.sort_unstable();
         known.dedup();
@@ -182,23 +181,9 @@ impl Round<'_> {
     }
 
     /// Counts the tasks of the service on all nodes.
-    fn count(&mut self) -> &[(usize, u32)] {
+    fn count(&mut self) {
         let Self { state, request, .. } = *self;
-        let fleet = &*self.fleet;
-        self.counts.get_or_insert_with(|| {
-            let mut last = 0;
-            // Tasks that were placed together stand side by side on nodes that do.
-            let mut position = |id| state.loads.position_after(last, id).inspect(|found| last = *found);
-            let nodes = state.active_nodes_of_service(request.service.id);
-            let mut nodes: Vec<usize> = nodes.filter_map(&mut position).collect();
-            nodes.retain(|node| fleet.is_ready(*node));
-            nodes.sort_unstable();
-            let mut fresh = Bits::full(state.loads.positions());
-            let counts = nodes.chunk_by(|a, b| a == b).map(|same| (same[0], same.len() as u32)).collect();
-            nodes.into_iter().for_each(|node| fresh.remove(node));
-            self.fresh = Some(fresh);
-            counts
-        })
+        self.counts.get_or_insert_with(|| Counts::of(state, request.service.id));
     }
 
     fn rank(&self, node: usize, missed: u32, claims: u32) -> Rank {
@@ -214,6 +199,34 @@ impl Round<'_> {
                 (failures, missed, u64::MAX - share, u64::MAX - active, node)
             }
         }
+    }
+}
+
+impl Counts {
+    fn of(state: &State, service: ServiceId) -> Self {
+        let mut counts = Self { nodes: Bits::new(state.loads.positions()), more: Vec::new() };
+        // Tasks that were placed together stand side by side on nodes that do.
+        let mut last = 0;
+        for id in state.active_nodes_of_service(service) {
+            let Some(node) = state.loads.position_after(last, id) else { continue };
+            last = node;
+            if counts.nodes.contains(node) {
+                counts.more.push(node);
+            } else {
+                counts.nodes.insert_new(node);
+            }
+        }
+        counts.more.sort(); // Stable, as it is fast where parts are in order.
+        counts
+    }
+
+    /// How many a node has.
+    fn of_node(&self, node: usize) -> u32 {
+        if !self.nodes.contains(node) {
+            return 0;
+        }
+        let more = &self.more[self.more.partition_point(|other| *other < node)..];
+        1 + more.partition_point(|other| *other == node) as u32
     }
 }
 
@@ -302,7 +315,8 @@ impl Class {
         if matches!(self.nodes, Nodes::Failing(_)) {
             return None;
         }
-        round.fleet.next(&mut self.cursor, &[round.verdicts.possible(), self.nodes.group(), round.fresh.as_ref()])
+        let known = round.counts.as_ref().map(|counts| &counts.nodes);
+        round.fleet.next(&mut self.cursor, &[round.verdicts.possible(), self.nodes.group()], known)
     }
 
     /// Lets the nodes take turns.
