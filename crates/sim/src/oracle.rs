@@ -198,7 +198,8 @@ fn placed(before: &State, after: &State, task: &Task) -> Result<(), String> {
     let limited = own.into_iter().chain(current).all(|spec| max_replicas(spec) > 0);
     let others = after.tasks_of_node(id).filter(|t| t.service == task.service && t.slot != task.slot && t.is_live());
     let found = others.count() as u64 + 1;
-    if limited && found > most {
+    // One that the same plan tells to stop makes way for others.
+    if limited && task.is_live() && found > most {
         return Err(format!("node {id} has {found} tasks of service {}, {most} are allowed", task.service));
     }
     Ok(())
