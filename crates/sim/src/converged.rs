@@ -198,16 +198,16 @@ pub(crate) fn is_up_to_date(state: &State, service: &Service, task: &Task) -> bo
 /// Whether a node could take a task that waits.
 pub(crate) fn could_take(state: &State, service: &Service, task: &Task, node: &Node) -> bool {
     let Some(version) = state.spec(task.service, task.spec_version) else { return false };
-    let spec = &service.spec;
-    if task.node.is_some_and(|bound| bound != node.id) || !is_eligible(node, spec) {
+    // Both what it runs and what its service wants by now have to fit: which of them counts is not for us to say.
+    let specs_wanted = [&version.spec, &service.spec];
+    if task.node.is_some_and(|bound| bound != node.id) || !specs_wanted.iter().all(|spec| is_eligible(node, spec)) {
         return false;
     }
     let held = || state.tasks_of_node(node.id).filter(|other| other.holds_resources());
     let specs = || held().filter_map(|other| state.spec(other.service, other.spec_version));
     let capacity = node.description.as_ref().map(|d| d.resources.clone()).unwrap_or_default();
     let gpus = pieces_of(held().flat_map(|task| task.generic_resources.iter()), GPU);
-    // Both what it runs and what its service wants by now have to fit: which of them counts is not for us to say.
-    let fits = [&version.spec, spec].into_iter().all(|wanted| {
+    let fits = specs_wanted.into_iter().all(|wanted| {
         let asked = wanted.task_template.reservations();
         let cpus: i64 = specs().map(|v| v.spec.task_template.reservations().nano_cpus).sum();
         let memory: i64 = specs().map(|v| v.spec.task_template.reservations().memory_bytes).sum();
@@ -218,7 +218,7 @@ pub(crate) fn could_take(state: &State, service: &Service, task: &Task, node: &N
             && gpus + pieces_of(&asked.generic_resources, GPU) <= pieces_of(&capacity.generic_resources, GPU)
             && wanted.ports().iter().all(|port| !ports.contains(&port.published_port))
     });
-    let most = max_replicas(spec);
+    let most = max_replicas(&service.spec);
     let found = state.tasks_of_node(node.id).filter(|t| t.service == task.service && t.desired.is_live()).count();
     fits && (most == 0 || (found as u64) < most)
 }
