@@ -243,6 +243,10 @@ fn validate_mode(spec: &ServiceSpec) -> Result<(), Invalid> {
     let replicas = spec.replicas().unwrap_or(0);
     check(replicas <= REPLICAS_MAX, || {
         format!("invalid replicas value {replicas}: at most {REPLICAS_MAX} are possible")
+    })?;
+    let never_runs = matches!(&spec.mode, ServiceMode::ReplicatedJob(job) if job.concurrent() == 0 && job.total() > 0);
+    check(!never_runs, || {
+        "invalid max concurrent value 0: no task of the job would ever run; at least 1 is needed".into()
     })
 }
 
@@ -307,7 +311,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ServiceMode;
+    use crate::{ReplicatedJob, ServiceMode};
 
     fn spec(json: &str) -> ServiceSpec {
         serde_json::from_str(json).expect("test spec")
@@ -332,6 +336,13 @@ mod tests {
             (|s| s.task_template.container_spec.image = "A B".into(), "not a valid repository/tag"),
             (|s| drop(s.labels.insert("k".into(), "v".repeat(1 << 20))), "labels of"),
             (|s| s.mode = ServiceMode::Replicated { replicas: 1 << 40 }, "replicas"),
+            (
+                |s| {
+                    let job = ReplicatedJob { max_concurrent: Some(0), total_completions: Some(3) };
+                    s.mode = ServiceMode::ReplicatedJob(job);
+                },
+                "invalid max concurrent value 0",
+            ),
             (|s| (s.mode, s.update_config) = (ServiceMode::GlobalJob, Some(Default::default())), "update config"),
             (|s| (s.mode, s.rollback_config) = (ServiceMode::GlobalJob, Some(Default::default())), "rollback config"),
             (

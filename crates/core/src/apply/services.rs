@@ -82,8 +82,12 @@ pub(super) fn update(
         service.record_revision(time);
     }
     (service.version, service.updated_at) = (revision, time);
-    // An update that goes on keeps its state; otherwise clients must not see that of an earlier one (docker-api §0.7).
-    if !(same_tasks && service.update.as_ref().is_some_and(|update| update.state.is_active())) {
+    // An update that goes on keeps its state, and one that is paused is not resumed by a label or another number of tasks;
+    // otherwise clients must not see that of an earlier one (docker-api §0.7).
+    let policies = |spec: &ServiceSpec| (spec.update_config.clone(), spec.rollback_config.clone());
+    let same_policies = policies(&old.spec) == policies(spec);
+    let stays = |state: UpdateState| state.is_active() || same_policies && state.is_paused();
+    if !(same_tasks && service.update.as_ref().is_some_and(|update| stays(update.state))) {
         service.update = None;
     }
     store(state, &old, service, events);

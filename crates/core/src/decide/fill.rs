@@ -219,12 +219,12 @@ fn free_places(planner: &mut Planner, service: &Service, needs: &[Need], count: 
 /// The task that is to stop before the new one runs, and so may stop before it is prepared where there is no room for
 /// both.
 fn gives_way(planner: &Planner, service: &Service, need: &Need) -> Option<TaskId> {
-    let (kept, start_at) = match need {
-        Need::New(_) => (None, None),
-        Need::Replace(replacement) => (replacement.kept, replacement.start_at),
-        Need::Pending(task, kept) => (*kept, task.start_at),
+    let is_due = |start_at: Option<Timestamp>| start_at.is_some_and(|start_at| start_at <= planner.now);
+    let (kept, is_due) = match need {
+        Need::New(_) => (None, false),
+        Need::Replace(replacement) => (replacement.kept, is_due(replacement.start_at)),
+        Need::Pending(task, kept) => (*kept, task.desired != DesiredState::Ready || is_due(task.start_at)),
     };
-    let is_due = start_at.is_some_and(|start_at| start_at <= planner.now);
     kept.filter(|_| is_due && rolling::order(service) == UpdateOrder::StopFirst)
 }
 

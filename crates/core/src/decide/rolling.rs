@@ -337,10 +337,10 @@ pub(super) fn replacement(
     }
 }
 
-/// The task in whose place a waiting one is prepared, and which runs until it can take over.
+/// The task in whose place a waiting one is prepared, and which runs until it can take over. One that was made to start
+/// first, by a policy that has changed since, is no other.
 pub(super) fn kept_beside(planner: &Planner, service: &Service, slot: &Slot, waiting: &Task) -> Option<TaskId> {
-    let takes_over = waiting.desired == DesiredState::Ready
-        && order(service) == UpdateOrder::StopFirst
+    let takes_over = order(service) == UpdateOrder::StopFirst
         && successor(&planner.state, service, slot).is_some_and(|task| task.id == waiting.id);
     slot.live().find(|task| takes_over && task.id != waiting.id).map(|task| task.id)
 }
