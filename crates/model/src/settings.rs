@@ -79,7 +79,7 @@ impl Settings {
             let name = key.strip_prefix(SETTINGS_PREFIX).unwrap_or_default();
             settings.set(name, value).map_err(|reason| match reason {
                 Reason::Unknown => Invalid(format!(
-                    "unknown label '{key}': labels that begin with {SETTINGS_PREFIX} are settings; there are {}",
+                    "unknown label '{key}': swarmd, and what begins with {SETTINGS_PREFIX}, are settings; there are {}",
                     KEYS.map(|key| format!("{SETTINGS_PREFIX}{key}")).join(", ")
                 )),
                 Reason::Value(expected) => {

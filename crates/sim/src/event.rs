@@ -36,9 +36,9 @@ pub(crate) enum Event {
     /// The stream is open.
     Opened { node: NodeId, conn: ConnId },
     /// A message to a manager arrives.
-    Up { conn: ConnId, message: ToManager },
+    Up { conn: ConnId, message: Box<ToManager> },
     /// A message to an agent arrives.
-    Down { conn: ConnId, message: ToAgent },
+    Down { conn: ConnId, message: Box<ToAgent> },
     /// The manager learns that a stream ended.
     ManagerHears { conn: ConnId },
     /// The agent learns that a stream ended, or could not be opened.

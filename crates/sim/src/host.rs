@@ -302,7 +302,7 @@ impl World {
         let Some(stream) = self.conns.get_mut(&conn) else { return };
         let at = (self.now_ms + late).max(stream.last_up_ms).max(host.up_stuck_ms);
         stream.last_up_ms = at;
-        self.at(at, Event::Up { conn, message });
+        self.at(at, Event::Up { conn, message: Box::new(message) });
     }
 
     /// An agent says that a task ended while its container runs.
@@ -321,7 +321,7 @@ impl World {
         let stuck = self.hosts.get(&stream.node).map_or(0, |host| host.down_stuck_ms);
         let at = (self.now_ms + late).max(stream.last_down_ms).max(stuck);
         stream.last_down_ms = at;
-        self.at(at, Event::Down { conn, message });
+        self.at(at, Event::Down { conn, message: Box::new(message) });
     }
 
     pub(crate) fn deliver(&mut self, conn: ConnId, message: ToAgent) {
