@@ -189,7 +189,7 @@ impl<'o> Wait<'o> {
         let (what, ways_on) = match status.state.as_str() {
             "paused" => ("update", "swarmctl service update --rollback"),
             "rollback_paused" => ("rollback", "swarmctl service history"),
-            "completed" => return Ok(!converged),
+            "completed" if !converged => return self.completed(snapshot),
             _ => return Ok(false),
         };
         let name = &snapshot.service.spec.name;
@@ -201,6 +201,24 @@ impl<'o> Wait<'o> {
                  Go back: {ways_on} {name}"
             ),
         })
+    }
+
+    /// Whether there is nothing to wait for after an update that is complete, though its tasks do not run: with failure
+    /// action continue it completes however many of them have failed. While some are on their way, failures in a row
+    /// end the wait.
+    fn completed(&self, snapshot: &Snapshot) -> Result<bool, Hinted> {
+        if is_any_on_its_way(snapshot) {
+            return Ok(false);
+        }
+        self.check_failures(snapshot)?;
+        let name = &snapshot.service.spec.name;
+        match last_failure(&snapshot.tasks, self.failures.ignored(), name) {
+            None => Ok(true),
+            Some(failure) => Err(Hinted {
+                message: format!("the update of service {name} is complete, but not all its tasks run: {failure}"),
+                hint: see(name),
+            }),
+        }
     }
 
     /// Shows what an update in this state says.
@@ -255,6 +273,11 @@ fn look_at(service: &str) -> String {
 
 fn see(service: &str) -> String {
     format!("See: swarmctl service why {service}; swarmctl service logs {service}")
+}
+
+/// Whether a task that should run does not yet.
+fn is_any_on_its_way(snapshot: &Snapshot) -> bool {
+    snapshot.tasks.iter().any(|task| !view::is_terminal(&task.desired_state) && task.status.state != "running")
 }
 
 /// Why a task that should run finds no node, if there is one.
