@@ -153,6 +153,27 @@ rollback: rollback completed
 }
 
 #[test]
+fn an_update_that_was_rolled_back_says_why() {
+    let with_status = |state: &str, message: &str| {
+        let mut service = service(1);
+        service["UpdateStatus"] = json!({"State": state, "Message": message});
+        Reply::json(&service)
+    };
+    let message = "update rolled back due to task t3, which did not run before its deadline";
+    let late = json!([task(2, 1, "running", ""), task(3, 1, "shutdown", "x")]);
+    let fake = fake(1, [late]);
+    fake.on(
+        "GET /services/s1",
+        [with_status("rollback_started", message), with_status("rollback_completed", "rollback completed")],
+    );
+    assert_eq!(
+        fake.run(&["service", "update", "--force", "web"]).failed(),
+        "Error: the update of service web was rolled back due to task web.1, which did not run before its deadline\n\
+         The service runs as before. See: swarmctl service history web\n"
+    );
+}
+
+#[test]
 fn ctrl_c_leaves_the_cluster_at_work() {
     let fake = fake(1, [json!([])]);
     let child = fake.command(&CREATE).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

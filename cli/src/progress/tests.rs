@@ -267,7 +267,7 @@ async fn an_update_that_rolls_itself_back() {
     let end = [snapshot(&web("rollback_completed", "rollback completed"), &old)];
     let mut script = Script::new(first.into_iter().chain(until_complete).chain(end));
     let (result, text) = wait(&mut script).await;
-    assert_eq!(result.unwrap(), Outcome::RolledBack);
+    assert_eq!(result.unwrap(), Outcome::RolledBack("update rolled back due to failure of task t1".to_owned()));
     assert_eq!(last_failure(&[failed], &BTreeSet::new(), "web").unwrap(), "task web.1 failed: exit 1");
     assert_eq!(
         text,
