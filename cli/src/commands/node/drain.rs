@@ -1,5 +1,6 @@
 //! `node drain`
 
+use anyhow::bail;
 use swarm_docker_api::view::{NodeView, TaskView};
 use swarm_model::{Availability, TaskState};
 use tokio::time::{Instant, sleep};
@@ -53,6 +54,9 @@ struct Draining {
 
 impl Drain {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
+        if self.check.version.is_some() && self.nodes.len() > 1 {
+            bail!("--check-version belongs to the plan of one node: drain one at a time");
+        }
         let deadline = self.timeout.map(Deadline::after_ns);
         self.check.check(context).await?;
         let mut nodes = Vec::new();
