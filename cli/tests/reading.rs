@@ -378,3 +378,36 @@ fn the_managers_page_ends_with_1_when_nobody_leads() {
     let ran = fake.run(&["swarm", "status", "--format", "{{.Hostname}}"]);
     assert_eq!((ran.code, &*ran.stdout), (Some(1), "host-1\n"));
 }
+
+#[test]
+fn an_empty_name_is_refused_before_anything_is_asked() {
+    let fake = Fake::start();
+    fake.on_json("GET /services/", &json!([])).on_json("GET /nodes/", &json!([]));
+    for line in [
+        &["service", "inspect"][..],
+        &["service", "ps"],
+        &["service", "logs"],
+        &["service", "rollback"],
+        &["service", "update", "--force"],
+        &["service", "rm"],
+        &["service", "why"],
+        &["service", "history"],
+        &["node", "inspect"],
+        &["node", "ps"],
+        &["node", "rm"],
+        &["node", "drain"],
+        &["node", "promote"],
+        &["node", "update", "--availability", "active"],
+        &["task", "why"],
+    ] {
+        for name in ["", "  "] {
+            let error = fake.run(&[line, &[name]].concat()).failed();
+            assert_eq!(error, "Error: a name or id is empty\n", "{line:?}");
+        }
+    }
+    for line in ["GET /services/", "GET /nodes/"] {
+        assert!(fake.seen(line).is_empty(), "{line}");
+    }
+    let error = fake.run(&["service", "inspect", "a/b"]).failed();
+    assert!(error.contains("no such service: a/b"), "{error}");
+}
