@@ -266,7 +266,7 @@ fn usage_errors_have_exit_code_2() {
         let output = swarmctl().args(args).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
-        assert!(error.contains(part), "{args:?}: {error}");
+        assert!(error.starts_with("Error: ") && error.contains(part), "{args:?}: {error}");
     }
     let help = swarmctl().args(["service", "create", "--help"]).output().unwrap();
     assert!(help.status.success() && String::from_utf8(help.stdout).unwrap().contains("Examples:"));
@@ -354,6 +354,13 @@ What would help
     let json: Value = serde_json::from_str(&fake.run(&["task", "why", "--format", "json", "web.1"]).ok()).unwrap();
     assert_eq!(json, why);
     assert_eq!(fake.run(&["task", "why", "x"]).failed(), "Error: no such task: x\n");
+    // What runs as it should needs no second line that says so.
+    let well = json!({"Service": "web", "ServiceID": "s1", "Summary": "runs on n1 for 5s", "Tasks": [{"ID": "t2",
+        "Name": "web.2", "DesiredState": "running", "State": "running", "Since": at, "Node": "n1",
+        "Summary": "runs on n1 for 5s", "Restart": {"Wait": 20_000_000}}]});
+    fake.on_json("GET /swarmd/tasks/web.2/why", &well);
+    let page = fake.run(&["task", "why", "web.2"]).ok();
+    assert_eq!(page, "web.2: runs on n1 for 5s\n\n  next start: now\n");
 }
 
 /// `6 years` since then.
