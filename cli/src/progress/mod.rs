@@ -285,9 +285,10 @@ fn see(service: &str) -> String {
     format!("See: swarmctl service why {service}; swarmctl service logs {service}")
 }
 
-/// Whether a task that should run does not yet.
+/// Whether a task that should run does not yet. On a node that is down nothing goes on.
 fn is_any_on_its_way(snapshot: &Snapshot) -> bool {
-    snapshot.tasks.iter().any(|task| !view::is_terminal(&task.desired_state) && task.status.state != "running")
+    let mut wanted = snapshot.tasks.iter().filter(|task| !view::is_terminal(&task.desired_state));
+    wanted.any(|task| task.status.state != "running" && snapshot.may_move(task))
 }
 
 /// Why a task that should run finds no node, if there is one.

@@ -319,6 +319,10 @@ async fn an_update_that_completes_although_its_tasks_do_not_run() {
         "the update of service web is complete, but not all its tasks run: \
          task web.1 was rejected: No such image: nowhere:1"
     );
+    // On a node that is down nothing is waited for.
+    let mut lost = up(1, 1, "preparing");
+    lost.node_id = "n2".to_owned();
+    assert_eq!(wait(&mut Script::new([snapshot(&web("completed"), &[lost])])).await.0.unwrap(), Outcome::Converged);
     // One that comes up in the end is no failure.
     let up_late = snapshot(&web("completed"), &[rejected(1, 1), up(2, 1, "running")]);
     let mut script = Script::new([snapshot(&web("completed"), &again(1)), up_late]);
