@@ -39,15 +39,22 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    let mut out = Out::process();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help, version, or a usage error; a closed pipe is no reason to complain.
+            if error.use_stderr() {
+                let text = error.to_string();
+                let text = text.trim_end();
+                // It begins as our own errors do.
+                out.note(&text.strip_prefix("error:").map_or(text.to_owned(), |rest| format!("Error:{rest}")));
+                return ExitCode::from(usage_error_code());
+            }
+            // Help or version; a closed pipe is no reason to complain.
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(usage_error_code()) } else { ExitCode::SUCCESS };
+            return ExitCode::SUCCESS;
         }
     };
-    let mut out = Out::process();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

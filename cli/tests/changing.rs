@@ -361,6 +361,8 @@ fn a_change_refuses_when_something_moved_since_the_plan() {
     assert_eq!(fake.seen(&update)[0].query["version"], "26");
     let error = fake.run(&["service", "scale", "--check-version", "26", "web=3", "api=2"]).failed();
     assert!(error.contains("one at a time"), "{error}");
+    let error = fake.run(&["node", "drain", "--check-version", "26", "n1", "n2"]).failed();
+    assert_eq!(error, "Error: --check-version belongs to the plan of one node: drain one at a time\n");
 }
 
 #[test]

@@ -62,6 +62,22 @@ With --check-version 26 the change itself refuses if a service or a node changes
 }
 
 #[test]
+fn the_plan_of_a_rollback_names_what_it_changes() {
+    let fake = Fake::start();
+    let version = |number: u64, replicas: u64| {
+        json!({"Number": number, "Current": number == 3, "Previous": number == 2,
+            "Spec": {"Name": "web", "Mode": {"Replicated": {"Replicas": replicas}}}})
+    };
+    fake.on_json("POST /swarmd/plan", &plan(true, true, json!([])))
+        .on_json("GET /swarmd/services/web/history", &json!([version(1, 5), version(2, 2), version(3, 4)]));
+    for (line, replicas) in [(&["web"][..], 2), (&["--to", "1", "web"], 5)] {
+        let page = fake.run(&[&["service", "plan", "rollback"], line].concat()).stdout;
+        let changes = format!("Changes of the spec\n  ~ Mode.Replicated.Replicas: 4 -> {replicas}\n\n");
+        assert!(page.starts_with(&changes), "{page}");
+    }
+}
+
+#[test]
 fn the_exit_code_is_the_answer() {
     let (fake, _) = with_web();
     let mut unfit = plan(true, false, json!([{"Steps": [{"Action": "wait", "Task": "web.2", "Reason": "no room"}]}]));

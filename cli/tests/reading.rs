@@ -266,7 +266,7 @@ fn usage_errors_have_exit_code_2() {
         let output = swarmctl().args(args).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
-        assert!(error.contains(part), "{args:?}: {error}");
+        assert!(error.starts_with("Error: ") && error.contains(part), "{args:?}: {error}");
     }
     let help = swarmctl().args(["service", "create", "--help"]).output().unwrap();
     assert!(help.status.success() && String::from_utf8(help.stdout).unwrap().contains("Examples:"));
@@ -354,6 +354,13 @@ What would help
     let json: Value = serde_json::from_str(&fake.run(&["task", "why", "--format", "json", "web.1"]).ok()).unwrap();
     assert_eq!(json, why);
     assert_eq!(fake.run(&["task", "why", "x"]).failed(), "Error: no such task: x\n");
+    // What runs as it should needs no second line that says so.
+    let well = json!({"Service": "web", "ServiceID": "s1", "Summary": "runs on n1 for 5s", "Tasks": [{"ID": "t2",
+        "Name": "web.2", "DesiredState": "running", "State": "running", "Since": at, "Node": "n1",
+        "Summary": "runs on n1 for 5s", "Restart": {"Wait": 20_000_000}}]});
+    fake.on_json("GET /swarmd/tasks/web.2/why", &well);
+    let page = fake.run(&["task", "why", "web.2"]).ok();
+    assert_eq!(page, "web.2: runs on n1 for 5s\n\n  next start: now\n");
 }
 
 /// `6 years` since then.
@@ -377,4 +384,37 @@ fn the_managers_page_ends_with_1_when_nobody_leads() {
     assert!(ran.stdout.contains("Leader:    none") && ran.stdout.contains("Warning: it rains"), "{}", ran.stdout);
     let ran = fake.run(&["swarm", "status", "--format", "{{.Hostname}}"]);
     assert_eq!((ran.code, &*ran.stdout), (Some(1), "host-1\n"));
+}
+
+#[test]
+fn an_empty_name_is_refused_before_anything_is_asked() {
+    let fake = Fake::start();
+    fake.on_json("GET /services/", &json!([])).on_json("GET /nodes/", &json!([]));
+    for line in [
+        &["service", "inspect"][..],
+        &["service", "ps"],
+        &["service", "logs"],
+        &["service", "rollback"],
+        &["service", "update", "--force"],
+        &["service", "rm"],
+        &["service", "why"],
+        &["service", "history"],
+        &["node", "inspect"],
+        &["node", "ps"],
+        &["node", "rm"],
+        &["node", "drain"],
+        &["node", "promote"],
+        &["node", "update", "--availability", "active"],
+        &["task", "why"],
+    ] {
+        for name in ["", "  "] {
+            let error = fake.run(&[line, &[name]].concat()).failed();
+            assert_eq!(error, "Error: a name or id is empty\n", "{line:?}");
+        }
+    }
+    for line in ["GET /services/", "GET /nodes/"] {
+        assert!(fake.seen(line).is_empty(), "{line}");
+    }
+    let error = fake.run(&["service", "inspect", "a/b"]).failed();
+    assert!(error.contains("no such service: a/b"), "{error}");
 }

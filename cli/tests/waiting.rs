@@ -153,6 +153,27 @@ rollback: rollback completed
 }
 
 #[test]
+fn an_update_that_was_rolled_back_says_why() {
+    let with_status = |state: &str, message: &str| {
+        let mut service = service(1);
+        service["UpdateStatus"] = json!({"State": state, "Message": message});
+        Reply::json(&service)
+    };
+    let message = "update rolled back due to task t3, which did not run before its deadline";
+    let late = json!([task(2, 1, "running", ""), task(3, 1, "shutdown", "x")]);
+    let fake = fake(1, [late]);
+    fake.on(
+        "GET /services/s1",
+        [with_status("rollback_started", message), with_status("rollback_completed", "rollback completed")],
+    );
+    assert_eq!(
+        fake.run(&["service", "update", "--force", "web"]).failed(),
+        "Error: the update of service web was rolled back due to task web.1, which did not run before its deadline\n\
+         The service runs as before. See: swarmctl service history web\n"
+    );
+}
+
+#[test]
 fn ctrl_c_leaves_the_cluster_at_work() {
     let fake = fake(1, [json!([])]);
     let child = fake.command(&CREATE).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -167,12 +188,15 @@ fn ctrl_c_leaves_the_cluster_at_work() {
     );
 }
 
+fn node(availability: &str, state: &str) -> Value {
+    json!({"ID": "n1", "Version": {"Index": 9}, "Spec": {"Role": "worker", "Availability": availability},
+        "Status": {"State": state}})
+}
+
 fn draining(polls: impl IntoIterator<Item = Value>) -> Fake {
     let fake = Fake::start();
-    let node = json!({"ID": "n1", "Version": {"Index": 9}, "Spec": {"Role": "worker", "Availability": "active"},
-        "Status": {"State": "ready"}});
-    fake.on_json("GET /nodes/worker1", &node)
-        .on_json("GET /nodes/n1", &node)
+    fake.on_json("GET /nodes/worker1", &node("active", "ready"))
+        .on_json("GET /nodes/n1", &node("drain", "ready"))
         .on_json("POST /nodes/n1/update", &json!(null))
         .on("GET /tasks", polls.into_iter().map(|tasks| Reply::json(&tasks)));
     fake
@@ -203,4 +227,28 @@ fn a_drain_that_does_not_end_says_what_is_left() {
     );
     assert_eq!(fake.run(&["node", "drain", "worker1"]).ok(), "worker1\n");
     assert!(fake.run(&["node", "drain", "elsewhere"]).failed().contains("no such node: elsewhere"));
+}
+
+#[test]
+fn a_drain_that_is_taken_back_ends_the_wait() {
+    let fake = draining([json!([task(1, 1, "running", "")])]);
+    fake.on("GET /nodes/n1", [node("drain", "ready"), node("active", "ready")].map(|node| Reply::json(&node)));
+    let ran = fake.run(&["node", "drain", "--wait", "--timeout", "1m", "worker1"]);
+    assert_eq!(
+        ran.failed(),
+        "Error: worker1 is active again: somebody took its drain back\n\
+         The tasks that are left stay on it. Drain it again: swarmctl node drain worker1\n"
+    );
+}
+
+#[test]
+fn nobody_sees_what_runs_on_a_node_that_is_down() {
+    let unseen = task(1, 1, "running", "its node is down");
+    let fake = draining([json!([unseen, task(2, 2, "running", "")]), json!([unseen])]);
+    fake.on_json("GET /nodes/n1", &node("drain", "down"));
+    assert_eq!(
+        fake.run(&["node", "drain", "--wait", "worker1"]).ok(),
+        "worker1: 1 task left\n\
+         worker1: the node is down; its tasks are started elsewhere, and what still runs on it nobody can see\n"
+    );
 }

@@ -37,6 +37,9 @@ const RESPONSE_BYTES_MAX: usize = 512 << 20;
 const STALE_CHANGE: &str =
     "--consistency stale is for reading: a change is made by most managers together, or not at all";
 
+/// Said instead of asking for an object without a name, which would ask for all of them.
+const EMPTY_NAME: &str = "a name or id is empty";
+
 /// A client of one swarmd. Each request has its own connection: that is cheap on a Unix socket, and nothing is stale
 /// after a restart of swarmd.
 #[derive(Clone, Debug)]
@@ -116,6 +119,9 @@ impl Client {
         body: Option<Vec<u8>>,
         registry_auth: Option<&str>,
     ) -> Result<Response<Incoming>, ClientError> {
+        if path::has_empty_segment(path) {
+            return Err(ClientError::Request(EMPTY_NAME.to_owned()));
+        }
         let query = match (self.consistency, &method) {
             (Consistency::Linearizable, _) => query,
             (Consistency::Stale, &Method::GET) => query.with("consistency", "stale"),

@@ -2,8 +2,18 @@
 
 use std::fmt::{self, Write};
 
-/// A piece of a path, with everything escaped that could mean something else there.
-pub(crate) fn segment(text: &str) -> String {
+/// A piece of a path, with everything escaped that could mean something else there. A name without a letter is none: it
+/// becomes an empty piece, and no path with one is sent.
+pub(crate) fn segment(name: &str) -> String {
+    if name.trim().is_empty() { String::new() } else { escape(name) }
+}
+
+/// Whether a piece of this path is empty, so that it would mean another thing: `/services/` is all of them.
+pub(super) fn has_empty_segment(path: &str) -> bool {
+    path.split('/').skip(1).any(str::is_empty)
+}
+
+fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     // A lone dot or two would be taken for a folder.
     let dots = matches!(text, "." | "..");
@@ -31,9 +41,9 @@ impl Query {
     #[must_use]
     pub(crate) fn with(mut self, key: &str, value: impl fmt::Display) -> Self {
         self.0.push(if self.0.is_empty() { '?' } else { '&' });
-        self.0.push_str(&segment(key));
+        self.0.push_str(&escape(key));
         self.0.push('=');
-        self.0.push_str(&segment(&value.to_string()));
+        self.0.push_str(&escape(&value.to_string()));
         self
     }
 
@@ -64,7 +74,17 @@ mod tests {
         assert_eq!(segment("web/../x?y#z %é"), "web%2F..%2Fx%3Fy%23z%20%25%C3%A9");
         assert_eq!(segment(".."), "%2E%2E");
         let query = Query::new().with("filters", r#"{"a":{"b":true}}"#).with_some("tail", None::<u8>).with("x", 1);
+        assert_eq!(Query::new().with("k", " ").to_string(), "?k=%20");
         assert_eq!(query.to_string(), "?filters=%7B%22a%22%3A%7B%22b%22%3Atrue%7D%7D&x=1");
+    }
+
+    #[test]
+    fn a_name_without_a_letter_is_none() {
+        for name in ["", " ", "\t \u{3000}"] {
+            assert!(has_empty_segment(&format!("/services/{}", segment(name))), "{name:?}");
+            assert!(has_empty_segment(&format!("/swarmd/tasks/{}/why", segment(name))), "{name:?}");
+        }
+        assert!(!has_empty_segment("/services") && !has_empty_segment(&format!("/tasks/{}/why", segment("/"))));
     }
 
     proptest! {

@@ -44,10 +44,11 @@ fn page(why: &WhyView, of_task: bool) -> String {
     let name = first.filter(|_| of_task).map_or(&why.service, |task| &task.name);
     put(&format!("{name}: {}", why.summary));
     for task in &why.tasks {
-        put("");
-        for line in task_lines(task, of_task) {
-            put(&line);
+        let lines = task_lines(task, of_task);
+        if !lines.is_empty() {
+            put("");
         }
+        lines.iter().for_each(|line| put(line));
     }
     if why.more_tasks > 0 {
         put(&format!("\nand {} more tasks", why.more_tasks));
@@ -78,16 +79,23 @@ fn task_lines(task: &TaskWhyView, of_task: bool) -> Vec<String> {
     let now = clock::now();
     let node = if task.node.is_empty() { String::new() } else { format!(" on {}", task.node) };
     let since = human_duration(now.since_ns(task.since.0)).to_lowercase();
-    let mut lines = vec![format!("{}: {}{node} for {since}, wanted is {}", task.name, task.state, task.desired_state)];
-    if !of_task {
-        lines.push(format!("  {}", task.summary));
-    }
+    let state = format!("{}: {}{node} for {since}, wanted is {}", task.name, task.state, task.desired_state);
+    let mut lines = match (of_task, task.state == task.desired_state) {
+        (false, _) => vec![state, format!("  {}", task.summary)],
+        (true, false) => vec![state],
+        // The first line of the page said it.
+        (true, true) => Vec::new(),
+    };
     let restart = &task.restart;
     if restart.max_attempts > 0 && restart.restarts > 0 {
         lines.push(format!("  restarts: {} of {}", restart.restarts, restart.max_attempts));
     }
     if let Some(wait_ns) = restart.wait_ns {
-        lines.push(format!("  next start: in {}", format_duration(wait_ns / 100_000_000 * 100_000_000)));
+        let start = match wait_ns / 100_000_000 * 100_000_000 {
+            0 => "now".to_owned(),
+            wait_ns => format!("in {}", format_duration(wait_ns)),
+        };
+        lines.push(format!("  next start: {start}"));
     }
     let mut last_reason = "";
     let failures: Vec<String> = task

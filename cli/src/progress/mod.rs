@@ -35,12 +35,13 @@ const PENDING_PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) const OUTAGE_MAX: Duration = Duration::from_secs(15);
 
 /// How a wait ended without an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The service is what it should be.
     Converged,
-    /// The service is again what it was before its update.
-    RolledBack,
+    /// The service is again what it was before its update. This is what was said of it when the rollback began; empty if
+    /// nobody heard it.
+    RolledBack(String),
     /// The user pressed Ctrl-C; the cluster goes on.
     Interrupted,
 }
@@ -75,12 +76,20 @@ pub(crate) struct Wait<'o> {
     failures: Failures,
     display: Display<'o>,
     last: Option<Progress>,
+    /// What a rollback said when it began: in the end it only says that it is complete.
+    rolled_back: String,
 }
 
 impl<'o> Wait<'o> {
     /// A wait that shows itself on `display` and ignores the ends of the tasks in `ended_before`.
     pub(crate) fn new(display: Display<'o>, ended_before: std::collections::BTreeSet<String>) -> Self {
-        Self { view: View::default(), failures: Failures::new(ended_before), display, last: None }
+        Self {
+            view: View::default(),
+            failures: Failures::new(ended_before),
+            display,
+            last: None,
+            rolled_back: String::new(),
+        }
     }
 
     /// Waits until the service has converged, `interrupt` is ready, or the deadline passes.
@@ -127,7 +136,10 @@ impl<'o> Wait<'o> {
             outage_since = None;
             let progress = self.view.update(&snapshot);
             self.failures.observe(&snapshot.tasks);
-            self.show_update_message(&snapshot.service, "rollback_started")?;
+            if let Some(message) = update_message(&snapshot.service, "rollback_started") {
+                self.rolled_back = message.to_owned();
+                self.display.set("rollback", message.to_owned())?;
+            }
             self.display.progress(&progress)?;
             self.show_waiting(&snapshot, &mut pending_since)?;
             let is_job = progress.is_job;
@@ -147,10 +159,12 @@ impl<'o> Wait<'o> {
                 // The manager's monitor may end a little after ours, and what it then finds is how the update ended.
                 if left.is_zero() && !is_updating(&snapshot.service) {
                     self.display.set("verify", format!("Service {} converged", snapshot.service.id))?;
-                    self.show_update_message(&snapshot.service, "rollback_completed")?;
+                    if let Some(message) = update_message(&snapshot.service, "rollback_completed") {
+                        self.display.set("rollback", message.to_owned())?;
+                    }
                     let update = snapshot.service.update_status.as_ref();
                     return Ok(match update.is_some_and(|update| update.state == "rollback_completed") {
-                        true => Outcome::RolledBack,
+                        true => Outcome::RolledBack(std::mem::take(&mut self.rolled_back)),
                         false => Outcome::Converged,
                     });
                 }
@@ -189,7 +203,7 @@ impl<'o> Wait<'o> {
         let (what, ways_on) = match status.state.as_str() {
             "paused" => ("update", "swarmctl service update --rollback"),
             "rollback_paused" => ("rollback", "swarmctl service history"),
-            "completed" => return Ok(!converged),
+            "completed" if !converged => return self.completed(snapshot),
             _ => return Ok(false),
         };
         let name = &snapshot.service.spec.name;
@@ -203,13 +217,21 @@ impl<'o> Wait<'o> {
         })
     }
 
-    /// Shows what an update in this state says.
-    fn show_update_message(&mut self, service: &ServiceView, state: &str) -> std::io::Result<()> {
-        match &service.update_status {
-            Some(status) if status.state == state && !status.message.is_empty() => {
-                self.display.set("rollback", status.message.clone())
-            }
-            _ => Ok(()),
+    /// Whether there is nothing to wait for after an update that is complete, though its tasks do not run: with failure
+    /// action continue it completes however many of them have failed. While some are on their way, failures in a row
+    /// end the wait.
+    fn completed(&self, snapshot: &Snapshot) -> Result<bool, Hinted> {
+        if is_any_on_its_way(snapshot) {
+            return Ok(false);
+        }
+        self.check_failures(snapshot)?;
+        let name = &snapshot.service.spec.name;
+        match last_failure(&snapshot.tasks, self.failures.ignored(), name) {
+            None => Ok(true),
+            Some(failure) => Err(Hinted {
+                message: format!("the update of service {name} is complete, but not all its tasks run: {failure}"),
+                hint: see(name),
+            }),
         }
     }
 
@@ -249,12 +271,24 @@ impl<'o> Wait<'o> {
     }
 }
 
+/// What the update of a service says, if it is in this state and says something.
+fn update_message<'s>(service: &'s ServiceView, state: &str) -> Option<&'s str> {
+    let status = service.update_status.as_ref().filter(|status| status.state == state)?;
+    Some(status.message.as_str()).filter(|message| !message.is_empty())
+}
+
 fn look_at(service: &str) -> String {
     format!("The cluster goes on trying. {}", see(service))
 }
 
 fn see(service: &str) -> String {
     format!("See: swarmctl service why {service}; swarmctl service logs {service}")
+}
+
+/// Whether a task that should run does not yet. On a node that is down nothing goes on.
+fn is_any_on_its_way(snapshot: &Snapshot) -> bool {
+    let mut wanted = snapshot.tasks.iter().filter(|task| !view::is_terminal(&task.desired_state));
+    wanted.any(|task| task.status.state != "running" && snapshot.may_move(task))
 }
 
 /// Why a task that should run finds no node, if there is one.

@@ -17,6 +17,13 @@ pub(crate) struct Snapshot {
     pub(crate) live_nodes: BTreeSet<String>,
 }
 
+impl Snapshot {
+    /// Whether a task may still change: it has no node yet, or its node is not down.
+    pub(super) fn may_move(&self, task: &TaskView) -> bool {
+        task.node_id.is_empty() || self.live_nodes.contains(&task.node_id)
+    }
+}
+
 /// Gives snapshots.
 pub(crate) trait Source {
     /// Looks once.

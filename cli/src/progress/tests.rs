@@ -267,7 +267,7 @@ async fn an_update_that_rolls_itself_back() {
     let end = [snapshot(&web("rollback_completed", "rollback completed"), &old)];
     let mut script = Script::new(first.into_iter().chain(until_complete).chain(end));
     let (result, text) = wait(&mut script).await;
-    assert_eq!(result.unwrap(), Outcome::RolledBack);
+    assert_eq!(result.unwrap(), Outcome::RolledBack("update rolled back due to failure of task t1".to_owned()));
     assert_eq!(last_failure(&[failed], &BTreeSet::new(), "web").unwrap(), "task web.1 failed: exit 1");
     assert_eq!(
         text,
@@ -296,6 +296,37 @@ async fn the_policy_of_an_update_judges_its_failures() {
         assert!(wait(&mut script).await.0.unwrap_err().to_string().contains("5 times in a row"));
         assert_eq!(script.polls, 2, "{state}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_that_completes_although_its_tasks_do_not_run() {
+    let web = |state| updating(replicated(1), state, "");
+    let again = |id| [rejected(id, 1), task(id + 1, 1, "assigned", "ready", "")];
+    let mut script = Script::new([
+        snapshot(&web("updating"), &again(1)),
+        snapshot(&web("completed"), &again(1)),
+        snapshot(&web("completed"), &again(2)),
+        snapshot(&web("completed"), &again(3)),
+    ]);
+    assert_eq!(
+        wait(&mut script).await.0.unwrap_err().to_string(),
+        "service web does not converge: task web.1 was rejected 3 times in a row: No such image: nowhere:1"
+    );
+    // The old task serves on, and nothing follows the new one.
+    let error = wait(&mut Script::new([snapshot(&web("completed"), &[rejected(1, 1)])])).await.0.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the update of service web is complete, but not all its tasks run: \
+         task web.1 was rejected: No such image: nowhere:1"
+    );
+    // On a node that is down nothing is waited for.
+    let mut lost = up(1, 1, "preparing");
+    lost.node_id = "n2".to_owned();
+    assert_eq!(wait(&mut Script::new([snapshot(&web("completed"), &[lost])])).await.0.unwrap(), Outcome::Converged);
+    // One that comes up in the end is no failure.
+    let up_late = snapshot(&web("completed"), &[rejected(1, 1), up(2, 1, "running")]);
+    let mut script = Script::new([snapshot(&web("completed"), &again(1)), up_late]);
+    assert_eq!(wait(&mut script).await.0.unwrap(), Outcome::Converged);
 }
 
 #[tokio::test(start_paused = true)]

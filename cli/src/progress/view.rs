@@ -146,7 +146,7 @@ fn best_tasks(snapshot: &Snapshot, place: impl Fn(&TaskView) -> String) -> BTree
     let key = |task: &TaskView| Some((rank(&task.desired_state)?, rank(&task.status.state)?));
     for task in &snapshot.tasks {
         let Some(task_key) = key(task) else { continue };
-        if !task.node_id.is_empty() && !snapshot.live_nodes.contains(&task.node_id) {
+        if !snapshot.may_move(task) {
             continue;
         }
         let entry = best.entry((task.slot.unwrap_or_default(), place(task))).or_insert(task);

@@ -32,7 +32,10 @@ impl Filters {
         let mut filters = BTreeMap::new();
         for (key, values) in object {
             if !allowed.contains(&key.as_str()) {
-                return Err(ApiError::bad_request(format!("invalid filter '{key}'")));
+                // Those that begin so are for programs.
+                let known: Vec<&str> = allowed.iter().copied().filter(|key| !key.starts_with('_')).collect();
+                let known = known.join(", ");
+                return Err(ApiError::bad_request(format!("invalid filter '{key}' (possible are {known})")));
             }
             let values: BTreeSet<String> = match values {
                 Value::Object(values) => values.into_iter().map(|(value, _)| value).collect(),
@@ -131,7 +134,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         let message = |text| parse(text).expect_err("refused").message;
-        assert_eq!(message(r#"{"x":["1"]}"#), "invalid filter 'x'");
+        assert_eq!(message(r#"{"x":["1"]}"#), "invalid filter 'x' (possible are id, name, label)");
         assert!(message(r#"["name"]"#).contains("JSON object"));
         assert!(message(r#"{"name":[["a"]]}"#).contains("'name'"));
         assert!(message("name=web").contains("name=web"));

@@ -46,19 +46,21 @@ pub(super) fn task<'a>(state: &'a State, text: &str) -> Result<&'a Arc<Task>, Ap
         .map_or_else(|| by_prefix("task", text, state.tasks(), |task| task.id), Ok)
 }
 
-/// The newest task of a slot, or of a node's place, named as tables show it: `web.2`, `agent.<node>`.
-pub(super) fn newest_of_slot<'a>(state: &'a State, text: &str) -> Option<&'a Arc<Task>> {
+/// The task that stands for a slot, or for a node's place, named as tables show it: `web.2`, `agent.<node>`. The newest
+/// that is meant to live, else the newest: after a rollback the one that was made last is gone.
+pub(super) fn of_slot<'a>(state: &'a State, text: &str) -> Option<&'a Arc<Task>> {
     let (name, place) = text.rsplit_once('.')?;
     let service = state.service_by_name(name)?.id;
-    let of_slot = place
-        .parse()
-        .ok()
-        .and_then(|number: u32| state.tasks_of_service(service).filter(|task| task.number() == Some(number)).last());
-    let of_node = || {
-        let node = node(state, place).ok()?.id;
-        state.tasks_of_service(service).filter(|task| task.slot == 0 && task.node == Some(node)).last()
+    // Of equals the last one, which is the newest.
+    let best = |is_there: &dyn Fn(&Task) -> bool| {
+        state.tasks_of_service(service).filter(|task| is_there(task)).max_by_key(|task| task.desired.is_live())
     };
-    of_slot.or_else(of_node)
+    let by_number = place.parse().ok().and_then(|number: u32| best(&|task| task.number() == Some(number)));
+    let by_node = || {
+        let node = node(state, place).ok()?.id;
+        best(&|task| task.slot == 0 && task.node == Some(node))
+    };
+    by_number.or_else(by_node)
 }
 
 /// The name of a task: `<service>.<slot>.<id>`, with its node in place of the slot for a global service

@@ -24,11 +24,12 @@ pub(super) async fn of_service<P: Plane>(extract::State(plane): extract::State<P
     reply::json(&show(&why))
 }
 
-/// `GET /swarmd/tasks/{id}/why`. Beside what names a task elsewhere, `web.2` names the newest task of that slot.
+/// `GET /swarmd/tasks/{id}/why`. Beside what names a task elsewhere, `web.2` names the one that stands for
+/// that slot.
 pub(super) async fn of_task<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
     let state = plane.read().await?;
     resolve::cluster(&state)?;
-    let task = match resolve::newest_of_slot(&state, call.id()) {
+    let task = match resolve::of_slot(&state, call.id()) {
         Some(task) => task.id,
         None => resolve::task(&state, call.id())?.id,
     };

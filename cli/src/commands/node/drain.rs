@@ -1,5 +1,6 @@
 //! `node drain`
 
+use anyhow::bail;
 use swarm_docker_api::view::{NodeView, TaskView};
 use swarm_model::{Availability, TaskState};
 use tokio::time::{Instant, sleep};
@@ -53,6 +54,9 @@ struct Draining {
 
 impl Drain {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
+        if self.check.version.is_some() && self.nodes.len() > 1 {
+            bail!("--check-version belongs to the plan of one node: drain one at a time");
+        }
         let deadline = self.timeout.map(Deadline::after_ns);
         self.check.check(context).await?;
         let mut nodes = Vec::new();
@@ -89,37 +93,69 @@ impl Drain {
 }
 
 /// Counts what is left on each node, and says what has changed.
+///
+/// # Errors
+/// Somebody took the drain of a node back.
 async fn look(context: &mut Context, nodes: &mut [Draining]) -> anyhow::Result<Result<(), ClientError>> {
     for node in nodes {
-        let left = match tasks_left(&context.client, &node.id).await {
-            Ok(left) => left,
+        let seen = match Seen::of(&context.client, &node.id).await {
+            Ok(seen) => seen,
             Err(error) => return Ok(Err(error)),
         };
-        if node.left != Some(left) {
-            context.out.line(&match left {
-                0 => format!("{}: drained", node.name),
-                1 => format!("{}: 1 task left", node.name),
-                _ => format!("{}: {left} tasks left", node.name),
-            })?;
+        if seen.availability != Availability::Drain {
+            return Err(taken_back(&node.name, seen.availability).into());
         }
-        node.left = Some(left);
+        if node.left != Some(seen.left) {
+            context.out.line(&format!("{}: {}", node.name, seen.text()))?;
+        }
+        node.left = Some(seen.left);
     }
     Ok(Ok(()))
 }
 
-/// How many containers there may still be of the cluster's tasks on a node. What was told to stop on a node that is
-/// down, and so cannot say that it has, does not count: its tasks run elsewhere.
-async fn tasks_left(client: &Client, node: &str) -> Result<usize, ClientError> {
-    let query = Query::new().with_some("filters", filters::to_json(&[("node".to_owned(), node.to_owned())]));
-    let tasks: Vec<TaskView> = client.get("/tasks", query).await?;
-    let is_down =
-        client.get::<NodeView>(&format!("/nodes/{}", segment(node)), Query::new()).await?.status.state == "down";
-    let holds = |task: &&TaskView| {
-        let states = TaskState::ALL.iter().filter(|state| !state.is_terminal());
-        let lives = states.map(|state| state.as_str()).any(|state| state == task.status.state);
-        lives && !(is_down && matches!(task.desired_state.as_str(), "shutdown" | "remove"))
-    };
-    Ok(tasks.iter().filter(holds).count())
+/// A node and what is left on it.
+struct Seen {
+    availability: Availability,
+    /// Containers that there may still be of the cluster's tasks.
+    left: usize,
+    /// What was told to stop on a node that is down, and so cannot say that it has. Nobody waits for it: what should run
+    /// does so elsewhere.
+    unseen: usize,
+}
+
+impl Seen {
+    async fn of(client: &Client, node: &str) -> Result<Self, ClientError> {
+        let query = Query::new().with_some("filters", filters::to_json(&[("node".to_owned(), node.to_owned())]));
+        let tasks: Vec<TaskView> = client.get("/tasks", query).await?;
+        let node: NodeView = client.get(&format!("/nodes/{}", segment(node)), Query::new()).await?;
+        let is_down = node.status.state == "down";
+        let lives = |task: &&TaskView| {
+            let mut states = TaskState::ALL.iter().filter(|state| !state.is_terminal());
+            states.any(|state| state.as_str() == task.status.state)
+        };
+        let is_unseen = |task: &&TaskView| is_down && matches!(&*task.desired_state, "shutdown" | "remove");
+        let (unseen, left): (Vec<&TaskView>, Vec<_>) = tasks.iter().filter(lives).partition(is_unseen);
+        Ok(Self { availability: node.spec.availability, left: left.len(), unseen: unseen.len() })
+    }
+
+    fn text(&self) -> String {
+        match (self.left, self.unseen) {
+            (0, 0) => "drained".to_owned(),
+            (0, _) => {
+                "the node is down; its tasks are started elsewhere, and what still runs on it nobody can see".to_owned()
+            }
+            (1, _) => "1 task left".to_owned(),
+            (left, _) => format!("{left} tasks left"),
+        }
+    }
+}
+
+fn taken_back(node: &str, availability: Availability) -> Hinted {
+    let now = if availability == Availability::Active { "active again" } else { "paused now" };
+    Hinted {
+        message: format!("{node} is {now}: somebody took its drain back"),
+        hint: format!("The tasks that are left stay on it. Drain it again: swarmctl node drain {node}"),
+    }
 }
 
 fn timed_out(nodes: &[Draining], deadline: Deadline) -> Hinted {

@@ -123,7 +123,11 @@ impl Diff {
     }
 }
 
-async fn read(client: &Client, reference: &str) -> anyhow::Result<Vec<RevisionView>> {
+/// The versions of a service that are kept.
+///
+/// # Errors
+/// There is no such service, or swarmd does not answer.
+pub(super) async fn read(client: &Client, reference: &str) -> anyhow::Result<Vec<RevisionView>> {
     let path = format!("/swarmd/services/{}/history", segment(reference));
     client
         .get(&path, Query::new())

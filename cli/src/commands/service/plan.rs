@@ -8,7 +8,7 @@ use swarm_docker_api::view::{PlanView, WaveView};
 
 use super::{
     change::Current,
-    create, no_such_service,
+    create, history, no_such_service,
     registry_flags::RegistryFlags,
     scale::{parse_target, scaled},
     update,
@@ -158,7 +158,8 @@ impl Plan {
                 if let Some(to) = command.to {
                     request["To"] = to.into();
                 }
-                (request, command.format, Some(command.service), Vec::new())
+                let differences = rolled_back(context, &command.service, command.to).await;
+                (request, command.format, Some(command.service), differences)
             }
             Self::Drain(command) => {
                 let node = crate::commands::node::resolve(&context.client, &command.node).await?;
@@ -191,6 +192,15 @@ async fn show(
         (true, true) => Err(Exit(CHANGES).into()),
         (true, false) => Err(Exit(DOES_NOT_FIT).into()),
     }
+}
+
+/// What differs between a service and the version that a rollback goes back to. A version that is not there, like a
+/// service, is for the server to refuse.
+async fn rolled_back(context: &Context, service: &str, to: Option<u64>) -> Vec<Difference> {
+    let history = history::read(&context.client, service).await.unwrap_or_default();
+    let current = history.iter().find(|revision| revision.current);
+    let target = history.iter().find(|revision| to.map_or(revision.previous, |number| revision.number == number));
+    current.zip(target).map_or_else(Vec::new, |(current, target)| differences(&current.spec, &target.spec))
 }
 
 /// What a change sets that was otherwise. A spec that this program cannot read is for the server to judge.

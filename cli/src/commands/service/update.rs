@@ -1,5 +1,6 @@
 //! `service update`
 
+use swarm_docker_api::view::TaskView;
 use swarm_model::Secret;
 
 use super::{
@@ -14,6 +15,7 @@ use crate::{
     error::Hinted,
     progress::{Outcome, last_failure},
     spec_flags::{ChangeFlags, Draft},
+    tasks::place,
 };
 
 const EXAMPLES: &str = "\
@@ -79,22 +81,34 @@ impl Update {
             }
         };
         context.out.line(&self.service)?;
-        let outcome = self.wait.wait(context, &changed.id, deadline, changed.ended_before.clone()).await?;
-        match outcome == Outcome::RolledBack && !self.rollback {
-            true => Err(self.rolled_back(context, &changed).await.into()),
-            false => Ok(()),
+        match self.wait.wait(context, &changed.id, deadline, changed.ended_before.clone()).await? {
+            Outcome::RolledBack(said) if !self.rollback => Err(self.rolled_back(context, &changed, &said).await.into()),
+            _ => Ok(()),
         }
     }
 
-    /// What there is to say when the service is again what it was.
-    async fn rolled_back(&self, context: &Context, changed: &Changed) -> Hinted {
+    /// What there is to say when the service is again what it was. `said` is what the rollback said when it began: it
+    /// knows of tasks that did not fail, but came too late.
+    async fn rolled_back(&self, context: &Context, changed: &Changed, said: &str) -> Hinted {
         let name = &self.service;
         let tasks = tasks_of(context, &changed.id).await.unwrap_or_default();
-        let why = last_failure(&tasks, &changed.ended_before, name).map_or(String::new(), |why| format!(": {why}"));
+        let why = match (last_failure(&tasks, &changed.ended_before, name), said.strip_prefix("update rolled back")) {
+            (Some(failure), _) => format!(": {failure}"),
+            (None, Some(why)) => with_name(why, &tasks, name),
+            (None, None) => String::new(),
+        };
         Hinted {
             message: format!("the update of service {name} was rolled back{why}"),
             hint: format!("The service runs as before. See: swarmctl service history {name}"),
         }
+    }
+}
+
+/// A text with the task that it names by its id called as people do, `task web.1`.
+fn with_name(text: &str, tasks: &[TaskView], service: &str) -> String {
+    match tasks.iter().find(|task| !task.id.is_empty() && text.contains(&task.id)) {
+        Some(task) => text.replace(&task.id, &format!("{service}.{}", place(task))),
+        None => text.to_owned(),
     }
 }
 

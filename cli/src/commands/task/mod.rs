@@ -28,7 +28,7 @@ Examples:
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Why {
-    /// Its id, or SERVICE.SLOT for the newest task of a slot
+    /// Its id, or SERVICE.SLOT for the task that stands for a slot: the newest that is meant to run, else the newest
     #[arg(value_name = "TASK")]
     task: String,
     #[command(flatten)]

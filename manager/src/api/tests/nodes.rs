@@ -56,7 +56,10 @@ async fn lists_are_filtered() {
         let names = filtered(&plane, "/nodes", filters.clone()).await.all("/Description/Hostname");
         assert_eq!(names, expected, "{filters}");
     }
-    assert_eq!(filtered(&plane, "/nodes", json!({"x": ["1"]})).await.error(400), "invalid filter 'x'");
+    assert_eq!(
+        filtered(&plane, "/nodes", json!({"x": ["1"]})).await.error(400),
+        "invalid filter 'x' (possible are id, name, label, node.label, role, membership)"
+    );
     assert!(filtered(&plane, "/nodes", json!({"role": ["boss"]})).await.error(400).contains("'boss'"));
 }
 

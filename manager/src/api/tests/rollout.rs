@@ -216,6 +216,25 @@ async fn an_update_that_fails_rolls_itself_back() {
     assert_eq!(message, "service web does not have a previous spec");
 }
 
+#[tokio::test]
+async fn a_slot_is_its_running_task_after_a_rollback() {
+    let plane = running().await;
+    let before = up_to_date(&plane, "web").await;
+    update(&plane, "web", |spec| {
+        spec["TaskTemplate"]["Resources"] = json!({"Reservations": {"NanoCPUs": 8_000_000_000_u64}});
+    })
+    .await;
+    round(&plane);
+    let waits = get(&plane, "/swarmd/tasks/web.1/why").await.ok().json();
+    assert_eq!(waits["Tasks"][0]["State"], "pending", "{waits}");
+    roll_back(&plane, "web").await.ok();
+    settle(&plane);
+    assert_eq!(up_to_date(&plane, "web").await.len(), 2);
+    let runs = get(&plane, "/swarmd/tasks/web.1/why").await.ok().json();
+    assert_eq!(runs["Tasks"][0]["State"], "running", "{runs}");
+    assert!(before.iter().any(|task| task["ID"] == runs["Tasks"][0]["ID"]), "{runs}");
+}
+
 /// Makes a global service and returns its id.
 async fn create_global(plane: &TestPlane, change: impl FnOnce(&mut Value)) -> String {
     let mut spec = plain("agent");

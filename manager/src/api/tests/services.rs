@@ -301,7 +301,10 @@ async fn lists_are_filtered_and_count_tasks_when_asked() {
         names.sort();
         assert_eq!(names, expected, "{filters}");
     }
-    assert_eq!(filtered(&plane, "/services", json!({"x": ["1"]})).await.error(400), "invalid filter 'x'");
+    assert_eq!(
+        filtered(&plane, "/services", json!({"x": ["1"]})).await.error(400),
+        "invalid filter 'x' (possible are id, name, label, mode, runtime)"
+    );
     assert!(filtered(&plane, "/services", json!({"mode": ["x"]})).await.error(400).contains("'x'"));
 
     add_task(&plane, &web, 1, MANAGER, TaskState::Running);

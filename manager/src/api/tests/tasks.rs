@@ -75,7 +75,10 @@ async fn lists_are_filtered() {
     }
     assert_eq!(filtered(&plane, "/tasks", json!({"service": ["x"]})).await.error(404), "service x not found");
     assert_eq!(filtered(&plane, "/tasks", json!({"node": ["x"]})).await.error(404), "node x not found");
-    assert_eq!(filtered(&plane, "/tasks", json!({"x": ["x"]})).await.error(400), "invalid filter 'x'");
+    assert_eq!(
+        filtered(&plane, "/tasks", json!({"x": ["x"]})).await.error(400),
+        "invalid filter 'x' (possible are id, name, service, node, label, desired-state, runtime)"
+    );
     assert!(filtered(&plane, "/tasks", json!({"desired-state": ["x"]})).await.error(400).contains("'x'"));
 }
 

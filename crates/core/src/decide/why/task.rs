@@ -144,7 +144,7 @@ fn summary(
             count => format!(" after {count} failures"),
         };
         let last = failures.first().map_or(String::new(), |last| format!(": {}", last.reason));
-        return format!("is restarted in {}{times}{last}", format_duration(tenths(wait_ns)));
+        return format!("is restarted {}{times}{last}", when(wait_ns));
     }
     let image = &service.spec.task_template.container_spec.image;
     match status.state {
@@ -170,9 +170,12 @@ fn summary(
     }
 }
 
-/// A time to the tenth of a second.
-fn tenths(ns: i64) -> i64 {
-    ns / 100_000_000 * 100_000_000
+/// A time that is still to come, to the tenth of a second.
+fn when(wait_ns: i64) -> String {
+    match wait_ns / 100_000_000 * 100_000_000 {
+        0 => "now".to_owned(),
+        tenths => format!("in {}", format_duration(tenths)),
+    }
 }
 
 fn ended(slot: &Slot, service: &Service, task: &Task, restart: &Restart) -> String {
@@ -197,7 +200,7 @@ fn ended(slot: &Slot, service: &Service, task: &Task, restart: &Restart) -> Stri
     match later {
         Some(next) => format!("{how}; task {} took its place", next.id),
         None if task.desired.is_live() => match restart.wait_ns {
-            Some(wait_ns) => format!("{how}; it is restarted in {}", format_duration(tenths(wait_ns))),
+            Some(wait_ns) => format!("{how}; it is restarted {}", when(wait_ns)),
             None => format!("{how}; it is about to be restarted"),
         },
         None => how,
@@ -265,5 +268,15 @@ fn failure_advice(state: &State, service: &Service, failure: &Failure, advice: &
     }
     if failure.exit_code.is_some() {
         advice.push(format!("`swarmctl service logs {name}` shows what it wrote before it ended"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_almost_over_is_now() {
+        assert_eq!([1, 99_999_999, 3_290_000_000].map(when), ["now", "now", "in 3.2s"]);
     }
 }
