@@ -65,6 +65,22 @@ async fn what_does_not_fit_is_told_with_its_reason() {
 }
 
 #[tokio::test]
+async fn what_stays_on_a_drained_node_is_told() {
+    let plane = cluster();
+    let mut spec = plain("pin");
+    spec["UpdateConfig"] = json!({"Parallelism": 1});
+    spec["TaskTemplate"]["Placement"] = json!({"Constraints": ["node.hostname==beta"]});
+    post(&plane, "/services/create", &spec).await.ok();
+    settle(&plane);
+    let drain = plan(&plane, &json!({"Kind": "drain", "Node": "beta"})).await;
+    assert_eq!((&drain["Stuck"], &drain["Fits"]), (&json!(true), &json!(false)));
+    assert_eq!(drain["Staying"][0]["Reason"], drain["Waiting"][0]["Reason"]);
+    let second =
+        json!({"Task": "pin.2", "Node": "beta", "Reason": "its turn does not come while pin.1 waits for a node"});
+    assert_eq!(drain["Staying"][1], second);
+}
+
+#[tokio::test]
 async fn what_would_be_refused_is_refused() {
     let plane = cluster();
     create(&plane, "web").await;

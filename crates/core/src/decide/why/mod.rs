@@ -5,6 +5,7 @@
 
 mod nodes;
 mod resources;
+mod stays;
 mod task;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::{
     slots::{self, Slot},
 };
 use crate::State;
+pub(crate) use stays::why_staying;
 
 /// Tasks that an answer about a service describes; of more than these, one is like the other.
 const TASKS_MAX: usize = 10;
