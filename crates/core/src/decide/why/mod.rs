@@ -16,7 +16,7 @@ use swarm_model::{
 
 use super::{
     schedule,
-    slots::{self, Slot},
+    slots::{self, Kinship, Slot},
 };
 use crate::State;
 pub(crate) use stays::why_staying;
@@ -149,7 +149,7 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
         if waiting.is_none() && task.status.state == TaskState::Pending && task.desired.is_live() {
             waiting = Some(task.clone());
         }
-        if task::is_well(state, slot, task, now) {
+        if task::is_well(state, service, slot, task, now) {
             continue;
         }
         tasks.push((slot.clone(), task.clone()));
@@ -183,10 +183,33 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
     if let Some(update) = service.update.as_ref().filter(|update| !has_ended(update.state)) {
         summary = format!("{summary}; {}", update.message);
     }
+    if let Some(told) = rolled_back(state, service) {
+        summary = format!("{summary}; {told}");
+    }
     if let Some(first) = tasks.first() {
         summary = format!("{summary}; {}", first.summary);
     }
     Some(Why { summary, tasks, more_tasks, rejections, ..new(service, advice) })
+}
+
+/// That the service is back at an earlier spec, and the last failure before it that is still known.
+fn rolled_back(state: &State, service: &Service) -> Option<String> {
+    let update = service.update.as_ref().filter(|update| update.state == UpdateState::RollbackCompleted)?;
+    let kinship = Kinship::default();
+    let failed_before = |task: &&Arc<Task>| {
+        matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
+            && task.created_at <= update.started_at
+            && kinship.is_dirty(state, service, task)
+    };
+    let failed = state.tasks_of_service(service.id).filter(failed_before).max_by_key(|task| task.status_applied_at);
+    let failure = failed.map(|task| (task, task::failure(state, task)));
+    Some(match failure {
+        Some((task, Failure { node_name, reason, .. })) => {
+            let state = task.status.state;
+            format!("the last update was rolled back: before that, task {} {state} on {node_name}: {reason}", task.id)
+        }
+        None => format!("the last update was rolled back ({})", update.message),
+    })
 }
 
 /// Why a task of a service waits for a node, with what nodes lack: `no suitable node (insufficient resources on 2
