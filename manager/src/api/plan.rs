@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract;
-use swarm_core::{Forecast, Op, State, Step, Tx, forecast, why_task};
+use swarm_core::{Forecast, Op, State, Step, Tx, forecast, why_planned};
 use swarm_docker_api::{
     ApiError,
     view::{PlanRequest, PlanView, StayingView, StepView, Version, WaitingView, WaveView},
@@ -101,7 +101,8 @@ fn foretell(state: &State, change: &Change, now: Timestamp) -> Result<PlanView, 
         node: task.node.map(|node| node_name(end, node)).unwrap_or_default(),
         reason: reason.clone(),
     });
-    let why = forecast.waiting.first().and_then(|task| why_task(end, task.id, end.time()));
+    let is_new = matches!(change.op, Op::CreateService { .. });
+    let why = forecast.waiting.first().and_then(|task| why_planned(end, task.id, end.time(), is_new));
     let (rejections, fixes) = why.map(|why| (why.rejections, why.fixes)).unwrap_or_default();
     let update = change.service.and_then(|service| end.service(service)).and_then(|service| service.update.as_ref());
     Ok(PlanView {
