@@ -139,6 +139,14 @@ Tasks without a node in the end
 api.1: no room
 ";
     assert!(ran.stdout.starts_with(head), "{}", ran.stdout);
+
+    stuck["Waves"] = json!([]);
+    stuck["Waiting"] = json!([]);
+    fake.on_json("POST /swarmd/plan", &stuck);
+    let head =
+        "No task would be touched, does not end as things are: 2 stay.\n\nTasks that stay as they are\npin.1 on n3: ";
+    let ran = fake.run(&["service", "plan", "drain", "n3"]);
+    assert!(ran.stdout.starts_with(head), "{}", ran.stdout);
 }
 
 #[test]

@@ -278,7 +278,7 @@ fn summary(plan: &PlanView) -> String {
     if !plan.changes {
         return "Nothing would change.".to_owned();
     }
-    if plan.waves.is_empty() {
+    if plan.waves.is_empty() && !plan.stuck {
         return "No task would be touched.".to_owned();
     }
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -294,17 +294,24 @@ fn summary(plan: &PlanView) -> String {
         ("replace", "replaced"),
         ("move", "moved"),
         ("stop", "stopped"),
-        ("wait", "waiting in between"),
+        ("wait", if plan.stuck { "still waiting" } else { "waiting in between" }),
         ("left", "left waiting"),
         ("stay", if plan.staying.len() == 1 { "stays" } else { "stay" }),
     ];
     let count = |action: &str| counts.get(action).filter(|count| **count > 0);
     let told: Vec<String> =
         words.iter().filter_map(|(action, word)| Some(format!("{} {word}", count(action)?))).collect();
-    let waves = if plan.waves.len() == 1 { "1 wave".to_owned() } else { format!("{} waves", plan.waves.len()) };
-    let ends = match plan.stuck {
-        true => "does not end until there is room".to_owned(),
-        false => format!("done after {} at the earliest", format_duration(plan.ends_after_ns / 1_000_000 * 1_000_000)),
+    let waves = match plan.waves.len() {
+        0 => "No task would be touched".to_owned(),
+        1 => "1 wave".to_owned(),
+        count => format!("{count} waves"),
+    };
+    let ends = match (plan.stuck, plan.waiting.is_empty()) {
+        (false, _) => {
+            format!("done after {} at the earliest", format_duration(plan.ends_after_ns / 1_000_000 * 1_000_000))
+        }
+        (true, false) => "does not end until there is room".to_owned(),
+        (true, true) => "does not end as things are".to_owned(),
     };
     let update = match plan.update_state.as_str() {
         "" | "completed" | "rollback_completed" => String::new(),

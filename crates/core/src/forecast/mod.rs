@@ -8,7 +8,9 @@ use std::{
     sync::Arc,
 };
 
-use swarm_model::{DesiredState, NodeId, NodeState, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp};
+use swarm_model::{
+    Availability, DesiredState, NodeId, NodeState, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp,
+};
 
 use crate::{Dirty, ENTRY_VERSION, Entry, Event, Op, Outcome, Refusal, State, Tx, apply, decide, decide::why_staying};
 
@@ -213,9 +215,12 @@ fn waiting(before: &State, world: &World, named: &BTreeSet<ServiceId>) -> Vec<Ar
     tasks.filter(|task| named.contains(&task.service) || !waited(task)).cloned().collect()
 }
 
-/// What runs on although it is to go: on the nodes that the change names, and of the services that it names.
+/// What runs on although it is to go: on the nodes that the change drains, and of the services that it names.
 fn staying(end: &State, change: &Tx, named: &BTreeSet<ServiceId>) -> Vec<(Arc<Task>, String)> {
-    let node_of = |op: &Op| if let Op::UpdateNode { node, .. } = op { Some(*node) } else { None };
+    let node_of = |op: &Op| match op {
+        Op::UpdateNode { node, spec } if spec.availability == Availability::Drain => Some(*node),
+        _ => None,
+    };
     let nodes: BTreeSet<NodeId> = change.ops.iter().filter_map(node_of).collect();
     let there = nodes.iter().flat_map(|node| end.tasks_of_node(*node)).map(|task| task.service);
     let services: BTreeSet<ServiceId> = there.chain(named.iter().copied()).collect();

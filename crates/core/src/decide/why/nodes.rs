@@ -369,10 +369,8 @@ impl Requirement {
                 let names: Vec<&str> = holding.iter().map(|(_, name)| name.as_str()).collect();
                 let names = names.join(" and ");
                 let text = if holding.iter().all(|(holder, _)| *holder == service.id) {
-                    format!(
-                        "each task of {own} needs {} of a node for itself: add a node, or scale {own} down",
-                        self.asked
-                    )
+                    let fewer = if asker.is_planned { "want fewer".to_owned() } else { format!("scale {own} down") };
+                    format!("each task of {own} needs {} of a node for itself: add a node, or {fewer}", self.asked)
                 } else {
                     format!("free {} of {node_name}, which {names} holds, or publish another port of {own}", self.asked)
                 };

@@ -27,14 +27,17 @@ pub(crate) fn why_staying(state: &State, service: &Service) -> Vec<(Arc<Task>, S
         if slot.live().any(|task| task.holds_resources() && !is_to_go(&task)) {
             return Vec::new();
         }
-        let why = match (waiting(slot), held_up.as_ref().filter(|held_up| **held_up != name(state, service, *place))) {
-            (Some(heir), _) => heir.status.err.as_deref().unwrap_or("what is to come waits for a node").to_owned(),
-            _ if slot.finished(service).is_some() => "what was to come failed for good".to_owned(),
-            (None, Some(held_up)) => format!("its turn does not come while {held_up} waits for a node"),
-            (None, None) => match slot.live().find_map(|task| paused_node(state, task)) {
-                Some(node) => format!("{node} is paused and takes nothing new"),
-                None => "its turn does not come".to_owned(),
-            },
+        let held_up = held_up.as_ref().filter(|held_up| **held_up != name(state, service, *place));
+        let why = if let Some(heir) = waiting(slot) {
+            heir.status.err.as_deref().unwrap_or("what is to come waits for a node").to_owned()
+        } else if let Some(node) = slot.live().find_map(|task| paused_node(state, task)) {
+            format!("{node} is paused and takes nothing new")
+        } else if slot.finished(service).is_some_and(|newest| newest.status.state != TaskState::Shutdown) {
+            "what was to come failed for good".to_owned()
+        } else if let Some(held_up) = held_up {
+            format!("its turn does not come while {held_up} waits for a node")
+        } else {
+            "its turn does not come".to_owned()
         };
         slot.live().filter(is_to_go).map(|task| (task.clone(), why.clone())).collect()
     };
