@@ -102,7 +102,7 @@ fn the_exit_code_is_the_answer() {
     assert!(ran.stdout.starts_with("No task would be touched.\n"), "{}", ran.stdout);
     let ran = fake.run(&line);
     assert_eq!(ran.code, Some(2));
-    let part = "Tasks without a node in the end\nweb.2: no room\nNodes that cannot take the first of them\n  resources: 2 \
+    let part = "Tasks without a node in the end\nweb.2: no room\nNodes that cannot take web.2\n  resources: 2 \
                 CPUs\n    n1    1 free\nWhat would help\n- add a node\n";
     assert!(ran.stdout.contains(part) && ran.stdout.contains("1 left waiting"), "{}", ran.stdout);
     let ran = fake.run(&line);
@@ -121,6 +121,48 @@ fn a_plan_says_what_changes_even_if_that_touches_no_task() {
     assert!(ran.stdout.starts_with(head), "{}", ran.stdout);
     let ran = fake.run(&["service", "plan", "scale", "web=7"]);
     assert!(ran.stdout.starts_with("Changes of the spec\n  ~ Mode.Replicated.Replicas: "), "{}", ran.stdout);
+}
+
+#[test]
+fn what_stays_is_told_and_that_it_does_not_end() {
+    let (fake, _) = with_web();
+    let mut stuck = plan(
+        true,
+        false,
+        json!([{"Steps": [{"Action": "wait", "Task": "pin.1", "To": "n3", "Reason": "no room"},
+            {"Action": "wait", "Task": "api.1"}]}]),
+    );
+    stuck["UpdateState"] = json!("");
+    stuck["Stuck"] = json!(true);
+    stuck["Waiting"] = json!([{"Task": "pin.1", "Reason": "no room"}, {"Task": "api.1", "Reason": "no room"}]);
+    stuck["Staying"] = json!([{"Task": "pin.1", "Node": "n3", "Reason": "no room"},
+        {"Task": "pin.2", "Node": "n3", "Reason": "its turn does not come"}]);
+    fake.on_json("POST /swarmd/plan", &stuck);
+    let ran = fake.run(&["service", "plan", "drain", "n3"]);
+    assert_eq!(ran.code, Some(2));
+    let head = "\
+WAVE      AFTER     ACTION    TASK      FROM      TO
+1         0s        wait      pin.1
+                    wait      api.1
+
+1 wave, does not end until there is room: 1 left waiting, 2 stay.
+
+Tasks that stay as they are
+pin.1 on n3: no room
+pin.2 on n3: its turn does not come
+
+Tasks without a node in the end
+api.1: no room
+";
+    assert!(ran.stdout.starts_with(head), "{}", ran.stdout);
+
+    stuck["Waves"] = json!([]);
+    stuck["Waiting"] = json!([]);
+    fake.on_json("POST /swarmd/plan", &stuck);
+    let head =
+        "No task would be touched, does not end as things are: 2 stay.\n\nTasks that stay as they are\npin.1 on n3: ";
+    let ran = fake.run(&["service", "plan", "drain", "n3"]);
+    assert!(ran.stdout.starts_with(head), "{}", ran.stdout);
 }
 
 #[test]

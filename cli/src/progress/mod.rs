@@ -186,7 +186,7 @@ impl<'o> Wait<'o> {
     fn show_waiting(&mut self, snapshot: &Snapshot, since: &mut Option<Instant>) -> std::io::Result<()> {
         let Some(reason) = without_node(snapshot) else {
             return match since.take().filter(|since| since.elapsed() >= PENDING_PATIENCE) {
-                Some(_) => self.display.set("waiting", "no longer: all tasks have a node".to_owned()),
+                Some(_) => self.display.set("waiting", "none, all tasks have a node".to_owned()),
                 None => Ok(()),
             };
         };

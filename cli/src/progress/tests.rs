@@ -111,7 +111,7 @@ async fn a_task_that_finds_no_node_says_why_after_a_while() {
     let long: Vec<Snapshot> = vec![waits; 20];
     let (_, text) = wait(&mut Script::new(long.into_iter().chain([runs]))).await;
     assert_eq!(text.matches("waiting: no suitable node (x). See: swarmctl service why web\n").count(), 1, "{text}");
-    assert!(text.contains("waiting: no longer: all tasks have a node\n"), "{text}");
+    assert!(text.contains("waiting: none, all tasks have a node\n"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use axum::extract;
-use swarm_core::{Forecast, Op, State, Step, Tx, forecast, why_task};
+use swarm_core::{Forecast, Op, State, Step, Tx, forecast, why_planned};
 use swarm_docker_api::{
     ApiError,
-    view::{PlanRequest, PlanView, StepView, Version, WaitingView, WaveView},
+    view::{PlanRequest, PlanView, StayingView, StepView, Version, WaitingView, WaveView},
 };
 use swarm_model::{Availability, Id, NodeId, NodeSpec, ServiceId, ServiceMode, ServiceSpec, Timestamp};
 
@@ -96,19 +96,27 @@ fn foretell(state: &State, change: &Change, now: Timestamp) -> Result<PlanView, 
         task: task_name(end, task.service, task.slot, task.node),
         reason: task.status.err.as_deref().unwrap_or_default().to_owned(),
     });
-    let why = forecast.waiting.first().and_then(|task| why_task(end, task.id, end.time()));
+    let staying = forecast.staying.iter().map(|(task, reason)| StayingView {
+        task: task_name(end, task.service, task.slot, task.node),
+        node: task.node.map(|node| node_name(end, node)).unwrap_or_default(),
+        reason: reason.clone(),
+    });
+    let is_new = matches!(change.op, Op::CreateService { .. });
+    let why = forecast.waiting.first().and_then(|task| why_planned(end, task.id, end.time(), is_new));
     let (rejections, fixes) = why.map(|why| (why.rejections, why.fixes)).unwrap_or_default();
     let update = change.service.and_then(|service| end.service(service)).and_then(|service| service.update.as_ref());
     Ok(PlanView {
         subject: change.subject.clone(),
         version: Version { index: newest_version(state) },
         changes: forecast.changes,
-        fits: forecast.waiting.is_empty(),
+        fits: forecast.waiting.is_empty() && (forecast.staying.is_empty() || !forecast.stuck),
         waves: waves(&forecast),
         cut: forecast.cut,
         ends_after_ns: forecast.ends_after_ns,
         update_state: update.map(|update| update.state.as_str().to_owned()).unwrap_or_default(),
+        stuck: forecast.stuck,
         waiting: waiting.collect(),
+        staying: staying.collect(),
         rejections: rejections.iter().map(why::show_rejection).collect(),
         fixes,
     })

@@ -1,10 +1,10 @@
 //! `service plan …`: what a change would lead to. Nothing changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Subcommand;
 use serde_json::{Value, json};
-use swarm_docker_api::view::{PlanView, WaveView};
+use swarm_docker_api::view::{PlanView, WaitingView, WaveView};
 
 use super::{
     change::Current,
@@ -35,7 +35,8 @@ pub(crate) const NO_PLAN: u8 = 3;
 const STEPS_MAX: usize = 30;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 nothing would change, 1 something would, 2 a task would find no node, 3 no plan could be made.
+Exit codes: 0 nothing would change, 1 something would, 2 a task would find no node or stay on one that it is to leave,
+3 no plan could be made.
 Times are the earliest possible: starting, stopping and pulling images is taken to need no time, and nothing to fail.";
 
 /// Show what a change would lead to, without making it.
@@ -220,16 +221,7 @@ fn page(plan: &PlanView, differences: &[Difference]) -> String {
         lines.push(String::new());
     }
     lines.push(summary(plan));
-    if !plan.waiting.is_empty() {
-        lines.push(String::new());
-        lines.push("Tasks without a node in the end".to_owned());
-        lines.extend(plan.waiting.iter().take(STEPS_MAX).map(|w| one_line(&format!("{}: {}", w.task, w.reason))));
-        if plan.waiting.len() > STEPS_MAX {
-            lines.push(format!("and {} more", plan.waiting.len() - STEPS_MAX));
-        }
-        lines.push("Nodes that cannot take the first of them".to_owned());
-        lines.extend(rejection_lines(&plan.rejections));
-    }
+    lines.extend(stuck_lines(plan));
     if !plan.fixes.is_empty() {
         lines.push("What would help".to_owned());
         lines.extend(plan.fixes.iter().map(|fix| one_line(&format!("- {fix}"))));
@@ -243,6 +235,36 @@ fn page(plan: &PlanView, differences: &[Difference]) -> String {
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
+/// What finds no node, what therefore stays where it is, and the nodes that cannot take the first that waits.
+fn stuck_lines(plan: &PlanView) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut list = |title: &str, tasks: Vec<String>| {
+        if tasks.is_empty() {
+            return;
+        }
+        lines.extend([String::new(), title.to_owned()]);
+        lines.extend(tasks.iter().take(STEPS_MAX).map(|task| one_line(task)));
+        if tasks.len() > STEPS_MAX {
+            lines.push(format!("and {} more", tasks.len() - STEPS_MAX));
+        }
+    };
+    let staying = plan.staying.iter().map(|stay| format!("{} on {}: {}", stay.task, stay.node, stay.reason));
+    list("Tasks that stay as they are", staying.collect());
+    let waiting = without_node(plan).map(|waits| format!("{}: {}", waits.task, waits.reason));
+    list("Tasks without a node in the end", waiting.collect());
+    if let Some(first) = plan.waiting.first().filter(|_| !plan.rejections.is_empty()) {
+        lines.push(format!("Nodes that cannot take {}", one_line(&first.task)));
+        lines.extend(rejection_lines(&plan.rejections));
+    }
+    lines
+}
+
+/// Tasks that wait in places where nothing runs on meanwhile.
+fn without_node(plan: &PlanView) -> impl Iterator<Item = &WaitingView> {
+    let staying: BTreeSet<&str> = plan.staying.iter().map(|stay| stay.task.as_str()).collect();
+    plan.waiting.iter().filter(move |waits| !staying.contains(waits.task.as_str()))
+}
+
 fn table(waves: &[WaveView]) -> Vec<String> {
     let mut rows = vec!["WAVE\tAFTER\tACTION\tTASK\tFROM\tTO".to_owned()];
     for (number, wave) in waves.iter().enumerate() {
@@ -250,7 +272,9 @@ fn table(waves: &[WaveView]) -> Vec<String> {
         let head = format!("{}\t{after}", number + 1);
         for (i, step) in wave.steps.iter().take(STEPS_MAX).enumerate() {
             let head = if i == 0 { head.as_str() } else { "\t" };
-            let cells = [&step.action, &step.task, &step.from, &step.to].map(|cell| one_line(cell).replace('\t', " "));
+            // What waits starts nowhere, also where its node is given.
+            let to = if step.action == "wait" { "" } else { &step.to };
+            let cells = [&step.action, &step.task, &step.from, to].map(|cell| one_line(cell).replace('\t', " "));
             rows.push(format!("{head}\t{}", cells.join("\t")));
         }
         if wave.steps.len() > STEPS_MAX {
@@ -264,29 +288,45 @@ fn summary(plan: &PlanView) -> String {
     if !plan.changes {
         return "Nothing would change.".to_owned();
     }
-    if plan.waves.is_empty() {
+    if plan.waves.is_empty() && !plan.stuck {
         return "No task would be touched.".to_owned();
     }
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let waiting: BTreeSet<&str> = plan.waiting.iter().map(|waits| waits.task.as_str()).collect();
     for step in plan.waves.iter().flat_map(|wave| &wave.steps) {
-        *counts.entry(step.action.as_str()).or_default() += 1;
+        let is_told_apart = step.action == "wait" && waiting.contains(step.task.as_str());
+        *counts.entry(if is_told_apart { "" } else { step.action.as_str() }).or_default() += 1;
     }
+    counts.extend([("left", without_node(plan).count()), ("stay", plan.staying.len())]);
     let words = [
         ("start", "started"),
         ("prepare", "prepared"),
         ("replace", "replaced"),
         ("move", "moved"),
         ("stop", "stopped"),
-        ("wait", if plan.waiting.is_empty() { "waiting in between" } else { "left waiting" }),
+        ("wait", if plan.stuck { "still waiting" } else { "waiting in between" }),
+        ("left", "left waiting"),
+        ("stay", if plan.staying.len() == 1 { "stays" } else { "stay" }),
     ];
+    let count = |action: &str| counts.get(action).filter(|count| **count > 0);
     let told: Vec<String> =
-        words.iter().filter_map(|(action, word)| Some(format!("{} {word}", counts.get(action)?))).collect();
-    let waves = if plan.waves.len() == 1 { "1 wave".to_owned() } else { format!("{} waves", plan.waves.len()) };
-    let ends = format_duration(plan.ends_after_ns / 1_000_000 * 1_000_000);
+        words.iter().filter_map(|(action, word)| Some(format!("{} {word}", count(action)?))).collect();
+    let waves = match plan.waves.len() {
+        0 => "No task would be touched".to_owned(),
+        1 => "1 wave".to_owned(),
+        count => format!("{count} waves"),
+    };
+    let ends = match (plan.stuck, plan.waiting.is_empty()) {
+        (false, _) => {
+            format!("done after {} at the earliest", format_duration(plan.ends_after_ns / 1_000_000 * 1_000_000))
+        }
+        (true, false) => "does not end until there is room".to_owned(),
+        (true, true) => "does not end as things are".to_owned(),
+    };
     let update = match plan.update_state.as_str() {
         "" | "completed" | "rollback_completed" => String::new(),
         state => format!("; its update is then {}", state.replace('_', " ")),
     };
     let cut = if plan.cut { "; there is more, which this does not show" } else { "" };
-    format!("{waves}, done after {ends} at the earliest: {}{update}{cut}.", told.join(", "))
+    format!("{waves}, {ends}: {}{update}{cut}.", told.join(", "))
 }

@@ -30,7 +30,10 @@ use schedule::Fleet;
 use slots::{Slots, Stranded};
 use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, Task, TaskId, TaskState, Timestamp};
 
-pub use why::{Failure, NodeRejection, Rejection, Restart, TaskWhy, Why, why_service, why_task, why_waiting};
+pub(crate) use why::why_staying;
+pub use why::{
+    Failure, NodeRejection, Rejection, Restart, TaskWhy, Why, why_planned, why_service, why_task, why_waiting,
+};
 
 use crate::{
     Event, Guard, Op, Outcome, Refusal, State, Tx,

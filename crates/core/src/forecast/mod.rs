@@ -8,9 +8,11 @@ use std::{
     sync::Arc,
 };
 
-use swarm_model::{DesiredState, NodeId, NodeState, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp};
+use swarm_model::{
+    Availability, DesiredState, NodeId, NodeState, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp,
+};
 
-use crate::{Dirty, ENTRY_VERSION, Entry, Event, Op, Outcome, Refusal, State, Tx, apply, decide};
+use crate::{Dirty, ENTRY_VERSION, Entry, Event, Op, Outcome, Refusal, State, Tx, apply, decide, decide::why_staying};
 
 /// Waves that are told. What comes after so many is more of the same.
 pub const WAVES_MAX: usize = 200;
@@ -32,6 +34,10 @@ pub struct Forecast {
     pub ends_after_ns: i64,
     /// Tasks that are left without a node by the change, and those of the services that it names.
     pub waiting: Vec<Arc<Task>>,
+    /// Tasks that run on although the change wants them gone, and why; empty where the forecast is cut.
+    pub staying: Vec<(Arc<Task>, String)>,
+    /// Whether it does not end as things are: an update, or the drain of a node, waits for room.
+    pub stuck: bool,
     /// How it ends.
     pub end: State,
 }
@@ -111,12 +117,16 @@ pub fn forecast(state: &State, change: &Tx, now: Timestamp) -> Result<Forecast, 
     let updates = named.iter().filter_map(|service| world.update_at.get(service).copied());
     let last_wave_ns = waves.last().map_or(0, |wave| wave.after_ns);
     let ends_after_ns = updates.map(|at| at.since_ns(start)).fold(last_wave_ns, i64::max);
+    let changes = changes || !waves.is_empty();
+    let staying = if changes && !world.cut { staying(&world.state, change, &named) } else { Vec::new() };
     Ok(Forecast {
-        changes: changes || !waves.is_empty(),
+        changes,
         waves,
         cut: world.cut,
         ends_after_ns,
+        stuck: changes && !world.cut && is_stuck(&world.state, &named, &staying),
         waiting,
+        staying,
         end: world.state,
     })
 }
@@ -203,6 +213,29 @@ fn waiting(before: &State, world: &World, named: &BTreeSet<ServiceId>) -> Vec<Ar
     let of_service = |service: &ServiceId| world.state.pending_of_service(*service);
     let tasks = world.watched.iter().flat_map(of_service);
     tasks.filter(|task| named.contains(&task.service) || !waited(task)).cloned().collect()
+}
+
+/// What runs on although it is to go: on the nodes that the change drains, and of the services that it names.
+fn staying(end: &State, change: &Tx, named: &BTreeSet<ServiceId>) -> Vec<(Arc<Task>, String)> {
+    let node_of = |op: &Op| match op {
+        Op::UpdateNode { node, spec } if spec.availability == Availability::Drain => Some(*node),
+        _ => None,
+    };
+    let nodes: BTreeSet<NodeId> = change.ops.iter().filter_map(node_of).collect();
+    let there = nodes.iter().flat_map(|node| end.tasks_of_node(*node)).map(|task| task.service);
+    let services: BTreeSet<ServiceId> = there.chain(named.iter().copied()).collect();
+    let tasks = services.iter().filter_map(|id| end.service(*id)).flat_map(|service| why_staying(end, service));
+    let concerns = |task: &Task| named.contains(&task.service) || task.node.is_some_and(|node| nodes.contains(&node));
+    tasks.filter(|(task, _)| concerns(task)).collect()
+}
+
+/// Whether there is more to come that does not come by itself. What an update leaves on purpose does not keep it from
+/// its end.
+fn is_stuck(end: &State, named: &BTreeSet<ServiceId>, staying: &[(Arc<Task>, String)]) -> bool {
+    let updates =
+        |id: &ServiceId| end.service(*id).and_then(|s| s.update.as_ref()).is_some_and(|u| u.state.is_active());
+    let waits = |id: &ServiceId| end.pending_of_service(*id).next().is_some();
+    if named.is_empty() { !staying.is_empty() } else { named.iter().any(|id| updates(id) || waits(id)) }
 }
 
 /// A cluster of which all nodes that answer do as they are told at once.

@@ -53,7 +53,7 @@ pub struct PlanView {
     pub version: Version,
     /// Whether anything would change.
     pub changes: bool,
-    /// Whether all tasks would find a node.
+    /// Whether all tasks would find a node, and none that is to leave its node would stay there.
     pub fits: bool,
     /// What would happen, in order.
     pub waves: Vec<WaveView>,
@@ -66,8 +66,14 @@ pub struct PlanView {
     /// The state of the service's update in the end, if it has one.
     #[serde(skip_serializing_if = "is_default")]
     pub update_state: String,
+    /// Whether it does not end as things are: what is to come waits for room.
+    #[serde(skip_serializing_if = "is_default")]
+    pub stuck: bool,
     /// Tasks that would find no node.
     pub waiting: Vec<WaitingView>,
+    /// Tasks that would run on although the change wants them gone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub staying: Vec<StayingView>,
     /// What would keep nodes from taking the first of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rejections: Vec<RejectionView>,
@@ -112,6 +118,18 @@ pub struct StepView {
 pub struct WaitingView {
     /// `service.slot`, or `service.node` of a global service.
     pub task: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A task that runs on although it is to go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct StayingView {
+    /// `service.slot`, or `service.node` of a global service.
+    pub task: String,
+    /// Name of its node.
+    pub node: String,
     /// Why.
     pub reason: String,
 }

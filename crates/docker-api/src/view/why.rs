@@ -97,7 +97,7 @@ pub struct RestartView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct RejectionView {
-    /// `ready`, `resources`, `constraint`, `platform`, `host-port` or `max-replicas`.
+    /// `ready`, `resources`, `constraint`, `platform`, `plugin`, `host-port`, `max-replicas` or `other`.
     pub filter: String,
     /// What is asked for.
     pub asked: String,

@@ -58,10 +58,35 @@ async fn what_does_not_fit_is_told_with_its_reason() {
     let mut spec = plain("web");
     spec["TaskTemplate"]["Resources"] = json!({"Reservations": {"NanoCPUs": 1_500_000_000_u64}});
     spec["Mode"] = json!({"Replicated": {"Replicas": 3}});
-    let plan = plan(&plane, &json!({"Kind": "create", "Spec": spec})).await;
-    assert_eq!((&plan["Fits"], &plan["Waiting"][0]["Task"]), (&json!(false), &json!("web.3")));
-    assert_eq!(plan["Rejections"][0]["Nodes"][0]["Found"], "0.5 free of 2");
-    assert_eq!(plan["Fixes"].as_array().map(Vec::len), Some(1));
+    let made = plan(&plane, &json!({"Kind": "create", "Spec": spec})).await;
+    assert_eq!((&made["Fits"], &made["Waiting"][0]["Task"]), (&json!(false), &json!("web.3")));
+    assert_eq!(made["Rejections"][0]["Nodes"][0]["Found"], "0.5 free of 2");
+    // The service does not exist: there is nothing to update.
+    assert_eq!(made["Fixes"], json!(["free 1 CPU on alpha, or make it with `--reserve-cpu 0.5`"]));
+    spec["TaskTemplate"] = plain("web")["TaskTemplate"].clone();
+    spec["TaskTemplate"]["Placement"] = json!({"Constraints": ["node.hostname==gamma"]});
+    let made = plan(&plane, &json!({"Kind": "create", "Spec": spec})).await;
+    assert_eq!(made["Fixes"][0], "leave out `--constraint 'node.hostname==gamma'`");
+    post(&plane, "/services/create", &spec).await.ok();
+    settle(&plane);
+    let made = plan(&plane, &json!({"Kind": "scale", "Service": "web", "Replicas": 4})).await;
+    assert_eq!(made["Fixes"][0], "`swarmctl service update --constraint-rm 'node.hostname==gamma' web`");
+}
+
+#[tokio::test]
+async fn what_stays_on_a_drained_node_is_told() {
+    let plane = cluster();
+    let mut spec = plain("pin");
+    spec["UpdateConfig"] = json!({"Parallelism": 1});
+    spec["TaskTemplate"]["Placement"] = json!({"Constraints": ["node.hostname==beta"]});
+    post(&plane, "/services/create", &spec).await.ok();
+    settle(&plane);
+    let drain = plan(&plane, &json!({"Kind": "drain", "Node": "beta"})).await;
+    assert_eq!((&drain["Stuck"], &drain["Fits"]), (&json!(true), &json!(false)));
+    assert_eq!(drain["Staying"][0]["Reason"], drain["Waiting"][0]["Reason"]);
+    let second =
+        json!({"Task": "pin.2", "Node": "beta", "Reason": "its turn does not come while pin.1 waits for a node"});
+    assert_eq!(drain["Staying"][1], second);
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use crate::{Place, State, apply::max_replicas};
 use filter::Request;
 pub(super) use filter::{Constraints, active_of_service, constraints_hold};
 pub(super) use fleet::Fleet;
+pub(super) use plugins::named_drivers;
 
 /// Failures of a spec version on a node are looked at over 5 minutes (swarm-behaviour §5.3).
 const FAILURE_WINDOW_NS: i64 = 5 * 60_000_000_000;

@@ -21,6 +21,11 @@ pub(super) fn drivers(spec: &ServiceSpec) -> Vec<Driver> {
     log.map(driver("Log")).chain(volumes.map(driver("Volume"))).collect()
 }
 
+/// The same by kind, `Log` or `Volume`, and name: for people.
+pub(in crate::decide) fn named_drivers(spec: &ServiceSpec) -> Vec<(&'static str, String)> {
+    drivers(spec).into_iter().map(|driver| (driver.kind, driver.name)).collect()
+}
+
 /// Whether the engine of a node has all of them. An engine that names no log drivers at all has them all, as far as
 /// anyone knows, and so has a node that says nothing of its engine.
 pub(super) fn has_all(drivers: &[Driver], node: &Node) -> bool {

@@ -5,6 +5,7 @@
 
 mod nodes;
 mod resources;
+mod stays;
 mod task;
 
 use std::sync::Arc;
@@ -15,9 +16,11 @@ use swarm_model::{
 
 use super::{
     schedule,
-    slots::{self, Slot},
+    slots::{self, Kinship, Slot},
 };
 use crate::State;
+use nodes::Asker;
+pub(crate) use stays::why_staying;
 
 /// Tasks that an answer about a service describes; of more than these, one is like the other.
 const TASKS_MAX: usize = 10;
@@ -95,7 +98,7 @@ pub struct Restart {
 /// A requirement, and the nodes that do not meet it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// The filter: `ready`, `resources`, `constraint`, `platform`, `host-port`, `max-replicas`.
+    /// The filter: `ready`, `resources`, `constraint`, `platform`, `plugin`, `host-port`, `max-replicas`, `other`.
     pub filter: &'static str,
     /// What is asked for.
     pub asked: String,
@@ -118,6 +121,11 @@ pub struct NodeRejection {
 
 /// Why a task is as it is; none if there is no such task. `now` is the leader's clock.
 pub fn why_task(state: &State, id: TaskId, now: Timestamp) -> Option<Why> {
+    why_planned(state, id, now, false)
+}
+
+/// The same of a task that a forecast made; its service may be there in the forecast alone (`is_planned`).
+pub fn why_planned(state: &State, id: TaskId, now: Timestamp, is_planned: bool) -> Option<Why> {
     let task = state.task(id)?;
     let Some(service) = state.service(task.service) else {
         let name = state.spec(task.service, task.spec_version).map_or(String::new(), |spec| spec.spec.name.clone());
@@ -128,7 +136,8 @@ pub fn why_task(state: &State, id: TaskId, now: Timestamp) -> Option<Why> {
     let mut advice = Vec::new();
     let told = task::tell(state, service, &slot, task, now, &mut advice);
     let waits = task.status.state == TaskState::Pending && task.desired.is_live();
-    let rejections = if waits { rejections(state, service, task, now, &mut advice) } else { Vec::new() };
+    let asker = Asker { service, is_planned };
+    let rejections = if waits { rejections(state, asker, task, now, &mut advice) } else { Vec::new() };
     update_advice(service, &mut advice);
     Some(Why { summary: told.summary.clone(), tasks: vec![told], rejections, ..new(service, advice) })
 }
@@ -147,7 +156,7 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
         if waiting.is_none() && task.status.state == TaskState::Pending && task.desired.is_live() {
             waiting = Some(task.clone());
         }
-        if task::is_well(state, slot, task, now) {
+        if task::is_well(state, service, slot, task, now) {
             continue;
         }
         tasks.push((slot.clone(), task.clone()));
@@ -162,9 +171,10 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
     let tasks: Vec<TaskWhy> =
         tasks.iter().map(|(slot, task)| task::tell(state, service, slot, task, now, &mut advice)).collect();
     let everywhere = service.spec.mode.is_global() && live == 0;
+    let asker = Asker { service, is_planned: false };
     let rejections = match waiting {
-        Some(task) => rejections(state, service, &task, now, &mut advice),
-        None if everywhere => nodes::rejections(state, service, None, now, &mut advice),
+        Some(task) => rejections(state, asker, &task, now, &mut advice),
+        None if everywhere => nodes::rejections(state, asker, None, now, &mut advice),
         None => Vec::new(),
     };
     let wanted = service.spec.replicas().unwrap_or(live);
@@ -181,10 +191,33 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
     if let Some(update) = service.update.as_ref().filter(|update| !has_ended(update.state)) {
         summary = format!("{summary}; {}", update.message);
     }
+    if let Some(told) = rolled_back(state, service) {
+        summary = format!("{summary}; {told}");
+    }
     if let Some(first) = tasks.first() {
         summary = format!("{summary}; {}", first.summary);
     }
     Some(Why { summary, tasks, more_tasks, rejections, ..new(service, advice) })
+}
+
+/// That the service is back at an earlier spec, and the last failure before it that is still known.
+fn rolled_back(state: &State, service: &Service) -> Option<String> {
+    let update = service.update.as_ref().filter(|update| update.state == UpdateState::RollbackCompleted)?;
+    let kinship = Kinship::default();
+    let failed_before = |task: &&Arc<Task>| {
+        matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
+            && task.created_at <= update.started_at
+            && kinship.is_dirty(state, service, task)
+    };
+    let failed = state.tasks_of_service(service.id).filter(failed_before).max_by_key(|task| task.status_applied_at);
+    let failure = failed.map(|task| (task, task::failure(state, task)));
+    Some(match failure {
+        Some((task, Failure { node_name, reason, .. })) => {
+            let state = task.status.state;
+            format!("the last update was rolled back: before that, task {} {state} on {node_name}: {reason}", task.id)
+        }
+        None => format!("the last update was rolled back ({})", update.message),
+    })
 }
 
 /// Why a task of a service waits for a node, with what nodes lack: `no suitable node (insufficient resources on 2
@@ -200,16 +233,16 @@ pub fn why_waiting(state: &State, task: &Task) -> Option<String> {
 /// What keeps nodes from taking a task that waits, by the spec that it has.
 fn rejections(
     state: &State,
-    service: &Service,
+    asker: Asker<'_>,
     task: &Task,
     now: Timestamp,
     advice: &mut Vec<String>,
 ) -> Vec<Rejection> {
-    let wanted = schedule::asked_by(state, service, task.spec_version);
+    let wanted = schedule::asked_by(state, asker.service, task.spec_version);
     // What would help the earlier spec of a service is of no use to the one that it has.
     let mut useless = Vec::new();
-    let advice = if task.spec_version == service.spec_version { advice } else { &mut useless };
-    nodes::rejections(state, &wanted, task.node, now, advice)
+    let advice = if task.spec_version == asker.service.spec_version { advice } else { &mut useless };
+    nodes::rejections(state, Asker { service: &wanted, ..asker }, task.node, now, advice)
 }
 
 fn new(service: &Service, mut advice: Vec<String>) -> Why {

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use swarm_model::{
-    Availability, Constraint, ConstraintKey, Node, NodeId, NodeState, Operator, Placement, Service, ServiceId,
-    ServiceSpec, Timestamp, format_duration,
+    Availability, Constraint, ConstraintKey, Mount, Node, NodeId, NodeState, Operator, Placement, Service, ServiceId,
+    ServiceMode, ServiceSpec, Timestamp, format_duration,
 };
 
 use super::{NodeRejection, Rejection, resources};
@@ -20,8 +20,30 @@ const FIXES_MAX: usize = 2;
 /// Bytes in a MiB: advice about memory is rounded down to it, so that it holds.
 const MIB: i64 = 1 << 20;
 
+/// A node that only has to be active is the best there is: nothing of the service need change.
+const READY_RANK: i64 = -1;
+
 const READY: &str = "ready";
 const RESOURCES: &str = "resources";
+
+/// A service of which a task is to be placed.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub(super) service: &'a Service,
+    /// Whether it is only planned: what does not exist cannot be updated.
+    pub(super) is_planned: bool,
+}
+
+impl Asker<'_> {
+    /// How its spec is changed by flags of `service update`.
+    fn change(self, flags: &str) -> String {
+        match flags.strip_prefix("--constraint-rm ") {
+            Some(constraint) if self.is_planned => format!("leave out `--constraint {constraint}`"),
+            _ if self.is_planned => format!("make it with `{flags}`"),
+            _ => format!("`swarmctl service update {flags} {}`", self.service.spec.name),
+        }
+    }
+}
 
 /// A requirement of a service, as a service that asks for nothing else.
 struct Requirement {
@@ -35,8 +57,9 @@ enum What {
     Resource { kind: String, amount: i64 },
     Constraint { text: String, parsed: Option<Constraint> },
     Platform,
+    Driver { kind: &'static str },
     Port(swarm_model::PortProtocol, u16),
-    MaxReplicas(u64),
+    MaxReplicas { needed: u64 },
 }
 
 /// The name by which people know a node.
@@ -51,12 +74,13 @@ pub(super) fn name(state: &State, id: NodeId) -> String {
 /// would help is added to `advice`: that which the fewest other things stand in the way of.
 pub(super) fn rejections(
     state: &State,
-    service: &Service,
+    asker: Asker<'_>,
     only: Option<NodeId>,
     now: Timestamp,
     advice: &mut Vec<String>,
 ) -> Vec<Rejection> {
-    let requirements = requirements(service);
+    let service = asker.service;
+    let requirements = requirements(state, service);
     let willing = all_ready(state);
     let nodes: Vec<&Arc<Node>> = state.nodes().filter(|node| only.is_none_or(|only| node.id == only)).collect();
     let mut rejections: Vec<Rejection> = Vec::new();
@@ -65,19 +89,26 @@ pub(super) fn rejections(
         let mut helps = Vec::new();
         if let Some((found, fix)) = unready(node, now) {
             push(&mut rejections, READY, "a node that is up and active", state, node, found);
-            helps.push(Fix { filter: READY, rank: 0, text: fix });
+            helps.push(Fix { filter: READY, rank: READY_RANK, text: fix });
         }
+        let is_ready = helps.is_empty();
         for requirement in &requirements {
             if matches!(schedule::place_on(&willing, &requirement.alone, node.id), Place::On(_)) {
                 continue;
             }
-            let (found, fix) = requirement.explain(state, service, node);
+            let (mut found, fix) = requirement.explain(state, asker, node);
+            if !is_ready {
+                // The scheduler says only the first thing of a node.
+                found.push_str(", and is not available");
+            }
             push(&mut rejections, requirement.filter, &requirement.asked, state, node, found);
             helps.push(fix);
         }
         let whole = schedule::place_on(&willing, service, node.id);
-        if let (true, Place::PendingOn(_, reason)) = (helps.is_empty(), whole) {
+        let is_met = helps.iter().all(|fix| fix.filter == READY);
+        if let (true, Place::PendingOn(_, reason)) = (is_met, whole) {
             // Something that has no numbers and that no setting of a node changes.
+            helps.clear();
             push(&mut rejections, "other", "what the scheduler says", state, node, reason.to_string());
         }
         if !helps.is_empty() {
@@ -121,7 +152,7 @@ pub(super) fn unmet(state: &State, service: &Service) -> Vec<String> {
         }
         _ => requirement.asked,
     };
-    requirements(service).into_iter().filter(is_unmet).map(show).collect()
+    requirements(state, service).into_iter().filter(is_unmet).map(show).collect()
 }
 
 /// What would help, and how much is missing: the least comes first.
@@ -187,7 +218,7 @@ fn all_ready(state: &State) -> State {
     willing
 }
 
-fn requirements(service: &Service) -> Vec<Requirement> {
+fn requirements(state: &State, service: &Service) -> Vec<Requirement> {
     let spec = &service.spec;
     let mut requirements = Vec::new();
     let mut add = |filter, asked: String, what, change: &dyn Fn(&mut ServiceSpec)| {
@@ -225,6 +256,17 @@ fn requirements(service: &Service) -> Vec<Requirement> {
             alone.task_template.placement = Some(Placement { platforms, ..Placement::default() });
         });
     }
+    for (kind, driver) in schedule::named_drivers(spec) {
+        let asked = format!("the {} driver {driver}", kind.to_lowercase());
+        add("plugin", asked, What::Driver { kind }, &|alone| {
+            if kind == "Log" {
+                alone.task_template.log_driver.clone_from(&spec.task_template.log_driver);
+            } else {
+                let mounts = spec.task_template.container_spec.mounts.iter();
+                alone.task_template.container_spec.mounts = mounts.filter(|m| is_of(m, &driver)).cloned().collect();
+            }
+        });
+    }
     for (protocol, port) in host_ports(spec) {
         let asked = format!("port {port}/{}", protocol.as_str());
         add("host-port", asked, What::Port(protocol, port), &|alone| {
@@ -236,11 +278,35 @@ fn requirements(service: &Service) -> Vec<Requirement> {
     if placement.max_replicas > 0 {
         let max_replicas = placement.max_replicas;
         let asked = format!("at most {max_replicas} of its tasks on a node");
-        add("max-replicas", asked, What::MaxReplicas(max_replicas), &|alone| {
+        let needed = needed_on_each(state, service).max(max_replicas.saturating_add(1));
+        add("max-replicas", asked, What::MaxReplicas { needed }, &|alone| {
             alone.task_template.placement = Some(Placement { max_replicas, ..Placement::default() });
         });
     }
     requirements
+}
+
+/// Whether a mount is a volume of a driver.
+fn is_of(mount: &Mount, driver: &str) -> bool {
+    let config = mount.volume_options.as_ref().and_then(|options| options.driver_config.as_ref());
+    config.is_some_and(|config| config.name == driver)
+}
+
+/// How many tasks of a service each node has to take for all of them to have a place, if only the limit is in the way:
+/// those that nodes have which take no more of it stay there.
+fn needed_on_each(state: &State, service: &Service) -> u64 {
+    let ServiceMode::Replicated { replicas } = service.spec.mode else { return 1 };
+    let mut spec = (*service.spec).clone();
+    spec.task_template.placement.get_or_insert_default().max_replicas = 0;
+    let unlimited = Service { spec: Arc::new(spec), ..service.clone() };
+    let (mut takers, mut elsewhere) = (0_u64, 0_u64);
+    for node in state.nodes() {
+        match schedule::place_on(state, &unlimited, node.id) {
+            Place::On(_) => takers += 1,
+            _ => elsewhere += state.tasks_of_service_on(service.id, node.id).filter(|t| t.is_live()).count() as u64,
+        }
+    }
+    replicas.saturating_sub(elsewhere).div_ceil(takers.max(1))
 }
 
 /// A service that every ready node can take.
@@ -250,8 +316,8 @@ fn asks_nothing(spec: &ServiceSpec) -> ServiceSpec {
 
 impl Requirement {
     /// What a node that does not meet it has instead, and what would change that.
-    fn explain(&self, state: &State, service: &Service, node: &Node) -> (String, Fix) {
-        let (own, node_name) = (&service.spec.name, name(state, node.id));
+    fn explain(&self, state: &State, asker: Asker<'_>, node: &Node) -> (String, Fix) {
+        let (service, own, node_name) = (asker.service, &asker.service.spec.name, name(state, node.id));
         let fix = |rank, text| Fix { filter: self.filter, rank, text };
         match &self.what {
             What::Resource { kind, amount } => {
@@ -261,7 +327,7 @@ impl Requirement {
                 let found = format!("{} free of {}", show(free), show(has));
                 let missing = amount.saturating_sub(free);
                 let less = match resources::flag(kind, free / MIB * MIB, free) {
-                    Some(flag) => format!(", or `swarmctl service update {flag} {own}`"),
+                    Some(flag) => format!(", or {}", asker.change(&flag)),
                     None => String::new(),
                 };
                 let whole = resources::show(kind, missing);
@@ -275,7 +341,7 @@ impl Requirement {
             }
             What::Constraint { text, parsed } => {
                 let found = parsed.as_ref().map_or("is not understood".to_owned(), |c| found_value(c, node));
-                let drop_it = format!("`swarmctl service update --constraint-rm '{text}' {own}`");
+                let drop_it = asker.change(&format!("--constraint-rm '{text}'"));
                 let text = match parsed {
                     Some(Constraint { key: ConstraintKey::NodeLabel(key), operator: Operator::Equal, value }) => {
                         format!("`swarmctl node update --label-add {key}={value} {node_name}`, or {drop_it}")
@@ -291,26 +357,28 @@ impl Requirement {
                 let text = format!("use an image for {has}, or add a node of {}", self.asked);
                 (format!("is {has}"), fix(0, text))
             }
+            What::Driver { kind } => {
+                let engine = node.description.as_ref().map(|description| &description.engine);
+                let plugins = engine.into_iter().flat_map(|engine| &engine.plugins);
+                let has: Vec<&str> = plugins.filter(|p| p.kind == *kind).map(|p| p.name.as_str()).collect();
+                let found = if has.is_empty() { "has none".to_owned() } else { format!("has {}", has.join(", ")) };
+                (found, fix(0, format!("install {} on {node_name}", self.asked)))
+            }
             What::Port(protocol, port) => {
                 let holding = holders(state, node, *protocol, *port);
                 let names: Vec<&str> = holding.iter().map(|(_, name)| name.as_str()).collect();
                 let names = names.join(" and ");
                 let text = if holding.iter().all(|(holder, _)| *holder == service.id) {
-                    format!(
-                        "each task of {own} needs {} of a node for itself: add a node, or scale {own} down",
-                        self.asked
-                    )
+                    let fewer = if asker.is_planned { "want fewer".to_owned() } else { format!("scale {own} down") };
+                    format!("each task of {own} needs {} of a node for itself: add a node, or {fewer}", self.asked)
                 } else {
                     format!("free {} of {node_name}, which {names} holds, or publish another port of {own}", self.asked)
                 };
                 (format!("taken by {names}"), fix(0, text))
             }
-            What::MaxReplicas(max) => {
+            What::MaxReplicas { needed } => {
                 let has = state.tasks_of_node(node.id).filter(|t| t.service == service.id && t.desired.is_live());
-                let text = format!(
-                    "`swarmctl service update --replicas-max-per-node {} {own}`, or add a node",
-                    max.saturating_add(1)
-                );
+                let text = format!("{}, or add a node", asker.change(&format!("--replicas-max-per-node {needed}")));
                 (format!("has {}", has.count()), fix(0, text))
             }
         }

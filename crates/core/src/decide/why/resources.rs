@@ -11,6 +11,8 @@ pub(super) type Amounts = BTreeMap<String, i64>;
 
 const MEMORY: &str = "memory";
 const CPUS: &str = "CPUs";
+/// In billionths.
+const ONE_CPU: i64 = 1_000_000_000;
 
 /// What a task reserves.
 pub(super) fn asked(reservations: &ResourceReservations) -> Amounts {
@@ -61,6 +63,7 @@ fn amounts(nano_cpus: i64, memory_bytes: i64, generic: &[GenericResource]) -> Am
 pub(super) fn show(kind: &str, amount: i64) -> String {
     match kind {
         MEMORY => format!("{} of memory", format_bytes(amount)),
+        CPUS if amount == ONE_CPU => "1 CPU".to_owned(),
         CPUS => format!("{} CPUs", format_cpus(amount)),
         generic => format!("{amount} {generic}"),
     }

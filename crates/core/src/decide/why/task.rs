@@ -15,13 +15,18 @@ const FAILURES_MAX: usize = 5;
 
 /// Whether there is nothing to say about the task that stands for its place: it runs on a node that answers, and
 /// nothing failed there of late.
-pub(super) fn is_well(state: &State, slot: &Slot, task: &Task, now: Timestamp) -> bool {
+pub(super) fn is_well(state: &State, service: &Service, slot: &Slot, task: &Task, now: Timestamp) -> bool {
     let node = task.node.and_then(|id| state.node(id));
     let runs = task.status.state == TaskState::Running && task.desired.is_live();
-    let done = task.status.state == TaskState::Complete;
+    let done = is_done(service, task);
     let answers = node.is_some_and(|n| n.status.state == NodeState::Ready && n.status.engine_reachable);
     let failed = failed_before(slot, task).any(|t| now.since_ns(t.status_applied_at) < RECENT_NS);
     done || runs && answers && !failed
+}
+
+/// Whether it has done its part of a job.
+fn is_done(service: &Service, task: &Task) -> bool {
+    service.job.is_some() && task.status.state == TaskState::Complete
 }
 
 /// This task and those before it in its place, as far as they failed, the newest first. What failed with another spec
@@ -47,7 +52,8 @@ pub(super) fn tell(
     let failures: Vec<Failure> = failed.map(|task| failure(state, task)).collect();
     let restart = restart_of(service, slot, task, now);
     let node_name = task.node.map_or(String::new(), |node| nodes::name(state, node));
-    if let Some(last) = failures.first().filter(|last| now.since_ns(last.at) < RECENT_NS || restart.given_up) {
+    let gave_up_on = |last: &Failure| restart.given_up && last.task == task.id;
+    if let Some(last) = failures.first().filter(|last| now.since_ns(last.at) < RECENT_NS || gave_up_on(last)) {
         failure_advice(state, service, last, advice);
     }
     if restart.given_up {
@@ -57,7 +63,8 @@ pub(super) fn tell(
     TaskWhy { task: task.clone(), node_name, summary, failures, restart }
 }
 
-fn failure(state: &State, task: &Task) -> Failure {
+/// How a task failed.
+pub(super) fn failure(state: &State, task: &Task) -> Failure {
     let status = &task.status;
     let exit_code = status.container.as_ref().and_then(|container| container.exit_code);
     let reason = match (&status.err, exit_code) {
@@ -80,7 +87,7 @@ fn restart_of(service: &Service, slot: &Slot, task: &Task, now: Timestamp) -> Re
     let is_newest = newest.is_some_and(|newest| newest.id == task.id);
     let given_up = is_newest
         && task.status.state.is_terminal()
-        && task.status.state != TaskState::Complete
+        && !is_done(service, task)
         && !restart::allowed(&service.spec, slot, task);
     // What is prepared can fail inside its delay; the next one then starts at the end of it (swarm-behaviour §3.5).
     let waits = (is_newest || !task.status.state.is_terminal()) && !is_unwanted(task);
@@ -137,7 +144,9 @@ fn summary(
         Some(_) => {}
     }
     if let Some(wait_ns) = restart.wait_ns {
+        // Of tasks that ended long ago nothing is kept, but this one knows how often its place was restarted in a row.
         let times = match failures.len() {
+            count if task.restarts as usize > count => format!(" after it ended {} times in a row", task.restarts),
             0 => String::new(),
             FAILURES_MAX => format!(" after {FAILURES_MAX} failures or more"),
             1 => " after a failure".to_owned(),
@@ -188,10 +197,16 @@ fn ended(slot: &Slot, service: &Service, task: &Task, restart: &Restart) -> Stri
         (state, None, Some(code)) => format!("{state}: the container exited with code {code}"),
         (state, None, None) => state.to_string(),
     };
+    if is_done(service, task) {
+        return format!("{how}: its part of the job is done");
+    }
     if restart.given_up {
         let policy = service.spec.task_template.restart();
         let why = match policy.condition {
             RestartCondition::None => "the restart condition is none".to_owned(),
+            RestartCondition::OnFailure if status.state == TaskState::Complete => {
+                "the restart condition is on-failure".to_owned()
+            }
             _ => format!("{} of {} restarts are used up", restart.restarts, policy.max_attempts),
         };
         return format!("{how}; it is not restarted: {why}");

@@ -95,7 +95,14 @@ impl World {
         let ends = format_duration(forecast.ends_after_ns / SECOND_NS * SECOND_NS);
         let changes = if forecast.changes { "changes" } else { "nothing changes" };
         let cut = if forecast.cut { ", cut off" } else { "" };
-        let _ = writeln!(out, "{changes}{cut}, done after {ends}, {} waiting", forecast.waiting.len());
+        let done = if forecast.stuck { "does not end".to_owned() } else { format!("done after {ends}") };
+        let _ = writeln!(out, "{changes}{cut}, {done}, {} waiting", forecast.waiting.len());
+        for (task, why) in &forecast.staying {
+            let place =
+                if task.slot == 0 { task.node.map_or("-", |n| self.node_name(n)) } else { &task.slot.to_string() };
+            let node = task.node.map_or("-", |node| self.node_name(node));
+            let _ = writeln!(out, "stays on {node}: {}.{place}: {why}", self.service_name(task.service));
+        }
         out
     }
 
