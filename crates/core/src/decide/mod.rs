@@ -161,8 +161,10 @@ fn settle(planner: &mut Planner, id: ServiceId) {
         // Then no update, no limit and no wish to be even is there for which something could follow.
         let is_mostly_settled = planner.slots(&service).settled > 0;
         reconcile(planner, &service);
-        let mut ops = planner.plan.txs[known..].iter().flat_map(|tx| &tx.ops);
-        if is_mostly_settled || ops.all(is_last_step) {
+        let mut ops = planner.plan.txs[known..].iter().flat_map(|tx| &tx.ops).peekable();
+        // To place the last task that waited may be the end of a rebalance.
+        let is_last_step = |op: &Op| !service.rebalance && is_last_step(op);
+        if is_mostly_settled || ops.peek().is_none() || ops.all(is_last_step) {
             return;
         }
     }

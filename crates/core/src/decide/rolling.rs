@@ -181,12 +181,14 @@ fn last_made<'a>(service: &Service, slot: &'a Slot) -> Option<&'a Arc<Task>> {
 /// A place in the eyes of an update.
 fn stage_of_update(state: &State, service: &Service, kinship: &Kinship, slot: &Slot) -> Stage {
     let dirty = |task: &Arc<Task>| kinship.is_dirty(state, service, task);
-    // One that was dropped before it could take over made no difference.
+    // One that was dropped before it could take over made no difference, also one that was to come instead of one that
+    // failed: the place begins anew.
     let was_dropped = |task: &Task| {
         let ended_by_itself = task.status.state.is_terminal() && task.status.state != TaskState::Shutdown;
         !task.desired.is_live() && !ended_by_itself && slot.live().next().is_some() && slot.live().all(dirty)
     };
-    if let Some(task) = last_made(service, slot).filter(|task| !was_dropped(task)) {
+    let heir = slot.0.iter().rfind(|task| task.spec_version == service.spec_version);
+    if let Some(task) = last_made(service, slot).filter(|_| !heir.is_some_and(|heir| was_dropped(heir))) {
         return match task.reached_at {
             Some(at) => Stage::Reached(at),
             None if slot.live().any(|task| task.reached_at.is_none() && !dirty(task)) => Stage::UnderWay,

@@ -3,12 +3,19 @@
 
 mod world;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use proptest::prelude::*;
 use swarm_core::{Dirty, NewTask, Object, Op, Place, State, Tx, why_service, why_task};
 use swarm_model::{Cause, DesiredState, ServiceId, Task, TaskId, TaskState, UpdateState};
 use world::{Step, World, spec, step};
+
+/// What tells most of a task.
+fn brief(task: &Arc<Task>) -> String {
+    let Task { slot, spec_version, cause, desired, status, created_at, reached_at, .. } = &**task;
+    let (state, at) = (status.state, task.status_applied_at);
+    format!("{slot} v{spec_version} {cause:?} {desired:?} {state} made {created_at:?} reached {reached_at:?} at {at:?}")
+}
 
 /// Runs, has done its job, or waits for room.
 fn is_on_its_way(task: &Task) -> bool {
@@ -58,21 +65,25 @@ proptest! {
                             let spec = &world.state.spec(task.service, task.spec_version).expect("kept").spec;
                             spec.task_template == service.spec.task_template
                         }),
-                    "an update that ended leaves no old task: {:?} {:?}",
-                    service.update, world.state.tasks_of_slot(service.id, live[0].slot).map(|t| (t.spec_version, t.cause, t.desired, t.status.state, t.created_at, t.reached_at, t.status_applied_at, t.status.err.clone())).collect::<Vec<_>>()
+                    "an update that ended leaves no old task: {:?} {:#?}",
+                    service.update,
+                    world.state.tasks_of_service(service.id).map(brief).collect::<Vec<_>>()
                 );
                 // A job whose tasks find no room starts no more of them.
                 let held_up = stuck && service.job.is_some();
-                // A slot of a job is done also by a task that completed after it was told to stop.
+                // A slot of a job is done also by a task that completed after it was told to stop, beside the one that
+                // took its place perhaps.
                 let is_late = |t: &&Arc<Task>| {
                     let is_present = t.iteration.is_some() && t.iteration == service.iteration();
                     is_present && t.status.state == TaskState::Complete && t.desired == DesiredState::Shutdown
                 };
-                let late = world.state.tasks_of_service(service.id).filter(is_late).count() as u64;
+                let late = world.state.tasks_of_service(service.id).filter(is_late);
+                let places = late.chain(live.iter().copied()).map(|t| (t.slot, t.node.filter(|_| t.slot == 0)));
                 prop_assert!(
-                    active || held_up || live.len() as u64 + late == wanted,
-                    "service {} has its tasks",
-                    service.spec.name
+                    active || held_up || places.collect::<BTreeSet<_>>().len() as u64 == wanted,
+                    "service {} has its {wanted} tasks: {:#?}",
+                    service.spec.name,
+                    world.state.tasks_of_service(service.id).map(brief).collect::<Vec<_>>()
                 );
                 prop_assert!(live.iter().all(|t| is_on_its_way(t)));
             }
