@@ -53,14 +53,14 @@ const fn shape(nodes: usize, tasks: usize, constraints: bool, runs: usize) -> Sh
 }
 
 const SHAPES: [Shape; 8] = [
-    shape(1_000, 1_000, false, 25),
-    shape(1_000, 10_000, false, 15),
-    shape(1_000, 100_000, false, 5),
-    shape(100_000, 1_000, false, 15),
-    shape(100_000, 100_000, false, 5),
-    shape(100_000, 1_000_000, false, 3),
-    shape(1_000, 10_000, true, 15),
-    shape(5_000, 100_000, true, 5),
+    shape(1_000, 1_000, false, 401),
+    shape(1_000, 10_000, false, 101),
+    shape(1_000, 100_000, false, 15),
+    shape(100_000, 1_000, false, 401),
+    shape(100_000, 100_000, false, 15),
+    shape(100_000, 1_000_000, false, 5),
+    shape(1_000, 10_000, true, 101),
+    shape(5_000, 100_000, true, 15),
 ];
 
 fn main() {

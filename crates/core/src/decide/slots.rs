@@ -112,7 +112,7 @@ impl Stranded {
         });
         let from = tasks.partition_point(|(other, _)| *other < service);
         let tasks = tasks[from..].iter().take_while(|(other, _)| *other == service);
-        let slots: Rc<[u32]> = tasks.filter_map(|(_, id)| state.task(*id).map(|task| task.slot)).collect();
+        let slots: Rc<[u32]> = tasks.filter_map(|(_, id)| state.slot_of(*id)).collect();
         *last = Some((service, slots.clone()));
         slots
     }

@@ -151,6 +151,11 @@ impl State {
         self.tasks.get(&(service, slot, id)).map(|seat| &seat.task)
     }
 
+    /// The slot of a task.
+    pub(crate) fn slot_of(&self, id: TaskId) -> Option<u32> {
+        self.task_keys.get(&id).map(|(_, slot)| *slot)
+    }
+
     /// The highest slot of a service that has a task.
     pub(crate) fn highest_slot(&self, service: ServiceId) -> Option<u32> {
         let ((found, slot, _), _) = self.tasks.last_to(&(service, u32::MAX, TaskId(u128::MAX)))?;

@@ -25,7 +25,7 @@ use crate::State;
 type Rank = (u32, u32, u64, u64, usize);
 
 /// When so many nodes were asked one by one for tasks of the service, walking along its tasks is cheaper.
-const ASKED_MAX: u32 = 16;
+const ASKED_MAX: u32 = 4;
 
 /// The nodes that can take a task, as a tree with a level for each placement preference.
 pub(super) struct Tree<'a> {
@@ -315,7 +315,7 @@ impl Class {
         if matches!(self.nodes, Nodes::Failing(_)) {
             return None;
         }
-        let known = round.counts.as_ref().map(|counts| &counts.nodes);
+        let known = round.counts.as_ref().map(|counts| &counts.nodes).filter(|nodes| !nodes.is_empty());
         round.fleet.next(&mut self.cursor, &[round.verdicts.possible(), self.nodes.group()], known)
     }
 
