@@ -15,11 +15,11 @@ use swarm_model::NodeId;
 use super::NodeLoad;
 
 /// Rows of a page. A change copies one page, the levels and counters of its group, and the list of groups: with 100,000
-/// nodes that is half a kilobyte, two kilobytes, and some 260 counters.
-const PAGE_ROWS: usize = 8;
+/// nodes that is two kilobytes, two kilobytes, and some 210 counters. Counters are dear, for each is somewhere else.
+const PAGE_ROWS: usize = 32;
 
-/// Positions of a group: 64 pages.
-const GROUP_ROWS: usize = 64 * PAGE_ROWS;
+/// Positions of a group: 16 pages.
+const GROUP_ROWS: usize = 16 * PAGE_ROWS;
 
 /// What is not in so many rows behind the last one is searched in all.
 const NEAR_ROWS: usize = 64;
