@@ -5,6 +5,7 @@
 //!   [`role`] – promoted and demoted; [`autolock`] – locked and unlocked.
 //! * [`socket`], [`api`], [`engine`] – the API on the Unix socket and the pass-through to the Docker Engine.
 //! * [`listener`] (with [`places`]), [`connector`], [`certificate`] – the managers' port, the way to it, certificates.
+//! * [`memory`] – huge pages for a large state.
 
 mod address;
 mod api;
@@ -18,6 +19,7 @@ mod http;
 mod listener;
 mod member;
 mod membership;
+mod memory;
 mod node;
 mod notify;
 mod places;
@@ -51,6 +53,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[expect(clippy::print_stderr, reason = "a daemon that does not start says why where it was started")]
 fn main() -> ExitCode {
+    memory::start_small();
     let run = || {
         let config = Config::load(Cli::parse(), |name| std::env::var(name).ok())?;
         start_log(&config);
@@ -93,6 +96,7 @@ async fn run(config: Config) -> Result<()> {
     node.resume().await.context("cannot take up this node's place in its swarm")?;
     let stop = CancellationToken::new();
     let served = tokio::spawn(socket.serve(Api::new(node.clone()), stop.clone()));
+    let growth = tokio::spawn(memory::follow_growth(memory::LARGE_BYTES));
     notify::notify(notify::READY);
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -101,6 +105,7 @@ async fn run(config: Config) -> Result<()> {
     };
     tracing::info!("swarmd stops; containers keep running");
     notify::notify(notify::STOPPING);
+    growth.abort();
     stop.cancel();
     served.await?;
     node.shutdown().await;

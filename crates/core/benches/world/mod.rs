@@ -9,7 +9,7 @@ use swarm_model::{
     ServiceSpec, Timestamp,
 };
 
-/// The allocator of swarmd.
+/// The allocator of swarmd, with huge pages as swarmd has them once its state is large.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
