@@ -33,6 +33,8 @@ thread_local! {
 /// Decisions after which nothing may be left to do. One is not always enough: what a service gives up may be what an
 /// earlier one in the same plan waits for.
 const REPLANS_MAX: u64 = 8;
+/// Decisions after which it is no matter of what became due.
+const ROUNDS_MAX: u64 = 1_000;
 
 /// What is left to do of a decision: a newer reason why a task waits is nothing.
 pub(crate) fn rest(plan: Plan) -> Vec<Tx> {
@@ -40,11 +42,13 @@ pub(crate) fn rest(plan: Plan) -> Vec<Tx> {
     plan.txs.into_iter().filter(|tx| !tx.ops.iter().all(reason)).collect()
 }
 
-/// Decides again and again on the state that a plan leads to, until there is nothing to do.
-fn replan(state: &State, dirty: &Dirty, now: Timestamp, seed: u64, plan: &Plan) -> Option<String> {
+/// Decides again and again on the state that a plan leads to, until there is nothing to do. Each decision is a moment
+/// later: what became due by that, and not before, is not left over from the ones before.
+fn replan(state: &State, dirty: &Dirty, now: Timestamp, seed: u64, first: &Plan) -> Option<String> {
     let mut after = state.clone();
-    let mut txs = plan.txs.clone();
-    for round in 1..=REPLANS_MAX {
+    let (mut txs, mut due) = (first.txs.clone(), earliest(first));
+    let mut replans = 0;
+    for round in 1..=ROUNDS_MAX {
         let entry = Entry { v: ENTRY_VERSION, at: now, txs };
         let index = after.revision() + 1;
         let (outcomes, _) = apply(&mut after, index, &entry);
@@ -54,12 +58,24 @@ fn replan(state: &State, dirty: &Dirty, now: Timestamp, seed: u64, plan: &Plan) 
                 entry.txs
             ));
         }
-        txs = rest(decide(&after, dirty, now, seed ^ round));
+        let plan = decide(&after, dirty, now, seed ^ round);
+        let became_due = due.is_some_and(|due| due <= after.time().plus_ns(1));
+        due = earliest(&plan);
+        txs = rest(plan);
         if txs.is_empty() {
             return None;
         }
+        replans += u64::from(!became_due);
+        if replans == REPLANS_MAX {
+            break;
+        }
     }
-    Some(format!("decisions do not come to an end: {:?}, and after {REPLANS_MAX} more still {txs:?}", plan.txs))
+    Some(format!("decisions do not come to an end: {:?}, and after {replans} more still {txs:?}", first.txs))
+}
+
+/// When something of a plan is due.
+fn earliest(plan: &Plan) -> Option<Timestamp> {
+    plan.deadlines.values().min().copied()
 }
 
 /// `decide`, watched: a plan applies to the state that it was made from, and leads to one with nothing to do.

@@ -344,5 +344,7 @@ pub(super) fn replacement(
 pub(super) fn kept_beside(planner: &Planner, service: &Service, slot: &Slot, waiting: &Task) -> Option<TaskId> {
     let takes_over = order(service) == UpdateOrder::StopFirst
         && successor(&planner.state, service, slot).is_some_and(|task| task.id == waiting.id);
-    slot.live().find(|task| takes_over && task.id != waiting.id).map(|task| task.id)
+    // What waits itself holds no room, and may find its node in the same look.
+    let is_there = |task: &&Arc<Task>| task.id != waiting.id && task.status.state != TaskState::Pending;
+    slot.live().find(|task| takes_over && is_there(task)).map(|task| task.id)
 }
