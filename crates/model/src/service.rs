@@ -42,6 +42,13 @@ impl ServiceSpec {
         self.endpoint_spec.as_ref().map_or(&[], |e| &e.ports)
     }
 
+    /// The most tasks that a service may have on one node; 0 for any number. To a global service, which has one on each,
+    /// a limit means nothing (swarm-behaviour §11).
+    pub fn max_replicas_per_node(&self) -> u64 {
+        let placement = self.task_template.placement.as_ref().filter(|_| !self.mode.is_global());
+        placement.map_or(0, |placement| placement.max_replicas)
+    }
+
     /// Whether a task of this spec is as good as one of the other: what a client writes out and what it leaves to the
     /// defaults are the same. Only the task template and the endpoint count (swarm-behaviour §4.1).
     pub fn makes_same_tasks(&self, other: &Self) -> bool {

@@ -9,7 +9,7 @@ use swarm_model::{DesiredState, Node, RestartCondition, Service, ServiceSpec, Ta
 use crate::{
     jobs,
     lead::rest,
-    oracle::{Place, constraints_hold, is_eligible, max_replicas, pieces_of, place_of, tasks_of},
+    oracle::{Place, constraints_hold, is_eligible, pieces_of, place_of, tasks_of},
     specs::GPU,
     world::World,
 };
@@ -218,7 +218,7 @@ pub(crate) fn could_take(state: &State, service: &Service, task: &Task, node: &N
             && gpus + pieces_of(&asked.generic_resources, GPU) <= pieces_of(&capacity.generic_resources, GPU)
             && wanted.ports().iter().all(|port| !ports.contains(&port.published_port))
     });
-    let most = max_replicas(&service.spec);
+    let most = service.spec.max_replicas_per_node();
     let found = state.tasks_of_node(node.id).filter(|t| t.service == task.service && t.desired.is_live()).count();
     fits && (most == 0 || (found as u64) < most)
 }

@@ -172,10 +172,6 @@ pub(crate) fn constraints_hold(node: &Node, spec: &ServiceSpec) -> bool {
     })
 }
 
-pub(crate) fn max_replicas(spec: &ServiceSpec) -> u64 {
-    spec.task_template.placement.as_ref().map_or(0, |placement| placement.max_replicas)
-}
-
 /// A task got its node: the node could take it when that was committed.
 fn placed(before: &State, after: &State, task: &Task) -> Result<(), String> {
     let Some(id) = task.node else { return Err(format!("task {} is assigned to no node", task.id)) };
@@ -194,8 +190,8 @@ fn placed(before: &State, after: &State, task: &Task) -> Result<(), String> {
             own.and_then(|spec| spec.task_template.placement.clone()),
         ));
     }
-    let most = own.into_iter().chain(current).map(|spec| max_replicas(spec)).max().unwrap_or(0);
-    let limited = own.into_iter().chain(current).all(|spec| max_replicas(spec) > 0);
+    let most = own.into_iter().chain(current).map(|spec| spec.max_replicas_per_node()).max().unwrap_or(0);
+    let limited = own.into_iter().chain(current).all(|spec| spec.max_replicas_per_node() > 0);
     let others = after.tasks_of_node(id).filter(|t| t.service == task.service && t.slot != task.slot && t.is_live());
     let found = others.count() as u64 + 1;
     // One that the same plan tells to stop makes way for others.

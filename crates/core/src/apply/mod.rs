@@ -9,7 +9,7 @@ mod tasks;
 
 use swarm_model::{NodeId, ServiceId, TaskId, TaskState, mutant::mutant};
 
-pub(crate) use tasks::{charge, max_replicas};
+pub(crate) use tasks::charge;
 
 use crate::{ENTRY_VERSION, Entry, Guard, Op, Outcome, Refusal, State, Tx};
 

@@ -24,11 +24,6 @@ pub(super) struct Batch {
     pub(super) restarts: u32,
 }
 
-/// The most tasks that a service may have on a node now; 0 if it has no such limit.
-pub(crate) fn max_replicas(service: &Service) -> u64 {
-    service.spec.task_template.placement.as_ref().map_or(0, |placement| placement.max_replicas)
-}
-
 /// Makes all of these tasks, or none.
 pub(super) fn create(state: &mut State, batch: &Batch, tasks: &[NewTask], events: &mut Vec<Event>) -> Outcome {
     let service = state.service(batch.service).ok_or_else(|| not_found("service", batch.service))?;
@@ -111,7 +106,7 @@ impl Batch {
             generic_resources: Arc::default(),
             restarts: self.restarts,
         };
-        settle(state, &mut task, spec, max_replicas(service), &new.place)?;
+        settle(state, &mut task, spec, service.spec.max_replicas_per_node(), &new.place)?;
         Ok(task)
     }
 }
@@ -144,7 +139,7 @@ pub(super) fn place(state: &mut State, id: TaskId, place: &Place, events: &mut V
     }
     let mut task = Task::clone(task);
     let spec = state.spec(task.service, task.spec_version).expect("a task's spec version is kept");
-    let max_replicas = state.service(task.service).map_or(0, |service| max_replicas(service));
+    let max_replicas = state.service(task.service).map_or(0, |service| service.spec.max_replicas_per_node());
     settle(state, &mut task, &spec.spec, max_replicas, place)?;
     store(state, task, events);
     Ok(())

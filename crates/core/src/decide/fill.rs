@@ -202,7 +202,7 @@ fn free_places(planner: &mut Planner, service: &Service, needs: &[Need], count: 
     }
     let mut fleet = planner.fleet.take().unwrap_or_else(|| Fleet::new(&planner.state));
     // Where the number of tasks on a node is limited, each counts until it was told to stop.
-    let is_limited = service.spec.task_template.placement.as_ref().is_some_and(|placement| placement.max_replicas > 0);
+    let is_limited = service.spec.max_replicas_per_node() > 0;
     let places = if is_limited || needs.iter().all(|need| matches!(need, Need::New(_))) {
         schedule::place(&mut fleet, &planner.state, service, count)
     } else {

@@ -57,7 +57,7 @@ impl<'a> Request<'a> {
                 platforms: placement.map_or(Vec::new(), |placement| placement.platforms.clone()),
             },
             ports: host_ports(spec).collect(),
-            max_replicas: placement.map_or(0, |placement| placement.max_replicas),
+            max_replicas: spec.max_replicas_per_node(),
         }
     }
 

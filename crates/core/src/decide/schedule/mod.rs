@@ -15,7 +15,7 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use swarm_model::{Constraint, Node, NodeId, Service, ServiceSpec, Settings, TaskState, Timestamp};
 
-use crate::{Place, State, apply::max_replicas};
+use crate::{Place, State};
 use filter::Request;
 pub(super) use filter::{Constraints, active_of_service, constraints_hold};
 pub(super) use fleet::Fleet;
@@ -34,7 +34,7 @@ pub(super) fn asked_by<'a>(state: &State, service: &'a Service, version: u64) ->
         return Cow::Borrowed(service);
     };
     let mut spec = ServiceSpec::clone(&earlier.spec);
-    spec.task_template.placement.get_or_insert_default().max_replicas = max_replicas(service);
+    spec.task_template.placement.get_or_insert_default().max_replicas = service.spec.max_replicas_per_node();
     Cow::Owned(Service { spec: Arc::new(spec), spec_version: version, ..service.clone() })
 }
 

@@ -275,8 +275,8 @@ fn requirements(state: &State, service: &Service) -> Vec<Requirement> {
             endpoint.ports.retain(|p| (p.protocol, p.published_port) == (protocol, port));
         });
     }
-    if placement.max_replicas > 0 {
-        let max_replicas = placement.max_replicas;
+    let max_replicas = spec.max_replicas_per_node();
+    if max_replicas > 0 {
         let asked = format!("at most {max_replicas} of its tasks on a node");
         let needed = needed_on_each(state, service).max(max_replicas.saturating_add(1));
         add("max-replicas", asked, What::MaxReplicas { needed }, &|alone| {
