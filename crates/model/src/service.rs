@@ -42,8 +42,7 @@ impl ServiceSpec {
         self.endpoint_spec.as_ref().map_or(&[], |e| &e.ports)
     }
 
-    /// The most tasks that a service may have on one node; 0 for any number. To a global service, which has one on each,
-    /// a limit means nothing (swarm-behaviour §11).
+    /// The most tasks of a service on one node, 0 for any number; says nothing of a global one (swarm-behaviour §11).
     pub fn max_replicas_per_node(&self) -> u64 {
         let placement = self.task_template.placement.as_ref().filter(|_| !self.mode.is_global());
         placement.map_or(0, |placement| placement.max_replicas)
