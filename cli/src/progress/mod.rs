@@ -161,6 +161,10 @@ impl<'o> Wait<'o> {
                     self.display.set("verify", format!("Service {} converged", snapshot.service.id))?;
                     if let Some(message) = update_message(&snapshot.service, "rollback_completed") {
                         self.display.set("rollback", message.to_owned())?;
+                        // It may be over before it was seen to begin.
+                        if let (true, Some((_, why))) = (self.rolled_back.is_empty(), message.split_once(": ")) {
+                            self.rolled_back = why.to_owned();
+                        }
                     }
                     let update = snapshot.service.update_status.as_ref();
                     return Ok(match update.is_some_and(|update| update.state == "rollback_completed") {

@@ -43,13 +43,13 @@ impl ServiceSpec {
 }
 
 impl Service {
-    /// Adds the spec in force to the history as a new revision; `previous` is what was in force until now. When there are
+    /// Adds the spec in force to the history as a new revision; `before` is what was in force until now. When there are
     /// more than [`REVISIONS_MAX`], one goes: the oldest that only scaled, since many of those must not push out the
-    /// releases; or else the oldest. Neither the revision in force nor the one before it goes.
-    pub fn record_revision(&mut self, at: Timestamp) {
+    /// releases; or else the oldest. Neither the revision in force nor the one that a rollback leads to goes.
+    pub fn record_revision(&mut self, before: Option<&ServiceSpec>, at: Timestamp) {
         let number = self.history.last().map_or(0, |newest| newest.number) + 1;
         let (base, spec, spec_version) = (self.revision, self.spec.clone(), self.spec_version);
-        let scales = self.previous.as_ref().is_some_and(|previous| previous.spec.only_scales(&spec));
+        let scales = before.is_some_and(|before| before.only_scales(&spec));
         self.history.push(Revision { number, base, created_at: at, spec, spec_version, scales });
         self.revision = number;
         let previous = self.previous.as_ref().map(|previous| previous.revision);

@@ -20,8 +20,9 @@ Examples:
   swarmctl node drain worker1
   swarmctl node drain --wait --timeout 10m worker1 worker2
 
-A service with an update policy is drained by it; the tasks of others move all at once. A task stays where it is while
-there is no room for it elsewhere, or while swarmd.max-unavailable forbids to stop it.
+A service with an update policy is drained by it, and its tasks stay where they are while there is no room elsewhere. The
+tasks of others move all at once; one that has no room elsewhere stops all the same, and waits for a node. No task stops
+while swarmd.max-unavailable forbids it. What will happen: `swarmctl service plan drain NODE`.
 `swarmctl node update --availability active NODE` takes the drain back.
 
 Exit code: 0 when the nodes are drained (with --wait: and empty), 1 otherwise.";

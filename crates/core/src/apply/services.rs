@@ -43,7 +43,7 @@ pub(super) fn create(
         job: spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: state.time }),
         rebalance: false,
     };
-    service.record_revision(state.time);
+    service.record_revision(None, state.time);
     state.services.insert(id, Arc::new(service));
     events.push(Event::Service(id));
     Ok(())
@@ -77,17 +77,20 @@ pub(super) fn update(
     let mut service = Service::clone(&old);
     service.spec = spec.clone();
     service.spec_version = version;
-    if old.spec != *spec {
-        service.previous = Some(present(&old));
-        service.record_revision(time);
-    }
     (service.version, service.updated_at) = (revision, time);
     // An update that goes on keeps its state, and one that is paused is not resumed by a label or another number of tasks;
     // otherwise clients must not see that of an earlier one (docker-api §0.7).
     let policies = |spec: &ServiceSpec| (spec.update_config.clone(), spec.rollback_config.clone());
     let same_policies = policies(&old.spec) == policies(spec);
-    let stays = |state: UpdateState| state.is_active() || same_policies && state.is_paused();
-    if !(same_tasks && service.update.as_ref().is_some_and(|update| stays(update.state))) {
+    let under_way = service.update.as_ref().map(|update| update.state);
+    let goes_on = same_tasks && under_way.is_some_and(|state| state.is_active() || same_policies && state.is_paused());
+    if old.spec != *spec {
+        // The way back from an update stays while that goes on, and when it was paused: what it brought does not run.
+        let leads_back = goes_on || under_way == Some(UpdateState::Paused);
+        service.previous = service.previous.filter(|_| leads_back).or_else(|| Some(present(&old)));
+        service.record_revision(Some(&old.spec), time);
+    }
+    if !goes_on {
         service.update = None;
     }
     store(state, &old, service, events);

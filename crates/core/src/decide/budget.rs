@@ -2,15 +2,17 @@
 //!
 //! Whatever stops a running task of its own accord asks here: update, drain and rebalance together never leave fewer
 //! than the wanted tasks less the limit. Crashes and lost nodes may; then those wait. What has ended and is not to be
-//! restarted is no longer wanted.
+//! restarted is no longer wanted. What was restarted after a failure counts once it has run for the monitor period: a
+//! task that crashes again and again runs for a moment each time.
 
 use std::collections::BTreeSet;
 
-use swarm_model::{Service, Settings, Task, TaskId, UpdateOrder};
+use swarm_model::{Service, Settings, Task, TaskId, Timestamp, UpdateOrder};
 
 use super::{
     Planner,
     restart::{self, Verdict},
+    rolling,
     slots::Slot,
 };
 use crate::{Guard, Op, State, Tx};
@@ -21,26 +23,54 @@ pub(super) struct Budget {
     left: Option<u64>,
     /// Places that are to be left.
     least: u64,
+    steady: Steady,
+}
+
+/// Which tasks are counted on.
+#[derive(Clone, Copy)]
+struct Steady {
+    now: Timestamp,
+    monitor_ns: i64,
+}
+
+impl Steady {
+    /// From when on a task that serves counts, if it does not yet.
+    fn counts_at(self, task: &Task) -> Option<Timestamp> {
+        let steady_at = task.reached_at.filter(|_| task.restarts > 0)?.plus_ns(self.monitor_ns);
+        (steady_at > self.now).then_some(steady_at)
+    }
+
+    /// Whether a task serves, and is to be counted on.
+    fn serves(self, state: &State, task: &Task) -> bool {
+        state.serves(task) && self.counts_at(task).is_none()
+    }
 }
 
 impl Budget {
     /// What may be taken away as the state is.
     pub(super) fn of(planner: &mut Planner, service: &Service) -> Self {
+        let steady = Steady { now: planner.now, monitor_ns: rolling::config(service).monitor_or_default_ns() };
         let Some(limit) = Settings::of(&service.spec.labels).max_unavailable else {
-            return Self { left: None, least: 0 };
+            return Self { left: None, least: 0, steady };
         };
         let slots = planner.slots(service);
         debug_assert_eq!(slots.settled, 0, "with a limit no place is left out");
-        let (slots, planner) = (&slots.shown, &*planner);
+        let slots = &slots.shown;
+        let serving = || slots.values().flat_map(Slot::live).filter(|task| planner.state.serves(task));
+        if let Some(at) = serving().filter_map(|task| steady.counts_at(task)).min() {
+            planner.wake(service.id, at);
+        }
+        let planner = &*planner;
         // What has ended for good is not waited for.
         let ended = |slot: &&Slot| has_ended(planner, service, slot);
         let (ended, others) = slots.values().partition::<Vec<_>, _>(ended);
         // A global service wants a task in each of its places.
         let taken = || others.iter().filter(|slot| slot.is_taken(service)).count() as u64;
         let wanted = service.spec.replicas().map_or_else(taken, |all| all.saturating_sub(ended.len() as u64));
-        let available = slots.values().filter(|slot| slot.live().any(|task| planner.state.serves(task))).count();
+        let is_available = |slot: &&Slot| slot.live().any(|task| steady.serves(&planner.state, task));
+        let available = slots.values().filter(is_available).count() as u64;
         let least = wanted.saturating_sub(limit.of(wanted));
-        Self { left: Some((available as u64).saturating_sub(least)), least }
+        Self { left: Some(available.saturating_sub(least)), least, steady }
     }
 
     /// Whether a new task may be prepared that takes the place over; if so what will stop for it is counted.
@@ -51,8 +81,9 @@ impl Budget {
     /// Whether these tasks of a place may stop, while the others of it go on. If so they are counted.
     pub(super) fn take(&mut self, state: &State, slot: &Slot, stops: impl Fn(&Task) -> bool) -> bool {
         // What runs on a lost node is away already.
-        let has = slot.live().any(|task| state.serves(task));
-        let stays = slot.live().any(|task| state.serves(task) && !stops(task));
+        let serves = |task: &Task| self.steady.serves(state, task);
+        let has = slot.live().any(|task| serves(task));
+        let stays = slot.live().any(|task| serves(task) && !stops(task));
         let Some(left) = self.left.as_mut().filter(|_| has && !stays) else { return true };
         if *left == 0 {
             return false;

@@ -12,6 +12,7 @@ use super::{
     rolling,
     schedule::{self, Fleet},
     slots::{self, Place as SlotPlace, Slot},
+    update,
 };
 use crate::{Event, Guard, NewTask, Op, Place, State, Tx, apply::apply_tx};
 
@@ -79,7 +80,10 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
                         to: None,
                         old: std::iter::once(task).chain(waiting).map(|old| old.id).collect(),
                         kept,
-                        cause: Cause::Restart,
+                        cause: match update::is_watched(service, task, planner.now) {
+                            true => Cause::Update, // It did not fail, its node is lost.
+                            false => Cause::Restart,
+                        },
                         // Beside one that serves it is prepared first, whatever became of the one before.
                         start_at: start_at.or(kept.filter(|_| stop_first).map(|_| planner.now)),
                         restarts,

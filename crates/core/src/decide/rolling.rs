@@ -300,6 +300,8 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
         if ends_here {
             ends.extend(slot.live().map(|task| task.id));
         } else {
+            let is_watched = slot.live().any(|task| update::is_watched(&service, task, planner.now));
+            let cause = if is_watched { Cause::Update } else { cause };
             needs.push(Need::Replace(replacement(planner, slot, place, cause, order)));
         }
     }

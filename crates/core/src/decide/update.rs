@@ -13,6 +13,9 @@ use crate::{Op, Tx};
 /// period (swarm-behaviour §4.4).
 const WATCH_AFTER_DELAY_NS: i64 = 1_000_000_000;
 
+/// How the message of an automatic rollback begins (swarm-behaviour §4.5).
+const ROLLED_BACK: &str = "update rolled back due to";
+
 /// Agents come to a new leader within this: 10 s.
 const AGENTS_COME_NS: i64 = 10_000_000_000;
 
@@ -44,7 +47,7 @@ pub(super) fn count_failures(planner: &mut Planner, service: &Service) {
                 (next.state, next.message) = (UpdateState::RollbackPaused, pause("rollback"));
             }
             (_, FailureAction::Rollback) if service.previous.is_some() => {
-                let message = format!("update rolled back due to {why}").into();
+                let message = format!("{ROLLED_BACK} {why}").into();
                 op = Some(Op::RollBack { service: service.id, keep_previous: false, message, to: None });
             }
             _ => (next.state, next.message) = (UpdateState::Paused, pause("update")),
@@ -57,6 +60,17 @@ pub(super) fn count_failures(planner: &mut Planner, service: &Service) {
 /// Whether this update made the task, and for the spec that is being rolled out.
 pub(super) fn is_of_update(service: &Service, update: &UpdateStatus, task: &Task) -> bool {
     task.cause == Cause::Update && task.spec_version == service.spec_version && task.created_at >= update.started_at
+}
+
+/// Whether a task that an update made is watched still. What takes over from it before it could fail, because its node is
+/// drained or lost, is the update's as well: it may fail in its stead.
+pub(super) fn is_watched(service: &Service, task: &Task, now: Timestamp) -> bool {
+    let update = service.update.as_ref().filter(|update| update.state.is_active());
+    let monitor_ns = rolling::config(service).monitor_or_default_ns();
+    update.is_some_and(|update| is_of_update(service, update, task))
+        && task.desired.is_live()
+        && !task.status.state.is_terminal()
+        && task.reached_at.is_none_or(|at| now.since_ns(at) < monitor_ns)
 }
 
 /// Completion counts as well. What we stopped ourselves does not: it is no longer meant to live when it ends.
@@ -138,8 +152,12 @@ fn complete(
         return;
     }
     let (state, message) = match update.state {
-        UpdateState::RollbackStarted => (UpdateState::RollbackCompleted, "rollback completed"),
-        _ => (UpdateState::Completed, "update completed"),
+        // Why it was rolled back is asked for afterwards.
+        UpdateState::RollbackStarted if update.message.starts_with(ROLLED_BACK) => {
+            (UpdateState::RollbackCompleted, format!("rollback completed: {}", update.message))
+        }
+        UpdateState::RollbackStarted => (UpdateState::RollbackCompleted, "rollback completed".to_owned()),
+        _ => (UpdateState::Completed, "update completed".to_owned()),
     };
     let update = UpdateStatus { state, message: message.into(), completed_at: Some(planner.now), ..update.clone() };
     planner.push_for(service, Tx::new(vec![Op::SetUpdate { service: service.id, update }]));
