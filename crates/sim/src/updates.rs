@@ -51,10 +51,13 @@ pub(crate) fn parallelism(before: &State, after: &State, ops: &[&Op]) -> Result<
             .filter(|place| is_under_way(before, service, *place) && is_under_way(after, service, *place))
             .filter(|place| !ended.contains(place))
             .collect();
+        // What comes instead of a new task whose node is drained or lost begins nothing.
+        let is_first = |place: &Place| !tasks_of(before, *place).any(|task| is_made_by_update(service, task));
         let mut places: BTreeSet<Place> = after
             .tasks_of_service(id)
             .filter(|task| task.cause == Cause::Update && before.task(task.id).is_none())
             .map(|task| place_of(task))
+            .filter(is_first)
             .collect();
         let begins = !places.is_subset(&under_way);
         places.extend(under_way);

@@ -81,9 +81,8 @@ impl Budget {
     /// Whether these tasks of a place may stop, while the others of it go on. If so they are counted.
     pub(super) fn take(&mut self, state: &State, slot: &Slot, stops: impl Fn(&Task) -> bool) -> bool {
         // What runs on a lost node is away already.
-        let serves = |task: &Task| self.steady.serves(state, task);
-        let has = slot.live().any(|task| serves(task));
-        let stays = slot.live().any(|task| serves(task) && !stops(task));
+        let has = slot.live().any(|task| state.serves(task));
+        let stays = slot.live().any(|task| self.steady.serves(state, task) && !stops(task));
         let Some(left) = self.left.as_mut().filter(|_| has && !stays) else { return true };
         if *left == 0 {
             return false;
