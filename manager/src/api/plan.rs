@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract;
-use swarm_core::{Forecast, Op, State, Step, Tx, forecast, why_planned};
+use swarm_core::{Forecast, Op, State, Step, Tx, forecast};
 use swarm_docker_api::{
     ApiError,
     view::{PlanRequest, PlanView, StayingView, StepView, Version, WaitingView, WaveView},
@@ -101,9 +101,6 @@ fn foretell(state: &State, change: &Change, now: Timestamp) -> Result<PlanView, 
         node: task.node.map(|node| node_name(end, node)).unwrap_or_default(),
         reason: reason.clone(),
     });
-    let is_new = matches!(change.op, Op::CreateService { .. });
-    let why = forecast.waiting.first().and_then(|task| why_planned(end, task.id, end.time(), is_new));
-    let (rejections, fixes) = why.map(|why| (why.rejections, why.fixes)).unwrap_or_default();
     let update = change.service.and_then(|service| end.service(service)).and_then(|service| service.update.as_ref());
     Ok(PlanView {
         subject: change.subject.clone(),
@@ -117,8 +114,8 @@ fn foretell(state: &State, change: &Change, now: Timestamp) -> Result<PlanView, 
         stuck: forecast.stuck,
         waiting: waiting.collect(),
         staying: staying.collect(),
-        rejections: rejections.iter().map(why::show_rejection).collect(),
-        fixes,
+        rejections: forecast.rejections.iter().map(why::show_rejection).collect(),
+        fixes: forecast.fixes.clone(),
     })
 }
 

@@ -12,7 +12,10 @@ use swarm_model::{
     Availability, DesiredState, NodeId, NodeState, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp,
 };
 
-use crate::{Dirty, ENTRY_VERSION, Entry, Event, Op, Outcome, Refusal, State, Tx, apply, decide, decide::why_staying};
+use crate::{
+    Dirty, ENTRY_VERSION, Entry, Event, Op, Outcome, Refusal, Rejection, State, Tx, apply, decide,
+    decide::{Planned, why_staying, why_without_node},
+};
 
 /// Waves that are told. What comes after so many is more of the same.
 pub const WAVES_MAX: usize = 200;
@@ -34,6 +37,10 @@ pub struct Forecast {
     pub ends_after_ns: i64,
     /// Tasks that are left without a node by the change, and those of the services that it names.
     pub waiting: Vec<Arc<Task>>,
+    /// What keeps nodes from taking the first of them.
+    pub rejections: Vec<Rejection>,
+    /// What would help.
+    pub fixes: Vec<String>,
     /// Tasks that run on although the change wants them gone, and why; empty where the forecast is cut.
     pub staying: Vec<(Arc<Task>, String)>,
     /// Whether it does not end as things are: an update, or the drain of a node, waits for room.
@@ -114,6 +121,9 @@ pub fn forecast(state: &State, change: &Tx, now: Timestamp) -> Result<Forecast, 
     leave_out_the_rest(state, &events, now, &named, &mut waves);
     leave_out_preparations(&mut waves);
     let waiting = waiting(state, &world, &named);
+    let planned = planned(change);
+    let why = waiting.first().map(|task| why_without_node(&world.state, task, start, planned));
+    let (rejections, fixes) = why.unwrap_or_default();
     let updates = named.iter().filter_map(|service| world.update_at.get(service).copied());
     let last_wave_ns = waves.last().map_or(0, |wave| wave.after_ns);
     let ends_after_ns = updates.map(|at| at.since_ns(start)).fold(last_wave_ns, i64::max);
@@ -126,6 +136,8 @@ pub fn forecast(state: &State, change: &Tx, now: Timestamp) -> Result<Forecast, 
         ends_after_ns,
         stuck: changes && !world.cut && is_stuck(&world.state, &named, &staying),
         waiting,
+        rejections,
+        fixes,
         staying,
         end: world.state,
     })
@@ -204,6 +216,20 @@ fn service_of(op: &Op) -> Option<ServiceId> {
     }
 }
 
+/// What of a change is no ground for advice.
+fn planned(change: &Tx) -> Planned {
+    let service = change.ops.iter().any(|op| matches!(op, Op::CreateService { .. }));
+    Planned { service, drained: change.ops.iter().find_map(drained) }
+}
+
+/// The node that a change drains.
+fn drained(op: &Op) -> Option<NodeId> {
+    match op {
+        Op::UpdateNode { node, spec } if spec.availability == Availability::Drain => Some(*node),
+        _ => None,
+    }
+}
+
 fn waiting(before: &State, world: &World, named: &BTreeSet<ServiceId>) -> Vec<Arc<Task>> {
     let waited = |task: &Arc<Task>| {
         before.tasks_of_slot(task.service, task.slot).any(|t| {
@@ -217,11 +243,7 @@ fn waiting(before: &State, world: &World, named: &BTreeSet<ServiceId>) -> Vec<Ar
 
 /// What runs on although it is to go: on the nodes that the change drains, and of the services that it names.
 fn staying(end: &State, change: &Tx, named: &BTreeSet<ServiceId>) -> Vec<(Arc<Task>, String)> {
-    let node_of = |op: &Op| match op {
-        Op::UpdateNode { node, spec } if spec.availability == Availability::Drain => Some(*node),
-        _ => None,
-    };
-    let nodes: BTreeSet<NodeId> = change.ops.iter().filter_map(node_of).collect();
+    let nodes: BTreeSet<NodeId> = change.ops.iter().filter_map(drained).collect();
     let there = nodes.iter().flat_map(|node| end.tasks_of_node(*node)).map(|task| task.service);
     let services: BTreeSet<ServiceId> = there.chain(named.iter().copied()).collect();
     let tasks = services.iter().filter_map(|id| end.service(*id)).flat_map(|service| why_staying(end, service));

@@ -129,6 +129,7 @@ impl World {
             ("report", [task, state]) => self.report(task, state, int(&options, "ago", 0)?),
             ("why", [name]) => self.why(name),
             ("plan", _) => self.plan(line),
+            ("help", _) => self.help(line),
             ("fail", [task]) => self.fail(task, &options),
             ("break", [node]) => self.break_engine(node),
             ("agents", []) => {

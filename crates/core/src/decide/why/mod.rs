@@ -20,6 +20,7 @@ use super::{
 };
 use crate::State;
 use nodes::Asker;
+pub(crate) use nodes::Planned;
 pub(crate) use stays::why_staying;
 
 /// Tasks that an answer about a service describes; of more than these, one is like the other.
@@ -121,11 +122,6 @@ pub struct NodeRejection {
 
 /// Why a task is as it is; none if there is no such task. `now` is the leader's clock.
 pub fn why_task(state: &State, id: TaskId, now: Timestamp) -> Option<Why> {
-    why_planned(state, id, now, false)
-}
-
-/// The same of a task that a forecast made; its service may be there in the forecast alone (`is_planned`).
-pub fn why_planned(state: &State, id: TaskId, now: Timestamp, is_planned: bool) -> Option<Why> {
     let task = state.task(id)?;
     let Some(service) = state.service(task.service) else {
         let name = state.spec(task.service, task.spec_version).map_or(String::new(), |spec| spec.spec.name.clone());
@@ -136,10 +132,24 @@ pub fn why_planned(state: &State, id: TaskId, now: Timestamp, is_planned: bool) 
     let mut advice = Vec::new();
     let told = task::tell(state, service, &slot, task, now, &mut advice);
     let waits = task.status.state == TaskState::Pending && task.desired.is_live();
-    let asker = Asker { service, is_planned };
+    let asker = Asker { service, planned: Planned::default() };
     let rejections = if waits { rejections(state, asker, task, now, &mut advice) } else { Vec::new() };
     update_advice(service, &mut advice);
     Some(Why { summary: told.summary.clone(), tasks: vec![told], rejections, ..new(service, advice) })
+}
+
+/// What keeps nodes from taking a task that waits at the end of a forecast, and what would help. `now` is when it was
+/// asked for: its own clock has run on, and nobody knows how long a node will be down.
+pub(crate) fn why_without_node(
+    state: &State,
+    task: &Task,
+    now: Timestamp,
+    planned: Planned,
+) -> (Vec<Rejection>, Vec<String>) {
+    let Some(service) = state.service(task.service) else { return Default::default() };
+    let mut advice = Vec::new();
+    let rejections = rejections(state, Asker { service, planned }, task, now, &mut advice);
+    (rejections, new(service, advice).fixes)
 }
 
 /// Why a service is as it is; none if there is no such service. `now` is the leader's clock.
@@ -171,7 +181,7 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
     let tasks: Vec<TaskWhy> =
         tasks.iter().map(|(slot, task)| task::tell(state, service, slot, task, now, &mut advice)).collect();
     let everywhere = service.spec.mode.is_global() && live == 0;
-    let asker = Asker { service, is_planned: false };
+    let asker = Asker { service, planned: Planned::default() };
     let rejections = match waiting {
         Some(task) => rejections(state, asker, &task, now, &mut advice),
         None if everywhere => nodes::rejections(state, asker, None, now, &mut advice),
