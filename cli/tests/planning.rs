@@ -166,6 +166,31 @@ api.1: no room
 }
 
 #[test]
+fn a_rollback_that_is_to_come_is_told() {
+    let (fake, _) = with_web();
+    let mut plan = plan(true, false, json!([{"Steps": [{"Action": "wait", "Task": "web.1", "Reason": "no room"}]}]));
+    plan["UpdateState"] = json!("rollback_completed");
+    plan["RolledBack"] = json!({"Reason": "task web.1, which did not run before its deadline",
+        "Waiting": [{"Task": "web.1", "Reason": "no room"}]});
+    plan["Rejections"] =
+        json!([{"Filter": "resources", "Asked": "2 CPUs", "Nodes": [{"Node": "n1", "Found": "1 free"}]}]);
+    fake.on_json("POST /swarmd/plan", &plan);
+    let ran = fake.run(&["service", "plan", "rollback", "web"]);
+    assert_eq!(ran.code, Some(2));
+    let part = "\
+1 wave, done after 15s at the earliest: 1 waiting in between; its update is rolled back due to task web.1, which did not \
+                run before its deadline.
+
+Tasks without a node until the rollback
+web.1: no room
+Nodes that cannot take web.1
+  resources: 2 CPUs
+    n1    1 free
+";
+    assert!(ran.stdout.contains(part), "{}", ran.stdout);
+}
+
+#[test]
 fn a_plan_can_be_read_by_programs() {
     let (fake, _) = with_web();
     let plan = plan(true, true, json!([]));

@@ -17,5 +17,5 @@ pub use decide::{
 pub use entry::{
     ENTRY_TXS_MAX, ENTRY_VERSION, Entry, FEATURE_LEVEL_MIN, Guard, NewTask, Op, Outcome, Place, Refusal, Tx,
 };
-pub use forecast::{Action, Forecast, Step, WAVES_MAX, Wave, forecast};
+pub use forecast::{Action, Forecast, RolledBack, Step, WAVES_MAX, Wave, forecast};
 pub use state::{NodeLoad, Object, State};

@@ -14,7 +14,7 @@ use swarm_model::{
 
 use crate::{
     Dirty, ENTRY_VERSION, Entry, Event, Op, Outcome, Refusal, Rejection, State, Tx, apply, decide,
-    decide::{Planned, why_staying, why_without_node},
+    decide::{Planned, why_rolled_back, why_staying, why_without_node},
 };
 
 /// Waves that are told. What comes after so many is more of the same.
@@ -37,7 +37,9 @@ pub struct Forecast {
     pub ends_after_ns: i64,
     /// Tasks that are left without a node by the change, and those of the services that it names.
     pub waiting: Vec<Arc<Task>>,
-    /// What keeps nodes from taking the first of them.
+    /// If an update of the service that the change names does not last: how it is rolled back.
+    pub rolled_back: Option<RolledBack>,
+    /// What keeps nodes from taking the first task that waits, before a rollback or in the end.
     pub rejections: Vec<Rejection>,
     /// What would help.
     pub fixes: Vec<String>,
@@ -47,6 +49,15 @@ pub struct Forecast {
     pub stuck: bool,
     /// How it ends.
     pub end: State,
+}
+
+/// How an update comes to its rollback.
+#[derive(Clone, Debug)]
+pub struct RolledBack {
+    /// Due to what.
+    pub reason: String,
+    /// Tasks that had no node until then.
+    pub waiting: Vec<Arc<Task>>,
 }
 
 /// What is decided at once. The next wave comes when its tasks run or have stopped.
@@ -122,7 +133,10 @@ pub fn forecast(state: &State, change: &Tx, now: Timestamp) -> Result<Forecast, 
     leave_out_preparations(&mut waves);
     let waiting = waiting(state, &world, &named);
     let planned = planned(change);
-    let why = waiting.first().map(|task| why_without_node(&world.state, task, start, planned));
+    let rollback = named.iter().find_map(|service| world.rollbacks.remove(service));
+    let until_then = rollback.as_ref().and_then(|(before, how)| Some((before, how.waiting.first()?)));
+    let first = until_then.or_else(|| Some((&world.state, waiting.first()?)));
+    let why = first.map(|(state, task)| why_without_node(state, task, start, planned));
     let (rejections, fixes) = why.unwrap_or_default();
     let updates = named.iter().filter_map(|service| world.update_at.get(service).copied());
     let last_wave_ns = waves.last().map_or(0, |wave| wave.after_ns);
@@ -136,6 +150,7 @@ pub fn forecast(state: &State, change: &Tx, now: Timestamp) -> Result<Forecast, 
         ends_after_ns,
         stuck: changes && !world.cut && is_stuck(&world.state, &named, &staying),
         waiting,
+        rolled_back: rollback.map(|(_, how)| how),
         rejections,
         fixes,
         staying,
@@ -273,6 +288,8 @@ struct World {
     cut: bool,
     /// When the state of a service's update changed last.
     update_at: BTreeMap<ServiceId, Timestamp>,
+    /// Updates that were rolled back, and how things were just before.
+    rollbacks: BTreeMap<ServiceId, (State, RolledBack)>,
     decisions: u64,
     looks: usize,
 }
@@ -290,6 +307,7 @@ impl World {
             waves: Vec::new(),
             cut: false,
             update_at: BTreeMap::new(),
+            rollbacks: BTreeMap::new(),
             decisions: 0,
             looks: 0,
         }
@@ -346,6 +364,13 @@ impl World {
             return false;
         }
         let before = self.state.clone();
+        for op in plan.txs.iter().flat_map(|tx| &tx.ops) {
+            if let Op::RollBack { service, message, .. } = op {
+                let waiting = before.pending_of_service(*service).cloned().collect();
+                let reason = why_rolled_back(&before, *service, message);
+                self.rollbacks.insert(*service, (before.clone(), RolledBack { reason, waiting }));
+            }
+        }
         let (_, events) = self.commit(plan.txs);
         let update = |state: &State, id| state.service(id).and_then(|s| s.update.as_ref()).map(|update| update.state);
         for event in &events {

@@ -27,6 +27,8 @@ pub(crate) use stays::why_staying;
 const TASKS_MAX: usize = 10;
 /// Pieces of advice in an answer.
 const FIXES_MAX: usize = 6;
+/// The label with the deadline of tasks that an update makes.
+const DEADLINE: &str = "swarmd.update.deadline";
 /// A failure that is older than this no longer says how a service is: 10 min, as the back-off forgets it by then.
 const RECENT_NS: i64 = 10 * 60_000_000_000;
 
@@ -150,6 +152,21 @@ pub(crate) fn why_without_node(
     let mut advice = Vec::new();
     let rejections = rejections(state, Asker { service, planned }, task, now, &mut advice);
     (rejections, new(service, advice).fixes)
+}
+
+/// Due to what an update is rolled back, from what its rollback is to say: the task by its name, the deadline by its
+/// label.
+pub(crate) fn why_rolled_back(state: &State, id: ServiceId, message: &str) -> String {
+    let reason = message.strip_prefix("update rolled back due to ").unwrap_or(message);
+    let Some(service) = state.service(id) else { return reason.to_owned() };
+    let named = state.tasks_of_service(id).find(|task| reason.contains(&task.id.to_string()));
+    let reason = named.map_or(reason.to_owned(), |task| {
+        reason.replace(&task.id.to_string(), &stays::name(state, service, slots::place_of(service, task)))
+    });
+    match service.spec.labels.get(DEADLINE).filter(|_| reason.ends_with("deadline")) {
+        Some(deadline) => format!("{reason} ({DEADLINE}={deadline})"),
+        None => reason,
+    }
 }
 
 /// Why a service is as it is; none if there is no such service. `now` is the leader's clock.

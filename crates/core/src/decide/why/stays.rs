@@ -55,7 +55,7 @@ fn paused_node(state: &State, task: &Task) -> Option<String> {
     (node.spec.availability == Availability::Pause).then(|| nodes::name(state, node.id))
 }
 
-fn name(state: &State, service: &Service, place: Place) -> String {
+pub(super) fn name(state: &State, service: &Service, place: Place) -> String {
     match place {
         Place::Number(number) => format!("{}.{number}", service.spec.name),
         Place::Node(node) => format!("{}.{}", service.spec.name, nodes::name(state, node)),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use swarm_core::{Forecast, Rejection, Why, forecast, why_service, why_task};
-use swarm_model::{ContainerStatus, format_duration};
+use swarm_model::{ContainerStatus, Task, format_duration};
 
 use super::*;
 
@@ -97,11 +97,19 @@ impl World {
         let cut = if forecast.cut { ", cut off" } else { "" };
         let done = if forecast.stuck { "does not end".to_owned() } else { format!("done after {ends}") };
         let _ = writeln!(out, "{changes}{cut}, {done}, {} waiting", forecast.waiting.len());
-        for (task, why) in &forecast.staying {
+        let place = |task: &Task| {
             let place =
                 if task.slot == 0 { task.node.map_or("-", |n| self.node_name(n)) } else { &task.slot.to_string() };
+            format!("{}.{place}", self.service_name(task.service))
+        };
+        for (task, why) in &forecast.staying {
             let node = task.node.map_or("-", |node| self.node_name(node));
-            let _ = writeln!(out, "stays on {node}: {}.{place}: {why}", self.service_name(task.service));
+            let _ = writeln!(out, "stays on {node}: {}: {why}", place(task));
+        }
+        if let Some(how) = &forecast.rolled_back {
+            let waited: Vec<String> = how.waiting.iter().map(|task| place(task)).collect();
+            let _ =
+                writeln!(out, "rolled back due to {}; without a node until then: {}", how.reason, waited.join(", "));
         }
         out
     }
