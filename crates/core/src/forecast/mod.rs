@@ -14,7 +14,7 @@ use swarm_model::{
 
 use crate::{
     Dirty, ENTRY_VERSION, Entry, Event, Op, Outcome, Refusal, Rejection, State, Tx, apply, decide,
-    decide::{Planned, why_rolled_back, why_staying, why_without_node},
+    decide::{Planned, Stay, Staying, why_rolled_back, why_staying, why_without_node},
 };
 
 /// Waves that are told. What comes after so many is more of the same.
@@ -132,17 +132,13 @@ pub fn forecast(state: &State, change: &Tx, now: Timestamp) -> Result<Forecast, 
     leave_out_the_rest(state, &events, now, &named, &mut waves);
     leave_out_preparations(&mut waves);
     let waiting = waiting(state, &world, &named);
-    let planned = planned(change);
-    let rollback = named.iter().find_map(|service| world.rollbacks.remove(service));
-    let until_then = rollback.as_ref().and_then(|(before, how)| Some((before, how.waiting.first()?)));
-    let first = until_then.or_else(|| Some((&world.state, waiting.first()?)));
-    let why = first.map(|(state, task)| why_without_node(state, task, start, planned));
-    let (rejections, fixes) = why.unwrap_or_default();
     let updates = named.iter().filter_map(|service| world.update_at.get(service).copied());
     let last_wave_ns = waves.last().map_or(0, |wave| wave.after_ns);
     let ends_after_ns = updates.map(|at| at.since_ns(start)).fold(last_wave_ns, i64::max);
     let changes = changes || !waves.is_empty();
-    let staying = if changes && !world.cut { staying(&world.state, change, &named) } else { Vec::new() };
+    let staying = if changes && !world.cut { staying(&world.state, change, &named, world.now) } else { Vec::new() };
+    let rollback = named.iter().find_map(|service| world.rollbacks.remove(service));
+    let (rejections, fixes) = help(&world.state, rollback.as_ref(), &waiting, &staying, planned(change), start);
     Ok(Forecast {
         changes,
         waves,
@@ -153,9 +149,31 @@ pub fn forecast(state: &State, change: &Tx, now: Timestamp) -> Result<Forecast, 
         rolled_back: rollback.map(|(_, how)| how),
         rejections,
         fixes,
-        staying,
+        staying: staying.into_iter().flat_map(|staying| staying.tasks).map(|stay| (stay.task, stay.reason)).collect(),
         end: world.state,
     })
+}
+
+/// What keeps nodes from taking the first task that waits, and what would help it and what stays for a limit.
+fn help(
+    end: &State,
+    rollback: Option<&(State, RolledBack)>,
+    waiting: &[Arc<Task>],
+    staying: &[Staying],
+    planned: Planned,
+    now: Timestamp,
+) -> (Vec<Rejection>, Vec<String>) {
+    let until_then = rollback.and_then(|(before, how)| Some((before, how.waiting.first()?)));
+    let first = until_then.or_else(|| Some((end, waiting.first()?)));
+    let (rejections, mut fixes) =
+        first.map(|(state, task)| why_without_node(state, task, now, planned)).unwrap_or_default();
+    if first.is_none() {
+        // What waited before holds up what is to go.
+        let others = staying.iter().filter_map(|staying| staying.waiting.as_ref());
+        fixes.extend(others.take(1).flat_map(|task| why_without_node(end, task, now, planned).1));
+    }
+    fixes.extend(staying.iter().filter_map(|staying| staying.fix.clone()));
+    (rejections, fixes)
 }
 
 /// Takes out what happens to other services anyway: an update that is under way goes on with the change or without.
@@ -257,18 +275,23 @@ fn waiting(before: &State, world: &World, named: &BTreeSet<ServiceId>) -> Vec<Ar
 }
 
 /// What runs on although it is to go: on the nodes that the change drains, and of the services that it names.
-fn staying(end: &State, change: &Tx, named: &BTreeSet<ServiceId>) -> Vec<(Arc<Task>, String)> {
+fn staying(end: &State, change: &Tx, named: &BTreeSet<ServiceId>, now: Timestamp) -> Vec<Staying> {
     let nodes: BTreeSet<NodeId> = change.ops.iter().filter_map(drained).collect();
     let there = nodes.iter().flat_map(|node| end.tasks_of_node(*node)).map(|task| task.service);
     let services: BTreeSet<ServiceId> = there.chain(named.iter().copied()).collect();
-    let tasks = services.iter().filter_map(|id| end.service(*id)).flat_map(|service| why_staying(end, service));
-    let concerns = |task: &Task| named.contains(&task.service) || task.node.is_some_and(|node| nodes.contains(&node));
-    tasks.filter(|(task, _)| concerns(task)).collect()
+    let concerns =
+        |stay: &Stay| named.contains(&stay.task.service) || stay.task.node.is_some_and(|node| nodes.contains(&node));
+    let staying = services.iter().filter_map(|id| end.service(*id)).map(|service| {
+        let mut staying = why_staying(end, service, now);
+        staying.tasks.retain(concerns);
+        staying
+    });
+    staying.filter(|staying| !staying.tasks.is_empty()).collect()
 }
 
 /// Whether there is more to come that does not come by itself. What an update leaves on purpose does not keep it from
 /// its end.
-fn is_stuck(end: &State, named: &BTreeSet<ServiceId>, staying: &[(Arc<Task>, String)]) -> bool {
+fn is_stuck(end: &State, named: &BTreeSet<ServiceId>, staying: &[Staying]) -> bool {
     let updates =
         |id: &ServiceId| end.service(*id).and_then(|s| s.update.as_ref()).is_some_and(|u| u.state.is_active());
     let waits = |id: &ServiceId| end.pending_of_service(*id).next().is_some();

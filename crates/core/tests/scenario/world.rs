@@ -324,6 +324,8 @@ impl World {
         if let Some(label) = options.get("label") {
             spec.labels.insert("label".into(), label.to_string());
         }
+        let settings = options.iter().filter(|(key, _)| key.starts_with("swarmd."));
+        spec.labels.extend(settings.map(|(key, value)| (key.to_string(), value.to_string())));
         self.user(Op::UpdateService { service, spec: spec.into(), registry_auth: None })
     }
 

@@ -3,6 +3,7 @@
 //! The answer is computed when somebody asks, from the state alone, by asking the scheduler and the restart policy
 //! what they would say. It decides nothing.
 
+mod limit;
 mod nodes;
 mod resources;
 mod stays;
@@ -21,7 +22,7 @@ use super::{
 use crate::State;
 use nodes::Asker;
 pub(crate) use nodes::Planned;
-pub(crate) use stays::why_staying;
+pub(crate) use stays::{Stay, Staying, why_staying};
 
 /// Tasks that an answer about a service describes; of more than these, one is like the other.
 const TASKS_MAX: usize = 10;
@@ -132,7 +133,10 @@ pub fn why_task(state: &State, id: TaskId, now: Timestamp) -> Option<Why> {
     let place = slots::of(state, service).into_values().find(|slot| slot.0.iter().any(|other| other.id == id));
     let slot = place.unwrap_or_else(|| Slot(vec![task.clone()]));
     let mut advice = Vec::new();
-    let told = task::tell(state, service, &slot, task, now, &mut advice);
+    let mut told = task::tell(state, service, &slot, task, now, &mut advice);
+    if task.status.state == TaskState::Running {
+        told.summary.push_str(&stays_so_far(state, service, &slot, task, now, &mut advice));
+    }
     let waits = task.status.state == TaskState::Pending && task.desired.is_live();
     let asker = Asker { service, planned: Planned::default() };
     let rejections = if waits { rejections(state, asker, task, now, &mut advice) } else { Vec::new() };
@@ -221,10 +225,51 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
     if let Some(told) = rolled_back(state, service) {
         summary = format!("{summary}; {told}");
     }
+    summary.push_str(&limited(state, service, now, &tasks, &mut advice));
     if let Some(first) = tasks.first() {
         summary = format!("{summary}; {}", first.summary);
     }
     Some(Why { summary, tasks, more_tasks, rejections, ..new(service, advice) })
+}
+
+/// That a task which runs is to go, and what keeps it, unless that is the order of things; what would help is added to
+/// `advice`.
+fn stays_so_far(
+    state: &State,
+    service: &Service,
+    slot: &Slot,
+    task: &Task,
+    now: Timestamp,
+    advice: &mut Vec<String>,
+) -> String {
+    let mut staying = why_staying(state, service, now);
+    let Some(stay) = staying.tasks.iter().find(|stay| stay.task.id == task.id && stay.is_held) else {
+        return String::new();
+    };
+    let heir = slot.live().find(|task| task.status.state == TaskState::Pending);
+    if let Some(waiting) = heir.or(staying.waiting.as_ref()) {
+        let asker = Asker { service, planned: Planned::default() };
+        rejections(state, asker, waiting, now, advice);
+    }
+    advice.extend(staying.fix.take().filter(|_| stay.is_limited));
+    format!("; it is to go, but stays so far: {}", stay.reason)
+}
+
+/// How many tasks that are to go a limit keeps; what would help is added to `advice` if things do not move by themselves.
+fn limited(state: &State, service: &Service, now: Timestamp, tells: &[TaskWhy], advice: &mut Vec<String>) -> String {
+    let staying = why_staying(state, service, now);
+    let Some(limit) = staying.limit else { return String::new() };
+    let moves = |told: &TaskWhy| {
+        let state = told.task.status.state;
+        told.failures.is_empty() && TaskState::Pending < state && state < TaskState::Running
+    };
+    if !tells.iter().all(moves) {
+        advice.extend(staying.fix);
+    }
+    match staying.tasks.iter().filter(|stay| stay.is_limited).count() {
+        1 => format!("; {limit}: a task that is to go stays so far"),
+        count => format!("; {limit}: {count} tasks that are to go stay so far"),
+    }
 }
 
 /// That the service is back at an earlier spec, and the last failure before it that is still known.

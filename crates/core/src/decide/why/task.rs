@@ -31,7 +31,7 @@ fn is_done(service: &Service, task: &Task) -> bool {
 
 /// This task and those before it in its place, as far as they failed, the newest first. What failed with another spec
 /// says nothing of this one.
-fn failed_before<'a>(slot: &'a Slot, task: &'a Task) -> impl Iterator<Item = &'a Arc<Task>> {
+pub(super) fn failed_before<'a>(slot: &'a Slot, task: &'a Task) -> impl Iterator<Item = &'a Arc<Task>> {
     slot.0.iter().rev().filter(move |other| {
         matches!(other.status.state, TaskState::Failed | TaskState::Rejected)
             && other.id <= task.id
