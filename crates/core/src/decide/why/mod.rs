@@ -12,14 +12,15 @@ mod task;
 use std::sync::Arc;
 
 use swarm_model::{
-    DesiredState, NodeId, Service, ServiceId, Task, TaskId, TaskState, Timestamp, UpdateState, UpdateStatus,
+    DesiredState, NodeId, Service, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateOrder, UpdateState,
+    UpdateStatus,
 };
 
 use super::{
-    schedule,
+    rolling, schedule,
     slots::{self, Kinship, Slot},
 };
-use crate::State;
+use crate::{Op, Place, State, Tx, apply::apply_tx};
 use nodes::Asker;
 pub(crate) use nodes::Planned;
 pub(crate) use stays::{Stay, Staying, why_staying};
@@ -311,10 +312,31 @@ fn rejections(
     advice: &mut Vec<String>,
 ) -> Vec<Rejection> {
     let wanted = schedule::asked_by(state, asker.service, task.spec_version);
+    advice.extend(order_advice(state, asker.service, task));
     // What would help the earlier spec of a service is of no use to the one that it has.
     let mut useless = Vec::new();
     let advice = if task.spec_version == asker.service.spec_version { advice } else { &mut useless };
     nodes::rejections(state, Asker { service: &wanted, ..asker }, task.node, now, advice)
+}
+
+/// Another order, if the old task of the place has the room that the new one waits for.
+fn order_advice(state: &State, service: &Service, task: &Task) -> Option<String> {
+    let is_new = task.spec_version == service.spec_version && rolling::order(service) == UpdateOrder::StartFirst;
+    let place = slots::place_of(service, task);
+    let is_old = |old: &&Arc<Task>| {
+        old.spec_version != task.spec_version && old.holds_resources() && slots::place_of(service, old) == place
+    };
+    let old = state.tasks_of_slot(service.id, task.slot).filter(|_| is_new).find(is_old)?;
+    let stopped = TaskStatus::new(TaskState::Shutdown, state.time());
+    let mut without = state.clone();
+    let mut apply = |op| apply_tx(&mut without, &Tx::new(vec![op]), &mut Vec::new()).ok();
+    apply(Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![old.id] })?;
+    apply(Op::ReportTasks { node: old.node?, reports: vec![(old.id, stopped)] })?;
+    let mut nodes = without.nodes().filter(|node| task.node.is_none_or(|only| only == node.id));
+    nodes.any(|node| matches!(schedule::place_on(&without, service, node.id), Place::On(_))).then(|| {
+        let flag = if service.rolls_back() { "--rollback-order" } else { "--update-order" };
+        format!("`swarmctl service update {flag} stop-first {}` lets the old task make room", service.spec.name)
+    })
 }
 
 fn new(service: &Service, mut advice: Vec<String>) -> Why {
