@@ -3,6 +3,7 @@
 //! The answer is computed when somebody asks, from the state alone, by asking the scheduler and the restart policy
 //! what they would say. It decides nothing.
 
+mod back;
 mod limit;
 mod nodes;
 mod resources;
@@ -142,6 +143,9 @@ pub fn why_task(state: &State, id: TaskId, now: Timestamp) -> Option<Why> {
     let asker = Asker { service, planned: Planned::default() };
     let rejections = if waits { rejections(state, asker, task, now, &mut advice) } else { Vec::new() };
     update_advice(service, &mut advice);
+    if waits || told.task.status.state.is_terminal() || !told.failures.is_empty() {
+        advice.extend(back::advice(state, service, now));
+    }
     Some(Why { summary: told.summary.clone(), tasks: vec![told], rejections, ..new(service, advice) })
 }
 
@@ -209,6 +213,7 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
         None if everywhere => nodes::rejections(state, asker, None, now, &mut advice),
         None => Vec::new(),
     };
+    advice.extend(back::advice(state, service, now));
     let wanted = service.spec.replicas().unwrap_or(live);
     let mut summary = match wanted {
         0 if everywhere => "no node is to have a task of it".to_owned(),

@@ -25,7 +25,7 @@ pub(super) fn is_well(state: &State, service: &Service, slot: &Slot, task: &Task
 }
 
 /// Whether it has done its part of a job.
-fn is_done(service: &Service, task: &Task) -> bool {
+pub(super) fn is_done(service: &Service, task: &Task) -> bool {
     service.job.is_some() && task.status.state == TaskState::Complete
 }
 
