@@ -22,7 +22,7 @@ fn an_update_is_planned_with_the_flags_of_update() {
     let (fake, service) = with_web();
     let waves = json!([
         {"After": 0, "Steps": [{"Action": "move", "Task": "web.1", "From": "n1", "To": "n2"},
-            {"Action": "stop", "Task": "web.2", "From": "n1"}]},
+            {"Action": "stop", "Task": "web.2", "From": "n1"}, {"Action": "drop", "Task": "web.4"}]},
         {"After": 10_000_000_003_u64, "Steps": [{"Action": "start", "Task": "web.3", "To": "n3"}]},
     ]);
     fake.on_json("POST /swarmd/plan", &plan(true, true, waves));
@@ -37,9 +37,10 @@ Changes of the spec
 WAVE      AFTER     ACTION    TASK      FROM      TO
 1         0s        move      web.1     n1        n2
                     stop      web.2     n1
+                    drop      web.4
 2         10s       start     web.3               n3
 
-2 waves, done after 15s at the earliest: 1 started, 1 moved, 1 stopped.
+2 waves, done after 15s at the earliest: 1 started, 1 moved, 1 stopped, 1 no longer waiting.
 
 With --check-version 26 the change itself refuses if a service or a node changes before it.
 "

@@ -307,6 +307,7 @@ fn summary(plan: &PlanView) -> String {
         ("replace", "replaced"),
         ("move", "moved"),
         ("stop", "stopped"),
+        ("drop", "no longer waiting"),
         ("wait", if plan.stuck { "still waiting" } else { "waiting in between" }),
         ("left", "left waiting"),
         ("stay", if plan.staying.len() == 1 { "stays" } else { "stay" }),

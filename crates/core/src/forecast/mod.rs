@@ -101,10 +101,12 @@ pub enum Action {
     Stop,
     /// A task finds no node.
     Wait,
+    /// A task that found no node is no longer wanted.
+    Drop,
 }
 
 impl Action {
-    /// `start`, `prepare`, `replace`, `move`, `stop`, `wait`.
+    /// `start`, `prepare`, `replace`, `move`, `stop`, `wait`, `drop`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -113,6 +115,7 @@ impl Action {
             Self::Move => "move",
             Self::Stop => "stop",
             Self::Wait => "wait",
+            Self::Drop => "drop",
         }
     }
 }
@@ -218,7 +221,7 @@ fn leave_out_preparations(waves: &mut Vec<Wave>) {
                     taken_over.insert(place);
                     true
                 }
-                Action::Start | Action::Stop | Action::Wait => true,
+                Action::Start | Action::Stop | Action::Wait | Action::Drop => true,
             }
         });
     }

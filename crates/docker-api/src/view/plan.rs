@@ -101,7 +101,7 @@ pub struct WaveView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct StepView {
-    /// `start`, `prepare`, `replace`, `move`, `stop` or `wait`.
+    /// `start`, `prepare`, `replace`, `move`, `stop`, `wait` or `drop`.
     pub action: String,
     /// `service.slot`, or `service.node` of a global service.
     pub task: String,
