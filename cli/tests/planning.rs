@@ -22,7 +22,7 @@ fn an_update_is_planned_with_the_flags_of_update() {
     let (fake, service) = with_web();
     let waves = json!([
         {"After": 0, "Steps": [{"Action": "move", "Task": "web.1", "From": "n1", "To": "n2"},
-            {"Action": "stop", "Task": "web.2", "From": "n1"}]},
+            {"Action": "stop", "Task": "web.2", "From": "n1"}, {"Action": "drop", "Task": "web.4"}]},
         {"After": 10_000_000_003_u64, "Steps": [{"Action": "start", "Task": "web.3", "To": "n3"}]},
     ]);
     fake.on_json("POST /swarmd/plan", &plan(true, true, waves));
@@ -37,9 +37,10 @@ Changes of the spec
 WAVE      AFTER     ACTION    TASK      FROM      TO
 1         0s        move      web.1     n1        n2
                     stop      web.2     n1
+                    drop      web.4
 2         10s       start     web.3               n3
 
-2 waves, done after 15s at the earliest: 1 started, 1 moved, 1 stopped.
+2 waves, done after 15s at the earliest: 1 started, 1 moved, 1 stopped, 1 no longer waiting.
 
 With --check-version 26 the change itself refuses if a service or a node changes before it.
 "
@@ -163,6 +164,31 @@ api.1: no room
         "No task would be touched, does not end as things are: 2 stay.\n\nTasks that stay as they are\npin.1 on n3: ";
     let ran = fake.run(&["service", "plan", "drain", "n3"]);
     assert!(ran.stdout.starts_with(head), "{}", ran.stdout);
+}
+
+#[test]
+fn a_rollback_that_is_to_come_is_told() {
+    let (fake, _) = with_web();
+    let mut plan = plan(true, false, json!([{"Steps": [{"Action": "wait", "Task": "web.1", "Reason": "no room"}]}]));
+    plan["UpdateState"] = json!("rollback_completed");
+    plan["RolledBack"] = json!({"Reason": "task web.1, which did not run before its deadline",
+        "Waiting": [{"Task": "web.1", "Reason": "no room"}]});
+    plan["Rejections"] =
+        json!([{"Filter": "resources", "Asked": "2 CPUs", "Nodes": [{"Node": "n1", "Found": "1 free"}]}]);
+    fake.on_json("POST /swarmd/plan", &plan);
+    let ran = fake.run(&["service", "plan", "rollback", "web"]);
+    assert_eq!(ran.code, Some(2));
+    let part = "\
+1 wave, done after 15s at the earliest: 1 waiting in between; its update is rolled back due to task web.1, which did not \
+                run before its deadline.
+
+Tasks without a node until the rollback
+web.1: no room
+Nodes that cannot take web.1
+  resources: 2 CPUs
+    n1    1 free
+";
+    assert!(ran.stdout.contains(part), "{}", ran.stdout);
 }
 
 #[test]

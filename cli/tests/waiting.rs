@@ -223,7 +223,7 @@ fn a_drain_that_does_not_end_says_what_is_left() {
     assert_eq!(
         ran.failed(),
         "Error: not drained within 300ms: worker1 has 1 task left\n\
-         The cluster goes on trying. See: swarmctl node ps worker1\n"
+         The cluster goes on trying. See: swarmctl node ps worker1; swarmctl task why TASK\n"
     );
     assert_eq!(fake.run(&["node", "drain", "worker1"]).ok(), "worker1\n");
     assert!(fake.run(&["node", "drain", "elsewhere"]).failed().contains("no such node: elsewhere"));

@@ -11,11 +11,11 @@ mod state;
 
 pub use apply::{Event, apply};
 pub use decide::{
-    Dirty, Failure, NodeRejection, Plan, Rejection, Restart, TaskWhy, Why, decide, is_up_to_date, why_planned,
-    why_service, why_task, why_waiting,
+    Dirty, Failure, NodeRejection, Plan, Rejection, Restart, TaskWhy, Why, decide, is_up_to_date, why_service,
+    why_task, why_waiting,
 };
 pub use entry::{
     ENTRY_TXS_MAX, ENTRY_VERSION, Entry, FEATURE_LEVEL_MIN, Guard, NewTask, Op, Outcome, Place, Refusal, Tx,
 };
-pub use forecast::{Action, Forecast, Step, WAVES_MAX, Wave, forecast};
+pub use forecast::{Action, Forecast, RolledBack, Step, WAVES_MAX, Wave, forecast};
 pub use state::{NodeLoad, Object, State};

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract;
-use swarm_core::{Forecast, Op, State, Step, Tx, forecast, why_planned};
+use swarm_core::{Forecast, Op, State, Step, Tx, forecast};
 use swarm_docker_api::{
     ApiError,
-    view::{PlanRequest, PlanView, StayingView, StepView, Version, WaitingView, WaveView},
+    view::{PlanRequest, PlanView, RolledBackView, StayingView, StepView, Version, WaitingView, WaveView},
 };
-use swarm_model::{Availability, Id, NodeId, NodeSpec, ServiceId, ServiceMode, ServiceSpec, Timestamp};
+use swarm_model::{Availability, Id, NodeId, NodeSpec, ServiceId, ServiceMode, ServiceSpec, Task, Timestamp};
 
 use super::{
     Plane,
@@ -92,33 +92,37 @@ fn update(service: ServiceId, mut spec: ServiceSpec) -> Result<Op, Failure> {
 fn foretell(state: &State, change: &Change, now: Timestamp) -> Result<PlanView, Failure> {
     let forecast = forecast(state, &Tx::new(vec![change.op.clone()]), now)?;
     let end = &forecast.end;
-    let waiting = forecast.waiting.iter().map(|task| WaitingView {
+    let waits = |task: &Arc<Task>| WaitingView {
         task: task_name(end, task.service, task.slot, task.node),
         reason: task.status.err.as_deref().unwrap_or_default().to_owned(),
-    });
+    };
+    let rolled_back = forecast
+        .rolled_back
+        .as_ref()
+        .map(|how| RolledBackView { reason: how.reason.clone(), waiting: how.waiting.iter().map(waits).collect() });
     let staying = forecast.staying.iter().map(|(task, reason)| StayingView {
         task: task_name(end, task.service, task.slot, task.node),
         node: task.node.map(|node| node_name(end, node)).unwrap_or_default(),
         reason: reason.clone(),
     });
-    let is_new = matches!(change.op, Op::CreateService { .. });
-    let why = forecast.waiting.first().and_then(|task| why_planned(end, task.id, end.time(), is_new));
-    let (rejections, fixes) = why.map(|why| (why.rejections, why.fixes)).unwrap_or_default();
     let update = change.service.and_then(|service| end.service(service)).and_then(|service| service.update.as_ref());
     Ok(PlanView {
         subject: change.subject.clone(),
         version: Version { index: newest_version(state) },
         changes: forecast.changes,
-        fits: forecast.waiting.is_empty() && (forecast.staying.is_empty() || !forecast.stuck),
+        fits: forecast.rolled_back.is_none()
+            && forecast.waiting.is_empty()
+            && (forecast.staying.is_empty() || !forecast.stuck),
         waves: waves(&forecast),
         cut: forecast.cut,
         ends_after_ns: forecast.ends_after_ns,
         update_state: update.map(|update| update.state.as_str().to_owned()).unwrap_or_default(),
         stuck: forecast.stuck,
-        waiting: waiting.collect(),
+        rolled_back,
+        waiting: forecast.waiting.iter().map(waits).collect(),
         staying: staying.collect(),
-        rejections: rejections.iter().map(why::show_rejection).collect(),
-        fixes,
+        rejections: forecast.rejections.iter().map(why::show_rejection).collect(),
+        fixes: forecast.fixes.clone(),
     })
 }
 

@@ -172,6 +172,6 @@ fn timed_out(nodes: &[Draining], deadline: Deadline) -> Hinted {
     let names: Vec<&str> = left.iter().map(|node| node.name.as_str()).collect();
     Hinted {
         message: format!("not drained within {}: {}", format_duration(deadline.span_ns()), counts.join(", ")),
-        hint: format!("The cluster goes on trying. See: swarmctl node ps {}", names.join(" ")),
+        hint: format!("The cluster goes on trying. See: swarmctl node ps {}; swarmctl task why TASK", names.join(" ")),
     }
 }

@@ -35,8 +35,8 @@ pub(crate) const NO_PLAN: u8 = 3;
 const STEPS_MAX: usize = 30;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 nothing would change, 1 something would, 2 a task would find no node or stay on one that it is to leave,
-3 no plan could be made.
+Exit codes: 0 nothing would change, 1 something would, 2 a task would find no node or stay on one that it is to leave, or
+the update would be rolled back, 3 no plan could be made.
 Times are the earliest possible: starting, stopping and pulling images is taken to need no time, and nothing to fail.";
 
 /// Show what a change would lead to, without making it.
@@ -252,7 +252,10 @@ fn stuck_lines(plan: &PlanView) -> Vec<String> {
     list("Tasks that stay as they are", staying.collect());
     let waiting = without_node(plan).map(|waits| format!("{}: {}", waits.task, waits.reason));
     list("Tasks without a node in the end", waiting.collect());
-    if let Some(first) = plan.waiting.first().filter(|_| !plan.rejections.is_empty()) {
+    let until_then = plan.rolled_back.iter().flat_map(|how| &how.waiting);
+    let before_rollback = until_then.clone().map(|waits| format!("{}: {}", waits.task, waits.reason));
+    list("Tasks without a node until the rollback", before_rollback.collect());
+    if let Some(first) = until_then.chain(&plan.waiting).next().filter(|_| !plan.rejections.is_empty()) {
         lines.push(format!("Nodes that cannot take {}", one_line(&first.task)));
         lines.extend(rejection_lines(&plan.rejections));
     }
@@ -304,6 +307,7 @@ fn summary(plan: &PlanView) -> String {
         ("replace", "replaced"),
         ("move", "moved"),
         ("stop", "stopped"),
+        ("drop", "no longer waiting"),
         ("wait", if plan.stuck { "still waiting" } else { "waiting in between" }),
         ("left", "left waiting"),
         ("stay", if plan.staying.len() == 1 { "stays" } else { "stay" }),
@@ -323,9 +327,13 @@ fn summary(plan: &PlanView) -> String {
         (true, false) => "does not end until there is room".to_owned(),
         (true, true) => "does not end as things are".to_owned(),
     };
-    let update = match plan.update_state.as_str() {
-        "" | "completed" | "rollback_completed" => String::new(),
-        state => format!("; its update is then {}", state.replace('_', " ")),
+    let update = match (plan.update_state.as_str(), &plan.rolled_back) {
+        ("rollback_completed", Some(how)) => format!("; its update is rolled back due to {}", how.reason),
+        (state, Some(how)) => {
+            format!("; its update is rolled back due to {}, and is then {}", how.reason, state.replace('_', " "))
+        }
+        ("" | "completed" | "rollback_completed", None) => String::new(),
+        (state, None) => format!("; its update is then {}", state.replace('_', " ")),
     };
     let cut = if plan.cut { "; there is more, which this does not show" } else { "" };
     format!("{waves}, {ends}: {}{update}{cut}.", told.join(", "))

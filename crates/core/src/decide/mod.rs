@@ -30,10 +30,8 @@ use schedule::Fleet;
 use slots::{Slots, Stranded};
 use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, Task, TaskId, TaskState, Timestamp};
 
-pub(crate) use why::why_staying;
-pub use why::{
-    Failure, NodeRejection, Rejection, Restart, TaskWhy, Why, why_planned, why_service, why_task, why_waiting,
-};
+pub use why::{Failure, NodeRejection, Rejection, Restart, TaskWhy, Why, why_service, why_task, why_waiting};
+pub(crate) use why::{Planned, Stay, Staying, why_rolled_back, why_staying, why_without_node};
 
 use crate::{
     Event, Guard, Op, Outcome, Refusal, State, Tx,

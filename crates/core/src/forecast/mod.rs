@@ -12,7 +12,10 @@ use swarm_model::{
     Availability, DesiredState, NodeId, NodeState, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp,
 };
 
-use crate::{Dirty, ENTRY_VERSION, Entry, Event, Op, Outcome, Refusal, State, Tx, apply, decide, decide::why_staying};
+use crate::{
+    Dirty, ENTRY_VERSION, Entry, Event, Op, Outcome, Refusal, Rejection, State, Tx, apply, decide,
+    decide::{Planned, Stay, Staying, why_rolled_back, why_staying, why_without_node},
+};
 
 /// Waves that are told. What comes after so many is more of the same.
 pub const WAVES_MAX: usize = 200;
@@ -34,12 +37,27 @@ pub struct Forecast {
     pub ends_after_ns: i64,
     /// Tasks that are left without a node by the change, and those of the services that it names.
     pub waiting: Vec<Arc<Task>>,
+    /// If an update of the service that the change names does not last: how it is rolled back.
+    pub rolled_back: Option<RolledBack>,
+    /// What keeps nodes from taking the first task that waits, before a rollback or in the end.
+    pub rejections: Vec<Rejection>,
+    /// What would help.
+    pub fixes: Vec<String>,
     /// Tasks that run on although the change wants them gone, and why; empty where the forecast is cut.
     pub staying: Vec<(Arc<Task>, String)>,
     /// Whether it does not end as things are: an update, or the drain of a node, waits for room.
     pub stuck: bool,
     /// How it ends.
     pub end: State,
+}
+
+/// How an update comes to its rollback.
+#[derive(Clone, Debug)]
+pub struct RolledBack {
+    /// Due to what.
+    pub reason: String,
+    /// Tasks that had no node until then.
+    pub waiting: Vec<Arc<Task>>,
 }
 
 /// What is decided at once. The next wave comes when its tasks run or have stopped.
@@ -83,10 +101,12 @@ pub enum Action {
     Stop,
     /// A task finds no node.
     Wait,
+    /// A task that found no node is no longer wanted.
+    Drop,
 }
 
 impl Action {
-    /// `start`, `prepare`, `replace`, `move`, `stop`, `wait`.
+    /// `start`, `prepare`, `replace`, `move`, `stop`, `wait`, `drop`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -95,6 +115,7 @@ impl Action {
             Self::Move => "move",
             Self::Stop => "stop",
             Self::Wait => "wait",
+            Self::Drop => "drop",
         }
     }
 }
@@ -118,7 +139,9 @@ pub fn forecast(state: &State, change: &Tx, now: Timestamp) -> Result<Forecast, 
     let last_wave_ns = waves.last().map_or(0, |wave| wave.after_ns);
     let ends_after_ns = updates.map(|at| at.since_ns(start)).fold(last_wave_ns, i64::max);
     let changes = changes || !waves.is_empty();
-    let staying = if changes && !world.cut { staying(&world.state, change, &named) } else { Vec::new() };
+    let staying = if changes && !world.cut { staying(&world.state, change, &named, world.now) } else { Vec::new() };
+    let rollback = named.iter().find_map(|service| world.rollbacks.remove(service));
+    let (rejections, fixes) = help(&world.state, rollback.as_ref(), &waiting, &staying, planned(change), start);
     Ok(Forecast {
         changes,
         waves,
@@ -126,9 +149,34 @@ pub fn forecast(state: &State, change: &Tx, now: Timestamp) -> Result<Forecast, 
         ends_after_ns,
         stuck: changes && !world.cut && is_stuck(&world.state, &named, &staying),
         waiting,
-        staying,
+        rolled_back: rollback.map(|(_, how)| how),
+        rejections,
+        fixes,
+        staying: staying.into_iter().flat_map(|staying| staying.tasks).map(|stay| (stay.task, stay.reason)).collect(),
         end: world.state,
     })
+}
+
+/// What keeps nodes from taking the first task that waits, and what would help it and what stays for a limit.
+fn help(
+    end: &State,
+    rollback: Option<&(State, RolledBack)>,
+    waiting: &[Arc<Task>],
+    staying: &[Staying],
+    planned: Planned,
+    now: Timestamp,
+) -> (Vec<Rejection>, Vec<String>) {
+    let until_then = rollback.and_then(|(before, how)| Some((before, how.waiting.first()?)));
+    let first = until_then.or_else(|| Some((end, waiting.first()?)));
+    let (rejections, mut fixes) =
+        first.map(|(state, task)| why_without_node(state, task, now, planned)).unwrap_or_default();
+    if first.is_none() {
+        // What waited before holds up what is to go.
+        let others = staying.iter().filter_map(|staying| staying.waiting.as_ref());
+        fixes.extend(others.take(1).flat_map(|task| why_without_node(end, task, now, planned).1));
+    }
+    fixes.extend(staying.iter().filter_map(|staying| staying.fix.clone()));
+    (rejections, fixes)
 }
 
 /// Takes out what happens to other services anyway: an update that is under way goes on with the change or without.
@@ -173,7 +221,7 @@ fn leave_out_preparations(waves: &mut Vec<Wave>) {
                     taken_over.insert(place);
                     true
                 }
-                Action::Start | Action::Stop | Action::Wait => true,
+                Action::Start | Action::Stop | Action::Wait | Action::Drop => true,
             }
         });
     }
@@ -204,6 +252,20 @@ fn service_of(op: &Op) -> Option<ServiceId> {
     }
 }
 
+/// What of a change is no ground for advice.
+fn planned(change: &Tx) -> Planned {
+    let service = change.ops.iter().any(|op| matches!(op, Op::CreateService { .. }));
+    Planned { service, drained: change.ops.iter().find_map(drained) }
+}
+
+/// The node that a change drains.
+fn drained(op: &Op) -> Option<NodeId> {
+    match op {
+        Op::UpdateNode { node, spec } if spec.availability == Availability::Drain => Some(*node),
+        _ => None,
+    }
+}
+
 fn waiting(before: &State, world: &World, named: &BTreeSet<ServiceId>) -> Vec<Arc<Task>> {
     let waited = |task: &Arc<Task>| {
         before.tasks_of_slot(task.service, task.slot).any(|t| {
@@ -216,22 +278,23 @@ fn waiting(before: &State, world: &World, named: &BTreeSet<ServiceId>) -> Vec<Ar
 }
 
 /// What runs on although it is to go: on the nodes that the change drains, and of the services that it names.
-fn staying(end: &State, change: &Tx, named: &BTreeSet<ServiceId>) -> Vec<(Arc<Task>, String)> {
-    let node_of = |op: &Op| match op {
-        Op::UpdateNode { node, spec } if spec.availability == Availability::Drain => Some(*node),
-        _ => None,
-    };
-    let nodes: BTreeSet<NodeId> = change.ops.iter().filter_map(node_of).collect();
+fn staying(end: &State, change: &Tx, named: &BTreeSet<ServiceId>, now: Timestamp) -> Vec<Staying> {
+    let nodes: BTreeSet<NodeId> = change.ops.iter().filter_map(drained).collect();
     let there = nodes.iter().flat_map(|node| end.tasks_of_node(*node)).map(|task| task.service);
     let services: BTreeSet<ServiceId> = there.chain(named.iter().copied()).collect();
-    let tasks = services.iter().filter_map(|id| end.service(*id)).flat_map(|service| why_staying(end, service));
-    let concerns = |task: &Task| named.contains(&task.service) || task.node.is_some_and(|node| nodes.contains(&node));
-    tasks.filter(|(task, _)| concerns(task)).collect()
+    let concerns =
+        |stay: &Stay| named.contains(&stay.task.service) || stay.task.node.is_some_and(|node| nodes.contains(&node));
+    let staying = services.iter().filter_map(|id| end.service(*id)).map(|service| {
+        let mut staying = why_staying(end, service, now);
+        staying.tasks.retain(concerns);
+        staying
+    });
+    staying.filter(|staying| !staying.tasks.is_empty()).collect()
 }
 
 /// Whether there is more to come that does not come by itself. What an update leaves on purpose does not keep it from
 /// its end.
-fn is_stuck(end: &State, named: &BTreeSet<ServiceId>, staying: &[(Arc<Task>, String)]) -> bool {
+fn is_stuck(end: &State, named: &BTreeSet<ServiceId>, staying: &[Staying]) -> bool {
     let updates =
         |id: &ServiceId| end.service(*id).and_then(|s| s.update.as_ref()).is_some_and(|u| u.state.is_active());
     let waits = |id: &ServiceId| end.pending_of_service(*id).next().is_some();
@@ -251,6 +314,8 @@ struct World {
     cut: bool,
     /// When the state of a service's update changed last.
     update_at: BTreeMap<ServiceId, Timestamp>,
+    /// Updates that were rolled back, and how things were just before.
+    rollbacks: BTreeMap<ServiceId, (State, RolledBack)>,
     decisions: u64,
     looks: usize,
 }
@@ -268,6 +333,7 @@ impl World {
             waves: Vec::new(),
             cut: false,
             update_at: BTreeMap::new(),
+            rollbacks: BTreeMap::new(),
             decisions: 0,
             looks: 0,
         }
@@ -324,6 +390,13 @@ impl World {
             return false;
         }
         let before = self.state.clone();
+        for op in plan.txs.iter().flat_map(|tx| &tx.ops) {
+            if let Op::RollBack { service, message, .. } = op {
+                let waiting = before.pending_of_service(*service).cloned().collect();
+                let reason = why_rolled_back(&before, *service, message);
+                self.rollbacks.insert(*service, (before.clone(), RolledBack { reason, waiting }));
+            }
+        }
         let (_, events) = self.commit(plan.txs);
         let update = |state: &State, id| state.service(id).and_then(|s| s.update.as_ref()).map(|update| update.state);
         for event in &events {

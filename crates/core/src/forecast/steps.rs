@@ -45,6 +45,11 @@ fn place(before: &State, after: &State, key: Key, touched: &[TaskId]) -> Vec<Ste
         .collect();
     let is_new = |task: &&Arc<Task>| task.is_live() && before.task(task.id).is_none_or(|before| !serves(before));
     let Some(new) = tasks().find(is_new) else {
+        let waited = |task: &Arc<Task>| task.is_live() && !serves(task);
+        let dropped = touched.iter().filter_map(|id| before.task(*id)).any(waited);
+        if dropped && stopped.is_empty() && !others(after, key, TaskId(0)).any(|task| task.is_live()) {
+            return vec![step(Action::Drop, None, None, None)];
+        }
         return without_new(before, after, key, &stopped, step);
     };
     if !serves(new) {

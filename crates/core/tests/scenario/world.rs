@@ -129,6 +129,7 @@ impl World {
             ("report", [task, state]) => self.report(task, state, int(&options, "ago", 0)?),
             ("why", [name]) => self.why(name),
             ("plan", _) => self.plan(line),
+            ("help", _) => self.help(line),
             ("fail", [task]) => self.fail(task, &options),
             ("break", [node]) => self.break_engine(node),
             ("agents", []) => {
@@ -323,6 +324,8 @@ impl World {
         if let Some(label) = options.get("label") {
             spec.labels.insert("label".into(), label.to_string());
         }
+        let settings = options.iter().filter(|(key, _)| key.starts_with("swarmd."));
+        spec.labels.extend(settings.map(|(key, value)| (key.to_string(), value.to_string())));
         self.user(Op::UpdateService { service, spec: spec.into(), registry_auth: None })
     }
 

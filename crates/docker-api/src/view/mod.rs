@@ -18,7 +18,7 @@ pub use cluster::{ClusterInfo, InitRequest, JoinRequest, JoinTokensView, SwarmVi
 pub use history::RevisionView;
 pub use managers::{ManagerView, ManagersView};
 pub use node::{ManagerStatusView, NodeDescriptionView, NodeStatusView, NodeView};
-pub use plan::{PlanRequest, PlanView, StayingView, StepView, WaitingView, WaveView};
+pub use plan::{PlanRequest, PlanView, RolledBackView, StayingView, StepView, WaitingView, WaveView};
 pub use service::{
     CreateServiceResponse, EndpointView, JobStatusView, ServiceStatus, ServiceView, UpdateServiceResponse,
     UpdateStatusView, VirtualIp,

@@ -53,7 +53,8 @@ pub struct PlanView {
     pub version: Version,
     /// Whether anything would change.
     pub changes: bool,
-    /// Whether all tasks would find a node, and none that is to leave its node would stay there.
+    /// Whether all tasks would find a node, none that is to leave its node would stay there, and no update would be
+    /// rolled back.
     pub fits: bool,
     /// What would happen, in order.
     pub waves: Vec<WaveView>,
@@ -69,12 +70,15 @@ pub struct PlanView {
     /// Whether it does not end as things are: what is to come waits for room.
     #[serde(skip_serializing_if = "is_default")]
     pub stuck: bool,
-    /// Tasks that would find no node.
+    /// How the service's update would be rolled back, if it would.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBackView>,
+    /// Tasks that would find no node in the end.
     pub waiting: Vec<WaitingView>,
     /// Tasks that would run on although the change wants them gone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub staying: Vec<StayingView>,
-    /// What would keep nodes from taking the first of them.
+    /// What would keep nodes from taking the first task that finds none, before a rollback or in the end.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rejections: Vec<RejectionView>,
     /// What would help.
@@ -97,7 +101,7 @@ pub struct WaveView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct StepView {
-    /// `start`, `prepare`, `replace`, `move`, `stop` or `wait`.
+    /// `start`, `prepare`, `replace`, `move`, `stop`, `wait` or `drop`.
     pub action: String,
     /// `service.slot`, or `service.node` of a global service.
     pub task: String,
@@ -110,6 +114,16 @@ pub struct StepView {
     /// Why a task waits for a node.
     #[serde(skip_serializing_if = "is_default")]
     pub reason: String,
+}
+
+/// How an update comes to its rollback.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RolledBackView {
+    /// Due to what.
+    pub reason: String,
+    /// Tasks that would have no node until then.
+    pub waiting: Vec<WaitingView>,
 }
 
 /// A task that finds no node.

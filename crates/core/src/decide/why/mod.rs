@@ -3,6 +3,8 @@
 //! The answer is computed when somebody asks, from the state alone, by asking the scheduler and the restart policy
 //! what they would say. It decides nothing.
 
+mod back;
+mod limit;
 mod nodes;
 mod resources;
 mod stays;
@@ -11,21 +13,25 @@ mod task;
 use std::sync::Arc;
 
 use swarm_model::{
-    DesiredState, NodeId, Service, ServiceId, Task, TaskId, TaskState, Timestamp, UpdateState, UpdateStatus,
+    DesiredState, NodeId, Service, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateOrder, UpdateState,
+    UpdateStatus,
 };
 
 use super::{
-    schedule,
+    rolling, schedule,
     slots::{self, Kinship, Slot},
 };
-use crate::State;
+use crate::{Op, Place, State, Tx, apply::apply_tx};
 use nodes::Asker;
-pub(crate) use stays::why_staying;
+pub(crate) use nodes::Planned;
+pub(crate) use stays::{Stay, Staying, why_staying};
 
 /// Tasks that an answer about a service describes; of more than these, one is like the other.
 const TASKS_MAX: usize = 10;
 /// Pieces of advice in an answer.
 const FIXES_MAX: usize = 6;
+/// The label with the deadline of tasks that an update makes.
+const DEADLINE: &str = "swarmd.update.deadline";
 /// A failure that is older than this no longer says how a service is: 10 min, as the back-off forgets it by then.
 const RECENT_NS: i64 = 10 * 60_000_000_000;
 
@@ -121,11 +127,6 @@ pub struct NodeRejection {
 
 /// Why a task is as it is; none if there is no such task. `now` is the leader's clock.
 pub fn why_task(state: &State, id: TaskId, now: Timestamp) -> Option<Why> {
-    why_planned(state, id, now, false)
-}
-
-/// The same of a task that a forecast made; its service may be there in the forecast alone (`is_planned`).
-pub fn why_planned(state: &State, id: TaskId, now: Timestamp, is_planned: bool) -> Option<Why> {
     let task = state.task(id)?;
     let Some(service) = state.service(task.service) else {
         let name = state.spec(task.service, task.spec_version).map_or(String::new(), |spec| spec.spec.name.clone());
@@ -134,12 +135,47 @@ pub fn why_planned(state: &State, id: TaskId, now: Timestamp, is_planned: bool) 
     let place = slots::of(state, service).into_values().find(|slot| slot.0.iter().any(|other| other.id == id));
     let slot = place.unwrap_or_else(|| Slot(vec![task.clone()]));
     let mut advice = Vec::new();
-    let told = task::tell(state, service, &slot, task, now, &mut advice);
+    let mut told = task::tell(state, service, &slot, task, now, &mut advice);
+    if task.status.state == TaskState::Running {
+        told.summary.push_str(&stays_so_far(state, service, &slot, task, now, &mut advice));
+    }
     let waits = task.status.state == TaskState::Pending && task.desired.is_live();
-    let asker = Asker { service, is_planned };
+    let asker = Asker { service, planned: Planned::default() };
     let rejections = if waits { rejections(state, asker, task, now, &mut advice) } else { Vec::new() };
     update_advice(service, &mut advice);
+    if waits || told.task.status.state.is_terminal() || !told.failures.is_empty() {
+        advice.extend(back::advice(state, service, now));
+    }
     Some(Why { summary: told.summary.clone(), tasks: vec![told], rejections, ..new(service, advice) })
+}
+
+/// What keeps nodes from taking a task that waits at the end of a forecast, and what would help. `now` is when it was
+/// asked for: its own clock has run on, and nobody knows how long a node will be down.
+pub(crate) fn why_without_node(
+    state: &State,
+    task: &Task,
+    now: Timestamp,
+    planned: Planned,
+) -> (Vec<Rejection>, Vec<String>) {
+    let Some(service) = state.service(task.service) else { return Default::default() };
+    let mut advice = Vec::new();
+    let rejections = rejections(state, Asker { service, planned }, task, now, &mut advice);
+    (rejections, new(service, advice).fixes)
+}
+
+/// Due to what an update is rolled back, from what its rollback is to say: the task by its name, the deadline by its
+/// label.
+pub(crate) fn why_rolled_back(state: &State, id: ServiceId, message: &str) -> String {
+    let reason = message.strip_prefix("update rolled back due to ").unwrap_or(message);
+    let Some(service) = state.service(id) else { return reason.to_owned() };
+    let named = state.tasks_of_service(id).find(|task| reason.contains(&task.id.to_string()));
+    let reason = named.map_or(reason.to_owned(), |task| {
+        reason.replace(&task.id.to_string(), &stays::name(state, service, slots::place_of(service, task)))
+    });
+    match service.spec.labels.get(DEADLINE).filter(|_| reason.ends_with("deadline")) {
+        Some(deadline) => format!("{reason} ({DEADLINE}={deadline})"),
+        None => reason,
+    }
 }
 
 /// Why a service is as it is; none if there is no such service. `now` is the leader's clock.
@@ -171,12 +207,13 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
     let tasks: Vec<TaskWhy> =
         tasks.iter().map(|(slot, task)| task::tell(state, service, slot, task, now, &mut advice)).collect();
     let everywhere = service.spec.mode.is_global() && live == 0;
-    let asker = Asker { service, is_planned: false };
+    let asker = Asker { service, planned: Planned::default() };
     let rejections = match waiting {
         Some(task) => rejections(state, asker, &task, now, &mut advice),
         None if everywhere => nodes::rejections(state, asker, None, now, &mut advice),
         None => Vec::new(),
     };
+    advice.extend(back::advice(state, service, now));
     let wanted = service.spec.replicas().unwrap_or(live);
     let mut summary = match wanted {
         0 if everywhere => "no node is to have a task of it".to_owned(),
@@ -194,10 +231,51 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
     if let Some(told) = rolled_back(state, service) {
         summary = format!("{summary}; {told}");
     }
+    summary.push_str(&limited(state, service, now, &tasks, &mut advice));
     if let Some(first) = tasks.first() {
         summary = format!("{summary}; {}", first.summary);
     }
     Some(Why { summary, tasks, more_tasks, rejections, ..new(service, advice) })
+}
+
+/// That a task which runs is to go, and what keeps it, unless that is the order of things; what would help is added to
+/// `advice`.
+fn stays_so_far(
+    state: &State,
+    service: &Service,
+    slot: &Slot,
+    task: &Task,
+    now: Timestamp,
+    advice: &mut Vec<String>,
+) -> String {
+    let mut staying = why_staying(state, service, now);
+    let Some(stay) = staying.tasks.iter().find(|stay| stay.task.id == task.id && stay.is_held) else {
+        return String::new();
+    };
+    let heir = slot.live().find(|task| task.status.state == TaskState::Pending);
+    if let Some(waiting) = heir.or(staying.waiting.as_ref()) {
+        let asker = Asker { service, planned: Planned::default() };
+        rejections(state, asker, waiting, now, advice);
+    }
+    advice.extend(staying.fix.take().filter(|_| stay.is_limited));
+    format!("; it is to go, but stays so far: {}", stay.reason)
+}
+
+/// How many tasks that are to go a limit keeps; what would help is added to `advice` if things do not move by themselves.
+fn limited(state: &State, service: &Service, now: Timestamp, tells: &[TaskWhy], advice: &mut Vec<String>) -> String {
+    let staying = why_staying(state, service, now);
+    let Some(limit) = staying.limit else { return String::new() };
+    let moves = |told: &TaskWhy| {
+        let state = told.task.status.state;
+        told.failures.is_empty() && TaskState::Pending < state && state < TaskState::Running
+    };
+    if !tells.iter().all(moves) {
+        advice.extend(staying.fix);
+    }
+    match staying.tasks.iter().filter(|stay| stay.is_limited).count() {
+        1 => format!("; {limit}: a task that is to go stays so far"),
+        count => format!("; {limit}: {count} tasks that are to go stay so far"),
+    }
 }
 
 /// That the service is back at an earlier spec, and the last failure before it that is still known.
@@ -239,10 +317,31 @@ fn rejections(
     advice: &mut Vec<String>,
 ) -> Vec<Rejection> {
     let wanted = schedule::asked_by(state, asker.service, task.spec_version);
+    advice.extend(order_advice(state, asker.service, task));
     // What would help the earlier spec of a service is of no use to the one that it has.
     let mut useless = Vec::new();
     let advice = if task.spec_version == asker.service.spec_version { advice } else { &mut useless };
     nodes::rejections(state, Asker { service: &wanted, ..asker }, task.node, now, advice)
+}
+
+/// Another order, if the old task of the place has the room that the new one waits for.
+fn order_advice(state: &State, service: &Service, task: &Task) -> Option<String> {
+    let is_new = task.spec_version == service.spec_version && rolling::order(service) == UpdateOrder::StartFirst;
+    let place = slots::place_of(service, task);
+    let is_old = |old: &&Arc<Task>| {
+        old.spec_version != task.spec_version && old.holds_resources() && slots::place_of(service, old) == place
+    };
+    let old = state.tasks_of_slot(service.id, task.slot).filter(|_| is_new).find(is_old)?;
+    let stopped = TaskStatus::new(TaskState::Shutdown, state.time());
+    let mut without = state.clone();
+    let mut apply = |op| apply_tx(&mut without, &Tx::new(vec![op]), &mut Vec::new()).ok();
+    apply(Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![old.id] })?;
+    apply(Op::ReportTasks { node: old.node?, reports: vec![(old.id, stopped)] })?;
+    let mut nodes = without.nodes().filter(|node| task.node.is_none_or(|only| only == node.id));
+    nodes.any(|node| matches!(schedule::place_on(&without, service, node.id), Place::On(_))).then(|| {
+        let flag = if service.rolls_back() { "--rollback-order" } else { "--update-order" };
+        format!("`swarmctl service update {flag} stop-first {}` lets the old task make room", service.spec.name)
+    })
 }
 
 fn new(service: &Service, mut advice: Vec<String>) -> Why {

@@ -30,16 +30,24 @@ const RESOURCES: &str = "resources";
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
     pub(super) service: &'a Service,
-    /// Whether it is only planned: what does not exist cannot be updated.
-    pub(super) is_planned: bool,
+    pub(super) planned: Planned,
+}
+
+/// What there is in a plan alone: there is no advice about it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Planned {
+    /// Whether the service is: what does not exist cannot be updated.
+    pub(crate) service: bool,
+    /// The node that the plan drains.
+    pub(crate) drained: Option<NodeId>,
 }
 
 impl Asker<'_> {
     /// How its spec is changed by flags of `service update`.
     fn change(self, flags: &str) -> String {
         match flags.strip_prefix("--constraint-rm ") {
-            Some(constraint) if self.is_planned => format!("leave out `--constraint {constraint}`"),
-            _ if self.is_planned => format!("make it with `{flags}`"),
+            Some(constraint) if self.planned.service => format!("leave out `--constraint {constraint}`"),
+            _ if self.planned.service => format!("make it with `{flags}`"),
             _ => format!("`swarmctl service update {flags} {}`", self.service.spec.name),
         }
     }
@@ -103,6 +111,10 @@ pub(super) fn rejections(
             }
             push(&mut rejections, requirement.filter, &requirement.asked, state, node, found);
             helps.push(fix);
+        }
+        // What is planned to leave a node is not to be helped by taking the plan back.
+        if asker.planned.drained == Some(node.id) {
+            continue;
         }
         let whole = schedule::place_on(&willing, service, node.id);
         let is_met = helps.iter().all(|fix| fix.filter == READY);
@@ -369,7 +381,8 @@ impl Requirement {
                 let names: Vec<&str> = holding.iter().map(|(_, name)| name.as_str()).collect();
                 let names = names.join(" and ");
                 let text = if holding.iter().all(|(holder, _)| *holder == service.id) {
-                    let fewer = if asker.is_planned { "want fewer".to_owned() } else { format!("scale {own} down") };
+                    let fewer =
+                        if asker.planned.service { "want fewer".to_owned() } else { format!("scale {own} down") };
                     format!("each task of {own} needs {} of a node for itself: add a node, or {fewer}", self.asked)
                 } else {
                     format!("free {} of {node_name}, which {names} holds, or publish another port of {own}", self.asked)

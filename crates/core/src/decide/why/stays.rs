@@ -2,46 +2,100 @@
 
 use std::sync::Arc;
 
-use swarm_model::{Availability, Service, Task, TaskState};
+use swarm_model::{Availability, Service, Task, TaskState, Timestamp, UpdateOrder};
 
-use super::nodes;
+use super::{RECENT_NS, limit::Limit, nodes, task::failed_before};
 use crate::{
     State,
     decide::{
-        rolling::is_leaving,
+        rolling::{is_leaving, order},
         slots::{self, Kinship, Place, Slot},
     },
 };
 
+/// Tasks of a service that run although they are to go.
+#[derive(Default)]
+pub(crate) struct Staying {
+    pub(crate) tasks: Vec<Stay>,
+    /// A task of the service that waits for a node.
+    pub(crate) waiting: Option<Arc<Task>>,
+    /// What lets more of them go, if a limit keeps one.
+    pub(crate) fix: Option<String>,
+    /// What that limit says.
+    pub(super) limit: Option<String>,
+}
+
+/// A task that runs although it is to go.
+pub(crate) struct Stay {
+    pub(crate) task: Arc<Task>,
+    /// Why it is left.
+    pub(crate) reason: String,
+    /// Whether more than the order of things keeps it.
+    pub(super) is_held: bool,
+    /// Whether the limit of tasks that may be away does.
+    pub(super) is_limited: bool,
+}
+
 /// The tasks of a service that run where they are not to stay, or not as the service is now, and why each of them is
 /// left: what is to come instead waits for a node, or its turn does not come.
-pub(crate) fn why_staying(state: &State, service: &Service) -> Vec<(Arc<Task>, String)> {
+pub(crate) fn why_staying(state: &State, service: &Service, now: Timestamp) -> Staying {
     let (places, kinship) = (slots::of(state, service), Kinship::default());
-    let held_up = places.iter().find_map(|(place, slot)| waiting(slot).map(|_| name(state, service, *place)));
+    let waits = places.iter().find_map(|(place, slot)| waiting(slot).map(|task| (*place, task)));
+    let mut limit = Limit::used_up(state, service, &places, now);
     let is_to_go = |task: &&Arc<Task>| {
         let serves = task.holds_resources() && !service.spec.mode.is_job();
         serves && (is_leaving(state, task) || kinship.is_dirty(state, service, task))
     };
-    let of_place = |(place, slot): (&Place, &Slot)| -> Vec<(Arc<Task>, String)> {
-        // What takes over is on its way.
-        if slot.live().any(|task| task.holds_resources() && !is_to_go(&task)) {
-            return Vec::new();
+    let is_paused = service.update.as_ref().is_some_and(|update| update.state.is_paused());
+    let mut told = Staying { waiting: waits.map(|(_, task)| task.clone()), ..Staying::default() };
+    for (place, slot) in &places {
+        let Some(first) = slot.live().find(is_to_go) else { continue };
+        let heir = slot.live().find(|task| task.holds_resources() && !is_to_go(task));
+        // What takes over is on its way; if it is made ready, it waits for the other one to go.
+        if heir.is_some_and(|heir| heir.status.state != TaskState::Ready) {
+            continue;
         }
-        let held_up = held_up.as_ref().filter(|held_up| **held_up != name(state, service, *place));
-        let why = if let Some(heir) = waiting(slot) {
-            heir.status.err.as_deref().unwrap_or("what is to come waits for a node").to_owned()
+        // What starts first asks for nothing before it runs.
+        let asks = heir.is_some() || order(service) == UpdateOrder::StopFirst;
+        let limited = limit.as_mut().filter(|_| asks).is_some_and(|limit| limit.keeps(state, slot));
+        if heir.is_some() && !limited {
+            continue;
+        }
+        let other = waits.filter(|(other, _)| other != place).map(|(other, _)| name(state, service, other));
+        let mut is_limited = false;
+        let (is_held, reason) = if let Some(heir) = waiting(slot) {
+            (true, heir.status.err.as_deref().unwrap_or("what is to come waits for a node").to_owned())
         } else if let Some(node) = slot.live().find_map(|task| paused_node(state, task)) {
-            format!("{node} is paused and takes nothing new")
+            (true, format!("{node} is paused and takes nothing new"))
         } else if slot.finished(service).is_some_and(|newest| newest.status.state != TaskState::Shutdown) {
-            "what was to come failed for good".to_owned()
-        } else if let Some(held_up) = held_up {
-            format!("its turn does not come while {held_up} waits for a node")
+            (true, "what was to come failed for good".to_owned())
+        } else if is_paused && !is_leaving(state, first) {
+            (true, "its update is paused".to_owned())
         } else {
-            "its turn does not come".to_owned()
+            let limit = limit.as_ref().filter(|_| limited).map(Limit::explain);
+            is_limited = limit.is_some();
+            let turn = other.map(|other| format!("its turn does not come while {other} waits for a node"));
+            match (turn, limit) {
+                (Some(turn), Some(limit)) => (true, format!("{turn}: {limit}")),
+                (Some(text), None) | (None, Some(text)) => (true, text),
+                (None, None) => (false, "its turn does not come".to_owned()),
+            }
         };
-        slot.live().filter(is_to_go).map(|task| (task.clone(), why.clone())).collect()
-    };
-    places.iter().flat_map(of_place).collect()
+        let stays = slot.live().filter(is_to_go);
+        told.tasks.extend(stays.map(|task| Stay { task: task.clone(), reason: reason.clone(), is_held, is_limited }));
+    }
+    let mut limited = told.tasks.iter().filter(|stay| stay.is_limited).peekable();
+    if let Some(limit) = limit.filter(|_| limited.peek().is_some()) {
+        told.limit = Some(limit.in_short());
+        // If what is to come fails, it is no help that more goes for it.
+        let recently = |task: &&Arc<Task>| now.since_ns(task.status_applied_at) < RECENT_NS;
+        let fails = |slot: &Slot| slot.live().any(|task| failed_before(slot, task).any(|task| recently(&task)));
+        if !places.values().any(fails) {
+            let kept: Vec<&Task> = limited.map(|stay| &*stay.task).collect();
+            told.fix = limit.fix(state, service, &kept, now);
+        }
+    }
+    told
 }
 
 /// The task of a place that waits for a node.
@@ -55,7 +109,7 @@ fn paused_node(state: &State, task: &Task) -> Option<String> {
     (node.spec.availability == Availability::Pause).then(|| nodes::name(state, node.id))
 }
 
-fn name(state: &State, service: &Service, place: Place) -> String {
+pub(super) fn name(state: &State, service: &Service, place: Place) -> String {
     match place {
         Place::Number(number) => format!("{}.{number}", service.spec.name),
         Place::Node(node) => format!("{}.{}", service.spec.name, nodes::name(state, node)),

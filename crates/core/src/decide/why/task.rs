@@ -25,13 +25,13 @@ pub(super) fn is_well(state: &State, service: &Service, slot: &Slot, task: &Task
 }
 
 /// Whether it has done its part of a job.
-fn is_done(service: &Service, task: &Task) -> bool {
+pub(super) fn is_done(service: &Service, task: &Task) -> bool {
     service.job.is_some() && task.status.state == TaskState::Complete
 }
 
 /// This task and those before it in its place, as far as they failed, the newest first. What failed with another spec
 /// says nothing of this one.
-fn failed_before<'a>(slot: &'a Slot, task: &'a Task) -> impl Iterator<Item = &'a Arc<Task>> {
+pub(super) fn failed_before<'a>(slot: &'a Slot, task: &'a Task) -> impl Iterator<Item = &'a Arc<Task>> {
     slot.0.iter().rev().filter(move |other| {
         matches!(other.status.state, TaskState::Failed | TaskState::Rejected)
             && other.id <= task.id

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use swarm_core::{Forecast, Why, forecast, why_service, why_task};
-use swarm_model::{ContainerStatus, format_duration};
+use swarm_core::{Forecast, Rejection, Why, forecast, why_service, why_task};
+use swarm_model::{ContainerStatus, Task, format_duration};
 
 use super::*;
 
@@ -37,31 +37,31 @@ impl World {
                 let _ = writeln!(out, "  waits {}", format_duration(wait_ns / SECOND_NS * SECOND_NS));
             }
         }
-        for rejection in &why.rejections {
-            let _ = writeln!(out, "  {}: {}", rejection.filter, rejection.asked);
-            for node in &rejection.nodes {
-                let _ = writeln!(out, "    {} {}", node.name, node.found);
-            }
-        }
-        for fix in &why.fixes {
-            let _ = writeln!(out, "  => {fix}");
-        }
-        out
+        out + &tell_help(&why.rejections, &why.fixes)
     }
 
     /// `plan update web image=…` and the like: what the command after it would lead to. Nothing changes.
     pub(super) fn plan(&mut self, line: &str) -> Result<String, String> {
+        self.forecast(line.trim_start_matches("plan "), |_| String::new())
+    }
+
+    /// `help update web image=…`: the same, with what keeps nodes from taking what waits, and what would help.
+    pub(super) fn help(&mut self, line: &str) -> Result<String, String> {
+        self.forecast(line.trim_start_matches("help "), |forecast| tell_help(&forecast.rejections, &forecast.fixes))
+    }
+
+    fn forecast(&mut self, line: &str, more: impl Fn(&Forecast) -> String) -> Result<String, String> {
         let (before, now, dirty, services) = (self.state.clone(), self.now, self.dirty.clone(), self.services.clone());
         self.planned = None;
         self.planning = true;
-        let result = self.run(line.trim_start_matches("plan "));
+        let result = self.run(line);
         self.planning = false;
         (self.now, self.dirty) = (now, dirty);
         assert_eq!(self.state.revision(), before.revision(), "a plan changes nothing");
         result?;
         let op = self.planned.take().ok_or("nothing to plan")?;
         let forecast = forecast(&self.state, &Tx::new(vec![op]), self.now).map_err(|refusal| refusal.to_string())?;
-        let told = self.tell_forecast(&forecast);
+        let told = self.tell_forecast(&forecast) + &more(&forecast);
         self.services = services;
         Ok(told)
     }
@@ -97,11 +97,19 @@ impl World {
         let cut = if forecast.cut { ", cut off" } else { "" };
         let done = if forecast.stuck { "does not end".to_owned() } else { format!("done after {ends}") };
         let _ = writeln!(out, "{changes}{cut}, {done}, {} waiting", forecast.waiting.len());
-        for (task, why) in &forecast.staying {
+        let place = |task: &Task| {
             let place =
                 if task.slot == 0 { task.node.map_or("-", |n| self.node_name(n)) } else { &task.slot.to_string() };
+            format!("{}.{place}", self.service_name(task.service))
+        };
+        for (task, why) in &forecast.staying {
             let node = task.node.map_or("-", |node| self.node_name(node));
-            let _ = writeln!(out, "stays on {node}: {}.{place}: {why}", self.service_name(task.service));
+            let _ = writeln!(out, "stays on {node}: {}: {why}", place(task));
+        }
+        if let Some(how) = &forecast.rolled_back {
+            let waited: Vec<String> = how.waiting.iter().map(|task| place(task)).collect();
+            let _ =
+                writeln!(out, "rolled back due to {}; without a node until then: {}", how.reason, waited.join(", "));
         }
         out
     }
@@ -125,4 +133,18 @@ impl World {
         status.container = exit_code.map(|_| container.into());
         self.user(Op::ReportTasks { node, reports: vec![(id, status)] })
     }
+}
+
+fn tell_help(rejections: &[Rejection], fixes: &[String]) -> String {
+    let mut out = String::new();
+    for rejection in rejections {
+        let _ = writeln!(out, "  {}: {}", rejection.filter, rejection.asked);
+        for node in &rejection.nodes {
+            let _ = writeln!(out, "    {} {}", node.name, node.found);
+        }
+    }
+    for fix in fixes {
+        let _ = writeln!(out, "  => {fix}");
+    }
+    out
 }
