@@ -15,11 +15,11 @@ use swarm_model::NodeId;
 use super::NodeLoad;
 
 /// Rows of a page. A change copies one page, the levels and counters of its group, and the list of groups: with 100,000
-/// nodes that is two kilobytes, two kilobytes, and some 210 counters. Counters are dear, for each is somewhere else.
-const PAGE_ROWS: usize = 32;
+/// nodes that is a kilobyte, two kilobytes, and some 230 counters. Counters are dear, for each is somewhere else.
+const PAGE_ROWS: usize = 16;
 
-/// Positions of a group: 16 pages.
-const GROUP_ROWS: usize = 16 * PAGE_ROWS;
+/// Positions of a group: 32 pages.
+const GROUP_ROWS: usize = 32 * PAGE_ROWS;
 
 /// What is not in so many rows behind the last one is searched in all.
 const NEAR_ROWS: usize = 64;
