@@ -70,6 +70,7 @@ pub(super) fn is_watched(service: &Service, task: &Task, now: Timestamp) -> bool
     update.is_some_and(|update| is_of_update(service, update, task))
         && task.desired.is_live()
         && !task.status.state.is_terminal()
+        && !is_overdue(service, task, now)
         && task.reached_at.is_none_or(|at| now.since_ns(at) < monitor_ns)
 }
 

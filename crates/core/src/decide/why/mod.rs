@@ -294,7 +294,10 @@ fn rolled_back(state: &State, service: &Service) -> Option<String> {
             let state = task.status.state;
             format!("the last update was rolled back: before that, task {} {state} on {node_name}: {reason}", task.id)
         }
-        None => format!("the last update was rolled back ({})", update.message),
+        None => match update.message.split_once(" rolled back due to ") {
+            Some((_, why)) => format!("the last update was rolled back due to {why}"),
+            None => format!("the last update was rolled back ({})", update.message),
+        },
     })
 }
 
