@@ -325,7 +325,10 @@ pub(super) fn replacement(
     let serving = slot.live().find(|task| planner.state.serves(task));
     let serves = serving.or_else(|| slot.live().find(|task| task.status.state == TaskState::Running));
     let kept = match order {
-        UpdateOrder::StartFirst if !has_ended => serves.or(slot.live().next()),
+        // What only waits for a node would be one more that does.
+        UpdateOrder::StartFirst if !has_ended => {
+            serves.or_else(|| slot.live().find(|task| task.status.state != TaskState::Pending))
+        }
         UpdateOrder::StartFirst => None,
         UpdateOrder::StopFirst => serves,
     };
