@@ -81,9 +81,9 @@ impl Budget {
     /// Whether these tasks of a place may stop, while the others of it go on. If so they are counted.
     pub(super) fn take(&mut self, state: &State, slot: &Slot, stops: impl Fn(&Task) -> bool) -> bool {
         // What runs on a lost node is away already.
-        let has = slot.live().any(|task| state.serves(task));
+        let loses = slot.live().any(|task| state.serves(task) && stops(task));
         let stays = slot.live().any(|task| self.steady.serves(state, task) && !stops(task));
-        let Some(left) = self.left.as_mut().filter(|_| has && !stays) else { return true };
+        let Some(left) = self.left.as_mut().filter(|_| loses && !stays) else { return true };
         if *left == 0 {
             return false;
         }

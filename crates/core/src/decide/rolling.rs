@@ -107,7 +107,7 @@ fn finish(planner: &mut Planner, service: &Service) {
             let goes = slot.live().map(|task| task.id).filter(|id| *id != keep.id && !done.contains(id));
             let goes: Vec<TaskId> = goes.collect();
             done.extend(goes);
-        } else if slots.values().any(waits) {
+        } else if keep.status.state != TaskState::Running && slots.values().any(waits) {
             done.push(keep.id);
         }
     }
