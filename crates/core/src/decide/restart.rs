@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use swarm_model::{
-    Availability, NodeState, RestartCondition, ServiceSpec, Settings, Task, TaskState, Timestamp, UpdateOrder,
+    Availability, Cause, NodeState, RestartCondition, ServiceSpec, Settings, Task, TaskState, Timestamp, UpdateOrder,
     mutant::mutant,
 };
 
@@ -99,7 +99,7 @@ fn delay_ns(spec: &ServiceSpec, restarts: u32) -> i64 {
 }
 
 /// Whether the policy lets this task be replaced.
-/// Restarts count per slot and spec version: every task of the slot but the first.
+/// Restarts count per slot and spec version; what an update, a rollback or a drain made is none.
 pub(super) fn allowed(spec: &ServiceSpec, slot: &Slot, task: &Task) -> bool {
     let policy = spec.task_template.restart();
     match policy.condition {
@@ -119,7 +119,7 @@ pub(super) fn restarts(spec: &ServiceSpec, slot: &Slot, task: &Task) -> u64 {
         .0
         .iter()
         .filter(|t| t.spec_version == task.spec_version && t.desired != swarm_model::DesiredState::Remove)
-        .skip(1)
+        .filter(|t| t.cause == Cause::Restart)
         .filter(|t| policy.window_ns == 0 || end.since_ns(t.created_at) < policy.window_ns)
         .count();
     restarts as u64
