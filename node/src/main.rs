@@ -47,7 +47,7 @@ use crate::{
 };
 
 /// Managers keep many small shared values and copy them in bursts. With this one the core decides and applies 1.2 to 1.9
-/// times as fast as with glibc's, in as much memory.
+/// times as fast as with glibc's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -16,6 +16,11 @@ const WATCH_AFTER_DELAY_NS: i64 = 1_000_000_000;
 /// How the message of an automatic rollback begins (swarm-behaviour §4.5).
 const ROLLED_BACK: &str = "update rolled back due to";
 
+/// Due to what an update was rolled back, from the message of its rollback; none if a person asked for that.
+pub(super) fn why_rolled_back(message: &str) -> Option<&str> {
+    message.split_once(ROLLED_BACK).map(|(_, why)| why.trim_start())
+}
+
 /// Agents come to a new leader within this: 10 s.
 const AGENTS_COME_NS: i64 = 10_000_000_000;
 
@@ -154,7 +159,7 @@ fn complete(
     }
     let (state, message) = match update.state {
         // Why it was rolled back is asked for afterwards.
-        UpdateState::RollbackStarted if update.message.starts_with(ROLLED_BACK) => {
+        UpdateState::RollbackStarted if why_rolled_back(&update.message).is_some() => {
             (UpdateState::RollbackCompleted, format!("rollback completed: {}", update.message))
         }
         UpdateState::RollbackStarted => (UpdateState::RollbackCompleted, "rollback completed".to_owned()),

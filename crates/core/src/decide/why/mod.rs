@@ -20,6 +20,7 @@ use swarm_model::{
 use super::{
     rolling, schedule,
     slots::{self, Kinship, Slot},
+    update,
 };
 use crate::{Op, Place, State, Tx, apply::apply_tx};
 use nodes::Asker;
@@ -166,7 +167,7 @@ pub(crate) fn why_without_node(
 /// Due to what an update is rolled back, from what its rollback is to say: the task by its name, the deadline by its
 /// label.
 pub(crate) fn why_rolled_back(state: &State, id: ServiceId, message: &str) -> String {
-    let reason = message.strip_prefix("update rolled back due to ").unwrap_or(message);
+    let reason = update::why_rolled_back(message).unwrap_or(message);
     let Some(service) = state.service(id) else { return reason.to_owned() };
     let named = state.tasks_of_service(id).find(|task| reason.contains(&task.id.to_string()));
     let reason = named.map_or(reason.to_owned(), |task| {
@@ -294,10 +295,11 @@ fn rolled_back(state: &State, service: &Service) -> Option<String> {
             let state = task.status.state;
             format!("the last update was rolled back: before that, task {} {state} on {node_name}: {reason}", task.id)
         }
-        None => match update.message.split_once(" rolled back due to ") {
-            Some((_, why)) => format!("the last update was rolled back due to {why}"),
-            None => format!("the last update was rolled back ({})", update.message),
-        },
+        None if update::why_rolled_back(&update.message).is_some() => {
+            let why = why_rolled_back(state, service.id, &update.message);
+            format!("the last update was rolled back due to {why}")
+        }
+        None => format!("the last update was rolled back ({})", update.message),
     })
 }
 
