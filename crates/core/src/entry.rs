@@ -81,15 +81,15 @@ pub enum Guard {
         /// Its generation.
         generation: u64,
     },
-    /// So many places of the service have a task that serves ([`State::serves`](crate::State::serves)) besides those
-    /// that the transaction stops: these can be spared (`swarmd.max-unavailable`). The one fact that reports touch: what
-    /// failed since the plan was made, or was stopped by one that came late, is away as well.
+    /// The tasks that the transaction stops can be spared (`swarmd.max-unavailable`): so many places of the service have
+    /// another one that serves ([`State::serves`](crate::State::serves)), or each of theirs has. The one fact that
+    /// reports touch: what failed since the plan was made, or was stopped by one that came late, is away as well.
     Serving {
         /// The service.
         service: ServiceId,
         /// How many places at least.
         least: u64,
-        /// The tasks that do not count.
+        /// The tasks that it stops.
         #[serde(default)]
         besides: BTreeSet<TaskId>,
     },

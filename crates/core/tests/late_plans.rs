@@ -143,6 +143,27 @@ fn what_fails_in_the_place_of_what_a_plan_stops_is_missed_as_well() {
 }
 
 #[test]
+fn what_comes_back_elsewhere_does_not_make_up_for_the_place_of_what_a_plan_stops() {
+    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
+    spec.mode = ServiceMode::Replicated { replicas: 3 };
+    spec.labels.insert("swarmd.max-unavailable".into(), "1".into());
+    spec.update_config = Some(UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::when_absent() });
+    let (mut state, new, _) = with_update_at(spec, TaskState::Running);
+    // The two others fail. The old one may go all the same, for the new one runs in its place.
+    commit(&mut state, vec![report([2, 3], TaskState::Failed)]);
+    let mut again = create(&state, 20, 2, None, Place::On(NODE));
+    again.ops.insert(0, Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(2)] });
+    assert_eq!(commit(&mut state, vec![again]), [""]);
+    let plan = decide(&state, &Dirty::everything(), state.time(), 3);
+    assert!(commit(&mut state.clone(), plan.txs.clone()).iter().all(String::is_empty));
+
+    commit(&mut state, vec![report([new.0], TaskState::Failed), report([20], TaskState::Running)]);
+    let outcomes = commit(&mut state, plan.txs);
+    assert!(outcomes.iter().any(|text| text.contains("would run at 1 places, not at 2")), "{outcomes:?}");
+    assert!(state.task(TaskId(1)).is_some_and(|task| task.desired == DesiredState::Running));
+}
+
+#[test]
 fn a_plan_made_before_a_change_of_policies_alone_does_not_hold_after_it() {
     let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
     spec.mode = ServiceMode::Replicated { replicas: 3 };

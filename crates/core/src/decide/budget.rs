@@ -91,8 +91,8 @@ impl Budget {
         true
     }
 
-    /// Lets a transaction that stops what was taken rest on there being as many left when it is applied: what is to serve
-    /// instead may fail, or an earlier plan come, after this one was made.
+    /// Lets a transaction that stops what was taken rest on enough being left when it is applied: what is to serve instead
+    /// may fail, or an earlier plan come, after this one was made.
     pub(super) fn guard(&self, state: &State, service: &Service, tx: Tx) -> Tx {
         if self.left.is_none() {
             return tx;
@@ -106,9 +106,7 @@ impl Budget {
         if besides.is_empty() {
             return tx;
         }
-        // Fewer may be left where others are away: what has its successor may go all the same.
-        let left = state.places_served(service.id, |task| !besides.contains(&task.id));
-        tx.guard(Guard::Serving { service: service.id, least: self.least.min(left), besides })
+        tx.guard(Guard::Serving { service: service.id, least: self.least, besides })
     }
 }
 

@@ -46,8 +46,8 @@ fn keeps_tasks(state: &State, task: &Task) -> bool {
     })
 }
 
-/// Whether the node of a task cannot tell how the task is.
-fn is_silent(state: &State, task: &Task) -> bool {
+/// Whether the node of a task cannot tell how the task is, and is not waited for.
+pub(super) fn is_silent(state: &State, task: &Task) -> bool {
     task.node.is_some_and(|id| state.node(id).is_none_or(|n| n.status.state == NodeState::Down))
 }
 

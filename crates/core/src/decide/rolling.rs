@@ -15,7 +15,7 @@ use super::{
     Planner, TASKS_BATCH_MAX,
     budget::Budget,
     fill::{self, Need, Replacement},
-    global, rebalance,
+    global, rebalance, restart,
     schedule::Constraints,
     slots::{self, Kinship, Place, Slot},
     update::{self, is_of_update},
@@ -99,8 +99,11 @@ fn finish(planner: &mut Planner, service: &Service) {
         // What was prepared for a spec that is out of date by now would hold its room until the place's turn comes.
         done.extend(outdated(&planner.state, service, slot));
         let Some(keep) = successor(&planner.state, service, slot) else { continue };
-        let takes_over = keep.status.state == TaskState::Running || stop_first && is_prepared(keep, planner.now);
-        if !takes_over {
+        let is_prepared = || stop_first && is_prepared(keep, planner.now);
+        let takes_over = keep.status.state == TaskState::Running || is_prepared();
+        // On a node that is silent it may be lost, and what serves in its place is all that does.
+        let serves_alone = || slot.live().any(|task| task.id != keep.id && planner.state.serves(task));
+        if !takes_over || !planner.state.is_on_ready_node(keep) && serves_alone() {
             continue;
         }
         if budget.take(&planner.state, slot, |task| task.id != keep.id) {
@@ -179,7 +182,7 @@ fn last_made<'a>(service: &Service, slot: &'a Slot) -> Option<&'a Arc<Task>> {
 }
 
 /// A place in the eyes of an update.
-fn stage_of_update(state: &State, service: &Service, kinship: &Kinship, slot: &Slot) -> Stage {
+fn stage_of_update(state: &State, service: &Service, kinship: &Kinship, slot: &Slot, now: Timestamp) -> Stage {
     let dirty = |task: &Arc<Task>| kinship.is_dirty(state, service, task);
     // One that was dropped before it could take over made no difference, also one that was to come instead of one that
     // failed: the place begins anew.
@@ -190,6 +193,8 @@ fn stage_of_update(state: &State, service: &Service, kinship: &Kinship, slot: &S
     let heir = slot.0.iter().rfind(|task| task.spec_version == service.spec_version);
     if let Some(task) = last_made(service, slot).filter(|_| !heir.is_some_and(|heir| was_dropped(heir))) {
         return match task.reached_at {
+            // Lost while it is watched, it is about to have a successor that is the update's as well.
+            Some(_) if restart::is_silent(state, task) && update::is_watched(service, task, now) => Stage::UnderWay,
             Some(at) => Stage::Reached(at),
             None if slot.live().any(|task| task.reached_at.is_none() && !dirty(task)) => Stage::UnderWay,
             None => Stage::Clean,
@@ -232,8 +237,10 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     let kinship = Kinship::default();
     for (place, slot) in places {
         let of_move = stage_of_move(&planner.state, service, &kinship, slot);
-        let mut of_update =
-            if paused { Stage::Clean } else { stage_of_update(&planner.state, service, &kinship, slot) };
+        let mut of_update = match paused {
+            true => Stage::Clean,
+            false => stage_of_update(&planner.state, service, &kinship, slot, planner.now),
+        };
         if let (Stage::UnderWay, Some(at)) =
             (of_update, last_made(service, slot).and_then(|t| update::deadline(service, t)))
         {

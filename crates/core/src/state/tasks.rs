@@ -9,17 +9,23 @@ use super::{NodeLoad, SLOTS_OF_ROW, Seat, State, TaskKey, is_active};
 impl State {
     /// Whether a task runs, healthy as far as it has a health check, and its node says so.
     pub fn serves(&self, task: &Task) -> bool {
-        let node_is_ready =
-            || task.node.and_then(|id| self.node(id)).is_some_and(|node| node.status.state == NodeState::Ready);
-        task.status.state == TaskState::Running && node_is_ready()
+        task.status.state == TaskState::Running && self.is_on_ready_node(task)
+    }
+
+    /// Whether a task has a node, and that can tell how the task is.
+    pub(crate) fn is_on_ready_node(&self, task: &Task) -> bool {
+        task.node.and_then(|id| self.node(id)).is_some_and(|node| node.status.state == NodeState::Ready)
     }
 
     /// The places of a service (slots; of a global service nodes) where one of these tasks serves and is meant to.
-    pub(crate) fn places_served(&self, service: ServiceId, which: impl Fn(&Task) -> bool) -> u64 {
+    pub(crate) fn places_served(
+        &self,
+        service: ServiceId,
+        which: impl Fn(&Task) -> bool,
+    ) -> BTreeSet<(u32, Option<NodeId>)> {
         let serving =
             self.tasks_of_service(service).filter(|task| task.desired.is_live() && self.serves(task) && which(task));
-        let places: BTreeSet<_> = serving.map(|task| (task.slot, task.node.filter(|_| task.slot == 0))).collect();
-        places.len() as u64
+        serving.map(|task| (task.slot, task.node.filter(|_| task.slot == 0))).collect()
     }
 
     /// Says that so many more tasks refer to a spec version: those that [`State::insert_task`] adds.

@@ -211,7 +211,7 @@ impl World {
         }
         for service in self.state.services().filter(|service| service.spec.replicas().is_some()) {
             self.check_taken_away(&before, service, &ops);
-            self.check_parallelism(service, &ops);
+            self.check_parallelism(&before, service, &ops);
         }
     }
 
@@ -248,20 +248,31 @@ impl World {
     }
 
     /// A plan that begins places leaves no more of them under way than the policy allows.
-    fn check_parallelism(&self, service: &Service, ops: &[Op]) {
-        let begins = |op: &Op| matches!(op, Op::CreateTasks { service: id, cause: Cause::Update | Cause::Move, .. } if *id == service.id);
+    fn check_parallelism(&self, before: &State, service: &Service, ops: &[Op]) {
         let update = service.update.as_ref();
         let config = if service.rolls_back() { &service.spec.rollback_config } else { &service.spec.update_config };
         let parallelism = config.as_ref().map_or(1, |config| config.parallelism);
         let all_at_once = parallelism == 0 || service.spec.update_config.is_none();
-        if all_at_once || !ops.iter().any(begins) || update.is_some_and(|update| update.state.is_paused()) {
-            return;
-        }
         let began = |task: &Task| match task.cause {
             Cause::Move => true,
             Cause::Update => update.is_some_and(|update| task.created_at >= update.started_at),
             _ => false,
         };
+        // What comes instead of a new task whose node is drained or lost begins nothing.
+        let is_begun = |slot| {
+            let made = |task: &Arc<Task>| task.cause == Cause::Update && task.spec_version == service.spec_version;
+            before.tasks_of_slot(service.id, slot).any(|task| made(task) && began(task))
+        };
+        let begins = |op: &Op| match op {
+            Op::CreateTasks { service: id, cause: Cause::Move, .. } => *id == service.id,
+            Op::CreateTasks { service: id, cause: Cause::Update, tasks, .. } => {
+                *id == service.id && tasks.iter().any(|task| !is_begun(task.slot))
+            }
+            _ => false,
+        };
+        if all_at_once || !ops.iter().any(begins) || update.is_some_and(|update| update.state.is_paused()) {
+            return;
+        }
         let under_way = self.state.tasks_of_service(service.id).filter(|task| {
             let fresh = task.reached_at.is_none() && task.spec_version == service.spec_version;
             task.desired.is_live() && fresh && began(task)
