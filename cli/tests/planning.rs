@@ -157,6 +157,19 @@ api.1: no room
 ";
     assert!(ran.stdout.starts_with(head), "{}", ran.stdout);
 
+    for (state, told) in [
+        ("updating", "its update goes on"),
+        ("paused", "its update is then paused"),
+        ("rollback_started", "its rollback goes on"),
+        ("rollback_paused", "its rollback is then paused"),
+    ] {
+        stuck["UpdateState"] = json!(state);
+        fake.on_json("POST /swarmd/plan", &stuck);
+        let page = fake.run(&["service", "plan", "drain", "n3"]).stdout;
+        assert!(page.contains(&format!("1 left waiting, 2 stay; {told}.")), "{page}");
+    }
+
+    stuck["UpdateState"] = json!("");
     stuck["Waves"] = json!([]);
     stuck["Waiting"] = json!([]);
     fake.on_json("POST /swarmd/plan", &stuck);

@@ -329,12 +329,21 @@ fn summary(plan: &PlanView) -> String {
     };
     let update = match (plan.update_state.as_str(), &plan.rolled_back) {
         ("rollback_completed", Some(how)) => format!("; its update is rolled back due to {}", how.reason),
-        (state, Some(how)) => {
-            format!("; its update is rolled back due to {}, and is then {}", how.reason, state.replace('_', " "))
-        }
+        (state, Some(how)) => format!("; its update is rolled back due to {}; {}", how.reason, left_as(state)),
         ("" | "completed" | "rollback_completed", None) => String::new(),
-        (state, None) => format!("; its update is then {}", state.replace('_', " ")),
+        (state, None) => format!("; {}", left_as(state)),
     };
     let cut = if plan.cut { "; there is more, which this does not show" } else { "" };
     format!("{waves}, {ends}: {}{update}{cut}.", told.join(", "))
+}
+
+/// In which state a plan leaves an update that does not complete.
+fn left_as(state: &str) -> String {
+    match state {
+        "updating" => "its update goes on".to_owned(),
+        "paused" => "its update is then paused".to_owned(),
+        "rollback_started" => "its rollback goes on".to_owned(),
+        "rollback_paused" => "its rollback is then paused".to_owned(),
+        other => format!("its update is then {}", other.replace('_', " ")),
+    }
 }

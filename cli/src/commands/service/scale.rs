@@ -1,14 +1,12 @@
 //! `service scale`
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use swarm_model::ServiceMode;
 
-use super::{
-    super::check_version::CheckVersion,
-    change::{Changed, Current},
-    wait::WaitFlags,
-};
+use super::{super::check_version::CheckVersion, change::Current, wait::WaitFlags};
 use crate::{
     client::Query,
     context::Context,
@@ -41,21 +39,31 @@ impl Scale {
             bail!("--check-version belongs to the plan of one service: scale one at a time");
         }
         let deadline = self.wait.deadline();
-        let mut scaled = Vec::new();
+        let mut changes = Vec::new();
         let mut failed = false;
-        for (reference, replicas) in &self.targets {
-            match scale(context, reference, *replicas, self.check).await {
+        for (reference, replicas) in self.targets {
+            match Change::read(context, &reference, replicas, self.check).await {
+                Ok(change) => changes.push(change),
+                Err(error) => failed |= report(context, &reference, &error),
+            }
+        }
+        if failed {
+            if !changes.is_empty() {
+                context.out.note("Nothing was scaled.");
+            }
+            return Err(Reported.into());
+        }
+        if let Some(twice) = named_twice(&changes) {
+            bail!("{twice} is named twice; nothing was scaled");
+        }
+        let mut scaled = Vec::new();
+        for Change { reference, replicas, current, spec } in changes {
+            match current.write(context, Query::new(), &spec, None).await {
                 Ok(service) => {
                     context.out.line(&format!("{reference} scaled to {replicas}"))?;
                     scaled.push(service);
                 }
-                Err(error) => {
-                    failed = true;
-                    context.out.note(&format!("Error: {reference}: {error:#}"));
-                    if let Some(hint) = hint(&error) {
-                        context.out.note(&hint);
-                    }
-                }
+                Err(error) => failed |= report(context, &reference, &error),
             }
         }
         for service in scaled {
@@ -67,10 +75,35 @@ impl Scale {
     }
 }
 
-async fn scale(context: &mut Context, reference: &str, replicas: u64, check: CheckVersion) -> anyhow::Result<Changed> {
-    let mut current = Current::read_at(context, reference, check).await?;
-    let spec = scaled(&mut current, replicas)?;
-    current.write(context, Query::new(), &spec, None).await
+/// One of the services to be scaled, as it is before that. All are read before the first is changed, so that a misspelt
+/// name changes nothing.
+struct Change {
+    reference: String,
+    replicas: u64,
+    current: Current,
+    spec: Value,
+}
+
+impl Change {
+    async fn read(context: &Context, reference: &str, replicas: u64, check: CheckVersion) -> anyhow::Result<Self> {
+        let mut current = Current::read_at(context, reference, check).await?;
+        let spec = scaled(&mut current, replicas)?;
+        Ok(Self { reference: reference.to_owned(), replicas, current, spec })
+    }
+}
+
+/// Says why a service is not scaled; true, for something failed.
+fn report(context: &mut Context, reference: &str, error: &anyhow::Error) -> bool {
+    context.out.note(&format!("Error: {reference}: {error:#}"));
+    if let Some(hint) = hint(error) {
+        context.out.note(&hint);
+    }
+    true
+}
+
+fn named_twice(changes: &[Change]) -> Option<&str> {
+    let mut seen = BTreeSet::new();
+    changes.iter().find(|change| !seen.insert(&change.current.view.id)).map(|change| change.reference.as_str())
 }
 
 /// The spec of a service with another number of tasks.
