@@ -164,6 +164,29 @@ fn what_comes_back_elsewhere_does_not_make_up_for_the_place_of_what_a_plan_stops
 }
 
 #[test]
+fn what_fails_is_missed_by_the_other_one_of_its_place_which_a_plan_stops() {
+    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
+    spec.mode = ServiceMode::Replicated { replicas: 3 };
+    spec.labels.insert("swarmd.max-unavailable".into(), "1".into());
+    spec.update_config = Some(UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::when_absent() });
+    let (mut state, new, _) = with_update_at(spec.clone(), TaskState::Running);
+    // Another update comes: of the two that run in the first place one goes at once, the other is kept for the third.
+    spec.task_template.force_update = 2;
+    let update = Op::UpdateService { service: SERVICE, spec: Arc::new(spec), registry_auth: None };
+    commit(&mut state, vec![Tx::new(vec![update])]);
+    let plan = decide(&state, &Dirty::everything(), state.time(), 3);
+    let stops = Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![new] };
+    assert!(plan.txs.iter().any(|tx| tx.ops.contains(&stops)), "{plan:?}");
+
+    let mut late = state.clone();
+    commit(&mut late, vec![report([1, 3], TaskState::Failed)]);
+    let outcomes = commit(&mut late, plan.txs.clone());
+    assert!(outcomes.iter().any(|text| text.contains("would run at 1 places, not at 2")), "{outcomes:?}");
+    assert!(late.task(new).is_some_and(|task| task.desired == DesiredState::Running));
+    assert!(commit(&mut state, plan.txs).iter().all(String::is_empty));
+}
+
+#[test]
 fn a_plan_made_before_a_change_of_policies_alone_does_not_hold_after_it() {
     let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
     spec.mode = ServiceMode::Replicated { replicas: 3 };

@@ -45,6 +45,14 @@ pub(super) struct Replacement {
     pub(super) restarts: u32,
 }
 
+impl Replacement {
+    /// Whether a task stops at once that serves, while another one that serves stays in its place.
+    fn stops_one_of_two(&self, state: &State) -> bool {
+        let serves = |id: &TaskId| state.task(*id).is_some_and(|task| state.serves(task));
+        self.kept.as_ref().is_some_and(serves) && self.old.iter().any(serves)
+    }
+}
+
 /// What the restart policy makes of the tasks of a service, and the tasks that wait.
 pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
     let mut needs = Vec::new();
@@ -133,6 +141,9 @@ fn place_alike(planner: &mut Planner, service: &Service, wanted: &Service, needs
     }
     let free = needs.iter().filter(|need| node_of(need).is_none()).count();
     let mut places = free_places(planner, wanted, &needs, free).into_iter();
+    // What stops at once because another one of its place serves rests on that one: it may be lost by then.
+    let is_one_of_two = |need: &Need| matches!(need, Need::Replace(r) if r.stops_one_of_two(&planner.state));
+    let budget = needs.iter().any(is_one_of_two).then(|| Budget::of(planner, service));
     let mut new = Vec::with_capacity(needs.len());
     let mut stuck = Vec::new();
     for need in needs {
@@ -145,7 +156,10 @@ fn place_alike(planner: &mut Planner, service: &Service, wanted: &Service, needs
             need if !matches!(place, Place::On(_)) && gives_way(planner, service, &need).is_some() => {
                 stuck.push((need, place));
             }
-            Need::Replace(replacement) => replace(planner, service, None, replacement, place),
+            Need::Replace(replacement) => {
+                let budget = budget.as_ref().filter(|_| replacement.stops_one_of_two(&planner.state));
+                replace(planner, service, budget, replacement, place);
+            }
             Need::Pending(task, _) => settle(planner, &task, place),
         }
     }
@@ -328,7 +342,7 @@ fn on_same_nodes<'a>(state: &State, mut tx: Tx, places: impl ExactSizeIterator<I
     tx
 }
 
-/// Makes the task that takes over. `budget` is given if a task that serves stops for it at once.
+/// Makes the task that takes over. `budget` is given if a task that serves stops at once.
 fn replace(planner: &mut Planner, service: &Service, budget: Option<&Budget>, replacement: Replacement, place: Place) {
     let desired = if replacement.start_at.is_some() { DesiredState::Ready } else { service.goal() };
     let mut tx = on_same_nodes(&planner.state, Tx::default(), std::iter::once(&place));
