@@ -10,17 +10,17 @@ mod job;
 mod source;
 mod view;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use swarm_docker_api::view::ServiceView;
+use swarm_docker_api::view::{ServiceView, TaskView, UpdateStatusView};
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub(crate) use display::Display;
-pub(crate) use failures::{ended_task_ids, last_failure};
+pub(crate) use failures::last_failure;
 pub(crate) use source::{ApiSource, Snapshot, Source};
 
 use self::{
-    failures::Failures,
+    failures::{Failures, ended_task_ids},
     view::{Progress, View, is_updating},
 };
 use crate::error::Hinted;
@@ -70,22 +70,40 @@ impl Deadline {
     }
 }
 
+/// What was so before the change that is waited for, and is none of its doing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Before {
+    /// Tasks that had ended.
+    pub(crate) ended: BTreeSet<String>,
+    /// The rollback that was complete.
+    pub(crate) rollback: Option<UpdateStatusView>,
+}
+
+impl Before {
+    /// As a service and its tasks are now.
+    pub(crate) fn of(service: &ServiceView, tasks: &[TaskView]) -> Self {
+        Self { ended: ended_task_ids(tasks), rollback: rollback(service).cloned() }
+    }
+}
+
 /// A wait for one service.
 pub(crate) struct Wait<'o> {
     view: View,
     failures: Failures,
     display: Display<'o>,
     last: Option<Progress>,
+    rollback_before: Option<UpdateStatusView>,
     /// What a rollback said when it began: in the end it only says that it is complete.
     rolled_back: String,
 }
 
 impl<'o> Wait<'o> {
-    /// A wait that shows itself on `display` and ignores the ends of the tasks in `ended_before`.
-    pub(crate) fn new(display: Display<'o>, ended_before: std::collections::BTreeSet<String>) -> Self {
+    /// A wait that shows itself on `display`.
+    pub(crate) fn new(display: Display<'o>, before: Before) -> Self {
         Self {
             view: View::default(),
-            failures: Failures::new(ended_before),
+            failures: Failures::new(before.ended),
+            rollback_before: before.rollback,
             display,
             last: None,
             rolled_back: String::new(),
@@ -159,18 +177,20 @@ impl<'o> Wait<'o> {
                 // The manager's monitor may end a little after ours, and what it then finds is how the update ended.
                 if left.is_zero() && !is_updating(&snapshot.service) {
                     self.display.set("verify", format!("Service {} converged", snapshot.service.id))?;
-                    if let Some(message) = update_message(&snapshot.service, "rollback_completed") {
+                    let rollback = rollback(&snapshot.service);
+                    let Some(rollback) = rollback.filter(|rollback| self.rollback_before.as_ref() != Some(rollback))
+                    else {
+                        return Ok(Outcome::Converged);
+                    };
+                    let message = rollback.message.as_str();
+                    if !message.is_empty() {
                         self.display.set("rollback", message.to_owned())?;
                         // It may be over before it was seen to begin.
                         if let (true, Some((_, why))) = (self.rolled_back.is_empty(), message.split_once(": ")) {
                             self.rolled_back = why.to_owned();
                         }
                     }
-                    let update = snapshot.service.update_status.as_ref();
-                    return Ok(match update.is_some_and(|update| update.state == "rollback_completed") {
-                        true => Outcome::RolledBack(std::mem::take(&mut self.rolled_back)),
-                        false => Outcome::Converged,
-                    });
+                    return Ok(Outcome::RolledBack(std::mem::take(&mut self.rolled_back)));
                 }
                 self.display.countdown("verify", (left.as_secs_f64().ceil() as u64).max(1))?;
             } else {
@@ -279,6 +299,11 @@ impl<'o> Wait<'o> {
 fn update_message<'s>(service: &'s ServiceView, state: &str) -> Option<&'s str> {
     let status = service.update_status.as_ref().filter(|status| status.state == state)?;
     Some(status.message.as_str()).filter(|message| !message.is_empty())
+}
+
+/// The rollback that is complete.
+fn rollback(service: &ServiceView) -> Option<&UpdateStatusView> {
+    service.update_status.as_ref().filter(|status| status.state == "rollback_completed")
 }
 
 fn look_at(service: &str) -> String {

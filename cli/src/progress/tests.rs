@@ -60,7 +60,7 @@ fn snapshot(service: &ServiceView, tasks: &[TaskView]) -> Snapshot {
 
 async fn wait_with(script: &mut Script, terminal: bool, timeout_s: Option<i64>) -> (anyhow::Result<Outcome>, String) {
     let (mut out, captured) = capture::out(terminal);
-    let wait = Wait::new(Display::new(&mut out, false), BTreeSet::new());
+    let wait = Wait::new(Display::new(&mut out, false), Before::default());
     let deadline = timeout_s.map(|s| Deadline::after_ns(s * 1_000_000_000));
     let result = wait.run(script, deadline, std::future::pending()).await;
     (result, captured.text())
@@ -173,7 +173,7 @@ async fn failures_before_the_command_do_not_count() {
     let web = replicated(1);
     let old = [rejected(1, 1), rejected(2, 1), rejected(3, 1)];
     let (mut out, _) = capture::out(false);
-    let wait = Wait::new(Display::new(&mut out, true), ended_task_ids(&old));
+    let wait = Wait::new(Display::new(&mut out, true), Before::of(&replicated(2), &old));
     let mut script = Script::new([snapshot(&web, &old), snapshot(&web, &[&old[..], &[up(4, 1, "running")]].concat())]);
     assert_eq!(wait.run(&mut script, None, std::future::pending()).await.unwrap(), Outcome::Converged);
 }
@@ -206,7 +206,7 @@ async fn the_timeout_says_how_far_it_was() {
 async fn an_interrupt_leaves_the_cluster_at_work() {
     let (mut out, _) = capture::out(false);
     let mut script = Script::new([snapshot(&replicated(1), &[])]);
-    let wait = Wait::new(Display::new(&mut out, true), BTreeSet::new());
+    let wait = Wait::new(Display::new(&mut out, true), Before::default());
     assert_eq!(wait.run(&mut script, None, sleep(POLL * 3)).await.unwrap(), Outcome::Interrupted);
 }
 
@@ -248,6 +248,17 @@ async fn states_of_an_update_that_end_the_wait() {
     assert_eq!(error.to_string(), "the update of service web is paused: task web.1 failed: exit 1");
     assert!(crate::error::hint(&error).unwrap().contains("swarmctl service update --rollback web"));
     assert_eq!(wait(&mut script("completed")).await.0.unwrap(), Outcome::Converged);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_of_before_is_none_of_a_change_that_starts_nothing() {
+    let back = updating(replicated(1), "rollback_completed", "rollback completed");
+    let tasks = [up(1, 1, "running")];
+    let (mut out, text) = capture::out(false);
+    let wait = Wait::new(Display::new(&mut out, false), Before::of(&back, &tasks));
+    let mut script = Script::new([snapshot(&back, &tasks)]);
+    assert_eq!(wait.run(&mut script, None, std::future::pending()).await.unwrap(), Outcome::Converged);
+    assert!(!text.text().contains("rollback"), "{}", text.text());
 }
 
 #[tokio::test(start_paused = true)]

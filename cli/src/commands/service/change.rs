@@ -1,7 +1,5 @@
 //! Changing a service: read it, change the spec, write it back (swarm-behaviour §11.3).
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 use swarm_docker_api::view::{ServiceView, TaskView, UpdateServiceResponse};
 use swarm_model::Secret;
@@ -11,7 +9,7 @@ use crate::{
     client::{ClientError, Query, read, segment},
     context::Context,
     filters,
-    progress::ended_task_ids,
+    progress::Before,
 };
 
 /// All tasks of a service, ended ones too.
@@ -38,8 +36,8 @@ pub(super) struct Current {
 pub(super) struct Changed {
     /// Its id.
     pub(super) id: String,
-    /// Tasks that had ended before the change.
-    pub(super) ended_before: BTreeSet<String>,
+    /// What was so before the change.
+    pub(super) before: Before,
 }
 
 impl Current {
@@ -78,7 +76,7 @@ impl Current {
         spec: &Value,
         auth: Option<&Secret>,
     ) -> anyhow::Result<Changed> {
-        let ended_before = self.ended_tasks(context).await?;
+        let before = self.before(context).await?;
         let path = format!("/services/{}/update", segment(&self.view.id));
         let answer = loop {
             let query = query.clone().with("version", self.view.version.index);
@@ -91,7 +89,7 @@ impl Current {
         for warning in answer.warnings.iter().flatten() {
             context.out.note(&format!("Warning: {warning}"));
         }
-        Ok(Changed { id: self.view.id, ended_before })
+        Ok(Changed { id: self.view.id, before })
     }
 
     /// Takes the version that the service has now, if what people change is still what was read: the progress of an
@@ -109,8 +107,8 @@ impl Current {
         Ok(())
     }
 
-    async fn ended_tasks(&self, context: &Context) -> anyhow::Result<BTreeSet<String>> {
-        Ok(ended_task_ids(&tasks_of(context, &self.view.id).await?))
+    async fn before(&self, context: &Context) -> anyhow::Result<Before> {
+        Ok(Before::of(&self.view, &tasks_of(context, &self.view.id).await?))
     }
 
     /// Goes back to a version of the history, or to the spec before the last change.
@@ -119,7 +117,7 @@ impl Current {
     /// There is none, or swarmd does not answer.
     pub(super) async fn roll_back(mut self, context: &mut Context, to: Option<u64>) -> anyhow::Result<Changed> {
         if let Some(to) = to {
-            let ended_before = self.ended_tasks(context).await?;
+            let before = self.before(context).await?;
             let path = format!("/swarmd/services/{}/rollback", segment(&self.view.id));
             loop {
                 let query = Query::new().with("version", self.view.version.index).with("to", to);
@@ -128,7 +126,7 @@ impl Current {
                     result => break result?,
                 };
             }
-            return Ok(Changed { id: self.view.id, ended_before });
+            return Ok(Changed { id: self.view.id, before });
         }
         let spec = self.spec.take();
         self.write(context, Query::new().with("rollback", "previous"), &spec, None).await

@@ -1,7 +1,5 @@
 //! `service create`
 
-use std::collections::BTreeSet;
-
 use swarm_docker_api::view::CreateServiceResponse;
 use swarm_model::Secret;
 
@@ -13,6 +11,7 @@ use super::{
 use crate::{
     client::{Query, read},
     context::Context,
+    progress::Before,
     spec_flags::{CreateFlags, Draft},
 };
 
@@ -63,7 +62,7 @@ impl Create {
             context.out.note(&format!("Warning: {warning}"));
         }
         context.out.line(&created.id)?;
-        self.wait.wait(context, &created.id, deadline, BTreeSet::new()).await.map(drop)
+        self.wait.wait(context, &created.id, deadline, Before::default()).await.map(drop)
     }
 }
 

@@ -32,6 +32,6 @@ impl Rollback {
         let deadline = self.wait.deadline();
         let changed = Current::read_at(context, &self.service, self.check).await?.roll_back(context, self.to).await?;
         context.out.line(&self.service)?;
-        self.wait.wait(context, &changed.id, deadline, changed.ended_before).await.map(drop)
+        self.wait.wait(context, &changed.id, deadline, changed.before).await.map(drop)
     }
 }

@@ -67,7 +67,7 @@ impl Scale {
             }
         }
         for service in scaled {
-            if self.wait.wait(context, &service.id, deadline, service.ended_before).await? == Outcome::Interrupted {
+            if self.wait.wait(context, &service.id, deadline, service.before).await? == Outcome::Interrupted {
                 break;
             }
         }

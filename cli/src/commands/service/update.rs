@@ -81,7 +81,7 @@ impl Update {
             }
         };
         context.out.line(&self.service)?;
-        match self.wait.wait(context, &changed.id, deadline, changed.ended_before.clone()).await? {
+        match self.wait.wait(context, &changed.id, deadline, changed.before.clone()).await? {
             Outcome::RolledBack(said) if !self.rollback => Err(self.rolled_back(context, &changed, &said).await.into()),
             _ => Ok(()),
         }
@@ -92,7 +92,7 @@ impl Update {
     async fn rolled_back(&self, context: &Context, changed: &Changed, said: &str) -> Hinted {
         let name = &self.service;
         let tasks = tasks_of(context, &changed.id).await.unwrap_or_default();
-        let why = match (last_failure(&tasks, &changed.ended_before, name), said.strip_prefix("update rolled back")) {
+        let why = match (last_failure(&tasks, &changed.before.ended, name), said.strip_prefix("update rolled back")) {
             (Some(failure), _) => format!(": {failure}"),
             (None, Some(why)) => with_name(why, &tasks, name),
             (None, None) => String::new(),

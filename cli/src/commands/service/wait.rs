@@ -1,10 +1,8 @@
 //! Waiting for services that a command has changed.
 
-use std::collections::BTreeSet;
-
 use crate::{
     context::Context,
-    progress::{ApiSource, Deadline, Display, Outcome, Wait},
+    progress::{ApiSource, Before, Deadline, Display, Outcome, Wait},
     units::parse_duration,
 };
 
@@ -39,13 +37,13 @@ impl WaitFlags {
         context: &mut Context,
         service_id: &str,
         deadline: Option<Deadline>,
-        ended_before: BTreeSet<String>,
+        before: Before,
     ) -> anyhow::Result<Outcome> {
         if self.detach {
             return Ok(Outcome::Converged);
         }
         let mut source = ApiSource::new(context.client.clone(), service_id.to_owned());
-        let wait = Wait::new(Display::new(&mut context.out, self.quiet), ended_before);
+        let wait = Wait::new(Display::new(&mut context.out, self.quiet), before);
         let interrupt = async {
             if tokio::signal::ctrl_c().await.is_err() {
                 // Without a handler the signal ends the process by itself.

@@ -19,7 +19,7 @@ use swarm_model::{
 
 use super::{
     rolling, schedule,
-    slots::{self, Kinship, Slot},
+    slots::{self, Slot},
     update,
 };
 use crate::{Op, Place, State, Tx, apply::apply_tx};
@@ -279,14 +279,19 @@ fn limited(state: &State, service: &Service, now: Timestamp, tells: &[TaskWhy], 
     }
 }
 
-/// That the service is back at an earlier spec, and the last failure before it that is still known.
+/// That the service is back at an earlier spec, and why: of an automatic rollback the task that it names, of one by hand the
+/// last failure of what ran before, if those are still known.
 fn rolled_back(state: &State, service: &Service) -> Option<String> {
     let update = service.update.as_ref().filter(|update| update.state == UpdateState::RollbackCompleted)?;
-    let kinship = Kinship::default();
+    let named = update::why_rolled_back(&update.message);
+    let is_meant = |task: &Task| match (named, &service.previous) {
+        (Some(why), _) => why.contains(&task.id.to_string()),
+        (None, left) => left.as_ref().is_some_and(|left| left.spec_version == task.spec_version),
+    };
     let failed_before = |task: &&Arc<Task>| {
         matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
             && task.created_at <= update.started_at
-            && kinship.is_dirty(state, service, task)
+            && is_meant(task)
     };
     let failed = state.tasks_of_service(service.id).filter(failed_before).max_by_key(|task| task.status_applied_at);
     let failure = failed.map(|task| (task, task::failure(state, task)));
@@ -295,7 +300,7 @@ fn rolled_back(state: &State, service: &Service) -> Option<String> {
             let state = task.status.state;
             format!("the last update was rolled back: before that, task {} {state} on {node_name}: {reason}", task.id)
         }
-        None if update::why_rolled_back(&update.message).is_some() => {
+        None if named.is_some() => {
             let why = why_rolled_back(state, service.id, &update.message);
             format!("the last update was rolled back due to {why}")
         }
