@@ -149,12 +149,12 @@ fn what_comes_back_elsewhere_does_not_make_up_for_the_place_of_what_a_plan_stops
     spec.labels.insert("swarmd.max-unavailable".into(), "1".into());
     spec.update_config = Some(UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::when_absent() });
     let (mut state, new, _) = with_update_at(spec, TaskState::Running);
-    // The two others fail. The old one may go all the same, for the new one runs in its place.
+    // The two others fail. The old one may go all the same, once the new one in its place has run for a while.
     commit(&mut state, vec![report([2, 3], TaskState::Failed)]);
     let mut again = create(&state, 20, 2, None, Place::On(NODE));
     again.ops.insert(0, Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(2)] });
     assert_eq!(commit(&mut state, vec![again]), [""]);
-    let plan = decide(&state, &Dirty::everything(), state.time(), 3);
+    let plan = decide(&state, &Dirty::everything(), state.time().plus_ns(10_000_000_000), 3);
     assert!(commit(&mut state.clone(), plan.txs.clone()).iter().all(String::is_empty));
 
     commit(&mut state, vec![report([new.0], TaskState::Failed), report([20], TaskState::Running)]);

@@ -2,12 +2,12 @@
 //!
 //! Whatever stops a running task of its own accord asks here: update, drain and rebalance together never leave fewer
 //! than the wanted tasks less the limit. Crashes and lost nodes may; then those wait. What has ended and is not to be
-//! restarted is no longer wanted. What was restarted after a failure counts once it has run for the monitor period: a
-//! task that crashes again and again runs for a moment each time.
+//! restarted is no longer wanted. What an update made, or a restart after a failure, counts once it has run for the
+//! monitor period: an image that crashes runs for a moment each time.
 
 use std::collections::BTreeSet;
 
-use swarm_model::{Service, Settings, Task, TaskId, Timestamp, UpdateOrder};
+use swarm_model::{Cause, Service, Settings, Task, TaskId, Timestamp, UpdateOrder};
 
 use super::{
     Planner,
@@ -36,7 +36,7 @@ struct Steady {
 impl Steady {
     /// From when on a task that serves counts, if it does not yet.
     fn counts_at(self, task: &Task) -> Option<Timestamp> {
-        let steady_at = task.reached_at.filter(|_| task.restarts > 0)?.plus_ns(self.monitor_ns);
+        let steady_at = task.reached_at.filter(|_| !is_proven(task))?.plus_ns(self.monitor_ns);
         (steady_at > self.now).then_some(steady_at)
     }
 
@@ -44,6 +44,11 @@ impl Steady {
     fn serves(self, state: &State, task: &Task) -> bool {
         state.serves(task) && self.counts_at(task).is_none()
     }
+}
+
+/// Whether a task counts as soon as it runs: it is no trial of another spec, and did not take over from one that failed.
+pub(super) fn is_proven(task: &Task) -> bool {
+    task.restarts == 0 && task.cause != Cause::Update
 }
 
 impl Budget {

@@ -9,7 +9,7 @@ use crate::{
     apply::apply_tx,
     decide::{
         Planner,
-        budget::Budget,
+        budget::{self, Budget},
         decide,
         slots::{Place, Slot},
     },
@@ -39,9 +39,9 @@ impl Limit {
     ) -> Option<Self> {
         let limit = Settings::of(&service.spec.labels).max_unavailable?;
         let serves = |slot: &&Slot| slot.live().any(|task| state.serves(task));
-        // What was restarted may count for nothing yet; anything else that serves tells whether one more may go.
-        let is_steady = |task: &Arc<Task>| state.serves(task) && task.restarts == 0;
-        let probe = places.values().find(|slot| slot.live().any(is_steady)).or_else(|| places.values().find(serves))?;
+        // What has run for a moment may count for nothing yet; anything else that serves tells whether one more may go.
+        let counts = |task: &Arc<Task>| state.serves(task) && budget::is_proven(task);
+        let probe = places.values().find(|slot| slot.live().any(counts)).or_else(|| places.values().find(serves))?;
         let mut budget = Budget::of(&mut Planner::new(state, now, 0), service);
         if budget.take(state, probe, |_| true) {
             return None;
@@ -77,7 +77,7 @@ impl Limit {
         format!("{} lets no more than {} be away", self.setting, self.allowed)
     }
 
-    /// What was restarted counts only after a while.
+    /// What an update or a restart made counts only after a while.
     fn recent(&self) -> &'static str {
         if self.wanted.saturating_sub(self.serving) < self.allowed { "some only since a moment, " } else { "" }
     }
