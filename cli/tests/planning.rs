@@ -169,9 +169,20 @@ api.1: no room
         assert!(page.contains(&format!("1 left waiting, 2 stay; {told}.")), "{page}");
     }
 
+    // It is to be known of a node that is drained already as well.
     stuck["UpdateState"] = json!("");
     stuck["Waves"] = json!([]);
     stuck["Waiting"] = json!([]);
+    stuck["Changes"] = json!(false);
+    fake.on_json("POST /swarmd/plan", &stuck);
+    let ran = fake.run(&["service", "plan", "drain", "n3"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(
+        ran.stdout.starts_with("Nothing would change.\n\nTasks that stay as they are\npin.1 on n3: "),
+        "{}",
+        ran.stdout
+    );
+    stuck["Changes"] = json!(true);
     fake.on_json("POST /swarmd/plan", &stuck);
     let head =
         "No task would be touched, does not end as things are: 2 stay.\n\nTasks that stay as they are\npin.1 on n3: ";

@@ -217,6 +217,14 @@ fn drain_waits_until_no_task_is_left() {
 }
 
 #[test]
+fn a_drain_of_several_nodes_knows_them_all_before_it_drains_one() {
+    let fake = draining([json!([])]);
+    let error = fake.run(&["node", "drain", "worker1", "nosuch"]).failed();
+    assert!(error.contains("nosuch"), "{error}");
+    assert!(fake.seen("POST /nodes/n1/update").is_empty());
+}
+
+#[test]
 fn a_drain_that_does_not_end_says_what_is_left() {
     let fake = draining([json!([task(1, 1, "running", "")])]);
     let ran = fake.run(&["node", "drain", "--wait", "--timeout", "300ms", "worker1"]);

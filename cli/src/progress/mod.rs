@@ -75,14 +75,14 @@ impl Deadline {
 pub(crate) struct Before {
     /// Tasks that had ended.
     pub(crate) ended: BTreeSet<String>,
-    /// The rollback that was complete.
-    pub(crate) rollback: Option<UpdateStatusView>,
+    /// How its last update, or rollback, was.
+    pub(crate) update: Option<UpdateStatusView>,
 }
 
 impl Before {
     /// As a service and its tasks are now.
     pub(crate) fn of(service: &ServiceView, tasks: &[TaskView]) -> Self {
-        Self { ended: ended_task_ids(tasks), rollback: rollback(service).cloned() }
+        Self { ended: ended_task_ids(tasks), update: service.update_status.clone() }
     }
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct Wait<'o> {
     failures: Failures,
     display: Display<'o>,
     last: Option<Progress>,
-    rollback_before: Option<UpdateStatusView>,
+    update_before: Option<UpdateStatusView>,
     /// What a rollback said when it began: in the end it only says that it is complete.
     rolled_back: String,
 }
@@ -103,7 +103,7 @@ impl<'o> Wait<'o> {
         Self {
             view: View::default(),
             failures: Failures::new(before.ended),
-            rollback_before: before.rollback,
+            update_before: before.update,
             display,
             last: None,
             rolled_back: String::new(),
@@ -178,7 +178,7 @@ impl<'o> Wait<'o> {
                 if left.is_zero() && !is_updating(&snapshot.service) {
                     self.display.set("verify", format!("Service {} converged", snapshot.service.id))?;
                     let rollback = rollback(&snapshot.service);
-                    let Some(rollback) = rollback.filter(|rollback| self.rollback_before.as_ref() != Some(rollback))
+                    let Some(rollback) = rollback.filter(|rollback| self.update_before.as_ref() != Some(rollback))
                     else {
                         return Ok(Outcome::Converged);
                     };
@@ -231,9 +231,14 @@ impl<'o> Wait<'o> {
             _ => return Ok(false),
         };
         let name = &snapshot.service.spec.name;
-        let failure = last_failure(&snapshot.tasks, self.failures.ignored(), name);
+        let why = last_failure(&snapshot.tasks, self.failures.ignored(), name).unwrap_or(status.message.clone());
+        // It was before: the change itself is made, and what runs stays until the update goes on.
+        let was_paused = self.update_before.as_ref() == Some(status);
         Err(Hinted {
-            message: format!("the {what} of service {name} is paused: {}", failure.unwrap_or(status.message.clone())),
+            message: match was_paused {
+                true => format!("service {name} is changed, but its {what} is still paused: {why}"),
+                false => format!("the {what} of service {name} is paused: {why}"),
+            },
             hint: format!(
                 "See: swarmctl service why {name}. Try it again: swarmctl service update --force {name}. \
                  Go back: {ways_on} {name}"

@@ -251,6 +251,16 @@ async fn states_of_an_update_that_end_the_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_update_that_was_paused_before_a_change_does_not_unmake_it() {
+    let paused = updating(replicated(1), "paused", "task t1 failed");
+    let (mut out, _) = capture::out(false);
+    let wait = Wait::new(Display::new(&mut out, false), Before::of(&paused, &[]));
+    let mut script = Script::new([snapshot(&paused, &[])]);
+    let error = wait.run(&mut script, None, std::future::pending()).await.unwrap_err().to_string();
+    assert_eq!(error, "service web is changed, but its update is still paused: task t1 failed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rollback_of_before_is_none_of_a_change_that_starts_nothing() {
     let back = updating(replicated(1), "rollback_completed", "rollback completed");
     let tasks = [up(1, 1, "running")];

@@ -60,9 +60,15 @@ impl Drain {
         }
         let deadline = self.timeout.map(Deadline::after_ns);
         self.check.check(context).await?;
+        // A misspelt name drains no other node.
+        let drains = self.nodes.into_iter().map(|name| (Update::availability(name.clone(), Availability::Drain), name));
+        let drains: Vec<(Update, String)> = drains.collect();
+        for (drain, _) in &drains {
+            drain.find(context).await?;
+        }
         let mut nodes = Vec::new();
-        for name in self.nodes {
-            let id = Update::availability(name.clone(), Availability::Drain).send(context).await?;
+        for (drain, name) in drains {
+            let id = drain.send(context).await?;
             if !self.wait {
                 context.out.line(&name)?;
             }

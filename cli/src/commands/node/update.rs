@@ -61,6 +61,15 @@ impl Update {
         Ok(id)
     }
 
+    /// Looks for the node, and changes nothing.
+    ///
+    /// # Errors
+    /// There is no such node, or swarmd does not answer.
+    pub(super) async fn find(&self, context: &Context) -> anyhow::Result<()> {
+        let id = resolve(&context.client, &self.node).await?;
+        change_spec(context, &id, &self.node, |_| Ok(false)).await.map(drop)
+    }
+
     /// Changes the spec as it came, so that what this program does not know survives.
     fn change(&self, spec: &mut Map<String, Value>) -> anyhow::Result<()> {
         if let Some(availability) = self.availability {

@@ -189,9 +189,9 @@ async fn show(
         None => context.out.print(&page(&plan, differences))?,
     }
     match (plan.changes, plan.fits) {
-        (false, _) => Ok(()),
-        (true, true) => Err(Exit(CHANGES).into()),
-        (true, false) => Err(Exit(DOES_NOT_FIT).into()),
+        (false, _) if plan.staying.is_empty() => Ok(()),
+        (_, true) => Err(Exit(CHANGES).into()),
+        (_, false) => Err(Exit(DOES_NOT_FIT).into()),
     }
 }
 

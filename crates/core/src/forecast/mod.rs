@@ -139,7 +139,9 @@ pub fn forecast(state: &State, change: &Tx, now: Timestamp) -> Result<Forecast, 
     let last_wave_ns = waves.last().map_or(0, |wave| wave.after_ns);
     let ends_after_ns = updates.map(|at| at.since_ns(start)).fold(last_wave_ns, i64::max);
     let changes = changes || !waves.is_empty();
-    let staying = if changes && !world.cut { staying(&world.state, change, &named, world.now) } else { Vec::new() };
+    // A node that is drained already is none the emptier for it.
+    let looks_on = (changes || planned(change).drained.is_some()) && !world.cut;
+    let staying = if looks_on { staying(&world.state, change, &named, world.now) } else { Vec::new() };
     let rollback = named.iter().find_map(|service| world.rollbacks.remove(service));
     let (rejections, fixes) = help(&world.state, rollback.as_ref(), &waiting, &staying, planned(change), start);
     Ok(Forecast {
@@ -147,7 +149,7 @@ pub fn forecast(state: &State, change: &Tx, now: Timestamp) -> Result<Forecast, 
         waves,
         cut: world.cut,
         ends_after_ns,
-        stuck: changes && !world.cut && is_stuck(&world.state, &named, &staying),
+        stuck: looks_on && is_stuck(&world.state, &named, &staying),
         waiting,
         rolled_back: rollback.map(|(_, how)| how),
         rejections,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use swarm_model::{Availability, Service, Task, TaskState, Timestamp, UpdateOrder};
+use swarm_model::{Availability, Cause, DesiredState, Service, Task, TaskState, Timestamp, UpdateOrder};
 
 use super::{RECENT_NS, limit::Limit, nodes, task::failed_before};
 use crate::{
@@ -12,6 +12,9 @@ use crate::{
         slots::{self, Kinship, Place, Slot},
     },
 };
+
+/// A task that is not made ready, or does not run, for so long is worth a word: 10 s.
+const SLOW_NS: i64 = 10_000_000_000;
 
 /// Tasks of a service that run although they are to go.
 #[derive(Default)]
@@ -46,22 +49,31 @@ pub(crate) fn why_staying(state: &State, service: &Service, now: Timestamp) -> S
         let serves = task.holds_resources() && !service.spec.mode.is_job();
         serves && (is_leaving(state, task) || kinship.is_dirty(state, service, task))
     };
+    let is_slow = |task: &&Arc<Task>| {
+        let comes = task.holds_resources() && !is_to_go(task) && matches!(task.cause, Cause::Update | Cause::Move);
+        let waits_its_turn = task.status.state == TaskState::Ready && task.desired == DesiredState::Ready;
+        let is_on_its_way = task.status.state < TaskState::Running && !waits_its_turn;
+        comes && is_on_its_way && now.since_ns(task.status_applied_at) >= SLOW_NS
+    };
+    let slow = places.iter().find_map(|(place, slot)| Some((*place, slot.live().find(is_slow)?)));
     let is_paused = service.update.as_ref().is_some_and(|update| update.state.is_paused());
     let mut told = Staying { waiting: waits.map(|(_, task)| task.clone()), ..Staying::default() };
     for (place, slot) in &places {
         let Some(first) = slot.live().find(is_to_go) else { continue };
         let heir = slot.live().find(|task| task.holds_resources() && !is_to_go(task));
         // What takes over is on its way; if it is made ready, it waits for the other one to go.
-        if heir.is_some_and(|heir| heir.status.state != TaskState::Ready) {
+        let slow_heir = heir.filter(is_slow);
+        if heir.is_some_and(|heir| heir.status.state != TaskState::Ready) && slow_heir.is_none() {
             continue;
         }
         // What starts first asks for nothing before it runs.
         let asks = heir.is_some() || order(service) == UpdateOrder::StopFirst;
         let limited = limit.as_mut().filter(|_| asks).is_some_and(|limit| limit.keeps(state, slot));
-        if heir.is_some() && !limited {
+        if heir.is_some() && !limited && slow_heir.is_none() {
             continue;
         }
         let other = waits.filter(|(other, _)| other != place).map(|(other, _)| name(state, service, other));
+        let slow = slow.filter(|(other, _)| other != place);
         let mut is_limited = false;
         let (is_held, reason) = if let Some(heir) = waiting(slot) {
             (true, heir.status.err.as_deref().unwrap_or("what is to come waits for a node").to_owned())
@@ -69,12 +81,16 @@ pub(crate) fn why_staying(state: &State, service: &Service, now: Timestamp) -> S
             (true, format!("{node} is paused and takes nothing new"))
         } else if slot.finished(service).is_some_and(|newest| newest.status.state != TaskState::Shutdown) {
             (true, "what was to come failed for good".to_owned())
+        } else if slow_heir.is_some() {
+            (true, "what takes over from it does not run yet".to_owned())
         } else if is_paused && !is_leaving(state, first) {
             (true, "its update is paused".to_owned())
         } else {
             let limit = limit.as_ref().filter(|_| limited).map(Limit::explain);
             is_limited = limit.is_some();
-            let turn = other.map(|other| format!("its turn does not come while {other} waits for a node"));
+            let waits = other.map(|other| format!("{other} waits for a node"));
+            let slow = || slow.map(|(other, _)| format!("{} does not run yet", name(state, service, other)));
+            let turn = waits.or_else(slow).map(|other| format!("its turn does not come while {other}"));
             match (turn, limit) {
                 (Some(turn), Some(limit)) => (true, format!("{turn}: {limit}")),
                 (Some(text), None) | (None, Some(text)) => (true, text),
