@@ -82,6 +82,14 @@ pub(crate) fn name(task: &TaskView, service: &str) -> String {
     format!("{service}.{}", place(task))
 }
 
+/// A text with the task that it names by its id called as people do, `task web.1`.
+pub(crate) fn with_name(text: &str, tasks: &[TaskView], service: &str) -> String {
+    match tasks.iter().find(|task| !task.id.is_empty() && text.contains(&task.id)) {
+        Some(task) => text.replace(&task.id, &name(task, service)),
+        None => text.to_owned(),
+    }
+}
+
 /// The slot of a task, or the id of its node where there are no slots. Those of jobs count from 0.
 pub(crate) fn place(task: &TaskView) -> String {
     let first = if task.job_iteration.is_some() { 0 } else { 1 };

@@ -23,7 +23,7 @@ use self::{
     failures::{Failures, ended_task_ids},
     view::{Progress, View, is_updating},
 };
-use crate::error::Hinted;
+use crate::{error::Hinted, tasks::with_name};
 
 /// Time between two looks.
 pub(crate) const POLL: Duration = Duration::from_millis(200);
@@ -231,7 +231,8 @@ impl<'o> Wait<'o> {
             _ => return Ok(false),
         };
         let name = &snapshot.service.spec.name;
-        let why = last_failure(&snapshot.tasks, self.failures.ignored(), name).unwrap_or(status.message.clone());
+        let said = || with_name(&status.message, &snapshot.tasks, name);
+        let why = last_failure(&snapshot.tasks, self.failures.ignored(), name).unwrap_or_else(said);
         // It was before: the change itself is made, and what runs stays until the update goes on.
         let was_paused = self.update_before.as_ref() == Some(status);
         Err(Hinted {

@@ -1,6 +1,5 @@
 //! `service update`
 
-use swarm_docker_api::view::TaskView;
 use swarm_model::Secret;
 
 use super::{
@@ -15,7 +14,7 @@ use crate::{
     error::Hinted,
     progress::{Outcome, last_failure},
     spec_flags::{ChangeFlags, Draft},
-    tasks::place,
+    tasks::with_name,
 };
 
 const EXAMPLES: &str = "\
@@ -101,14 +100,6 @@ impl Update {
             message: format!("the update of service {name} was rolled back{why}"),
             hint: format!("The service runs as before. See: swarmctl service history {name}"),
         }
-    }
-}
-
-/// A text with the task that it names by its id called as people do, `task web.1`.
-fn with_name(text: &str, tasks: &[TaskView], service: &str) -> String {
-    match tasks.iter().find(|task| !task.id.is_empty() && text.contains(&task.id)) {
-        Some(task) => text.replace(&task.id, &format!("{service}.{}", place(task))),
-        None => text.to_owned(),
     }
 }
 
