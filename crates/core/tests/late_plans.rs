@@ -164,6 +164,40 @@ fn what_comes_back_elsewhere_does_not_make_up_for_the_place_of_what_a_plan_stops
 }
 
 #[test]
+fn what_a_plan_took_for_lost_is_not_counted_on_if_it_comes_back() {
+    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
+    spec.mode = ServiceMode::Replicated { replicas: 3 };
+    spec.labels.insert("swarmd.max-unavailable".into(), "1".into());
+    spec.update_config = Some(UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::when_absent() });
+    let (mut state, new, _) = with_update_at(spec, TaskState::Running);
+    // The third one runs on a node of its own, which is lost.
+    let other = NodeId(2);
+    let mut admit = admit();
+    if let Op::AdmitNode { node, .. } = &mut admit {
+        *node = other;
+    }
+    let is = |node_state| {
+        let status = NodeStatus { state: node_state, engine_reachable: true, ..NodeStatus::default() };
+        Tx::new(vec![Op::ReportNode { node: other, status, description: Some(Arc::default()) }])
+    };
+    let mut moved = create(&state, 30, 3, None, Place::On(other));
+    moved.ops.insert(0, Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(3)] });
+    let status = TaskStatus::new(TaskState::Running, Timestamp::from_millis(1));
+    let runs = Tx::new(vec![Op::ReportTasks { node: other, reports: vec![(TaskId(30), status)] }]);
+    let outcomes =
+        commit(&mut state, vec![Tx::new(vec![admit]), is(NodeState::Ready), moved, runs, is(NodeState::Down)]);
+    assert!(outcomes.iter().all(String::is_empty), "{outcomes:?}");
+    // So it is replaced, and the old one of the first place goes, for the new one runs.
+    let plan = decide(&state, &Dirty::everything(), state.time().plus_ns(10_000_000_000), 3);
+    assert!(commit(&mut state.clone(), plan.txs.clone()).iter().all(String::is_empty), "{plan:?}");
+
+    commit(&mut state, vec![report([new.0], TaskState::Failed), is(NodeState::Ready)]);
+    let outcomes = commit(&mut state, plan.txs);
+    assert!(outcomes.iter().any(|text| text.contains("would run at 1 places, not at 2")), "{outcomes:?}");
+    assert!(state.task(TaskId(1)).is_some_and(|task| task.desired == DesiredState::Running));
+}
+
+#[test]
 fn what_fails_is_missed_by_the_other_one_of_its_place_which_a_plan_stops() {
     let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
     spec.mode = ServiceMode::Replicated { replicas: 3 };

@@ -5,9 +5,9 @@
 //! restarted is no longer wanted. What an update made, or a restart after a failure, counts once it has run for the
 //! monitor period: an image that crashes runs for a moment each time.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use swarm_model::{Cause, Service, Settings, Task, TaskId, Timestamp, UpdateOrder};
+use swarm_model::{Cause, Service, Settings, Task, TaskId, TaskState, Timestamp, UpdateOrder};
 
 use super::{
     Planner,
@@ -106,11 +106,14 @@ impl Budget {
             Op::SetDesired { desired, tasks } if !desired.is_live() => Some(tasks),
             _ => None,
         });
-        let besides: BTreeSet<TaskId> =
+        let mut besides: BTreeSet<TaskId> =
             stopped.flatten().copied().filter(|id| state.task(*id).is_some_and(|task| state.serves(task))).collect();
         if besides.is_empty() {
             return tx;
         }
+        // What the plan takes for lost it replaces, also if its node is back by then.
+        let is_lost = |task: &&Arc<Task>| task.status.state == TaskState::Running && !state.serves(task);
+        besides.extend(state.tasks_of_service(service.id).filter(is_lost).map(|task| task.id));
         tx.guard(Guard::Serving { service: service.id, least: self.least, besides })
     }
 }
