@@ -90,6 +90,15 @@ fn a_node_gets_no_more_tasks_of_a_service_than_that_allows() {
     assert_eq!(commit(&mut state, vec![stop, place]), ["", ""]);
 }
 
+/// Three tasks of which one may be away, updated start-first.
+fn start_first() -> ServiceSpec {
+    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
+    spec.mode = ServiceMode::Replicated { replicas: 3 };
+    spec.labels.insert("swarmd.max-unavailable".into(), "1".into());
+    spec.update_config = Some(UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::when_absent() });
+    spec
+}
+
 /// Three tasks that run, and an update whose new task of the first place is as far as this; that task, and the plan that
 /// stops the old one.
 fn with_update_at(mut spec: ServiceSpec, reached: TaskState) -> (State, TaskId, Plan) {
@@ -127,10 +136,7 @@ fn what_fails_after_a_plan_was_made_is_not_joined_by_what_the_plan_stops() {
 
 #[test]
 fn what_fails_in_the_place_of_what_a_plan_stops_is_missed_as_well() {
-    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
-    spec.mode = ServiceMode::Replicated { replicas: 3 };
-    spec.labels.insert("swarmd.max-unavailable".into(), "1".into());
-    spec.update_config = Some(UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::when_absent() });
+    let spec = start_first();
     // The old one is to go.
     let (mut state, new, plan) = with_update_at(spec, TaskState::Running);
 
@@ -144,10 +150,7 @@ fn what_fails_in_the_place_of_what_a_plan_stops_is_missed_as_well() {
 
 #[test]
 fn what_comes_back_elsewhere_does_not_make_up_for_the_place_of_what_a_plan_stops() {
-    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
-    spec.mode = ServiceMode::Replicated { replicas: 3 };
-    spec.labels.insert("swarmd.max-unavailable".into(), "1".into());
-    spec.update_config = Some(UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::when_absent() });
+    let spec = start_first();
     let (mut state, new, _) = with_update_at(spec, TaskState::Running);
     // The two others fail. The old one may go all the same, once the new one in its place has run for a while.
     commit(&mut state, vec![report([2, 3], TaskState::Failed)]);
@@ -165,10 +168,7 @@ fn what_comes_back_elsewhere_does_not_make_up_for_the_place_of_what_a_plan_stops
 
 #[test]
 fn what_a_plan_took_for_lost_is_not_counted_on_if_it_comes_back() {
-    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
-    spec.mode = ServiceMode::Replicated { replicas: 3 };
-    spec.labels.insert("swarmd.max-unavailable".into(), "1".into());
-    spec.update_config = Some(UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::when_absent() });
+    let spec = start_first();
     let (mut state, new, _) = with_update_at(spec, TaskState::Running);
     // The third one runs on a node of its own, which is lost.
     let other = NodeId(2);
@@ -199,10 +199,7 @@ fn what_a_plan_took_for_lost_is_not_counted_on_if_it_comes_back() {
 
 #[test]
 fn what_fails_is_missed_by_the_other_one_of_its_place_which_a_plan_stops() {
-    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
-    spec.mode = ServiceMode::Replicated { replicas: 3 };
-    spec.labels.insert("swarmd.max-unavailable".into(), "1".into());
-    spec.update_config = Some(UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::when_absent() });
+    let mut spec = start_first();
     let (mut state, new, _) = with_update_at(spec.clone(), TaskState::Running);
     // Another update comes: of the two that run in the first place one goes at once, the other is kept for the third.
     spec.task_template.force_update = 2;

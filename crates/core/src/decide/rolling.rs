@@ -99,11 +99,10 @@ fn finish(planner: &mut Planner, service: &Service) {
         // What was prepared for a spec that is out of date by now would hold its room until the place's turn comes.
         done.extend(outdated(&planner.state, service, slot));
         let Some(keep) = successor(&planner.state, service, slot) else { continue };
-        let is_prepared = || stop_first && is_prepared(keep, planner.now);
-        let takes_over = keep.status.state == TaskState::Running || is_prepared();
-        // On a node that is silent it may be lost, and what serves in its place is all that does.
-        let serves_alone = || slot.live().any(|task| task.id != keep.id && planner.state.serves(task));
-        if !takes_over || !planner.state.is_on_ready_node(keep) && serves_alone() {
+        let takes_over = keep.status.state == TaskState::Running || stop_first && is_prepared(keep, planner.now);
+        // On a node that is silent it may be lost, and the other one is all that serves in its place.
+        let other_serves = || slot.live().any(|task| task.id != keep.id && planner.state.serves(task));
+        if !takes_over || !planner.state.is_on_ready_node(keep) && other_serves() {
             continue;
         }
         if budget.take(&planner.state, slot, |task| task.id != keep.id) {
