@@ -89,7 +89,7 @@ pub enum Guard {
         service: ServiceId,
         /// How many places at least.
         least: u64,
-        /// The tasks that it stops, and those that its plan took for lost.
+        /// The tasks that it stops.
         #[serde(default)]
         besides: BTreeSet<TaskId>,
     },

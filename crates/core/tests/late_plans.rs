@@ -191,10 +191,36 @@ fn what_a_plan_took_for_lost_is_not_counted_on_if_it_comes_back() {
     let plan = decide(&state, &Dirty::everything(), state.time().plus_ns(10_000_000_000), 3);
     assert!(commit(&mut state.clone(), plan.txs.clone()).iter().all(String::is_empty), "{plan:?}");
 
+    // The new one fails, and the third one is back: either that or the old one may go.
     commit(&mut state, vec![report([new.0], TaskState::Failed), is(NodeState::Ready)]);
     let outcomes = commit(&mut state, plan.txs);
     assert!(outcomes.iter().any(|text| text.contains("would run at 1 places, not at 2")), "{outcomes:?}");
-    assert!(state.task(TaskId(1)).is_some_and(|task| task.desired == DesiredState::Running));
+    let goes_on = |id: u128| state.task(TaskId(id)).is_some_and(|task| task.desired == DesiredState::Running);
+    assert_eq!([1, 2, 30].map(goes_on), [false, true, true]);
+}
+
+#[test]
+fn what_runs_only_after_a_plan_was_made_that_stops_it_may_be_needed_by_then() {
+    let mut spec = start_first();
+    spec.update_config = None;
+    let mut state = with_three_running(&spec);
+    // The third one is on its way to run again.
+    let mut again = create(&state, 30, 3, None, Place::On(NODE));
+    again.ops.insert(0, Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(3)] });
+    commit(&mut state, vec![report([3], TaskState::Failed), again, report([30], TaskState::Starting)]);
+    spec.task_template.force_update = 1;
+    let update = Op::UpdateService { service: SERVICE, spec: Arc::new(spec), registry_auth: None };
+    commit(&mut state, vec![Tx::new(vec![update])]);
+    // What does not run is replaced first.
+    let plan = decide(&state, &Dirty::everything(), state.time(), 1);
+    let stop = Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(30)] };
+    assert!(plan.txs.iter().any(|tx| tx.ops.contains(&stop)), "{plan:?}");
+    assert!(commit(&mut state.clone(), plan.txs.clone()).iter().all(String::is_empty));
+
+    commit(&mut state, vec![report([30], TaskState::Running), report([2], TaskState::Failed)]);
+    let outcomes = commit(&mut state, plan.txs);
+    assert!(outcomes.iter().any(|text| text.contains("would run at 1 places, not at 2")), "{outcomes:?}");
+    assert!(state.task(TaskId(30)).is_some_and(|task| task.desired == DesiredState::Running));
 }
 
 #[test]

@@ -94,10 +94,14 @@ fn check(state: &State, guard: &Guard) -> Outcome {
             None => Err(Refusal::Stale(format!("service {service} was removed"))),
         },
         Guard::Serving { service, least, ref besides } => {
-            let served = state.places_served(service, |task| !besides.contains(&task.id));
+            let lost = state.places_served(besides.iter().filter_map(|id| state.task(*id)));
+            if lost.is_empty() {
+                return Ok(());
+            }
+            let others = state.tasks_of_service(service).filter(|task| !besides.contains(&task.id));
+            let served = state.places_served(others);
             // Fewer may be left where others are away: what has its successor may go all the same.
-            let lost = || state.places_served(service, |task| besides.contains(&task.id));
-            if served.len() as u64 >= least || lost().is_subset(&served) {
+            if served.len() as u64 >= least || lost.is_subset(&served) {
                 return Ok(());
             }
             Err(Refusal::Stale(format!("service {service} would run at {} places, not at {least}", served.len())))

@@ -2,18 +2,18 @@
 //!
 //! Whatever stops a running task of its own accord asks here: update, drain and rebalance together never leave fewer
 //! than the wanted tasks less the limit. Crashes and lost nodes may; then those wait. What has ended and is not to be
-//! restarted is no longer wanted. What an update made, or a restart after a failure, counts once it has run for the
-//! monitor period: an image that crashes runs for a moment each time.
+//! restarted is no longer wanted, until an update begins there anew. What an update made, or a restart after a failure,
+//! counts once it has run for the monitor period: an image that crashes runs for a moment each time.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
-use swarm_model::{Cause, Service, Settings, Task, TaskId, TaskState, Timestamp, UpdateOrder};
+use swarm_model::{Cause, DesiredState, Service, Settings, Task, TaskId, Timestamp, UpdateOrder};
 
 use super::{
-    Planner,
+    Planner, TASKS_BATCH_MAX,
     restart::{self, Verdict},
     rolling,
-    slots::Slot,
+    slots::{Kinship, Slot},
 };
 use crate::{Guard, Op, State, Tx};
 
@@ -66,8 +66,10 @@ impl Budget {
             planner.wake(service.id, at);
         }
         let planner = &*planner;
-        // What has ended for good is not waited for.
-        let ended = |slot: &&Slot| has_ended(planner, service, slot);
+        // What has ended for good is not waited for, unless an update is about to begin there anew.
+        let kinship = Kinship::default();
+        let ended =
+            |slot: &&Slot| has_ended(planner, service, slot) && !rolling::is_stale(planner, service, &kinship, slot);
         let (ended, others) = slots.values().partition::<Vec<_>, _>(ended);
         // A global service wants a task in each of its places.
         let taken = || others.iter().filter(|slot| slot.is_taken(service)).count() as u64;
@@ -96,8 +98,17 @@ impl Budget {
         true
     }
 
-    /// Lets a transaction that stops what was taken rest on enough being left when it is applied: what is to serve instead
-    /// may fail, or an earlier plan come, after this one was made.
+    /// Stops tasks that were taken, or serve no more.
+    pub(super) fn stop(&self, planner: &mut Planner, service: &Service, tasks: &[TaskId]) {
+        for batch in tasks.chunks(TASKS_BATCH_MAX) {
+            let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: batch.to_vec() }]);
+            let tx = self.guard(&planner.state, service, tx);
+            planner.push_for(service, tx);
+        }
+    }
+
+    /// Lets a transaction that stops tasks rest on these being spared when it is applied: what is to serve instead may
+    /// fail, or an earlier plan come, after this one was made. So may one serve by then that does not yet.
     pub(super) fn guard(&self, state: &State, service: &Service, tx: Tx) -> Tx {
         if self.left.is_none() {
             return tx;
@@ -106,14 +117,11 @@ impl Budget {
             Op::SetDesired { desired, tasks } if !desired.is_live() => Some(tasks),
             _ => None,
         });
-        let mut besides: BTreeSet<TaskId> =
-            stopped.flatten().copied().filter(|id| state.task(*id).is_some_and(|task| state.serves(task))).collect();
+        let may_serve = |id: &TaskId| state.task(*id).is_some_and(|task| !task.status.state.is_terminal());
+        let besides: BTreeSet<TaskId> = stopped.flatten().copied().filter(may_serve).collect();
         if besides.is_empty() {
             return tx;
         }
-        // What the plan takes for lost it replaces, also if its node is back by then.
-        let is_lost = |task: &&Arc<Task>| task.status.state == TaskState::Running && !state.serves(task);
-        besides.extend(state.tasks_of_service(service.id).filter(is_lost).map(|task| task.id));
         tx.guard(Guard::Serving { service: service.id, least: self.least, besides })
     }
 }

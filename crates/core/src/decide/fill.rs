@@ -45,14 +45,6 @@ pub(super) struct Replacement {
     pub(super) restarts: u32,
 }
 
-impl Replacement {
-    /// Whether a task stops at once that serves, while another one that serves stays in its place.
-    fn stops_one_of_two(&self, state: &State) -> bool {
-        let serves = |id: &TaskId| state.task(*id).is_some_and(|task| state.serves(task));
-        self.kept.as_ref().is_some_and(serves) && self.old.iter().any(serves)
-    }
-}
-
 /// What the restart policy makes of the tasks of a service, and the tasks that wait.
 pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
     let mut needs = Vec::new();
@@ -101,7 +93,10 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
         }
     }
     needs.retain(|need| !matches!(need, Need::Pending(task, _) if superseded.contains(&task.id)));
-    planner.push_each(Some(service), &leave, |tasks| Op::SetDesired { desired: DesiredState::Shutdown, tasks });
+    if !leave.is_empty() {
+        let budget = Budget::of(planner, service);
+        budget.stop(planner, service, &leave);
+    }
     needs
 }
 
@@ -141,9 +136,8 @@ fn place_alike(planner: &mut Planner, service: &Service, wanted: &Service, needs
     }
     let free = needs.iter().filter(|need| node_of(need).is_none()).count();
     let mut places = free_places(planner, wanted, &needs, free).into_iter();
-    // What stops at once because another one of its place serves rests on that one: it may be lost by then.
-    let is_one_of_two = |need: &Need| matches!(need, Need::Replace(r) if r.stops_one_of_two(&planner.state));
-    let budget = needs.iter().any(is_one_of_two).then(|| Budget::of(planner, service));
+    let replaces = |need: &Need| matches!(need, Need::Replace(_));
+    let budget = needs.iter().any(replaces).then(|| Budget::of(planner, service));
     let mut new = Vec::with_capacity(needs.len());
     let mut stuck = Vec::new();
     for need in needs {
@@ -157,7 +151,7 @@ fn place_alike(planner: &mut Planner, service: &Service, wanted: &Service, needs
                 stuck.push((need, place));
             }
             Need::Replace(replacement) => {
-                let budget = budget.as_ref().filter(|_| replacement.stops_one_of_two(&planner.state));
+                let budget = budget.as_ref().expect("one of the needs replaces");
                 replace(planner, service, budget, replacement, place);
             }
             Need::Pending(task, _) => settle(planner, &task, place),
@@ -275,7 +269,7 @@ fn make_room(planner: &mut Planner, service: &Service, wanted: &Service, stuck: 
             _ => {}
         }
         match need {
-            Need::Replace(replacement) => replace(planner, service, Some(&budget), replacement, place),
+            Need::Replace(replacement) => replace(planner, service, &budget, replacement, place),
             Need::Pending(task, _) => settle(planner, &task, place),
             Need::New(_) => {}
         }
@@ -342,17 +336,15 @@ fn on_same_nodes<'a>(state: &State, mut tx: Tx, places: impl ExactSizeIterator<I
     tx
 }
 
-/// Makes the task that takes over. `budget` is given if a task that serves stops at once.
-fn replace(planner: &mut Planner, service: &Service, budget: Option<&Budget>, replacement: Replacement, place: Place) {
+/// Makes the task that takes over.
+fn replace(planner: &mut Planner, service: &Service, budget: &Budget, replacement: Replacement, place: Place) {
     let desired = if replacement.start_at.is_some() { DesiredState::Ready } else { service.goal() };
     let mut tx = on_same_nodes(&planner.state, Tx::default(), std::iter::once(&place));
     if !replacement.old.is_empty() {
         tx.ops.push(Op::SetDesired { desired: DesiredState::Shutdown, tasks: replacement.old.clone() });
     }
     tx.ops.push(create(service, &replacement, desired, planner.task_id(), place));
-    if let Some(budget) = budget {
-        tx = budget.guard(&planner.state, service, tx);
-    }
+    let tx = budget.guard(&planner.state, service, tx);
     planner.push_for(service, tx);
 }
 

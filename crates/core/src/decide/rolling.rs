@@ -12,7 +12,7 @@ use swarm_model::{
 };
 
 use super::{
-    Planner, TASKS_BATCH_MAX,
+    Planner,
     budget::Budget,
     fill::{self, Need, Replacement},
     global, rebalance, restart,
@@ -20,7 +20,7 @@ use super::{
     slots::{self, Kinship, Place, Slot},
     update::{self, is_of_update},
 };
-use crate::{Op, State, Tx, state::host_ports};
+use crate::{State, state::host_ports};
 
 /// The policy in force: that of the spec which the service is on its way to.
 pub(super) fn config(service: &Service) -> UpdateConfig {
@@ -113,16 +113,7 @@ fn finish(planner: &mut Planner, service: &Service) {
             done.push(keep.id);
         }
     }
-    stop(planner, service, &budget, &done);
-}
-
-/// Stops tasks that were taken from the budget.
-fn stop(planner: &mut Planner, service: &Service, budget: &Budget, tasks: &[TaskId]) {
-    for batch in tasks.chunks(TASKS_BATCH_MAX) {
-        let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: batch.to_vec() }]);
-        let tx = budget.guard(&planner.state, service, tx);
-        planner.push_for(service, tx);
-    }
+    budget.stop(planner, service, &done);
 }
 
 /// What one place means for an update, or for a drain.
@@ -219,6 +210,13 @@ fn stage_of_update(state: &State, service: &Service, kinship: &Kinship, slot: &S
     }
 }
 
+/// Whether an update has yet to begin with a place.
+pub(super) fn is_stale(planner: &Planner, service: &Service, kinship: &Kinship, slot: &Slot) -> bool {
+    let paused = service.update.as_ref().is_some_and(|update| update.state.is_paused());
+    let stage = || stage_of_update(&planner.state, service, kinship, slot, planner.now);
+    !paused && matches!(stage(), Stage::Stale)
+}
+
 /// Begins the next places, as many as the policy allows at a time.
 fn roll(planner: &mut Planner, service: &Arc<Service>) {
     let slots = planner.slots(service);
@@ -311,7 +309,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
             needs.push(Need::Replace(replacement(planner, slot, place, cause, order)));
         }
     }
-    stop(planner, &service, &budget, &ends);
+    budget.stop(planner, &service, &ends);
     fill::place(planner, &service, needs);
     if !has_stale {
         rebalance::advance(planner, &service, room, budget, under_way.is_empty());

@@ -17,14 +17,12 @@ impl State {
         task.node.and_then(|id| self.node(id)).is_some_and(|node| node.status.state == NodeState::Ready)
     }
 
-    /// The places of a service (slots; of a global service nodes) where one of these tasks serves and is meant to.
-    pub(crate) fn places_served(
+    /// The places of a service (slots; of a global service nodes) where one of these tasks of it serves and is meant to.
+    pub(crate) fn places_served<'a>(
         &self,
-        service: ServiceId,
-        which: impl Fn(&Task) -> bool,
+        tasks: impl Iterator<Item = &'a Arc<Task>>,
     ) -> BTreeSet<(u32, Option<NodeId>)> {
-        let serving =
-            self.tasks_of_service(service).filter(|task| task.desired.is_live() && self.serves(task) && which(task));
+        let serving = tasks.filter(|task| task.desired.is_live() && self.serves(task));
         serving.map(|task| (task.slot, task.node.filter(|_| task.slot == 0))).collect()
     }
 
