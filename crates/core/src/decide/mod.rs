@@ -110,8 +110,8 @@ pub struct Plan {
 }
 
 /// Looks at what is dirty and proposes changes. `now` is the leader's clock, `seed` makes ids.
-/// Deciding again right after the plan was applied gives an empty plan, but for the words why a task waits: what was
-/// placed after it was looked at may have changed them.
+/// Deciding again right after the plan was applied gives an empty plan, but for the words why a task waits and the end
+/// of a rebalance: what was placed after a service was looked at may have taken the room that it hoped for.
 pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
     let mut planner = Planner::new(state, now, seed);
     planner.led_since = dirty.led_since;

@@ -194,7 +194,7 @@ impl World {
         // Every entry takes some time: what is due by now is none of the plan's.
         if self.deadlines.values().all(|at| at.since_ns(self.state.time()) > 1_000) {
             let again = decide(&self.state, &self.dirty, self.now, self.seed + 1_000_000);
-            let txs = again.txs.iter().filter(|tx| !tx.ops.iter().all(is_reason)).collect::<Vec<_>>();
+            let txs = again.txs.iter().filter(|tx| !tx.ops.iter().all(follows_from_room)).collect::<Vec<_>>();
             assert!(txs.is_empty(), "deciding again right after {ops:?}: {txs:?}");
         }
         for op in &ops {
@@ -471,9 +471,9 @@ impl World {
     }
 }
 
-/// Says why a task waits: what other services took since may have changed that.
-fn is_reason(op: &Op) -> bool {
-    matches!(op, Op::PlaceTask { place: Place::Pending(_) | Place::PendingOn(..), .. })
+/// Says why a task waits, or that a service is as even as it can be: what others took since may have changed that.
+fn follows_from_room(op: &Op) -> bool {
+    matches!(op, Op::PlaceTask { place: Place::Pending(_) | Place::PendingOn(..), .. } | Op::SetRebalance { .. })
 }
 
 fn status(state: NodeState) -> NodeStatus {
