@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use swarm_core::{Dirty, ENTRY_VERSION, Entry, Op, Outcome, Place, Plan, State, Tx, apply, decide, forecast};
 use swarm_model::{
     Availability, Cause, DesiredState, FailureAction, Id, NodeDescription, NodeId, NodeRole, NodeState, NodeStatus,
-    ReplicatedJob, Service, ServiceId, ServiceMode, ServiceSpec, Settings, Task, TaskId, TaskState, TaskStatus,
-    Timestamp, UpdateConfig, UpdateOrder, UpdateState,
+    ReplicatedJob, Service, ServiceId, ServiceMode, ServiceSpec, Settings, Task, TaskState, TaskStatus, Timestamp,
+    UpdateConfig, UpdateOrder, UpdateState,
 };
 
 #[derive(Clone, Debug)]
@@ -386,11 +386,15 @@ impl World {
                 pick(nodes.len(), *node).map(|n| Op::RemoveNode { node: nodes[n], force: false })
             }
             Step::Report { task, state } => {
-                let tasks: Vec<(TaskId, NodeId)> =
-                    self.state.tasks().filter_map(|t| t.node.map(|node| (t.id, node))).collect();
-                pick(tasks.len(), *task).map(|n| Op::ReportTasks {
-                    node: tasks[n].1,
-                    reports: vec![(tasks[n].0, TaskStatus::new(*state, self.now))],
+                let tasks: Vec<(NodeId, &Arc<Task>)> =
+                    self.state.tasks().filter_map(|task| Some((task.node?, task))).collect();
+                pick(tasks.len(), *task).map(|n| {
+                    let (node, task) = tasks[n];
+                    // No agent starts what is only to be prepared.
+                    let starts = matches!(state, TaskState::Starting | TaskState::Running);
+                    let waits = starts && task.desired == DesiredState::Ready;
+                    let state = if waits { TaskState::Ready } else { *state };
+                    Op::ReportTasks { node, reports: vec![(task.id, TaskStatus::new(state, self.now))] }
                 })
             }
             Step::Advance { seconds } => {
