@@ -234,13 +234,18 @@ impl World {
             };
             state.tasks_of_service(service.id).filter(serves).map(|t| t.slot).collect::<BTreeSet<u32>>().len() as u64
         };
-        // What ended or was lost, and is not started again, is not waited for.
-        let is_there = |task: &&Arc<Task>| {
-            task.desired.is_live() || !task.status.state.is_terminal() && is_ready(&self.state, task)
+        // What ended or was lost, and is not started again, is not waited for. The last task of a place says so: one
+        // that it took over from may still have to stop.
+        let mut places: BTreeMap<u32, Vec<&Arc<Task>>> = BTreeMap::new();
+        for task in self.state.tasks_of_service(service.id) {
+            places.entry(task.slot).or_default().push(task);
+        }
+        let is_over = |tasks: &&Vec<&Arc<Task>>| {
+            let last = tasks.iter().max_by_key(|task| task.id).expect("each place has a task");
+            let has_ended = last.status.state.is_terminal() || !is_ready(&self.state, last);
+            has_ended && tasks.iter().all(|task| !task.desired.is_live())
         };
-        let tasks = || self.state.tasks_of_service(service.id);
-        let there: BTreeSet<u32> = tasks().filter(is_there).map(|task| task.slot).collect();
-        let over = tasks().map(|task| task.slot).collect::<BTreeSet<u32>>().difference(&there).count() as u64;
+        let over = places.values().filter(is_over).count() as u64;
         let wanted = service.spec.replicas().expect("only such services are asked").saturating_sub(over);
         let (before, after) = (available(before), available(&self.state));
         let least = before.min(wanted.saturating_sub(limit.of(wanted)));
