@@ -34,4 +34,14 @@ async fn a_task_that_no_node_takes_says_which_and_why() {
     let asks = "asks for 8 CPUs (most free: 2 on beta)";
     assert_eq!(tasks, [format!("no suitable node (insufficient resources on 2 nodes): {asks}"), tasks[1].clone()]);
     assert_eq!(tasks[0], tasks[1]);
+
+    // What is free where a constraint lets no task go is of no use.
+    spec["Name"] = json!("there");
+    spec["TaskTemplate"]["Placement"] = json!({"Constraints": ["node.hostname==alpha"]});
+    post(&plane, "/services/create", &spec).await.ok();
+    let plan = decide(&plane.state(), &Dirty::everything(), plane.now(), 2);
+    plan.txs.into_iter().for_each(|tx| plane.apply(tx.ops));
+    let tasks = filtered(&plane, "/tasks", json!({"service": ["there"]})).await.all("/Status/Err");
+    let asks = "asks for 8 CPUs (most free: 2 on alpha)";
+    assert!(tasks.iter().all(|err| err.contains(asks)), "{tasks:?}");
 }

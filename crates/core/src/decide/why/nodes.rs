@@ -144,27 +144,34 @@ pub(super) fn rejections(
     rejections
 }
 
-/// What a service asks for that some node which takes tasks does not have; of resources also the most that is free.
+/// What a service asks for that some node which takes tasks does not have; of resources also the most that is free, on a
+/// node that has the rest where there is one.
 pub(super) fn unmet(state: &State, service: &Service) -> Vec<String> {
     let takes_tasks = |node: &&Arc<Node>| unready(node, state.time()).is_none();
     let nodes: Vec<&Arc<Node>> = state.nodes().filter(takes_tasks).collect();
-    let is_unmet = |requirement: &Requirement| {
-        nodes.iter().any(|node| !matches!(schedule::place_on(state, &requirement.alone, node.id), Place::On(_)))
+    let meets = |node: &Node, requirement: &Requirement| {
+        matches!(schedule::place_on(state, &requirement.alone, node.id), Place::On(_))
     };
-    let show = |requirement: Requirement| match &requirement.what {
+    let requirements = requirements(state, service);
+    let has_rest = |node: &Node| {
+        let mut rest = requirements.iter().filter(|requirement| !matches!(requirement.what, What::Resource { .. }));
+        rest.all(|requirement| meets(node, requirement))
+    };
+    let show = |requirement: &Requirement| match &requirement.what {
         What::Resource { kind, .. } => {
             let free = |node: &Node| resources::free(state, node, kind);
-            match nodes.iter().max_by_key(|node| free(node)) {
+            match nodes.iter().max_by_key(|node| (has_rest(node), free(node))) {
                 Some(most) => {
                     let amount = resources::show_amount(kind, free(most));
                     format!("{} (most free: {amount} on {})", requirement.asked, name(state, most.id))
                 }
-                None => requirement.asked,
+                None => requirement.asked.clone(),
             }
         }
-        _ => requirement.asked,
+        _ => requirement.asked.clone(),
     };
-    requirements(state, service).into_iter().filter(is_unmet).map(show).collect()
+    let is_unmet = |requirement: &&Requirement| nodes.iter().any(|node| !meets(node, requirement));
+    requirements.iter().filter(is_unmet).map(show).collect()
 }
 
 /// What would help, and how much is missing: the least comes first.
