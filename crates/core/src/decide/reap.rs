@@ -7,6 +7,7 @@ use swarm_model::{ClusterSpec, DesiredState, NodeState, Service, ServiceId, Task
 use super::{
     Planner,
     slots::{self, Place},
+    update::is_of_update,
 };
 use crate::Op;
 
@@ -62,7 +63,12 @@ fn excess(planner: &Planner, service: &Service, tasks: &[Arc<Task>]) -> Vec<Task
     let excess = kept.len().saturating_sub(limit);
     // The newest stays in any case: it says that the place is not to be restarted, or that an update has tried it.
     let newest = kept.last().map(|task| task.id);
-    let history = kept.into_iter().filter(|task| !task.desired.is_live() && Some(task.id) != newest);
+    // So does what says that, and since when, as long as the update is not over.
+    let update = service.update.as_ref().filter(|update| update.state.is_active() || update.state.is_paused());
+    let of_update = |task: &&&Arc<Task>| update.is_some_and(|update| is_of_update(service, update, task));
+    let made = kept.iter().rfind(of_update).map(|task| task.id);
+    let stays = |task: &Task| task.desired.is_live() || [newest, made].contains(&Some(task.id));
+    let history = kept.into_iter().filter(|task| !stays(task));
     removed.filter(ended).chain(history.filter(ended).take(excess)).map(|task| task.id).collect()
 }
 
