@@ -3,7 +3,7 @@
 
 use std::ops::Bound;
 
-use crate::{Constraint, Invalid, Labels, format_duration, parse_duration};
+use crate::{Constraint, ConstraintKey, Invalid, Labels, format_duration, parse_duration};
 
 /// Labels with this prefix are settings; one that is not known is refused, so that a misspelt one is never taken for
 /// a note.
@@ -114,10 +114,7 @@ impl Settings {
                 }
             }
             "placement.prefer" => {
-                let parse = |text: &str| {
-                    Constraint::parse(text.trim()).map_err(|e| Reason::Value(format!("a list of constraints: {e}")))
-                };
-                self.prefer = value.split(',').map(parse).collect::<Result<_, _>>()?;
+                self.prefer = value.split(',').map(preferred).collect::<Result<_, _>>()?;
             }
             "max-unavailable" => self.max_unavailable = Some(max_unavailable(value)?),
             _ => return Err(Reason::Unknown),
@@ -146,6 +143,16 @@ fn deadline(value: &str) -> Result<i64, Reason> {
         let (min, max) = (format_duration(DEADLINE_MIN_NS), format_duration(DEADLINE_MAX_NS));
         Reason::Value(format!("a duration from {min} to {max}, such as 2m"))
     })
+}
+
+fn preferred(text: &str) -> Result<Constraint, Reason> {
+    let constraint =
+        Constraint::parse(text.trim()).map_err(|e| Reason::Value(format!("a list of constraints: {e}")))?;
+    match &constraint.key {
+        // As a constraint it would be met by no node, which shows; as a preference nobody would ever notice.
+        ConstraintKey::Unknown(key) => Err(Reason::Value(format!("a list of constraints: nodes have no '{key}'"))),
+        _ => Ok(constraint),
+    }
 }
 
 fn max_unavailable(value: &str) -> Result<MaxUnavailable, Reason> {
@@ -202,6 +209,7 @@ mod tests {
             ("swarmd.update.deadline", "1ms", "a duration from 1s"),
             ("swarmd.placement", "binpack", "spread or pack"),
             ("swarmd.placement.prefer", "disk", "it must be"),
+            ("swarmd.placement.prefer", "node.lables.disk==ssd", "nodes have no 'node.lables.disk'"),
             ("swarmd.max-unavailable", "0", "from 1"),
             ("swarmd.max-unavailable", "0%", "from 1"),
             ("swarmd.max-unavailable", "101%", "from 1"),
