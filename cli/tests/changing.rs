@@ -167,6 +167,8 @@ fn scale_of_several_reads_all_before_it_changes_one() {
         ran.stderr,
         "Error: nope: no such service: nope\n`swarmctl service ls` lists all services.\nNothing was scaled.\n"
     );
+    let error = fake.run(&["service", "scale", "-d", "web=5", "web=100001"]).failed();
+    assert!(error.contains("100001: at most 100000 are possible\nNothing was scaled."), "{error}");
     let error = fake.run(&["service", "scale", "-d", "web=5", "web=6"]).failed();
     assert!(error.contains("web is named twice; nothing was scaled"), "{error}");
     assert_eq!(fake.seen(&update).len(), 0);

@@ -61,8 +61,10 @@ pub struct Settings {
     pub max_unavailable: Option<MaxUnavailable>,
 }
 
-/// Whether a label is ours, or so near to it that it is a setting misspelt: `swarmd`, `SWARMD.rebalance`.
+/// Whether a label is ours, or so near to it that it is a setting misspelt: `swarmd`, `SWARMD.rebalance`, one with a
+/// blank before it.
 fn is_own(key: &str) -> bool {
+    let key = key.trim();
     let name = SETTINGS_PREFIX.trim_end_matches('.');
     let is_near = key.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
     is_near && matches!(key.as_bytes().get(name.len()), None | Some(b'.'))
@@ -203,6 +205,7 @@ mod tests {
             ("swarmd.", "true", "unknown label"),
             ("swarmd", "true", "unknown label"),
             ("SWARMD.rebalance", "true", "unknown label"),
+            (" swarmd.rebalance", "true", "unknown label"),
             ("swarmd.rebalance", "yes", "true or false"),
             ("swarmd.restart.backoff", "", "true or false"),
             ("swarmd.update.deadline", "10", "a duration from 1s"),

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
-use swarm_model::ServiceMode;
+use swarm_model::{REPLICAS_MAX, ServiceMode};
 
 use super::{super::check_version::CheckVersion, change::Current, wait::WaitFlags};
 use crate::{
@@ -115,6 +115,8 @@ pub(super) fn scaled(current: &mut Current, replicas: u64) -> anyhow::Result<Val
             bail!("scale can only be used with replicated services; this one runs one task on each node")
         }
     };
+    // The manager would say so as well, but after other services were scaled.
+    ensure!(replicas <= REPLICAS_MAX, "invalid replicas value {replicas}: at most {REPLICAS_MAX} are possible");
     let mut spec = current.spec.take();
     *spec.pointer_mut(number).context("swarmd shows no number of tasks for this service")? = replicas.into();
     Ok(spec)
