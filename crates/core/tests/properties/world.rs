@@ -263,14 +263,15 @@ impl World {
             Cause::Update => update.is_some_and(|update| task.created_at >= update.started_at),
             _ => false,
         };
-        // What comes instead of a new task whose node is drained or lost begins nothing.
+        // What comes instead of a new task whose node is drained or lost begins nothing, whatever made that.
         let is_begun = |slot| {
-            let made = |task: &Arc<Task>| task.cause == Cause::Update && task.spec_version == service.spec_version;
-            before.tasks_of_slot(service.id, slot).any(|task| made(task) && began(task))
+            let made = |task: &Task| task.cause == Cause::Update && began(task);
+            let comes = |task: &Task| task.desired.is_live() && task.reached_at.is_none();
+            let mut tasks = before.tasks_of_slot(service.id, slot);
+            tasks.any(|task| task.spec_version == service.spec_version && (made(task) || comes(task)))
         };
         let begins = |op: &Op| match op {
-            Op::CreateTasks { service: id, cause: Cause::Move, .. } => *id == service.id,
-            Op::CreateTasks { service: id, cause: Cause::Update, tasks, .. } => {
+            Op::CreateTasks { service: id, cause: Cause::Update | Cause::Move, tasks, .. } => {
                 *id == service.id && tasks.iter().any(|task| !is_begun(task.slot))
             }
             _ => false,
