@@ -13,7 +13,7 @@ use super::{
     Planner, TASKS_BATCH_MAX,
     restart::{self, Verdict},
     rolling,
-    slots::{Kinship, Slot},
+    slots::Slot,
 };
 use crate::{Guard, Op, State, Tx};
 
@@ -66,10 +66,8 @@ impl Budget {
             planner.wake(service.id, at);
         }
         let planner = &*planner;
-        // What has ended for good is not waited for, unless an update is about to begin there anew.
-        let kinship = Kinship::default();
-        let ended =
-            |slot: &&Slot| has_ended(planner, service, slot) && !rolling::is_stale(planner, service, &kinship, slot);
+        // What has ended for good is not waited for.
+        let ended = |slot: &&Slot| has_ended(planner, service, slot);
         let (ended, others) = slots.values().partition::<Vec<_>, _>(ended);
         // A global service wants a task in each of its places.
         let taken = || others.iter().filter(|slot| slot.is_taken(service)).count() as u64;

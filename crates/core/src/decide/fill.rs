@@ -247,14 +247,32 @@ fn make_room(planner: &mut Planner, service: &Service, wanted: &Service, stuck: 
     if stuck.is_empty() {
         return;
     }
+    let serves = |(need, _): &(Need, Place)| {
+        let kept = gives_way(planner, service, need).and_then(|kept| planner.state.task(kept));
+        kept.is_some_and(|task| planner.state.serves(task))
+    };
+    // What does not serve takes nothing away, and its place may have counted for ended: from now on it is wanted.
+    let (serving, others): (Vec<_>, Vec<_>) = stuck.into_iter().partition(serves);
     let mut view = planner.state.clone();
+    for stuck in [others, serving].into_iter().filter(|stuck| !stuck.is_empty()) {
+        make_room_for(planner, service, wanted, &mut view, stuck);
+    }
+}
+
+fn make_room_for(
+    planner: &mut Planner,
+    service: &Service,
+    wanted: &Service,
+    view: &mut State,
+    stuck: Vec<(Need, Place)>,
+) {
     let slots = planner.slots(service);
     let mut budget = Budget::of(planner, service);
     for (mut need, place) in stuck {
         let kept = gives_way(planner, service, &need).expect("only such needs come here");
         let is_driven_out = service.spec.update_config.is_none()
             && planner.state.task(kept).is_some_and(|task| rolling::is_leaving(&planner.state, task));
-        let stops = is_driven_out || fits_instead(&mut view, wanted, &need, kept, planner.task_id());
+        let stops = is_driven_out || fits_instead(view, wanted, &need, kept, planner.task_id());
         let slot = planner.state.task(kept).and_then(|task| slots.shown.get(&slots::place_of(service, task)));
         if stops && !slot.is_none_or(|slot| budget.take(&planner.state, slot, |_| true)) {
             continue; // Its end is what the new one needs, and has to wait.

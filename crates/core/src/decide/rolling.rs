@@ -210,13 +210,6 @@ fn stage_of_update(state: &State, service: &Service, kinship: &Kinship, slot: &S
     }
 }
 
-/// Whether an update has yet to begin with a place.
-pub(super) fn is_stale(planner: &Planner, service: &Service, kinship: &Kinship, slot: &Slot) -> bool {
-    let paused = service.update.as_ref().is_some_and(|update| update.state.is_paused());
-    let stage = || stage_of_update(&planner.state, service, kinship, slot, planner.now);
-    !paused && matches!(stage(), Stage::Stale)
-}
-
 /// Begins the next places, as many as the policy allows at a time.
 fn roll(planner: &mut Planner, service: &Arc<Service>) {
     let slots = planner.slots(service);
