@@ -175,10 +175,11 @@ fn last_made<'a>(service: &Service, slot: &'a Slot) -> Option<&'a Arc<Task>> {
 fn stage_of_update(state: &State, service: &Service, kinship: &Kinship, slot: &Slot, now: Timestamp) -> Stage {
     let dirty = |task: &Arc<Task>| kinship.is_dirty(state, service, task);
     // One that was dropped before it could take over made no difference, also one that was to come instead of one that
-    // failed: the place begins anew.
+    // failed, or was to have another one come instead but that its node took none: the place begins anew.
     let was_dropped = |task: &Task| {
         let ended_by_itself = task.status.state.is_terminal() && task.status.state != TaskState::Shutdown;
-        !task.desired.is_live() && !ended_by_itself && slot.live().next().is_some() && slot.live().all(dirty)
+        let is_over = ended_by_itself && !restart::allowed(&service.spec, slot, task);
+        !task.desired.is_live() && !is_over && slot.live().next().is_some() && slot.live().all(dirty)
     };
     let heir = slot.0.iter().rfind(|task| task.spec_version == service.spec_version);
     if let Some(task) = last_made(service, slot).filter(|_| !heir.is_some_and(|heir| was_dropped(heir))) {
