@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use swarm_core::{Dirty, ENTRY_VERSION, Entry, NewTask, Op, Place, Plan, State, Tx, apply, decide};
 use swarm_model::{
-    Availability, Cause, DesiredState, NodeId, NodeRole, NodeState, NodeStatus, Placement, RestartCondition,
-    RestartPolicy, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState, TaskStatus, Timestamp, UpdateConfig,
-    UpdateOrder,
+    Availability, Cause, DesiredState, FailureAction, NodeId, NodeRole, NodeState, NodeStatus, Placement,
+    RestartCondition, RestartPolicy, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState, TaskStatus, Timestamp,
+    UpdateConfig, UpdateOrder,
 };
 
 const SERVICE: ServiceId = ServiceId(1);
@@ -241,6 +241,33 @@ fn what_fails_is_missed_by_the_other_one_of_its_place_which_a_plan_stops() {
     assert!(outcomes.iter().any(|text| text.contains("would run at 1 places, not at 2")), "{outcomes:?}");
     assert!(late.task(new).is_some_and(|task| task.desired == DesiredState::Running));
     assert!(commit(&mut state, plan.txs).iter().all(String::is_empty));
+}
+
+#[test]
+fn what_a_plan_decides_after_a_rollback_falls_with_it() {
+    let mut spec = start_first();
+    let policy = spec.update_config.as_mut().expect("it has one");
+    policy.failure_action = FailureAction::Rollback;
+    let mut state = with_three_running(&spec);
+    let update = |spec: &ServiceSpec| {
+        vec![Tx::new(vec![Op::UpdateService { service: SERVICE, spec: Arc::new(spec.clone()), registry_auth: None }])]
+    };
+    spec.task_template.force_update = 1;
+    commit(&mut state, update(&spec));
+    let plan = decide(&state, &Dirty::everything(), state.time(), 1);
+    commit(&mut state, plan.txs);
+    let new = state.tasks_of_slot(SERVICE, 1).last().expect("it was made").id;
+    commit(&mut state, vec![report([new.0], TaskState::Failed)]);
+    let plan = decide(&state, &Dirty::everything(), state.time(), 2);
+    let is_rollback = |tx: &Tx| matches!(tx.ops[..], [Op::RollBack { .. }]);
+    let rollback = plan.txs.iter().position(is_rollback).expect("the update failed");
+    assert!(plan.txs.len() > rollback + 1, "{plan:?}");
+
+    // The user sets the spec, as often as the plan does.
+    spec.mode = ServiceMode::Replicated { replicas: 4 };
+    commit(&mut state, update(&spec));
+    let outcomes = commit(&mut state, plan.txs);
+    assert!(outcomes.iter().all(|text| text.contains("was updated")), "{outcomes:?}");
 }
 
 #[test]

@@ -508,7 +508,7 @@ pub struct Service {
     pub updated_at: Timestamp,
     /// The spec in force.
     pub spec: Arc<ServiceSpec>,
-    /// How often the spec was set: what was decided for one generation does not hold for the next, even where a
+    /// Grows whenever the spec is set: what was decided for one generation does not hold for the next, even where a
     /// rollback brought the same spec again.
     #[serde(default)]
     pub generation: u64,

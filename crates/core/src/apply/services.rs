@@ -93,15 +93,20 @@ pub(super) fn update(
     if !goes_on {
         service.update = None;
     }
+    service.generation += 1;
     store(state, &old, service, events);
     Ok(())
 }
+
+/// Step of the generation when a plan sets the spec, for a failed update. What the plan decides after that would hold,
+/// though it was refused, if a user set the spec meanwhile, and both counted alike. No user sets one so often.
+const GENERATIONS_BY_HAND: u64 = 1 << 32;
 
 /// Stores a service whose spec was set and forgets spec versions that nothing refers to any more. A job whose tasks are to be
 /// other ones runs again; it has no rolling updates (swarm-behaviour §3.4).
 fn store(state: &mut State, old: &Service, mut new: Service, events: &mut Vec<Event>) {
     let id = new.id;
-    new.generation += 1;
+    debug_assert_ne!(new.generation, old.generation, "each time that the spec is set is another one");
     if let Some(job) = &mut new.job {
         new.update = None;
         if new.spec_version != old.spec_version {
@@ -162,6 +167,7 @@ pub(super) fn roll_back(
     check_ports(state, id, &target.spec)?;
     let mut service = Service::clone(&old);
     service.previous = keep_previous.then(|| present(&old));
+    service.generation += if keep_previous { 1 } else { GENERATIONS_BY_HAND };
     // The version may have been kept through a change that touched no task, such as one of labels.
     if let Some(version) = state.spec(id, target.spec_version).cloned() {
         state.put_spec(SpecVersion { spec: target.spec.clone(), ..SpecVersion::clone(&version) });
