@@ -93,6 +93,12 @@ pub enum Guard {
         #[serde(default)]
         besides: BTreeSet<TaskId>,
     },
+    /// These tasks were told to stop, for what takes over from them is to run. The transaction that told them may have
+    /// been refused.
+    Stopped {
+        /// The tasks.
+        tasks: Vec<TaskId>,
+    },
     /// The node has this version (`?version=`).
     Node {
         /// The node.

@@ -11,6 +11,7 @@ use swarm_model::{
 
 const SERVICE: ServiceId = ServiceId(1);
 const NODE: NodeId = NodeId(1);
+const OTHER_NODE: NodeId = NodeId(2);
 
 fn create(state: &State, id: u128, slot: u32, beside: Option<TaskId>, place: Place) -> Tx {
     Tx::new(vec![Op::CreateTasks {
@@ -166,37 +167,66 @@ fn what_comes_back_elsewhere_does_not_make_up_for_the_place_of_what_a_plan_stops
     assert!(state.task(TaskId(1)).is_some_and(|task| task.desired == DesiredState::Running));
 }
 
+/// Another node, on which the task of this place runs.
+fn with_one_elsewhere(state: &mut State, slot: u32) {
+    let mut admit = admit();
+    if let Op::AdmitNode { node, .. } = &mut admit {
+        *node = OTHER_NODE;
+    }
+    let mut moved = create(state, 30, slot, None, Place::On(OTHER_NODE));
+    moved.ops.insert(0, Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(slot.into())] });
+    let status = TaskStatus::new(TaskState::Running, Timestamp::from_millis(1));
+    let runs = Tx::new(vec![Op::ReportTasks { node: OTHER_NODE, reports: vec![(TaskId(30), status)] }]);
+    let stopped = report([slot.into()], TaskState::Shutdown);
+    let outcomes = commit(state, vec![Tx::new(vec![admit]), other_is(NodeState::Ready), moved, runs, stopped]);
+    assert!(outcomes.iter().all(String::is_empty), "{outcomes:?}");
+}
+
+fn other_is(node_state: NodeState) -> Tx {
+    let status = NodeStatus { state: node_state, engine_reachable: true, ..NodeStatus::default() };
+    Tx::new(vec![Op::ReportNode { node: OTHER_NODE, status, description: Some(Arc::default()) }])
+}
+
 #[test]
 fn what_a_plan_took_for_lost_is_not_counted_on_if_it_comes_back() {
     let spec = start_first();
     let (mut state, new, _) = with_update_at(spec, TaskState::Running);
     // The third one runs on a node of its own, which is lost.
-    let other = NodeId(2);
-    let mut admit = admit();
-    if let Op::AdmitNode { node, .. } = &mut admit {
-        *node = other;
-    }
-    let is = |node_state| {
-        let status = NodeStatus { state: node_state, engine_reachable: true, ..NodeStatus::default() };
-        Tx::new(vec![Op::ReportNode { node: other, status, description: Some(Arc::default()) }])
-    };
-    let mut moved = create(&state, 30, 3, None, Place::On(other));
-    moved.ops.insert(0, Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(3)] });
-    let status = TaskStatus::new(TaskState::Running, Timestamp::from_millis(1));
-    let runs = Tx::new(vec![Op::ReportTasks { node: other, reports: vec![(TaskId(30), status)] }]);
-    let outcomes =
-        commit(&mut state, vec![Tx::new(vec![admit]), is(NodeState::Ready), moved, runs, is(NodeState::Down)]);
-    assert!(outcomes.iter().all(String::is_empty), "{outcomes:?}");
+    with_one_elsewhere(&mut state, 3);
+    commit(&mut state, vec![other_is(NodeState::Down)]);
     // So it is replaced, and the old one of the first place goes, for the new one runs.
     let plan = decide(&state, &Dirty::everything(), state.time().plus_ns(10_000_000_000), 3);
     assert!(commit(&mut state.clone(), plan.txs.clone()).iter().all(String::is_empty), "{plan:?}");
 
     // The new one fails, and the third one is back: either that or the old one may go.
-    commit(&mut state, vec![report([new.0], TaskState::Failed), is(NodeState::Ready)]);
+    commit(&mut state, vec![report([new.0], TaskState::Failed), other_is(NodeState::Ready)]);
     let outcomes = commit(&mut state, plan.txs);
     assert!(outcomes.iter().any(|text| text.contains("would run at 1 places, not at 2")), "{outcomes:?}");
     let goes_on = |id: u128| state.task(TaskId(id)).is_some_and(|task| task.desired == DesiredState::Running);
     assert_eq!([1, 2, 30].map(goes_on), [false, true, true]);
+}
+
+#[test]
+fn what_takes_over_does_not_run_if_what_it_takes_over_from_is_kept() {
+    let mut spec = start_first();
+    spec.update_config = None;
+    let mut state = with_three_running(&spec);
+    // The first one runs on a node of its own, which is lost when an update comes.
+    with_one_elsewhere(&mut state, 1);
+    spec.task_template.force_update = 1;
+    let update = Op::UpdateService { service: SERVICE, spec: Arc::new(spec), registry_auth: None };
+    commit(&mut state, vec![other_is(NodeState::Down), Tx::new(vec![update])]);
+    let plan = decide(&state, &Dirty::everything(), state.time(), 1);
+    assert!(commit(&mut state.clone(), plan.txs.clone()).iter().all(String::is_empty), "{plan:?}");
+    let runs = |op: &Op| matches!(op, Op::SetDesired { desired: DesiredState::Running, .. });
+    assert!(plan.txs.iter().flat_map(|tx| &tx.ops).any(runs), "its successor is to run at once: {plan:?}");
+
+    // It is back, and needed.
+    commit(&mut state, vec![report([2], TaskState::Failed), other_is(NodeState::Ready)]);
+    let outcomes = commit(&mut state, plan.txs);
+    assert!(outcomes.iter().any(|text| text.contains("would run at 1 places, not at 2")), "{outcomes:?}");
+    let first = state.tasks_of_slot(SERVICE, 1).filter(|task| task.desired == DesiredState::Running);
+    assert_eq!(first.map(|task| task.id).collect::<Vec<_>>(), [TaskId(30)], "stop-first, only one is to run");
 }
 
 #[test]

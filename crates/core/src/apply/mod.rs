@@ -106,6 +106,12 @@ fn check(state: &State, guard: &Guard) -> Outcome {
             }
             Err(Refusal::Stale(format!("service {service} would run at {} places, not at {least}", served.len())))
         }
+        Guard::Stopped { ref tasks } => {
+            match tasks.iter().filter_map(|id| state.task(*id)).find(|task| task.desired.is_live()) {
+                Some(task) => Err(Refusal::Stale(format!("task {} is to be {}", task.id, task.desired))),
+                None => Ok(()),
+            }
+        }
         Guard::Node { node, version } => {
             in_sequence(version, state.node(node).ok_or_else(|| not_found("node", node))?.version)
         }

@@ -242,17 +242,34 @@ fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
 /// Lets prepared tasks run whose time has come.
 fn promote(planner: &mut Planner, service: &Service) {
     let mut due = Vec::new();
+    // With what each takes over from: that is lost, and told to stop in this plan perhaps. If it is back when the plan is
+    // applied, it may be kept.
+    let mut due_after = Vec::new();
     let order = rolling::order(service);
     for slot in planner.slots(service).shown.values() {
         for task in slot.0.iter().filter(|t| t.desired == DesiredState::Ready && !t.status.state.is_terminal()) {
             match restart::start(&planner.state, slot, task, order, planner.now) {
-                Start::Now => due.push(task.id),
+                Start::Now => {
+                    let stops = |other: &&Arc<Task>| !other.desired.is_live() && !other.status.state.is_terminal();
+                    let stopped: Vec<TaskId> = slot.0.iter().filter(stops).map(|other| other.id).collect();
+                    if stopped.is_empty() {
+                        due.push(task.id);
+                    } else {
+                        due_after.push((task.id, stopped));
+                    }
+                }
                 Start::At(at) => planner.wake(service.id, at),
                 Start::WhenAlone => {}
             }
         }
     }
     planner.push_each(Some(service), &due, |tasks| Op::SetDesired { desired: service.goal(), tasks });
+    for batch in due_after.chunks(TASKS_BATCH_MAX) {
+        let tasks = batch.iter().map(|(task, _)| *task).collect();
+        let stopped = batch.iter().flat_map(|(_, stopped)| stopped).copied().collect();
+        let tx = Tx::new(vec![Op::SetDesired { desired: service.goal(), tasks }]);
+        planner.push_for(service, tx.guard(Guard::Stopped { tasks: stopped }));
+    }
 }
 
 /// A plan in the making, on a clone of the state.
