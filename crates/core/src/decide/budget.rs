@@ -13,7 +13,7 @@ use super::{
     Planner, TASKS_BATCH_MAX,
     restart::{self, Verdict},
     rolling,
-    slots::Slot,
+    slots::{Slot, is_let_be},
 };
 use crate::{Guard, Op, State, Tx};
 
@@ -129,7 +129,7 @@ impl Budget {
 fn has_ended(planner: &Planner, service: &Service, slot: &Slot) -> bool {
     let judge = |task| restart::judge(&planner.state, &service.spec, slot, task, planner.now);
     match slot.live().next() {
-        None => slot.finished(service).is_some_and(|task| task.status.state.is_terminal()),
-        Some(_) => slot.live().all(|task| judge(task) == Verdict::Leave),
+        None => slot.finished(service).is_some_and(|task| task.status.state.is_terminal() && is_let_be(service, task)),
+        Some(_) => slot.live().all(|task| judge(task) == Verdict::Leave && is_let_be(service, task)),
     }
 }

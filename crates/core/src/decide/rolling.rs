@@ -147,7 +147,8 @@ impl Stage {
 /// A place in the eyes of a drain.
 fn stage_of_move(state: &State, service: &Service, kinship: &Kinship, slot: &Slot) -> Stage {
     let clean = |task: &Arc<Task>| !kinship.is_dirty(state, service, task);
-    if slot.live().any(|task| is_leaving(state, task)) {
+    // What has ended there is for the restart policy to judge.
+    if slot.live().any(|task| !task.status.state.is_terminal() && is_leaving(state, task)) {
         let has_successor = slot.live().any(|task| clean(task) && !is_leaving(state, task));
         // What was to take over failed for good: the task that is there stays rather than that nothing runs.
         let gave_up = slot.finished(service).is_some_and(|task| task.status.state != TaskState::Shutdown);

@@ -47,13 +47,11 @@ impl Slot {
     }
 
     /// Whether it counts: it has a task that is meant to live, its part of a job is done, or its newest task is not to
-    /// be restarted. A rollback does not let such a task of its own be: it always converges (swarm-behaviour §4.6); one
-    /// from before it replaces in its turn.
+    /// be restarted.
     pub(super) fn is_taken(&self, service: &Service) -> bool {
-        let stays = |task: &Arc<Task>| !service.rolls_back() || task.spec_version != service.spec_version;
         self.live().next().is_some()
             || service.job.is_some() && self.has_completed()
-            || self.finished(service).is_some_and(stays)
+            || self.finished(service).is_some_and(|task| is_let_be(service, task))
     }
 
     /// Whether one of its tasks has completed, also one that was told to stop a moment before.
@@ -71,6 +69,12 @@ impl Slot {
     pub(super) fn runs(&self) -> bool {
         self.live().any(|task| task.status.state == TaskState::Running)
     }
+}
+
+/// Whether a task that is not to be restarted is let be. A rollback does not let such a task of its own be: it always
+/// converges (swarm-behaviour §4.6); one from before it replaces in its turn.
+pub(super) fn is_let_be(service: &Service, task: &Task) -> bool {
+    !service.rolls_back() || task.spec_version != service.spec_version
 }
 
 /// The places of a service that a reconciler has to look at.
