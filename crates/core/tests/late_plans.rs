@@ -43,6 +43,11 @@ fn admit() -> Op {
     }
 }
 
+/// The user sets the spec.
+fn update(spec: &ServiceSpec) -> Tx {
+    Tx::new(vec![Op::UpdateService { service: SERVICE, spec: Arc::new(spec.clone()), registry_auth: None }])
+}
+
 fn report(tasks: impl IntoIterator<Item = u128>, state: TaskState) -> Tx {
     let status = TaskStatus::new(state, Timestamp::from_millis(1));
     let reports = tasks.into_iter().map(|task| (TaskId(task), status.clone())).collect();
@@ -105,8 +110,7 @@ fn start_first() -> ServiceSpec {
 fn with_update_at(mut spec: ServiceSpec, reached: TaskState) -> (State, TaskId, Plan) {
     let mut state = with_three_running(&spec);
     spec.task_template.force_update = 1;
-    let update = Op::UpdateService { service: SERVICE, spec: Arc::new(spec), registry_auth: None };
-    commit(&mut state, vec![Tx::new(vec![update])]);
+    commit(&mut state, vec![update(&spec)]);
     let plan = decide(&state, &Dirty::everything(), state.time(), 1);
     assert!(commit(&mut state, plan.txs).iter().all(String::is_empty));
     let new = state.tasks_of_slot(SERVICE, 1).last().expect("it was made").id;
@@ -214,8 +218,7 @@ fn what_takes_over_does_not_run_if_what_it_takes_over_from_is_kept() {
     // The first one runs on a node of its own, which is lost when an update comes.
     with_one_elsewhere(&mut state, 1);
     spec.task_template.force_update = 1;
-    let update = Op::UpdateService { service: SERVICE, spec: Arc::new(spec), registry_auth: None };
-    commit(&mut state, vec![other_is(NodeState::Down), Tx::new(vec![update])]);
+    commit(&mut state, vec![other_is(NodeState::Down), update(&spec)]);
     let plan = decide(&state, &Dirty::everything(), state.time(), 1);
     assert!(commit(&mut state.clone(), plan.txs.clone()).iter().all(String::is_empty), "{plan:?}");
     let runs = |op: &Op| matches!(op, Op::SetDesired { desired: DesiredState::Running, .. });
@@ -239,8 +242,7 @@ fn what_runs_only_after_a_plan_was_made_that_stops_it_may_be_needed_by_then() {
     again.ops.insert(0, Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(3)] });
     commit(&mut state, vec![report([3], TaskState::Failed), again, report([30], TaskState::Starting)]);
     spec.task_template.force_update = 1;
-    let update = Op::UpdateService { service: SERVICE, spec: Arc::new(spec), registry_auth: None };
-    commit(&mut state, vec![Tx::new(vec![update])]);
+    commit(&mut state, vec![update(&spec)]);
     // What does not run is replaced first.
     let plan = decide(&state, &Dirty::everything(), state.time(), 1);
     let stop = Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(30)] };
@@ -259,8 +261,7 @@ fn what_fails_is_missed_by_the_other_one_of_its_place_which_a_plan_stops() {
     let (mut state, new, _) = with_update_at(spec.clone(), TaskState::Running);
     // Another update comes: of the two that run in the first place one goes at once, the other is kept for the third.
     spec.task_template.force_update = 2;
-    let update = Op::UpdateService { service: SERVICE, spec: Arc::new(spec), registry_auth: None };
-    commit(&mut state, vec![Tx::new(vec![update])]);
+    commit(&mut state, vec![update(&spec)]);
     let plan = decide(&state, &Dirty::everything(), state.time(), 3);
     let stops = Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![new] };
     assert!(plan.txs.iter().any(|tx| tx.ops.contains(&stops)), "{plan:?}");
@@ -279,11 +280,8 @@ fn what_a_plan_decides_after_a_rollback_falls_with_it() {
     let policy = spec.update_config.as_mut().expect("it has one");
     policy.failure_action = FailureAction::Rollback;
     let mut state = with_three_running(&spec);
-    let update = |spec: &ServiceSpec| {
-        vec![Tx::new(vec![Op::UpdateService { service: SERVICE, spec: Arc::new(spec.clone()), registry_auth: None }])]
-    };
     spec.task_template.force_update = 1;
-    commit(&mut state, update(&spec));
+    commit(&mut state, vec![update(&spec)]);
     let plan = decide(&state, &Dirty::everything(), state.time(), 1);
     commit(&mut state, plan.txs);
     let new = state.tasks_of_slot(SERVICE, 1).last().expect("it was made").id;
@@ -295,7 +293,7 @@ fn what_a_plan_decides_after_a_rollback_falls_with_it() {
 
     // The user sets the spec, as often as the plan does.
     spec.mode = ServiceMode::Replicated { replicas: 4 };
-    commit(&mut state, update(&spec));
+    commit(&mut state, vec![update(&spec)]);
     let outcomes = commit(&mut state, plan.txs);
     assert!(outcomes.iter().all(|text| text.contains("was updated")), "{outcomes:?}");
 }
@@ -305,18 +303,15 @@ fn a_plan_made_before_a_change_of_policies_alone_does_not_hold_after_it() {
     let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
     spec.mode = ServiceMode::Replicated { replicas: 3 };
     let mut state = with_three_running(&spec);
-    let update = |spec: &ServiceSpec| {
-        vec![Tx::new(vec![Op::UpdateService { service: SERVICE, spec: Arc::new(spec.clone()), registry_auth: None }])]
-    };
     spec.task_template.force_update = 1;
-    commit(&mut state, update(&spec));
+    commit(&mut state, vec![update(&spec)]);
     let begun = decide(&state, &Dirty::everything(), state.time(), 1);
     assert!(begun.txs.iter().flat_map(|tx| &tx.ops).any(|op| matches!(op, Op::SetUpdate { .. })), "{begun:?}");
 
     // The tasks are wanted as before, and by how many at a time is not.
     spec.update_config = Some(UpdateConfig { parallelism: 2, ..UpdateConfig::default() });
     let wanted = state.service(SERVICE).map(|service| service.spec_version);
-    commit(&mut state, update(&spec));
+    commit(&mut state, vec![update(&spec)]);
     assert_eq!(state.service(SERVICE).map(|service| service.spec_version), wanted);
     let before = state.clone();
     let outcomes = commit(&mut state, begun.txs);
