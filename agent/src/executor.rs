@@ -138,7 +138,7 @@ impl Observed {
 /// A container of this node, as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its task; none if the label is no id.
+    /// Its task; none if that label is missing or no id.
     pub task: Option<TaskId>,
     /// Its state. Of a running container the process id and the ports may be missing, of an exited one the exit code.
     pub state: Observed,

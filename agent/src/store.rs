@@ -13,7 +13,10 @@ use std::{
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 use swarm_model::TaskStatus;
-use swarm_wire::agent::{AssignedSpec, AssignedTask};
+use swarm_wire::{
+    agent::{AssignedSpec, AssignedTask},
+    check_regular,
+};
 use thiserror::Error;
 
 use crate::{
@@ -22,6 +25,8 @@ use crate::{
 };
 
 const FILE_NAME: &str = "agent.db";
+/// SQLite's own files stand beside the database.
+const FILE_SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
 /// Why the store cannot be opened, read or written.
 #[derive(Debug, Error)]
@@ -68,6 +73,10 @@ impl Store {
         let path = folder.join(FILE_NAME);
         let file_error = |source| StoreError::File { path: path.clone(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file_error)?;
+        for suffix in FILE_SUFFIXES {
+            let path = folder.join(format!("{FILE_NAME}{suffix}"));
+            check_regular(&path).map_err(|source| StoreError::File { path, source })?;
+        }
         // The spec holds environments, and those hold secrets: only the owner may read the file. SQLite gives its
         // helper files the same mode.
         let file = fs::OpenOptions::new()
@@ -134,7 +143,7 @@ impl Store {
 
     /// Deletes the store in a folder.
     pub(crate) fn wipe(folder: &Path) -> Result<(), StoreError> {
-        for suffix in ["", "-wal", "-shm"] {
+        for suffix in FILE_SUFFIXES {
             let path = folder.join(format!("{FILE_NAME}{suffix}"));
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {

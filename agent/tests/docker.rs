@@ -8,7 +8,7 @@ mod common;
 use std::{future::Future, io::Read, net::TcpStream, sync::Arc};
 
 use bollard::{models::ContainerCreateBody, query_parameters::CreateContainerOptionsBuilder};
-use common::{Manager, no_container_of, options, spec, start, unique};
+use common::{Manager, no_container_of, only_containers_of, options, spec, start, unique};
 use engine::{Engine, IMAGE, PrivateEngine};
 use serde_json::{Value, json};
 use swarm_agent::AgentOptions;
@@ -206,11 +206,18 @@ async fn strays_go_and_other_containers_stay() {
         let label = |node: NodeId| ("com.docker.swarm.node.id", node.to_string());
         let task = ("com.docker.swarm.task.id", unique::<TaskId>().to_string());
         make(&node.engine, &format!("stray-{}", node.id), &[label(node.id), task]).await;
-        make(&node.engine, &format!("other-{}", node.id), &[label(other)]).await;
+        let task_of = |value: &str| ("com.docker.swarm.task.id", value.to_owned());
+        make(&node.engine, &format!("other-{}", node.id), &[label(other), task_of(&unique::<TaskId>().to_string())])
+            .await;
+        // Somebody else's: no task of this node has made them.
+        let bare = make(&node.engine, &format!("bare-{}", node.id), &[label(node.id)]).await;
+        let odd = make(&node.engine, &format!("odd-{}", node.id), &[label(node.id), task_of("none of ours")]).await;
         let agent = start(node.options());
-        no_container_of(&*node.engine.executor, node.id).await;
+        only_containers_of(&*node.engine.executor, node.id, &[bare.clone(), odd.clone()]).await;
         assert_eq!(node.engine.count(other).await, 1);
-        agent.shutdown().await;
+        // Nor do they go, or hold it up, when the node leaves.
+        agent.leave().await.expect("it leaves");
+        only_containers_of(&*node.engine.executor, node.id, &[bare, odd]).await;
         node.engine.clean_up(other).await;
     })
     .await;

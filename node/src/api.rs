@@ -7,12 +7,13 @@ mod respond;
 mod swarm;
 mod system;
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use axum::body::Body;
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE};
 use swarm_docker_api::{
-    ApiError, ApiVersion, CONTENT_TYPE_JSON, LOCKED, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND, split_version,
+    ApiError, ApiVersion, CONTENT_TYPE_JSON, LOCKED, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND, decode_path, encode_path,
+    split_version,
 };
 use tower::ServiceExt;
 
@@ -44,7 +45,8 @@ impl Api {
     }
 
     async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
-        let path = normalize(request.uri().path()).into_owned();
+        // What is looked up here and what the engine gets are the same, whatever the client's spelling of it is.
+        let path = decode_path(request.uri().path())?;
         let (version, path) = split_version(&path)?;
         match (request.method(), path) {
             (&Method::GET | &Method::HEAD, "/_ping") => Ok(system::ping(&self.node)),
@@ -53,7 +55,7 @@ impl Api {
             (&Method::POST, "/swarm/init") => swarm::init(&self.node, request).await,
             (&Method::POST, "/swarm/join") => swarm::join(&self.node, request).await,
             (&Method::POST, "/swarm/unlock") => swarm::unlock(&self.node, request).await,
-            (&Method::POST, "/swarm/leave") => swarm::leave(&self.node, request.uri().query()).await,
+            (&Method::POST, "/swarm/leave") => swarm::leave(&self.node, request.uri()).await,
             (&Method::POST, "/swarmd/restore") => swarm::restore(&self.node, request).await,
             (&Method::POST, "/networks/create") => absent::create_network(&self.node, request, version, path).await,
             _ if is_for_manager(path) => self.ask_manager(request, version, path).await,
@@ -86,8 +88,9 @@ impl Api {
         absent::refuse(path)?;
         let mut request = request.map(Body::new);
         let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
-        *request.uri_mut() =
-            format!("{path}{query}").parse().map_err(|e| ApiError::bad_request(format!("invalid path {path}: {e}")))?;
+        *request.uri_mut() = format!("{}{query}", encode_path(path))
+            .parse()
+            .map_err(|e| ApiError::bad_request(format!("invalid path {path}: {e}")))?;
         if let Some(version) = version {
             request.extensions_mut().insert(version);
         }
@@ -112,23 +115,6 @@ impl Api {
 
 fn is_for_manager(path: &str) -> bool {
     path.split('/').nth(1).is_some_and(|first| MANAGER_PATHS.contains(&first))
-}
-
-/// Collapses repeated slashes and drops one at the end, as clients that join paths carelessly need it.
-fn normalize(path: &str) -> Cow<'_, str> {
-    let clean = path.starts_with('/') && !path.contains("//") && (path.len() == 1 || !path.ends_with('/'));
-    if clean {
-        return Cow::Borrowed(path);
-    }
-    let mut normal = String::with_capacity(path.len() + 1);
-    for segment in path.split('/').filter(|s| !s.is_empty()) {
-        normal.push('/');
-        normal.push_str(segment);
-    }
-    if normal.is_empty() {
-        normal.push('/');
-    }
-    Cow::Owned(normal)
 }
 
 /// Errors that axum itself makes are plain texts, or nothing at all; Docker's clients want `{"message": …}`.

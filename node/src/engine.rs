@@ -12,7 +12,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use swarm_docker_api::{ApiError, ApiVersion};
+use swarm_docker_api::{ApiError, ApiVersion, encode_path};
 use tokio::net::UnixStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -106,7 +106,8 @@ impl EngineClient {
         tokio::time::timeout(ASK_TIMEOUT, answer).await.unwrap_or_else(|_| Err(self.gone("no answer in time")))
     }
 
-    /// Passes a request through. `path` is its path without a version, `version` that version. Bodies stream in both
+    /// Passes a request through. `path` is its path, decoded and without a version, `version`
+    /// that version. Bodies stream in both
     /// directions, and connections that the engine takes over (attach, exec) are carried on.
     ///
     /// # Errors
@@ -195,7 +196,8 @@ async fn ask_version(sender: &mut SendRequest<Body>) -> anyhow::Result<ApiVersio
 fn engine_uri(path: &str, query: Option<&str>, asked: Option<ApiVersion>, spoken: ApiVersion) -> Result<Uri, ApiError> {
     let version = asked.map(|asked| format!("/v{}", asked.min(spoken))).unwrap_or_default();
     let query = query.map(|q| format!("?{q}")).unwrap_or_default();
-    format!("{version}{path}{query}").parse().map_err(|e| ApiError::bad_request(format!("invalid path {path}: {e}")))
+    let encoded = encode_path(path);
+    format!("{version}{encoded}{query}").parse().map_err(|e| ApiError::bad_request(format!("invalid path {path}: {e}")))
 }
 
 /// Carries the bytes of a connection that was taken over, until both sides have ended.

@@ -26,7 +26,7 @@ use rustix::{
     process::geteuid,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use swarm_wire::{NodeIdentity, write_atomically};
+use swarm_wire::{NodeIdentity, check_regular, read_regular, write_atomically};
 
 use crate::config::STATE_DIR_DEFAULT;
 
@@ -38,6 +38,8 @@ const MANAGER_FOLDER: &str = "manager";
 const MEMBERSHIP_FILE: &str = "swarm.json";
 /// Says that the file above has to be there: a node that lost it must not pass for one that was in no swarm.
 const WITNESS_FILE: &str = "member";
+/// Largest of the files above: the addresses of some managers.
+const JSON_BYTES_MAX: u64 = 1 << 20;
 
 /// The state folder of a running swarmd.
 #[derive(Debug)]
@@ -182,7 +184,7 @@ impl StateDir {
     /// Remembers apart that the node is a member.
     fn bear_witness(&self) -> Result<()> {
         let path = self.path.join(WITNESS_FILE);
-        fs::write(&path, []).with_context(|| format!("cannot write {}", path.display()))
+        write_atomically(&path, &[], 0o600).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Keeps the managers that are known now. A node that has left stays out.
@@ -293,6 +295,7 @@ fn lock(path: &Path) -> Result<File> {
         }
         other => other.with_context(|| format!("cannot open {}", path.display()))?,
     };
+    check_regular(path).with_context(|| format!("cannot use {}", path.display()))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             file.set_len(0)?;
@@ -309,7 +312,7 @@ fn lock(path: &Path) -> Result<File> {
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    match fs::read(path) {
+    match read_regular(path, JSON_BYTES_MAX) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is damaged", path.display())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),

@@ -233,6 +233,8 @@ pub struct Worker {
     revision: Option<u64>,
     retries: BTreeSet<(u64, TaskId)>,
     strays: BTreeSet<String>,
+    /// Containers with this node's label but no task's, as last listed: each is told of once.
+    unlabelled: BTreeSet<String>,
     unsaved: BTreeSet<TaskId>,
     changes: Vec<Change>,
     leaving: bool,
@@ -275,6 +277,7 @@ impl Worker {
             revision: None,
             retries: BTreeSet::new(),
             strays: BTreeSet::new(),
+            unlabelled: BTreeSet::new(),
             unsaved: BTreeSet::new(),
             changes: Vec::new(),
             leaving: false,

@@ -1,6 +1,9 @@
 //! The tasks: what to ask of the engine, and what its answers mean.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use swarm_model::{ContainerSpec, DesiredState, TaskId, TaskState, TaskStatus, Timestamp};
 
@@ -331,13 +334,15 @@ impl Worker {
         };
         self.adopting = false;
         let mut found = BTreeMap::new();
-        let mut strays = Vec::new();
+        let (mut strays, mut unlabelled) = (Vec::new(), BTreeSet::new());
         for container in listed {
-            match container.task.filter(|t| self.tasks.contains_key(t)) {
-                Some(task) => drop(found.insert(task, container.state)),
-                None => strays.extend(container.state.container_id().map(str::to_owned)),
+            match container.task {
+                Some(task) if self.tasks.contains_key(&task) => drop(found.insert(task, container.state)),
+                Some(_) => strays.extend(container.state.container_id().map(str::to_owned)),
+                None => unlabelled.extend(container.state.container_id().map(str::to_owned)),
             }
         }
+        self.leave_alone(unlabelled);
         for (id, entry) in &mut self.tasks {
             let state = found.remove(id).unwrap_or(Observed::Absent);
             if entry.call.is_none() && entry.touched <= as_of {
@@ -359,6 +364,17 @@ impl Worker {
         if self.list_again {
             self.request_list(now, out);
         }
+    }
+
+    /// Containers with this node's label but no task's: this program makes none, so that they are not its to remove.
+    fn leave_alone(&mut self, unlabelled: BTreeSet<String>) {
+        for container in unlabelled.difference(&self.unlabelled) {
+            tracing::warn!(
+                %container,
+                "a container has this node's label but no task's, so that it is left alone: if nobody needs it, remove it"
+            );
+        }
+        self.unlabelled = unlabelled;
     }
 
     fn remove_stray(&mut self, id: String, out: &mut Vec<Output>) {

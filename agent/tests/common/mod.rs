@@ -4,7 +4,7 @@
 #![allow(unreachable_pub, missing_docs, clippy::unwrap_used, reason = "test code")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     io,
     sync::{
@@ -50,11 +50,18 @@ pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
 
 /// Waits until an engine has no container of a node any more.
 pub async fn no_container_of(engine: &dyn Executor, node: NodeId) {
+    only_containers_of(engine, node, &[]).await;
+}
+
+/// Waits until an engine has these containers of a node, by id, and no others.
+pub async fn only_containers_of(engine: &dyn Executor, node: NodeId, left: &[String]) {
+    let left: BTreeSet<&str> = left.iter().map(String::as_str).collect();
     // From before the first look, so that nothing happens between that and the first event.
     let mut events = engine.events(node, swarm_wire::clock::now());
     within("the containers to go", async {
         loop {
-            if engine.list(node).await.expect("a listing").is_empty() {
+            let found = engine.list(node).await.expect("a listing");
+            if found.iter().filter_map(|c| c.state.container_id()).collect::<BTreeSet<_>>() == left {
                 return;
             }
             events.next().await.expect("the engine goes on telling");

@@ -2,15 +2,15 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::Arc,
 };
 
 use ring::rand::{SecureRandom, SystemRandom};
-use swarm_wire::{UnlockKey, WrapKey, is_wrapped, write_atomically};
+use swarm_wire::{UnlockKey, WrapKey, is_wrapped, read_private, write_atomically};
 use zeroize::Zeroizing;
 
 use crate::{Error, seal::random_id};
@@ -54,8 +54,7 @@ impl SealKey {
         Self(Arc::new(Zeroizing::new(bytes)))
     }
 
-    /// Reads the key file, or makes it. A file of another length, one that others may read, or one that autolock has
-    /// wrapped is refused.
+    /// Reads the key file, or makes it. A file of another length, or one that autolock has wrapped is refused.
     pub fn load_or_create(path: &Path) -> Result<Self, Error> {
         loop {
             match Self::read(path)? {
@@ -78,19 +77,13 @@ impl SealKey {
     /// Reads the key file; none if there is none.
     ///
     /// # Errors
-    /// A file of another length, or one that others may read.
+    /// A file of another length; those of [`read_private`].
     pub fn read(path: &Path) -> Result<Option<KeyFile>, Error> {
         let refuse = |detail: String| Err(Error::Key { file: path.display().to_string(), detail });
-        let file = match File::open(path) {
+        let bytes = match read_private(path, FILE_BYTES_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(|error| Error::path(path, error))?,
         };
-        let mode = file.metadata().map_err(|error| Error::path(path, error))?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return refuse(format!("its mode is {mode:04o}, others may use it; run chmod 600 on it"));
-        }
-        let mut bytes = Zeroizing::new(Vec::new());
-        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| Error::path(path, error))?;
         if is_wrapped(&bytes) {
             return Ok(Some(KeyFile::Wrapped(WrappedKey(bytes.to_vec()))));
         }

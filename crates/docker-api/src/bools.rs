@@ -1,4 +1,4 @@
-//! Docker's two ways to read a boolean from a query (docker-api §0.17).
+//! Docker's two ways to read a boolean from a query (docker-api §0.17), and a third for what cannot be undone.
 
 use crate::ApiError;
 
@@ -17,6 +17,21 @@ pub fn parse_bool(name: &str, value: Option<&str>) -> Result<bool, ApiError> {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
         "" | "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
         other => Err(ApiError::bad_request(format!("invalid value for {name}: '{other}' is neither true nor false"))),
+    }
+}
+
+/// Reads `force` of a call that cannot be undone, such as `swarm leave`: only what Docker's clients send counts, so that a
+/// slip of the pen destroys nothing. Absent is false.
+///
+/// # Errors
+/// 400 for everything else.
+pub fn parse_force(value: Option<&str>) -> Result<bool, ApiError> {
+    match value {
+        Some("1" | "true" | "True") => Ok(true),
+        None | Some("0" | "false" | "False") => Ok(false),
+        Some(other) => Err(ApiError::bad_request(format!(
+            "invalid value for force: '{other}': this cannot be undone, so that it takes 1 or true; leave it out for no"
+        ))),
     }
 }
 
@@ -43,6 +58,25 @@ mod tests {
         assert!(!is_truthy(None));
         let error = parse_bool("status", Some("maybe")).expect_err("no boolean");
         assert_eq!((error.status, error.message.contains("'maybe'")), (400, true));
+    }
+
+    #[test]
+    fn what_cannot_be_undone_takes_what_clients_send() {
+        for (value, expected) in [
+            (None, Some(false)),
+            (Some("1"), Some(true)),
+            (Some("true"), Some(true)),
+            (Some("True"), Some(true)),
+            (Some("0"), Some(false)),
+            (Some("false"), Some(false)),
+            (Some("False"), Some(false)),
+        ] {
+            assert_eq!(parse_force(value).ok(), expected, "{value:?}");
+        }
+        for value in ["zzz", "", "yes", "TRUE", "t", " 1", "2", "no", "none"] {
+            let error = parse_force(Some(value)).expect_err(value);
+            assert!(error.status == 400 && error.message.contains(&format!("'{value}'")), "{error}");
+        }
     }
 
     proptest! {

@@ -12,11 +12,12 @@ mod filters;
 mod lenient;
 pub mod logs;
 mod passphrase;
+mod path;
 mod version;
 pub mod view;
 
 pub use auth::{REGISTRY_AUTH_BYTES_MAX, read_registry_auth};
-pub use bools::{is_truthy, parse_bool};
+pub use bools::{is_truthy, parse_bool, parse_force};
 pub use defaults::{normalize_service_spec, with_service_defaults};
 pub use error::{ApiError, CONTENT_TYPE_JSON, LOCKED, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND};
 pub use filters::Filters;
@@ -25,6 +26,7 @@ pub use passphrase::{
     CONTENT_TYPE_BACKUP, PASSPHRASE_BYTES_MAX, PASSPHRASE_CHARS_MIN, PASSPHRASE_HEADER, check_passphrase,
     read_passphrase, write_passphrase,
 };
+pub use path::{decode_path, encode_path};
 pub use version::{
     API_VERSION_MAX, API_VERSION_MIN, ApiVersion, LEADER_CONTACT_HEADER, REVISION_HEADER, split_version,
 };

@@ -1,9 +1,9 @@
 //! Who this node is: its certificate, its key and the root CA that it trusts, in memory and in a folder.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    fs::{self, DirBuilder, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     ca::check_root,
+    files::{read_private, sync_folder_of, write_atomically},
     lock::{LockError, WrapKey, is_wrapped},
     peer::{PeerError, PeerIdentity, own_key_id, parse_certificate},
     token::root_digest,
@@ -26,6 +27,8 @@ const KEY_FILE: &str = "swarm-node.key";
 /// The key of a certificate that may not have been written yet: a crash between the two files must leave a pair.
 const NEW_KEY_FILE: &str = "swarm-node.key.new";
 
+/// Largest of the files; a chain of certificates has some thousand bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Certificates in one PEM text; a chain has one or two.
 const CERTIFICATES_MAX: usize = 8;
 
@@ -182,7 +185,7 @@ impl NodeIdentity {
         Err(last)
     }
 
-    /// Writes the identity to a folder, which is made if need be (0700; the key's file 0600), its private key wrapped if
+    /// Writes the identity to a folder, which is made if need be (0700; the files 0600), its private key wrapped if
     /// `wrap` is given. A crash at any moment leaves the old identity or the new one.
     ///
     /// # Errors
@@ -191,14 +194,14 @@ impl NodeIdentity {
         let file = |source| IdentityError::File { path: folder.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file)?;
         fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(file)?;
-        write(&folder.join(ROOT_FILE), &self.root_pem, 0o644)?;
+        write(&folder.join(ROOT_FILE), &self.root_pem)?;
         let key = self.key_pem.expose().as_bytes();
         let key = match wrap {
             Some(wrap) => wrap.wrap(key).map_err(IdentityError::Locked)?,
             None => key.to_vec(),
         };
-        write_bytes(&folder.join(NEW_KEY_FILE), &Zeroizing::new(key), 0o600)?;
-        write(&folder.join(CERT_FILE), &self.cert_pem, 0o644)?;
+        write_bytes(&folder.join(NEW_KEY_FILE), &Zeroizing::new(key))?;
+        write(&folder.join(CERT_FILE), &self.cert_pem)?;
         rename(&folder.join(NEW_KEY_FILE), &folder.join(KEY_FILE))
     }
 }
@@ -214,26 +217,6 @@ pub fn new_key_and_csr() -> Result<(Secret, String), IdentityError> {
     params.distinguished_name = rcgen::DistinguishedName::new();
     let csr = params.serialize_request(&key).and_then(|r| r.pem()).map_err(failed)?;
     Ok((Secret::new(key.serialize_pem()), csr))
-}
-
-/// Replaces a file as a whole: after a crash it is the old one or the new one, with this mode from its first byte on.
-///
-/// # Errors
-/// Those of the file system.
-pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = PathBuf::from(temporary);
-    match fs::remove_file(&temporary) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-    file.set_permissions(Permissions::from_mode(mode))?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_folder_of(path)
 }
 
 pub(crate) fn one_certificate(pem: &str) -> Result<CertificateDer<'static>, IdentityError> {
@@ -279,32 +262,25 @@ fn read(path: &Path) -> Result<Option<String>, IdentityError> {
 }
 
 fn read_bytes(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, IdentityError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
+    match read_private(path, FILE_BYTES_MAX) {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(IdentityError::File { path: path.to_owned(), source }),
     }
 }
 
-fn write(path: &Path, content: &str, mode: u32) -> Result<(), IdentityError> {
-    write_bytes(path, content.as_bytes(), mode)
+fn write(path: &Path, content: &str) -> Result<(), IdentityError> {
+    write_bytes(path, content.as_bytes())
 }
 
-fn write_bytes(path: &Path, content: &[u8], mode: u32) -> Result<(), IdentityError> {
-    write_atomically(path, content, mode).map_err(|source| IdentityError::File { path: path.to_owned(), source })
+fn write_bytes(path: &Path, content: &[u8]) -> Result<(), IdentityError> {
+    write_atomically(path, content, 0o600).map_err(|source| IdentityError::File { path: path.to_owned(), source })
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), IdentityError> {
     fs::rename(from, to)
         .and_then(|()| sync_folder_of(to))
         .map_err(|source| IdentityError::File { path: to.to_owned(), source })
-}
-
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -336,7 +312,14 @@ mod tests {
         assert_eq!(loaded.as_peer(), saved.as_peer());
         assert_eq!((loaded.node(), loaded.role(), loaded.cluster()), (NodeId(5), NodeRole::Manager, ClusterId(6)));
         assert_eq!(mode(&folder), 0o700);
-        assert_eq!(mode(&folder.join(KEY_FILE)), 0o600);
+        for file in [KEY_FILE, CERT_FILE, ROOT_FILE] {
+            let path = folder.join(file);
+            assert_eq!(mode(&path), 0o600, "{file}");
+            // As 0.1.0 wrote them.
+            fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+            NodeIdentity::load(&folder, None).unwrap().unwrap();
+            assert_eq!(mode(&path), 0o600, "{file}");
+        }
         assert!(!format!("{loaded:?}").contains("PRIVATE"));
     }
 
@@ -348,10 +331,10 @@ mod tests {
         let (old, new) = (identity(&ca), identity(&ca));
         old.save(folder, None).unwrap();
         // Crash after the new key was written: the old certificate still goes with the old key.
-        write(&folder.join(NEW_KEY_FILE), new.key_pem().expose(), 0o600).unwrap();
+        write(&folder.join(NEW_KEY_FILE), new.key_pem().expose()).unwrap();
         assert_eq!(NodeIdentity::load(folder, None).unwrap().unwrap().cert_pem(), old.cert_pem());
         // Crash after the new certificate was written.
-        write(&folder.join(CERT_FILE), new.cert_pem(), 0o644).unwrap();
+        write(&folder.join(CERT_FILE), new.cert_pem()).unwrap();
         for _ in 0..2 {
             let loaded = NodeIdentity::load(folder, None).unwrap().unwrap();
             assert_eq!(loaded.key_pem(), new.key_pem());
@@ -393,15 +376,6 @@ mod tests {
         a.save(folder.path(), None).unwrap();
         fs::remove_file(folder.path().join(KEY_FILE)).unwrap();
         assert!(NodeIdentity::load(folder.path(), None).unwrap_err().to_string().contains("missing"));
-    }
-
-    #[test]
-    fn a_leftover_temporary_file_does_not_stand_in_the_way() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x");
-        fs::write(folder.path().join("x.tmp"), "half").unwrap();
-        write_atomically(&path, b"whole", 0o600).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"whole");
     }
 
     proptest! {

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{body::Body, extract::Query};
-use hyper::{Request, Response, body::Incoming, header::CONTENT_TYPE};
+use hyper::{Request, Response, Uri, body::Incoming, header::CONTENT_TYPE};
 use serde::de::DeserializeOwned;
-use swarm_docker_api::{ApiError, PASSPHRASE_HEADER, is_truthy, read_body, read_passphrase};
+use swarm_docker_api::{ApiError, PASSPHRASE_HEADER, parse_force, read_body, read_passphrase};
 
 use super::{bounded::collect, respond};
 use crate::node::Node;
@@ -28,10 +28,15 @@ pub(super) async fn unlock(node: &Arc<Node>, request: Request<Incoming>) -> Resu
     Ok(respond::empty())
 }
 
-pub(super) async fn leave(node: &Arc<Node>, query: Option<&str>) -> Result<Response<Body>, ApiError> {
-    let force =
-        query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == "force");
-    to_the_end(node.clone().leave(is_truthy(force.map(|(_, value)| value)))).await?;
+pub(super) async fn leave(node: &Arc<Node>, uri: &Uri) -> Result<Response<Body>, ApiError> {
+    let force: Vec<_> =
+        pairs(uri)?.into_iter().filter_map(|(name, value)| (name == "force").then_some(value)).collect();
+    let force = match &force[..] {
+        [] => parse_force(None)?,
+        [force] => parse_force(Some(force))?,
+        [..] => return Err(ApiError::bad_request("the parameter force comes more than once")),
+    };
+    to_the_end(node.clone().leave(force)).await?;
     Ok(respond::empty())
 }
 
@@ -39,12 +44,16 @@ pub(super) async fn leave(node: &Arc<Node>, query: Option<&str>) -> Result<Respo
 pub(super) async fn restore(node: &Arc<Node>, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
     let (parts, body) = request.into_parts();
     let passphrase = read_passphrase(parts.headers.get(PASSPHRASE_HEADER).map(|value| value.as_bytes()))?;
-    let query: BTreeMap<String, String> =
-        Query::try_from_uri(&parts.uri).map_err(|e| ApiError::bad_request(format!("invalid query: {e}")))?.0;
+    let query: BTreeMap<String, String> = pairs(&parts.uri)?.into_iter().collect();
     let text = |name: &str| query.get(name).cloned().unwrap_or_default();
     let places = (text("listenAddr"), text("advertiseAddr"));
     let id = to_the_end(node.clone().restore(body, passphrase, places)).await?;
     Ok(respond::json(&id))
+}
+
+/// The parameters of a query, decoded, in their order.
+fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, ApiError> {
+    Query::try_from_uri(uri).map(|Query(pairs)| pairs).map_err(|e| ApiError::bad_request(format!("invalid query: {e}")))
 }
 
 /// Carries a change on when the client has gone: half of it would be worse than none.

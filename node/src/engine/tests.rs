@@ -77,7 +77,7 @@ async fn connect(engine: EngineClient) -> SendRequest<Body> {
     let service = service_fn(move |request: Request<Incoming>| {
         let engine = engine.clone();
         async move {
-            let path = request.uri().path().to_owned();
+            let path = swarm_docker_api::decode_path(request.uri().path()).unwrap();
             let (version, path) = swarm_docker_api::split_version(&path).unwrap();
             let answer = engine.pass(request, version, path).await;
             Ok::<_, std::convert::Infallible>(
@@ -103,6 +103,7 @@ async fn requests_pass_with_the_version_lowered_and_bodies_stream() {
         ("/v1.50/containers/json?all=1", "POST /v1.41/containers/json?all=1"),
         ("/v1.30/containers/json", "POST /v1.30/containers/json"),
         ("/containers/json?x=%20", "POST /containers/json?x=%20"),
+        ("/v1.41/images/a%2Fb%20c/json", "POST /v1.41/images/a/b%20c/json"),
     ] {
         let (body_sender, body) = duplex(16);
         let body = Body::from_stream(tokio_util::io::ReaderStream::new(body));
@@ -176,7 +177,7 @@ proptest! {
         let version = |minor| ApiVersion { major: 1, minor };
         let uri = engine_uri(&path, query.as_deref(), asked.map(version), version(spoken)).unwrap();
         let prefix = asked.map(|a| format!("/v1.{}", a.min(spoken))).unwrap_or_default();
-        prop_assert_eq!(uri.path(), format!("{prefix}{path}"));
+        prop_assert_eq!(uri.path(), format!("{prefix}{}", encode_path(&path)));
         prop_assert_eq!(uri.query(), query.as_deref());
     }
 

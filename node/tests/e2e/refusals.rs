@@ -2,10 +2,12 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::json;
 
 use crate::{
@@ -118,6 +120,54 @@ fn folders_that_cannot_be_used_are_refused_and_left_alone() {
     daemon.start();
     let list = until("the services are there", || daemon.call("GET", "/services", None));
     assert_eq!(list.as_array().map(Vec::len), Some(services));
+}
+
+#[test]
+fn what_is_no_file_holds_up_no_start() {
+    let (mut cluster, healthy, services) = stopped();
+    let daemon: &mut Daemon = &mut cluster.nodes[0];
+    let state = daemon.state_dir();
+    let pipe = state.with_file_name("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    for name in [
+        "swarmd.json",
+        "swarm.json",
+        "certificates/swarm-node.crt",
+        "certificates/swarm-node.key",
+        "certificates/swarm-root-ca.crt",
+        "manager/raft.key",
+        "manager/raft/lock",
+        "manager/raft/log.db",
+        "manager/raft/log.db-wal",
+        "manager/raft/snapshot",
+        "agent/agent.db",
+    ] {
+        for target in [&pipe, Path::new("/dev/zero")] {
+            replace_folder(&healthy, &state);
+            let file = state.join(name);
+            let _ = fs::remove_file(&file);
+            std::os::unix::fs::symlink(target, &file).unwrap();
+            let log = daemon.fails();
+            assert!(log.contains("where a file belongs") && log.contains(&file.display().to_string()), "{name}: {log}");
+        }
+    }
+    // What others may read is made private, with a warning; and the file that only has to be there is a file again.
+    replace_folder(&healthy, &state);
+    let keys =
+        ["certificates/swarm-node.crt", "certificates/swarm-node.key", "manager/raft.key"].map(|f| state.join(f));
+    for file in &keys {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    fs::remove_file(state.join("member")).unwrap();
+    std::os::unix::fs::symlink(&pipe, state.join("member")).unwrap();
+    daemon.start();
+    let list = until("the services are there", || daemon.call("GET", "/services", None));
+    assert_eq!(list.as_array().map(Vec::len), Some(services));
+    let log = daemon.log();
+    for file in &keys {
+        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(log.contains(&format!("others could use {}: its mode was 0644", file.display())), "{log}");
+    }
 }
 
 /// A file system of its own for one folder.

@@ -15,6 +15,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use swarm_model::Timestamp;
+use swarm_wire::{check_regular, open_regular};
 
 use super::{Change, Disk, FileWriter, Name, RowVisitor, Usage, sync_folder};
 use crate::Error;
@@ -103,6 +104,10 @@ impl FolderDisk {
 
     fn attach(dir: &Path, lock: File) -> Result<Self, Error> {
         remove(&dir.join(SNAPSHOT_NEW))?;
+        for name in [LOG, "log.db-wal", "log.db-shm", "log.db-journal", SNAPSHOT] {
+            let path = dir.join(name);
+            check_regular(&path).map_err(|error| Error::path(&path, error))?;
+        }
         let path = dir.join(LOG);
         let file = path.display().to_string();
         let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
@@ -193,7 +198,7 @@ impl Disk for FolderDisk {
     }
 
     fn read_snapshot(&self) -> io::Result<Option<Box<dyn Read + Send>>> {
-        match File::open(self.dir.join(SNAPSHOT)) {
+        match open_regular(&self.dir.join(SNAPSHOT)) {
             Ok(file) => Ok(Some(Box::new(io::BufReader::new(file)))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -256,6 +261,7 @@ fn make_folder(dir: &Path) -> Result<(), Error> {
 /// The lock is the process's (flock): it is gone when the process is, however that ended.
 fn lock_folder(dir: &Path) -> Result<File, Error> {
     let path = dir.join(LOCK);
+    check_regular(&path).map_err(|error| Error::path(&path, error))?;
     let file = OpenOptions::new()
         .read(true)
         .write(true)
