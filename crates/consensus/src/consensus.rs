@@ -38,6 +38,7 @@ use crate::{
     snapshot::Snapshots,
     store::LogStore,
     types::{Command, LeaderId, Types},
+    vouch::Vouched,
     writer::Fault,
 };
 
@@ -97,6 +98,7 @@ struct Inner {
     heard: Mutex<Option<Instant>>,
     campaign: tokio::sync::Mutex<()>,
     last_look: LastLook,
+    vouched: Vouched,
     feature_level: u16,
 }
 
@@ -205,6 +207,7 @@ impl Consensus {
                 heard: Mutex::default(),
                 campaign: tokio::sync::Mutex::default(),
                 last_look: LastLook::default(),
+                vouched: Vouched::default(),
                 feature_level,
             }),
         };
@@ -212,27 +215,30 @@ impl Consensus {
         rt::spawn(run_barriers(WeakConsensus(Arc::downgrade(&consensus.inner)), waiting));
         match consensus.begin(founder.then_some(addr)).await {
             Ok(()) => Ok(consensus),
-            Err(reason) => {
+            Err(error) => {
                 consensus.shutdown().await;
-                Err(Error::Stopped(reason))
+                Err(error)
             }
         }
     }
 
-    /// Founds the cluster if that is still to be done. A sole voter is elected at once: there is nobody whose leadership
-    /// it would have to wait out.
-    async fn begin(&self, founder_addr: Option<String>) -> Result<(), String> {
+    /// Founds the cluster if that is still to be done. Otherwise a leader is asked what this manager had acknowledged,
+    /// before it takes part. A sole voter is elected at once: there is nobody whose leadership it would have to wait out.
+    async fn begin(&self, founder_addr: Option<String>) -> Result<(), Error> {
         let raft = &self.inner.raft;
-        let fatal = |fatal| self.reason(Some(fatal));
+        let fatal = |fatal| Error::Stopped(self.reason(Some(fatal)));
         let raft_id = *raft.node_id();
         if raft.is_initialized().await.map_err(fatal)? {
+            // Nobody can reach this manager yet, so that it neither votes nor follows.
+            self.vouch().await?;
             if raft.voter_ids().eq([raft_id]) {
                 raft.trigger().elect(false).await.map_err(fatal)?;
             }
         } else if let Some(addr) = founder_addr {
             let members = BTreeMap::from([(raft_id, BasicNode { addr })]);
-            raft.initialize(members).await.map_err(|error| error.to_string())?;
+            raft.initialize(members).await.map_err(|error| Error::Stopped(error.to_string()))?;
         }
+        raft.runtime_config().elect(true);
         Ok(())
     }
 
@@ -398,7 +404,6 @@ impl Consensus {
         &self.inner.raft
     }
 
-    #[cfg(feature = "sim")]
     pub(crate) fn log(&self) -> LogStore {
         self.inner.log.clone()
     }
@@ -443,6 +448,18 @@ impl Consensus {
     /// Shared by all that wait for a majority.
     pub(crate) fn last_look(&self) -> &LastLook {
         &self.inner.last_look
+    }
+
+    /// Which leader has said that this manager has all that it had acknowledged.
+    pub(crate) fn vouched(&self) -> &Vouched {
+        &self.inner.vouched
+    }
+
+    /// Ends Raft for this reason.
+    pub(crate) async fn stop(&self, reason: String) {
+        self.inner.fault.set(reason);
+        // It only fails when Raft has ended by itself.
+        drop(self.inner.raft.shutdown().await);
     }
 
     pub(crate) fn readers(&self) -> &mpsc::UnboundedSender<Reader> {

@@ -101,7 +101,7 @@ impl Index {
 
     /// Splits a range into what the disk has and what is in memory.
     pub(crate) fn split(&self, range: Range<u64>) -> (Range<u64>, impl Iterator<Item = &LogEntry>) {
-        let start = range.start.max(self.start);
+        let start = range.start.max(self.start).min(self.end().max(self.start));
         let end = range.end.min(self.end()).max(start);
         let first = self.first();
         let place = |index: u64| index.saturating_sub(first) as usize;

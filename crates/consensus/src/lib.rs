@@ -9,7 +9,8 @@
 //!
 //! Other managers: `line` connects to them, `network` is openraft's way to it, `serve` answers, `transfer` carries
 //! snapshots, `remote` asks the leader on behalf of a follower, `members` says who takes part, `campaign` replaces a
-//! leader whose process died, `recover` is the way out when the majority is lost, `backup` when all managers are.
+//! leader whose process died, `recover` is the way out when the majority is lost, `backup` when all managers are, `vouch`
+//! notices a log that lost what this manager had acknowledged.
 //!
 //! Files of the folder: `log.db` (SQLite: log, vote), `snapshot` (the last one), `lock` (held while open). Every row
 //! and the snapshot are sealed, see `seal`.
@@ -47,6 +48,7 @@ mod store;
 mod survey;
 mod transfer;
 mod types;
+mod vouch;
 mod writer;
 
 #[cfg(test)]

@@ -65,6 +65,8 @@ pub(crate) fn config(options: &Options) -> Result<Config, Error> {
         // A follower that is further behind than the log reaches needs a snapshot anyway.
         replication_lag_threshold: options.snapshot_interval.saturating_add(2 * LOG_KEEP_ENTRIES),
         enable_pre_vote: Some(true),
+        // Not before a leader was asked: see `vouch`.
+        enable_elect: false,
         // A leader that restarts is elected anew: its first entry then commits everything that it had in its log.
         enable_leader_restore: Some(false),
         // A leader that nobody answers falls silent for a while, so that others can elect one that they hear.

@@ -172,9 +172,13 @@ impl Consensus {
         Ok(match request {
             Request::Append { vote, prev, commit, rows } => {
                 let request = append_request(vote, prev, commit, rows).map_err(ServeError::Refused)?;
+                let leader = request.vote.leader_id;
                 let appended = raft.append_entries(request).await;
-                let answer =
+                let mut answer =
                     appended.map_or_else(|error| stopped(&error), |response| Answer::Appended(response.into()));
+                if matches!(answer, Answer::Appended(Appended::Conflict)) && !self.may_contradict(leader).await {
+                    answer = Answer::Refused("this manager may have lost entries that it had acknowledged".into());
+                }
                 if !matches!(answer, Answer::Appended(Appended::HigherVote(_)) | Answer::Refused(_)) {
                     self.hear_leader();
                 }

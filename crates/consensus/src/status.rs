@@ -25,6 +25,9 @@ pub struct Member {
     pub voter: bool,
     /// The last entry that it is known to have; only the leader knows.
     pub matched_index: Option<u64>,
+    /// Term and Raft id of the leader that wrote this entry. One of the first version does not say it.
+    #[serde(default)]
+    pub matched_leader: Option<(u64, u64)>,
     /// Milliseconds since it last answered; only the leader knows.
     pub last_contact_ms: Option<u64>,
 }
@@ -139,6 +142,7 @@ impl Consensus {
                 addr: addr.to_owned(),
                 voter: voters.contains(&id),
                 matched_index: if own { metrics.last_log_index } else { matched.map(|id| id.index) },
+                matched_leader: matched.filter(|_| !own).map(|id| (id.leader_id.term, id.leader_id.node_id)),
                 last_contact_ms: if own { Some(0) } else { contact_ms },
             }
         };

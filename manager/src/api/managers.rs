@@ -278,7 +278,8 @@ mod tests {
         let survey = |confirmed: u64, has: u64| {
             let addr = "10.0.0.2:2377".to_owned();
             let (matched_index, last_contact_ms) = (Some(confirmed), Some(0));
-            let member = Member { raft_id: 2, addr, voter: true, matched_index, last_contact_ms };
+            let matched_leader = None;
+            let member = Member { raft_id: 2, addr, voter: true, matched_index, matched_leader, last_contact_ms };
             let status = Status { raft_id: 1, leader: Some(1), members: vec![member], ..Status::default() };
             let own = Status { raft_id: 2, last_log_index: Some(has), ..status.clone() };
             Survey { status, answers: [(2, Asked { status: own, clock_skew_ms: 0 })].into() }

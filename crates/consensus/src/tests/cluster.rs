@@ -4,6 +4,7 @@ mod campaign;
 mod level;
 mod majority;
 mod term;
+mod vouch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -174,6 +174,7 @@ async fn the_status_names_the_managers() {
         addr: "127.0.0.1:2377".into(),
         voter: true,
         matched_index: status.last_log_index,
+        matched_leader: None,
         last_contact_ms: Some(0),
     };
     assert_eq!(status.members, [member]);
