@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 use serde::{Deserialize, Serialize};
 use swarm_model::TaskStatus;
 use swarm_wire::{
@@ -39,12 +39,36 @@ pub enum StoreError {
         /// What went wrong.
         source: io::Error,
     },
-    /// The database.
-    #[error("the agent's store: {0}")]
-    Database(#[from] rusqlite::Error),
-    /// A row that cannot be written.
-    #[error("the agent's store: {0}")]
-    Encoding(#[from] rmp_serde::encode::Error),
+    /// The database cannot be opened, read or written.
+    #[error("the agent's store {path}: {source}")]
+    Database {
+        /// Which.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// The database was damaged.
+    #[error(
+        "the agent's store {path} is damaged: {source}. Nothing was changed. Move the file and those beside it that begin \
+         with its name away and start swarmd again: the managers and the engine tell this node its tasks"
+    )]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+}
+
+impl StoreError {
+    fn of(path: &Path) -> impl Fn(rusqlite::Error) -> Self + '_ {
+        |source| match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged { path: path.to_owned(), source }
+            }
+            _ => Self::Database { path: path.to_owned(), source },
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,6 +88,7 @@ struct SpecRow {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Store {
+    path: PathBuf,
     database: Connection,
 }
 
@@ -88,20 +113,17 @@ impl Store {
             .open(&path)
             .map_err(file_error)?;
         file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(file_error)?;
-        let mut database = Connection::open(&path)?;
-        database.pragma_update(None, "journal_mode", "WAL")?;
-        database.pragma_update(None, "synchronous", "NORMAL")?;
-        database.execute_batch(
-            "CREATE TABLE IF NOT EXISTS tasks (id BLOB PRIMARY KEY, row BLOB NOT NULL) WITHOUT ROWID;
-             CREATE TABLE IF NOT EXISTS specs (service BLOB, version INTEGER, row BLOB NOT NULL,
-                 PRIMARY KEY (service, version)) WITHOUT ROWID;",
-        )?;
-        let stored = read(&mut database)?;
-        Ok((Self { database }, stored))
+        let (database, stored) = open(&path).map_err(StoreError::of(&path))?;
+        Ok((Self { path, database }, stored))
     }
 
     /// Writes changes in one transaction.
     pub(crate) fn save(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        self.write(changes).map_err(StoreError::of(&self.path))
+    }
+
+    fn write(&mut self, changes: &[Change]) -> rusqlite::Result<()> {
+        let encoded = |error: rmp_serde::encode::Error| rusqlite::Error::ToSqlConversionFailure(error.into());
         let transaction = self.database.transaction()?;
         for change in changes {
             match change {
@@ -111,7 +133,8 @@ impl Store {
                         status: task.status.clone(),
                         leaving: task.leaving,
                         unhealthy: task.unhealthy,
-                    })?;
+                    })
+                    .map_err(encoded)?;
                     transaction
                         .prepare_cached("INSERT OR REPLACE INTO tasks VALUES (?1, ?2)")?
                         .execute(params![task.assigned.id.0.to_be_bytes(), row])?;
@@ -125,7 +148,7 @@ impl Store {
                     let had_credentials = spec.registry_auth.is_some();
                     let spec = AssignedSpec { registry_auth: None, ..AssignedSpec::clone(spec) };
                     let key = (spec.service.0.to_be_bytes(), spec.version as i64);
-                    let row = rmp_serde::to_vec_named(&SpecRow { spec, had_credentials })?;
+                    let row = rmp_serde::to_vec_named(&SpecRow { spec, had_credentials }).map_err(encoded)?;
                     transaction
                         .prepare_cached("INSERT OR REPLACE INTO specs VALUES (?1, ?2, ?3)")?
                         .execute(params![key.0, key.1, row])?;
@@ -137,8 +160,7 @@ impl Store {
                 }
             }
         }
-        transaction.commit()?;
-        Ok(())
+        transaction.commit()
     }
 
     /// Deletes the store in a folder.
@@ -156,7 +178,20 @@ impl Store {
     }
 }
 
-fn read(database: &mut Connection) -> Result<Stored, StoreError> {
+fn open(path: &Path) -> rusqlite::Result<(Connection, Stored)> {
+    let mut database = Connection::open(path)?;
+    database.pragma_update(None, "journal_mode", "WAL")?;
+    database.pragma_update(None, "synchronous", "NORMAL")?;
+    database.execute_batch(
+        "CREATE TABLE IF NOT EXISTS tasks (id BLOB PRIMARY KEY, row BLOB NOT NULL) WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS specs (service BLOB, version INTEGER, row BLOB NOT NULL,
+             PRIMARY KEY (service, version)) WITHOUT ROWID;",
+    )?;
+    let stored = read(&mut database)?;
+    Ok((database, stored))
+}
+
+fn read(database: &mut Connection) -> rusqlite::Result<Stored> {
     let mut stored = Stored::default();
     let mut rows = database.prepare("SELECT row FROM tasks")?;
     for row in rows.query_map([], |r| r.get::<_, Vec<u8>>(0))? {
@@ -211,6 +246,20 @@ mod tests {
         assert_eq!(stored, Stored { tasks: vec![task], specs: vec![(spec, true)] });
         Store::wipe(&state).expect("wiped");
         assert_eq!(Store::open(&state).expect("empty again").1, Stored::default());
+    }
+
+    #[test]
+    fn a_damaged_store_is_refused_by_name_and_left_as_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        drop(Store::open(folder.path()).expect("a store"));
+        let path = folder.path().join(FILE_NAME);
+        let whole = fs::read(&path).expect("the file");
+        for damaged in [whole[..whole.len() / 2 + 7].to_vec(), b"no database at all".repeat(300)] {
+            fs::write(&path, &damaged).expect("a write");
+            let error = Store::open(folder.path()).expect_err("refused").to_string();
+            assert!(error.contains("agent.db is damaged") && error.contains("start swarmd again"), "{error}");
+            assert_eq!(fs::read(&path).expect("the file"), damaged);
+        }
     }
 
     #[test]

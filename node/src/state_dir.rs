@@ -26,7 +26,7 @@ use rustix::{
     process::geteuid,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use swarm_wire::{NodeIdentity, check_regular, read_regular, write_atomically};
+use swarm_wire::{IDENTITY_FILES, NodeIdentity, check_regular, read_regular, write_atomically};
 
 use crate::config::STATE_DIR_DEFAULT;
 
@@ -169,7 +169,7 @@ impl StateDir {
         let folder = self.certificates();
         let identity = self
             .load_identity()
-            .and_then(|identity| identity.with_context(|| format!("{} holds no certificate", folder.display())))
+            .and_then(|identity| identity.with_context(|| format!("{}/{} is missing", folder.display(), IDENTITY_FILES[0])))
             .with_context(way_out)?;
         Ok(Some((membership, identity)))
     }

@@ -26,6 +26,8 @@ const CERT_FILE: &str = "swarm-node.crt";
 const KEY_FILE: &str = "swarm-node.key";
 /// The key of a certificate that may not have been written yet: a crash between the two files must leave a pair.
 const NEW_KEY_FILE: &str = "swarm-node.key.new";
+/// The files of an identity in their folder: certificate, private key, the cluster's root certificate.
+pub const IDENTITY_FILES: [&str; 3] = [CERT_FILE, KEY_FILE, ROOT_FILE];
 
 /// Largest of the files; a chain of certificates has some thousand bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -15,7 +15,7 @@ mod token;
 pub use ca::{CSR_BYTES_MAX, Ca, CaError, IssuedCert, RootInfo};
 pub use channel::{FRAME_BYTES_MAX, Receiver, Sender, channel};
 pub use files::{check_regular, open_regular, read_private, read_regular, write_atomically};
-pub use identity::{IdentityError, NodeIdentity, new_key_and_csr};
+pub use identity::{IDENTITY_FILES, IdentityError, NodeIdentity, new_key_and_csr};
 pub use lock::{LockError, UnlockKey, WrapKey, is_wrapped};
 pub use peer::{PeerError, PeerIdentity, role_from_ou, role_ou};
 pub use tls::{Accepted, Alpn, BoxedStream, ByteStream, IdentityHolder, TlsError, Trust};

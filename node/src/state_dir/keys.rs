@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use swarm_consensus::{KeyFile, SealKey};
 use swarm_manager::SEAL_KEY_FILE;
 use swarm_model::NodeRole;
-use swarm_wire::{NodeIdentity, PeerIdentity, UnlockKey, WrapKey};
+use swarm_wire::{IDENTITY_FILES, NodeIdentity, PeerIdentity, UnlockKey, WrapKey};
 
 use super::{MANAGER_FOLDER, MEMBERSHIP_FILE, StateDir};
 
@@ -111,8 +111,10 @@ impl StateDir {
             (wrap, _) => wrap,
         };
         let folder = self.certificates();
-        NodeIdentity::load(&folder, wrap.as_ref())
-            .with_context(|| format!("cannot read this node's identity in {}", folder.display()))
+        NodeIdentity::load(&folder, wrap.as_ref()).with_context(|| {
+            let [certificate, key, root] = IDENTITY_FILES;
+            format!("{}/{certificate}, {key} and {root} do not make this node's identity", folder.display())
+        })
     }
 
     /// Keeps the identity: a new one, or a renewed one.
