@@ -169,7 +169,9 @@ impl StateDir {
         let folder = self.certificates();
         let identity = self
             .load_identity()
-            .and_then(|identity| identity.with_context(|| format!("{}/{} is missing", folder.display(), IDENTITY_FILES[0])))
+            .and_then(|identity| {
+                identity.with_context(|| format!("{}/{} is missing", folder.display(), IDENTITY_FILES[0]))
+            })
             .with_context(way_out)?;
         Ok(Some((membership, identity)))
     }
