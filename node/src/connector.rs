@@ -4,13 +4,18 @@ use std::{
     io,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use swarm_agent::{ByteStream, Connector, Purpose};
 use swarm_model::{NodeCertificate, NodeRole};
 use swarm_wire::{Alpn, IdentityHolder, agent::Authority, tls};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
+
+/// A manager that has not answered for so long is not waited for alone: the next one is tried beside it. One whose machine
+/// has no power does not even refuse.
+const NEXT_AFTER: Duration = Duration::from_millis(500);
 
 /// Connects the agent to the managers that are known.
 #[derive(Debug)]
@@ -27,14 +32,8 @@ pub(crate) struct ManagerConnector {
     authority: watch::Sender<Option<Authority>>,
     /// The certificate that the node has, as the managers are told.
     certificate: watch::Sender<NodeCertificate>,
-    /// The manager of the last session; the next attempt starts with it, or after it if it failed.
-    place: Mutex<Place>,
-}
-
-#[derive(Debug, Default)]
-struct Place {
-    next: usize,
-    session: Option<String>,
+    /// The manager of the last session. That ended, so the next attempt starts behind it.
+    session: Mutex<Option<String>>,
 }
 
 impl ManagerConnector {
@@ -53,7 +52,7 @@ impl ManagerConnector {
             own,
             known: watch::Sender::new(known),
             wanted_role: watch::Sender::new(None),
-            place: Mutex::default(),
+            session: Mutex::default(),
         }
     }
 
@@ -82,30 +81,30 @@ impl ManagerConnector {
         self.wanted_role.send_replace(Some(role));
     }
 
-    /// Connects to a manager: the one that is wanted, else the known ones one after another, from the one after the
-    /// last failure on.
-    pub(crate) async fn connect_any(&self, wanted: Option<String>, alpn: Alpn) -> io::Result<tls::Connected> {
-        let mut candidates = self.known.borrow().clone();
-        candidates.extend(self.own.iter().filter(|own| !candidates.contains(own)).cloned().collect::<Vec<_>>());
-        let first = if candidates.is_empty() { 0 } else { self.place().next % candidates.len() };
-        candidates.rotate_left(first);
-        let count = candidates.len();
+    /// Connects to a manager: the one that is wanted, else the known ones one after another. Returns its address as well.
+    pub(crate) async fn connect_any(&self, wanted: Option<String>, alpn: Alpn) -> io::Result<(String, tls::Connected)> {
+        let mut candidates = self.candidates();
+        if let Some(wanted) = wanted {
+            candidates.retain(|addr| *addr != wanted);
+            candidates.insert(0, wanted);
+        }
+        let mut candidates = candidates.into_iter();
+        let mut attempts = FuturesUnordered::new();
         let mut problems = Vec::new();
-        let order = wanted.into_iter().map(|addr| (None, addr));
-        let order = order.chain(candidates.into_iter().enumerate().map(|(i, addr)| (Some((first + i) % count), addr)));
-        for (index, addr) in order {
-            // The caller may give up while this one hangs; the next call starts behind it.
-            if let Some(index) = index {
-                self.place().next = index + 1;
-            }
-            match tls::connect(&addr, self.source, &self.identity, alpn).await {
-                Ok(connected) => {
-                    let mut place = self.place();
-                    place.next = index.unwrap_or(place.next);
-                    place.session = Some(addr);
-                    return Ok(connected);
-                }
-                Err(e) => problems.push(e.to_string()),
+        loop {
+            let next = candidates.next();
+            let is_last = next.is_none();
+            attempts.extend(next.map(|addr| async move {
+                let connected = tls::connect(&addr, self.source, &self.identity, alpn).await;
+                (addr, connected)
+            }));
+            tokio::select! {
+                done = attempts.next() => match done {
+                    Some((addr, Ok(connected))) => return Ok((addr, connected)),
+                    Some((_, Err(error))) => problems.push(error.to_string()),
+                    None => break,
+                },
+                () = sleep(NEXT_AFTER), if !is_last => {}
             }
         }
         if problems.is_empty() {
@@ -114,8 +113,19 @@ impl ManagerConnector {
         Err(io::Error::new(io::ErrorKind::NotConnected, problems.join("; ")))
     }
 
-    fn place(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The managers that are known, from the one behind that of the last session on.
+    fn candidates(&self) -> Vec<String> {
+        let mut candidates = self.known.borrow().clone();
+        candidates.extend(self.own.iter().filter(|own| !candidates.contains(own)).cloned().collect::<Vec<_>>());
+        let session = self.session();
+        if let Some(last) = candidates.iter().position(|addr| Some(addr) == session.as_ref()) {
+            candidates.rotate_left(last + 1);
+        }
+        candidates
+    }
+
+    fn session(&self) -> MutexGuard<'_, Option<String>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,9 +133,13 @@ impl Connector for ManagerConnector {
     fn connect(&self, purpose: Purpose) -> BoxFuture<'_, io::Result<Box<dyn ByteStream>>> {
         async move {
             let connected = match purpose {
-                Purpose::Session { leader } => self.connect_any(leader, Alpn::Agent).await?,
+                Purpose::Session { leader } => {
+                    let (addr, connected) = self.connect_any(leader, Alpn::Agent).await?;
+                    *self.session() = Some(addr);
+                    connected
+                }
                 Purpose::Logs => {
-                    let Some(addr) = self.place().session.clone() else {
+                    let Some(addr) = self.session().clone() else {
                         return Err(io::Error::new(io::ErrorKind::NotConnected, "there is no session"));
                     };
                     tls::connect(&addr, self.source, &self.identity, Alpn::Agent).await.map_err(io::Error::other)?
@@ -188,22 +202,43 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_moves_on_to_other_managers_and_stays_with_one_that_answers() {
+    async fn it_moves_on_to_other_managers_and_starts_behind_that_of_the_last_session() {
         let cluster = TestCluster::new();
-        let (dead, alive) = (dead_addr().await, manager(&cluster).await);
+        let (dead, one, other) = (dead_addr().await, manager(&cluster).await, manager(&cluster).await);
         let worker = Arc::new(cluster.holder(NodeRole::Worker));
-        let connector = ManagerConnector::new(worker, None, None, vec![dead.clone(), alive.clone()]);
-        connector.connect_any(None, Alpn::Agent).await.unwrap();
-        assert_eq!(connector.place().session.as_ref(), Some(&alive));
-        // The next attempt begins with the one that answered; one that is wanted comes first.
-        assert_eq!(connector.place().next, 1);
-        connector.connect_any(Some(dead.clone()), Alpn::Agent).await.unwrap();
+        let known = vec![dead.clone(), one.clone(), other.clone()];
+        let connector = ManagerConnector::new(worker, None, None, known.clone());
+        let session = async |leader: Option<&String>| {
+            connector.connect(Purpose::Session { leader: leader.cloned() }).await.unwrap();
+            connector.session().clone().unwrap()
+        };
+        assert_eq!(session(None).await, one);
+        // That session ended, so its manager is the last one to try.
+        assert_eq!(session(None).await, other);
+        assert_eq!(session(None).await, one);
+        // One that is wanted comes first, also a second time.
+        assert_eq!(session(Some(&one)).await, one);
+        assert_eq!(session(Some(&dead)).await, other);
 
         connector.managers(&[]);
-        assert_eq!(*connector.known().borrow(), [dead.clone(), alive]);
+        assert_eq!(*connector.known().borrow(), known);
         connector.managers(std::slice::from_ref(&dead));
         let error = connector.connect_any(None, Alpn::Agent).await.err().unwrap().to_string();
         assert!(error.contains(&dead), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_manager_that_does_not_answer_is_not_waited_for() {
+        let cluster = TestCluster::new();
+        // It takes connections and says nothing, as one that was stopped does.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (silent, alive) = (listener.local_addr().unwrap().to_string(), manager(&cluster).await);
+        let worker = Arc::new(cluster.holder(NodeRole::Worker));
+        let connector = ManagerConnector::new(worker, None, None, vec![silent.clone(), alive.clone()]);
+        for leader in [None, Some(silent)] {
+            let (addr, _) = connector.connect_any(leader, Alpn::Agent).await.unwrap();
+            assert_eq!(addr, alive);
+        }
     }
 
     #[tokio::test]
@@ -216,8 +251,8 @@ mod tests {
             let connector = ManagerConnector::new(worker.clone(), None, None, known(at));
             for _ in 0..2 {
                 // Also when the leader that is wanted is gone.
-                connector.connect_any(Some(dead.clone()), Alpn::Agent).await.unwrap();
-                assert_eq!(connector.place().session.as_ref(), Some(&alive));
+                let (addr, _) = connector.connect_any(Some(dead.clone()), Alpn::Agent).await.unwrap();
+                assert_eq!(addr, alive);
             }
         }
     }

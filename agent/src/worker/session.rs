@@ -7,8 +7,8 @@ use crate::rng::Rng;
 
 /// First step of the reconnection delay.
 const BACKOFF_FIRST_MS: u64 = 100;
-/// Longest reconnection delay.
-const BACKOFF_MS_MAX: u64 = 8_000;
+/// Longest reconnection delay: when managers are back, an agent comes several times within the limit for heartbeats.
+const BACKOFF_MS_MAX: u64 = 2_000;
 /// What the delay grows from at most after a manager that answers and does not lead: the new leader is there within a
 /// second, and the agent is to be as well.
 const REFUSED_BACKOFF_MS_MAX: u64 = 400;
@@ -19,8 +19,11 @@ const REMOVED_RETRY_MS: u64 = 60_000;
 /// Time for opening a stream, and again for the answer to the hello. A TLS handshake takes milliseconds; a new leader
 /// may take seconds to answer.
 const OPEN_MS_MAX: u64 = 15_000;
-/// Heartbeats without an answer after which the stream counts as broken.
-const UNANSWERED_MAX: u32 = 3;
+/// Heartbeats after which the stream counts as broken, if the manager was not heard from since the first of them. The
+/// agent is to be with the next leader before that one gives its node up, after three.
+const UNANSWERED_MAX: u32 = 2;
+/// The last of them is waited for so long, as a part of the heartbeat period.
+const LAST_ANSWER_PART: u64 = 4;
 /// Bounds of the heartbeat period that a manager may ask for.
 const PERIOD_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
 
@@ -38,6 +41,7 @@ enum Phase {
         until_ms: u64,
     },
     Open {
+        /// When the next heartbeat is due, or the answer to the last one.
         beat_ms: u64,
     },
     /// A manager knows that the node leaves: a new session would bring the node back.
@@ -96,6 +100,16 @@ impl Session {
         self.named = None;
     }
 
+    /// The manager said something, whatever it is.
+    fn heard(&mut self) {
+        let was_last = std::mem::take(&mut self.unanswered) >= UNANSWERED_MAX;
+        if let Phase::Open { beat_ms } = &mut self.phase
+            && was_last
+        {
+            *beat_ms = beat_ms.saturating_add(self.period_ms - self.period_ms / LAST_ANSWER_PART);
+        }
+    }
+
     /// Waits a random part of a growing delay (full jitter), so that agents do not all come at once.
     fn back_off(&mut self, now_ms: u64) {
         self.backoff_ms = (BACKOFF_FIRST_MS + 2 * self.backoff_ms).min(BACKOFF_MS_MAX);
@@ -133,7 +147,9 @@ impl Worker {
             return self.hang_up(now, format!("the manager left {UNANSWERED_MAX} heartbeats unanswered"), out);
         }
         self.session.unanswered += 1;
-        self.session.phase = Phase::Open { beat_ms: now.mono_ms.saturating_add(self.session.period_ms) };
+        let is_last = self.session.unanswered == UNANSWERED_MAX;
+        let wait_ms = if is_last { self.session.period_ms / LAST_ANSWER_PART } else { self.session.period_ms };
+        self.session.phase = Phase::Open { beat_ms: now.mono_ms.saturating_add(wait_ms) };
         out.push(Output::Send(ToManager::Heartbeat));
     }
 
@@ -174,9 +190,9 @@ impl Worker {
     }
 
     pub(super) fn message(&mut self, now: Now, message: ToAgent, out: &mut Vec<Output>) {
+        self.session.heard();
         match (message, &self.session.phase) {
             (ToAgent::Welcome(welcome), Phase::Greeting { .. }) => {
-                self.session.unanswered = 0;
                 self.session.phase = Phase::Open { beat_ms: now.mono_ms };
                 self.drop_unused_specs();
                 self.welcomed(welcome, out);
@@ -192,7 +208,7 @@ impl Worker {
             (ToAgent::Refused { reason, leader, removed }, Phase::Greeting { .. } | Phase::Open { .. }) => {
                 self.refused(now, reason, leader, removed, out);
             }
-            (ToAgent::HeartbeatAck, Phase::Open { .. }) => self.session.unanswered = 0,
+            (ToAgent::HeartbeatAck, Phase::Open { .. }) => {}
             (ToAgent::StatusAck { batch }, Phase::Open { .. }) => self.outbox.acknowledge(batch),
             (ToAgent::Assignments(assignments), Phase::Open { .. }) => self.assign(now, assignments, out),
             (ToAgent::StartLogs(request), Phase::Open { .. }) => out.push(Output::Logs(request)),
