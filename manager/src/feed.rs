@@ -59,6 +59,11 @@ impl Feed {
         self.dirtied.notified().await;
     }
 
+    /// Wakes who waits for something dirty: not the state changed, but what its decisions rest on.
+    pub fn nudge(&self) {
+        self.dirtied.notify_one();
+    }
+
     /// Watches a topic until the watch is dropped.
     pub fn watch(self: &Arc<Self>, topic: Topic) -> Watch {
         let mut watchers = lock(&self.watchers);

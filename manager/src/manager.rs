@@ -454,7 +454,7 @@ impl Inner {
         clock::at_least(time);
         tracing::info!("this manager leads the swarm");
         tokio::join!(
-            leader::run(&self.consensus, &self.feed, clock::steady, seed, stop),
+            leader::run(&self.consensus, &self.feed, || self.dispatcher.unheard(), clock::steady, seed, stop),
             self.dispatcher.lead(stop),
             stop.run_until_cancelled(members::steer(&self.consensus, &self.feed)),
             stop.run_until_cancelled(level::keep(&self.consensus)),

@@ -6,7 +6,7 @@ mod world;
 
 use std::{collections::BTreeMap, fs, sync::Arc};
 
-use swarm_core::{Dirty, Op, Tx, decide};
+use swarm_core::{Context, Dirty, Op, Tx, decide};
 use swarm_model::{DesiredState, NodeId, NodeState, NodeStatus, Task, TaskId, TaskState, TaskStatus, Timestamp};
 
 use world::{World, cpu_seconds, print, ready};
@@ -35,7 +35,7 @@ fn main() {
     for number in 0..services {
         world.add_service(number as usize, replicas, 1, &[]);
     }
-    let mut cluster = Cluster { world, deadlines: BTreeMap::new(), decisions: 0 };
+    let mut cluster = Cluster { world, deadlines: BTreeMap::new() };
     cluster.decide();
     for state in REPORTED {
         cluster.report(&nodes, state);
@@ -46,9 +46,9 @@ fn main() {
     assert_eq!(running as u64, services * replicas, "all tasks run");
     print("million.memory", (resident_bytes() - before_bytes) / f64::from(1 << 20), "MiB", &params);
 
-    let decisions = cluster.decisions;
+    let decisions = cluster.world.decisions;
     cluster.rest();
-    print("million.decisions_at_rest", f64::from(cluster.decisions - decisions), "decisions", &params);
+    print("million.decisions_at_rest", (cluster.world.decisions - decisions) as f64, "decisions", &params);
 
     let mut secs: Vec<f64> = nodes.iter().take(20).map(|node| cluster.lose(*node)).collect();
     secs.sort_by(f64::total_cmp);
@@ -59,7 +59,6 @@ fn main() {
 struct Cluster {
     world: World,
     deadlines: BTreeMap<swarm_model::ServiceId, Timestamp>,
-    decisions: u32,
 }
 
 impl Cluster {
@@ -71,13 +70,11 @@ impl Cluster {
             if self.world.dirty.is_empty() {
                 return;
             }
-            let dirty = std::mem::take(&mut self.world.dirty);
-            let plan = decide(&self.world.state, &dirty, self.world.now, u64::from(self.decisions));
-            self.decisions += 1;
-            assert!(plan.refused.is_empty(), "a plan that its own clone refused");
-            self.deadlines.retain(|service, _| !plan.services.contains(service));
-            self.deadlines.extend(plan.deadlines);
-            self.world.commit_all(plan.txs);
+            let deadlines = &mut self.deadlines;
+            self.world.decide_all(|plan| {
+                deadlines.retain(|service, _| !plan.services.contains(service));
+                deadlines.extend(&plan.deadlines);
+            });
         }
     }
 
@@ -110,7 +107,7 @@ impl Cluster {
         self.world.commit(vec![Tx::new(vec![Op::ReportNode { node, status, description: None }])]);
         let lost = self.world.state.tasks_of_node(node).filter(|task| task.is_live()).count();
         let start = cpu_seconds();
-        let plan = decide(&self.world.state, &self.world.dirty, self.world.now, 0);
+        let plan = decide(&self.world.state, &self.world.dirty, &Context::at(self.world.now, 0));
         let seconds = cpu_seconds() - start;
         let replaced = plan.txs.iter().flat_map(|tx| &tx.ops).filter(|op| matches!(op, Op::CreateTasks { .. })).count();
         assert_eq!(replaced, lost, "each task of the node is replaced");

@@ -11,8 +11,8 @@ mod state;
 
 pub use apply::{Event, apply};
 pub use decide::{
-    Dirty, Failure, NodeRejection, Plan, Rejection, Restart, TaskWhy, Why, decide, is_up_to_date, why_service,
-    why_task, why_waiting,
+    Context, Dirty, Failure, NodeRejection, PIECE_CHANGES_MAX, Plan, Rejection, Restart, TaskWhy, Why, decide,
+    is_up_to_date, why_service, why_task, why_waiting,
 };
 pub use entry::{
     ENTRY_TXS_MAX, ENTRY_VERSION, Entry, FEATURE_LEVEL_MIN, Guard, NewTask, Op, Outcome, Place, Refusal, Tx,

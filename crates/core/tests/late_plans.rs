@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use swarm_core::{Dirty, ENTRY_VERSION, Entry, NewTask, Op, Place, Plan, State, Tx, apply, decide};
+use swarm_core::{Context, Dirty, ENTRY_VERSION, Entry, NewTask, Op, Place, Plan, State, Tx, apply, decide};
 use swarm_model::{
     Availability, Cause, DesiredState, FailureAction, NodeId, NodeRole, NodeState, NodeStatus, Placement,
     RestartCondition, RestartPolicy, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState, TaskStatus, Timestamp,
@@ -111,11 +111,11 @@ fn with_update_at(mut spec: ServiceSpec, reached: TaskState) -> (State, TaskId, 
     let mut state = with_three_running(&spec);
     spec.task_template.force_update = 1;
     commit(&mut state, vec![update(&spec)]);
-    let plan = decide(&state, &Dirty::everything(), state.time(), 1);
+    let plan = decide(&state, &Dirty::everything(), &Context::at(state.time(), 1));
     assert!(commit(&mut state, plan.txs).iter().all(String::is_empty));
     let new = state.tasks_of_slot(SERVICE, 1).last().expect("it was made").id;
     commit(&mut state, vec![report([new.0], reached)]);
-    let plan = decide(&state, &Dirty::everything(), state.time(), 2);
+    let plan = decide(&state, &Dirty::everything(), &Context::at(state.time(), 2));
     let stop = Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(1)] };
     assert!(plan.txs.iter().any(|tx| tx.ops == [stop.clone()]), "{plan:?}");
     (state, new, plan)
@@ -162,7 +162,7 @@ fn what_comes_back_elsewhere_does_not_make_up_for_the_place_of_what_a_plan_stops
     let mut again = create(&state, 20, 2, None, Place::On(NODE));
     again.ops.insert(0, Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(2)] });
     assert_eq!(commit(&mut state, vec![again]), [""]);
-    let plan = decide(&state, &Dirty::everything(), state.time().plus_ns(10_000_000_000), 3);
+    let plan = decide(&state, &Dirty::everything(), &Context::at(state.time().plus_ns(10_000_000_000), 3));
     assert!(commit(&mut state.clone(), plan.txs.clone()).iter().all(String::is_empty));
 
     commit(&mut state, vec![report([new.0], TaskState::Failed), report([20], TaskState::Running)]);
@@ -199,7 +199,7 @@ fn what_a_plan_took_for_lost_is_not_counted_on_if_it_comes_back() {
     with_one_elsewhere(&mut state, 3);
     commit(&mut state, vec![other_is(NodeState::Down)]);
     // So it is replaced, and the old one of the first place goes, for the new one runs.
-    let plan = decide(&state, &Dirty::everything(), state.time().plus_ns(10_000_000_000), 3);
+    let plan = decide(&state, &Dirty::everything(), &Context::at(state.time().plus_ns(10_000_000_000), 3));
     assert!(commit(&mut state.clone(), plan.txs.clone()).iter().all(String::is_empty), "{plan:?}");
 
     // The new one fails, and the third one is back: either that or the old one may go.
@@ -219,7 +219,7 @@ fn what_takes_over_does_not_run_if_what_it_takes_over_from_is_kept() {
     with_one_elsewhere(&mut state, 1);
     spec.task_template.force_update = 1;
     commit(&mut state, vec![other_is(NodeState::Down), update(&spec)]);
-    let plan = decide(&state, &Dirty::everything(), state.time(), 1);
+    let plan = decide(&state, &Dirty::everything(), &Context::at(state.time(), 1));
     assert!(commit(&mut state.clone(), plan.txs.clone()).iter().all(String::is_empty), "{plan:?}");
     let runs = |op: &Op| matches!(op, Op::SetDesired { desired: DesiredState::Running, .. });
     assert!(plan.txs.iter().flat_map(|tx| &tx.ops).any(runs), "its successor is to run at once: {plan:?}");
@@ -244,7 +244,7 @@ fn what_runs_only_after_a_plan_was_made_that_stops_it_may_be_needed_by_then() {
     spec.task_template.force_update = 1;
     commit(&mut state, vec![update(&spec)]);
     // What does not run is replaced first.
-    let plan = decide(&state, &Dirty::everything(), state.time(), 1);
+    let plan = decide(&state, &Dirty::everything(), &Context::at(state.time(), 1));
     let stop = Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(30)] };
     assert!(plan.txs.iter().any(|tx| tx.ops.contains(&stop)), "{plan:?}");
     assert!(commit(&mut state.clone(), plan.txs.clone()).iter().all(String::is_empty));
@@ -262,7 +262,7 @@ fn what_fails_is_missed_by_the_other_one_of_its_place_which_a_plan_stops() {
     // Another update comes: of the two that run in the first place one goes at once, the other is kept for the third.
     spec.task_template.force_update = 2;
     commit(&mut state, vec![update(&spec)]);
-    let plan = decide(&state, &Dirty::everything(), state.time(), 3);
+    let plan = decide(&state, &Dirty::everything(), &Context::at(state.time(), 3));
     let stops = Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![new] };
     assert!(plan.txs.iter().any(|tx| tx.ops.contains(&stops)), "{plan:?}");
 
@@ -282,11 +282,11 @@ fn what_a_plan_decides_after_a_rollback_falls_with_it() {
     let mut state = with_three_running(&spec);
     spec.task_template.force_update = 1;
     commit(&mut state, vec![update(&spec)]);
-    let plan = decide(&state, &Dirty::everything(), state.time(), 1);
+    let plan = decide(&state, &Dirty::everything(), &Context::at(state.time(), 1));
     commit(&mut state, plan.txs);
     let new = state.tasks_of_slot(SERVICE, 1).last().expect("it was made").id;
     commit(&mut state, vec![report([new.0], TaskState::Failed)]);
-    let plan = decide(&state, &Dirty::everything(), state.time(), 2);
+    let plan = decide(&state, &Dirty::everything(), &Context::at(state.time(), 2));
     let is_rollback = |tx: &Tx| matches!(tx.ops[..], [Op::RollBack { .. }]);
     let rollback = plan.txs.iter().position(is_rollback).expect("the update failed");
     assert!(plan.txs.len() > rollback + 1, "{plan:?}");
@@ -305,7 +305,7 @@ fn a_plan_made_before_a_change_of_policies_alone_does_not_hold_after_it() {
     let mut state = with_three_running(&spec);
     spec.task_template.force_update = 1;
     commit(&mut state, vec![update(&spec)]);
-    let begun = decide(&state, &Dirty::everything(), state.time(), 1);
+    let begun = decide(&state, &Dirty::everything(), &Context::at(state.time(), 1));
     assert!(begun.txs.iter().flat_map(|tx| &tx.ops).any(|op| matches!(op, Op::SetUpdate { .. })), "{begun:?}");
 
     // The tasks are wanted as before, and by how many at a time is not.
@@ -319,7 +319,7 @@ fn a_plan_made_before_a_change_of_policies_alone_does_not_hold_after_it() {
     assert_eq!(state.service(SERVICE), before.service(SERVICE));
 
     // Back to a spec that it had is a change as well.
-    let plan = decide(&state, &Dirty::everything(), state.time(), 2);
+    let plan = decide(&state, &Dirty::everything(), &Context::at(state.time(), 2));
     let back = |to| {
         vec![Tx::new(vec![Op::RollBack {
             service: SERVICE,

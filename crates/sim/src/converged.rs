@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_agent::Observed;
-use swarm_core::{Dirty, State, decide};
+use swarm_core::{Context, Dirty, State, decide};
 use swarm_model::{DesiredState, Node, RestartCondition, Service, ServiceSpec, Task, TaskId, TaskState, UpdateState};
 
 use crate::{
@@ -19,7 +19,7 @@ impl World {
     pub(crate) fn check_converged(&mut self) {
         self.compare_replicas();
         let state = self.log.state.clone();
-        let left = rest(decide(&state, &Dirty::everything(), self.wall(), self.seed));
+        let left = rest(decide(&state, &Dirty::everything(), &Context::at(self.wall(), self.seed)));
         if !left.is_empty() {
             return self.complain(format!("a settled cluster still has something to do: {left:?}"));
         }

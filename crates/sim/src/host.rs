@@ -13,6 +13,9 @@ use crate::{
     world::World,
 };
 
+/// After so long a manager that does not answer is no longer waited for (`node/src/connector.rs`).
+const NEXT_MANAGER_MS: u64 = 500;
+
 /// A machine with an agent and a container engine.
 pub(crate) struct Host {
     pub(crate) hostname: String,
@@ -25,6 +28,8 @@ pub(crate) struct Host {
     wake_ms: u64,
     pub(crate) conn: Option<ConnId>,
     streams: u64,
+    /// A manager named the leader.
+    knows_leader: bool,
     pub(crate) tasks_on_disk: BTreeMap<TaskId, LocalTask>,
     specs_on_disk: BTreeMap<(ServiceId, u64), (AssignedSpec, bool)>,
     pub(crate) unwritten: Unwritten,
@@ -50,6 +55,7 @@ impl Host {
             wake_ms: u64::MAX,
             conn: None,
             streams: 0,
+            knows_leader: false,
             tasks_on_disk: BTreeMap::new(),
             specs_on_disk: BTreeMap::new(),
             unwritten: Unwritten::new(),
@@ -156,7 +162,7 @@ impl World {
 
     fn perform(&mut self, node: NodeId, boot: u64, output: Output) {
         match output {
-            Output::Connect { .. } => self.connect(node),
+            Output::Connect { leader } => self.connect(node, leader.is_some()),
             Output::Disconnect => self.hang_up(node),
             Output::Send(message) => self.up(node, message),
             Output::Run(task, operation) => self.call(node, boot, task, operation),
@@ -201,11 +207,12 @@ impl World {
         }
     }
 
-    fn connect(&mut self, node: NodeId) {
+    fn connect(&mut self, node: NodeId, knows_leader: bool) {
         self.hang_up(node);
         let late = self.latency();
         let Some(host) = self.hosts.get_mut(&node) else { return };
         host.streams += 1;
+        host.knows_leader = knows_leader;
         let (boot, stream) = (host.boot, host.streams);
         if host.up_stuck_ms > self.now_ms || host.down_stuck_ms > self.now_ms {
             // Nobody answers; the agent gives up by itself.
@@ -218,10 +225,12 @@ impl World {
     pub(crate) fn reach(&mut self, node: NodeId, boot: u64, stream: u64) {
         let late = self.latency();
         let lost = self.rng.per_mille(200);
-        let follower = self.rng.per_mille(300);
+        let knows_leader = self.hosts.get(&node).is_some_and(|host| host.knows_leader);
+        let follower = !knows_leader && self.rng.per_mille(300);
         let term = match &self.leader {
             Some(leader) if !follower => leader.term,
-            _ if lost => return,
+            // That manager does not answer, and the next one is tried.
+            _ if lost => return self.after(NEXT_MANAGER_MS, Event::Reach { node, boot, stream }),
             None if !follower => return self.after(late, Event::AgentHears { node, boot, stream }),
             _ => 0,
         };

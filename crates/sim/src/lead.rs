@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use swarm_core::{Dirty, ENTRY_VERSION, Entry, Event as Change, Op, Outcome, Place, Plan, State, Tx, apply, decide};
+use swarm_core::{
+    Context, Dirty, ENTRY_VERSION, Entry, Event as Change, Op, Outcome, PIECE_CHANGES_MAX, Place, Plan, State, Tx,
+    apply, decide,
+};
 use swarm_manager::{
     dispatcher::{Flush, Liveness, Reports, heartbeat_period},
     leader::{Input, LeaderStep, Output, SLEEP_MAX},
@@ -44,12 +47,12 @@ pub(crate) fn rest(plan: Plan) -> Vec<Tx> {
 
 /// Decides again and again on the state that a plan leads to, until there is nothing to do. Each decision is a moment
 /// later: what became due by that, and not before, is not left over from the ones before.
-fn replan(state: &State, dirty: &Dirty, now: Timestamp, seed: u64, first: &Plan) -> Option<String> {
+fn replan(state: &State, dirty: &Dirty, context: &Context, first: &Plan) -> Option<String> {
     let mut after = state.clone();
     let (mut txs, mut due) = (first.txs.clone(), earliest(first));
     let mut replans = 0;
     for round in 1..=ROUNDS_MAX {
-        let entry = Entry { v: ENTRY_VERSION, at: now, txs };
+        let entry = Entry { v: ENTRY_VERSION, at: context.now, txs };
         let index = after.revision() + 1;
         let (outcomes, _) = apply(&mut after, index, &entry);
         if let Some(refusal) = outcomes.into_iter().find_map(Result::err) {
@@ -58,7 +61,9 @@ fn replan(state: &State, dirty: &Dirty, now: Timestamp, seed: u64, first: &Plan)
                 entry.txs
             ));
         }
-        let plan = decide(&after, dirty, now, seed ^ round);
+        // All that is left, where the first one was a piece.
+        let next = Context { seed: context.seed ^ round, changes_max: usize::MAX, ..context.clone() };
+        let plan = decide(&after, dirty, &next);
         let became_due = due.is_some_and(|due| due <= after.time().plus_ns(1));
         due = earliest(&plan);
         txs = rest(plan);
@@ -79,13 +84,15 @@ fn earliest(plan: &Plan) -> Option<Timestamp> {
 }
 
 /// `decide`, watched: a plan applies to the state that it was made from, and leads to one with nothing to do.
-fn watched(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
-    let plan = decide(state, dirty, now, seed);
+fn watched(state: &State, dirty: &Dirty, context: &Context) -> Plan {
+    let plan = decide(state, dirty, context);
     let mut wrong = None;
     if let Some((tx, refusal)) = plan.refused.first() {
         wrong = Some(format!("a plan that its own clone refuses: {refusal}: {tx:?}"));
-    } else if !plan.txs.is_empty() && seed.is_multiple_of(REPLAN_EVERY) {
-        wrong = replan(state, dirty, now, seed, &plan);
+    } else if plan.txs.is_empty() && plan.unfinished == *dirty {
+        wrong = Some(format!("a piece of a plan in which nothing is done: {dirty:?}"));
+    } else if !plan.txs.is_empty() && context.seed.is_multiple_of(REPLAN_EVERY) {
+        wrong = replan(state, dirty, context, &plan);
     }
     if wrong.is_some() {
         WRONG.with_borrow_mut(|first| *first = first.take().or(wrong));
@@ -138,11 +145,13 @@ impl World {
         let alive = self.log.state.nodes().filter(|node| node.status.state != NodeState::Down).map(|node| node.id);
         let liveness = Liveness::new(heartbeat_period(&self.log.state), alive, Duration::ZERO);
         let interval = ms(liveness.tick_interval());
+        // Small pieces at times, so that plans are cut.
+        let changes_max = if self.rng.per_mille(300) { self.rng.between(1, 40) as usize } else { PIECE_CHANGES_MAX };
         self.leader = Some(Leader {
             term: self.term,
             manager,
             began_ms: self.now_ms,
-            step: LeaderStep::new(watched),
+            step: LeaderStep::new(watched).with_changes_max(changes_max),
             decided: State::default(),
             dirty: Dirty::default(),
             phase: Phase::Waiting,
@@ -179,6 +188,11 @@ impl World {
         let Some(manager) = self.leader.as_ref().map(|leader| leader.manager) else { return };
         let clock = self.wall_off(self.skew_ms[manager]);
         let Some(leader) = &mut self.leader else { return };
+        let (unheard, nodes) = leader.liveness.unheard();
+        leader.step.hear(unheard.clone(), nodes);
+        if leader.step.is_unfinished() {
+            leader.step.mark(std::mem::take(&mut leader.dirty));
+        }
         let output = leader.step.step(input, &self.log.state, clock);
         if let Some(wrong) = WRONG.take() {
             self.complain(wrong);

@@ -15,6 +15,8 @@ mod faults;
 mod host;
 mod jobs;
 mod lead;
+#[cfg(test)]
+mod leaders;
 mod log;
 mod operator;
 mod oracle;

@@ -156,7 +156,8 @@ impl World {
         let now_ms = self.now_ms;
         let Some(leader) = self.leader.as_mut().filter(|leader| leader.term == term) else {
             let reason = "this manager does not lead the swarm".to_owned();
-            self.down(conn, ToAgent::Refused { reason, leader: None, removed: false });
+            let leader = self.leader.as_ref().map(|leader| format!("manager{}", leader.manager));
+            self.down(conn, ToAgent::Refused { reason, leader, removed: false });
             return self.close(conn);
         };
         if self.log.state.node(node).is_none() {

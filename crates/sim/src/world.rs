@@ -125,7 +125,7 @@ impl World {
         state.tasks().any(|task| task.desired.is_live() && task.start_at.is_some_and(|at| at > self.wall()))
     }
 
-    fn run_until(&mut self, end_ms: u64) {
+    pub(crate) fn run_until(&mut self, end_ms: u64) {
         while self.complaint.is_none()
             && let Some(first) = self.queue.first_entry()
             && first.key().0 <= end_ms

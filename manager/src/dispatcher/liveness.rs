@@ -3,7 +3,7 @@
 //! Time is a [`Duration`] since any fixed moment, on a clock that never goes back. Nothing in here reads a clock.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     time::Duration,
 };
 
@@ -16,13 +16,15 @@ pub const HEARTBEATS_MISSED_MAX: u32 = 3;
 /// (stopped, swapped out, starved), and its containers run. Giving such a node up at once would start them twice.
 pub(super) const HEARTBEATS_MISSED_CONNECTED_MAX: u32 = 10;
 
-/// Least time that a new leader gives nodes to come to it, counted from its own readiness: agents back off up to some
-/// seconds between two attempts.
-pub const LEADER_GRACE: Duration = Duration::from_secs(10);
-
 /// Share of the nodes, in percent, that may expire in one window before evictions wait: when more are silent at once,
 /// the network or this manager broke, not the nodes (design §6).
 pub const MASS_EXPIRY_PERCENT: usize = 30;
+
+/// Whether so many silent nodes are rather the network's fault. One node alone never is: a cluster of three must survive
+/// the loss of one.
+pub fn is_mass(silent: usize, all: usize) -> bool {
+    silent > 1 && silent * 100 > all * MASS_EXPIRY_PERCENT
+}
 
 /// Ticks in one heartbeat period: fine enough that a late tick is told from a late agent.
 const TICKS_PER_PERIOD: u32 = 4;
@@ -48,6 +50,8 @@ pub struct Liveness {
     deadlines: BTreeMap<NodeId, Duration>,
     /// When the last sign of life came over a connection that stands.
     connected: BTreeMap<NodeId, Duration>,
+    /// Those that gave no sign of life since this table began.
+    unheard: BTreeSet<NodeId>,
     /// When nodes were given up within the last window.
     given_up: VecDeque<Duration>,
     /// Nothing is given up before this.
@@ -56,11 +60,17 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// A new leader's table: every node of the cluster that is not down gets the grace.
+    /// A new leader's table: every node of the cluster that is not down has to come within the limit for heartbeats.
     pub fn new(period: Duration, nodes: impl IntoIterator<Item = NodeId>, now: Duration) -> Self {
-        let (deadlines, connected) = (BTreeMap::new(), BTreeMap::new());
-        let mut this =
-            Self { period, deadlines, connected, given_up: VecDeque::new(), held_until: None, last_tick: now };
+        let mut this = Self {
+            period,
+            deadlines: BTreeMap::new(),
+            connected: BTreeMap::new(),
+            unheard: BTreeSet::new(),
+            given_up: VecDeque::new(),
+            held_until: None,
+            last_tick: now,
+        };
         for node in nodes {
             this.expect(node, now);
         }
@@ -79,13 +89,21 @@ impl Liveness {
 
     /// Watches a node that has no session yet, unless it is watched already.
     pub fn expect(&mut self, node: NodeId, now: Duration) {
-        let grace = LEADER_GRACE.max(self.window());
-        self.deadlines.entry(node).or_insert(now + grace);
+        if let Entry::Vacant(entry) = self.deadlines.entry(node) {
+            entry.insert(now + self.period * HEARTBEATS_MISSED_MAX);
+            self.unheard.insert(node);
+        }
+    }
+
+    /// The nodes that gave no sign of life yet, and of how many that are watched.
+    pub fn unheard(&self) -> (&BTreeSet<NodeId>, usize) {
+        (&self.unheard, self.deadlines.len())
     }
 
     /// A sign of life, over a connection that stands.
     pub fn beat(&mut self, node: NodeId, now: Duration) {
         self.deadlines.insert(node, now + self.period * HEARTBEATS_MISSED_CONNECTED_MAX);
+        self.unheard.remove(&node);
         self.connected.insert(node, now);
     }
 
@@ -101,12 +119,14 @@ impl Liveness {
     pub fn forget(&mut self, node: NodeId) {
         self.deadlines.remove(&node);
         self.connected.remove(&node);
+        self.unheard.remove(&node);
     }
 
     /// Stops watching all nodes but those that are to be kept.
     pub fn retain(&mut self, keep: impl Fn(NodeId) -> bool) {
         self.deadlines.retain(|node, _| keep(*node));
         self.connected.retain(|node, _| keep(*node));
+        self.unheard.retain(|node| keep(*node));
     }
 
     /// Finds the nodes that are down. To be called every [`Liveness::tick_interval`]: a call that comes later than
@@ -137,8 +157,7 @@ impl Liveness {
             None => {
                 let silent = expired.len() + self.given_up.len();
                 let all = self.deadlines.len() + self.given_up.len();
-                // One node alone is never "the network": a cluster of three must survive the loss of one.
-                if silent > 1 && silent * 100 > all * MASS_EXPIRY_PERCENT {
+                if is_mass(silent, all) {
                     self.held_until = Some(now + window);
                     tick.held = Some(silent);
                     return tick;
@@ -298,12 +317,23 @@ mod tests {
     }
 
     #[test]
-    fn a_new_leader_gives_ten_seconds_at_least() {
-        for (period, grace) in [(PERIOD, 10_000), (Duration::from_secs(5), 15_000)] {
-            let mut table = Liveness::new(period, [node(1)], ms(0));
-            let (down, _) = run(&mut table, 0, 60_000, &[]);
-            assert_eq!(down, vec![(grace, node(1))]);
+    fn a_new_leader_gives_nodes_the_limit_for_heartbeats_to_come() {
+        for (period, limit) in [(PERIOD, 6_000), (Duration::from_secs(5), 15_000)] {
+            let mut table = Liveness::new(period, (1..=10).map(node), ms(0));
+            assert_eq!(table.unheard(), (&(1..=10).map(node).collect(), 10));
+            let (down, held) = run(&mut table, 0, 60_000, &[2, 3, 4, 5, 6, 7, 8, 9, 10]);
+            assert_eq!((down, held), (vec![(limit, node(1))], vec![]));
+            assert_eq!(table.unheard(), (&BTreeSet::new(), 9));
         }
+    }
+
+    #[test]
+    fn a_new_leader_that_hears_from_few_nodes_waits_one_more_window() {
+        let mut table = Liveness::new(PERIOD, (1..=10).map(node), ms(0));
+        let (down, held) = run(&mut table, 0, 8_000, &[1, 2, 3]);
+        assert_eq!((down, held), (vec![], vec![(6_000, 7)]));
+        let (down, held) = run(&mut table, 8_000, 30_000, &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!((down, held), (vec![(12_000, node(10))], vec![]));
     }
 
     #[test]

@@ -31,7 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    liveness::{HEARTBEATS_MISSED_MAX, LEADER_GRACE, Liveness, MASS_EXPIRY_PERCENT, Tick},
+    liveness::{HEARTBEATS_MISSED_MAX, Liveness, MASS_EXPIRY_PERCENT, Tick, is_mass},
     presence::news,
     reports::{FLUSH_DELAY, FLUSH_ITEMS_MAX, Flush, REPORT_TEXT_MAX, Reports, Waiter},
     session::{Outbox, Session},
@@ -101,6 +101,18 @@ impl Dispatcher {
         table.sessions.get(&node).is_some_and(|session| session.orders.try_send(request).is_ok())
     }
 
+    /// The nodes that this leader has not heard from, and of how many that are not down.
+    pub(crate) fn unheard(&self) -> (BTreeSet<NodeId>, usize) {
+        if let Some(term) = self.current() {
+            let table = lock(&term.table);
+            let (unheard, all) = table.liveness.unheard();
+            return (unheard.clone(), all);
+        }
+        let unheard: BTreeSet<NodeId> = not_down(&self.feed.state()).collect();
+        let all = unheard.len();
+        (unheard, all)
+    }
+
     fn current(&self) -> Option<Arc<Term>> {
         self.term.borrow().clone()
     }
@@ -154,9 +166,8 @@ impl Dispatcher {
 
 impl Term {
     fn new(state: &State, stop: CancellationToken) -> Self {
-        let alive = state.nodes().filter(|node| node.status.state != NodeState::Down).map(|node| node.id);
         let table = Table {
-            liveness: Liveness::new(heartbeat_period(state), alive, Duration::ZERO),
+            liveness: Liveness::new(heartbeat_period(state), not_down(state), Duration::ZERO),
             sessions: BTreeMap::new(),
             registrations: 0,
         };
@@ -245,6 +256,10 @@ impl Term {
         }
         interval
     }
+}
+
+fn not_down(state: &State) -> impl Iterator<Item = NodeId> + '_ {
+    state.nodes().filter(|node| node.status.state != NodeState::Down).map(|node| node.id)
 }
 
 /// `host:port` of all managers.

@@ -184,9 +184,15 @@ impl Dispatcher {
         let watch = self.feed.watch(Topic::Node(peer.node));
         let (orders, ordered) = mpsc::channel(LOG_ORDERS_MAX);
         let stop = term.stop.child_token();
+        let waits_for_others = !term.has_heard_all();
+        let number = term.register(peer, &stop, orders);
+        if waits_for_others && term.has_heard_all() {
+            // The leader loop may wait for that.
+            self.feed.nudge();
+        }
         let ctx = Ctx {
             dispatcher: self,
-            number: term.register(peer, &stop, orders),
+            number,
             term,
             peer,
             presence: Presence::new(peer.node, addr.ip().to_canonical().to_string(), engine_reachable, description),
@@ -274,6 +280,11 @@ impl Term {
         }
         table.liveness.beat(peer.node, self.now());
         number
+    }
+
+    /// Whether each node that is not down gave a sign of life in this term.
+    fn has_heard_all(&self) -> bool {
+        lock(&self.table).liveness.unheard().0.is_empty()
     }
 
     /// A session ended. Its node is not down for that: it may come back before its deadline.

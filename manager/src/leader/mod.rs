@@ -2,36 +2,60 @@
 
 mod step;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, panic::resume_unwind, sync::Arc, time::Duration};
 
-use swarm_core::{Tx, decide};
-use swarm_model::Timestamp;
-use tokio::time::sleep;
+use swarm_core::{State, Tx, decide};
+use swarm_model::{NodeId, Timestamp};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
-pub use self::step::{BACKOFF_MAX, DEBOUNCE, Decide, Input, LeaderStep, Output};
+pub use self::step::{BACKOFF_MAX, DEBOUNCE, Decide, Input, LISTEN_MAX, LeaderStep, Output};
 use crate::{feed::Feed, raft::Raft};
 
 /// Longest sleep until a deadline: a clock that was set is noticed after that.
 pub const SLEEP_MAX: Duration = Duration::from_secs(10);
 
-/// Runs the loop while this manager leads. The feed must have everything that earlier leaders committed.
-pub(crate) async fn run(raft: &dyn Raft, feed: &Feed, clock: fn() -> Timestamp, seed: u64, stop: &CancellationToken) {
-    stop.run_until_cancelled(lead(raft, feed, clock, seed)).await;
+/// Runs the loop while this manager leads. The feed must have everything that earlier leaders committed. `unheard` says
+/// which nodes this leader has not heard from, and of how many that are not down.
+pub(crate) async fn run(
+    raft: &dyn Raft,
+    feed: &Feed,
+    unheard: impl Fn() -> (BTreeSet<NodeId>, usize) + Sync,
+    clock: fn() -> Timestamp,
+    seed: u64,
+    stop: &CancellationToken,
+) {
+    stop.run_until_cancelled(lead(raft, feed, &unheard, clock, seed)).await;
 }
 
-async fn lead(raft: &dyn Raft, feed: &Feed, clock: fn() -> Timestamp, seed: u64) {
+async fn lead(
+    raft: &dyn Raft,
+    feed: &Feed,
+    unheard: &(impl Fn() -> (BTreeSet<NodeId>, usize) + Sync),
+    clock: fn() -> Timestamp,
+    seed: u64,
+) {
     let mut step = LeaderStep::new(decide);
-    let mut output = step.step(Input::Elected { seed }, &feed.state(), clock());
+    let mut input = Input::Elected { seed };
     loop {
-        let input = match output {
+        let (nodes, expected) = unheard();
+        step.hear(nodes, expected);
+        let began = Instant::now();
+        let output;
+        (step, output) = aside(step, input, feed.state(), clock()).await;
+        input = match output {
             Output::Wait { until } => {
                 let now = clock().max(feed.state().time());
                 let nap = until.map_or(Duration::MAX, |until| {
                     Duration::from_nanos(until.since_ns(now).try_into().unwrap_or(0)).min(SLEEP_MAX)
                 });
+                // Decisions that take long take no more than half of the time.
+                let pause = step.pause().max(began.elapsed().min(BACKOFF_MAX));
                 tokio::select! {
-                    () = feed.dirtied() => sleep(step.pause()).await,
+                    () = feed.dirtied() => sleep(pause).await,
                     () = sleep(nap) => {}
                 }
                 Input::Changed(feed.take_dirty())
@@ -41,10 +65,27 @@ async fn lead(raft: &dyn Raft, feed: &Feed, clock: fn() -> Timestamp, seed: u64)
                 if matches!(input, Input::Proposed { fallen: true, .. }) {
                     sleep(step.pause()).await;
                 }
+                if step.is_unfinished() {
+                    // The rest of the plan comes behind what else is dirty.
+                    step.mark(feed.take_dirty());
+                }
                 input
             }
         };
-        output = step.step(input, &feed.state(), clock());
+    }
+}
+
+/// One step, on a thread where it keeps nobody waiting: heartbeats, votes and writes go on while it decides.
+async fn aside(mut step: LeaderStep, input: Input, state: Arc<State>, now: Timestamp) -> (LeaderStep, Output) {
+    let work = move || {
+        let output = step.step(input, &state, now);
+        (step, output)
+    };
+    match spawn_blocking(work).await.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => resume_unwind(panic),
+        // The runtime ends.
+        Err(Err(_)) => std::future::pending().await,
     }
 }
 
@@ -97,7 +138,7 @@ mod tests {
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let (raft, feed, stop) = (raft.clone(), feed.clone(), stop.clone());
-            async move { run(&*raft, &feed, clock, 1, &stop).await }
+            async move { run(&*raft, &feed, || (BTreeSet::new(), 3), clock, 1, &stop).await }
         });
         (raft, feed, stop, task)
     }

@@ -1,13 +1,20 @@
 //! The leader loop as a step function: what is dirty goes in, entries to propose come out.
 //!
 //! Level-triggered: an event only marks a key; what is to be done follows from the state alone. A new leader marks
-//! everything, so that the restart path is the normal path. There is one plan at a time, and nothing is decided until
-//! it is applied: the next decision sees what the last one did.
+//! everything, so that the restart path is the normal path. There is one piece of a plan at a time, and nothing is decided
+//! until it is applied: the next decision sees what the last one did. What a piece leaves has its turn behind what else is
+//! dirty.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use swarm_core::{Dirty, ENTRY_TXS_MAX, Plan, State, Tx};
-use swarm_model::{ServiceId, Timestamp};
+use swarm_core::{Context, Dirty, ENTRY_TXS_MAX, PIECE_CHANGES_MAX, Plan, State, Tx};
+use swarm_model::{NodeId, ServiceId, Timestamp};
+
+use crate::dispatcher::is_mass;
 
 /// How long changes are gathered before a decision: a burst (an agent's reports, a scale of many services) shares one
 /// plan, and a person does not notice.
@@ -15,6 +22,10 @@ pub const DEBOUNCE: Duration = Duration::from_millis(3);
 
 /// Longest pause after plans that fell, one after another: a plan that can never stand must not fill the log.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// How long a new leader listens at most before it decides: agents that lost the one before come within a second, and
+/// those that do not may have died with it. It does not wait longer than for all of them.
+pub const LISTEN_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes of one entry, as far as plans can be cut: one entry must not keep others waiting for its disk write.
 const ENTRY_BYTES: usize = 1 << 20;
@@ -55,7 +66,7 @@ pub enum Output {
 }
 
 /// What plans: [`swarm_core::decide`].
-pub type Decide = fn(&State, &Dirty, Timestamp, u64) -> Plan;
+pub type Decide = fn(&State, &Dirty, &Context) -> Plan;
 
 /// The leader loop.
 #[derive(Debug)]
@@ -64,8 +75,15 @@ pub struct LeaderStep {
     leads: bool,
     dirty: Dirty,
     deadlines: BTreeMap<ServiceId, Timestamp>,
-    /// What the plan in flight looked at.
+    /// What the piece in flight looked at.
     planned: Option<Dirty>,
+    /// Nodes that this leader has not heard from, and how many it expects to hear from.
+    unheard: Arc<BTreeSet<NodeId>>,
+    nodes: usize,
+    /// Nothing is decided before this, unless all nodes were heard from.
+    listens_until: Option<Timestamp>,
+    /// Changes of tasks in one piece.
+    changes_max: usize,
     /// The state must be this new before the next decision.
     applied_from: u64,
     /// Plans that fell, one after another.
@@ -85,6 +103,10 @@ impl LeaderStep {
             dirty: Dirty::default(),
             deadlines: BTreeMap::new(),
             planned: None,
+            unheard: Arc::default(),
+            nodes: 0,
+            listens_until: None,
+            changes_max: PIECE_CHANGES_MAX,
             applied_from: 0,
             fallen: 0,
             seed: 0,
@@ -103,21 +125,50 @@ impl LeaderStep {
         self.decisions
     }
 
+    /// Pieces of so many changes; for tests.
+    #[must_use]
+    pub fn with_changes_max(mut self, changes_max: usize) -> Self {
+        self.changes_max = changes_max;
+        self
+    }
+
+    /// Whether the last piece left something, with which the next step goes on. What else is dirty by then is to be
+    /// [marked](Self::mark) first.
+    pub fn is_unfinished(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Notes what is dirty, for the next step.
+    pub fn mark(&mut self, dirty: Dirty) {
+        self.dirty.merge(dirty);
+    }
+
+    /// Notes which nodes this leader has not heard from, of so many that are not down.
+    pub fn hear(&mut self, unheard: BTreeSet<NodeId>, nodes: usize) {
+        self.nodes = nodes;
+        if *self.unheard != unheard {
+            self.unheard = Arc::new(unheard);
+        }
+    }
+
     /// One step. `now` is the leader's clock; time is never before the state's.
     pub fn step(&mut self, input: Input, state: &State, now: Timestamp) -> Output {
         match input {
             Input::Elected { seed } => {
                 let (dirty, led_since) = (Dirty::everything(), now.max(state.time()));
-                *self = Self { leads: true, dirty, seed, led_since, ..Self::new(self.decide) };
+                let listens_until = Some(led_since.plus_ns(LISTEN_MAX.as_nanos() as i64));
+                let (unheard, nodes) = (self.unheard.clone(), self.nodes);
+                let afresh = Self::new(self.decide).with_changes_max(self.changes_max);
+                *self = Self { leads: true, dirty, seed, led_since, listens_until, unheard, nodes, ..afresh };
             }
-            Input::Deposed => *self = Self::new(self.decide),
-            Input::Changed(dirty) => merge(&mut self.dirty, dirty),
+            Input::Deposed => *self = Self::new(self.decide).with_changes_max(self.changes_max),
+            Input::Changed(dirty) => self.mark(dirty),
             Input::Proposed { index, fallen } => {
                 let planned = self.planned.take();
                 self.applied_from = self.applied_from.max(index);
                 if fallen {
                     self.fallen += 1;
-                    merge(&mut self.dirty, planned.unwrap_or_default());
+                    self.mark(planned.unwrap_or_default());
                 } else {
                     self.fallen = 0;
                 }
@@ -131,6 +182,10 @@ impl LeaderStep {
         if !self.leads || self.planned.is_some() || state.revision() < self.applied_from {
             return Output::Wait { until: None };
         }
+        if let Some(until) = self.listens_until.filter(|until| *until > now && !self.unheard.is_empty()) {
+            return Output::Wait { until: Some(until) };
+        }
+        self.listens_until = None;
         let due: Vec<ServiceId> = self.deadlines.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
         for service in due {
             self.deadlines.remove(&service);
@@ -139,11 +194,18 @@ impl LeaderStep {
         if self.dirty.is_empty() {
             return self.wait();
         }
-        let mut looked_at = std::mem::take(&mut self.dirty);
-        looked_at.led_since = self.led_since;
+        let looked_at = std::mem::take(&mut self.dirty);
         self.decisions += 1;
-        let Plan { txs, deadlines, services, refused } =
-            (self.decide)(state, &looked_at, now, mix(self.seed, self.decisions));
+        // Where most are missing, to prefer the others would heap all tasks on a few.
+        let knows_little = is_mass(self.unheard.len(), self.nodes);
+        let context = Context {
+            now,
+            seed: mix(self.seed, self.decisions),
+            led_since: self.led_since,
+            unheard: if knows_little { Arc::default() } else { self.unheard.clone() },
+            changes_max: self.changes_max,
+        };
+        let Plan { txs, deadlines, services, nodes, unfinished, refused } = (self.decide)(state, &looked_at, &context);
         for (tx, refusal) in &refused {
             tracing::error!(%refusal, guards = ?tx.guards, "a planned change does not apply to its own plan");
         }
@@ -151,25 +213,18 @@ impl LeaderStep {
             self.deadlines.remove(service);
         }
         self.deadlines.extend(deadlines);
+        self.dirty = unfinished;
         if txs.is_empty() {
-            return self.wait();
+            // What was cut goes on at once.
+            return if self.is_unfinished() { Output::Wait { until: Some(now) } } else { self.wait() };
         }
-        let mut planned = looked_at;
-        planned.services.extend(services);
-        self.planned = Some(planned);
+        self.planned = Some(Dirty { services, nodes, ..Dirty::default() });
         Output::Propose(entries(txs))
     }
 
     fn wait(&self) -> Output {
         Output::Wait { until: self.deadlines.values().min().copied() }
     }
-}
-
-fn merge(into: &mut Dirty, mut more: Dirty) {
-    into.all |= more.all;
-    into.room.extend(more.room);
-    into.services.append(&mut more.services);
-    into.nodes.append(&mut more.nodes);
 }
 
 /// Cuts a plan into entries. A transaction that is too large by itself is left to consensus to refuse.
@@ -201,14 +256,13 @@ fn mix(seed: u64, n: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use swarm_core::{NewTask, Op, Place};
-    use swarm_model::{Cause, DesiredState, NodeId};
+    use swarm_model::{Cause, DesiredState, ServiceMode, ServiceSpec};
 
     use super::*;
     use crate::testing::{World, task_id};
 
     /// Makes the one task that a service lacks; looks again at time 100 while it does not run.
-    fn toy(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
-        let _ = seed;
+    fn toy(state: &State, dirty: &Dirty, context: &Context) -> Plan {
         let mut plan = Plan::default();
         for service in state.services().filter(|service| dirty.all || dirty.services.contains(&service.id)) {
             plan.services.insert(service.id);
@@ -225,7 +279,7 @@ mod tests {
                     restarts: 0,
                     tasks,
                 }]));
-            } else if now < Timestamp(100) {
+            } else if context.now < Timestamp(100) {
                 plan.deadlines.insert(service.id, Timestamp(100));
             }
         }
@@ -327,6 +381,85 @@ mod tests {
         let (mut step, output) = elected(&world);
         assert_eq!(output, Output::Wait { until: Some(Timestamp(100)) });
         assert_eq!(step.step(changed(&[service]), &world.state, Timestamp(150)), IDLE);
+    }
+
+    #[test]
+    fn what_a_piece_leaves_comes_behind_what_else_is_dirty_and_one_is_in_flight() {
+        let replicas = |n: u64| move |spec: &mut ServiceSpec| spec.mode = ServiceMode::Replicated { replicas: n };
+        let mut world = World::new(2);
+        let big = world.service_with("big", replicas(95));
+        let mut step = LeaderStep::new(swarm_core::decide).with_changes_max(10);
+        let mut output = step.step(Input::Elected { seed: 1 }, &world.state, NOW);
+        let mut made = Vec::new();
+        while let Output::Propose(_) = output {
+            assert_eq!(step.step(changed(&[big]), &world.state, NOW), IDLE, "a piece is in flight");
+            let index = commit(&mut world, output);
+            made.push(world.state.tasks_of_service(big).count());
+            if made.len() == 2 {
+                let small = world.service_with("small", replicas(3));
+                assert!(step.is_unfinished());
+                step.mark(Dirty { services: [small].into(), ..Dirty::default() });
+            }
+            output = step.step(Input::Proposed { index, fallen: false }, &world.state, NOW);
+        }
+        assert_eq!(output, IDLE);
+        assert_eq!(made, [10, 20, 27, 37, 47, 57, 67, 77, 87, 95]);
+        assert_eq!(world.state.tasks().count(), 98);
+    }
+
+    #[test]
+    fn a_piece_that_fell_is_decided_anew_and_the_rest_goes_on() {
+        let mut world = World::new(2);
+        for name in ["a", "b", "c"] {
+            world.service_with(name, |spec| spec.mode = ServiceMode::Replicated { replicas: 4 });
+        }
+        let mut step = LeaderStep::new(swarm_core::decide).with_changes_max(4);
+        let mut output = step.step(Input::Elected { seed: 1 }, &world.state, NOW);
+        let mut fell = 0;
+        while let Output::Propose(_) = output {
+            if fell < 2 {
+                fell += 1;
+                output = step.step(Input::Proposed { index: 0, fallen: true }, &world.state, NOW);
+            } else {
+                let index = commit(&mut world, output);
+                output = step.step(Input::Proposed { index, fallen: false }, &world.state, NOW);
+            }
+        }
+        assert_eq!(world.state.tasks().count(), 12);
+    }
+
+    /// Looks again at a time that says of how many nodes it was told that nobody heard of them.
+    fn listener(_: &State, _: &Dirty, context: &Context) -> Plan {
+        let at = Timestamp(1_000_000_000_000 + context.unheard.len() as i64);
+        Plan { deadlines: [(ServiceId(1), at)].into(), ..Plan::default() }
+    }
+
+    #[test]
+    fn a_new_leader_listens_before_it_decides_and_no_longer_than_for_all_nodes() {
+        let nodes = |nodes: std::ops::RangeInclusive<u128>| nodes.map(NodeId).collect::<BTreeSet<_>>();
+        let world = World::new(1);
+        let decided = |unheard: i64| Output::Wait { until: Some(Timestamp(1_000_000_000_000 + unheard)) };
+        let began = || {
+            let mut step = LeaderStep::new(listener);
+            step.hear(nodes(1..=10), 10);
+            let until = NOW.plus_ns(LISTEN_MAX.as_nanos() as i64);
+            assert_eq!(step.step(Input::Elected { seed: 1 }, &world.state, NOW), Output::Wait { until: Some(until) });
+            step.hear(nodes(1..=2), 10);
+            assert_eq!(step.step(changed(&[]), &world.state, NOW), Output::Wait { until: Some(until) });
+            (step, until)
+        };
+        let (mut step, _) = began();
+        step.hear(nodes(1..=0), 10);
+        assert_eq!(step.step(Input::Tick, &world.state, NOW), decided(0));
+
+        // Two that are missing may have died with the leader before.
+        let (mut step, until) = began();
+        assert_eq!(step.step(Input::Tick, &world.state, until), decided(2));
+
+        // So many are rather late, or cut off: the others are not to get all tasks.
+        let (mut step, until) = began();
+        step.hear(nodes(1..=7), 10);
+        assert_eq!(step.step(Input::Tick, &world.state, until), decided(0));
     }
 
     #[test]

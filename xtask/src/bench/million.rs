@@ -1,4 +1,5 @@
-//! A million tasks in the core alone: crates/core/benches/million.rs.
+//! A million tasks in the core alone: crates/core/benches/million.rs; and services that are large by themselves:
+//! crates/core/benches/one_service.rs.
 
 use anyhow::Result;
 
@@ -7,7 +8,8 @@ use super::{Bench, program};
 
 /// Runs it. The goals are those of the full size.
 pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
-    let figures = program::run(bench, "swarm-core", "million", &[])?;
+    let mut figures = program::run(bench, "swarm-core", "million", &[])?;
+    figures.extend(program::run(bench, "swarm-core", "one_service", &[])?);
     let goal = |figure: Figure| match figure.name.as_str() {
         "million.all_running" => figure.goal(Goal::AtMost(20.0)),
         "million.memory" => figure.goal(Goal::AtMost(1024.0)),

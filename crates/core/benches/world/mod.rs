@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use swarm_core::{Dirty, ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Event, Op, State, Tx, apply};
+use swarm_core::{Context, Dirty, ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Event, Op, Plan, State, Tx, apply, decide};
 use swarm_model::{
     Availability, Cluster, ClusterId, ClusterSpec, Id, JoinTokens, NodeDescription, NodeId, NodeRole, NodeSpec,
     NodeState, NodeStatus, Placement, ResourceReservations, Resources, RootCa, Secret, ServiceId, ServiceMode,
@@ -22,12 +22,13 @@ pub(crate) struct World {
     pub(crate) state: State,
     pub(crate) dirty: Dirty,
     pub(crate) now: Timestamp,
+    pub(crate) decisions: u64,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         let now = Timestamp::from_millis(1_000_000_000);
-        let mut world = Self { state: State::default(), dirty: Dirty::default(), now };
+        let mut world = Self { state: State::default(), dirty: Dirty::default(), now, decisions: 0 };
         let mut spec = ClusterSpec::default();
         spec.fill_defaults();
         let cluster = Cluster {
@@ -62,6 +63,24 @@ impl World {
         while txs.peek().is_some() {
             self.commit(txs.by_ref().take(ENTRY_TXS_MAX).collect());
         }
+    }
+
+    /// Decides what is dirty, a piece after another, each applied as the log would bring it. Returns how many seconds each
+    /// decision took.
+    pub(crate) fn decide_all(&mut self, mut look: impl FnMut(&Plan)) -> Vec<f64> {
+        let mut left = std::mem::take(&mut self.dirty);
+        let mut seconds = Vec::new();
+        while !left.is_empty() {
+            let start = cpu_seconds();
+            let plan = decide(&self.state, &left, &Context::at(self.now, self.decisions));
+            seconds.push(cpu_seconds() - start);
+            self.decisions += 1;
+            assert!(plan.refused.is_empty(), "a plan that its own clone refused: {:?}", plan.refused.first());
+            look(&plan);
+            left = plan.unfinished;
+            self.commit_all(plan.txs);
+        }
+        seconds
     }
 
     /// A ready node with room for so many units.

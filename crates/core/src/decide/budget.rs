@@ -98,7 +98,7 @@ impl Budget {
 
     /// Stops tasks that were taken, or serve no more.
     pub(super) fn stop(&self, planner: &mut Planner, service: &Service, tasks: &[TaskId]) {
-        for batch in tasks.chunks(TASKS_BATCH_MAX) {
+        for batch in planner.fitting(tasks).chunks(TASKS_BATCH_MAX) {
             let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: batch.to_vec() }]);
             let tx = self.guard(&planner.state, service, tx);
             planner.push_for(service, tx);

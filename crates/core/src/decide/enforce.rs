@@ -19,6 +19,7 @@ pub(super) fn node(planner: &mut Planner, id: NodeId) {
     // One that waits for room on its node (of a global service) holds nothing yet.
     let is_there = |task: &&Arc<Task>| task.is_live() && task.holds_resources();
     let tasks: Vec<_> = planner.state.tasks_of_node(id).filter(is_there).cloned().collect();
+    planner.look(1 + tasks.len());
     for task in tasks.iter().rev() {
         let Some(spec) = planner.state.spec(task.service, task.spec_version) else { continue };
         let service = planner.state.service(task.service);

@@ -9,8 +9,7 @@ use super::{
     Planner,
     budget::Budget,
     restart::{self, Verdict},
-    rolling,
-    schedule::{self, Fleet},
+    rolling, schedule,
     slots::{self, Place as SlotPlace, Slot},
     update,
 };
@@ -124,9 +123,27 @@ pub(super) fn place(planner: &mut Planner, service: &Service, mut needs: Vec<Nee
     }
     for (version, needs) in by_version {
         let wanted = schedule::asked_by(&planner.state, service, version).into_owned();
-        place_alike(planner, service, &wanted, needs);
+        place_in_parts(planner, service, &wanted, needs);
     }
-    place_alike(planner, service, service, needs);
+    place_in_parts(planner, service, service, needs);
+}
+
+/// Finds nodes for as many as the piece takes. More than it takes come in parts: what waits first, for it may go on to
+/// wait, which changes nothing.
+fn place_in_parts(planner: &mut Planner, service: &Service, wanted: &Service, needs: Vec<Need>) {
+    if needs.len() <= planner.left() {
+        return place_alike(planner, service, wanted, needs);
+    }
+    let (waiting, mut others): (Vec<_>, Vec<_>) = needs.into_iter().partition(|need| matches!(need, Need::Pending(..)));
+    place_alike(planner, service, wanted, waiting);
+    while !others.is_empty() {
+        if planner.is_full() {
+            return planner.cut();
+        }
+        let rest = others.split_off(others.len().min(planner.left()));
+        place_alike(planner, service, wanted, others);
+        others = rest;
+    }
 }
 
 /// Finds nodes for what asks for them as `wanted` does, which is the service or what it was.
@@ -134,16 +151,31 @@ fn place_alike(planner: &mut Planner, service: &Service, wanted: &Service, needs
     if needs.is_empty() {
         return;
     }
+    if planner.is_full() {
+        return planner.cut();
+    }
     let free = needs.iter().filter(|need| node_of(need).is_none()).count();
-    let mut places = free_places(planner, wanted, &needs, free).into_iter();
+    let mut places = free_places(planner, wanted, &needs, free.min(planner.left()));
+    if let Some(place @ Place::Pending(_)) = places.last().cloned() {
+        // No node takes another one.
+        places.resize(free, place);
+    }
+    let mut places = places.into_iter();
     let replaces = |need: &Need| matches!(need, Need::Replace(_));
     let budget = needs.iter().any(replaces).then(|| Budget::of(planner, service));
     let mut new = Vec::with_capacity(needs.len());
     let mut stuck = Vec::new();
+    let mut is_cut = false;
     for need in needs {
         let place = match node_of(&need) {
             Some(node) => schedule::place_on(&planner.state, wanted, node),
-            None => places.next().expect("as many places as needs without a node"),
+            None => match places.next() {
+                Some(place) => place,
+                None => {
+                    is_cut = true;
+                    continue;
+                }
+            },
         };
         match need {
             Need::New(at) => new.push(NewTask { id: planner.task_id(), slot: at.slot(), place }),
@@ -159,15 +191,18 @@ fn place_alike(planner: &mut Planner, service: &Service, wanted: &Service, needs
     }
     create_all(planner, service, new, Planner::push_for);
     make_room(planner, service, wanted, stuck);
+    if is_cut {
+        planner.cut();
+    }
 }
 
-/// Makes the first tasks of a service, and finds nodes for them.
-pub(super) fn place_first(planner: &mut Planner, service: &Service, slots: RangeInclusive<u32>) {
-    let mut fleet = planner.fleet.take().unwrap_or_else(|| Fleet::new(&planner.state));
-    let places = schedule::place_first(&mut fleet, &planner.state, service, slots.clone().count());
+/// Makes the first tasks of a service, or more where each slot has one, and finds nodes for them.
+pub(super) fn place_more(planner: &mut Planner, service: &Service, slots: RangeInclusive<u32>) {
+    let mut fleet = planner.take_fleet();
+    let places = schedule::place_more(&mut fleet, &planner.state, service, slots.clone().count());
     planner.fleet = Some(fleet);
     let new = slots.zip(places).map(|(slot, place)| NewTask { id: planner.task_id(), slot, place }).collect();
-    create_all(planner, service, new, Planner::push_first);
+    create_all(planner, service, new, Planner::push_more);
 }
 
 /// Makes new tasks, in transactions that fit an entry.
@@ -212,7 +247,7 @@ fn free_places(planner: &mut Planner, service: &Service, needs: &[Need], count: 
     if count == 0 {
         return Vec::new();
     }
-    let mut fleet = planner.fleet.take().unwrap_or_else(|| Fleet::new(&planner.state));
+    let mut fleet = planner.take_fleet();
     // Where the number of tasks on a node is limited, each counts until it was told to stop.
     let is_limited = service.spec.max_replicas_per_node() > 0;
     let places = if is_limited || needs.iter().all(|need| matches!(need, Need::New(_))) {

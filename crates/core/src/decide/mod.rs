@@ -5,10 +5,12 @@
 //! a deadline of the plan, and what must outlive a leader is a field of an object.
 
 mod budget;
+mod dirty;
 mod enforce;
 mod fill;
 mod global;
 mod job;
+mod planner;
 mod reap;
 mod rebalance;
 mod replicated;
@@ -21,22 +23,18 @@ mod why;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    rc::Rc,
     sync::Arc,
 };
 
+use planner::Planner;
 use restart::Start;
-use schedule::Fleet;
-use slots::{Slots, Stranded};
-use swarm_model::{DesiredState, Id, NodeId, Service, ServiceId, ServiceMode, Task, TaskId, TaskState, Timestamp};
+use swarm_model::{DesiredState, NodeId, Service, ServiceId, ServiceMode, Task, TaskId, Timestamp};
 
+pub use dirty::Dirty;
 pub use why::{Failure, NodeRejection, Rejection, Restart, TaskWhy, Why, why_service, why_task, why_waiting};
 pub(crate) use why::{Planned, Stay, Staying, why_rolled_back, why_staying, why_without_node};
 
-use crate::{
-    Event, Guard, Op, Outcome, Refusal, State, Tx,
-    apply::{apply_tx, charge},
-};
+use crate::{Guard, Op, Refusal, State, Tx};
 
 /// How often a decision looks at a service again because of what it decided itself. What is left then is looked at when
 /// the plan has been applied.
@@ -45,57 +43,35 @@ const PASSES_MAX: usize = 8;
 /// Tasks changed by one transaction: some 80 KB, far below what an entry holds.
 const TASKS_BATCH_MAX: usize = 4096;
 
-/// What a decision is to look at. Events only mark keys; reconcilers read the state alone.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dirty {
-    /// Everything: what a new leader starts with.
-    pub all: bool,
-    /// These services.
-    pub services: BTreeSet<ServiceId>,
-    /// These nodes: all services that have tasks there.
-    pub nodes: BTreeSet<NodeId>,
-    /// These nodes have more room: all services that have tasks waiting for some, or may be more even now.
-    pub room: BTreeSet<NodeId>,
-    /// Since when there is this leader, for the decision alone: what agents saw before, they may not have told yet.
+/// Changes of tasks in one piece of a plan. To place and to make so many takes some 10 ms, and so does it to apply
+/// them: what else the managers have to do waits no longer than that.
+pub const PIECE_CHANGES_MAX: usize = 4096;
+
+/// What a decision rests on beside the state and what is dirty. It is the leader's alone, and never in the log.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The leader's clock.
+    pub now: Timestamp,
+    /// Makes ids.
+    pub seed: u64,
+    /// Since when there is this leader: what agents saw before, they may not have told yet.
     pub led_since: Timestamp,
+    /// Nodes that this leader has not heard from, although the state says that they are there. They may have died with
+    /// the leader before: others are preferred.
+    pub unheard: Arc<BTreeSet<NodeId>>,
+    /// Changes of tasks in one piece, at least one.
+    pub changes_max: usize,
 }
 
-impl Dirty {
-    /// What a new leader starts with.
-    pub fn everything() -> Self {
-        Self { all: true, ..Self::default() }
-    }
-
-    /// Whether there is nothing to look at.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Marks what an event touches.
-    pub fn mark(&mut self, event: &Event) {
-        match *event {
-            Event::Cluster => self.all = true,
-            Event::Node(node) => drop(self.nodes.insert(node)),
-            Event::Task { reported: Some((from, to)), .. } if are_alike(from, to) => {}
-            Event::Service(service) | Event::Task { service, .. } => drop(self.services.insert(service)),
-            Event::Room(node) => drop(self.room.insert(node)),
-        }
+impl Context {
+    /// That of a leader which knows all nodes.
+    pub fn at(now: Timestamp, seed: u64) -> Self {
+        let changes_max = PIECE_CHANGES_MAX;
+        Self { now, seed, led_since: Timestamp::ZERO, unheard: Arc::default(), changes_max }
     }
 }
 
-/// Whether a task that was reported in one of these states after the other gives nothing to decide: on its way to run it
-/// matters when its container is there, and when it runs. All else that agents report of such a task is for people.
-fn are_alike(from: TaskState, to: TaskState) -> bool {
-    let stage = |state| match state {
-        TaskState::Assigned | TaskState::Accepted | TaskState::Preparing => Some(0),
-        TaskState::Ready | TaskState::Starting => Some(1),
-        TaskState::Running => Some(2),
-        _ => None,
-    };
-    stage(from).is_some() && stage(from) == stage(to)
-}
-
-/// What `decide` proposes.
+/// What `decide` proposes: a piece of all that is to be done.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Transactions in order; later ones may rest on earlier ones.
@@ -105,43 +81,71 @@ pub struct Plan {
     pub deadlines: BTreeMap<ServiceId, Timestamp>,
     /// All services that this plan looked at.
     pub services: BTreeSet<ServiceId>,
+    /// All nodes that this plan looked at.
+    pub nodes: BTreeSet<NodeId>,
+    /// What is left of what was to be looked at. It is dirty still, once this plan is applied.
+    pub unfinished: Dirty,
     /// Transactions that a reconciler made and `apply` refused on the clone: defects of this program, to be logged.
     pub refused: Vec<(Tx, Refusal)>,
 }
 
-/// Looks at what is dirty and proposes changes. `now` is the leader's clock, `seed` makes ids.
-/// Deciding again right after the plan was applied gives an empty plan, but for the words why a task waits and the end
-/// of a rebalance: what was placed after a service was looked at may have taken the room that it hoped for.
-pub fn decide(state: &State, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
-    let mut planner = Planner::new(state, now, seed);
-    planner.led_since = dirty.led_since;
-    let nodes: Vec<NodeId> =
-        if dirty.all { state.nodes.keys().copied().collect() } else { dirty.nodes.iter().copied().collect() };
-    for node in &nodes {
-        enforce::node(&mut planner, *node);
-    }
-    let mut services = dirty.services.clone();
-    if dirty.all {
-        services.extend(state.services.keys());
-        services.extend(state.services_with_tasks());
-    } else {
-        services.extend(nodes.iter().flat_map(|node| state.tasks_of_node(*node)).map(|task| task.service));
-        if !nodes.is_empty() {
-            // A node that comes, goes or changes concerns every service that is to be on all of them, or even.
-            let concerned = |s: &&Arc<Service>| s.spec.mode.is_global() || rebalance::is_wanted(s);
-            services.extend(state.services().filter(concerned).map(|s| s.id));
+/// Looks at what is dirty and proposes changes: no more than a piece at a time, so that nothing else waits for long. What
+/// else is dirty has its turn before what was cut. Deciding again right after the last piece was applied gives an empty
+/// plan, but for the words why a task waits and the end of a rebalance: what was placed after a service was looked at may
+/// have taken the room that it hoped for.
+pub fn decide(state: &State, dirty: &Dirty, context: &Context) -> Plan {
+    let mut planner = Planner::new(state, context);
+    let mut left = to_look_at(state, dirty);
+    while !planner.is_over()
+        && let Some(node) = left.nodes.pop_first()
+    {
+        enforce::node(&mut planner, node);
+        planner.plan.nodes.insert(node);
+        if !dirty.all {
+            left.services.extend(state.task_ids_of_node(node).map(|(service, _)| service));
         }
-        services.extend(concerned_by_room(state, &dirty.room));
     }
     for _ in 0..PASSES_MAX {
-        for id in &services {
-            settle(&mut planner, *id);
+        for id in left.in_turn() {
+            if planner.is_over() {
+                break;
+            }
+            left.services.remove(&id);
+            left.behind = Some(id);
+            planner.plan.services.insert(id);
+            planner.look(1);
+            settle(&mut planner, id);
+            if std::mem::take(&mut planner.is_cut) {
+                planner.plan.unfinished.services.insert(id);
+            }
         }
-        planner.plan.services.append(&mut services);
+        if !left.services.is_empty() {
+            break;
+        }
         // What one service gives up another one may have waited for.
-        services.extend(concerned_by_room(&planner.state, &std::mem::take(&mut planner.room)));
+        left.services.extend(concerned_by_room(&planner.state, &std::mem::take(&mut planner.room)));
     }
+    planner.plan.unfinished.merge(left);
     planner.plan
+}
+
+/// The nodes and services that are to be looked at.
+fn to_look_at(state: &State, dirty: &Dirty) -> Dirty {
+    let mut left = Dirty { all: false, room: BTreeSet::new(), ..dirty.clone() };
+    if dirty.all {
+        left.nodes.extend(state.nodes.keys());
+        left.services.extend(state.services.keys());
+        left.services.extend(state.services_with_tasks());
+        return left;
+    }
+    if !dirty.nodes.is_empty() {
+        // A node that comes, goes or changes concerns every service that is to be on all of them, or even; and those that
+        // have tasks there.
+        let concerned = |s: &&Arc<Service>| s.spec.mode.is_global() || rebalance::is_wanted(s);
+        left.services.extend(state.services().filter(concerned).map(|s| s.id));
+    }
+    left.services.extend(concerned_by_room(state, &dirty.room));
+    left
 }
 
 /// Looks at one service until there is nothing more to do now: what is taken away may leave places to forget, an update
@@ -152,13 +156,16 @@ fn settle(planner: &mut Planner, id: ServiceId) {
         let Some(service) = planner.state.service(id).cloned() else {
             return reap::removed_service(planner, id);
         };
-        if is_untouched(&planner.state, &service) {
-            // There is nothing to stop, to update or to forget.
-            return replicated::fill_new(planner, &service);
+        if let Some(slots) = replicated::grows_by(planner, &service) {
+            // There is nothing to stop, to update or to forget, or there will be when it has grown.
+            return replicated::grow(planner, &service, slots);
         }
         // Then no update, no limit and no wish to be even is there for which something could follow.
         let is_mostly_settled = planner.slots(&service).settled > 0;
         reconcile(planner, &service);
+        if planner.is_cut {
+            return;
+        }
         let mut ops = planner.plan.txs[known..].iter().flat_map(|tx| &tx.ops).peekable();
         // To place the last task that waited may be the end of a rebalance.
         let is_last_step = |op: &Op| !service.rebalance && is_last_step(op);
@@ -175,14 +182,6 @@ fn is_last_step(op: &Op) -> bool {
         Op::PlaceTask { .. } | Op::DeleteTasks { .. } => true,
         _ => false,
     }
-}
-
-/// Whether a replicated service was just made.
-fn is_untouched(state: &State, service: &Service) -> bool {
-    matches!(service.spec.mode, ServiceMode::Replicated { .. })
-        && service.update.is_none()
-        && !service.rebalance
-        && state.highest_slot(service.id).is_none()
 }
 
 /// The services that may want something of nodes which have more room than before.
@@ -206,6 +205,9 @@ fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
     let service = match service.spec.mode {
         ServiceMode::Replicated { replicas } => {
             replicated::scale_down(planner, service, replicas);
+            if planner.is_cut {
+                return; // To look further would be for the next piece, which begins anew.
+            }
             let (generation, service) = (service.generation, rolling::advance(planner, service));
             if service.generation != generation {
                 // It was rolled back, to fewer places perhaps: the next look begins anew with that.
@@ -264,167 +266,10 @@ fn promote(planner: &mut Planner, service: &Service) {
         }
     }
     planner.push_each(Some(service), &due, |tasks| Op::SetDesired { desired: service.goal(), tasks });
-    for batch in due_after.chunks(TASKS_BATCH_MAX) {
+    for batch in planner.fitting(&due_after).chunks(TASKS_BATCH_MAX) {
         let tasks = batch.iter().map(|(task, _)| *task).collect();
         let stopped = batch.iter().flat_map(|(_, stopped)| stopped).copied().collect();
         let tx = Tx::new(vec![Op::SetDesired { desired: service.goal(), tasks }]);
         planner.push_for(service, tx.guard(Guard::Stopped { tasks: stopped }));
-    }
-}
-
-/// A plan in the making, on a clone of the state.
-struct Planner {
-    /// The state with the plan so far applied.
-    state: State,
-    now: Timestamp,
-    led_since: Timestamp,
-    plan: Plan,
-    random: u64,
-    /// The nodes in the scheduler's order, once it was asked for; follows `state`.
-    fleet: Option<Fleet>,
-    /// What is on nodes that take no tasks, once that was asked for; nodes do not change while a decision is made.
-    stranded: Option<Stranded>,
-    /// What there is to look at of the service that was asked for last, if nothing has changed since.
-    slots: Option<(ServiceId, Rc<Slots>)>,
-    /// What the last transaction touched.
-    events: Vec<Event>,
-    /// Nodes that have more room since services were looked at for that.
-    room: BTreeSet<NodeId>,
-    /// When the newest task was made.
-    task_at: Timestamp,
-}
-
-impl Planner {
-    fn new(state: &State, now: Timestamp, seed: u64) -> Self {
-        let mut state = state.clone();
-        // Later than all that was made before: ids sort by age, also when the clock stands still.
-        state.time = state.time.plus_ns(1).max(now);
-        let newest = state.newest_task().map_or(Timestamp::ZERO, Id::made_at);
-        Self {
-            now: state.time,
-            task_at: newest.max(state.time),
-            led_since: Timestamp::ZERO,
-            state,
-            plan: Plan::default(),
-            random: seed,
-            fleet: None,
-            stranded: None,
-            slots: None,
-            events: Vec::new(),
-            room: BTreeSet::new(),
-        }
-    }
-
-    /// What there is to look at of a service.
-    fn slots(&mut self, service: &Service) -> Rc<Slots> {
-        if let Some((_, slots)) = self.slots.as_ref().filter(|(id, _)| *id == service.id) {
-            return slots.clone();
-        }
-        let state = &self.state;
-        let stranded = self.stranded.get_or_insert_with(|| Stranded::new(state));
-        let slots = Rc::new(Slots::new(state, service, stranded));
-        self.slots = Some((service.id, slots.clone()));
-        slots
-    }
-
-    /// Adds a transaction.
-    fn push(&mut self, tx: Tx) {
-        self.push_as(tx, apply_tx);
-    }
-
-    /// Adds a transaction that makes the first tasks of a service. Nothing that comes later in this decision asks for
-    /// them, but for what they hold of their nodes, so they are not made here.
-    fn push_first(&mut self, service: &Service, tx: Tx) {
-        let tx = tx.guard(Guard::wanted(service));
-        self.push_as(tx, |state, tx, events| {
-            tx.ops.iter().try_for_each(|op| match op {
-                Op::CreateTasks { tasks, .. } => charge(state, service, tasks, events),
-                _ => Ok(()),
-            })
-        });
-    }
-
-    fn push_as(&mut self, tx: Tx, apply: impl FnOnce(&mut State, &Tx, &mut Vec<Event>) -> Outcome) {
-        self.events.clear();
-        self.slots = None;
-        match apply(&mut self.state, &tx, &mut self.events) {
-            Ok(()) => {
-                self.plan.txs.push(tx);
-                self.room
-                    .extend(self.events.iter().filter_map(|e| if let Event::Room(id) = e { Some(*id) } else { None }));
-                if let Some(fleet) = &mut self.fleet {
-                    fleet.touch_all(&self.state, &self.events);
-                }
-            }
-            Err(refusal) => {
-                debug_assert!(false, "a reconciler made a transaction that does not apply: {refusal}: {tx:?}");
-                self.plan.refused.push((tx, refusal));
-            }
-        }
-    }
-
-    /// Adds a transaction that rests on what the service wants of its tasks. If the user, or an earlier transaction that
-    /// fell, makes it want something else, it falls as well.
-    fn push_for(&mut self, service: &Service, tx: Tx) {
-        self.push(tx.guard(Guard::wanted(service)));
-    }
-
-    /// The same change of many tasks, in transactions that fit an entry. `service` is given if the change rests on what
-    /// it wants.
-    fn push_each(&mut self, service: Option<&Service>, tasks: &[TaskId], change: impl Fn(Vec<TaskId>) -> Op) {
-        for batch in tasks.chunks(TASKS_BATCH_MAX) {
-            let tx = Tx::new(vec![change(batch.to_vec())]);
-            match service {
-                Some(service) => self.push_for(service, tx),
-                None => self.push(tx),
-            }
-        }
-    }
-
-    /// Looks at the service again at that time, or earlier.
-    fn wake(&mut self, service: ServiceId, at: Timestamp) {
-        let deadline = self.plan.deadlines.entry(service).or_insert(at);
-        *deadline = at.min(*deadline);
-    }
-
-    /// An id that sorts behind all others: where ids are in order, tables grow at their end.
-    fn task_id(&mut self) -> TaskId {
-        // SplitMix64: one step of a counter, then a mix.
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        self.task_at = self.task_at.plus_ns(1);
-        TaskId::make(self.task_at, u128::from(z))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_a_decision_may_look_at_makes_a_service_dirty() {
-        use TaskState::{Accepted, Assigned, Complete, Failed, Preparing, Ready, Running, Starting};
-        let marks = |reported| {
-            let mut dirty = Dirty::default();
-            dirty.mark(&Event::Task { task: TaskId(1), service: ServiceId(2), node: Some(NodeId(3)), reported });
-            !dirty.is_empty()
-        };
-        assert!(marks(None));
-        for (from, to, matters) in [
-            (Assigned, Preparing, false),
-            (Accepted, Preparing, false),
-            (Preparing, Ready, true),
-            (Ready, Starting, false),
-            (Starting, Running, true),
-            (Running, Running, false),
-            (Running, Failed, true),
-            (Failed, Failed, true),
-            (Preparing, Complete, true),
-        ] {
-            assert_eq!(marks(Some((from, to))), matters, "{from} to {to}");
-        }
     }
 }

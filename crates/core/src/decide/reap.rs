@@ -17,6 +17,7 @@ const ORPHAN_AFTER_NS: i64 = 24 * 3_600_000_000_000;
 /// What is left of a service that was removed: its tasks go as they end.
 pub(super) fn removed_service(planner: &mut Planner, id: ServiceId) {
     let tasks: Vec<Arc<Task>> = planner.state.tasks_of_service(id).cloned().collect();
+    planner.look(tasks.len());
     // Tasks that were created by an entry that overtook the removal are told to stop here.
     let late: Vec<TaskId> =
         tasks.iter().filter(|task| task.desired != DesiredState::Remove).map(|task| task.id).collect();

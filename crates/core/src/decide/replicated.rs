@@ -1,8 +1,8 @@
 //! Replicated services: so many tasks, no more and no less (swarm-behaviour §3.2).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
-use swarm_model::{DesiredState, NodeId, Service, TaskId};
+use swarm_model::{DesiredState, NodeId, Service, ServiceMode, TaskId};
 
 use super::{
     Planner,
@@ -18,25 +18,29 @@ pub(super) fn scale_down(planner: &mut Planner, service: &Service, replicas: u64
     if slots.shown.len() + slots.settled <= replicas {
         return;
     }
-    let mut taken = slots.shown.clone();
-    taken.retain(|_, slot| slot.is_taken(service));
+    let taken: Vec<(Place, &Slot)> =
+        slots.shown.iter().filter(|(_, slot)| slot.is_taken(service)).map(|(place, slot)| (*place, slot)).collect();
     if taken.len() <= replicas {
         return;
     }
-    let surplus = keep_order(&taken).split_off(replicas);
-    let tasks: Vec<TaskId> = surplus.iter().flat_map(|place| &taken[place].0).map(|task| task.id).collect();
-    planner.push_each(Some(service), &tasks, |tasks| Op::SetDesired { desired: DesiredState::Remove, tasks });
+    let surplus = keep_order(taken).split_off(replicas);
+    let tasks: Vec<TaskId> = surplus.iter().flat_map(|slot| &slot.0).map(|task| task.id).collect();
+    // A piece takes the last ones.
+    let later = tasks.len().saturating_sub(planner.left());
+    planner.push_each(Some(service), &tasks[later..], |tasks| Op::SetDesired { desired: DesiredState::Remove, tasks });
+    if later > 0 {
+        planner.cut();
+    }
 }
 
 /// The slots in the order in which they are kept (swarm-behaviour §3.2): running ones first; then so that what goes
 /// first are slots without a node of their own and those on the nodes that hold most of this service.
-fn keep_order(slots: &BTreeMap<Place, Slot>) -> Vec<Place> {
-    let mut order: Vec<Place> = slots.keys().copied().collect();
-    order.sort_by_key(|place| (!slots[place].runs(), *place));
+fn keep_order(mut slots: Vec<(Place, &Slot)>) -> Vec<&Slot> {
+    slots.sort_by_cached_key(|(place, slot)| (!slot.runs(), *place));
     let mut seen: BTreeMap<NodeId, u32> = BTreeMap::new();
-    let mut rank: BTreeMap<Place, u32> = BTreeMap::new();
-    for place in &order {
-        let mut live = slots[place].live();
+    let mut ranked: Vec<(u32, &Slot)> = Vec::with_capacity(slots.len());
+    for (_, slot) in slots {
+        let mut live = slot.live();
         let ordinal = match (live.next().and_then(|task| task.node), live.next()) {
             (Some(node), None) => {
                 let count = seen.entry(node).or_insert(0);
@@ -45,10 +49,10 @@ fn keep_order(slots: &BTreeMap<Place, Slot>) -> Vec<Place> {
             }
             _ => u32::MAX,
         };
-        rank.insert(*place, ordinal);
+        ranked.push((ordinal, slot));
     }
-    order.sort_by_key(|place| rank[place]);
-    order
+    ranked.sort_by_key(|(ordinal, _)| *ordinal);
+    ranked.into_iter().map(|(_, slot)| slot).collect()
 }
 
 /// Replaces what cannot go on and fills the slots that are missing, the lowest numbers first. Slots that have nothing
@@ -60,23 +64,48 @@ pub(super) fn fill(planner: &mut Planner, service: &Service, replicas: u64) {
     let taken = |place: &Place| slots.get(place).is_some_and(|slot| slot.is_taken(service));
     let present = settled + slots.keys().filter(|p| taken(p)).count();
     let missing = usize::try_from(replicas).unwrap_or(usize::MAX).saturating_sub(present);
+    // What the piece does not take is left to the next one, and so is what of the others is to be forgotten.
+    let (is_last, missing) = (missing <= planner.left(), missing.min(planner.left()));
     let free: Vec<Place> = if settled > 0 {
         slots.keys().copied().filter(|p| !taken(p)).take(missing).collect()
     } else {
         (1..=u32::MAX).map(Place::Number).filter(|p| !taken(p)).take(missing).collect()
     };
-    let is_dead = |place: &Place| !taken(place) && free.last().is_none_or(|last| place > last);
+    let is_dead = |place: &Place| is_last && !taken(place) && free.last().is_none_or(|last| place > last);
     let dead = slots.iter().filter(|(place, _)| is_dead(place)).flat_map(|(_, slot)| &slot.0);
     let dead: Vec<TaskId> = dead.filter(|t| t.desired != DesiredState::Remove).map(|t| t.id).collect();
     planner.push_each(Some(service), &dead, |tasks| Op::SetDesired { desired: DesiredState::Remove, tasks });
     needs.extend(free.into_iter().map(Need::New));
     fill::place(planner, service, needs);
+    if !is_last {
+        planner.cut();
+    }
 }
 
-/// The same for a service that has no tasks at all.
-pub(super) fn fill_new(planner: &mut Planner, service: &Service) {
-    let slots = 1..=u32::try_from(service.spec.replicas().unwrap_or(0)).unwrap_or(u32::MAX);
-    if !slots.is_empty() {
-        fill::place_first(planner, service, slots);
+/// The slots that a service grows by, if that is all that there is to do for now: it was just made, or it has a task in
+/// each slot so far and lacks more than a piece takes. What is there is looked at when the last piece comes: a walk
+/// over it for each would cost the square of what the service grows by.
+pub(super) fn grows_by(planner: &Planner, service: &Service) -> Option<RangeInclusive<u32>> {
+    let (state, ServiceMode::Replicated { replicas }) = (&planner.state, &service.spec.mode) else { return None };
+    let replicas = u32::try_from(*replicas).unwrap_or(u32::MAX);
+    if service.update.is_some() || service.rebalance {
+        return None;
+    }
+    let Some(highest) = state.highest_slot(service.id) else { return Some(1..=replicas) };
+    let is_complete = state.tasks_of_only_spec(service.id, service.spec_version) == Some(highest as usize)
+        && state.tasks_of_slot(service.id, 0).next().is_none();
+    let missing = replicas.checked_sub(highest)? as usize;
+    (is_complete && missing > planner.left()).then_some(highest + 1..=replicas)
+}
+
+/// Makes the tasks of these slots, as many as the piece takes.
+pub(super) fn grow(planner: &mut Planner, service: &Service, slots: RangeInclusive<u32>) {
+    let count = slots.clone().count().min(planner.left());
+    if count > 0 {
+        let last = *slots.start() + (count - 1) as u32;
+        fill::place_more(planner, service, *slots.start()..=last);
+    }
+    if count < slots.count() {
+        planner.cut();
     }
 }

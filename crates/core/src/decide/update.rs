@@ -133,8 +133,8 @@ pub(super) fn track(planner: &mut Planner, service: &Service, config: &UpdateCon
     planner.push_for(service, Tx::new(vec![Op::SetUpdate { service: service.id, update }]));
 }
 
-/// How long after a new leader began each agent has come to it and told what it knows, or counts as lost: so long do
-/// managers wait for an agent (`LEADER_GRACE`, and three heartbeats).
+/// How long after a new leader began each agent has come to it and told what it knows, or counts as lost: managers wait
+/// three heartbeats for an agent, and longer if the period is short.
 fn told_after_ns(planner: &Planner) -> i64 {
     let period_ns = planner.state.cluster().map_or(0, |cluster| cluster.spec.dispatcher.heartbeat_period_ns);
     AGENTS_COME_NS.max(period_ns.saturating_mul(3))

@@ -13,7 +13,7 @@ use swarm_model::{
 };
 
 use crate::{
-    Dirty, ENTRY_VERSION, Entry, Event, Op, Outcome, Refusal, Rejection, State, Tx, apply, decide,
+    Context, Dirty, ENTRY_VERSION, Entry, Event, Op, Outcome, Refusal, Rejection, State, Tx, apply, decide,
     decide::{Planned, Stay, Staying, why_rolled_back, why_staying, why_without_node},
 };
 
@@ -382,24 +382,26 @@ impl World {
         if self.dirty.is_empty() {
             return false;
         }
-        self.decisions += 1;
-        let plan = decide(&self.state, &std::mem::take(&mut self.dirty), self.now, self.decisions);
-        self.deadlines.retain(|service, _| !plan.services.contains(service));
-        self.deadlines.extend(plan.deadlines);
-        self.watched.extend(plan.services);
-        self.cut |= self.decisions >= DECISIONS_MAX as u64;
-        if plan.txs.is_empty() {
-            return false;
-        }
         let before = self.state.clone();
-        for op in plan.txs.iter().flat_map(|tx| &tx.ops) {
-            if let Op::RollBack { service, message, .. } = op {
-                let waiting = before.pending_of_service(*service).cloned().collect();
-                let reason = why_rolled_back(&before, *service, message);
-                self.rollbacks.insert(*service, (before.clone(), RolledBack { reason, waiting }));
+        let mut events = Vec::new();
+        let mut left = std::mem::take(&mut self.dirty);
+        // All pieces are one wave.
+        while !left.is_empty() {
+            self.decisions += 1;
+            let plan = decide(&self.state, &left, &Context::at(self.now, self.decisions));
+            self.deadlines.retain(|service, _| !plan.services.contains(service));
+            self.deadlines.extend(plan.deadlines);
+            self.watched.extend(plan.services);
+            left = plan.unfinished;
+            if !plan.txs.is_empty() {
+                self.note_rollbacks(&plan.txs);
+                events.extend(self.commit(plan.txs).1);
             }
         }
-        let (_, events) = self.commit(plan.txs);
+        self.cut |= self.decisions >= DECISIONS_MAX as u64;
+        if events.is_empty() {
+            return false;
+        }
         let update = |state: &State, id| state.service(id).and_then(|s| s.update.as_ref()).map(|update| update.state);
         for event in &events {
             if let Event::Service(id) = *event
@@ -418,6 +420,17 @@ impl World {
             self.waves.push(Wave { after_ns: self.now.since_ns(self.start).max(0), steps });
         }
         true
+    }
+
+    /// Notes how things are before updates are rolled back.
+    fn note_rollbacks(&mut self, txs: &[Tx]) {
+        for op in txs.iter().flat_map(|tx| &tx.ops) {
+            if let Op::RollBack { service, message, .. } = op {
+                let waiting = self.state.pending_of_service(*service).cloned().collect();
+                let reason = why_rolled_back(&self.state, *service, message);
+                self.rollbacks.insert(*service, (self.state.clone(), RolledBack { reason, waiting }));
+            }
+        }
     }
 
     /// What agents report: each task is what is wanted of it. Returns whether there was anything to report.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use swarm_core::{Dirty, ENTRY_VERSION, Entry, Op, Outcome, Place, Plan, State, Tx, apply, decide, forecast};
+use swarm_core::{Context, Dirty, ENTRY_VERSION, Entry, Op, Outcome, Place, Plan, State, Tx, apply, decide, forecast};
 use swarm_model::{
     Availability, Cause, DesiredState, FailureAction, Id, NodeDescription, NodeId, NodeRole, NodeState, NodeStatus,
     ReplicatedJob, Service, ServiceId, ServiceMode, ServiceSpec, Settings, Task, TaskState, TaskStatus, Timestamp,
@@ -64,6 +64,14 @@ pub(crate) enum Step {
     /// All agents do as they are told.
     Agents,
     Decide,
+    /// A piece of so many changes, whatever is left.
+    DecidePiece {
+        changes_max: usize,
+    },
+    /// Such pieces until nothing is left.
+    DecidePieces {
+        changes_max: usize,
+    },
     /// A plan that never reaches the log.
     DecideAndLose,
     /// A plan that is applied a second time.
@@ -106,7 +114,9 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(task, state)| Step::Report { task, state: TaskState::ALL[state] }),
         3 => (0..90_i64).prop_map(|seconds| Step::Advance { seconds }),
         6 => Just(Step::Agents),
-        8 => Just(Step::Decide),
+        6 => Just(Step::Decide),
+        2 => (1..5_usize).prop_map(|changes_max| Step::DecidePiece { changes_max }),
+        2 => (1..5_usize).prop_map(|changes_max| Step::DecidePieces { changes_max }),
         1 => Just(Step::DecideAndLose),
         1 => Just(Step::DecideTwice),
         4 => Just(Step::DecideLate),
@@ -167,11 +177,22 @@ impl World {
         }
     }
 
+    /// A piece of a plan. What is left of what was dirty is dirty again.
     pub(crate) fn decide(&mut self) -> Plan {
+        self.decide_at_most(Context::at(self.now, 0).changes_max)
+    }
+
+    /// The same with a piece of so many changes.
+    pub(crate) fn decide_at_most(&mut self, changes_max: usize) -> Plan {
         let due = self.deadlines.iter().filter(|(_, at)| **at <= self.now).map(|(service, _)| *service);
         self.dirty.services.extend(due);
         self.seed += 1;
-        let plan = decide(&self.state, &std::mem::take(&mut self.dirty), self.now, self.seed);
+        let context = Context { changes_max, ..Context::at(self.now, self.seed) };
+        let dirty = std::mem::take(&mut self.dirty);
+        let plan = decide(&self.state, &dirty, &context);
+        self.dirty = plan.unfinished.clone();
+        let is_idle = plan.txs.is_empty() && plan.unfinished == dirty;
+        assert!(!is_idle || dirty.is_empty(), "no piece goes by without anything done: {dirty:?}");
         assert_eq!(plan.refused, [], "a plan that its own clone refuses");
         self.deadlines.retain(|service, _| !plan.services.contains(service));
         self.deadlines.extend(plan.deadlines.clone());
@@ -190,10 +211,11 @@ impl World {
     pub(crate) fn apply_fresh(&mut self, plan: Plan) {
         let before = self.state.clone();
         let ops: Vec<Op> = plan.txs.iter().flat_map(|tx| tx.ops.clone()).collect();
+        let is_last = plan.unfinished.is_empty();
         self.apply_plan(plan);
         // Every entry takes some time: what is due by now is none of the plan's.
-        if self.deadlines.values().all(|at| at.since_ns(self.state.time()) > 1_000) {
-            let again = decide(&self.state, &self.dirty, self.now, self.seed + 1_000_000);
+        if is_last && self.deadlines.values().all(|at| at.since_ns(self.state.time()) > 1_000) {
+            let again = decide(&self.state, &self.dirty, &Context::at(self.now, self.seed + 1_000_000));
             let txs = again.txs.iter().filter(|tx| !tx.ops.iter().all(follows_from_room)).collect::<Vec<_>>();
             assert!(txs.is_empty(), "deciding again right after {ops:?}: {txs:?}");
         }
@@ -416,6 +438,19 @@ impl World {
                 self.apply_fresh(plan);
                 None
             }
+            Step::DecidePiece { changes_max } => {
+                let plan = self.decide_at_most(*changes_max);
+                self.apply_fresh(plan);
+                None
+            }
+            Step::DecidePieces { changes_max } => loop {
+                let plan = self.decide_at_most(*changes_max);
+                let is_last = plan.unfinished.is_empty();
+                self.apply_fresh(plan);
+                if is_last {
+                    break None;
+                }
+            },
             Step::DecideAndLose => {
                 self.decide();
                 self.dirty = Dirty::everything();

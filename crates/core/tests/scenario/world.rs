@@ -5,7 +5,7 @@ mod explain;
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
-use swarm_core::{Dirty, ENTRY_VERSION, Entry, Op, Outcome, Place, State, Tx, apply, decide};
+use swarm_core::{Context, Dirty, ENTRY_VERSION, Entry, Op, Outcome, Place, State, Tx, apply, decide};
 use swarm_model::{
     Availability, Cluster, ClusterId, ClusterSpec, DesiredState, GenericResource, Id, JoinTokens, NodeDescription,
     NodeId, NodeRole, NodeState, NodeStatus, RootCa, Secret, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState,
@@ -357,10 +357,12 @@ impl World {
         let due: Vec<ServiceId> =
             self.deadlines.iter().filter(|(_, at)| **at <= self.now).map(|(service, _)| *service).collect();
         self.dirty.services.extend(due);
-        let dirty = Dirty { led_since: self.led_since, ..std::mem::take(&mut self.dirty) };
+        let dirty = std::mem::take(&mut self.dirty);
         self.seed += 1;
-        let plan = decide(&self.state, &dirty, self.now, self.seed);
+        let context = Context { led_since: self.led_since, ..Context::at(self.now, self.seed) };
+        let plan = decide(&self.state, &dirty, &context);
         assert_eq!(plan.refused, [], "a plan that its own clone refuses");
+        assert!(plan.unfinished.is_empty(), "a small cluster's plan has one piece");
         self.deadlines.retain(|service, _| !plan.services.contains(service));
         self.deadlines.extend(plan.deadlines.clone());
         let mut out: String = plan.txs.iter().flat_map(|tx| &tx.ops).map(|op| self.tell(op)).collect();
@@ -372,8 +374,7 @@ impl World {
             for outcome in self.commit(plan.txs) {
                 assert_eq!(outcome, Ok(()), "a fresh plan applies");
             }
-            let dirty = Dirty { led_since: self.led_since, ..self.dirty.clone() };
-            let again = decide(&self.state, &dirty, self.now, self.seed + 1);
+            let again = decide(&self.state, &self.dirty, &Context { seed: self.seed + 1, ..context });
             assert_eq!(again.txs, [], "deciding again right after the plan was applied gives an empty plan");
         }
         if out.is_empty() { "nothing to do\n".into() } else { out }

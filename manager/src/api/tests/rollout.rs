@@ -1,6 +1,6 @@
 //! Updates, rollbacks and global services: the routes beside the real decisions, with agents that obey at once.
 
-use swarm_core::{Dirty, decide};
+use swarm_core::{Context, Dirty, decide};
 use swarm_model::{NodeResources, Task};
 
 use super::*;
@@ -15,7 +15,7 @@ fn round(plane: &TestPlane) -> bool {
     let now = inner.now.max(inner.state.time());
     inner.calls += 1;
     let seed = inner.calls.unsigned_abs();
-    let plan = decide(&inner.state, &Dirty::everything(), now, seed);
+    let plan = decide(&inner.state, &Dirty::everything(), &Context::at(now, seed));
     assert!(plan.refused.is_empty(), "{:?}", plan.refused);
     let planned = !plan.txs.is_empty();
     if planned {

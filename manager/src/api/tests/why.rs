@@ -1,6 +1,6 @@
 //! Reasons, as clients get them.
 
-use swarm_core::{Dirty, decide};
+use swarm_core::{Context, Dirty, decide};
 
 use super::*;
 
@@ -10,7 +10,7 @@ async fn a_task_that_no_node_takes_says_which_and_why() {
     let mut spec = plain("web");
     spec["TaskTemplate"]["Resources"] = json!({"Reservations": {"NanoCPUs": 8_000_000_000_u64}});
     post(&plane, "/services/create", &spec).await.ok();
-    let plan = decide(&plane.state(), &Dirty::everything(), plane.now(), 1);
+    let plan = decide(&plane.state(), &Dirty::everything(), &Context::at(plane.now(), 1));
     plan.txs.into_iter().for_each(|tx| plane.apply(tx.ops));
 
     let why = get(&plane, "/swarmd/services/web/why").await.ok().json();
@@ -39,7 +39,7 @@ async fn a_task_that_no_node_takes_says_which_and_why() {
     spec["Name"] = json!("there");
     spec["TaskTemplate"]["Placement"] = json!({"Constraints": ["node.hostname==alpha"]});
     post(&plane, "/services/create", &spec).await.ok();
-    let plan = decide(&plane.state(), &Dirty::everything(), plane.now(), 2);
+    let plan = decide(&plane.state(), &Dirty::everything(), &Context::at(plane.now(), 2));
     plan.txs.into_iter().for_each(|tx| plane.apply(tx.ops));
     let tasks = filtered(&plane, "/tasks", json!({"service": ["there"]})).await.all("/Status/Err");
     let asks = "asks for 8 CPUs (most free: 2 on alpha)";

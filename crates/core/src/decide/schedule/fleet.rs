@@ -3,7 +3,10 @@
 //! Made once for all services that a decision looks at, and kept in step with what it places. So a service looks at
 //! as many nodes as it has tasks to place, not at all of them.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use swarm_model::{Constraint, Node, NodeId};
 
@@ -33,20 +36,42 @@ pub(in crate::decide) struct Fleet {
     filed: Vec<u32>,
     /// Nodes whose tasks changed since.
     stale: Vec<usize>,
+    /// Nodes that would take tasks, and which the leader has not heard from: left out.
+    unheard: Vec<usize>,
     verdicts: Vec<Verdicts>,
     partitions: Vec<Rc<Partition>>,
 }
 
 impl Fleet {
-    /// The nodes that take tasks; nodes do not change while a decision is made.
-    pub(in crate::decide) fn new(state: &State) -> Self {
+    /// The nodes that take tasks, but for these; nodes do not change while a decision is made.
+    pub(in crate::decide) fn new(state: &State, unheard: &BTreeSet<NodeId>) -> Self {
+        let mut filed = state.loads.levels();
+        let unheard: Vec<usize> = unheard.iter().filter_map(|id| state.loads.position(*id)).collect();
+        let unheard =
+            unheard.into_iter().filter(|n| std::mem::replace(&mut filed[*n], NOT_READY) != NOT_READY).collect();
+        Self::of(state, filed, unheard)
+    }
+
+    /// Those that were left out, if there are such.
+    pub(super) fn unheard(&self, state: &State) -> Option<Self> {
+        if self.unheard.is_empty() {
+            return None;
+        }
+        let levels = state.loads.levels();
+        let mut filed = vec![NOT_READY; levels.len()];
+        self.unheard.iter().for_each(|node| filed[*node] = levels[*node]);
+        Some(Self::of(state, filed, Vec::new()))
+    }
+
+    fn of(state: &State, filed: Vec<u32>, unheard: Vec<usize>) -> Self {
         Self {
             size: state.loads.positions(),
             levels: BTreeMap::new(),
             filed_to: 0,
             filed_singly: 0,
-            filed: state.loads.levels(),
+            filed,
             stale: Vec::new(),
+            unheard,
             verdicts: Vec::new(),
             partitions: Vec::new(),
         }

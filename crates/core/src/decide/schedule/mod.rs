@@ -41,27 +41,55 @@ pub(super) fn asked_by<'a>(state: &State, service: &'a Service, version: u64) ->
 /// A place for each of so many tasks of a service, beside the tasks that are there. All tasks are alike, so the
 /// order of the places means nothing; those that find no node come last.
 pub(super) fn place(fleet: &mut Fleet, state: &State, service: &Service, count: usize) -> Vec<Place> {
-    let has_tasks = state.highest_slot(service.id).is_some();
-    place_beside(fleet, state, service, has_tasks, count)
+    let failures = if has_tasks(state, service) { recent_failures(state, service) } else { BTreeMap::new() };
+    place_beside(fleet, state, service, &failures, count)
 }
 
-/// The same for a service that has no tasks.
-pub(super) fn place_first(fleet: &mut Fleet, state: &State, service: &Service, count: usize) -> Vec<Place> {
-    place_beside(fleet, state, service, false, count)
+/// The same for a service that has no task yet, or one in each slot. Where none was replaced, few can have failed: it is
+/// not asked where, which would be a look at each of them.
+pub(super) fn place_more(fleet: &mut Fleet, state: &State, service: &Service, count: usize) -> Vec<Place> {
+    place_beside(fleet, state, service, &BTreeMap::new(), count)
 }
 
-fn place_beside(fleet: &mut Fleet, state: &State, service: &Service, has_tasks: bool, count: usize) -> Vec<Place> {
+fn has_tasks(state: &State, service: &Service) -> bool {
+    state.highest_slot(service.id).is_some()
+}
+
+fn place_beside(
+    fleet: &mut Fleet,
+    state: &State,
+    service: &Service,
+    failures: &BTreeMap<NodeId, Failures>,
+    count: usize,
+) -> Vec<Place> {
     let request = &Request::new(service);
-    let mut tree = spread::Tree::new(fleet, state, request, has_tasks);
     let mut places = Vec::with_capacity(count);
-    places.extend(std::iter::from_fn(|| tree.take()).take(count).map(Place::On));
-    let verdicts = tree.into_verdicts();
-    fleet.give_back(verdicts);
+    take(fleet, state, request, failures, count, &mut places);
+    if places.len() < count
+        && let Some(mut unheard) = fleet.unheard(state)
+    {
+        take(&mut unheard, state, request, failures, count, &mut places);
+    }
     if places.len() < count {
         let reason = filter::explain(state, request, &places);
         places.resize(count, Place::Pending(reason));
     }
     places
+}
+
+/// Takes nodes of a fleet until there are so many places, or no node takes another task.
+fn take(
+    fleet: &mut Fleet,
+    state: &State,
+    request: &Request<'_>,
+    failures: &BTreeMap<NodeId, Failures>,
+    count: usize,
+    places: &mut Vec<Place>,
+) {
+    let mut tree = spread::Tree::new(fleet, state, request, failures);
+    places.extend(std::iter::from_fn(|| tree.take()).take(count - places.len()).map(Place::On));
+    let verdicts = tree.into_verdicts();
+    fleet.give_back(verdicts);
 }
 
 /// The place of a task of a global service, whose node is given. Why it cannot start there yet has no prefix and

@@ -12,11 +12,11 @@ use std::{
 use swarm_model::{Constraint, NodeId, PlacementStrategy, ResourceReservations, ServiceId, Settings};
 
 use super::{
-    FAILURES_MIN, Request,
+    FAILURES_MIN, Failures, Request,
     bits::Bits,
     filter,
     fleet::{self, Cursor, Fleet, Partition, Verdicts},
-    recent_failures, spread_descriptors,
+    has_tasks, spread_descriptors,
 };
 use crate::State;
 
@@ -87,19 +87,22 @@ enum Nodes {
 }
 
 impl<'a> Tree<'a> {
-    pub(super) fn new(fleet: &'a mut Fleet, state: &'a State, request: &'a Request<'a>, has_tasks: bool) -> Self {
+    pub(super) fn new(
+        fleet: &'a mut Fleet,
+        state: &'a State,
+        request: &'a Request<'a>,
+        failures: &BTreeMap<NodeId, Failures>,
+    ) -> Self {
+        let has_tasks = has_tasks(state, request.service);
         let service = request.service;
         fleet.refresh(state);
         let settings = Settings::of(&service.spec.labels);
         let descriptors = spread_descriptors(&service.spec);
         let counts = if has_tasks { None } else { Some(Counts::default()) };
-        let mut failures = BTreeMap::new();
-        if has_tasks {
-            let position = |id| state.loads.position(id).filter(|node| fleet.is_ready(*node));
-            let recent = recent_failures(state, service).into_iter();
-            failures.extend(recent.filter_map(|(id, found)| Some((position(id)?, found.count))));
-            debug_assert!(failures.values().all(|count| *count >= FAILURES_MIN));
-        }
+        let position = |id| state.loads.position(id).filter(|node| fleet.is_ready(*node));
+        let failures: BTreeMap<usize, u32> =
+            failures.iter().filter_map(|(id, found)| Some((position(*id)?, found.count))).collect();
+        debug_assert!(failures.values().all(|count| *count >= FAILURES_MIN));
         let mut root = Branch::default();
         if descriptors.is_empty() && settings.prefer.is_empty() {
             root.classes = vec![Class::new(Nodes::All)];

@@ -1,6 +1,9 @@
 //! The lazy order is that of a walk over all nodes for each task.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 use swarm_model::{
@@ -13,13 +16,13 @@ use crate::{ENTRY_VERSION, Entry, Event, NewTask, Op, Tx, apply};
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
-/// For each task in turn, the best of all nodes.
-fn walk(state: &State, request: &Request<'_>, count: usize) -> Vec<NodeId> {
+/// For each task in turn, the best of these nodes.
+fn walk(state: &State, request: &Request<'_>, count: usize, among: &dyn Fn(NodeId) -> bool) -> Vec<NodeId> {
     let mut claims = BTreeMap::new();
     let descriptors = spread_descriptors(&request.service.spec);
     std::iter::from_fn(|| {
         let nodes: Vec<&Node> = state.nodes().map(|node| &**node).collect();
-        let node = best(state, request, &claims, &descriptors, nodes)?;
+        let node = best(state, request, &claims, &descriptors, nodes, among)?;
         *claims.entry(node).or_insert(0) += 1;
         Some(node)
     })
@@ -33,6 +36,7 @@ fn best(
     claims: &BTreeMap<NodeId, u32>,
     descriptors: &[String],
     nodes: Vec<&Node>,
+    among: &dyn Fn(NodeId) -> bool,
 ) -> Option<NodeId> {
     let of_service = active_of_service(state, request.service);
     let claims_of = |node: &Node| claims.get(&node.id).copied().unwrap_or(0);
@@ -44,7 +48,7 @@ fn best(
         }
         let mut branches: Vec<_> = branches.into_iter().collect();
         branches.sort_by_key(|(name, nodes)| (nodes.iter().map(|node| tasks_of(node)).sum::<u32>(), *name));
-        return branches.into_iter().find_map(|(_, nodes)| best(state, request, claims, deeper, nodes));
+        return branches.into_iter().find_map(|(_, nodes)| best(state, request, claims, deeper, nodes, among));
     }
     let settings = Settings::of(&request.service.spec.labels);
     let failures = recent_failures(state, request.service);
@@ -60,7 +64,9 @@ fn best(
             }
         }
     };
-    let can = |node: &&Node| request.check(node, &state.load(node.id), tasks_of(node), claims_of(node)).is_ok();
+    let can = |node: &&Node| {
+        among(node.id) && request.check(node, &state.load(node.id), tasks_of(node), claims_of(node)).is_ok()
+    };
     nodes.into_iter().filter(can).min_by_key(|node| rank(node)).map(|node| node.id)
 }
 
@@ -205,7 +211,7 @@ proptest! {
         rounds in prop::collection::vec((0..5_usize, 1..25_usize), 1..6),
     ) {
         let mut state = build(&machines, &services);
-        let mut fleet = Fleet::new(&state);
+        let mut fleet = Fleet::new(&state, &BTreeSet::new());
         let mut made = 1_000_000;
         for (service, count) in rounds {
             let service = state.service(ServiceId((service % services.len()) as u128)).expect("made before").clone();
@@ -213,7 +219,7 @@ proptest! {
             let places = place(&mut fleet, &state, &service, count);
             let found: Vec<NodeId> =
                 places.iter().filter_map(|place| if let Place::On(node) = place { Some(*node) } else { None }).collect();
-            prop_assert_eq!(&found, &walk(&state, &request, count));
+            prop_assert_eq!(&found, &walk(&state, &request, count, &|_| true));
             for node in found {
                 made += 1;
                 let task = add_task(&mut state, made, service.id, Place::On(node));
@@ -222,5 +228,26 @@ proptest! {
                 fleet.touch_all(&state, &[touched]);
             }
         }
+    }
+
+    #[test]
+    fn takes_nodes_that_were_not_heard_from_only_when_no_other_takes_a_task(
+        machines in prop::collection::vec(machine(), 1..40),
+        service in service(),
+        is_unheard in prop::collection::vec(any::<bool>(), 40),
+        count in 1..60_usize,
+    ) {
+        let state = build(&machines, &[service]);
+        let unheard: BTreeSet<NodeId> = state.nodes().zip(is_unheard).filter(|(_, is)| *is).map(|(n, _)| n.id).collect();
+        let service = state.service(ServiceId(0)).expect("made before").clone();
+        let places = place(&mut Fleet::new(&state, &unheard), &state, &service, count);
+        let found: Vec<NodeId> =
+            places.iter().filter_map(|place| if let Place::On(node) = place { Some(*node) } else { None }).collect();
+        let request = Request::new(&service);
+        let heard = walk(&state, &request, count, &|node| !unheard.contains(&node));
+        prop_assert_eq!(&found[..heard.len()], &heard);
+        prop_assert!(found[heard.len()..].iter().all(|node| unheard.contains(node)));
+        let others = walk(&state, &request, count - heard.len(), &|node| unheard.contains(&node));
+        prop_assert_eq!(found.len(), heard.len() + others.len());
     }
 }

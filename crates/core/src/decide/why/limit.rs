@@ -8,7 +8,7 @@ use crate::{
     Dirty, Op, Place as NewPlace, State, Tx,
     apply::apply_tx,
     decide::{
-        Planner,
+        Context, Planner,
         budget::{self, Budget},
         decide,
         slots::{Place, Slot},
@@ -42,7 +42,7 @@ impl Limit {
         // What has run for a moment may count for nothing yet; anything else that serves tells whether one more may go.
         let counts = |task: &Arc<Task>| state.serves(task) && budget::is_proven(task);
         let probe = places.values().find(|slot| slot.live().any(counts)).or_else(|| places.values().find(serves))?;
-        let mut budget = Budget::of(&mut Planner::new(state, now, 0), service);
+        let mut budget = Budget::of(&mut Planner::new(state, &Context::at(now, 0)), service);
         if budget.take(state, probe, |_| true) {
             return None;
         }
@@ -91,7 +91,7 @@ impl Limit {
         let mut changed = state.clone();
         apply_tx(&mut changed, &Tx::new(vec![change]), &mut Vec::new()).ok()?;
         let dirty = Dirty { services: [service.id].into(), ..Dirty::default() };
-        let plan = decide(&changed, &dirty, now, 0);
+        let plan = decide(&changed, &dirty, &Context::at(now, 0));
         let goes = |op: &Op| match op {
             Op::SetDesired { desired, tasks } => !desired.is_live() && kept.iter().any(|task| tasks.contains(&task.id)),
             Op::CreateTasks { tasks, .. } => tasks.iter().any(|new| match new.place {
