@@ -189,6 +189,7 @@ impl Consensus {
 /// Fills a new store: the snapshot is the state, and the log begins behind it.
 fn found(disk: &dyn Disk, key: &SealKey, raft_id: u64, addr: &str, backup: &Backup) -> Result<(), Error> {
     let (seal, _) = seal_of(disk, key, raft_id)?;
+    disk.accept().map_err(|error| Error::io(disk.log_file(), error))?;
     let leader_id = LeaderId { term: backup.last.leader_id.term, node_id: raft_id };
     let last = LogId { leader_id, index: backup.last.index };
     let alone = BTreeMap::from([(raft_id, BasicNode::new(addr))]);

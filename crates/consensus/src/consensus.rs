@@ -169,6 +169,10 @@ impl Consensus {
             .await?
         };
         let Loaded { log, machine, snapshots, founder } = loaded;
+        if let Err(error) = log.begin().await {
+            close(&log, disk).await;
+            return Err(Error::Stopped(fault.get().unwrap_or_else(|| error.to_string())));
+        }
         let (published, bytes) = (machine.published(), machine.bytes());
         let raft = match Raft::new(raft_id, Arc::new(config), network.clone(), log.clone(), machine).await {
             Ok(raft) => raft,
@@ -339,6 +343,12 @@ impl Consensus {
     /// The latest applied state. Never waits.
     pub fn state(&self) -> State {
         State::clone(&self.inner.published.load())
+    }
+
+    /// Whether this manager was stopped in order before it started, so that its log is known to be whole. Otherwise entries
+    /// that it acknowledged in the last moment before its end may be lost, and only the other managers can tell.
+    pub fn stopped_in_order(&self) -> bool {
+        self.inner.log.stopped_in_order()
     }
 
     /// What this manager is, and when that changes.

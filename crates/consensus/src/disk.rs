@@ -5,6 +5,8 @@
 mod folder;
 #[cfg(test)]
 pub(crate) mod memory;
+mod slots;
+mod wal;
 
 use std::{
     fs::File,
@@ -47,6 +49,8 @@ pub enum Name {
     Committed,
     /// The last purged log id.
     Purged,
+    /// There is a witness; its absence is damage from then on. Not sealed.
+    Witness,
 }
 
 impl Name {
@@ -57,6 +61,7 @@ impl Name {
             Self::Vote => "vote",
             Self::Committed => "committed",
             Self::Purged => "purged",
+            Self::Witness => "witness",
         }
     }
 }
@@ -75,16 +80,42 @@ pub struct Usage {
     pub room: Option<(u64, u64)>,
 }
 
-/// Durable storage of one log and one snapshot. All calls block. The caller sees to it that only one thread commits.
+/// Slots of the witness.
+pub const WITNESS_SLOTS: usize = 2;
+/// The longest content of a slot.
+pub const WITNESS_SLOT_BYTES: usize = 4096;
+
+/// Durable storage of one log, one snapshot and one witness. All calls block. The caller sees to it that only one thread commits.
 pub trait Disk: Send + Sync + 'static {
     /// The file that holds rows and values, for error messages.
     fn log_file(&self) -> String;
+    /// The file that holds the newest rows, for error messages.
+    fn tail_file(&self) -> String {
+        self.log_file()
+    }
+    /// The file that holds the witness, for error messages.
+    fn witness_file(&self) -> String;
     /// The file that holds the snapshot, for error messages.
     fn snapshot_file(&self) -> String;
     /// Reads a named value.
     fn value(&self, name: Name) -> io::Result<Option<Vec<u8>>>;
     /// Reads rows.
     fn rows(&self, range: Range<u64>, visit: &mut RowVisitor<'_>) -> io::Result<()>;
+    /// What was read is taken for the log: only now may anything be changed, and what a power cut left behind the last
+    /// whole write goes. Called before anything is written.
+    fn accept(&self) -> io::Result<()> {
+        Ok(())
+    }
+    /// Reads the slots of the witness; none if there is no witness. A slot that was never written, or whose write was
+    /// torn, holds anything or nothing.
+    fn witness(&self) -> io::Result<Option<[Vec<u8>; WITNESS_SLOTS]>>;
+    /// Writes one slot of the witness, and makes the witness if there is none. When it returns, what was written survives
+    /// a power cut; whatever happens, the other slot is untouched. At most [`WITNESS_SLOT_BYTES`].
+    fn write_witness(&self, slot: usize, bytes: &[u8]) -> io::Result<()>;
+    /// Fails if a file of the log was removed or replaced since it was opened. Quick.
+    fn check(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Writes changes. When it returns they survive a power cut; when it fails, nobody knows, and nothing more may be
     /// written.
     fn commit(&self, changes: &[Change]) -> io::Result<()>;
@@ -100,8 +131,22 @@ pub trait Disk: Send + Sync + 'static {
     fn close(&self);
 }
 
+/// How many bytes of a write-ahead file a start keeps, or why it refuses it.
+#[cfg(test)]
+pub(crate) fn walk_bytes(bytes: &[u8]) -> Result<u64, String> {
+    match wal::walk(bytes).map_err(|error| error.to_string())? {
+        wal::Verdict::Whole => Ok(bytes.len() as u64),
+        wal::Verdict::TornAt(end) => Ok(end),
+        wal::Verdict::Damaged(detail) => Err(detail),
+    }
+}
+
 /// Makes the names in the folder of this path durable.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the log is closed")
 }

@@ -25,8 +25,8 @@ pub(crate) struct Index {
     /// The newest entries, up to `last`.
     tail: VecDeque<LogEntry>,
     tail_bytes: usize,
-    /// Index after the last durable entry.
-    pub flushed_end: u64,
+    /// The last durable entry, or the last one that is gone.
+    pub flushed: Option<LogId>,
 }
 
 impl Index {
@@ -56,26 +56,36 @@ impl Index {
         self.tail.push_back(entry);
     }
 
-    /// Entries before this index are durable now; what the tail need not hold goes.
-    pub(crate) fn flushed(&mut self, end: u64) {
-        self.flushed_end = end;
-        while (self.tail.len() > TAIL_ENTRIES || self.tail_bytes > TAIL_BYTES) && self.first() < end {
+    /// Index after the last durable entry.
+    pub(crate) fn flushed_end(&self) -> u64 {
+        self.flushed.map_or(0, |last| last.index + 1)
+    }
+
+    /// Entries up to this one are durable now; what the tail need not hold goes.
+    pub(crate) fn flushed(&mut self, last: LogId) {
+        self.flushed = Some(last);
+        while (self.tail.len() > TAIL_ENTRIES || self.tail_bytes > TAIL_BYTES) && self.first() <= last.index {
             self.pop_first();
         }
     }
 
     /// The purge is durable. It may reach beyond the last entry, when a snapshot took the place of the log.
     pub(crate) fn purge_flushed(&mut self, upto: LogId) {
-        self.flushed_end = self.flushed_end.max(upto.index + 1);
+        if self.flushed.is_none_or(|last| last.index < upto.index) {
+            self.flushed = Some(upto);
+        }
     }
 
-    /// Entries from this index on are gone from the disk.
-    pub(crate) fn unflushed(&mut self, index: u64) {
-        self.flushed_end = self.flushed_end.min(index);
+    /// Entries after this one go from the disk, or are gone.
+    pub(crate) fn unflushed(&mut self, last: Option<LogId>) {
+        let end = last.map_or(0, |last| last.index + 1);
+        if self.flushed_end() > end {
+            self.flushed = last;
+        }
     }
 
-    /// Entries after this one go. Returns the index of the first of them.
-    pub(crate) fn truncate_after(&mut self, last: Option<LogId>) -> u64 {
+    /// Entries after this one go.
+    pub(crate) fn truncate_after(&mut self, last: Option<LogId>) {
         let end = last.map_or(0, |last| last.index + 1);
         while let Some(entry) = self.tail.back()
             && entry.log_id.index >= end
@@ -86,7 +96,6 @@ impl Index {
         if end < self.end() {
             self.last = last.filter(|last| last.index >= self.start);
         }
-        end
     }
 
     /// Entries up to this one go.

@@ -12,8 +12,8 @@
 //! leader whose process died, `recover` is the way out when the majority is lost, `backup` when all managers are, `vouch`
 //! notices a log that lost what this manager had acknowledged.
 //!
-//! Files of the folder: `log.db` (SQLite: log, vote), `snapshot` (the last one), `lock` (held while open). Every row
-//! and the snapshot are sealed, see `seal`.
+//! Files of the folder: `log.db` (SQLite: log, vote; the newest in `log.db-wal`), `snapshot` (the last one), `witness` (how
+//! far the log had come, see `witness`), `lock` (held while open). Every row and the snapshot are sealed, see `seal`.
 
 mod backup;
 mod campaign;
@@ -49,6 +49,7 @@ mod survey;
 mod transfer;
 mod types;
 mod vouch;
+mod witness;
 mod writer;
 
 #[cfg(test)]

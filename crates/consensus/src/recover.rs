@@ -23,7 +23,8 @@ use crate::{
 pub(crate) fn make_alone(disk: &Arc<dyn Disk>, key: &SealKey, raft_id: u64, addr: &str) -> Result<(), Error> {
     let (seal, _) = seal_of(&**disk, key, raft_id)?;
     // Read and checked as at every start; nothing is sent to its writer, whose thread ends here.
-    let (vote, last) = LogStore::open(Arc::clone(disk), seal.clone(), Fault::default())?.ends();
+    let log = LogStore::open(Arc::clone(disk), seal.clone(), Fault::default())?;
+    let (vote, last) = log.ends();
     let file = disk.log_file();
     let last = last.ok_or_else(|| Error::Missing {
         file: file.clone(),
@@ -43,6 +44,7 @@ pub(crate) fn make_alone(disk: &Arc<dyn Disk>, key: &SealKey, raft_id: u64, addr
         Change::Row { index, bytes: seal.seal(Kind::Row, index, &row).map_err(failed)? },
         Change::Value(Name::Vote, seal.seal(Kind::Vote, 0, &ballot).map_err(failed)?),
     ];
+    log.foretell(vote)?;
     disk.commit(&changes).map_err(|error| Error::io(file, error))?;
     tracing::warn!(index, term, "this manager is the only one of its swarm from now on");
     Ok(())

@@ -56,6 +56,8 @@ pub(crate) async fn follow(mut told: Told, role: watch::Sender<Role>, fault: Fau
             biased;
             changed = told.server.changed() => changed,
             changed = told.data.changed(), if unready => changed,
+            // Raft itself may be idle, and notice only at the next write.
+            () = fault.wait() => return set(&role, stopped(&fault, PANICKED)),
         };
         if changed.is_err() {
             let last = match &told.all.borrow_watched().running_state {

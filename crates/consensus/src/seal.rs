@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     SnapshotBody = 7,
     /// The last frame of a snapshot.
     SnapshotEnd = 8,
+    /// A testimony of the witness.
+    Witness = 9,
 }
 
 /// 16 random bytes that name a store or a snapshot.

@@ -20,21 +20,22 @@ use std::{
 use openraft::RaftLogReader;
 use swarm_model::{Timestamp, mutant::mutant};
 use tokio::{
-    sync::mpsc::UnboundedReceiver,
+    sync::mpsc::{Receiver, Sender, UnboundedReceiver, channel},
     task::{AbortHandle, JoinHandle, futures::TaskLocalFuture},
     time::sleep,
 };
 
 pub(crate) use runtime::Runtime;
 
-pub use crate::disk::{Change, Disk, FileWriter, Name, RowVisitor, Usage};
+pub use crate::disk::{Change, Disk, FileWriter, Name, RowVisitor, Usage, WITNESS_SLOT_BYTES, WITNESS_SLOTS};
 use crate::{
     Consensus, Error, Observer, Options,
     load::first_values,
     options::config,
     records,
     store::Shared,
-    writer::{Op, fail, gather, settle, write},
+    witness::WITNESS_LAG,
+    writer::{Op, broken, conclude, fail, foretell, gather, is_end, is_foretold, settle, write},
 };
 
 /// Tasks of a life that are remembered before those that have ended are forgotten.
@@ -141,22 +142,37 @@ pub(crate) fn owned<F: Future>(future: F) -> impl Future<Output = F::Output> {
     }
 }
 
-/// The log's writer, as [`crate::writer`] has it, with a simulated disk.
-pub(crate) async fn run_writer(life: Arc<Life>, shared: Arc<Shared>, mut ops: UnboundedReceiver<Op>) {
+/// Starts the log's writer, as [`crate::writer`] does it, with a simulated disk.
+pub(crate) fn start_writer(life: &Arc<Life>, shared: Arc<Shared>, ops: UnboundedReceiver<Op>) {
+    let (appended, signals) = channel(1);
+    life.spawn(keep_witness(Arc::clone(life), Arc::clone(&shared), signals));
+    life.spawn(run_writer(Arc::clone(life), shared, ops, appended));
+}
+
+async fn run_writer(life: Arc<Life>, shared: Arc<Shared>, mut ops: UnboundedReceiver<Op>, appended: Sender<()>) {
     let mut hint = shared.index().committed;
     while let Some(first) = ops.recv().await {
         let group = gather(first, &mut ops);
-        let (written, unsynced) = life.write(|| write(&shared, &group, &mut hint));
-        let end = if mutant("ack-before-fsync") {
-            let end = settle(&shared, group, written);
+        let mut written = Ok(());
+        if is_foretold(&group) {
+            written = durable(&life, &shared.witness_file(), || foretell(&shared, &group)).await;
+        }
+        if written.is_ok() && mutant("ack-before-fsync") {
+            let (done, unsynced) = life.write(|| write(&shared, &group, &mut hint));
+            if settle(&shared, group, done).is_break() {
+                return;
+            }
             let _ = unsynced.sync().await;
-            end
-        } else {
-            let synced = unsynced.sync().await;
-            settle(&shared, group, written.and(synced))
-        };
-        match end {
-            ControlFlow::Continue(()) => {}
+            continue;
+        }
+        if written.is_ok() {
+            written = durable(&life, &shared.log_file(), || write(&shared, &group, &mut hint)).await;
+        }
+        if written.is_ok() && is_end(&group) {
+            written = durable(&life, &shared.witness_file(), || conclude(&shared, &group)).await;
+        }
+        match settle(&shared, group, written) {
+            ControlFlow::Continue(()) => drop(appended.try_send(())),
             ControlFlow::Break(None) => return,
             ControlFlow::Break(Some(reason)) => {
                 while let Some(op) = ops.recv().await {
@@ -166,6 +182,22 @@ pub(crate) async fn run_writer(life: Arc<Life>, shared: Arc<Shared>, mut ops: Un
             }
         }
     }
+}
+
+async fn keep_witness(life: Arc<Life>, shared: Arc<Shared>, mut appended: Receiver<()>) {
+    while appended.recv().await.is_some() {
+        sleep(WITNESS_LAG).await;
+        if let Err(error) = durable(&life, &shared.witness_file(), || shared.bear_witness()).await {
+            return shared.fault().set(broken(&error));
+        }
+    }
+}
+
+/// Writes to a file and syncs it.
+async fn durable(life: &Life, file: &str, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    let (written, unsynced) = life.write(work);
+    let synced = unsynced.sync().await;
+    written.and(synced.map_err(|error| Error::io(file, error)))
 }
 
 /// How a simulated manager begins.

@@ -27,6 +27,7 @@ use crate::{
     rt,
     seal::{Kind, Seal},
     types::{LogEntry, LogId, Types, Vote, weight},
+    witness::{self, Testimony, Witness},
     writer::{self, Fault, Op},
 };
 
@@ -39,6 +40,9 @@ pub(crate) struct Shared {
     disk: Arc<dyn Disk>,
     seal: Seal,
     index: RwLock<Index>,
+    witness: Witness,
+    noted: bool,
+    lost_vote: Option<Vote>,
     fault: Fault,
 }
 
@@ -59,12 +63,53 @@ impl Shared {
         self.disk.log_file()
     }
 
+    #[cfg(feature = "sim")]
+    pub(crate) fn witness_file(&self) -> String {
+        self.disk.witness_file()
+    }
+
     pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails if a file of the log was removed or replaced.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.disk.check().map_err(|error| Error::io(self.log_file(), error))
+    }
+
+    /// Takes what was read for the log, and lets the witness say where it stands. Blocks.
+    pub(crate) fn begin_witness(&self) -> Result<(), Error> {
+        self.disk.accept().map_err(|error| Error::io(self.log_file(), error))?;
+        self.witness.begin(&*self.disk, &self.seal, || Testimony::of(&self.index()))
+    }
+
+    /// The log says already that it has a witness.
+    pub(crate) fn noted(&self) -> bool {
+        self.noted
+    }
+
+    /// A vote that the log did not have and the witness knew.
+    pub(crate) fn lost_vote(&self) -> Option<Vote> {
+        self.lost_vote
+    }
+
+    /// Lets the witness say something. Blocks.
+    pub(crate) fn say(&self, change: impl FnOnce(Testimony, &Index) -> Testimony) -> Result<(), Error> {
+        self.witness.say(&*self.disk, &self.seal, |testimony| change(testimony, &self.index()))
+    }
+
+    /// Lets the witness say which entry is the last durable one. Blocks.
+    pub(crate) fn bear_witness(&self) -> Result<(), Error> {
+        self.say(|testimony, index| testimony.up_to(index.flushed))
+    }
+
+    /// Lets the witness say that the manager was stopped in order, with this last entry. Blocks.
+    pub(crate) fn end_witness(&self, last: Option<LogId>) -> Result<(), Error> {
+        self.witness.end(&*self.disk, &self.seal, last)
     }
 
     /// Reads entries, at most about so many bytes but one at least. Blocks.
@@ -133,10 +178,12 @@ fn open_row(seal: &Seal, file: &str, index: u64, row: &[u8]) -> Result<LogEntry,
 pub(crate) struct LogStore {
     shared: Arc<Shared>,
     ops: UnboundedSender<Op>,
+    stopped_in_order: bool,
 }
 
 impl LogStore {
-    /// Reads and checks the whole log and starts the writer thread. Blocks.
+    /// Reads and checks the whole log, compares it with its witness and starts the writer thread. Changes nothing: that
+    /// comes with [`LogStore::begin`]. Blocks.
     pub(crate) fn open(disk: Arc<dyn Disk>, seal: Seal, fault: Fault) -> Result<Self, Error> {
         let file = disk.log_file();
         let value = |name: Name, kind: Kind| {
@@ -156,23 +203,56 @@ impl LogStore {
             let ballot: Ballot = records::decode(&plain).map_err(|error| Error::corrupt(&file, error))?;
             index.vote = Some(ballot.into());
         }
-        (index.start, index.flushed_end) = (index.end(), index.end());
+        let found = witness::read(&*disk, &seal)?;
+        let noted = disk.value(Name::Witness).map_err(|error| Error::io(&file, error))?.is_some();
+        let last = found.as_ref().and_then(|found| found.testimony().last());
+        let mut at_last = None;
+        (index.start, index.flushed) = (index.end(), index.purged);
         disk.rows(0..u64::MAX, &mut |at, row| {
             let expected = index.end();
             if at != expected {
                 return Err(Error::corrupt(&file, format!("entry {expected} is missing, entry {at} follows")).into());
             }
-            index.push(open_row(&seal, &file, at, row)?);
-            index.flushed(at + 1);
+            let entry = open_row(&seal, &file, at, row)?;
+            let log_id = entry.log_id;
+            at_last = at_last.or(last.filter(|last| last.index == at).map(|_| log_id));
+            index.push(entry);
+            index.flushed(log_id);
             Ok(true)
         })
         .map_err(|error| match error.downcast::<Error>() {
             Ok(error) => error,
             Err(error) => Error::corrupt(&file, error.to_string()),
         })?;
-        let shared = Arc::new(Shared { disk, seal, index: RwLock::new(index), fault });
+        let own_vote = index.vote;
+        let stopped_in_order = witness::compare(&*disk, found.as_ref(), noted, &mut index, at_last)?;
+        let witness = Witness::new(found);
+        let lost_vote = index.vote.filter(|_| index.vote != own_vote);
+        let shared = Shared { disk, seal, index: RwLock::new(index), witness, noted, lost_vote, fault };
+        let shared = Arc::new(shared);
         let ops = writer::start(Arc::clone(&shared)).map_err(|error| Error::io(file, error))?;
-        Ok(Self { shared, ops })
+        Ok(Self { shared, ops, stopped_in_order })
+    }
+
+    /// Goes on with what was read: the witness says where the log stands. Before anything else is written.
+    pub(crate) async fn begin(&self) -> io::Result<()> {
+        // A log of a version without a witness says nothing of its end.
+        if !self.stopped_in_order && self.shared.noted {
+            witness::warn_unvouched(self.shared.disk(), self.ends().1);
+        }
+        self.done(Op::Begin).await
+    }
+
+    /// The same for a vote that is written without this log's writer. Blocks.
+    pub(crate) fn foretell(&self, vote: Vote) -> Result<(), Error> {
+        self.shared.begin_witness()?;
+        self.shared.say(|testimony, _| testimony.voted(vote))
+    }
+
+    /// Whether the log is known to be whole: its manager was stopped in order. Otherwise entries of the last moment before
+    /// it stopped may be lost, and nothing on this machine can tell.
+    pub(crate) fn stopped_in_order(&self) -> bool {
+        self.stopped_in_order
     }
 
     /// Log id of the last entry that is gone.
@@ -190,7 +270,7 @@ impl LogStore {
     #[cfg(feature = "sim")]
     pub(crate) fn durable_end(&self) -> u64 {
         let index = self.shared.index();
-        index.flushed_end.min(index.end())
+        index.flushed_end().min(index.end())
     }
 
     /// Ends the writer thread once everything sent before is durable.
@@ -300,11 +380,11 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        let end = self.shared.index_mut().truncate_after(last);
+        self.shared.index_mut().truncate_after(last);
         if mutant("truncate-not-persisted") {
             return Ok(());
         }
-        self.done(|done| Op::RemoveFrom(end, done)).await
+        self.done(|done| Op::TruncateAfter(last, done)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {

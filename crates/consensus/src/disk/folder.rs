@@ -12,12 +12,12 @@ use std::{
     },
 };
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, config::DbConfig, params};
 
 use swarm_model::Timestamp;
 use swarm_wire::{check_regular, open_regular};
 
-use super::{Change, Disk, FileWriter, Name, RowVisitor, Usage, sync_folder};
+use super::{Change, Disk, FileWriter, Name, RowVisitor, Usage, WITNESS_SLOTS, closed, slots::Slots, sync_folder, wal};
 use crate::Error;
 
 /// Marks an SQLite file as one of ours (`PRAGMA application_id`): "swrl".
@@ -29,6 +29,10 @@ const LAYOUT: i32 = 1;
 const CHECKPOINT_PAGES: u32 = 4096;
 
 const LOG: &str = "log.db";
+/// SQLite's names for the write-ahead file and its index.
+const LOG_WAL: &str = "log.db-wal";
+const LOG_SHM: &str = "log.db-shm";
+const WITNESS: &str = "witness";
 const SNAPSHOT: &str = "snapshot";
 /// A snapshot that is not whole yet.
 const SNAPSHOT_NEW: &str = "snapshot.new";
@@ -37,12 +41,19 @@ const LOCK: &str = "lock";
 /// The real disk.
 pub(crate) struct FolderDisk {
     dir: PathBuf,
+    /// As errors name it.
+    log_file: String,
     /// Taken by the writer thread alone.
     writer: Mutex<Option<Connection>>,
     /// A connection of its own, so that reads do not wait for fsync.
     reader: Mutex<Option<Connection>>,
     /// Held while a snapshot is written.
     snapshot: Mutex<()>,
+    witness: Slots,
+    /// Where the write-ahead file is to be cut: what follows is a write that a power cut tore.
+    torn_at: Mutex<Option<u64>>,
+    /// The files as they were opened.
+    opened: Mutex<Vec<Opened>>,
     closing: AtomicBool,
     lock: Mutex<Option<File>>,
 }
@@ -52,7 +63,8 @@ impl FolderDisk {
     pub(crate) fn create(dir: &Path, values: &[Change]) -> Result<Self, Error> {
         make_folder(dir)?;
         let lock = lock_folder(dir)?;
-        for name in [LOG, SNAPSHOT] {
+        // A file that belongs to a log is the trace of one.
+        for name in [LOG, SNAPSHOT, WITNESS, LOG_WAL] {
             let path = dir.join(name);
             if path.try_exists().map_err(|error| Error::path(&path, error))? {
                 return Err(Error::Exists { file: path.display().to_string() });
@@ -102,14 +114,23 @@ impl FolderDisk {
         Self::attach(dir, lock_folder(dir)?)
     }
 
+    /// Opens the files for reading: they stay as they are until they are accepted.
     fn attach(dir: &Path, lock: File) -> Result<Self, Error> {
+        let witness = Slots::new(dir.join(WITNESS));
         remove(&dir.join(SNAPSHOT_NEW))?;
-        for name in [LOG, "log.db-wal", "log.db-shm", "log.db-journal", SNAPSHOT] {
+        for name in [LOG, LOG_WAL, LOG_SHM, "log.db-journal", SNAPSHOT, WITNESS] {
             let path = dir.join(name);
             check_regular(&path).map_err(|error| Error::path(&path, error))?;
         }
-        let path = dir.join(LOG);
-        let file = path.display().to_string();
+        remove(&witness.temporary())?;
+        // It is made anew from the write-ahead file.
+        remove(&dir.join(LOG_SHM))?;
+        let (path, tail) = (dir.join(LOG), dir.join(LOG_WAL));
+        let torn_at = walk(&tail)?;
+        // The log is both files: which of them is at fault, SQLite cannot say.
+        let has_tail = fs::metadata(&tail).is_ok_and(|file| file.len() > 0);
+        let tail = if has_tail { format!(" (with {})", tail.display()) } else { String::new() };
+        let file = format!("{}{tail}", path.display());
         let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::NotADatabase) => {
                 Error::Foreign { file: file.clone(), detail: "it is not an SQLite file".into() }
@@ -120,23 +141,33 @@ impl FolderDisk {
         let writer = connect(&path).map_err(failed)?;
         let number = |pragma: &str| writer.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
         if number("application_id").map_err(failed)? != APPLICATION_ID {
-            return Err(Error::Foreign { file, detail: "it is an SQLite file, but not a Raft log".into() });
+            return Err(Error::Foreign {
+                file: file.clone(),
+                detail: "it is an SQLite file, but not a Raft log".into(),
+            });
         }
         let layout = number("user_version").map_err(failed)?;
         if layout != LAYOUT {
-            return Err(Error::Newer { file, detail: format!("its layout is {layout}, this one knows {LAYOUT}") });
+            return Err(Error::Newer {
+                file: file.clone(),
+                detail: format!("its layout is {layout}, this one knows {LAYOUT}"),
+            });
         }
-        writer
-            .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
-            .and_then(|()| writer.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)))
-            .and_then(|mode| if mode == "wal" { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) })
-            .map_err(failed)?;
+        // Rows are sealed, SQLite's own structure is not: where that is damaged, a later write could destroy rows.
+        let structure: String = writer.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
+        if structure != "ok" {
+            return Err(Error::corrupt(file.clone(), structure));
+        }
         let reader = connect(&path).map_err(failed)?;
         Ok(Self {
+            log_file: file,
             dir: dir.to_owned(),
             writer: Mutex::new(Some(writer)),
             reader: Mutex::new(Some(reader)),
             snapshot: Mutex::new(()),
+            witness,
+            torn_at: Mutex::new(torn_at),
+            opened: Mutex::default(),
             closing: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         })
@@ -145,7 +176,15 @@ impl FolderDisk {
 
 impl Disk for FolderDisk {
     fn log_file(&self) -> String {
-        self.dir.join(LOG).display().to_string()
+        self.log_file.clone()
+    }
+
+    fn tail_file(&self) -> String {
+        self.dir.join(LOG_WAL).display().to_string()
+    }
+
+    fn witness_file(&self) -> String {
+        self.witness.path().display().to_string()
     }
 
     fn snapshot_file(&self) -> String {
@@ -180,9 +219,67 @@ impl Disk for FolderDisk {
         Ok(())
     }
 
+    fn accept(&self) -> io::Result<()> {
+        let (mut writer, mut reader) = (hold(&self.writer), hold(&self.reader));
+        let log = self.dir.join(LOG);
+        if let Some(end) = hold(&self.torn_at).take() {
+            // SQLite goes on behind the last whole write with the same salt: what is left of the torn one would stand
+            // behind the new ones, and look like damage after another power cut.
+            drop((writer.take(), reader.take()));
+            let file = OpenOptions::new().write(true).open(self.dir.join(LOG_WAL))?;
+            file.set_len(end)?;
+            file.sync_all()?;
+            *writer = Some(connect(&log).map_err(sql)?);
+            *reader = Some(connect(&log).map_err(sql)?);
+        }
+        let connection = writer.as_ref().ok_or_else(closed)?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(sql)?;
+        let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(sql)?;
+        if mode != "wal" {
+            return Err(io::Error::other(format!("SQLite cannot write it ahead: its journal mode is {mode}")));
+        }
+        for connection in [&*writer, &*reader].into_iter().flatten() {
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(sql)?;
+            // Opens the write-ahead file.
+            connection.query_row("SELECT count(*) FROM meta", [], |_| Ok(())).map_err(sql)?;
+        }
+        *hold(&self.opened) = vec![opened(log)?, opened(self.dir.join(LOG_WAL))?];
+        Ok(())
+    }
+
+    fn witness(&self) -> io::Result<Option<[Vec<u8>; WITNESS_SLOTS]>> {
+        self.witness.read()
+    }
+
+    fn write_witness(&self, slot: usize, bytes: &[u8]) -> io::Result<()> {
+        self.witness.write(slot, bytes)?;
+        let mut files = hold(&self.opened);
+        if !files.iter().any(|file| file.path == self.witness.path()) {
+            files.push(opened(self.witness.path().to_owned())?);
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> io::Result<()> {
+        for file in &*hold(&self.opened) {
+            let there = match opened(file.path.clone()) {
+                Ok(found) => found == *file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => return Err(error),
+            };
+            if !there {
+                let path = file.path.display();
+                return Err(io::Error::other(format!("{path} was removed or replaced while swarmd used it")));
+            }
+        }
+        Ok(())
+    }
+
     fn commit(&self, changes: &[Change]) -> io::Result<()> {
         let mut guard = hold(&self.writer);
-        commit(guard.as_mut().ok_or_else(closed)?, changes).map_err(sql)
+        commit(guard.as_mut().ok_or_else(closed)?, changes).map_err(sql)?;
+        // What was written to a file without a name is gone with the process.
+        self.check()
     }
 
     fn write_snapshot(&self, write: &mut FileWriter<'_>) -> io::Result<()> {
@@ -218,8 +315,22 @@ impl Disk for FolderDisk {
         let _no_snapshot = hold(&self.snapshot);
         drop(hold(&self.reader).take());
         drop(hold(&self.writer).take());
+        self.witness.close();
         drop(hold(&self.lock).take());
     }
+}
+
+/// A file that is in use.
+#[derive(PartialEq, Eq)]
+struct Opened {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+fn opened(path: PathBuf) -> io::Result<Opened> {
+    let file = fs::metadata(&path)?;
+    Ok(Opened { path, device: file.dev(), inode: file.ino() })
 }
 
 /// Fails once the disk is being closed, so that a large snapshot does not hold up the end.
@@ -238,6 +349,20 @@ impl Write for UntilClosed<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+/// Walks the write-ahead file, if there is one. Says where it is to be cut.
+fn walk(path: &Path) -> Result<Option<u64>, Error> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::path(path, error)),
+    };
+    match wal::walk(io::BufReader::with_capacity(1 << 16, file)).map_err(|error| Error::path(path, error))? {
+        wal::Verdict::Whole => Ok(None),
+        wal::Verdict::TornAt(end) => Ok(Some(end)),
+        wal::Verdict::Damaged(detail) => Err(Error::corrupt(path.display().to_string(), detail)),
     }
 }
 
@@ -282,6 +407,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY;")?;
+    // Until what it holds is accepted, nothing is moved into the database.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)
 }
 
@@ -321,8 +448,4 @@ fn sql(error: rusqlite::Error) -> io::Error {
         _ => io::ErrorKind::Other,
     };
     io::Error::new(kind, error)
-}
-
-fn closed() -> io::Error {
-    io::Error::other("the log is closed")
 }

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use super::{Change, Disk, FileWriter, Name, RowVisitor};
+use super::{Change, Disk, FileWriter, Name, RowVisitor, WITNESS_SLOTS};
 
 /// Everything is durable at once and gone with the process.
 #[derive(Debug, Default)]
@@ -25,6 +25,7 @@ struct Files {
     rows: BTreeMap<u64, Vec<u8>>,
     values: BTreeMap<Name, Vec<u8>>,
     snapshot: Option<Vec<u8>>,
+    witness: Option<[Vec<u8>; WITNESS_SLOTS]>,
 }
 
 impl MemoryDisk {
@@ -36,6 +37,10 @@ impl MemoryDisk {
 impl Disk for MemoryDisk {
     fn log_file(&self) -> String {
         "memory log".into()
+    }
+
+    fn witness_file(&self) -> String {
+        "memory witness".into()
     }
 
     fn snapshot_file(&self) -> String {
@@ -52,6 +57,15 @@ impl Disk for MemoryDisk {
                 break;
             }
         }
+        Ok(())
+    }
+
+    fn witness(&self) -> io::Result<Option<[Vec<u8>; WITNESS_SLOTS]>> {
+        Ok(self.files().witness.clone())
+    }
+
+    fn write_witness(&self, slot: usize, bytes: &[u8]) -> io::Result<()> {
+        self.files().witness.get_or_insert_default()[slot] = bytes.to_vec();
         Ok(())
     }
 

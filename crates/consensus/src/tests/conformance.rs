@@ -24,9 +24,10 @@ use crate::{
 struct InFolder;
 struct InMemory;
 
-fn stores(disk: Arc<dyn Disk>) -> (LogStore, Machine) {
+async fn stores(disk: Arc<dyn Disk>) -> (LogStore, Machine) {
     let seal = Seal::new(&key(), random_id().unwrap());
     let log = LogStore::open(Arc::clone(&disk), seal.clone(), Fault::default()).unwrap();
+    log.begin().await.unwrap();
     let machine = Machine::open(Snapshots::new(disk, seal), ENTRY_VERSION, Watcher::new(), Fault::default()).unwrap();
     (log, machine)
 }
@@ -36,14 +37,14 @@ impl StoreBuilder<Types, LogStore, Machine, TempDir> for InFolder {
         let folder = tempfile::tempdir().unwrap();
         let values = first_values(&key(), 1, true).unwrap();
         let disk = FolderDisk::create(&folder.path().join("raft"), &values).unwrap();
-        let (log, machine) = stores(Arc::new(disk));
+        let (log, machine) = stores(Arc::new(disk)).await;
         Ok((folder, log, machine))
     }
 }
 
 impl StoreBuilder<Types, LogStore, Machine> for InMemory {
     async fn build(&self) -> Result<((), LogStore, Machine), StorageError<Types>> {
-        let (log, machine) = stores(Arc::new(MemoryDisk::default()));
+        let (log, machine) = stores(Arc::new(MemoryDisk::default())).await;
         Ok(((), log, machine))
     }
 }

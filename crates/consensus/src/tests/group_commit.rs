@@ -9,7 +9,7 @@ use std::{
 use super::{PATIENCE, Watcher, admit, key, large, options, wait_for_role, wait_until};
 use crate::{
     Consensus, ENTRY_BYTES_MAX, IN_FLIGHT_BYTES_MAX, ProposeError, Role,
-    disk::{Change, Disk, FileWriter, Name, RowVisitor, memory::MemoryDisk},
+    disk::{Change, Disk, FileWriter, Name, RowVisitor, WITNESS_SLOTS, memory::MemoryDisk},
     gather::ENTRIES_UNDER_WAY_MAX,
     load::first_values,
     message::{Answer, Appended, Hello, RAFT_PROTOCOL, Request},
@@ -55,6 +55,15 @@ impl Gate {
 impl Disk for Gate {
     fn log_file(&self) -> String {
         "gated log".into()
+    }
+    fn witness_file(&self) -> String {
+        "gated witness".into()
+    }
+    fn witness(&self) -> io::Result<Option<[Vec<u8>; WITNESS_SLOTS]>> {
+        self.disk.witness()
+    }
+    fn write_witness(&self, slot: usize, bytes: &[u8]) -> io::Result<()> {
+        self.disk.write_witness(slot, bytes)
     }
     fn snapshot_file(&self) -> String {
         "gated snapshot".into()

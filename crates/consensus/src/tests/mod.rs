@@ -10,6 +10,8 @@ mod group_commit;
 mod level;
 mod life;
 mod machine;
+mod power_cut;
+mod random_damage;
 
 use std::{
     path::Path,

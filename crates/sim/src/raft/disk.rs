@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use swarm_consensus::sim::{Change, Disk, FileWriter, Name, RowVisitor};
+use swarm_consensus::sim::{Change, Disk, FileWriter, Name, RowVisitor, WITNESS_SLOTS};
 
 use super::world::{World, hold};
 
@@ -46,11 +46,14 @@ struct Files {
     rows: BTreeMap<u64, Arc<[u8]>>,
     values: BTreeMap<Name, Vec<u8>>,
     snapshot: Option<Arc<[u8]>>,
+    witness: Option<[Vec<u8>; WITNESS_SLOTS]>,
 }
 
 enum Written {
     Changes(Vec<Change>),
     Snapshot(Arc<[u8]>),
+    /// A slot of the witness.
+    Witness(usize, Vec<u8>),
 }
 
 impl Written {
@@ -58,6 +61,7 @@ impl Written {
         match self {
             Self::Changes(changes) => changes.iter().map(bytes_of).sum(),
             Self::Snapshot(bytes) => bytes.len() as u64,
+            Self::Witness(_, bytes) => bytes.len() as u64,
         }
     }
 }
@@ -90,6 +94,7 @@ impl Files {
             // It was possible when it was seen.
             Written::Changes(changes) => changes.iter().for_each(|change| drop(self.change(change))),
             Written::Snapshot(bytes) => self.snapshot = Some(Arc::clone(bytes)),
+            Written::Witness(slot, bytes) => self.witness.get_or_insert_default()[*slot] = bytes.clone(),
         }
     }
 }
@@ -115,7 +120,7 @@ impl Platter {
         let mut rest = Vec::new();
         for (name, written) in std::mem::take(&mut self.unsynced) {
             let done = match written {
-                Written::Changes(_) => name == write,
+                Written::Changes(_) | Written::Witness(..) => name == write,
                 Written::Snapshot(_) => !log && name <= write,
             };
             if !done {
@@ -156,6 +161,18 @@ impl Platter {
                 }
                 // A file that gets its name when it is whole.
                 Written::Snapshot(_) => random(2) == 0,
+                Written::Witness(slot, bytes) => match random(3) {
+                    0 => true,
+                    // A file that is new gets its name when it is whole.
+                    1 => false,
+                    _ if self.durable.witness.is_none() => false,
+                    _ => {
+                        torn = true;
+                        let half = bytes[..bytes.len() / 2].to_vec();
+                        self.durable.keep(&Written::Witness(*slot, half));
+                        false
+                    }
+                },
             };
             if kept {
                 self.durable.keep(&written);
@@ -206,6 +223,23 @@ fn no_room(platter: &mut Platter) -> io::Result<()> {
 impl Disk for Handle {
     fn log_file(&self) -> String {
         format!("log of manager {}", self.id)
+    }
+
+    fn witness_file(&self) -> String {
+        format!("witness of manager {}", self.id)
+    }
+
+    fn witness(&self) -> io::Result<Option<[Vec<u8>; WITNESS_SLOTS]>> {
+        self.with(|platter| Ok(platter.seen.witness.clone()))
+    }
+
+    fn write_witness(&self, slot: usize, bytes: &[u8]) -> io::Result<()> {
+        self.with(|platter| {
+            let written = Written::Witness(slot, bytes.to_vec());
+            platter.seen.keep(&written);
+            platter.unsynced.push((platter.writes, written));
+            Ok(())
+        })
     }
 
     fn snapshot_file(&self) -> String {
