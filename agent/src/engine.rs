@@ -10,7 +10,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{connection::Event, executor::Executor, worker::Input};
+use crate::{
+    connection::Event,
+    executor::{ContainerEvent, Executor},
+    worker::Input,
+};
 
 /// How often the engine is asked whether it is there. With the call's own deadline of 5 s this notices a hung engine
 /// in 7 s at most; a dead one breaks the stream of events and is noticed at once.
@@ -66,7 +70,7 @@ pub(crate) async fn watch(
 /// Passes changes on until the stream of events ends (`Ok`) or the engine does not answer (`Err`).
 async fn follow(
     executor: &dyn Executor,
-    mut changes: futures_util::stream::BoxStream<'static, swarm_model::TaskId>,
+    mut changes: futures_util::stream::BoxStream<'static, ContainerEvent>,
     check: &Notify,
     events: &mpsc::Sender<Event>,
 ) -> Result<Result<(), String>, mpsc::error::SendError<Event>> {
@@ -77,7 +81,7 @@ async fn follow(
     loop {
         tokio::select! {
             change = changes.next() => match change {
-                Some(task) => { events.send(Event::Input(Input::ContainerChanged(task))).await?; continue; }
+                Some(event) => { events.send(Event::Input(Input::Container(event))).await?; continue; }
                 None => return Ok(Ok(())),
             },
             _ = ping.tick() => {}

@@ -83,6 +83,8 @@ pub enum Health {
 pub struct Running {
     /// Id of the container.
     pub id: String,
+    /// When this run of the container began, by the engine's clock; zero if not known. Another time is another run.
+    pub started_at: Timestamp,
     /// Process id on the host; 0 if not known.
     pub pid: i64,
     /// Its health.
@@ -96,6 +98,8 @@ pub struct Running {
 pub struct Exited {
     /// Id of the container.
     pub id: String,
+    /// When the run that ended had begun; as in [`Running`].
+    pub started_at: Timestamp,
     /// Exit code.
     pub exit_code: i64,
     /// Whether the kernel killed it for want of memory.
@@ -124,6 +128,15 @@ pub enum Observed {
 }
 
 impl Observed {
+    /// When the present run of the container began, or the last one; zero if not known, or if it never ran.
+    pub fn started_at(&self) -> Timestamp {
+        match self {
+            Self::Unknown | Self::Absent | Self::Created { .. } => Timestamp::ZERO,
+            Self::Running(r) => r.started_at,
+            Self::Exited(e) => e.started_at,
+        }
+    }
+
     /// Id of the container, if there is one.
     pub fn container_id(&self) -> Option<&str> {
         match self {
@@ -140,8 +153,20 @@ impl Observed {
 pub struct Listed {
     /// Its task; none if that label is missing or no id.
     pub task: Option<TaskId>,
-    /// Its state. Of a running container the process id and the ports may be missing, of an exited one the exit code.
+    /// Its state. When it was started may be missing; of a running container the process id and the ports, of an exited
+    /// one the exit code.
     pub state: Observed,
+}
+
+/// What an engine tells of the container of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerEvent {
+    /// It ended, changed its health or is gone.
+    Changed(TaskId),
+    /// It was started, by us or by somebody else.
+    Started(TaskId),
+    /// Somebody had it restarted: a [`ContainerEvent::Started`] came before.
+    Restarted(TaskId),
 }
 
 /// What the engine says of itself and of its host.
@@ -192,9 +217,9 @@ pub trait Executor: Send + Sync + 'static {
     /// All containers that carry the node's label, running or not.
     fn list(&self, node: NodeId) -> BoxFuture<'_, Result<Vec<Listed>, EngineError>>;
 
-    /// Tasks whose container ended, changed its health or is gone, from `since` on. The stream ends when it breaks;
-    /// what happened meanwhile must then be found out by listing.
-    fn events(&self, node: NodeId, since: Timestamp) -> BoxStream<'static, TaskId>;
+    /// What happens to the containers of tasks, from `since` on. The stream ends when it breaks; what happened meanwhile
+    /// must then be found out by listing.
+    fn events(&self, node: NodeId, since: Timestamp) -> BoxStream<'static, ContainerEvent>;
 
     /// Finds the container of a task by its name. A container of that name that is not this task's is "absent".
     fn inspect(&self, request: ContainerRequest) -> BoxFuture<'_, Result<Observed, EngineError>>;

@@ -26,8 +26,8 @@ pub use agent::{Agent, AgentError, AgentOptions};
 pub use connection::{ByteStream, Connector, Purpose};
 pub use docker::{BadEngineAddress, DockerExecutor};
 pub use executor::{
-    ContainerRequest, EngineError, EngineReport, Executor, Exited, Health, Listed, LogLine, LogSelection, NodeIdentity,
-    Observed, Running,
+    ContainerEvent, ContainerRequest, EngineError, EngineReport, Executor, Exited, Health, Listed, LogLine,
+    LogSelection, NodeIdentity, Observed, Running,
 };
 pub use simulated::SimulatedExecutor;
 pub use step::{Action, LocalTask, step};

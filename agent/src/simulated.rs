@@ -25,8 +25,8 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::executor::{
-    ContainerRequest, EngineError, EngineReport, Executor, Exited, Health, Listed, LogLine, LogSelection, Observed,
-    Running,
+    ContainerEvent, ContainerRequest, EngineError, EngineReport, Executor, Exited, Health, Listed, LogLine,
+    LogSelection, Observed, Running,
 };
 
 /// What a simulated host has, unless the node says otherwise: enough for any demo.
@@ -54,6 +54,8 @@ struct World {
     containers: BTreeMap<String, Container>,
     next_id: u64,
     next_port: u16,
+    /// Containers that were started so far; the number of a start stands for its time.
+    starts: i64,
     silent: bool,
 }
 
@@ -61,7 +63,7 @@ struct World {
 #[derive(Clone, Debug)]
 pub struct SimulatedExecutor {
     world: Arc<Mutex<World>>,
-    events: broadcast::Sender<(NodeId, TaskId)>,
+    events: broadcast::Sender<(NodeId, ContainerEvent)>,
 }
 
 impl Default for SimulatedExecutor {
@@ -83,8 +85,28 @@ impl SimulatedExecutor {
         let ran = container.end(exit_code);
         let node = container.node;
         drop(world);
-        self.tell(node, task);
+        self.tell(node, ContainerEvent::Changed(task));
         ran
+    }
+
+    /// Starts the container of a task as if from outside, after it has ended. Says whether it did.
+    pub fn start_again(&self, task: TaskId) -> bool {
+        let mut world = self.lock();
+        let Some((node, started)) = world.start_again(task) else { return false };
+        drop(world);
+        self.tell(node, ContainerEvent::Started(task));
+        started
+    }
+
+    /// Restarts the container of a task as if from outside. It stops with exit code 0. Says whether it ran.
+    pub fn restart(&self, task: TaskId) -> bool {
+        if !self.kill(task, 0) {
+            return false;
+        }
+        let Some((node, started)) = self.lock().start_again(task) else { return false };
+        self.tell(node, ContainerEvent::Started(task));
+        self.tell(node, ContainerEvent::Restarted(task));
+        started
     }
 
     /// Makes the engine answer nothing, or answer again.
@@ -108,9 +130,9 @@ impl SimulatedExecutor {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, node: NodeId, task: TaskId) {
+    fn tell(&self, node: NodeId, event: ContainerEvent) {
         // Nobody may be listening.
-        let _ = self.events.send((node, task));
+        let _ = self.events.send((node, event));
     }
 
     /// Answers at once, or not at all.
@@ -129,7 +151,8 @@ impl SimulatedExecutor {
 impl Container {
     fn end(&mut self, exit_code: i64) -> bool {
         let Observed::Running(running) = &self.state else { return false };
-        self.state = Observed::Exited(Exited { id: running.id.clone(), exit_code, ..Exited::default() });
+        let (id, started_at) = (running.id.clone(), running.started_at);
+        self.state = Observed::Exited(Exited { id, started_at, exit_code, ..Exited::default() });
         self.log.push((swarm_wire::clock::now(), format!("ended with code {exit_code}\n")));
         true
     }
@@ -188,6 +211,17 @@ impl World {
         Ok(state)
     }
 
+    fn start_again(&mut self, task: TaskId) -> Option<(NodeId, bool)> {
+        let (id, c) = self.containers.iter_mut().find(|(_, c)| c.task == task)?;
+        let ended = matches!(c.state, Observed::Exited(_));
+        if ended {
+            self.starts += 1;
+            let started_at = Timestamp(self.starts);
+            c.state = Observed::Running(Running { id: id.clone(), started_at, pid: 1, ..Running::default() });
+        }
+        Some((c.node, ended))
+    }
+
     fn start(&mut self, id: &str) -> (Observed, Option<(NodeId, TaskId)>) {
         let Some(c) = self.containers.get_mut(id) else { return (Observed::Absent, None) };
         if !matches!(c.state, Observed::Created { .. }) {
@@ -198,7 +232,9 @@ impl World {
             (true, _) => Health::Healthy,
             (false, _) => Health::None,
         };
-        let running = Running { id: id.to_owned(), pid: 1, health, ports: c.ports.clone() };
+        self.starts += 1;
+        let started_at = Timestamp(self.starts);
+        let running = Running { id: id.to_owned(), started_at, pid: 1, health, ports: c.ports.clone() };
         c.state = Observed::Running(running);
         c.log.push((swarm_wire::clock::now(), format!("{} runs\n", c.name)));
         let started = c.state.clone();
@@ -238,11 +274,11 @@ impl Executor for SimulatedExecutor {
         })
     }
 
-    fn events(&self, node: NodeId, _since: Timestamp) -> BoxStream<'static, TaskId> {
+    fn events(&self, node: NodeId, _since: Timestamp) -> BoxStream<'static, ContainerEvent> {
         stream::unfold(self.events.subscribe(), move |mut events| async move {
             loop {
                 match events.recv().await {
-                    Ok((n, task)) if n == node => return Some((task, events)),
+                    Ok((n, event)) if n == node => return Some((event, events)),
                     Ok(_) => {}
                     Err(_) => return None,
                 }
@@ -271,7 +307,7 @@ impl Executor for SimulatedExecutor {
             Ok(state)
         });
         if let Some((node, task)) = ended {
-            self.tell(node, task);
+            self.tell(node, ContainerEvent::Changed(task));
         }
         answer
     }
@@ -290,7 +326,7 @@ impl Executor for SimulatedExecutor {
         self.answer(move |world| {
             if let Some(container) = world.containers.remove(&id) {
                 // Nobody may be listening.
-                let _ = events.send((container.node, container.task));
+                let _ = events.send((container.node, ContainerEvent::Changed(container.task)));
             }
             Ok(())
         })
@@ -311,7 +347,8 @@ impl Executor for SimulatedExecutor {
         }
         // Nothing more is said until the container ends.
         let (task, events) = (container.task, self.events(container.node, Timestamp::ZERO));
-        let end = events.filter(move |t| future::ready(*t == task)).take(1).filter_map(|_| future::ready(None));
+        let ended = move |e: &ContainerEvent| future::ready(*e == ContainerEvent::Changed(task));
+        let end = events.filter(ended).take(1).filter_map(|_| future::ready(None));
         past.chain(end).boxed()
     }
 }

@@ -21,14 +21,27 @@ pub struct LocalTask {
     pub leaving: bool,
     /// Whether its container was unhealthy: its end is then a failure whatever the exit code.
     pub unhealthy: bool,
+    /// When the run of its container began that is this task, by the engine's clock; zero as long as it is not known. A
+    /// later run is somebody else's doing.
+    pub started_at: Timestamp,
 }
 
 impl LocalTask {
     /// A task that has just been assigned.
     pub fn new(assigned: AssignedTask, at: Timestamp) -> Self {
-        Self { assigned, status: TaskStatus::new(TaskState::Assigned, at), leaving: false, unhealthy: false }
+        let status = TaskStatus::new(TaskState::Assigned, at);
+        Self { assigned, status, leaving: false, unhealthy: false, started_at: Timestamp::ZERO }
+    }
+
+    /// Whether somebody else started the container again.
+    pub(crate) fn was_restarted(&self, observed: &Observed) -> bool {
+        let (known, seen) = (self.started_at, observed.started_at());
+        !known.is_zero() && !seen.is_zero() && known != seen
     }
 }
+
+/// What is wrong with a task whose container somebody else started again.
+pub(crate) const RESTARTED: &str = "the container was restarted from outside";
 
 /// What to do next with a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +58,8 @@ pub enum Action {
     Start(String),
     /// Stop the container of this id.
     Stop(String),
+    /// Stop the container of this id without grace.
+    Kill(String),
     /// Stop and remove the container of this id.
     Remove(String),
     /// Nothing is left of it.
@@ -65,9 +80,11 @@ pub fn step(task: &LocalTask, observed: &Observed) -> Action {
         };
     }
     if state.is_terminal() {
+        // Somebody else started it. Another task may already be in its place: two must not run for a whole grace.
         return match observed {
-            Observed::Running(r) => Action::Stop(r.id.clone()),
-            _ => Action::Park,
+            Observed::Unknown => Action::Inspect,
+            Observed::Running(r) => Action::Kill(r.id.clone()),
+            Observed::Absent | Observed::Created { .. } | Observed::Exited(_) => Action::Park,
         };
     }
     if !desired.is_live() {
@@ -93,7 +110,11 @@ pub fn step(task: &LocalTask, observed: &Observed) -> Action {
         TaskState::Ready => Action::Enter(TaskState::Starting, None),
         TaskState::Starting => match observed {
             Observed::Created { id } => Action::Start(id.clone()),
-            Observed::Running(r) if matches!(r.health, Health::None | Health::Healthy) && !task.unhealthy => {
+            Observed::Running(r)
+                if matches!(r.health, Health::None | Health::Healthy)
+                    && !task.unhealthy
+                    && !task.was_restarted(observed) =>
+            {
                 Action::Enter(TaskState::Running, None)
             }
             other => step_started(task, other),
@@ -106,8 +127,11 @@ pub fn step(task: &LocalTask, observed: &Observed) -> Action {
 fn step_started(task: &LocalTask, observed: &Observed) -> Action {
     match observed {
         Observed::Unknown => Action::Inspect,
-        Observed::Running(r) if task.unhealthy || r.health == Health::Unhealthy => Action::Stop(r.id.clone()),
+        Observed::Running(r) if task.unhealthy || r.health == Health::Unhealthy || task.was_restarted(observed) => {
+            Action::Stop(r.id.clone())
+        }
         Observed::Running(_) => Action::Park,
+        Observed::Exited(_) if task.was_restarted(observed) => Action::Enter(TaskState::Failed, Some(RESTARTED.into())),
         Observed::Exited(end) => end_of(task, end),
         Observed::Absent => Action::Enter(TaskState::Failed, Some("the container was removed from outside".into())),
         Observed::Created { .. } => {
@@ -189,6 +213,7 @@ mod tests {
     fn each_row_of_the_table() {
         let start = || Action::Start("c".into());
         let stop = || Action::Stop("c".into());
+        let kill = || Action::Kill("c".into());
         let remove = || Action::Remove("c".into());
         let enter = |s| Action::Enter(s, None);
         for (desired, state, observed, action) in [
@@ -226,7 +251,12 @@ mod tests {
             // After the end.
             (D::Shutdown, S::Shutdown, exited(0), Action::Park),
             (D::Running, S::Failed, exited(1), Action::Park),
-            (D::Running, S::Failed, running(Health::None), stop()),
+            (D::Running, S::Failed, running(Health::None), kill()),
+            (D::Running, S::Complete, running(Health::None), kill()),
+            (D::Complete, S::Complete, running(Health::None), kill()),
+            (D::Shutdown, S::Shutdown, running(Health::Healthy), kill()),
+            (D::Running, S::Failed, Observed::Unknown, Action::Inspect),
+            (D::Running, S::Failed, Observed::Absent, Action::Park),
             (D::Remove, S::Shutdown, exited(0), remove()),
             (D::Remove, S::Failed, Observed::Unknown, Action::Inspect),
             (D::Remove, S::Rejected, Observed::Absent, Action::Park),
@@ -251,11 +281,35 @@ mod tests {
         sick.unhealthy = true;
         assert_eq!(step(&sick, &running(Health::Healthy)), Action::Stop("c".into()));
         assert_eq!(step(&sick, &exited(0)), failed("unhealthy container"));
-        let oom = Observed::Exited(Exited { id: "c".into(), exit_code: 137, oom_killed: true, error: String::new() });
+        let oom = Exited { id: "c".into(), exit_code: 137, oom_killed: true, ..Exited::default() };
         assert_eq!(
-            step(&task(D::Running, S::Running), &oom),
+            step(&task(D::Running, S::Running), &Observed::Exited(oom)),
             failed("task: non-zero exit (137): killed because it was out of memory")
         );
+    }
+
+    #[test]
+    fn a_run_that_somebody_else_began_is_stopped_and_the_task_has_failed() {
+        let run = |at| Observed::Running(Running { id: "c".into(), started_at: Timestamp(at), ..Running::default() });
+        let end = |at| Observed::Exited(Exited { id: "c".into(), started_at: Timestamp(at), ..Exited::default() });
+        let stop = || Action::Stop("c".into());
+        for (desired, state, observed, action) in [
+            (D::Running, S::Running, run(5), Action::Park),
+            (D::Running, S::Running, run(6), stop()),
+            (D::Running, S::Starting, run(6), stop()),
+            (D::Complete, S::Running, run(6), stop()),
+            (D::Shutdown, S::Running, run(6), stop()),
+            (D::Running, S::Running, end(5), Action::Enter(S::Complete, None)),
+            (D::Running, S::Running, end(6), failed(RESTARTED)),
+            (D::Complete, S::Running, end(6), failed(RESTARTED)),
+            (D::Shutdown, S::Running, end(6), Action::Enter(S::Shutdown, None)),
+            // A listing does not say which run it is.
+            (D::Running, S::Running, running(Health::None), Action::Park),
+        ] {
+            let task = LocalTask { started_at: Timestamp(5), ..task(desired, state) };
+            assert_eq!(step(&task, &observed), action, "desired {desired}, state {state}, container {observed:?}");
+        }
+        assert_eq!(step(&task(D::Running, S::Running), &run(6)), Action::Park, "the run is not known yet");
     }
 
     fn any_observed() -> impl Strategy<Value = Observed> {

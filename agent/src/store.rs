@@ -12,7 +12,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, params};
 use serde::{Deserialize, Serialize};
-use swarm_model::TaskStatus;
+use swarm_model::{TaskStatus, Timestamp};
 use swarm_wire::{
     agent::{AssignedSpec, AssignedTask},
     check_regular,
@@ -77,6 +77,8 @@ struct TaskRow {
     status: TaskStatus,
     leaving: bool,
     unhealthy: bool,
+    #[serde(default)]
+    started_at: Timestamp,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -133,6 +135,7 @@ impl Store {
                         status: task.status.clone(),
                         leaving: task.leaving,
                         unhealthy: task.unhealthy,
+                        started_at: task.started_at,
                     })
                     .map_err(encoded)?;
                     transaction
@@ -196,8 +199,8 @@ fn read(database: &mut Connection) -> rusqlite::Result<Stored> {
     let mut rows = database.prepare("SELECT row FROM tasks")?;
     for row in rows.query_map([], |r| r.get::<_, Vec<u8>>(0))? {
         match rmp_serde::from_slice::<TaskRow>(&row?) {
-            Ok(TaskRow { assigned, status, leaving, unhealthy }) => {
-                stored.tasks.push(LocalTask { assigned, status, leaving, unhealthy });
+            Ok(TaskRow { assigned, status, leaving, unhealthy, started_at }) => {
+                stored.tasks.push(LocalTask { assigned, status, leaving, unhealthy, started_at });
             }
             Err(error) => tracing::warn!(%error, "a task in the agent's store cannot be read and is left out"),
         }
@@ -214,7 +217,7 @@ fn read(database: &mut Connection) -> rusqlite::Result<Stored> {
 
 #[cfg(test)]
 mod tests {
-    use swarm_model::{DesiredState, Secret, ServiceId, TaskId, Timestamp};
+    use swarm_model::{DesiredState, Secret, ServiceId, TaskId};
 
     use super::*;
     use crate::testing::{assigned_spec, assigned_task};
@@ -225,7 +228,8 @@ mod tests {
         let state = folder.path().join("agent");
         let (mut store, stored) = Store::open(&state).expect("an empty store");
         assert_eq!(stored, Stored::default());
-        let task = LocalTask::new(assigned_task(1, DesiredState::Running), Timestamp(5));
+        let mut task = LocalTask::new(assigned_task(1, DesiredState::Running), Timestamp(5));
+        task.started_at = Timestamp(7);
         let mut spec = assigned_spec("hello:1");
         spec.registry_auth = Some(Secret::new("top-secret-credentials"));
         store

@@ -333,3 +333,70 @@ async fn an_engine_that_hangs_or_dies_comes_back() {
     assert_eq!(node.engine.count(node.id).await, 3);
     agent.leave().await.expect("all gone");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_by_hand_is_a_failure_and_the_new_run_is_stopped() {
+    on_a_node(async |node: Arc<Node>| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let with_files = || AgentOptions { state_dir: Some(folder.path().into()), ..node.options() };
+        let agent = start(with_files());
+        let spec = spec(app(&["wait"], json!({})), json!([]));
+        let (seen, unseen) = (unique::<TaskId>(), unique::<TaskId>());
+        for id in [seen, unseen] {
+            node.manager.want(&spec, id, D::Running);
+            node.manager.state(id, S::Running).await;
+        }
+        let container = node.engine.id(seen).await;
+        node.engine.restart(&container).await;
+        node.manager.state(seen, S::Failed).await;
+        node.engine.stopped(&container).await;
+
+        agent.shutdown().await;
+        let container = node.engine.id(unseen).await;
+        node.engine.restart(&container).await;
+        let agent = start(with_files());
+        let status = node.manager.state(unseen, S::Failed).await;
+        assert_eq!(status.err.as_deref(), Some("the container was restarted from outside"));
+        node.engine.stopped(&container).await;
+        assert_eq!(node.engine.count(node.id).await, 2, "history, and no more");
+        agent.shutdown().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_is_started_after_its_task_ended_is_stopped() {
+    on_a_node(async |node: Arc<Node>| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let with_files = || AgentOptions { state_dir: Some(folder.path().into()), ..node.options() };
+        let mut agent = start(with_files());
+        let (waits, done) = (app(&["wait"], json!({})), app(&["once"], json!({})));
+        let (service, job) = (unique::<TaskId>(), unique::<TaskId>());
+        node.manager.want(&spec(waits, json!([])), service, D::Running);
+        node.manager.state(service, S::Running).await;
+        node.manager.desire(service, D::Shutdown);
+        node.manager.want(&spec(done, json!([])), job, D::Complete);
+        for (id, state) in [(service, S::Shutdown), (job, S::Complete)] {
+            let ended = node.manager.state(id, state).await;
+            let container = node.engine.id(id).await;
+            node.engine.start(&container).await;
+            node.engine.stopped(&container).await;
+            agent.shutdown().await;
+            node.engine.start(&container).await;
+            agent = start(with_files());
+            node.engine.stopped(&container).await;
+            assert_eq!(node.manager.statuses.borrow()[&id], ended, "it stays as it ended");
+        }
+
+        // One whose task nobody knows.
+        let label = ("com.docker.swarm.node.id", node.id.to_string());
+        let task = ("com.docker.swarm.task.id", unique::<TaskId>().to_string());
+        let stray = make(&node.engine, &format!("stray-{}", node.id), &[label, task]).await;
+        node.engine.start(&stray).await;
+        node.manager.unassign(service);
+        node.manager.unassign(job);
+        no_container_of(&*node.engine.executor, node.id).await;
+        agent.shutdown().await;
+    })
+    .await;
+}

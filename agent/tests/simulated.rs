@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Manager, eventually, no_container_of, options, spec, start, unique};
+use common::{Manager, eventually, no_container_of, options, spec, start, unique, within};
 use serde_json::json;
 use swarm_agent::{SessionState, SimulatedExecutor};
 use swarm_model::{DesiredState as D, NodeId, TaskId, TaskState as S, Timestamp};
@@ -123,6 +123,32 @@ async fn a_silent_engine_is_told_and_survived() {
     node.manager.engine_reachable(true).await;
     node.manager.state(b, S::Running).await;
     node.manager.state(a, S::Running).await;
+    agent.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_restart_by_hand_is_a_failure_also_of_a_container_that_ends_with_code_0() {
+    let node = Node::new();
+    let agent = start(node.options());
+    let id: TaskId = unique();
+    node.manager.want(&spec(image("hello:1"), json!([])), id, D::Running);
+    node.manager.state(id, S::Running).await;
+    assert!(node.engine.restart(id));
+    let mut statuses = node.manager.statuses.subscribe();
+    let failed = |all: &std::collections::BTreeMap<TaskId, _>| {
+        all.get(&id).is_some_and(|s: &swarm_model::TaskStatus| s.state == S::Failed)
+    };
+    let status = eventually(&mut statuses, "the failure", failed).await.remove(&id);
+    assert_eq!(status.and_then(|s| s.err).as_deref(), Some("the container was restarted from outside"));
+    for again in [true, false] {
+        within("its container to stop", async {
+            while !node.engine.running(node.id).is_empty() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert!(!again || node.engine.start_again(id));
+    }
     agent.shutdown().await;
 }
 

@@ -35,7 +35,9 @@ use thiserror::Error;
 use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::executor::{ContainerRequest, EngineError, EngineReport, Executor, Listed, LogLine, LogSelection, Observed};
+use crate::executor::{
+    ContainerEvent, ContainerRequest, EngineError, EngineReport, Executor, Listed, LogLine, LogSelection, Observed,
+};
 
 /// Creations at the same time: more do not make an engine faster, its own locks see to that.
 const CREATES_MAX: usize = 8;
@@ -254,19 +256,19 @@ impl Executor for DockerExecutor {
         .boxed()
     }
 
-    fn events(&self, node: NodeId, since: Timestamp) -> BoxStream<'static, TaskId> {
+    fn events(&self, node: NodeId, since: Timestamp) -> BoxStream<'static, ContainerEvent> {
         let Ok(client) = self.client() else { return stream::empty().boxed() };
         let only = filters([
             ("type", vec!["container".into()]),
             ("label", vec![format!("{LABEL_NODE}={node}")]),
-            ("event", vec!["die".into(), "health_status".into(), "destroy".into()]),
+            ("event", ["die", "health_status", "destroy", "start", "restart"].map(str::to_owned).into()),
         ]);
         let since = format!("{}.{:09}", since.0.div_euclid(1_000_000_000), since.0.rem_euclid(1_000_000_000));
         let options = EventsOptionsBuilder::new().since(&since).filters(&only.into_iter().collect()).build();
         client
             .events(Some(options))
             .take_while(|event| future::ready(event.is_ok()))
-            .filter_map(|event| future::ready(event.ok().and_then(|e| task_of(&e))))
+            .filter_map(|event| future::ready(event.ok().and_then(|e| told(&e))))
             .boxed()
     }
 
@@ -352,8 +354,13 @@ impl Executor for DockerExecutor {
     }
 }
 
-fn task_of(event: &EventMessage) -> Option<TaskId> {
-    event.actor.as_ref()?.attributes.as_ref()?.get(LABEL_TASK)?.parse().ok()
+fn told(event: &EventMessage) -> Option<ContainerEvent> {
+    let task: TaskId = event.actor.as_ref()?.attributes.as_ref()?.get(LABEL_TASK)?.parse().ok()?;
+    Some(match event.action.as_deref() {
+        Some("start") => ContainerEvent::Started(task),
+        Some("restart") => ContainerEvent::Restarted(task),
+        _ => ContainerEvent::Changed(task),
+    })
 }
 
 /// What the engine was told to offer (`node-generic-resources` of its configuration).

@@ -4,7 +4,7 @@ use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status, ContainerSummary,
     ContainerSummaryStateEnum as SummaryState, HealthStatusEnum,
 };
-use swarm_model::{PortProtocol, PortStatus};
+use swarm_model::{PortProtocol, PortStatus, Timestamp};
 
 use super::{LABEL_NODE, LABEL_TASK};
 use crate::executor::{ContainerRequest, Exited, Health, Listed, Observed, Running};
@@ -22,21 +22,30 @@ pub(super) fn inspected(container: &ContainerInspectResponse) -> Observed {
     let id = container.id.clone().unwrap_or_default();
     let empty = ContainerState::default();
     let state = container.state.as_ref().unwrap_or(&empty);
+    let started_at = state.started_at.as_deref().map_or(Timestamp::ZERO, time);
     match state.status {
         Some(Status::RUNNING | Status::PAUSED | Status::RESTARTING | Status::STOPPING) => Observed::Running(Running {
             id,
+            started_at,
             pid: state.pid.unwrap_or_default(),
             health: health(state),
             ports: ports(container),
         }),
         Some(Status::EXITED | Status::DEAD | Status::REMOVING) => Observed::Exited(Exited {
             id,
+            started_at,
             exit_code: state.exit_code.unwrap_or_default(),
             oom_killed: state.oom_killed.unwrap_or_default(),
             error: state.error.clone().unwrap_or_default(),
         }),
         Some(Status::CREATED | Status::EMPTY) | None => Observed::Created { id },
     }
+}
+
+/// A time of the engine; zero for one that cannot be read, and for the year 1, which stands for never.
+fn time(text: &str) -> Timestamp {
+    let time = text.parse::<jiff::Timestamp>().ok();
+    time.and_then(|t| i64::try_from(t.as_nanosecond()).ok()).map_or(Timestamp::ZERO, Timestamp)
 }
 
 fn health(state: &ContainerState) -> Health {
@@ -117,5 +126,14 @@ mod tests {
         assert_eq!(port_status("53/udp", "5353"), Some(port));
         assert_eq!(port_status("x/udp", "5353"), None);
         assert_eq!(port_status("53/foo", "5353"), None);
+        assert_eq!(time("1970-01-01T00:00:01.000000005Z"), Timestamp(1_000_000_005));
+        assert_eq!(time("0001-01-01T00:00:00Z"), Timestamp::ZERO, "never");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_time_or_none(text: String) {
+            let _ = time(&text);
+        }
     }
 }

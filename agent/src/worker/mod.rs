@@ -28,7 +28,7 @@ use swarm_model::{
 use swarm_wire::agent::{AssignedSpec, Authority, LogRequest, NodeReport, ToAgent, ToManager};
 
 use crate::{
-    executor::{ContainerRequest, EngineError, EngineReport, Listed, NodeIdentity, Observed},
+    executor::{ContainerEvent, ContainerRequest, EngineError, EngineReport, Listed, NodeIdentity, Observed},
     step::LocalTask,
 };
 use outbox::Outbox;
@@ -65,8 +65,8 @@ pub enum Input {
     EngineDown(String),
     /// Engine events may have been lost.
     EventsLost,
-    /// The container of this task changed.
-    ContainerChanged(TaskId),
+    /// The engine tells of a container.
+    Container(ContainerEvent),
     /// Outcome of [`Output::List`].
     Listed(Result<Vec<Listed>, EngineError>),
     /// Outcome of [`Output::Run`].
@@ -221,6 +221,8 @@ pub struct Worker {
     listing: Option<u64>,
     list_again: bool,
     list_at_ms: u64,
+    /// Whether containers may have been started again since the last listing without a word of it.
+    runs_in_doubt: bool,
     /// Containers are not to be inspected one by one: a listing will tell.
     adopting: bool,
     /// Counts observations.
@@ -270,6 +272,7 @@ impl Worker {
             listing: None,
             list_again: false,
             list_at_ms: u64::MAX,
+            runs_in_doubt: false,
             adopting: false,
             touches: 0,
             synced: false,
@@ -332,8 +335,8 @@ impl Worker {
             Input::Message(message) => self.message(now, message, out),
             Input::EngineUp(report) => self.engine_is_up(now, report, out),
             Input::EngineDown(reason) => self.engine_is_down(now, &reason, out),
-            Input::EventsLost => self.request_list(now, out),
-            Input::ContainerChanged(task) => self.container_changed(now, task, out),
+            Input::EventsLost => self.events_lost(now, out),
+            Input::Container(event) => self.container_event(now, event, out),
             Input::Listed(result) => self.listed(now, result, out),
             Input::Done { task, result } => self.done(now, task, result, out),
             Input::StrayRemoved { id, result } => self.stray_removed(now, &id, result, out),

@@ -9,7 +9,7 @@ use swarm_model::{ContainerSpec, DesiredState, TaskId, TaskState, TaskStatus, Ti
 
 use super::{LIST_PERIOD_MS, Now, Operation, Output, RETRY_MS, Worker};
 use crate::{
-    executor::{ContainerRequest, EngineError, EngineReport, Health, Listed, Observed},
+    executor::{ContainerEvent, ContainerRequest, EngineError, EngineReport, Health, Listed, Observed},
     step::{self, Action, LocalTask},
 };
 
@@ -39,6 +39,8 @@ pub(super) struct Entry {
     cancelled: bool,
     /// The container changed while the call was under way.
     stale: bool,
+    /// The container was started while the call was under way: that it has ended may be true no more.
+    started: bool,
     pub(super) retry_at_ms: Option<u64>,
     /// [`Worker::touches`] when it was last observed.
     touched: u64,
@@ -53,18 +55,21 @@ impl Entry {
             last_call: None,
             cancelled: false,
             stale: false,
+            started: false,
             retry_at_ms: None,
             touched: 0,
         }
     }
 
-    /// A container that runs and is sick dooms a live task that was started.
+    /// A container that runs and is sick dooms a live task that was started. The first run that is seen of it is its own.
     fn observe(&mut self, observed: Observed) {
-        if let Observed::Running(r) = &observed
-            && r.health == Health::Unhealthy
-            && self.task.status.state >= TaskState::Starting
-        {
-            self.task.unhealthy = true;
+        let task = &mut self.task;
+        if task.status.state >= TaskState::Starting {
+            let is_sick = matches!(&observed, Observed::Running(r) if r.health == Health::Unhealthy);
+            task.unhealthy = task.unhealthy || is_sick;
+            if task.started_at.is_zero() && !task.status.state.is_terminal() {
+                task.started_at = observed.started_at();
+            }
         }
         self.observed = observed;
     }
@@ -118,7 +123,7 @@ impl Worker {
             Action::Inspect => Call::Inspect,
             Action::Prepare => Call::Prepare,
             Action::Start(_) => Call::Start,
-            Action::Stop(_) => Call::Stop,
+            Action::Stop(_) | Action::Kill(_) => Call::Stop,
             Action::Remove(_) => Call::Remove,
             Action::Park | Action::Enter(..) | Action::Forget => return,
         };
@@ -138,6 +143,7 @@ impl Worker {
         let operation = match (action, spec) {
             (Action::Start(container), _) => Operation::Start(container),
             (Action::Stop(container), _) => Operation::Stop(container, grace),
+            (Action::Kill(container), _) => Operation::Stop(container, 0),
             (Action::Remove(container), _) => Operation::Remove(container, grace),
             (Action::Prepare, Some(s)) if s.credentials_missing => return,
             (Action::Prepare, Some(s)) => Operation::Prepare(request(&s.spec)),
@@ -147,7 +153,10 @@ impl Worker {
         };
         entry.call = Some(call);
         entry.cancelled = false;
-        entry.stale = false;
+        (entry.stale, entry.started) = (false, false);
+        if matches!(operation, Operation::Stop(_, 0)) && entry.task.status.state.is_terminal() {
+            tracing::warn!(task = %id, "the container of a task that has ended runs again: it is stopped");
+        }
         out.push(Output::Run(id, operation));
     }
 
@@ -161,11 +170,15 @@ impl Worker {
         match result {
             Ok(observed) => {
                 let before = std::mem::take(&mut entry.observed);
-                let is_final = matches!(observed, Observed::Absent | Observed::Exited(_));
+                let is_final = matches!(observed, Observed::Absent | Observed::Exited(_)) && !entry.started;
                 if before == observed {
                     entry.last_call = Some(call);
                 }
+                let run = entry.task.started_at;
                 entry.observe(if entry.stale && !is_final { Observed::Unknown } else { observed });
+                if entry.task.started_at != run {
+                    self.unsaved.insert(id);
+                }
                 self.clear_error(now, id);
                 self.refresh(now, id);
             }
@@ -235,7 +248,8 @@ impl Worker {
     fn refresh(&mut self, now: Now, id: TaskId) {
         let Some(entry) = self.tasks.get(&id) else { return };
         let old = &entry.task.status;
-        if old.state == TaskState::Running && matches!(entry.observed, Observed::Running(_)) {
+        let is_same_run = !entry.task.was_restarted(&entry.observed);
+        if old.state == TaskState::Running && matches!(entry.observed, Observed::Running(_)) && is_same_run {
             let new = step::status(TaskState::Running, old.err.clone(), &entry.observed, old.at);
             if new != *old {
                 self.set_status(now, id, new);
@@ -253,7 +267,48 @@ impl Worker {
         }
     }
 
-    pub(super) fn container_changed(&mut self, now: Now, id: TaskId, out: &mut Vec<Output>) {
+    pub(super) fn container_event(&mut self, now: Now, event: ContainerEvent, out: &mut Vec<Output>) {
+        match event {
+            ContainerEvent::Changed(id) => self.container_changed(now, id, out),
+            ContainerEvent::Started(id) => self.container_started(now, id, out),
+            ContainerEvent::Restarted(id) => self.container_restarted(now, id),
+        }
+    }
+
+    /// Each start is told, also our own.
+    fn container_started(&mut self, now: Now, id: TaskId, out: &mut Vec<Output>) {
+        match self.tasks.get_mut(&id) {
+            // Only a listing says which containers belong to no task.
+            None if self.synced => self.request_list(now, out),
+            None => {}
+            Some(entry) if entry.call == Some(Call::Start) => {}
+            Some(entry) if entry.call.is_some() => {
+                self.touches += 1;
+                entry.touched = self.touches;
+                (entry.stale, entry.started) = (true, true);
+            }
+            Some(entry) => {
+                self.touches += 1;
+                entry.touched = self.touches;
+                entry.observed = Observed::Unknown;
+                self.pump(now, id, out);
+            }
+        }
+    }
+
+    /// A container that was told to stop and ended with exit code 0 looks like one whose work is done, until it is
+    /// started again. The task of a job stays as it ended: its work is not done twice.
+    fn container_restarted(&mut self, now: Now, id: TaskId) {
+        let Some(entry) = self.tasks.get(&id) else { return };
+        let task = &entry.task;
+        if task.status.state == TaskState::Complete && task.assigned.desired != DesiredState::Complete {
+            let status = step::status(TaskState::Failed, Some(step::RESTARTED.into()), &entry.observed, now.wall);
+            let container = task.status.container.clone();
+            self.set_status(now, id, TaskStatus { container, ..status });
+        }
+    }
+
+    fn container_changed(&mut self, now: Now, id: TaskId, out: &mut Vec<Output>) {
         let Some(entry) = self.tasks.get_mut(&id) else { return };
         self.touches += 1;
         entry.touched = self.touches;
@@ -288,7 +343,7 @@ impl Worker {
             tracing::info!(version = %self.engine.engine.engine_version, "the container engine answers");
             self.engine_up = true;
             self.adopting = true;
-            self.request_list(now, out);
+            self.events_lost(now, out);
             self.pump_all(now, out);
         }
         self.session.allow(now.mono_ms);
@@ -303,6 +358,11 @@ impl Worker {
         }
         self.session.allow(now.mono_ms);
         self.tell(out);
+    }
+
+    pub(super) fn events_lost(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.runs_in_doubt = true;
+        self.request_list(now, out);
     }
 
     pub(super) fn request_list(&mut self, now: Now, out: &mut Vec<Output>) {
@@ -333,6 +393,7 @@ impl Worker {
             }
         };
         self.adopting = false;
+        let in_doubt = std::mem::take(&mut self.runs_in_doubt);
         let mut found = BTreeMap::new();
         let (mut strays, mut unlabelled) = (Vec::new(), BTreeSet::new());
         for container in listed {
@@ -346,7 +407,7 @@ impl Worker {
         for (id, entry) in &mut self.tasks {
             let state = found.remove(id).unwrap_or(Observed::Absent);
             if entry.call.is_none() && entry.touched <= as_of {
-                reconcile(entry, state);
+                reconcile(entry, state, in_doubt);
             }
         }
         if self.synced {
@@ -394,17 +455,17 @@ impl Worker {
     }
 }
 
-/// Takes over what a listing says where it differs from what was known.
-fn reconcile(entry: &mut Entry, listed: Observed) {
+/// Takes over what a listing says where it differs from what was known. It does not say which run of a container it saw.
+fn reconcile(entry: &mut Entry, listed: Observed, in_doubt: bool) {
+    let over = entry.task.leaving || entry.task.status.state.is_terminal();
     let same = match (&listed, &entry.observed) {
         (Observed::Running(a), Observed::Running(b)) => a.id == b.id && a.health == b.health,
         (Observed::Exited(a), Observed::Exited(b)) => a.id == b.id,
         (a, b) => a == b,
     };
-    if same {
+    if same && !(in_doubt && !over && matches!(listed, Observed::Running(_))) {
         return;
     }
-    let over = entry.task.leaving || entry.task.status.state.is_terminal();
     match listed {
         // A listing tells less of these than a live task needs.
         Observed::Running(_) | Observed::Exited(_) if !over => entry.observed = Observed::Unknown,

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use swarm_model::{DesiredState as D, TaskId};
 use world::World;
 
+use crate::worker::Input;
+
 /// Something that happens to a node.
 #[derive(Clone, Copy, Debug)]
 enum Happening {
@@ -18,6 +20,10 @@ enum Happening {
     EngineReturns,
     Exit(u8, bool),
     Sicken(u8),
+    /// Somebody restarts or starts a container; the engine tells of it or not, the agent looks in between or not.
+    RestartByHand(u8, bool, bool),
+    StartByHand(u8, bool),
+    EventsLost,
     SessionBreaks,
     Restart,
     Wait(u16),
@@ -35,7 +41,10 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(H::EngineDies),
         2 => Just(H::EngineReturns),
         2 => (task.clone(), any::<bool>()).prop_map(|(t, seen)| H::Exit(t, seen)),
-        1 => task.prop_map(H::Sicken),
+        1 => task.clone().prop_map(H::Sicken),
+        2 => (task.clone(), any::<bool>(), any::<bool>()).prop_map(|(t, s, l)| H::RestartByHand(t, s, l)),
+        1 => (task, any::<bool>()).prop_map(|(t, seen)| H::StartByHand(t, seen)),
+        1 => Just(H::EventsLost),
         1 => Just(H::SessionBreaks),
         1 => Just(H::Restart),
         3 => any::<u16>().prop_map(H::Wait),
@@ -61,6 +70,9 @@ proptest! {
                 Happening::EngineReturns => world.engine_returns(),
                 Happening::Exit(task, seen) => world.exit(TaskId(task.into()), seen),
                 Happening::Sicken(task) => world.sicken(TaskId(task.into())),
+                Happening::RestartByHand(task, seen, looks) => world.restart_by_hand(TaskId(task.into()), seen, looks),
+                Happening::StartByHand(task, seen) => world.start_by_hand(TaskId(task.into()), seen),
+                Happening::EventsLost => world.input(Input::EventsLost),
                 Happening::SessionBreaks => world.session_breaks(),
                 Happening::Restart => world.restart(),
                 Happening::Wait(ms) => world.wait(ms.into()),

@@ -15,7 +15,7 @@ use bollard::{
     models::ContainerInspectResponse,
     query_parameters::{
         CreateImageOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, LogsOptionsBuilder,
-        RemoveContainerOptionsBuilder,
+        RemoveContainerOptionsBuilder, RestartContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
     },
 };
 use futures_util::StreamExt;
@@ -24,7 +24,7 @@ use swarm_model::{NodeId, TaskId};
 use tokio::sync::oneshot;
 
 /// The image that [`import_image`] makes.
-pub const IMAGE: &str = "swarm-agent-test:4";
+pub const IMAGE: &str = "swarm-agent-test:5";
 
 const SOURCE: &str = include_str!("../fixture/app.rs");
 
@@ -86,6 +86,24 @@ impl Engine {
     /// Id of the container of a task.
     pub async fn id(&self, task: TaskId) -> String {
         self.container(task).await.and_then(|c| c.id).expect("a container")
+    }
+
+    /// Restarts a container behind the agent's back, as `docker restart` does.
+    pub async fn restart(&self, id: &str) {
+        let options = RestartContainerOptionsBuilder::new().t(10).build();
+        self.client.restart_container(id, Some(options)).await.expect("a restart");
+    }
+
+    /// Starts a container behind the agent's back, as `docker start` does.
+    pub async fn start(&self, id: &str) {
+        self.client.start_container(id, None::<StartContainerOptions>).await.expect("a start");
+    }
+
+    /// Waits until a container does not run.
+    pub async fn stopped(&self, id: &str) {
+        let mut ends = self.client.wait_container(id, None::<WaitContainerOptions>);
+        // The exit code comes as an error if it is not zero.
+        let _ = crate::common::within("the container to stop", ends.next()).await;
     }
 
     /// Waits until a task has written a line.

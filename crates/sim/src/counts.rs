@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Every kind of fault.
-const FAULTS: [&str; 25] = [
+const FAULTS: [&str; 27] = [
     "agent crash",
     "agent clock jump",
     "answer of the log lost",
@@ -12,6 +12,8 @@ const FAULTS: [&str; 25] = [
     "container disappears",
     "container event lost",
     "container exits",
+    "container restarted by hand",
+    "container started by hand",
     "container unhealthy",
     "disk write lost",
     "engine call lost",

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 
 use swarm_agent::{
-    ContainerRequest, EngineError, EngineReport, Exited, Health, Input, Listed, Observed, Operation, Running,
+    ContainerEvent, ContainerRequest, EngineError, EngineReport, Exited, Health, Input, Listed, Observed, Operation,
+    Running,
 };
-use swarm_model::{EngineDescription, NodeId, NodeResources, Platform, TaskId};
+use swarm_model::{EngineDescription, NodeId, NodeResources, Platform, TaskId, Timestamp};
 
 use crate::{
     event::{Event, Fate},
@@ -71,6 +72,20 @@ pub(crate) struct Container {
     pub(crate) state: Observed,
 }
 
+impl Container {
+    fn run(&mut self, id: &str, start: i64, health: Health) {
+        let started_at = Timestamp(start);
+        self.state = Observed::Running(Running { id: id.into(), started_at, pid: 1, health, ..Running::default() });
+    }
+
+    fn end(&mut self, exit_code: i64) {
+        if let Observed::Running(running) = &self.state {
+            let (id, started_at) = (running.id.clone(), running.started_at);
+            self.state = Observed::Exited(Exited { id, started_at, exit_code, ..Exited::default() });
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -79,6 +94,8 @@ pub(crate) struct Engine {
     pub(crate) told: Option<bool>,
     pub(crate) containers: BTreeMap<String, Container>,
     made: u64,
+    /// Containers that were started so far; the number of a start stands for its time.
+    starts: i64,
     pub(crate) resources: NodeResources,
     /// Until then nothing can be created: the disk is full.
     pub(crate) full_until_ms: u64,
@@ -86,7 +103,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(resources: NodeResources) -> Self {
-        Self { up: true, told: None, containers: BTreeMap::new(), made: 0, resources, full_until_ms: 0 }
+        Self { up: true, told: None, containers: BTreeMap::new(), made: 0, starts: 0, resources, full_until_ms: 0 }
     }
 
     /// Whether a container of this task runs.
@@ -96,10 +113,8 @@ impl Engine {
 
     /// All running containers end, as with a power cut.
     pub(crate) fn stop_all(&mut self) {
-        for (id, container) in &mut self.containers {
-            if let Observed::Running(_) = container.state {
-                container.state = Observed::Exited(Exited { id: id.clone(), exit_code: 255, ..Exited::default() });
-            }
+        for container in self.containers.values_mut() {
+            container.end(255);
         }
     }
 
@@ -207,10 +222,8 @@ impl World {
             }
             Operation::Start(id) => self.start_container(node, id),
             Operation::Stop(id, _) => {
-                if let Some(container) = engine.containers.get_mut(id)
-                    && let Observed::Running(_) = container.state
-                {
-                    container.state = Observed::Exited(Exited { id: id.clone(), ..Exited::default() });
+                if let Some(container) = engine.containers.get_mut(id) {
+                    container.end(0);
                 }
                 Ok(engine.state(id))
             }
@@ -231,7 +244,8 @@ impl World {
                 return Err(EngineError::Fatal("OCI runtime create failed".into()));
             }
             let health = if container.has_health { Health::Starting } else { Health::None };
-            container.state = Observed::Running(Running { id: id.into(), pid: 1, health, ..Running::default() });
+            host.engine.starts += 1;
+            container.run(id, host.engine.starts, health);
             let (kind, has_health) = (container.kind, container.has_health);
             self.decide_fate(node, id, kind, has_health);
         }
@@ -264,13 +278,17 @@ impl World {
         }
         let Some(host) = self.hosts.get_mut(&node) else { return };
         let Some(container) = host.engine.containers.get_mut(id) else { return };
+        if let Fate::StartByHand(restart) = fate {
+            return self.start_by_hand(node, id, restart);
+        }
         let Observed::Running(running) = &mut container.state else { return };
         match fate {
+            Fate::StartByHand(_) => return,
             Fate::Exit(exit_code) => {
-                container.state = Observed::Exited(Exited { id: id.into(), exit_code, ..Exited::default() });
+                container.end(exit_code);
                 self.counts.fault("container exits");
             }
-            Fate::Done => container.state = Observed::Exited(Exited { id: id.into(), ..Exited::default() }),
+            Fate::Done => container.end(0),
             Fate::Healthy if running.health == Health::Starting => running.health = Health::Healthy,
             Fate::Healthy => return,
             Fate::Unhealthy => {
@@ -282,8 +300,31 @@ impl World {
         self.container_event(node, id);
     }
 
+    /// Somebody starts a container that has ended.
+    fn start_by_hand(&mut self, node: NodeId, id: &str, restart: bool) {
+        let Some(engine) = self.hosts.get_mut(&node).map(|host| &mut host.engine).filter(|engine| engine.up) else {
+            return;
+        };
+        let Some(container) = engine.containers.get_mut(id) else { return };
+        if !matches!(container.state, Observed::Exited(_)) {
+            return;
+        }
+        engine.starts += 1;
+        container.run(id, engine.starts, Health::None);
+        self.counts.fault(if restart { "container restarted by hand" } else { "container started by hand" });
+        self.changed_ms = self.now_ms;
+        self.tell(node, id, ContainerEvent::Started);
+        if restart {
+            self.tell(node, id, ContainerEvent::Restarted);
+        }
+    }
+
     /// The engine tells of a change; that can get lost.
     pub(crate) fn container_event(&mut self, node: NodeId, id: &str) {
+        self.tell(node, id, ContainerEvent::Changed);
+    }
+
+    fn tell(&mut self, node: NodeId, id: &str, event: fn(TaskId) -> ContainerEvent) {
         let lost = !self.healed && self.rng.per_mille(30);
         let delay = self.rng.between(1, 50);
         let Some(host) = self.hosts.get(&node).filter(|host| host.engine.up) else { return };
@@ -291,7 +332,7 @@ impl World {
         if lost {
             return self.counts.fault("container event lost");
         }
-        let (boot, input) = (host.boot, Box::new(Input::ContainerChanged(container.task)));
+        let (boot, input) = (host.boot, Box::new(Input::Container(event(container.task))));
         self.after(delay, Event::Hear { node, boot, input });
     }
 

@@ -82,6 +82,8 @@ pub(crate) enum Fate {
     Healthy,
     /// Its health check fails too often.
     Unhealthy,
+    /// Somebody starts it by hand if it has ended; with true as the second half of a restart.
+    StartByHand(bool),
 }
 
 /// Changes on their way to an agent's disk.

@@ -152,7 +152,7 @@ impl World {
         let Some(host) = self.hosts.get_mut(&node) else { return };
         let running: Vec<String> = host.engine.containers.keys().cloned().collect();
         let Some(id) = self.rng.pick(&running).cloned() else { return };
-        match self.rng.below(10) {
+        match self.rng.below(12) {
             0 => {
                 self.counts.fault("container disappears");
                 self.container_event(node, &id);
@@ -161,6 +161,14 @@ impl World {
                 }
             }
             1..3 => self.befall(node, &id, Fate::Unhealthy),
+            3 => self.befall(node, &id, Fate::StartByHand(false)),
+            4 => {
+                // A program that is told to stop ends as if its work were done, or is killed.
+                let exit_code = if self.rng.per_mille(500) { 0 } else { 137 };
+                self.befall(node, &id, Fate::Exit(exit_code));
+                let pause = self.rng.between(10, 400);
+                self.after(pause, Event::Container { node, container: id, fate: Fate::StartByHand(true) });
+            }
             _ => self.befall(node, &id, Fate::Exit(137)),
         }
     }

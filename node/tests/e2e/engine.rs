@@ -72,6 +72,18 @@ impl Engine {
         assert!(answer.is_ok(), "{}", answer.message());
     }
 
+    /// Starts a container behind the swarm's back, as `docker start` does.
+    pub fn start(&self, id: &str) {
+        let answer = self.send("POST", &format!("/containers/{id}/start"), None);
+        assert!(answer.is_ok(), "{}", answer.message());
+    }
+
+    /// Restarts a container behind the swarm's back, as `docker restart` does.
+    pub fn restart(&self, id: &str) {
+        let answer = self.send("POST", &format!("/containers/{id}/restart"), None);
+        assert!(answer.is_ok(), "{}", answer.message());
+    }
+
     /// Inspects a container.
     pub fn inspect(&self, id: &str) -> Value {
         self.send("GET", &format!("/containers/{id}/json"), None).json()

@@ -6,6 +6,7 @@
 //! * [`crash`] – the manager killed while clients write; nothing acknowledged is lost.
 //! * [`containers`] – real containers while daemons or the engine are killed or hang; none twice, none forgotten.
 //! * [`rollout`] – the manager killed during rolling updates and rollbacks; each goes on where it was.
+//! * [`by_hand`] – containers that somebody restarts or starts; none runs beside what runs instead.
 //! * [`story`] – the life of a service on real containers, from its creation to nodes that go and come.
 //! * [`suspended`] – a daemon stands still for ten seconds.
 //! * [`managers`] – several managers: leaders killed under writers, promotion, demotion, leaving.
@@ -27,6 +28,7 @@
 mod attack;
 mod autolock;
 mod backup;
+mod by_hand;
 mod certificates;
 mod cluster;
 mod containers;

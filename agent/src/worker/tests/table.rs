@@ -5,8 +5,8 @@ use swarm_wire::agent::{Assignments, ToAgent, ToManager};
 
 use super::world::World;
 use crate::{
-    executor::{EngineError, EngineReport, Observed, Running},
-    step::LocalTask,
+    executor::{ContainerEvent, EngineError, EngineReport, Observed, Running},
+    step::{LocalTask, RESTARTED},
     testing::{assigned_spec, assigned_task},
     worker::{Input, Operation, SessionState, Stored, Worker},
 };
@@ -272,4 +272,95 @@ fn a_leader_that_is_news_is_tried_at_once_and_another_word_of_the_same_is_not() 
     }
     let longest = (0..20).map(|_| delay_ms("10.0.0.19:2377")).max();
     assert!((200..=900).contains(&longest.unwrap_or_default()), "{longest:?} ms");
+}
+
+#[test]
+fn a_restart_by_hand_is_a_failure_whenever_the_agent_looks() {
+    for desired in [D::Running, D::Complete] {
+        for looks in [true, false] {
+            let mut world = quiet();
+            world.want(TASK, desired);
+            world.settle();
+            world.restart_by_hand(TASK, true, looks);
+            world.settle();
+            let is_job = desired == D::Complete;
+            let end = if is_job && looks { (S::Complete, None) } else { (S::Failed, Some(RESTARTED)) };
+            let status = &world.known[&TASK];
+            assert_eq!((status.state, status.err.as_deref()), end, "{desired}, looks {looks}");
+            assert_eq!(world.stops, 1, "its new run is stopped, once");
+            world.check_settled();
+        }
+    }
+}
+
+#[test]
+fn a_restart_by_hand_that_nobody_told_of_is_found_out() {
+    let lost: [(&str, fn(&mut World)); 3] = [
+        ("events are lost", |world| world.input(Input::EventsLost)),
+        ("the agent was killed meanwhile", World::restart),
+        ("the engine was away", |world| {
+            world.input(Input::EngineDown("away".into()));
+            world.input(Input::EngineUp(EngineReport::default()));
+        }),
+    ];
+    for (what, happens) in lost {
+        let mut world = quiet();
+        running(&mut world);
+        world.restart_by_hand(TASK, false, false);
+        happens(&mut world);
+        world.settle();
+        assert_eq!(world.known[&TASK].err.as_deref(), Some(RESTARTED), "{what}");
+        assert_eq!(world.stops, 1, "{what}");
+        world.check_settled();
+    }
+}
+
+#[test]
+fn a_container_that_is_started_after_its_task_ended_is_stopped_at_once() {
+    for (desired, end) in [(D::Running, S::Failed), (D::Shutdown, S::Shutdown)] {
+        let mut world = quiet();
+        running(&mut world);
+        match end {
+            S::Failed => world.exit(TASK, true),
+            _ => world.want(TASK, desired),
+        }
+        world.settle();
+        world.stops = 0;
+        for n in 1..=3 {
+            world.start_by_hand(TASK, true);
+            while !world.calls.is_empty() {
+                world.answer(0);
+            }
+            assert_eq!(world.stops, n, "without waiting for a listing");
+            assert_eq!(world.state(TASK), Some(end));
+        }
+        // Also one that nobody told of, by the next listing.
+        world.start_by_hand(TASK, false);
+        world.settle();
+        assert_eq!(world.stops, 4);
+        world.check_settled();
+    }
+}
+
+#[test]
+fn a_container_of_a_forgotten_task_goes_when_it_is_started() {
+    let mut world = quiet();
+    running(&mut world);
+    let stray = Observed::Running(Running { id: "stray".into(), ..Running::default() });
+    world.containers.insert(TaskId(99), stray);
+    world.input(Input::Container(ContainerEvent::Started(TaskId(99))));
+    assert!(!world.containers.contains_key(&TaskId(99)));
+    world.check_settled();
+}
+
+#[test]
+fn our_own_starts_cost_no_look() {
+    let mut world = quiet();
+    world.want(TASK, D::Running);
+    world.answer(0);
+    assert!(matches!(world.calls[0].1, Operation::Start(_)));
+    world.input(Input::Container(ContainerEvent::Started(TASK)));
+    world.answer(0);
+    assert!(world.calls.is_empty());
+    assert_eq!(world.state(TASK), Some(S::Running));
 }

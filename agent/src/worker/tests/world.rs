@@ -6,7 +6,7 @@ use swarm_model::{DesiredState, TaskId, TaskState, TaskStatus, Timestamp};
 use swarm_wire::agent::{AssignedSpec, AssignedTask, Assignments, Hello, ToAgent, ToManager, Welcome, digest};
 
 use crate::{
-    executor::{EngineError, EngineReport, Exited, Health, Listed, NodeIdentity, Observed, Running},
+    executor::{ContainerEvent, EngineError, EngineReport, Exited, Health, Listed, NodeIdentity, Observed, Running},
     testing::{assigned_spec, assigned_task},
     worker::{Change, Input, Now, Operation, Output, SessionState, Stored, Worker, WorkerOptions},
 };
@@ -20,7 +20,13 @@ pub(super) struct World {
     pub(super) engine_up: bool,
     pub(super) containers: BTreeMap<TaskId, Observed>,
     made: BTreeSet<TaskId>,
+    /// Containers that were started so far; the number of a start stands for its time.
+    starts: i64,
+    /// Tasks whose container somebody restarted while they ran, and the engine told so; and whether it was a job's.
+    restarted: BTreeMap<TaskId, bool>,
     pub(super) calls: Vec<(TaskId, Operation)>,
+    /// Calls so far that stopped a container.
+    pub(super) stops: usize,
     // The manager.
     pub(super) wanted: BTreeMap<TaskId, AssignedTask>,
     /// Assigned once; ids are never used again.
@@ -56,7 +62,10 @@ impl World {
             engine_up: true,
             containers: BTreeMap::new(),
             made: BTreeSet::new(),
+            starts: 0,
+            restarted: BTreeMap::new(),
             calls: Vec::new(),
+            stops: 0,
             wanted: BTreeMap::new(),
             gone: BTreeSet::new(),
             known: BTreeMap::new(),
@@ -209,18 +218,30 @@ impl World {
                 }
             }
             Operation::Start(_) => {
-                if let Some(state @ Observed::Created { .. }) = self.containers.get_mut(&task) {
-                    *state = Observed::Running(Running { id, ..Running::default() });
+                if let Some(Observed::Created { .. }) = self.containers.get(&task) {
+                    self.begin_run(task);
                 }
             }
             Operation::Stop(..) => {
-                if let Some(state @ Observed::Running(_)) = self.containers.get_mut(&task) {
-                    *state = Observed::Exited(Exited { id, ..Exited::default() });
-                }
+                self.stops += usize::from(self.end_run(task, 0));
             }
             Operation::Remove(..) => drop(self.containers.remove(&task)),
         }
         self.containers.get(&task).cloned().unwrap_or(Observed::Absent)
+    }
+
+    fn begin_run(&mut self, task: TaskId) {
+        self.starts += 1;
+        let started_at = Timestamp(self.starts);
+        let run = Running { id: format!("c{task}"), started_at, ..Running::default() };
+        self.containers.insert(task, Observed::Running(run));
+    }
+
+    fn end_run(&mut self, task: TaskId, exit_code: i64) -> bool {
+        let Some(state @ Observed::Running(_)) = self.containers.get_mut(&task) else { return false };
+        let started_at = state.started_at();
+        *state = Observed::Exited(Exited { id: format!("c{task}"), started_at, exit_code, ..Exited::default() });
+        true
     }
 
     pub(super) fn answer(&mut self, n: usize) {
@@ -249,10 +270,8 @@ impl World {
     /// Takes all running containers along, as an engine without live-restore does.
     pub(super) fn engine_dies(&mut self) {
         self.engine_up = false;
-        for state in self.containers.values_mut() {
-            if let Observed::Running(r) = state {
-                *state = Observed::Exited(Exited { id: r.id.clone(), exit_code: 255, ..Exited::default() });
-            }
+        for task in self.containers.keys().copied().collect::<Vec<_>>() {
+            self.end_run(task, 255);
         }
         self.input(Input::EngineDown("died".into()));
     }
@@ -263,11 +282,41 @@ impl World {
     }
 
     pub(super) fn exit(&mut self, task: TaskId, seen: bool) {
-        if let Some(state @ Observed::Running(_)) = self.containers.get_mut(&task) {
-            let id = format!("c{task}");
-            *state = Observed::Exited(Exited { id, exit_code: 3, ..Exited::default() });
-            if seen && self.engine_up {
-                self.input(Input::ContainerChanged(task));
+        if self.end_run(task, 3) && seen && self.engine_up {
+            self.input(Input::Container(ContainerEvent::Changed(task)));
+        }
+    }
+
+    /// Somebody restarts a container. The engine tells of it or not; in between the agent may look or not.
+    pub(super) fn restart_by_hand(&mut self, task: TaskId, seen: bool, looks: bool) {
+        let known = self.worker.tasks().find(|t| t.assigned.id == task);
+        let running = known.filter(|t| t.status.state == TaskState::Running);
+        let is_job = running.map(|t| t.assigned.desired == DesiredState::Complete);
+        if !self.engine_up || !self.end_run(task, 0) {
+            return;
+        }
+        if seen {
+            self.input(Input::Container(ContainerEvent::Changed(task)));
+        }
+        if let Some(call) = self.calls.iter().position(|(t, _)| *t == task).filter(|_| looks) {
+            self.answer(call);
+        }
+        if let Some(Observed::Exited(_)) = self.containers.get(&task) {
+            self.begin_run(task);
+        }
+        if seen {
+            self.input(Input::Container(ContainerEvent::Started(task)));
+            self.input(Input::Container(ContainerEvent::Restarted(task)));
+            self.restarted.extend(is_job.map(|is_job| (task, is_job)));
+        }
+    }
+
+    /// Somebody starts a container that has ended.
+    pub(super) fn start_by_hand(&mut self, task: TaskId, seen: bool) {
+        if let Some(Observed::Exited(_)) = self.containers.get(&task).filter(|_| self.engine_up) {
+            self.begin_run(task);
+            if seen {
+                self.input(Input::Container(ContainerEvent::Started(task)));
             }
         }
     }
@@ -276,7 +325,7 @@ impl World {
         if let Some(Observed::Running(r)) = self.containers.get_mut(&task) {
             r.health = Health::Unhealthy;
             if self.engine_up {
-                self.input(Input::ContainerChanged(task));
+                self.input(Input::Container(ContainerEvent::Changed(task)));
             }
         }
     }
@@ -310,7 +359,7 @@ impl World {
         let end = self.now_ms + ms;
         while self.worker.deadline_ms() <= end {
             self.now_ms = self.now_ms.max(self.worker.deadline_ms());
-            self.input(Input::ContainerChanged(TaskId(u128::MAX)));
+            self.input(Input::Container(ContainerEvent::Changed(TaskId(u128::MAX))));
         }
         self.now_ms = end;
     }
@@ -345,6 +394,10 @@ impl World {
             }
             let runs = matches!(self.containers.get(id), Some(Observed::Running(_)));
             assert_eq!(runs, state == TaskState::Running, "{id} is {state}, wanted {desired}");
+            if let Some(is_job) = self.restarted.get(id) {
+                let fits = state > TaskState::Complete || *is_job && state == TaskState::Complete;
+                assert!(fits, "{id} was restarted by hand and is {state}");
+            }
             if desired == DesiredState::Remove {
                 assert!(!self.containers.contains_key(id), "the container of {id} is left");
             }
