@@ -213,3 +213,27 @@ async fn leaving_removes_containers_and_files() {
     assert_eq!(node.engine.count(node.id), 0);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn nothing_is_left_of_tasks_that_came_and_went() {
+    let node = Node::new();
+    let folder = tempfile::tempdir().unwrap();
+    let agent = start(swarm_agent::AgentOptions { state_dir: Some(folder.path().into()), ..node.options() });
+    for _ in 0..200 {
+        // Each with a spec of its own, as updates have it.
+        let (spec, id) = (spec(image("hello:1"), json!([])), unique::<TaskId>());
+        node.manager.want(&spec, id, D::Running);
+        node.manager.state(id, S::Running).await;
+        node.manager.unassign(id);
+        no_container_of(&node.engine, node.id).await;
+    }
+    assert_eq!(*node.manager.sessions.borrow(), 1, "it is one session");
+    agent.shutdown().await;
+    let database = rusqlite::Connection::open(folder.path().join("agent.db")).unwrap();
+    for table in ["tasks", "specs"] {
+        let rows: i64 =
+            database.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a table");
+        // The agent may have stopped before it heard that the last container is gone.
+        assert!(rows <= 1, "{rows} {table}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use swarm_model::TaskId;
+use swarm_model::{ServiceId, TaskId};
 use swarm_wire::agent::{AssignedSpec, AssignedTask, Assignments};
 
 use super::{Change, Now, Output, SpecEntry, Worker, tasks};
@@ -40,7 +40,8 @@ impl Worker {
         let key = (spec.service, spec.version);
         let spec = Arc::new(spec);
         self.changes.push(Change::PutSpec(spec.clone()));
-        let old = self.specs.insert(key, SpecEntry { spec, credentials_missing: false });
+        let users = self.specs.get(&key).map_or(0, |old| old.users);
+        let old = self.specs.insert(key, SpecEntry { spec, credentials_missing: false, users });
         if old.is_some_and(|old| old.credentials_missing) {
             let waiting = self.tasks.values().map(|e| &e.task.assigned);
             touched.extend(waiting.filter(|a| (a.service, a.spec_version) == key).map(|a| a.id));
@@ -68,7 +69,8 @@ impl Worker {
         // The container of a task that is new to this agent may exist all the same if its store was lost. A task that
         // is to run finds it when it is created; before the first listing, and for one that is to stop, look first.
         let observed = if self.synced && task.desired.is_live() { Observed::Absent } else { Observed::Unknown };
-        let known = self.specs.contains_key(&(task.service, task.spec_version));
+        let spec = self.specs.get_mut(&(task.service, task.spec_version));
+        let known = spec.map(|spec| spec.users += 1).is_some();
         let lost = format!("version {} of the service's spec did not arrive at the node", task.spec_version);
         self.tasks.insert(id, tasks::Entry::new(LocalTask::new(task, now.wall), observed));
         self.unsaved.insert(id);
@@ -94,14 +96,41 @@ impl Worker {
         self.request_list(now, out);
     }
 
-    /// Forgets specs that no task needs. Only between sessions: within one, the manager counts on what it has sent.
-    pub(super) fn drop_unused_specs(&mut self) {
-        let used: BTreeSet<_> =
-            self.tasks.values().map(|e| (e.task.assigned.service, e.task.assigned.spec_version)).collect();
-        let unused: Vec<_> = self.specs.keys().filter(|key| !used.contains(key)).copied().collect();
-        for (service, version) in unused {
-            self.specs.remove(&(service, version));
-            self.changes.push(Change::DeleteSpec(service, version));
+    /// Forgets a task, and with the last task of a spec the spec: managers send it again with the next one.
+    pub(super) fn forget(&mut self, id: TaskId) {
+        let Some(entry) = self.tasks.remove(&id) else { return };
+        self.unsaved.insert(id);
+        if let Some(at) = entry.retry_at_ms {
+            self.retries.remove(&(at, id));
+        }
+        let key = (entry.task.assigned.service, entry.task.assigned.spec_version);
+        if let Some(spec) = self.specs.get_mut(&key) {
+            spec.users = spec.users.saturating_sub(1);
+            if spec.users == 0 {
+                self.drop_spec(key);
+            }
+        }
+    }
+
+    fn drop_spec(&mut self, (service, version): (ServiceId, u64)) {
+        self.specs.remove(&(service, version));
+        self.changes.push(Change::DeleteSpec(service, version));
+    }
+
+    /// Counts the tasks of each spec, and forgets specs that never had one.
+    pub(super) fn count_users(&mut self) {
+        for spec in self.specs.values_mut() {
+            spec.users = 0;
+        }
+        for entry in self.tasks.values() {
+            let key = (entry.task.assigned.service, entry.task.assigned.spec_version);
+            if let Some(spec) = self.specs.get_mut(&key) {
+                spec.users += 1;
+            }
+        }
+        let unused: Vec<_> = self.specs.iter().filter(|(_, spec)| spec.users == 0).map(|(key, _)| *key).collect();
+        for key in unused {
+            self.drop_spec(key);
         }
     }
 }

@@ -201,6 +201,8 @@ struct SpecEntry {
     spec: Arc<AssignedSpec>,
     /// The spec comes from disk and its credentials do not: images wait for the manager to send it again.
     credentials_missing: bool,
+    /// Tasks of the node that run it. With the last one it goes.
+    users: usize,
 }
 
 /// All that an agent knows.
@@ -250,16 +252,16 @@ impl Worker {
     pub fn new(options: WorkerOptions, stored: Stored) -> Self {
         let observed = if mutant("adopt-nothing") { Observed::Absent } else { Observed::Unknown };
         let tasks = stored.tasks.into_iter().map(|t| (t.assigned.id, Entry::new(t, observed.clone()))).collect();
-        let specs = stored
+        let specs: BTreeMap<_, _> = stored
             .specs
             .into_iter()
             .map(|(spec, had_credentials)| {
                 let missing = had_credentials && spec.registry_auth.is_none();
                 let key = (spec.service, spec.version);
-                (key, SpecEntry { spec: Arc::new(spec), credentials_missing: missing })
+                (key, SpecEntry { spec: Arc::new(spec), credentials_missing: missing, users: 0 })
             })
             .collect();
-        Self {
+        let mut worker = Self {
             session: Session::new(options.seed),
             options,
             tasks,
@@ -286,7 +288,9 @@ impl Worker {
             leaving: false,
             said_leaving: false,
             left: false,
-        }
+        };
+        worker.count_users();
+        worker
     }
 
     /// Takes what happened, in order, and says what to do.
@@ -377,6 +381,21 @@ impl Worker {
         if !changes.is_empty() {
             out.push(Output::Save(changes));
         }
+    }
+
+    /// How much each table holds.
+    #[cfg(test)]
+    fn sizes(&self) -> [(&'static str, usize); 8] {
+        [
+            ("tasks", self.tasks.len()),
+            ("specs", self.specs.len()),
+            ("statuses to report", self.outbox.len()),
+            ("retries", self.retries.len()),
+            ("strays", self.strays.len()),
+            ("unsaved tasks", self.unsaved.len()),
+            ("changes", self.changes.len()),
+            ("tasks of a set that arrives", self.incoming.as_ref().map_or(0, BTreeSet::len)),
+        ]
     }
 
     fn report(&self) -> NodeReport {

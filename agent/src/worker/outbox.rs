@@ -82,6 +82,12 @@ impl Outbox {
         }
     }
 
+    /// How many statuses wait for anything.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.dirty.len() + self.in_flight.as_ref().map_or(0, |f| f.tasks.len())
+    }
+
     /// When [`Outbox::take`] has something to do.
     pub(super) fn deadline_ms(&self) -> u64 {
         match &self.in_flight {

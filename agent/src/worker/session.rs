@@ -194,7 +194,7 @@ impl Worker {
         match (message, &self.session.phase) {
             (ToAgent::Welcome(welcome), Phase::Greeting { .. }) => {
                 self.session.phase = Phase::Open { beat_ms: now.mono_ms };
-                self.drop_unused_specs();
+                self.count_users();
                 self.welcomed(welcome, out);
                 out.push(Output::Session(SessionState::Open));
                 tracing::debug!("session with a manager is open");

@@ -101,14 +101,7 @@ impl Worker {
                     let status = step::status(state, err, &entry.observed, now.wall);
                     self.set_status(now, id, status);
                 }
-                Action::Forget => {
-                    if let Some(at) = entry.retry_at_ms {
-                        self.retries.remove(&(at, id));
-                    }
-                    self.tasks.remove(&id);
-                    self.unsaved.insert(id);
-                    return;
-                }
+                Action::Forget => return self.forget(id),
                 action => return self.call(now, id, action, out),
             }
         }

@@ -375,6 +375,11 @@ impl World {
         }
     }
 
+    /// How many tasks and specs the disk has.
+    pub(super) fn on_disk(&self) -> (usize, usize) {
+        (self.disk_tasks.len(), self.disk_specs.len())
+    }
+
     pub(super) fn state(&self, task: TaskId) -> Option<TaskState> {
         self.worker.tasks().find(|t| t.assigned.id == task).map(|t| t.status.state)
     }
