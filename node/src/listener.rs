@@ -22,7 +22,7 @@ use swarm_wire::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
@@ -31,6 +31,7 @@ use self::cut::Severable;
 use crate::{
     forward,
     places::{Entry, Full, Limits, Places, source},
+    reminder::{PERIOD, Reminder},
 };
 
 /// Silence after which the kernel asks whether the peer's machine is still there.
@@ -104,7 +105,7 @@ pub(crate) struct Listener {
     handshakes: Places<IpAddr>,
     joins: Places<IpAddr>,
     renewals: Places<NodeId>,
-    complaints: std::sync::Mutex<BTreeMap<Offence, Complaints>>,
+    complaints: std::sync::Mutex<BTreeMap<Offence, Reminder>>,
 }
 
 /// Why a connection is refused. Each kind has its line in the log, so that many of one do not hide another.
@@ -129,11 +130,6 @@ impl Offence {
     }
 }
 
-struct Complaints {
-    last: Instant,
-    silent: u64,
-}
-
 impl Listener {
     /// Serves this manager.
     pub(crate) fn new(identity: Arc<IdentityHolder>, manager: Manager) -> Self {
@@ -152,12 +148,15 @@ impl Listener {
     pub(crate) async fn serve(self, tcp: TcpListener, stop: CancellationToken) {
         let this = Arc::new(self);
         let connections = TaskTracker::new();
+        let mut reminder = Reminder::new(PERIOD);
         loop {
             let Some(accepted) = stop.run_until_cancelled(tcp.accept()).await else { break };
             let (stream, addr) = match accepted {
                 Ok(accepted) => accepted,
                 Err(e) => {
-                    tracing::warn!("cannot accept a connection from a node: {e}");
+                    if let Some(others) = reminder.happened() {
+                        tracing::warn!(others, "cannot accept a connection from a node: {e}");
+                    }
                     tokio::time::sleep(ACCEPT_RETRY).await;
                     continue;
                 }
@@ -256,13 +255,9 @@ impl Listener {
     /// One log line for many refused connections of a kind.
     fn complain(&self, offence: Offence, addr: SocketAddr, problem: &dyn std::fmt::Display) {
         let mut complaints = self.complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match complaints.get_mut(&offence) {
-            Some(known) if known.last.elapsed() < COMPLAINT_PERIOD => known.silent += 1,
-            known => {
-                let others = known.map_or(0, |known| known.silent);
-                tracing::warn!(%addr, others, "connection refused: {problem}");
-                complaints.insert(offence, Complaints { last: Instant::now(), silent: 0 });
-            }
+        let reminder = complaints.entry(offence).or_insert_with(|| Reminder::new(COMPLAINT_PERIOD));
+        if let Some(others) = reminder.happened() {
+            tracing::warn!(%addr, others, "connection refused: {problem}");
         }
     }
 }

@@ -5,6 +5,7 @@
 //!   [`role`] – promoted and demoted; [`autolock`] – locked and unlocked.
 //! * [`socket`], [`api`], [`engine`] – the API on the Unix socket and the pass-through to the Docker Engine.
 //! * [`listener`] (with [`places`]), [`connector`], [`certificate`] – the managers' port, the way to it, certificates.
+//! * [`loss`], [`reminder`] – what the log says of trouble that lasts.
 //! * [`memory`] – huge pages for a large state.
 
 mod address;
@@ -17,6 +18,7 @@ mod engine;
 mod forward;
 mod http;
 mod listener;
+mod loss;
 mod member;
 mod membership;
 mod memory;
@@ -24,6 +26,7 @@ mod node;
 mod notify;
 mod places;
 mod random;
+mod reminder;
 mod role;
 mod socket;
 mod state_dir;

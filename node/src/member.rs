@@ -28,6 +28,7 @@ use crate::{
     certificate,
     connector::ManagerConnector,
     listener::Listener,
+    loss,
     node::Node,
     random, role,
     state_dir::{Membership, StateDir},
@@ -165,6 +166,7 @@ impl Member {
         tokio::spawn(role::follow(Arc::downgrade(node), member.clone()));
         member.spawn(member.clone().watch_session(node.state().clone()));
         member.spawn(member.clone().keep_managers(node.state().clone()));
+        member.spawn(loss::follow(member.session.clone(), member.connector.known(), loss::News::log));
         if let Some(manager) = &member.manager {
             let (watched, retired) = (watch_manager(manager.role(), node.failure()), member.retired.clone());
             member.spawn(async move {

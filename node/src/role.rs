@@ -15,6 +15,7 @@ use swarm_wire::NodeIdentity;
 use crate::{
     certificate,
     node::{Member, Node, Swarm, listen_as_before},
+    reminder::{PERIOD, Reminder},
     state_dir::Membership,
 };
 
@@ -30,6 +31,7 @@ pub(crate) fn follow(node: Weak<Node>, member: Arc<Member>) -> BoxFuture<'static
 async fn follow_member(node: Weak<Node>, member: Arc<Member>) {
     let (mut wanted, stop) = (member.wanted_role(), member.stopped());
     let own = member.identity().role();
+    let mut reminder = Reminder::new(PERIOD);
     loop {
         let change = wanted.wait_for(|role| role.is_some_and(|role| role != own));
         let Some(Ok(role)) = stop.run_until_cancelled(change).await.map(|role| role.map(|role| role.unwrap_or(own)))
@@ -40,7 +42,11 @@ async fn follow_member(node: Weak<Node>, member: Arc<Member>) {
         // Not cancelled by the end of the member, which it brings about itself.
         match node.change_role(&member, role).await {
             Ok(()) => return,
-            Err(e) => tracing::warn!("this node is to be a {role}, which did not succeed yet: {e:#}"),
+            Err(e) => {
+                if let Some(others) = reminder.happened() {
+                    tracing::warn!(others, "this node is to be a {role}, which did not succeed yet: {e:#}");
+                }
+            }
         }
         if stop.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
             return;

@@ -13,7 +13,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::api::Api;
+use crate::{
+    api::Api,
+    reminder::{PERIOD, Reminder},
+};
 
 /// How long requests that are being answered may take to end when swarmd stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,13 +74,16 @@ impl ApiSocket {
     /// Answers requests until `stop`; those under way then get [`DRAIN_TIMEOUT`].
     pub(crate) async fn serve(self, api: Api, stop: CancellationToken) {
         let connections = TaskTracker::new();
+        let mut reminder = Reminder::new(PERIOD);
         loop {
             let stream = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => stream,
                     Err(e) => {
-                        tracing::warn!("cannot accept a connection to the API: {e}");
+                        if let Some(others) = reminder.happened() {
+                            tracing::warn!(others, "cannot accept a connection to the API: {e}");
+                        }
                         tokio::time::sleep(ACCEPT_RETRY).await;
                         continue;
                     }

@@ -254,7 +254,9 @@ async fn connect_tcp(addr: &str, source: Option<IpAddr>) -> io::Result<TcpStream
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("it has no address that {source} can reach"));
     for target in lookup_host(addr).await?.filter(|target| target.is_ipv4() == source.is_ipv4()) {
         let socket = if source.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.bind(SocketAddr::new(source, 0))?;
+        socket.bind(SocketAddr::new(source, 0)).map_err(|e| {
+            io::Error::new(e.kind(), format!("this node's own address {source} cannot be used as it did before: {e}"))
+        })?;
         match socket.connect(target).await {
             Ok(stream) => return Ok(stream),
             Err(e) => last = e,
