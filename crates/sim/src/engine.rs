@@ -69,6 +69,8 @@ pub(crate) struct Container {
     pub(crate) task: TaskId,
     kind: Kind,
     has_health: bool,
+    /// Whether it was somebody else who started it last.
+    by_hand: bool,
     pub(crate) state: Observed,
 }
 
@@ -106,9 +108,9 @@ impl Engine {
         Self { up: true, told: None, containers: BTreeMap::new(), made: 0, starts: 0, resources, full_until_ms: 0 }
     }
 
-    /// Whether a container of this task runs.
+    /// Whether a container of this task runs, and nobody else started it.
     pub(crate) fn runs(&self, task: TaskId) -> bool {
-        self.containers.values().any(|c| c.task == task && matches!(c.state, Observed::Running(_)))
+        self.containers.values().any(|c| c.task == task && !c.by_hand && matches!(c.state, Observed::Running(_)))
     }
 
     /// All running containers end, as with a power cut.
@@ -156,7 +158,7 @@ impl Engine {
         let id = format!("{:x}{:08x}", request.node.id.0 as u32, self.made);
         let has_health = spec.healthcheck.is_some();
         let state = Observed::Created { id: id.clone() };
-        self.containers.insert(id, Container { task, kind, has_health, state: state.clone() });
+        self.containers.insert(id, Container { task, kind, has_health, by_hand: false, state: state.clone() });
         Ok(state)
     }
 }
@@ -311,6 +313,7 @@ impl World {
         }
         engine.starts += 1;
         container.run(id, engine.starts, Health::None);
+        container.by_hand = true;
         self.counts.fault(if restart { "container restarted by hand" } else { "container started by hand" });
         self.changed_ms = self.now_ms;
         self.tell(node, id, ContainerEvent::Started);
