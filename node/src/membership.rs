@@ -167,8 +167,8 @@ impl Node {
         let member = self.settle(started, &membership).await?;
         match member.wait_accepted(JOIN_WAIT).await {
             MemberState::Active(_) if member.wait_voter(deadline).await => Ok(()),
-            MemberState::Active(reason) | MemberState::Pending(reason) => {
-                tracing::warn!("joining goes on in the background: {reason}");
+            state @ (MemberState::Active(_) | MemberState::Pending(_)) => {
+                tracing::warn!("joining goes on in the background: {}", still_joining(&state));
                 let managers = match member.is_manager() {
                     true => format!(
                         " The other managers reach this node at {}: if that is not its address, leave and join with \
@@ -277,6 +277,23 @@ impl Node {
         let wanted = Some(advertise_addr).filter(|a| !a.trim().is_empty()).or(self.config().advertise_addr.as_deref());
         let interfaces = address::interfaces().map_err(internal)?;
         Ok((listen, address::advertise(wanted, listen, &interfaces).map_err(bad_request)?))
+    }
+}
+
+/// Why a node that joins is not there yet, as far as it knows.
+fn still_joining(state: &MemberState) -> &str {
+    match state {
+        MemberState::Active(reason) | MemberState::Pending(reason) | MemberState::Error(reason)
+            if !reason.is_empty() =>
+        {
+            reason
+        }
+        MemberState::Active(_) => {
+            "the managers have taken this node, but it does not vote yet: it has to catch up with them"
+        }
+        MemberState::Pending(_) | MemberState::Error(_) => {
+            "no manager has taken this node yet, and none has refused it"
+        }
     }
 }
 

@@ -193,7 +193,8 @@ fn found(disk: &dyn Disk, key: &SealKey, raft_id: u64, addr: &str, backup: &Back
     let leader_id = LeaderId { term: backup.last.leader_id.term, node_id: raft_id };
     let last = LogId { leader_id, index: backup.last.index };
     let alone = BTreeMap::from([(raft_id, BasicNode::new(addr))]);
-    let members = Membership::new(vec![[raft_id].into()], alone).map_err(|error| Error::Members(error.to_string()))?;
+    let members = Membership::new(vec![[raft_id].into()], alone)
+        .map_err(|_| Error::Members("no manager would be left".into()))?;
     let meta = SnapshotMeta { last_log_id: Some(last), last_membership: StoredMembership::new(Some(last), members) };
     disk.write_snapshot(&mut |out| snapshot::write(out, &seal, &meta, &backup.state))
         .map_err(|error| Error::io(disk.snapshot_file(), error))?;

@@ -29,7 +29,8 @@ impl Consensus {
         if leader == self.raft_id() || !leads() {
             return;
         }
-        tracing::info!(leader, "the leader's connection broke");
+        let addr = self.leader().map(|(_, addr)| addr).unwrap_or_default();
+        tracing::info!(addr, "the leader's connection broke");
         // Managers notice at the same moment.
         let rivals: Vec<u64> = raft.voter_ids().filter(|id| *id != leader).collect();
         let Some(place) = rivals.iter().position(|id| *id == self.raft_id()) else { return };

@@ -39,6 +39,7 @@ use crate::{
     store::LogStore,
     types::{Command, LeaderId, Types},
     vouch::Vouched,
+    words,
     writer::Fault,
 };
 
@@ -178,7 +179,7 @@ impl Consensus {
             Ok(raft) => raft,
             Err(fatal) => {
                 close(&log, disk).await;
-                return Err(Error::Stopped(fault.get().unwrap_or_else(|| fatal.to_string())));
+                return Err(Error::Stopped(fault.get().unwrap_or_else(|| words::fatal(&fatal))));
             }
         };
         let (role, role_receiver) = watch::channel(Role::Follower { leader: None });
@@ -240,7 +241,7 @@ impl Consensus {
             }
         } else if let Some(addr) = founder_addr {
             let members = BTreeMap::from([(raft_id, BasicNode { addr })]);
-            raft.initialize(members).await.map_err(|error| Error::Stopped(error.to_string()))?;
+            raft.initialize(members).await.map_err(|error| Error::Stopped(words::found(&error)))?;
         }
         raft.runtime_config().elect(true);
         Ok(())
@@ -406,7 +407,7 @@ impl Consensus {
     pub(crate) fn reason(&self, fatal: Option<Fatal<Types>>) -> String {
         self.inner.fault.get().unwrap_or_else(|| match fatal {
             None | Some(Fatal::Stopped) => role::SHUT_DOWN.into(),
-            Some(fatal) => fatal.to_string(),
+            Some(fatal) => words::fatal(&fatal),
         })
     }
 

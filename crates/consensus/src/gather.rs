@@ -3,7 +3,7 @@
 //! waits for nobody.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,6 +16,7 @@ use crate::{
     majority::HandedOver,
     rt,
     types::{Command, Types, encode_txs},
+    words,
 };
 
 /// Entries on their way at a time: while one is written and sent, the next is gathered and encoded.
@@ -178,7 +179,7 @@ impl Consensus {
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => Err(Fallen::Forward(forward)),
             // The entry was in the log of a leader that lost its place: another leader may still commit it.
             Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => Err(Fallen::Unknown),
-            Err(RaftError::APIError(error)) => Err(Fallen::Stopped(Some(error.to_string()))),
+            Err(error) => Err(Fallen::Stopped(Some(words::change(&error, &BTreeMap::new())))),
         }
     }
 }

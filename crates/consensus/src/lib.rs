@@ -50,6 +50,7 @@ mod transfer;
 mod types;
 mod vouch;
 mod witness;
+mod words;
 mod writer;
 
 #[cfg(test)]

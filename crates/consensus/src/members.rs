@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use openraft::{BasicNode, ChangeMembers};
+use openraft::{BasicNode, ChangeMembers, errors::RaftError};
 use tokio::time::timeout;
 
-use crate::{Consensus, Error, Member, Status};
+use crate::{Consensus, Error, Member, Status, words};
 
 /// Entries that a learner may lack when it becomes a voter: what a healthy follower is behind under load. More, and
 /// commits would wait for it.
@@ -98,12 +98,28 @@ impl Consensus {
     }
 
     async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), Error> {
-        tracing::info!(%change, "the managers change");
+        tracing::info!(change = step(&change), "the managers change");
         match timeout(STEP_TIMEOUT, self.raft().change_membership(change, false)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Error::Members(error.to_string())),
+            Ok(Err(RaftError::Fatal(fatal))) => Err(Error::Stopped(self.reason(Some(fatal)))),
+            Ok(Err(error)) => {
+                let addrs = self.status().members.into_iter().map(|member| (member.raft_id, member.addr)).collect();
+                Err(Error::Members(words::change(&error, &addrs)))
+            }
             Err(_) => Err(Error::Members("most managers did not confirm it in time".into())),
         }
+    }
+}
+
+/// A change in words, for the log.
+fn step(change: &ChangeMembers<u64, BasicNode>) -> &'static str {
+    match change {
+        ChangeMembers::AddVoterIds(ids) if ids.is_empty() => "a change that a former leader left half-way is finished",
+        ChangeMembers::AddVoterIds(_) | ChangeMembers::AddVoters(_) => "managers that have caught up with the log vote",
+        ChangeMembers::RemoveVoters(_) | ChangeMembers::ReplaceAllVoters(_) => "a manager votes no more",
+        ChangeMembers::AddNodes(_) => "managers begin to learn the log",
+        ChangeMembers::SetNodes(_) => "managers have other addresses",
+        _ => "managers go",
     }
 }
 

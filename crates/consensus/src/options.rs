@@ -75,5 +75,10 @@ pub(crate) fn config(options: &Options) -> Result<Config, Error> {
         backoff: "100ms 200ms ...500ms".into(),
         ..Config::default()
     };
-    config.validate().map_err(|error| Error::Options(error.to_string()))
+    config.validate().map_err(|_| {
+        Error::Options(format!(
+            "heartbeats every {heartbeat_ms} ms and elections after {election_min_ms} to {election_max_ms} ms do not go \
+             together: each of these has to be larger than the one before"
+        ))
+    })
 }

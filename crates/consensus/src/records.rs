@@ -112,7 +112,7 @@ impl TryFrom<Members> for Membership {
     fn try_from(members: Members) -> Result<Self, String> {
         let nodes: BTreeMap<u64, BasicNode> =
             members.nodes.into_iter().map(|(id, node)| (id, BasicNode { addr: node.addr })).collect();
-        Self::new(members.voters, nodes).map_err(|error| error.to_string())
+        Self::new(members.voters, nodes).map_err(|_| "there is no voter, or one without an address".to_owned())
     }
 }
 

@@ -34,7 +34,8 @@ pub(crate) fn make_alone(disk: &Arc<dyn Disk>, key: &SealKey, raft_id: u64, addr
     let leader_id = LeaderId { term, node_id: raft_id };
     let index = last.index + 1;
     let alone = BTreeMap::from([(raft_id, BasicNode::new(addr))]);
-    let members = Membership::new(vec![[raft_id].into()], alone).map_err(|error| Error::Members(error.to_string()))?;
+    let members = Membership::new(vec![[raft_id].into()], alone)
+        .map_err(|_| Error::Members("no manager would be left".into()))?;
     let entry = LogEntry { log_id: LogId { leader_id, index }, payload: EntryPayload::Membership(members) };
     let row = records::encode_row(&entry).map_err(Error::Members)?;
     let vote = Vote { leader_id, committed: false };

@@ -32,6 +32,9 @@ const LAST_WORD: Duration = Duration::from_millis(500);
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Who waits for a read barrier.
+/// What a manager says of a leader that does not keep to the protocol.
+const UNASKED: &str = "the leader answers with something that was not asked for: is it of another version?";
+
 pub(crate) type Reader = oneshot::Sender<Result<(), ProposeError>>;
 
 impl Consensus {
@@ -96,7 +99,7 @@ impl Consensus {
                 Answer::Failed(ProposeError::Stopped(_)) => return Err(ProposeError::Unknown),
                 Answer::Failed(error) => return Err(error),
                 Answer::Refused(reason) => return Err(ProposeError::Stopped(reason)),
-                other => return Err(ProposeError::Stopped(format!("the leader answers {other:?}"))),
+                _ => return Err(ProposeError::Stopped(UNASKED.to_owned())),
             }
         }
     }
@@ -181,7 +184,7 @@ impl Consensus {
             Some((id, addr)) => match self.ask(id, &addr, Request::HandOver { to }).await {
                 Ok(Answer::HandedOver) => Ok(()),
                 Ok(Answer::Refused(reason)) => Err(Error::HandOver(reason)),
-                Ok(other) => Err(Error::HandOver(format!("the leader answers {other:?}"))),
+                Ok(_) => Err(Error::HandOver(UNASKED.to_owned())),
                 Err(error) => Err(Error::HandOver(format!("the leader at {addr} does not answer ({error})"))),
             },
         }
@@ -196,7 +199,7 @@ impl Consensus {
         let target = self.successor(to).await.map_err(Error::HandOver)?;
         tracing::info!(to = target.addr, "this manager hands the leadership over");
         let trigger = self.raft().trigger().transfer_leader(target.raft_id).await;
-        trigger.map_err(|fatal| Error::Stopped(fatal.to_string()))?;
+        trigger.map_err(|fatal| Error::Stopped(self.reason(Some(fatal))))?;
         let mut metrics = self.raft().metrics();
         let elected = async {
             loop {

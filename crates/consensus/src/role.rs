@@ -8,7 +8,7 @@ use openraft::{
 };
 use tokio::sync::watch;
 
-use crate::{types::Types, writer::Fault};
+use crate::{types::Types, words, writer::Fault};
 
 /// What this manager is in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,8 @@ pub(crate) const SHUT_DOWN: &str =
     "it was shut down, as swarmd stops or this node is no manager any more; ask another manager";
 
 /// What a manager gives as its reason whose Raft ended without saying why, as only a panic does.
-const PANICKED: &str = "Raft has ended by a fault of swarmd, which its log shows; restart swarmd, and report the fault";
+pub(crate) const PANICKED: &str =
+    "Raft has ended by a fault of swarmd, which its log shows; restart swarmd, and report the fault";
 
 /// What Raft tells of itself.
 pub(crate) struct Told {
@@ -62,8 +63,7 @@ pub(crate) async fn follow(mut told: Told, role: watch::Sender<Role>, fault: Fau
         if changed.is_err() {
             let last = match &told.all.borrow_watched().running_state {
                 Ok(()) => stopped(&fault, PANICKED),
-                Err(openraft::errors::Fatal::Stopped) => stopped(&fault, SHUT_DOWN),
-                Err(fatal) => stopped(&fault, &fatal.to_string()),
+                Err(fatal) => stopped(&fault, &words::fatal(fatal)),
             };
             set(&role, last);
             return;

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    Consensus, Error, ProposeError,
+    Consensus, Error, ProposeError, Role,
     message::{Answer, Appended, Blob, Hello, RAFT_PROTOCOL, Request, append_request, take_over_request},
     rt, transfer,
 };
@@ -144,7 +144,7 @@ impl Consensus {
                         let arrived = arrived.map_err(ServeError::Refused)?;
                         let installed = self.raft().install_full_snapshot(arrived.vote, arrived.snapshot).await;
                         let answer = installed.map_or_else(
-                            |fatal| Answer::Refused(fatal.to_string()),
+                            |fatal| Answer::Refused(self.reason(Some(fatal))),
                             |response| Answer::Installed { vote: response.vote.into() },
                         );
                         let _ = answers.send((arrived.correlation, answer)).await;
@@ -168,14 +168,19 @@ impl Consensus {
     /// What Raft itself says.
     async fn answer_raft(&self, request: Request) -> Result<Answer, ServeError> {
         let raft = self.raft();
-        let stopped = |error: &dyn std::fmt::Display| Answer::Refused(format!("this manager stopped: {error}"));
+        let stopped = || {
+            let reason = match &*self.role().borrow() {
+                Role::Stopped { reason } => reason.clone(),
+                Role::Leader { .. } | Role::Follower { .. } => self.reason(None),
+            };
+            Answer::Refused(format!("this manager stopped: {reason}"))
+        };
         Ok(match request {
             Request::Append { vote, prev, commit, rows } => {
                 let request = append_request(vote, prev, commit, rows).map_err(ServeError::Refused)?;
                 let leader = request.vote.leader_id;
                 let appended = raft.append_entries(request).await;
-                let mut answer =
-                    appended.map_or_else(|error| stopped(&error), |response| Answer::Appended(response.into()));
+                let mut answer = appended.map_or_else(|_| stopped(), |response| Answer::Appended(response.into()));
                 if matches!(answer, Answer::Appended(Appended::Conflict)) && !self.may_contradict(leader).await {
                     answer = Answer::Refused("this manager may have lost entries that it had acknowledged".into());
                 }
@@ -184,16 +189,14 @@ impl Consensus {
                 }
                 answer
             }
-            Request::Vote(candidacy) => {
-                raft.vote(candidacy.into()).await.map_or_else(|error| stopped(&error), Answer::from)
-            }
+            Request::Vote(candidacy) => raft.vote(candidacy.into()).await.map_or_else(|_| stopped(), Answer::from),
             Request::PreVote(candidacy) => {
-                raft.pre_vote(candidacy.into()).await.map_or_else(|error| stopped(&error), Answer::from)
+                raft.pre_vote(candidacy.into()).await.map_or_else(|_| stopped(), Answer::from)
             }
             Request::TakeOver { leader, to, last } => raft
                 .handle_transfer_leader(take_over_request(leader, to, last))
                 .await
-                .map_or_else(|error| stopped(&error), |response| Answer::TakenOver(response.into())),
+                .map_or_else(|_| stopped(), |response| Answer::TakenOver(response.into())),
             other => return Err(ServeError::Refused(format!("{other:?} does not belong here"))),
         })
     }

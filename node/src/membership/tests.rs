@@ -279,3 +279,11 @@ async fn after_too_long_a_pause_a_manager_helps_itself_and_a_worker_says_what_to
         node.node.shutdown().await;
     }
 }
+
+#[test]
+fn a_join_that_goes_on_says_why() {
+    for state in [MemberState::Active(String::new()), MemberState::Pending(String::new())] {
+        assert!(still_joining(&state).starts_with(|c: char| c.is_alphabetic()), "{state:?}");
+    }
+    assert_eq!(still_joining(&MemberState::Pending("no answer".to_owned())), "no answer");
+}
