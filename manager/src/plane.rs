@@ -138,6 +138,7 @@ fn plane_error(error: ProposeError) -> PlaneError {
         ProposeError::NotLeader { leader } => PlaneError::NotLeader { leader },
         ProposeError::NoMajority { silent, voters, unknown } => PlaneError::NoMajority { silent, voters, unknown },
         ProposeError::Unknown => PlaneError::Unknown,
+        ProposeError::CutOff { leader, ask, unknown } => PlaneError::CutOff { leader, ask, unknown },
         ProposeError::TooLarge { bytes, limit } => PlaneError::TooLarge { bytes, limit },
         error @ ProposeError::FeatureLevel { .. } => PlaneError::NotNow(error.to_string()),
         ProposeError::TooMany { .. } | ProposeError::Stopped(_) => PlaneError::Stopped(error.to_string()),

@@ -11,6 +11,8 @@ use swarm_wire::{Alpn, BoxedStream, IdentityHolder, tls};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
+/// Longest wait for a connection: managers are near each other, and who cannot reach the leader is told soon.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// Longest wait for the head of the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -35,7 +37,8 @@ pub(crate) async fn to_leader(
         ApiError::unavailable(format!("the manager at {addr}, which leads, does not answer: {problem}"))
     };
     let exchange = async {
-        let stream = tls::connect(addr, None, identity, Alpn::Api).await.map_err(|e| failed(&e))?.stream;
+        let connected = timeout(CONNECT_TIMEOUT, tls::connect(addr, None, identity, Alpn::Api)).await;
+        let stream = connected.map_err(|_| failed(&"no connection in time"))?.map_err(|e| failed(&e))?.stream;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|e| failed(&e))?;
         // Ends with the answer, or when nobody reads it any more.

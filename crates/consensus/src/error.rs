@@ -152,6 +152,20 @@ pub enum ProposeError {
         /// The write was handed to the log: it may or may not happen. Otherwise nothing has happened.
         unknown: bool,
     },
+    /// This manager and the leader do not reach each other, while other managers hear it.
+    #[error(
+        "this manager and the leader at {leader} do not reach each other{}{}",
+        if ask.is_empty() { String::new() } else { format!(", while the managers at {} hear it: ask one of them", ask.join(", ")) },
+        if *unknown { "; the write may or may not have happened" } else { "" }
+    )]
+    CutOff {
+        /// `host:port` of the leader.
+        leader: String,
+        /// `host:port` of managers that hear the leader.
+        ask: Vec<String>,
+        /// The write was handed to the leader: it may or may not happen. Otherwise nothing has happened.
+        unknown: bool,
+    },
     /// The change needs a feature level that the swarm does not have yet; nothing has happened.
     #[error(
         "this needs feature level {needed}, and the swarm is at {level}: first upgrade swarmd on, or bring back, {}",

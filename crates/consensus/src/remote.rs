@@ -11,7 +11,7 @@ use swarm_core::{State, Tx};
 use swarm_model::mutant::mutant;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     line::{Kind, LineError},
     majority::HandedOver,
     message::{Answer, Blob, Request},
+    survey::ANSWER_MAX,
     types::Types,
 };
 
@@ -31,10 +32,10 @@ const LAST_WORD: Duration = Duration::from_millis(500);
 /// election takes should the first one fail.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Who waits for a read barrier.
 /// What a manager says of a leader that does not keep to the protocol.
 const UNASKED: &str = "the leader answers with something that was not asked for: is it of another version?";
 
+/// Who waits for a read barrier.
 pub(crate) type Reader = oneshot::Sender<Result<(), ProposeError>>;
 
 impl Consensus {
@@ -42,8 +43,8 @@ impl Consensus {
     ///
     /// # Errors
     /// [`ProposeError::Unknown`] when the leader was lost on the way; [`ProposeError::NoMajority`] soon when there is
-    /// none, with its word on whether the write may happen; every other error but `Stopped` means that nothing has
-    /// happened.
+    /// none, and [`ProposeError::CutOff`] when this manager alone does not reach the leader, with their word on whether the
+    /// write may happen; every other error but `Stopped` means that nothing has happened.
     pub async fn write(&self, txs: Vec<Tx>) -> Result<Committed, ProposeError> {
         let handed_over = HandedOver::default();
         self.with_majority(&handed_over, self.write_anywhere(txs, &handed_over)).await
@@ -109,7 +110,8 @@ impl Consensus {
     ///
     /// # Errors
     /// [`ProposeError::NotLeader`] when there is no leader that a majority of the managers hears;
-    /// [`ProposeError::NoMajority`] soon when most managers do not answer.
+    /// [`ProposeError::NoMajority`] soon when most managers do not answer, [`ProposeError::CutOff`] when this one alone does
+    /// not reach the leader.
     pub async fn read_barrier(&self) -> Result<State, ProposeError> {
         let (reader, passed) = oneshot::channel();
         let deadline = Instant::now() + PROPOSE_TIMEOUT;
@@ -154,7 +156,7 @@ impl Consensus {
     /// The leader's view of the managers, or this manager's where there is no leader to ask.
     pub async fn cluster_status(&self) -> Status {
         if let Some((id, addr)) = self.leader().filter(|(id, _)| *id != self.raft_id())
-            && let Ok(Answer::Status(status)) = self.ask(id, &addr, Request::Status).await
+            && let Ok(Ok(Answer::Status(status))) = timeout(ANSWER_MAX, self.ask(id, &addr, Request::Status)).await
         {
             return *status;
         }
@@ -181,13 +183,19 @@ impl Consensus {
         match self.leader() {
             None => Err(Error::HandOver("there is no leader now; try again in a moment".into())),
             Some((id, _)) if id == self.raft_id() => self.hand_over_here(to).await,
-            Some((id, addr)) => match self.ask(id, &addr, Request::HandOver { to }).await {
+            Some((id, addr)) => match self.ask_to_hand_over(id, &addr, to).await? {
                 Ok(Answer::HandedOver) => Ok(()),
                 Ok(Answer::Refused(reason)) => Err(Error::HandOver(reason)),
                 Ok(_) => Err(Error::HandOver(UNASKED.to_owned())),
                 Err(error) => Err(Error::HandOver(format!("the leader at {addr} does not answer ({error})"))),
             },
         }
+    }
+
+    async fn ask_to_hand_over(&self, id: u64, addr: &str, to: Option<u64>) -> Result<Result<Answer, LineError>, Error> {
+        let asked = async { Ok(self.ask(id, addr, Request::HandOver { to }).await) };
+        let answer = self.with_majority(&HandedOver::default(), asked).await;
+        answer.map_err(|error| Error::HandOver(error.to_string()))
     }
 
     /// The same on the leader. Hands over to itself is done already.

@@ -78,6 +78,8 @@ fn first_level() -> u16 {
 pub struct Local {
     /// Its clock.
     pub clock: Timestamp,
+    /// Milliseconds since it last knew that a leader leads; none if it never did, and for one of an earlier version.
+    pub leader_contact_ms: Option<u64>,
     /// Size of its snapshot.
     pub snapshot_bytes: Option<u64>,
     /// Since when it has this snapshot.

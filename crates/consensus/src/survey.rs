@@ -86,6 +86,7 @@ impl Consensus {
         let age_ms = |at: swarm_model::Timestamp| u64::try_from(clock.since_ns(at) / 1_000_000).unwrap_or_default();
         let local = Local {
             clock,
+            leader_contact_ms: self.leader_contact().map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
             snapshot_bytes: usage.snapshot.map(|(bytes, _)| bytes),
             snapshot_age_ms: usage.snapshot.map(|(_, at)| age_ms(at)),
             disk_free_bytes: usage.room.map(|(free, _)| free),

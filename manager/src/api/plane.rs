@@ -138,6 +138,21 @@ pub enum PlaneError {
         /// The change was on its way and may yet be made.
         unknown: bool,
     },
+    /// This manager and the leader do not reach each other, while other managers hear it.
+    #[error(
+        "{}this manager and the leader at {leader} do not reach each other{}. Containers run on; what this manager knows \
+         shows with --consistency stale",
+        if *unknown { "it is not known whether the change was made: " } else { "" },
+        if ask.is_empty() { String::new() } else { format!(", while the managers at {} hear it: use one of those", ask.join(", ")) }
+    )]
+    CutOff {
+        /// `host:port` of the leader.
+        leader: String,
+        /// `host:port` of managers that hear it.
+        ask: Vec<String>,
+        /// The change was on its way and may yet be made.
+        unknown: bool,
+    },
     /// The change may have happened, or may happen yet, or not.
     #[error(
         "it is not known whether the change was made: no answer in time from most managers; look before you try again"

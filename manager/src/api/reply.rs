@@ -49,10 +49,13 @@ impl From<PlaneError> for Failure {
         Self(match error {
             PlaneError::NotLeader { .. }
             | PlaneError::NoMajority { unknown: false, .. }
+            | PlaneError::CutOff { unknown: false, .. }
             | PlaneError::Stopped(_)
             | PlaneError::NotNow(_) => ApiError::unavailable(text),
             PlaneError::TooLarge { .. } => ApiError::too_large(text),
-            PlaneError::Unknown | PlaneError::NoMajority { unknown: true, .. } => ApiError::internal(text),
+            PlaneError::Unknown
+            | PlaneError::NoMajority { unknown: true, .. }
+            | PlaneError::CutOff { unknown: true, .. } => ApiError::internal(text),
         })
     }
 }

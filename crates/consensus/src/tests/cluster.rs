@@ -1,6 +1,7 @@
 //! Several managers over streams in memory: elections, forwarding, membership, snapshots, the loss of a leader.
 
 mod campaign;
+mod cut_off;
 mod level;
 mod majority;
 mod term;
@@ -34,7 +35,9 @@ const TIMERS: Timers = Timers { heartbeat_ms: 100, election_min_ms: 600, electio
 struct Net {
     running: BTreeMap<String, Consensus>,
     cut: BTreeSet<String>,
-    /// Dropped with a manager that is killed.
+    /// From whom to whom nothing goes.
+    cut_links: BTreeSet<(String, String)>,
+    /// Dropped with a manager that is killed, by who accepted them.
     streams: BTreeMap<String, JoinSet<()>>,
 }
 
@@ -55,7 +58,8 @@ impl Dialer for Wire {
         Box::pin(async move {
             let mut net = self.net.lock().unwrap_or_else(PoisonError::into_inner);
             let server = net.running.get(addr).cloned().filter(|_| !net.cut.contains(addr));
-            let Some(server) = server.filter(|_| !net.cut.contains(&self.from)) else {
+            let is_cut = net.cut.contains(&self.from) || net.cut_links.contains(&(self.from.clone(), addr.to_owned()));
+            let Some(server) = server.filter(|_| !is_cut) else {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             };
             let (here, there) = duplex(1 << 20);
@@ -200,6 +204,17 @@ impl Managers {
         net.streams.clear();
     }
 
+    /// Cuts what one manager opens to another one. Connections break; all others are opened anew.
+    fn cut_link(&self, from: u64, to: u64) {
+        let mut net = self.net();
+        net.cut_links.insert((addr(from), addr(to)));
+        net.streams.clear();
+    }
+
+    fn heal_links(&self) {
+        self.net().cut_links.clear();
+    }
+
     fn heal(&self, id: u64) {
         self.net().cut.remove(&addr(id));
     }
@@ -221,7 +236,12 @@ async fn write_surely(managers: &Managers, number: u128) {
         for id in managers.all.keys().cycle() {
             match managers.all[id].write(admit(number)).await {
                 Ok(_) => return,
-                Err(ProposeError::Unknown | ProposeError::NotLeader { .. } | ProposeError::NoMajority { .. }) => {}
+                Err(
+                    ProposeError::Unknown
+                    | ProposeError::NotLeader { .. }
+                    | ProposeError::NoMajority { .. }
+                    | ProposeError::CutOff { .. },
+                ) => {}
                 Err(error) => panic!("{error}"),
             }
         }

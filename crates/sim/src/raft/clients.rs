@@ -79,7 +79,12 @@ impl Client {
                 let done = outcomes.iter().all(Result::is_ok);
                 (true, checked.and(if done { Ok(()) } else { Err(format!("{value} came to {outcomes:?}")) }))
             }
-            Err(ProposeError::Unknown | ProposeError::Stopped(_) | ProposeError::NoMajority { unknown: true, .. }) => {
+            Err(
+                ProposeError::Unknown
+                | ProposeError::Stopped(_)
+                | ProposeError::NoMajority { unknown: true, .. }
+                | ProposeError::CutOff { unknown: true, .. },
+            ) => {
                 world.other("writes that may or may not have happened");
                 (false, Ok(()))
             }

@@ -379,6 +379,12 @@ async fn what_the_log_cannot_do_is_told_apart() {
         ),
         (PlaneError::Stopped("disk full".into()), 503, "disk full"),
         (PlaneError::TooLarge { bytes: 9, limit: 8 }, 413, "9 bytes, the limit is 8"),
+        (
+            PlaneError::CutOff { leader: "a:1".into(), ask: vec!["b:1".into()], unknown: false },
+            503,
+            "the leader at a:1 do not reach each other, while the managers at b:1 hear it",
+        ),
+        (PlaneError::CutOff { leader: "a:1".into(), ask: vec![], unknown: true }, 500, "it is not known whether"),
     ] {
         plane.inner().failure = Some(failure);
         let message = post(&plane, "/services/create", &plain("web")).await.error(status);
