@@ -7,7 +7,7 @@ use futures_util::stream::{BoxStream, StreamExt, unfold};
 use swarm_consensus::{Backup, BackupError};
 use swarm_core::{Op, Tx};
 use swarm_model::{Availability, Id, NodeId, NodeRole, Secret};
-use swarm_wire::{Ca, CaError, IdentityError, NodeIdentity, clock, new_key_and_csr};
+use swarm_wire::{Ca, CaError, IdentityError, NodeIdentity, SigningTime, clock, new_key_and_csr};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -51,11 +51,12 @@ impl Restore {
     pub fn new(backup: Backup, manager_addr: &str) -> Result<(Self, NodeIdentity), RestoreError> {
         let now = clock::now();
         let cluster = backup.state().cluster().cloned().ok_or(BackupError::Empty)?;
+        let time = SigningTime { clock: now, log: backup.state().time() };
         let node = NodeId::make(now, random().map_err(RestoreError::Random)?);
         let ca = Ca::load(&cluster.root_ca.cert_pem, &cluster.root_ca.key_pem)?;
         let (key, csr) = new_key_and_csr()?;
         let validity_ns = cluster.spec.ca_config.node_cert_expiry_ns;
-        let issued = ca.issue(&csr, node, NodeRole::Manager, cluster.id, validity_ns, now)?;
+        let issued = ca.issue(&csr, node, NodeRole::Manager, cluster.id, validity_ns, time)?;
         let identity = NodeIdentity::new(issued.cert_pem, key, ca.cert_pem())?;
         let admit = Op::AdmitNode {
             node,

@@ -21,7 +21,7 @@ use swarm_consensus::ProposeError;
 use swarm_core::{FEATURE_LEVEL_MIN, Op, State, Tx};
 use swarm_model::{Availability, Cluster, Id, NodeId, NodeRole, Secret};
 use swarm_wire::{
-    Ca, CaError, IssuedCert, JoinToken, PeerIdentity,
+    Ca, CaError, IssuedCert, JoinToken, PeerIdentity, SigningTime,
     join::{CA_PATH, CERTIFICATE_PATH, CertificateRequest, CertificateResponse, JOIN_BODY_BYTES_MAX},
 };
 use thiserror::Error;
@@ -144,7 +144,7 @@ impl Authority {
                  make the node a manager"
             )));
         }
-        let issued = self.sign(cluster, admission.node, admission.role, &request.csr)?;
+        let issued = self.sign(&state, cluster, admission.node, admission.role, &request.csr)?;
         let Admission { node, role, manager_addr, availability } = admission;
         let admit = Op::AdmitNode { node, role, cert_expires_at: issued.expires_at, manager_addr, availability };
         let committed = self.raft.write(vec![Tx::new(vec![admit])]).await.map_err(denied)?;
@@ -166,14 +166,23 @@ impl Authority {
         let known =
             state.cluster().zip(state.node(node).filter(|node| node.next_role(NodeRole::Manager) == NodeRole::Manager));
         let (cluster, node) = known.ok_or_else(|| format!("node {node} is no manager any more"))?;
-        let issued = self.sign(cluster, node.id, NodeRole::Manager, csr).map_err(|denied| denied.to_string())?;
+        let issued =
+            self.sign(&state, cluster, node.id, NodeRole::Manager, csr).map_err(|denied| denied.to_string())?;
         Ok(response(cluster, &issued, node.raft_id))
     }
 
-    fn sign(&self, cluster: &Cluster, node: NodeId, role: NodeRole, csr: &str) -> Result<IssuedCert, Denied> {
+    fn sign(
+        &self,
+        state: &State,
+        cluster: &Cluster,
+        node: NodeId,
+        role: NodeRole,
+        csr: &str,
+    ) -> Result<IssuedCert, Denied> {
+        let time = SigningTime { clock: (self.clock)(), log: state.time() };
         let (root, validity_ns) = (cluster.issuing_root(), cluster.spec.ca_config.node_cert_expiry_ns);
         let issued = Ca::load(&root.cert_pem, &root.key_pem)
-            .and_then(|ca| ca.issue(csr, node, role, cluster.id, validity_ns, (self.clock)()));
+            .and_then(|ca| ca.issue(csr, node, role, cluster.id, validity_ns, time));
         issued.map_err(|error| match error {
             CaError::Request(_) => Denied::Request(error),
             CaError::Root(_) | CaError::Sign(_) => Denied::Internal(error.to_string()),

@@ -10,7 +10,8 @@ use std::{
 use axum::Router;
 use swarm_consensus::{Consensus, Options, ProposeError, Role, SealKey, ServeError, Timers};
 use swarm_core::{ENTRY_VERSION, Guard, Op, Refusal, State, Tx};
-use swarm_model::{ClusterId, ClusterSpec, Node, NodeId, NodeRole, NodeSpec, Secret};
+use swarm_docker_api::view::Time;
+use swarm_model::{ClusterId, ClusterSpec, Node, NodeId, NodeRole, NodeSpec, Secret, Timestamp};
 use swarm_wire::{Alpn, BoxedStream, IdentityHolder, PeerIdentity, clock, join::CertificateResponse};
 use thiserror::Error;
 use tokio::{
@@ -234,6 +235,7 @@ impl Manager {
         let logs = LogBroker::new(feed.clone(), stop.clone(), tasks.clone());
         let dispatcher = Dispatcher::new(shared.clone(), feed.clone(), cluster, logs.clone());
         let authority = Authority::new(shared, feed.clone(), clock::now);
+        check_clock(feed.state().time());
         let inner = Arc::new(Inner { consensus, feed, dispatcher, logs, authority, node, advertise_addr, stop, tasks });
         inner.tasks.spawn({
             let inner = inner.clone();
@@ -447,10 +449,7 @@ impl Inner {
             }
         };
         let time = self.feed.state().time();
-        let ahead_ms = time.since_ns(clock::now()) / 1_000_000;
-        if ahead_ms > CLOCK_SKEW_MAX_MS {
-            tracing::warn!(ahead_ms, "the log is ahead of this machine's clock: check the clocks of the managers");
-        }
+        check_clock(time);
         clock::at_least(time);
         tracing::info!("this manager leads the swarm");
         tokio::join!(
@@ -507,5 +506,18 @@ async fn first_change(consensus: &Consensus, tx: Tx) -> Result<(), ManagerError>
             Err(ProposeError::NotLeader { .. }) if Instant::now() < deadline => sleep(INIT_RETRY).await,
             Err(error) => return Err(ManagerError::Init(error)),
         }
+    }
+}
+
+/// Says in the log that this machine's clock is behind the newest entry. Nothing stops for that: the time of the log goes
+/// on from there.
+fn check_clock(time: Timestamp) {
+    let now = clock::now();
+    if time.since_ns(now) / 1_000_000 > CLOCK_SKEW_MAX_MS {
+        tracing::warn!(
+            clock = %Time(now), log = %Time(time),
+            "this machine's clock is behind the newest entry of the log, so that it is behind, or the clock of a leader was \
+             ahead: check the clocks of the managers (NTP)"
+        );
     }
 }

@@ -8,7 +8,7 @@ use swarm_consensus::{ProposeError, Role, Status, Survey};
 use swarm_core::{Outcome, State, Tx};
 use swarm_docker_api::view::TlsInfo;
 use swarm_model::{Node, NodeCertificate, RootCa, RootRotation, Secret, Timestamp};
-use swarm_wire::{JoinToken, RootInfo, UnlockKey, agent::LogMessage, clock, root_digest};
+use swarm_wire::{JoinToken, RootInfo, SigningTime, UnlockKey, agent::LogMessage, clock, root_digest};
 
 use crate::{
     Manager,
@@ -61,7 +61,8 @@ impl Plane for Manager {
     }
 
     fn begin_root_rotation(&self, old: &RootCa, new: Option<&RootCa>) -> Result<RootRotation, PlaneError> {
-        rotation::begin(old, new).map_err(|error| PlaneError::Stopped(error.to_string()))
+        let time = SigningTime { clock: clock::now(), log: self.inner.feed.state().time() };
+        rotation::begin(old, new, time).map_err(|error| PlaneError::Stopped(error.to_string()))
     }
 
     async fn managers(&self) -> Status {
@@ -137,8 +138,8 @@ fn plane_error(error: ProposeError) -> PlaneError {
     match error {
         ProposeError::NotLeader { leader } => PlaneError::NotLeader { leader },
         ProposeError::NoMajority { silent, voters, unknown } => PlaneError::NoMajority { silent, voters, unknown },
-        ProposeError::Unknown => PlaneError::Unknown,
         ProposeError::CutOff { leader, ask, unknown } => PlaneError::CutOff { leader, ask, unknown },
+        ProposeError::Unknown => PlaneError::Unknown,
         ProposeError::TooLarge { bytes, limit } => PlaneError::TooLarge { bytes, limit },
         error @ ProposeError::FeatureLevel { .. } => PlaneError::NotNow(error.to_string()),
         ProposeError::TooMany { .. } | ProposeError::Stopped(_) => PlaneError::Stopped(error.to_string()),

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use swarm_consensus::Consensus;
 use swarm_core::{Op, State, Tx};
 use swarm_model::{JoinTokens, RootCa, RootRotation};
-use swarm_wire::{Ca, CaError, JoinToken, TokenError, clock};
+use swarm_wire::{Ca, CaError, JoinToken, SigningTime, TokenError};
 use tokio::time::sleep;
 
 use crate::feed::{Feed, Topic};
@@ -21,10 +21,10 @@ const RETRY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// One of them cannot be used, or the system has no randomness.
-pub(crate) fn begin(old: &RootCa, new: Option<&RootCa>) -> Result<RootRotation, CaError> {
+pub(crate) fn begin(old: &RootCa, new: Option<&RootCa>, time: SigningTime) -> Result<RootRotation, CaError> {
     let old = Ca::load(&old.cert_pem, &old.key_pem)?;
-    let new = new.map_or_else(Ca::create, |new| Ca::load(&new.cert_pem, &new.key_pem))?;
-    Ok(RootRotation { root: new.to_root()?, cross_signed_pem: old.cross_sign(&new, clock::now())? })
+    let new = new.map_or_else(|| Ca::create_at(time), |new| Ca::load(&new.cert_pem, &new.key_pem))?;
+    Ok(RootRotation { root: new.to_root()?, cross_signed_pem: old.cross_sign(&new, time)? })
 }
 
 /// Ends changes when all nodes have followed, as long as this manager leads.

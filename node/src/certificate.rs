@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 use hyper::Method;
 use swarm_core::ENTRY_VERSION;
-use swarm_docker_api::ApiError;
+use swarm_docker_api::{ApiError, view::Time};
 use swarm_manager::Manager;
 use swarm_model::{Availability, Secret, Timestamp};
 use swarm_wire::{
@@ -31,7 +31,9 @@ const RETRY_MAX: Duration = Duration::from_secs(3_600);
 /// All nodes are told of a new root CA at once; they ask for their certificates within this time.
 const ROTATION_SPREAD_MS: u64 = 1_000;
 /// Longest sleep at once: a clock that is set to another time is noticed after this.
-const SLEEP_MAX: Duration = Duration::from_secs(3_600);
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+/// Shortest time between two renewals that succeed, also where clocks differ by more than a certificate's life.
+const RENEW_PAUSE_NS: i64 = 60_000_000_000;
 
 /// What a manager gave out.
 pub(crate) struct Issued {
@@ -100,29 +102,38 @@ pub(crate) async fn keep_renewed(
     // A certificate that this manager gave itself is not known to the others, who get to give it another one.
     let mut is_own = false;
     let mut wanted = connector.wanted_authority();
+    // When the certificate was received, if this run did that.
+    let mut received = None;
     loop {
-        let due = match is_own {
-            true => Timestamp::ZERO,
-            false => renewal_due(&identity.identity(), crate::random::below(RENEW_PERCENT.1 - RENEW_PERCENT.0 + 1)),
-        };
+        let own = identity.identity();
+        let random = crate::random::below(RENEW_PERCENT.1 - RENEW_PERCENT.0 + 1);
+        let due = if is_own { Timestamp::ZERO } else { renewal_due(&own, received, random) };
+        let begin = own.as_peer().cert_valid_from;
+        // One that was not valid yet when it came: another one would not be either.
+        let begin_seen = begin.min(received.unwrap_or(begin));
         let changed = async {
             tokio::select! {
-                () = wait_until(due) => renew(&identity, &connector, &state, &advertise_addr).await,
+                () = wait_until(due, begin_seen) => renew(&identity, &connector, &state, &advertise_addr).await,
                 authority = other_authority(&mut wanted, &identity) => {
                     follow(&authority, &identity, &connector, &state, &advertise_addr).await
                 }
             }
         };
         match changed.await {
-            Ok(()) => (failures, is_own) = (0, false),
+            Ok(()) => {
+                (failures, is_own) = (0, false);
+                received = Some(clock::now());
+                warn_if_early(&identity.identity());
+            }
             Err(e) => {
                 failures = failures.saturating_add(1);
                 let pause = RETRY_STEP.saturating_mul(failures).min(RETRY_MAX);
                 let expired = identity.identity().as_peer().cert_expires_at <= clock::now();
                 tracing::warn!(expired, retry_s = pause.as_secs(), "the node's certificate was not renewed: {e:#}");
-                if let Some(manager) = manager.as_ref().filter(|_| expired) {
+                let early = identity.identity().as_peer().cert_valid_from > clock::now();
+                if let Some(manager) = manager.as_ref().filter(|_| expired || early) {
                     match renew_own(manager, &identity, &connector, &state) {
-                        Ok(()) => is_own = true,
+                        Ok(()) => (is_own, received) = (true, Some(clock::now())),
                         Err(e) => tracing::warn!("nor could this manager renew it itself: {e:#}"),
                     }
                 }
@@ -146,7 +157,7 @@ fn renew_own(
     state.save_identity(&new)?;
     identity.replace(new).context("the new certificate")?;
     connector.identity_replaced();
-    tracing::warn!("this manager's certificate had expired; it has made a new one for itself");
+    tracing::warn!("this manager's certificate was not valid at this time; it has made a new one for itself");
     Ok(())
 }
 
@@ -223,16 +234,41 @@ pub(crate) async fn renewed(old: &NodeIdentity, connector: &ManagerConnector, ad
     Ok(issued)
 }
 
-/// When a certificate is to be renewed; `random` is at most the width of [`RENEW_PERCENT`].
-fn renewal_due(identity: &NodeIdentity, random: u64) -> Timestamp {
+/// When a certificate is to be renewed, counted from its end: it may begin long before it was made, where a clock was
+/// wrong or the swarm was off. `received` is when it came, if that is known; `random` is at most the width of
+/// [`RENEW_PERCENT`].
+fn renewal_due(identity: &NodeIdentity, received: Option<Timestamp>, random: u64) -> Timestamp {
     let peer = identity.as_peer();
-    let life_ns = peer.cert_expires_at.since_ns(peer.cert_valid_from);
-    peer.cert_valid_from.plus_ns(life_ns / 100 * (RENEW_PERCENT.0 + random) as i64)
+    let life_ns = peer.cert_expires_at.since_ns(received.unwrap_or(peer.cert_valid_from)).max(0);
+    let due = peer.cert_expires_at.plus_ns(-(life_ns / 100 * (100 - RENEW_PERCENT.0 - random) as i64));
+    due.max(received.map_or(Timestamp::ZERO, |at| at.plus_ns(RENEW_PAUSE_NS)))
 }
 
-async fn wait_until(due: Timestamp) {
+/// Says that this machine's clock is behind that of the managers.
+fn warn_if_early(identity: &NodeIdentity) {
+    let (begin, now) = (identity.as_peer().cert_valid_from, clock::now());
+    if begin > now {
+        tracing::warn!(
+            clock = %Time(now), certificate_begins = %Time(begin),
+            "the managers' certificate begins after this machine's time, so that this clock is behind theirs: synchronise \
+             them (NTP)"
+        );
+    }
+}
+
+/// Waits until a certificate is to be renewed: at this time, or when the clock turns out to be before its beginning.
+async fn wait_until(due: Timestamp, begin: Timestamp) {
     loop {
-        let left_ns = due.since_ns(clock::now());
+        let now = clock::now();
+        if now < begin {
+            tracing::warn!(
+                clock = %Time(now), certificate_begins = %Time(begin),
+                "this node's certificate is not valid yet, so that this clock is behind, or the managers' was ahead: the \
+                 certificate is renewed now"
+            );
+            return;
+        }
+        let left_ns = due.since_ns(now);
         if left_ns <= 0 {
             return;
         }
@@ -253,7 +289,23 @@ mod tests {
         // Nine hours from now and one hour back: ten in all.
         let identity = TestCluster::new().identity(NodeRole::Worker, 9 * HOUR_NS);
         let from = identity.as_peer().cert_valid_from;
-        assert_eq!(renewal_due(&identity, 0), from.plus_ns(5 * HOUR_NS));
-        assert_eq!(renewal_due(&identity, 30), from.plus_ns(8 * HOUR_NS));
+        assert_eq!(renewal_due(&identity, None, 0), from.plus_ns(5 * HOUR_NS));
+        assert_eq!(renewal_due(&identity, None, 30), from.plus_ns(8 * HOUR_NS));
+        // What came later than it begins, as after a long pause of the swarm, lives from then on.
+        let received = from.plus_ns(8 * HOUR_NS);
+        assert_eq!(renewal_due(&identity, Some(received), 0), from.plus_ns(9 * HOUR_NS));
+        assert_eq!(renewal_due(&identity, Some(received), 30), from.plus_ns(9 * HOUR_NS + 36 * HOUR_NS / 60));
+        // What has expired when it comes is not asked for again and again.
+        let late = from.plus_ns(11 * HOUR_NS);
+        assert_eq!(renewal_due(&identity, Some(late), 0), late.plus_ns(RENEW_PAUSE_NS));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_that_is_not_valid_yet_is_renewed_at_once() {
+        let (past, future) = (clock::now().plus_ns(-1), clock::now().plus_ns(1 << 60));
+        wait_until(future, future).await;
+        wait_until(past, past).await;
+        let waits = wait_until(future, past);
+        assert!(tokio::time::timeout(SLEEP_MAX * 3, waits).await.is_err(), "it is valid, and not due");
     }
 }

@@ -70,15 +70,52 @@ pub struct IssuedCert {
     pub expires_at: Timestamp,
 }
 
+/// When something is signed. The clock and the newest entry of the log differ where one of the two is or was wrong, and
+/// nobody knows which: a certificate is to be valid by both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SigningTime {
+    /// The machine's clock.
+    pub clock: Timestamp,
+    /// The newest time in the log.
+    pub log: Timestamp,
+}
+
+impl SigningTime {
+    /// The earlier of the two: a certificate begins an hour before.
+    fn earlier(self) -> Timestamp {
+        self.clock.min(self.log)
+    }
+
+    /// The later of the two: the life of a certificate is counted from here.
+    fn later(self) -> Timestamp {
+        self.clock.max(self.log)
+    }
+}
+
+impl From<Timestamp> for SigningTime {
+    fn from(now: Timestamp) -> Self {
+        Self { clock: now, log: now }
+    }
+}
+
 impl Ca {
-    /// Makes a new root with a new key, valid for 20 years.
+    /// Makes a new root with a new key, valid for 20 years from now.
     ///
     /// # Errors
     /// [`CaError::Sign`] when the system has no randomness.
     pub fn create() -> Result<Self, CaError> {
-        let now = clock::now();
+        Self::create_at(clock::now())
+    }
+
+    /// The same at another time.
+    ///
+    /// # Errors
+    /// [`CaError::Sign`] when the system has no randomness.
+    pub fn create_at(time: impl Into<SigningTime>) -> Result<Self, CaError> {
+        let time = time.into();
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(sign)?;
-        let cert_pem = authority(now, now.plus_ns(ROOT_VALIDITY_NS))?.self_signed(&key).map_err(sign)?.pem();
+        let cert_pem =
+            authority(time.earlier(), time.later().plus_ns(ROOT_VALIDITY_NS))?.self_signed(&key).map_err(sign)?.pem();
         Self::load(&cert_pem, &Secret::new(key.serialize_pem()))
     }
 
@@ -157,11 +194,11 @@ impl Ca {
     ///
     /// # Errors
     /// [`CaError::Sign`] when signing fails.
-    pub fn cross_sign(&self, other: &Self, now: Timestamp) -> Result<String, CaError> {
+    pub fn cross_sign(&self, other: &Self, time: impl Into<SigningTime>) -> Result<String, CaError> {
         let key = KeyPair::from_pem(other.key_pem.expose()).map_err(sign)?;
         let der = one_certificate(&other.cert_pem).map_err(|e| CaError::Root(e.to_string()))?;
         let certificate = parse_certificate(&der).map_err(|e| CaError::Root(e.to_string()))?;
-        let mut params = authority(now, self.expires_at.min(other.expires_at))?;
+        let mut params = authority(time.into().earlier(), self.expires_at.min(other.expires_at))?;
         params.distinguished_name = subject(&certificate)?;
         params.key_identifier_method = KeyIdMethod::PreSpecified(key_id_bytes(&certificate));
         params.use_authority_key_identifier_extension = true;
@@ -169,7 +206,8 @@ impl Ca {
     }
 
     /// Signs a node certificate. Of the request only the public key is used; who the node is, is said by the caller.
-    /// It is valid from an hour before `now` for `validity_ns` after it, not longer than the root.
+    /// It is valid from an hour before the earlier until `validity_ns` after the later of the clock and the log, not longer
+    /// than the root.
     ///
     /// # Errors
     /// [`CaError::Request`] when the request is too large, no request, not signed by its own key, or not for a P-256
@@ -181,7 +219,7 @@ impl Ca {
         role: NodeRole,
         cluster: ClusterId,
         validity_ns: i64,
-        now: Timestamp,
+        time: impl Into<SigningTime>,
     ) -> Result<IssuedCert, CaError> {
         if csr_pem.len() > CSR_BYTES_MAX {
             return Err(CaError::Request(format!("it has {} bytes, the limit is {CSR_BYTES_MAX}", csr_pem.len())));
@@ -192,9 +230,10 @@ impl Ca {
         if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 || request.public_key.der_bytes().len() != 65 {
             return Err(CaError::Request("its key is not an ECDSA key on the curve P-256".to_owned()));
         }
-        let expires_at = now.plus_ns(validity_ns.max(0)).min(self.expires_at);
+        let time = time.into();
+        let expires_at = time.later().plus_ns(validity_ns.max(0)).min(self.expires_at);
         let expires_at = Timestamp(expires_at.0.div_euclid(NS_PER_S) * NS_PER_S);
-        let mut params = params(now, expires_at)?;
+        let mut params = params(time.earlier(), expires_at)?;
         let mut names = vec![role_ou(role).to_owned(), node.to_string()];
         if role == NodeRole::Manager {
             names.push(CA_NAME.to_owned());
@@ -342,6 +381,28 @@ mod tests {
         assert_eq!(peer.role, NodeRole::Manager);
         for name in ["swarm-manager", "swarm-ca", &NodeId(7).to_string()] {
             assert!(names.iter().any(|n| n.contains(name)), "{name} in {names:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_valid_by_the_clock_and_by_the_log() {
+        let ca = Ca::create().unwrap();
+        let (_, csr) = new_key_and_csr().unwrap();
+        let year_ns = 365 * 24 * HOUR_NS;
+        for (clock, log) in [(NOW, NOW.plus_ns(year_ns)), (NOW.plus_ns(year_ns), NOW), (NOW, NOW)] {
+            let time = SigningTime { clock, log };
+            let issued = ca.issue(&csr, NodeId(7), NodeRole::Worker, ClusterId(9), HOUR_NS, time).unwrap();
+            let peer = PeerIdentity::from_der(&one_certificate(&issued.cert_pem).unwrap()).unwrap();
+            assert_eq!(peer.cert_valid_from, clock.min(log).plus_ns(-HOUR_NS));
+            assert_eq!(peer.cert_expires_at, clock.max(log).plus_ns(HOUR_NS));
+        }
+        // The same holds for what comes with a change of the root.
+        let time = SigningTime { clock: NOW.plus_ns(year_ns), log: NOW };
+        let new = Ca::create_at(time).unwrap();
+        for pem in [new.cert_pem(), &ca.cross_sign(&new, time).unwrap()] {
+            let der = one_certificate(pem).unwrap();
+            let begin = parse_certificate(&der).unwrap().validity().not_before.timestamp();
+            assert_eq!(begin * NS_PER_S, NOW.plus_ns(-HOUR_NS).0);
         }
     }
 

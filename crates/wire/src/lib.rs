@@ -12,7 +12,7 @@ mod peer;
 pub mod tls;
 mod token;
 
-pub use ca::{CSR_BYTES_MAX, Ca, CaError, IssuedCert, RootInfo};
+pub use ca::{CSR_BYTES_MAX, Ca, CaError, IssuedCert, RootInfo, SigningTime};
 pub use channel::{FRAME_BYTES_MAX, Receiver, Sender, channel};
 pub use files::{check_regular, open_regular, read_private, read_regular, write_atomically};
 pub use identity::{IDENTITY_FILES, IdentityError, NodeIdentity, new_key_and_csr};

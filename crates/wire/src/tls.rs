@@ -5,6 +5,7 @@
 //! root CA to trust ([`connect_bootstrap`]). rustls stays inside this module.
 
 mod config;
+mod early;
 mod error;
 
 use std::{

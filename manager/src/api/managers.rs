@@ -3,7 +3,7 @@
 use axum::extract;
 use swarm_consensus::{Asked, Member, Status, Survey};
 use swarm_core::State;
-use swarm_docker_api::view::{ManagerView, ManagersView};
+use swarm_docker_api::view::{ManagerView, ManagersView, Time};
 use swarm_model::{Cluster, Node, NodeRole, Timestamp, format_bytes};
 
 use super::{
@@ -122,6 +122,7 @@ fn view(survey: &Survey, state: &State, cluster: &Cluster, now: Timestamp) -> Ma
     }
     warnings.extend(rotation(state, cluster));
     warnings.extend(held_back(&managers, state.feature_level()));
+    warnings.extend(clocks(survey, state.time()));
     for manager in &managers {
         let name = format!("{} ({})", manager.hostname, manager.addr);
         if manager.lag_entries.is_some_and(|lag| lag > LAG_WORTH_A_WARNING) {
@@ -217,14 +218,44 @@ fn rotation(state: &State, cluster: &Cluster) -> Option<String> {
     ))
 }
 
+/// Clocks that differ from that of the manager that asks, and a log that is ahead of all of them. `log` is the newest time
+/// in it.
+fn clocks(survey: &Survey, log: Timestamp) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for member in &survey.status.members {
+        let Some(asked) = survey.answers.get(&member.raft_id) else { continue };
+        let Some(local) = &asked.status.local else { continue };
+        if asked.clock_skew_ms.abs() > SKEW_MS_MAX {
+            let own = local.clock.plus_ns(-asked.clock_skew_ms.saturating_mul(1_000_000));
+            warnings.push(format!(
+                "the clock of the manager at {} says {}, and this manager's says {}: synchronise them (NTP)",
+                member.addr,
+                seconds(local.clock),
+                seconds(own)
+            ));
+        }
+    }
+    let clocks = survey.answers.values().filter_map(|asked| Some(asked.status.local.as_ref()?.clock));
+    let clock = clocks.filter(|clock| !clock.is_zero()).max();
+    if let Some(clock) = clock.filter(|clock| log.since_ns(*clock) / 1_000_000 > SKEW_MS_MAX) {
+        warnings.push(format!(
+            "the newest entry of the log is from {}, and the managers' clocks say {}: they are behind, or the clock of a \
+             leader was ahead; the time of the swarm goes on from the log",
+            seconds(log),
+            seconds(clock)
+        ));
+    }
+    warnings
+}
+
+/// A time for people.
+fn seconds(at: Timestamp) -> Time {
+    Time(Timestamp(at.0.div_euclid(1_000_000_000) * 1_000_000_000))
+}
+
 /// What is wrong with one manager's machine.
 fn trouble(manager: &ManagerView, name: &str) -> Vec<String> {
     let mut warnings = Vec::new();
-    if let Some(skew_ms) = manager.clock_skew_ms.filter(|skew_ms| skew_ms.abs() > SKEW_MS_MAX) {
-        let way = if skew_ms > 0 { "ahead of" } else { "behind" };
-        let ms = skew_ms.abs();
-        warnings.push(format!("the clock of {name} is {ms} ms {way} this manager's: synchronise them (NTP)"));
-    }
     if let (Some(free), Some(all)) = (manager.disk_free_bytes, manager.disk_bytes)
         && all > 0
         && free < (all / 100 * DISK_FREE_PERCENT_MIN).min(DISK_FREE_BYTES_MIN)

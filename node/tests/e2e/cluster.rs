@@ -7,7 +7,11 @@ use swarm_docker_api::view::Time;
 use swarm_model::Timestamp;
 use tempfile::TempDir;
 
-use crate::{daemon::Daemon, http::encode, wait::until};
+use crate::{
+    daemon::{Daemon, faketime},
+    http::encode,
+    wait::until,
+};
 
 /// A cluster; its first daemon is the manager.
 pub struct Cluster {
@@ -60,13 +64,28 @@ pub enum Written {
 impl Cluster {
     /// Starts daemons and makes them one cluster, all ready.
     pub fn start(engine: &str, nodes: usize) -> Self {
+        Self::begin(engine, nodes, None)
+    }
+
+    /// The same with clocks that are off, as `Daemon::clock` says; none, saying so, where there is no libfaketime. Under
+    /// `CI=true` there must be one.
+    pub fn start_at(engine: &str, nodes: usize, clock: Option<&str>) -> Option<Self> {
+        if faketime().is_none() {
+            assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "CI needs libfaketime");
+            eprintln!("SKIPPED: there is no libfaketime (package faketime)");
+            return None;
+        }
+        Some(Self::begin(engine, nodes, clock))
+    }
+
+    fn begin(engine: &str, nodes: usize, clock: Option<&str>) -> Self {
         let folder = tempfile::Builder::new().prefix("swarmd-test-").tempdir().expect("a folder");
         let mut cluster = Self { nodes: Vec::new(), engine: engine.to_owned(), folder };
-        let manager = cluster.new_daemon();
+        let manager = cluster.daemon_at(clock);
         cluster.nodes.push(manager);
         cluster.manager().call("POST", "/swarm/init", Some(&json!({}))).expect("init");
         for _ in 1..nodes {
-            let worker = cluster.new_daemon();
+            let worker = cluster.daemon_at(clock);
             let request = cluster.join_request(&cluster.token("Worker"));
             worker.call("POST", "/swarm/join", Some(&request)).expect("join");
             cluster.nodes.push(worker);
@@ -77,9 +96,14 @@ impl Cluster {
 
     /// One more daemon, which runs and is in no cluster.
     pub fn new_daemon(&self) -> Daemon {
+        self.daemon_at(None)
+    }
+
+    fn daemon_at(&self, clock: Option<&str>) -> Daemon {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut daemon = Daemon::new(self.folder.path(), &format!("node-{number}"), &self.engine);
+        daemon.clock = clock.map(str::to_owned);
         daemon.start();
         daemon
     }

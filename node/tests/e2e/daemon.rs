@@ -28,6 +28,8 @@ pub struct Daemon {
     pub ip: Ipv4Addr,
     folder: PathBuf,
     engine: String,
+    /// How far its clock is off from the next start on, in libfaketime's words (`+365d`).
+    pub clock: Option<String>,
     process: Option<Child>,
     /// Where the log of the present run begins.
     log_start: usize,
@@ -43,6 +45,7 @@ impl Daemon {
             ip: free_address(),
             folder,
             engine: engine.to_owned(),
+            clock: None,
             process: None,
             log_start: 0,
         }
@@ -71,6 +74,13 @@ impl Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_swarmd"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SWARMD_")) {
             command.env_remove(name);
+        }
+        if let Some(clock) = &self.clock {
+            command
+                .env("LD_PRELOAD", faketime().expect("libfaketime"))
+                .env("FAKETIME", clock)
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+                .env("NO_FAKE_STAT", "1");
         }
         command
             .args(["--config", "/dev/null", "--hostname", &self.name, "--engine", &self.engine])
@@ -206,6 +216,13 @@ impl Drop for Daemon {
             eprintln!("---- the end of the log of {}:\n{}", self.name, self.log_tail());
         }
     }
+}
+
+/// The library that gives a program another clock, if it is there.
+pub fn faketime() -> Option<PathBuf> {
+    let folders = ["x86_64-linux-gnu", "aarch64-linux-gnu"];
+    let at = |folder| PathBuf::from(format!("/usr/lib/{folder}/faketime/libfaketimeMT.so.1"));
+    folders.into_iter().map(at).find(|path| path.exists())
 }
 
 /// An address that no other test has, in this process or, as far as process ids tell, in another one.

@@ -14,6 +14,7 @@
 //! * [`killed`] – all managers killed at once, and one killed while it writes a snapshot.
 //! * [`quorum`] – most managers are gone: what is refused and what can still be read.
 //! * [`refusals`] – state folders that are damaged, foreign or full.
+//! * [`clocks`] – clocks that are a year off, and swarms that were off for long.
 //! * [`grow`] – more managers and fewer again, during a rolling update.
 //! * [`handover`] – leaders killed in the middle of updates and of restart delays.
 //! * [`membership`] – leaving, removal, coming back.
@@ -30,6 +31,7 @@ mod autolock;
 mod backup;
 mod by_hand;
 mod certificates;
+mod clocks;
 mod cluster;
 mod containers;
 mod crash;

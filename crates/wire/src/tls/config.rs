@@ -4,29 +4,33 @@ use std::{sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-    server::WebPkiClientVerifier,
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
 
 use swarm_model::Timestamp;
 
-use super::{Alpn, TlsError, Trust};
+use super::{Alpn, TlsError, Trust, early::Early};
 use crate::{NodeIdentity, identity::certificates};
 
 /// Accepts peers with and without a certificate; one that is given must be of the cluster's root.
 pub(super) fn server(identity: &NodeIdentity) -> Result<ServerConfig, TlsError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(identity.root_pem())?), provider())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|e| TlsError::Identity(e.to_string()))?;
+    let verifier: Arc<dyn ClientCertVerifier> =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(identity.root_pem())?), provider())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|e| TlsError::Identity(e.to_string()))?;
     let (chain, key) = certificate(identity)?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(unusable)?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(Early(verifier)))
         .with_single_cert(chain, key)
         .map_err(unusable)?;
     config.alpn_protocols = Alpn::ALL.iter().map(|a| a.as_str().into()).collect();
@@ -39,7 +43,8 @@ pub(super) fn client(identity: &NodeIdentity) -> Result<ClientConfig, TlsError> 
     ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(unusable)?
-        .with_root_certificates(roots(identity.root_pem())?)
+        .dangerous()
+        .with_custom_certificate_verifier(managers(identity.root_pem())?)
         .with_client_auth_cert(chain, key)
         .map_err(unusable)
 }
@@ -49,7 +54,7 @@ pub(super) fn bootstrap(trust: Trust<'_>) -> Result<ClientConfig, TlsError> {
     let builder =
         ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13, &TLS12]).map_err(unusable)?;
     let builder = match trust {
-        Trust::Root(pem) => builder.with_root_certificates(roots(pem)?),
+        Trust::Root(pem) => builder.dangerous().with_custom_certificate_verifier(managers(pem)?),
         Trust::Unverified => {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody { provider: provider() }))
         }
@@ -89,6 +94,15 @@ fn roots(pem: &str) -> Result<RootCertStore, TlsError> {
         store.add(root).map_err(unusable)?;
     }
     Ok(store)
+}
+
+/// Accepts managers under these roots.
+fn managers(root_pem: &str) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    let verifier: Arc<dyn ServerCertVerifier> =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots(root_pem)?), provider())
+            .build()
+            .map_err(|e| TlsError::Identity(e.to_string()))?;
+    Ok(Arc::new(Early(verifier)))
 }
 
 fn unusable(error: rustls::Error) -> TlsError {

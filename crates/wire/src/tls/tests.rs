@@ -127,6 +127,30 @@ async fn expired_certificates_are_refused_on_both_sides() {
 }
 
 #[tokio::test]
+async fn certificates_that_are_not_valid_yet_count() {
+    let ca = Ca::create().unwrap();
+    let ahead = clock::now().plus_ns(365 * 24 * HOUR_NS);
+    let early = |role| holder_at(&ca, role, CLUSTER, ahead);
+    for (server, client) in [
+        (holder(&ca, NodeRole::Manager), early(NodeRole::Worker)),
+        (early(NodeRole::Manager), holder(&ca, NodeRole::Worker)),
+        (early(NodeRole::Manager), early(NodeRole::Manager)),
+    ] {
+        let (server, client) = meet(&server, &client, Alpn::Agent).await;
+        round_trip(server.unwrap().stream, client.unwrap().stream).await;
+    }
+    let (a, b) = duplex(64 << 10);
+    let manager = early(NodeRole::Manager);
+    let (server, client) = tokio::join!(accept(a, &manager), anonymous(b, Trust::Root(ca.cert_pem())));
+    round_trip(server.unwrap().stream, client.unwrap()).await;
+    // All else is checked as ever.
+    let other = Ca::create().unwrap();
+    let foreign = holder_at(&other, NodeRole::Worker, CLUSTER, ahead);
+    let (server, client) = meet(&holder(&ca, NodeRole::Manager), &foreign, Alpn::Agent).await;
+    assert!(server.is_err() && matches!(client, Err(TlsError::OtherCluster { .. })), "{:?}", client.err());
+}
+
+#[tokio::test]
 async fn a_renewed_certificate_counts_from_the_next_connection_on() {
     let ca = Ca::create().unwrap();
     let manager = holder(&ca, NodeRole::Manager);

@@ -179,7 +179,9 @@ impl Plane for TestPlane {
     async fn survey(&self) -> Survey {
         let mut status = self.managers().await;
         let disk = (Some(50 << 20), Some(1 << 30));
-        let local = Local { disk_free_bytes: disk.0, disk_bytes: disk.1, snapshot_bytes: Some(77), ..Local::default() };
+        let clock = self.state().time();
+        let local =
+            Local { clock, disk_free_bytes: disk.0, disk_bytes: disk.1, snapshot_bytes: Some(77), ..Local::default() };
         status.local = Some(local);
         let asked = Asked { status: status.clone(), clock_skew_ms: -1500 };
         Survey { answers: [(status.raft_id, asked)].into(), status }
@@ -377,14 +379,14 @@ async fn what_the_log_cannot_do_is_told_apart() {
             500,
             "it is not known whether",
         ),
-        (PlaneError::Stopped("disk full".into()), 503, "disk full"),
-        (PlaneError::TooLarge { bytes: 9, limit: 8 }, 413, "9 bytes, the limit is 8"),
         (
             PlaneError::CutOff { leader: "a:1".into(), ask: vec!["b:1".into()], unknown: false },
             503,
             "the leader at a:1 do not reach each other, while the managers at b:1 hear it",
         ),
         (PlaneError::CutOff { leader: "a:1".into(), ask: vec![], unknown: true }, 500, "it is not known whether"),
+        (PlaneError::Stopped("disk full".into()), 503, "disk full"),
+        (PlaneError::TooLarge { bytes: 9, limit: 8 }, 413, "9 bytes, the limit is 8"),
     ] {
         plane.inner().failure = Some(failure);
         let message = post(&plane, "/services/create", &plain("web")).await.error(status);
