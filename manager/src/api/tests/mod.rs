@@ -162,6 +162,7 @@ impl Plane for TestPlane {
             addr: "10.0.0.1:2377".into(),
             voter: true,
             matched_index: Some(9),
+            matched_leader: None,
             last_contact_ms: Some(0),
         };
         Status {
