@@ -1,20 +1,24 @@
 //! The published state, and who is to look at it again after a change.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use arc_swap::ArcSwap;
 use swarm_consensus::Observer;
 use swarm_core::{Dirty, Event, State};
-use swarm_model::{NodeId, ServiceId};
+use swarm_model::{NodeId, ServiceId, TaskId};
 use tokio::sync::Notify;
+
+/// Keys that wait for one session. With more of them the session looks at all that its node has: beside so many
+/// changes a walk is cheap, and a session whose agent does not read keeps no more than this.
+const CHANGES_MAX: usize = 4096;
 
 /// What a watcher wants to be woken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
-    /// A node, the tasks that it was given, and the cluster object.
+    /// A node, and the cluster object.
     Node(NodeId),
     /// A service and its tasks.
     Service(ServiceId),
@@ -22,8 +26,54 @@ pub enum Topic {
     Nodes,
 }
 
+/// Names one thing that a node can be assigned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AssignmentKey {
+    /// A task.
+    Task(TaskId),
+}
+
+impl AssignmentKey {
+    /// What an event changes of what a node is assigned. A report of a task changes nothing of it: what is wanted of the
+    /// task stays, and the agent that says how it is knows it.
+    pub fn of(event: &Event) -> Option<(NodeId, Self)> {
+        match *event {
+            Event::Task { task, node: Some(node), reported: None, .. } => Some((node, Self::Task(task))),
+            _ => None,
+        }
+    }
+}
+
+/// What may have changed of what a node is assigned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// These, and nothing else.
+    Keys(BTreeSet<AssignmentKey>),
+    /// Anything.
+    Everything,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self::Keys(BTreeSet::new())
+    }
+}
+
+impl Changes {
+    /// Adds a key.
+    pub fn add(&mut self, key: AssignmentKey) {
+        if let Self::Keys(keys) = self {
+            keys.insert(key);
+            if keys.len() > CHANGES_MAX {
+                *self = Self::Everything;
+            }
+        }
+    }
+}
+
 /// Follows consensus: keeps the newest state, and wakes whom a change concerns. Nothing is queued: what changed is a
-/// set of keys for the leader loop and a flag for everybody else, so that a slow reader costs nothing.
+/// set of keys for the leader loop, a bounded one for each session of an agent, and a flag for everybody else, so that a
+/// slow reader costs nothing.
 #[derive(Debug, Default)]
 pub struct Feed {
     state: ArcSwap<State>,
@@ -36,6 +86,14 @@ pub struct Feed {
 struct Watchers {
     next: u64,
     wakers: BTreeMap<(Topic, u64), Arc<Notify>>,
+    sessions: BTreeMap<(NodeId, u64), Gathered>,
+}
+
+/// What waits for a session.
+#[derive(Debug, Default)]
+struct Gathered {
+    changes: Changes,
+    waker: Arc<Notify>,
 }
 
 impl Feed {
@@ -73,9 +131,28 @@ impl Feed {
         watchers.wakers.insert(key, waker.clone());
         Watch { feed: self.clone(), key, waker }
     }
+
+    /// Gathers what changes of what a node is assigned, until it is dropped.
+    pub fn assignments(self: &Arc<Self>, node: NodeId) -> AssignmentWatch {
+        let mut watchers = lock(&self.watchers);
+        watchers.next += 1;
+        let key = (node, watchers.next);
+        let gathered = Gathered::default();
+        let waker = gathered.waker.clone();
+        watchers.sessions.insert(key, gathered);
+        AssignmentWatch { feed: self.clone(), key, waker }
+    }
 }
 
 impl Watchers {
+    /// Gathers a change for the sessions of its node.
+    fn gather(&mut self, (node, key): (NodeId, AssignmentKey)) {
+        for (_, session) in self.sessions.range_mut((node, 0)..=(node, u64::MAX)) {
+            session.changes.add(key);
+            session.waker.notify_one();
+        }
+    }
+
     fn wake(&self, topic: Topic) {
         self.wakers.range((topic, 0)..=(topic, u64::MAX)).for_each(|(_, waker)| waker.notify_one());
     }
@@ -83,10 +160,20 @@ impl Watchers {
     fn wake_all(&self) {
         self.wakers.values().for_each(|waker| waker.notify_one());
     }
+
+    /// Another state took the place of the one before.
+    fn start_anew(&mut self) {
+        self.wake_all();
+        for session in self.sessions.values_mut() {
+            session.changes = Changes::Everything;
+            session.waker.notify_one();
+        }
+    }
 }
 
 impl Observer for Feed {
     fn applied(&self, state: &Arc<State>, events: &[Event]) {
+        let mut watchers = lock(&self.watchers);
         // Published first: who is woken must find the change.
         self.state.store(Arc::clone(state));
         {
@@ -95,8 +182,8 @@ impl Observer for Feed {
         }
         // Also when nothing changed: the leader waits for the state to reach the end of its plan.
         self.dirtied.notify_one();
-        let watchers = lock(&self.watchers);
         for event in events {
+            AssignmentKey::of(event).into_iter().for_each(|change| watchers.gather(change));
             match *event {
                 Event::Cluster => watchers.wake_all(),
                 Event::Node(node) => {
@@ -104,20 +191,18 @@ impl Observer for Feed {
                     watchers.wake(Topic::Nodes);
                 }
                 Event::Service(service) => watchers.wake(Topic::Service(service)),
-                Event::Task { service, node, .. } => {
-                    node.into_iter().for_each(|node| watchers.wake(Topic::Node(node)));
-                    watchers.wake(Topic::Service(service));
-                }
+                Event::Task { service, .. } => watchers.wake(Topic::Service(service)),
                 Event::Room(_) => {}
             }
         }
     }
 
     fn restored(&self, state: &Arc<State>) {
+        let mut watchers = lock(&self.watchers);
         self.state.store(Arc::clone(state));
         *lock(&self.dirty) = Dirty::everything();
         self.dirtied.notify_one();
-        lock(&self.watchers).wake_all();
+        watchers.start_anew();
     }
 }
 
@@ -142,7 +227,95 @@ impl Drop for Watch {
     }
 }
 
+/// What changes of what a node is assigned, gathered for one session.
+#[derive(Debug)]
+pub struct AssignmentWatch {
+    feed: Arc<Feed>,
+    key: (NodeId, u64),
+    waker: Arc<Notify>,
+}
+
+impl AssignmentWatch {
+    /// Waits until there is something to take. Cancel-safe.
+    pub async fn changed(&self) {
+        self.waker.notified().await;
+    }
+
+    /// Takes what changed since the last call, or since the watch began, and the state that has exactly these changes.
+    pub fn take(&self) -> (Arc<State>, Changes) {
+        // No change comes between the two: `applied` holds the same lock.
+        let mut watchers = lock(&self.feed.watchers);
+        let changes = watchers.sessions.get_mut(&self.key).map(|session| std::mem::take(&mut session.changes));
+        (self.feed.state(), changes.unwrap_or_default())
+    }
+}
+
+impl Drop for AssignmentWatch {
+    fn drop(&mut self) {
+        lock(&self.feed.watchers).sessions.remove(&self.key);
+    }
+}
+
 /// Locks what stays consistent at every step, so that a panic elsewhere does not spread.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use swarm_core::Op;
+    use swarm_model::{DesiredState, TaskState, TaskStatus, Timestamp};
+
+    use super::*;
+    use crate::testing::{FakeRaft, World, task_id};
+
+    const N1: NodeId = NodeId(1);
+    const N2: NodeId = NodeId(2);
+
+    #[test]
+    fn a_session_is_woken_for_what_its_node_is_assigned_and_for_no_report() {
+        let mut world = World::new(2);
+        let service = world.service("web");
+        let (one, other) = (world.task(service, 1, N1), world.task(service, 2, N2));
+        let feed = Feed::new();
+        let raft = FakeRaft::new(world.state, feed.clone());
+        let (node, assignments) = (feed.watch(Topic::Node(N1)), feed.assignments(N1));
+        let woken = || (node.changed().now_or_never().is_some(), assignments.changed().now_or_never().is_some());
+        let desire = |task| raft.commit(Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![task] });
+
+        let status = TaskStatus::new(TaskState::Running, Timestamp(5));
+        raft.commit(Op::ReportTasks { node: N1, reports: vec![(one, status)] });
+        desire(other);
+        assert_eq!(woken(), (false, false));
+        assert_eq!(assignments.take().1, Changes::default());
+
+        desire(one);
+        assert_eq!(woken(), (false, true));
+        let (state, changes) = assignments.take();
+        assert_eq!(changes, Changes::Keys([AssignmentKey::Task(one)].into()));
+        assert_eq!(state.revision(), raft.state().revision());
+        assert_eq!(assignments.take().1, Changes::default(), "what was taken is gone");
+
+        raft.commit(crate::testing::ready(N1));
+        assert_eq!(woken(), (true, false));
+    }
+
+    #[test]
+    fn what_waits_for_a_session_has_a_limit_and_ends_with_it() {
+        let feed = Feed::new();
+        let assignments = feed.assignments(N1);
+        let changed = |n| {
+            let event = Event::Task { task: task_id(n), service: ServiceId(1), node: Some(N1), reported: None };
+            feed.applied(&feed.state(), &[event]);
+        };
+        (0..CHANGES_MAX as u32).for_each(changed);
+        assert!(matches!(assignments.take().1, Changes::Keys(keys) if keys.len() == CHANGES_MAX));
+        (0..=CHANGES_MAX as u32).for_each(changed);
+        assert_eq!(assignments.take().1, Changes::Everything);
+        feed.restored(&feed.state());
+        assert_eq!(assignments.take().1, Changes::Everything);
+        drop(assignments);
+        assert!(lock(&feed.watchers).sessions.is_empty());
+    }
 }

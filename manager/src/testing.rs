@@ -8,14 +8,17 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use swarm_consensus::{Committed, Observer, ProposeError, Role};
-use swarm_core::{ENTRY_VERSION, Entry, NewTask, Op, Place, State, Tx, apply};
+use swarm_core::{ENTRY_VERSION, Entry, Event, NewTask, Op, Place, State, Tx, apply};
 use swarm_model::{
     Availability, Cause, Cluster, ClusterId, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole,
     NodeState, NodeStatus, RootCa, Secret, ServiceId, ServiceSpec, TaskId, Timestamp,
 };
 use tokio::sync::watch;
 
-use crate::{feed::lock, raft::Raft};
+use crate::{
+    feed::{AssignmentKey, Changes, lock},
+    raft::Raft,
+};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(77);
 
@@ -78,6 +81,7 @@ pub(crate) fn service_spec(name: &str) -> ServiceSpec {
 pub(crate) struct World {
     pub(crate) state: State,
     services: u128,
+    events: Vec<Event>,
 }
 
 impl World {
@@ -95,9 +99,18 @@ impl World {
     pub(crate) fn apply(&mut self, op: Op) {
         let index = self.state.revision() + 1;
         let at = Timestamp(i64::try_from(index).expect("small"));
-        let (outcomes, _) =
+        let (outcomes, events) =
             apply(&mut self.state, index, &Entry { v: ENTRY_VERSION, at, txs: vec![Tx::new(vec![op])] });
         assert_eq!(outcomes, [Ok(())]);
+        self.events.extend(events);
+    }
+
+    /// What changed of what a node is assigned, since this was asked last.
+    pub(crate) fn changes(&mut self, node: NodeId) -> Changes {
+        let mut changes = Changes::default();
+        let keys = self.events.drain(..).filter_map(|event| AssignmentKey::of(&event));
+        keys.filter(|(of, _)| *of == node).for_each(|(_, key)| changes.add(key));
+        changes
     }
 
     pub(crate) fn service(&mut self, name: &str) -> ServiceId {

@@ -9,6 +9,7 @@ mod memory;
 mod million;
 mod program;
 mod result;
+mod scale;
 mod scheduler;
 mod starts;
 mod swarm;
@@ -55,6 +56,8 @@ pub(crate) enum Name {
     Million,
     /// Memory of swarmd: idle, and with 10,000 tasks
     Memory,
+    /// Processor time of three managers for 10,000 more tasks on 60 nodes, beside 10,000 to 200,000 that run
+    Scale,
     /// A rolling update of 50 tasks, ten at a time
     Update,
 }
@@ -72,6 +75,7 @@ impl Name {
             Self::Scheduler => scheduler::run(bench),
             Self::Million => million::run(bench),
             Self::Memory => memory::run(bench),
+            Self::Scale => scale::run(bench),
             Self::Update => update::run(bench),
         }
     }

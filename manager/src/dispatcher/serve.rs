@@ -32,7 +32,7 @@ use super::{
     reports::{Waiter, encoded_bytes, trimmed},
 };
 use crate::{
-    feed::{Topic, Watch, lock},
+    feed::{AssignmentWatch, Topic, Watch, lock},
     raft::leader_addr,
 };
 
@@ -109,6 +109,14 @@ enum Answer {
     Status(u64, OwnedSemaphorePermit),
 }
 
+/// What a session waits for to tell its agent of.
+struct News {
+    /// The node and the cluster.
+    watch: Watch,
+    assignments: AssignmentWatch,
+    ordered: mpsc::Receiver<LogRequest>,
+}
+
 /// What reading and writing half of a session share.
 struct Ctx<'a> {
     dispatcher: &'a Dispatcher,
@@ -181,7 +189,7 @@ impl Dispatcher {
         }
         self.check_member(peer, &self.feed.state())?;
         let NodeReport { description, engine_reachable } = checked(hello.node)?;
-        let watch = self.feed.watch(Topic::Node(peer.node));
+        let (watch, assignments) = (self.feed.watch(Topic::Node(peer.node)), self.feed.assignments(peer.node));
         let (orders, ordered) = mpsc::channel(LOG_ORDERS_MAX);
         let stop = term.stop.child_token();
         let waits_for_others = !term.has_heard_all();
@@ -202,7 +210,7 @@ impl Dispatcher {
         let end = tokio::select! {
             biased;
             () = stop.cancelled() => Err(End::Replaced),
-            end = ctx.run(hello.resume, sender, receiver, watch, ordered) => end,
+            end = ctx.run(hello.resume, sender, receiver, News { watch, assignments, ordered }) => end,
         };
         ctx.term.unregister(peer, ctx.number);
         end
@@ -303,20 +311,19 @@ impl Ctx<'_> {
         resume: Option<Resume>,
         sender: &mut Sender<WriteHalf<S>, ToAgent>,
         receiver: Receiver<ReadHalf<S>, ToManager>,
-        watch: Watch,
-        ordered: mpsc::Receiver<LogRequest>,
+        news: News,
     ) -> Result<(), End>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        self.committed(&watch).await?;
+        self.committed(&news.watch).await?;
         let welcome = self.welcome(&self.state());
         sender.send(&ToAgent::Welcome(welcome.clone())).await?;
         // Unbounded, but every answer holds one of the permits that a message needs to be read.
         let (answers, answered) = mpsc::unbounded_channel();
         tokio::select! {
             end = self.read(receiver, answers) => end,
-            end = self.write(resume, welcome, sender, &watch, answered, ordered) => end,
+            end = self.write(resume, welcome, sender, answered, news) => end,
         }
     }
 
@@ -454,9 +461,8 @@ impl Ctx<'_> {
         resume: Option<Resume>,
         mut welcome: Welcome,
         sender: &mut Sender<W, ToAgent>,
-        watch: &Watch,
         mut answered: mpsc::UnboundedReceiver<Answer>,
-        mut ordered: mpsc::Receiver<LogRequest>,
+        News { watch, assignments, mut ordered }: News,
     ) -> Result<(), End>
     where
         W: AsyncWrite + Unpin,
@@ -465,7 +471,8 @@ impl Ctx<'_> {
         let mut managers = self.term.managers.subscribe();
         // Changes since the welcome above count as well.
         managers.mark_changed();
-        for message in session.open(&self.state(), resume) {
+        // Everything is looked at, whatever was gathered before.
+        for message in session.open(&assignments.take().0, resume) {
             sender.send(&ToAgent::Assignments(message)).await?;
         }
         loop {
@@ -491,7 +498,10 @@ impl Ctx<'_> {
                     self.dispatcher.check_member(self.peer, &state)?;
                     self.greet_again(&mut welcome, &state, sender).await?;
                     self.presence.sync(&state, &self.term);
-                    for message in session.update(&state).into_iter().flatten() {
+                }
+                () = assignments.changed() => {
+                    let (state, changes) = assignments.take();
+                    for message in session.follow(&state, &changes).into_iter().flatten() {
                         sender.send(&ToAgent::Assignments(message)).await?;
                     }
                 }

@@ -80,17 +80,23 @@ pub(super) struct UpdateView {
 impl Host {
     /// Starts a manager and workers and waits until they are ready. Without an engine tasks run in memory.
     pub(super) fn start(bench: &Bench, count: u8, engine: Option<Engine>) -> Result<Self> {
-        Self::start_as(bench, count, "Worker", engine)
+        Self::start_as(bench, 1, count, engine)
+    }
+
+    /// Starts managers and workers, which run tasks in memory, and waits until all are ready.
+    pub(super) fn start_both(bench: &Bench, managers: u8, workers: u8) -> Result<Self> {
+        Self::start_as(bench, managers, managers + workers, None)
     }
 
     /// Starts managers, which run tasks in memory, and waits until all of them vote.
     pub(super) fn start_managers(bench: &Bench, count: u8) -> Result<Self> {
-        let host = Self::start_as(bench, count, "Manager", None)?;
+        let host = Self::start_as(bench, count, count, None)?;
         host.wait_managers()?;
         Ok(host)
     }
 
-    fn start_as(bench: &Bench, count: u8, role: &str, engine: Option<Engine>) -> Result<Self> {
+    /// So many nodes, of which the first ones are managers.
+    fn start_as(bench: &Bench, managers: u8, count: u8, engine: Option<Engine>) -> Result<Self> {
         let folder = temporary()?;
         let port = node::free_port(count)?;
         let address = engine.as_ref().map_or_else(|| "simulated".to_owned(), Engine::host);
@@ -107,6 +113,7 @@ impl Host {
         host.post(0, "/swarm/init", &json!({ "ListenAddr": manager, "AdvertiseAddr": manager }))?;
         let swarm: Value = http::get(&host.api(), "/swarm")?;
         for number in 1..host.nodes.len() {
+            let role = if number < managers.into() { "Manager" } else { "Worker" };
             let address = host.nodes[number].peer_address();
             let join = json!({
                 "ListenAddr": address, "AdvertiseAddr": address,
