@@ -45,6 +45,7 @@ const TASKS_BATCH_MAX: usize = 4096;
 
 /// Changes of tasks in one piece of a plan. To place and to make so many takes some 10 ms, and so does it to apply
 /// them: what else the managers have to do waits no longer than that.
+/// The look at all places of a large service that is not settled comes on top: 0.4 s for 100,000 tasks (`one_service`).
 pub const PIECE_CHANGES_MAX: usize = 4096;
 
 /// What a decision rests on beside the state and what is dirty. It is the leader's alone, and never in the log.
