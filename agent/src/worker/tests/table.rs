@@ -295,7 +295,8 @@ fn a_restart_by_hand_is_a_failure_whenever_the_agent_looks() {
 
 #[test]
 fn a_restart_by_hand_that_nobody_told_of_is_found_out() {
-    let lost: [(&str, fn(&mut World)); 3] = [
+    type Happens = fn(&mut World);
+    let lost: [(&str, Happens); 3] = [
         ("events are lost", |world| world.input(Input::EventsLost)),
         ("the agent was killed meanwhile", World::restart),
         ("the engine was away", |world| {
