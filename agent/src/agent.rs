@@ -50,7 +50,7 @@ pub struct AgentOptions {
     pub executor: Arc<dyn Executor>,
     /// The way to the managers.
     pub connector: Arc<dyn Connector>,
-    /// Seed of the randomness (reconnection delays).
+    /// Seed of the randomness (reconnection delays). Another one in each run: it also tells this run from others.
     pub seed: u64,
 }
 

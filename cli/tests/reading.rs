@@ -387,6 +387,17 @@ fn the_managers_page_ends_with_1_when_nobody_leads() {
 }
 
 #[test]
+fn the_managers_page_ends_with_1_when_something_is_wrong() {
+    let fake = Fake::start();
+    let manager = json!({"ID": "n1", "Hostname": "host-1", "Addr": "10.0.0.1:2377", "Role": "leader"});
+    let errors = ["2 machines have this node's id: 10.0.0.5 (one), 10.0.0.6 (other)"];
+    fake.on_json("GET /swarmd/managers", &json!({"Managers": [manager], "Errors": errors}));
+    let ran = fake.run(&["swarm", "status"]);
+    assert_eq!((ran.code, &*ran.stderr), (Some(1), ""));
+    assert!(ran.stdout.contains(&format!("Error: {}\n", errors[0])), "{}", ran.stdout);
+}
+
+#[test]
 fn an_empty_name_is_refused_before_anything_is_asked() {
     let fake = Fake::start();
     fake.on_json("GET /services/", &json!([])).on_json("GET /nodes/", &json!([]));

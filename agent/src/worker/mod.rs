@@ -183,7 +183,7 @@ pub struct WorkerOptions {
     pub resources: Option<NodeResources>,
     /// Labels on top of the engine's own.
     pub engine_labels: Labels,
-    /// Seed of the randomness (reconnection delays).
+    /// Seed of the randomness (reconnection delays). Also tells this run of the agent from others.
     pub seed: u64,
 }
 

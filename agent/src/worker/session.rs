@@ -170,7 +170,8 @@ impl Worker {
             Resume { revision, digest: digest(tasks.map(|e| (e.task.assigned.id, e.task.assigned.desired))) }
         });
         let program = self.options.program.clone();
-        out.push(Output::Send(ToManager::Hello(Hello { protocol: AGENT_PROTOCOL, program, node, resume })));
+        let run = Some(self.options.seed);
+        out.push(Output::Send(ToManager::Hello(Hello { protocol: AGENT_PROTOCOL, program, node, resume, run })));
     }
 
     pub(super) fn disconnected(&mut self, now: Now, reason: String, out: &mut Vec<Output>) {

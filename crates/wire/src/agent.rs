@@ -57,6 +57,10 @@ pub struct Hello {
     pub node: NodeReport,
     /// What the agent already has; none asks for everything.
     pub resume: Option<Resume>,
+    /// A random number of the agent's run, which tells it from those of other machines with its node's id. An agent of
+    /// version 0.1.0 says none.
+    #[serde(default)]
+    pub run: Option<u64>,
 }
 
 /// What a node is like.
@@ -273,7 +277,7 @@ mod tests {
 
     fn hello() -> Hello {
         let node = NodeReport { description: NodeDescription::default(), engine_reachable: true };
-        Hello { protocol: AGENT_PROTOCOL, program: "swarmd 9".into(), node, resume: None }
+        Hello { protocol: AGENT_PROTOCOL, program: "swarmd 9".into(), node, resume: None, run: None }
     }
 
     fn welcome() -> Welcome {

@@ -4,7 +4,7 @@ use axum::extract;
 use swarm_consensus::{Asked, Member, Status, Survey};
 use swarm_core::State;
 use swarm_docker_api::view::{ManagerView, ManagersView, Time};
-use swarm_model::{Cluster, Node, NodeRole, Timestamp, format_bytes};
+use swarm_model::{Cluster, Node, NodeRole, NodeState, Timestamp, format_bytes};
 
 use super::{
     Plane,
@@ -144,8 +144,15 @@ fn view(survey: &Survey, state: &State, cluster: &Cluster, now: Timestamp) -> Ma
         snapshot_bytes: status.local.as_ref().and_then(|local| local.snapshot_bytes),
         snapshot_age_ms: status.local.as_ref().and_then(|local| local.snapshot_age_ms),
         managers,
+        errors: noted(state),
         warnings,
     }
+}
+
+/// What the leader noted of nodes that have a session.
+fn noted(state: &State) -> Vec<String> {
+    let noted = state.nodes().filter(|node| node.status.state == NodeState::Ready && !node.status.message.is_empty());
+    noted.map(|node| format!("node {} ({}): {}", node.hostname(), node.id, node.status.message)).collect()
 }
 
 fn manager(status: &Status, member: &Member, node: Option<&Node>, asked: Option<&Asked>, known: bool) -> ManagerView {

@@ -13,6 +13,7 @@ mod serve;
 mod session;
 #[cfg(test)]
 mod tests;
+mod twins;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,11 +31,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::presence::Presence;
 pub use self::{
     liveness::{HEARTBEATS_MISSED_MAX, Liveness, MASS_EXPIRY_PERCENT, Tick, is_mass},
     presence::news,
     reports::{FLUSH_DELAY, FLUSH_ITEMS_MAX, Flush, REPORT_TEXT_MAX, Reports, Waiter},
     session::{Outbox, Session},
+    twins::{Machine, QUIET, Twins, Verdict},
 };
 use crate::{
     feed::{Feed, Topic, lock},
@@ -63,12 +66,15 @@ struct Term {
     reported: Notify,
     /// `host:port` of all managers: sessions tell their agents of changes.
     managers: watch::Sender<Vec<String>>,
+    /// A session ended.
+    ended: Notify,
 }
 
 struct Table {
     liveness: Liveness,
     sessions: BTreeMap<NodeId, Registered>,
     registrations: u64,
+    twins: Twins,
 }
 
 /// The newest session of a node.
@@ -76,6 +82,8 @@ struct Registered {
     number: u64,
     stop: CancellationToken,
     orders: mpsc::Sender<LogRequest>,
+    machine: Machine,
+    presence: Arc<Presence>,
 }
 
 impl Dispatcher {
@@ -170,6 +178,7 @@ impl Term {
             liveness: Liveness::new(heartbeat_period(state), not_down(state), Duration::ZERO),
             sessions: BTreeMap::new(),
             registrations: 0,
+            twins: Twins::default(),
         };
         Self {
             stop,
@@ -178,6 +187,7 @@ impl Term {
             reports: Mutex::default(),
             reported: Notify::new(),
             managers: watch::Sender::new(managers(state)),
+            ended: Notify::new(),
         }
     }
 
@@ -226,7 +236,7 @@ impl Term {
 
     /// One tick of the liveness table. Returns the time to the next.
     fn tick(&self, state: &State) -> Duration {
-        let (tick, interval) = {
+        let (tick, interval, single) = {
             let mut table = lock(&self.table);
             let tick = table.liveness.tick(self.now());
             for node in &tick.down {
@@ -234,8 +244,20 @@ impl Term {
                     session.stop.cancel();
                 }
             }
-            (tick, table.liveness.tick_interval())
+            // Its presence says so no longer.
+            let now = self.now();
+            let single = table.twins.settle(now).into_iter().filter_map(|node| table.sessions.get(&node));
+            let single: Vec<_> = single.map(|session| session.presence.clone()).collect();
+            (tick, table.liveness.tick_interval(), single)
         };
+        if !tick.down.is_empty() {
+            // Another machine may wait for that.
+            self.ended.notify_waiters();
+        }
+        for presence in single {
+            presence.note(String::new());
+            presence.sync(state, self);
+        }
         if let Some(late) = tick.late {
             tracing::warn!(
                 late_ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX),

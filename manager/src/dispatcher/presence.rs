@@ -51,6 +51,11 @@ impl Presence {
         wanted.1 = Arc::new(description);
     }
 
+    /// What people are to know of the node while its session stands; empty for nothing.
+    pub(super) fn note(&self, message: String) {
+        lock(&self.wanted).0.message = message;
+    }
+
     /// The agent said that its node leaves.
     pub(super) fn leave(&self, message: &str) {
         let mut wanted = lock(&self.wanted);

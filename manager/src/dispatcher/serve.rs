@@ -22,12 +22,12 @@ use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Dispatcher, Registered, Session, Term, heartbeat_period,
+    Dispatcher, Machine, Registered, Session, Table, Term, Verdict, heartbeat_period,
     presence::Presence,
     reports::{Waiter, encoded_bytes, trimmed},
 };
@@ -65,6 +65,10 @@ const DESCRIPTION_BYTES_MAX: usize = 256 << 10;
 /// Pause before a node report that was not committed is tried again.
 const REPORT_RETRY: Duration = Duration::from_millis(500);
 
+/// How long a machine that comes with the id of another one is kept waiting, before it is told why and comes again: less
+/// than an agent waits for an answer.
+const TWIN_WAIT: Duration = Duration::from_secs(10);
+
 /// What the state says of a node that left by itself.
 const LEFT: &str = "the node left the swarm";
 
@@ -95,8 +99,8 @@ struct Refusal {
     reason: String,
     leader: Option<String>,
     removed: bool,
-    /// Another manager is the one to ask.
-    elsewhere: bool,
+    /// It will come again soon, and is not worth a line of the log each time.
+    again: bool,
 }
 
 fn refused(reason: impl Into<String>) -> End {
@@ -117,6 +121,22 @@ struct News {
     ordered: mpsc::Receiver<LogRequest>,
 }
 
+/// A session that wants to begin.
+#[derive(Clone)]
+struct Place {
+    machine: Machine,
+    presence: Arc<Presence>,
+    stop: CancellationToken,
+    orders: mpsc::Sender<LogRequest>,
+}
+
+/// Another machine with the node's id has its session.
+struct Twin {
+    word: String,
+    /// The presence of that session, which does not say so yet.
+    news: Option<Arc<Presence>>,
+}
+
 /// What reading and writing half of a session share.
 struct Ctx<'a> {
     dispatcher: &'a Dispatcher,
@@ -124,7 +144,7 @@ struct Ctx<'a> {
     peer: &'a PeerIdentity,
     number: u64,
     stop: CancellationToken,
-    presence: Presence,
+    presence: Arc<Presence>,
     /// Batches that are not committed yet.
     uncommitted: Arc<AtomicUsize>,
 }
@@ -162,8 +182,8 @@ impl Dispatcher {
         match end {
             Ok(()) => {}
             // Agents that look for a leader ask every manager, again and again.
-            Err(end @ End::Refused(Refusal { elsewhere: true, .. })) => {
-                tracing::debug!(node = %peer.node, %addr, reason = %end, "an agent looks for the leader");
+            Err(end @ End::Refused(Refusal { again: true, .. })) => {
+                tracing::debug!(node = %peer.node, %addr, reason = %end, "an agent is told to come again");
             }
             Err(end) => tracing::info!(node = %peer.node, %addr, reason = %end, "an agent's stream ended"),
         }
@@ -192,21 +212,18 @@ impl Dispatcher {
         let (watch, assignments) = (self.feed.watch(Topic::Node(peer.node)), self.feed.assignments(peer.node));
         let (orders, ordered) = mpsc::channel(LOG_ORDERS_MAX);
         let stop = term.stop.child_token();
+        let ip = addr.ip().to_canonical();
+        let machine = Machine { ip, hostname: description.hostname.clone(), run: hello.run };
+        let presence = Arc::new(Presence::new(peer.node, ip.to_string(), engine_reachable, description));
+        let place = Place { machine, presence: presence.clone(), stop: stop.clone(), orders };
         let waits_for_others = !term.has_heard_all();
-        let number = term.register(peer, &stop, orders);
+        let number = self.enter(&term, peer, &place).await?;
         if waits_for_others && term.has_heard_all() {
             // The leader loop may wait for that.
             self.feed.nudge();
         }
-        let ctx = Ctx {
-            dispatcher: self,
-            number,
-            term,
-            peer,
-            presence: Presence::new(peer.node, addr.ip().to_canonical().to_string(), engine_reachable, description),
-            stop: stop.clone(),
-            uncommitted: Arc::default(),
-        };
+        let ctx =
+            Ctx { dispatcher: self, number, term, peer, presence, stop: stop.clone(), uncommitted: Arc::default() };
         let end = tokio::select! {
             biased;
             () = stop.cancelled() => Err(End::Replaced),
@@ -214,6 +231,30 @@ impl Dispatcher {
         };
         ctx.term.unregister(peer, ctx.number);
         end
+    }
+
+    /// Makes a session the newest of its node; the one before it ends. Where machines with one id take each other's place,
+    /// the session that stands stays, and this one waits for its end.
+    async fn enter(&self, term: &Term, peer: &PeerIdentity, place: &Place) -> Result<u64, End> {
+        let deadline = Instant::now() + TWIN_WAIT;
+        loop {
+            let ended = term.ended.notified();
+            let Twin { word, news } = match term.register(peer, place) {
+                Ok(number) => return Ok(number),
+                Err(twin) => twin,
+            };
+            if let Some(presence) = news {
+                tracing::warn!(node = %peer.node, "{word}");
+                presence.note(word.clone());
+                presence.sync(&self.feed.state(), term);
+            }
+            tokio::select! {
+                waited = timeout_at(deadline, ended) => if waited.is_err() {
+                    return Err(End::Refused(Refusal { reason: word, again: true, ..Refusal::default() }));
+                },
+                () = place.stop.cancelled() => return Err(End::Replaced),
+            }
+        }
     }
 
     /// The leadership to serve the agent in. Right after a start, or when the leader was lost, it may be a moment away,
@@ -248,7 +289,7 @@ impl Dispatcher {
             Role::Leader { .. } => "this manager leads only since a moment and is not ready yet".into(),
             Role::Follower { .. } => "this manager does not lead the swarm".into(),
         };
-        End::Refused(Refusal { reason, leader: self.leader(), removed: false, elsewhere: true })
+        End::Refused(Refusal { reason, leader: self.leader(), removed: false, again: true })
     }
 
     /// Whether the peer is a node of this cluster, now.
@@ -277,17 +318,31 @@ impl Dispatcher {
 }
 
 impl Term {
-    /// Makes a session the newest of its node; the one before it ends.
-    fn register(&self, peer: &PeerIdentity, stop: &CancellationToken, orders: mpsc::Sender<LogRequest>) -> u64 {
-        let mut table = lock(&self.table);
+    fn register(&self, peer: &PeerIdentity, place: &Place) -> Result<u64, Twin> {
+        let (mut table, now) = (lock(&self.table), self.now());
+        let Table { sessions, twins, .. } = &mut *table;
+        let holder = sessions.get(&peer.node);
+        let verdict = twins.come(peer.node, &place.machine, holder.map(|holder| &holder.machine), now);
+        let word = twins.word(peer.node).unwrap_or_default();
+        if let Verdict::Wait { is_news } = verdict {
+            let news = holder.filter(|_| is_news).map(|holder| holder.presence.clone());
+            return Err(Twin { word, news });
+        }
+        place.presence.note(word);
         table.registrations += 1;
         let number = table.registrations;
-        let session = Registered { number, stop: stop.clone(), orders };
+        let Place { machine, presence, stop, orders } = place.clone();
+        let session = Registered { number, stop, orders, machine, presence };
         if let Some(old) = table.sessions.insert(peer.node, session) {
             old.stop.cancel();
         }
-        table.liveness.beat(peer.node, self.now());
-        number
+        table.liveness.beat(peer.node, now);
+        Ok(number)
+    }
+
+    /// Whether another machine with the node's id waits for the end of its session.
+    fn has_twin(&self, peer: &PeerIdentity) -> bool {
+        lock(&self.table).twins.word(peer.node).is_some()
     }
 
     /// Whether each node that is not down gave a sign of life in this term.
@@ -301,6 +356,8 @@ impl Term {
         if table.sessions.get(&peer.node).is_some_and(|session| session.number == number) {
             table.sessions.remove(&peer.node);
             table.liveness.disconnect(peer.node);
+            drop(table);
+            self.ended.notify_waiters();
         }
     }
 }
@@ -409,6 +466,8 @@ impl Ctx<'_> {
                     self.presence.describe(engine_reachable, description);
                     self.presence.sync(&self.state(), &self.term);
                 }
+                // The other machine is the node from now on.
+                ToManager::Leaving if self.term.has_twin(self.peer) => return Err(End::Left),
                 ToManager::Leaving => {
                     self.presence.leave(LEFT);
                     let watch = self.dispatcher.feed.watch(Topic::Node(self.peer.node));

@@ -1,5 +1,7 @@
 //! The dispatcher with scripted agents over in-memory streams, on consensus of one.
 
+mod twins;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use swarm_consensus::{ProposeError, Role};
@@ -64,8 +66,13 @@ impl Fixture {
 
     /// Opens a stream as this node.
     fn open(&self, node: NodeId) -> DuplexStream {
+        self.open_from(node, ADDR)
+    }
+
+    /// The same from another address.
+    fn open_from(&self, node: NodeId, addr: &str) -> DuplexStream {
         let (ours, theirs) = duplex(64 << 10);
-        let (dispatcher, addr) = (self.dispatcher.clone(), ADDR.parse::<SocketAddr>().unwrap());
+        let (dispatcher, addr) = (self.dispatcher.clone(), addr.parse::<SocketAddr>().unwrap());
         tokio::spawn(async move { dispatcher.serve(peer(node), addr, theirs).await });
         ours
     }
@@ -114,7 +121,13 @@ fn report_of(node: NodeId) -> NodeReport {
 }
 
 fn hello(node: NodeId, resume: Option<Resume>) -> ToManager {
-    ToManager::Hello(Hello { protocol: AGENT_PROTOCOL, program: "test".into(), node: report_of(node), resume })
+    ToManager::Hello(Hello {
+        protocol: AGENT_PROTOCOL,
+        program: "test".into(),
+        node: report_of(node),
+        resume,
+        run: None,
+    })
 }
 
 struct Agent {
@@ -210,7 +223,7 @@ async fn what_is_refused_says_why() {
     let (sender, receiver) = channel(fixture.open(N1));
     let mut newer = Agent { sender, receiver };
     let node = report_of(N1);
-    newer.say(ToManager::Hello(Hello { protocol: 99, program: "9.9".into(), node, resume: None })).await;
+    newer.say(ToManager::Hello(Hello { protocol: 99, program: "9.9".into(), node, resume: None, run: None })).await;
     let (reason, removed, _) = refusal(newer).await;
     assert!(reason.contains("99") && !removed, "{reason}");
 
@@ -432,7 +445,9 @@ async fn garbage_ends_one_stream_and_nothing_else() {
     let mut agent = Agent { sender, receiver };
     let mut node = report_of(N1);
     node.description = NodeDescription { hostname: "x".repeat(1 << 20), ..NodeDescription::default() };
-    agent.say(ToManager::Hello(Hello { protocol: AGENT_PROTOCOL, program: "t".into(), node, resume: None })).await;
+    agent
+        .say(ToManager::Hello(Hello { protocol: AGENT_PROTOCOL, program: "t".into(), node, resume: None, run: None }))
+        .await;
     assert!(matches!(agent.hear().await, ToAgent::Refused { reason, .. } if reason.contains("description")));
     fixture.ready(N1).await;
 }

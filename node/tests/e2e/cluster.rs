@@ -116,6 +116,11 @@ impl Cluster {
         daemon
     }
 
+    /// A clone of a machine that is off. It does not run yet.
+    pub fn clone_machine(&self, daemon: &Daemon) -> Daemon {
+        daemon.clone_machine(self.folder.path())
+    }
+
     pub fn manager(&self) -> &Daemon {
         &self.nodes[0]
     }

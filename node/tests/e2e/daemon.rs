@@ -51,6 +51,17 @@ impl Daemon {
         }
     }
 
+    /// A machine that was cloned while it was off: the state folder is a copy of this one's, but the copy has a name and
+    /// an address of its own.
+    pub fn clone_machine(&self, folder: &Path) -> Self {
+        let clone = Self::new(folder, &format!("{}-clone", self.name), &self.engine);
+        copy_folder(&self.state_dir(), &clone.state_dir());
+        let path = clone.state_dir().join("swarm.json");
+        let membership = fs::read_to_string(&path).expect("a membership");
+        fs::write(&path, membership.replace(&self.ip.to_string(), &clone.ip.to_string())).expect("a membership");
+        clone
+    }
+
     /// Where other nodes reach it.
     pub fn addr(&self) -> String {
         format!("{}:{PORT}", self.ip)
@@ -223,6 +234,20 @@ pub fn faketime() -> Option<PathBuf> {
     let folders = ["x86_64-linux-gnu", "aarch64-linux-gnu"];
     let at = |folder| PathBuf::from(format!("/usr/lib/{folder}/faketime/libfaketimeMT.so.1"));
     folders.into_iter().map(at).find(|path| path.exists())
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    fs::set_permissions(to, fs::metadata(from).expect("a folder").permissions()).expect("its mode");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        if entry.file_type().expect("its type").is_dir() {
+            copy_folder(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), &to).expect("a copy");
+        }
+    }
 }
 
 /// An address that no other test has, in this process or, as far as process ids tell, in another one.

@@ -18,6 +18,7 @@
 //! * [`grow`] – more managers and fewer again, during a rolling update.
 //! * [`handover`] – leaders killed in the middle of updates and of restart delays.
 //! * [`membership`] – leaving, removal, coming back.
+//! * [`twins`] – two machines with one state folder.
 //! * [`upgrade`] – state folders of earlier releases are opened.
 //! * [`wrong_input`] – what is refused, with which words.
 //! * [`http`], [`daemon`], [`cluster`], [`engine`], [`wait`] – what the tests are made of.
@@ -48,6 +49,7 @@ mod refusals;
 mod rollout;
 mod story;
 mod suspended;
+mod twins;
 mod upgrade;
 mod wait;
 mod wrong_input;

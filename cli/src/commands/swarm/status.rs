@@ -32,8 +32,8 @@ const COLUMNS: Columns = Columns {
     ],
 };
 
-/// The exit code without a leader: what watches the swarm need not read the page.
-const NO_LEADER: u8 = 1;
+/// The exit code without a leader, or with an error: what watches the swarm need not read the page.
+const IN_TROUBLE: u8 = 1;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,7 +42,7 @@ Examples:
   swarmctl swarm status --format 'table {{.Hostname}}\t{{.SnapshotIndex}}\t{{.SnapshotSize}}\t{{.DiskFree}}\t{{.ClockSkew}}'
   swarmctl swarm status --format json
 
-Exit codes: 0 a manager leads, 1 none does, or swarmd does not answer.";
+Exit codes: 0 a manager leads and nothing is wrong, 1 none does, or there is an error, or swarmd does not answer.";
 
 /// Show the managers: who leads, how far each is, what to worry about
 #[derive(Clone, Debug, clap::Args)]
@@ -60,7 +60,7 @@ impl Status {
         let rows = view.managers.iter().map(manager_row).collect();
         let managers = render(&COLUMNS, rows, self.format.as_deref(), false)?;
         context.out.print(&if self.format.is_some() { managers } else { page(&view, &managers) })?;
-        if leader(&view).is_some() { Ok(()) } else { Err(Exit(NO_LEADER).into()) }
+        if leader(&view).is_some() && view.errors.is_empty() { Ok(()) } else { Err(Exit(IN_TROUBLE).into()) }
     }
 }
 
@@ -82,8 +82,11 @@ fn page(view: &ManagersView, managers: &str) -> String {
         "Leader:    {leader}\nTerm:      {}\nFeatures:  level {}\nLog:       entry {}, applied up to {}\nSnapshot:  {snapshot}\n\n{managers}",
         view.term, view.feature_level, view.last_log_index, view.applied_index
     );
-    if !view.warnings.is_empty() {
+    if !view.errors.is_empty() || !view.warnings.is_empty() {
         text.push('\n');
+    }
+    for error in &view.errors {
+        text.push_str(&format!("Error: {error}\n"));
     }
     for warning in &view.warnings {
         text.push_str(&format!("Warning: {warning}\n"));
@@ -143,6 +146,7 @@ mod tests {
             last_log_index: 90,
             applied_index: 89,
             managers: vec![manager("1", "leader", Some(0)), manager("2", "learner", None)],
+            errors: vec!["it burns".to_owned()],
             warnings: vec!["it rains".to_owned()],
             ..ManagersView::default()
         };
@@ -152,7 +156,8 @@ mod tests {
         assert!(text.starts_with("Leader:    host-1 (10.0.0.1:2377)\nTerm:      4\nFeatures:  level 1\n"), "{text}");
         assert!(text.contains("entry 90, applied up to 89") && text.contains("none yet"), "{text}");
         assert!(
-            text.contains("Learner   Reachable      -         -         -") && text.ends_with("\nWarning: it rains\n"),
+            text.contains("Learner   Reachable      -         -         -")
+                && text.ends_with("\n\nError: it burns\nWarning: it rains\n"),
             "{text}"
         );
     }

@@ -26,6 +26,8 @@ pub struct ManagersView {
     pub snapshot_age_ms: Option<u64>,
     /// Each of them.
     pub managers: Vec<ManagerView>,
+    /// What is wrong and does not mend itself, for people: `swarm status` ends with 1.
+    pub errors: Vec<String>,
     /// What to worry about, for people.
     pub warnings: Vec<String>,
 }
