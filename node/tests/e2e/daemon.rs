@@ -134,6 +134,12 @@ impl Daemon {
         log
     }
 
+    /// Whether it has given up.
+    pub fn ended(&mut self) -> bool {
+        let process = self.process.as_mut().expect("it was started");
+        process.try_wait().expect("our child").is_some()
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         let mut process = self.process.take().expect("a running daemon");

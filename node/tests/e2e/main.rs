@@ -13,6 +13,7 @@
 //! * [`backup`] – the swarm comes back from a file when all managers are lost.
 //! * [`killed`] – all managers killed at once, and one killed while it writes a snapshot.
 //! * [`quorum`] – most managers are gone: what is refused and what can still be read.
+//! * [`damage`] – files of the log that are damaged at random, or removed while they are in use.
 //! * [`refusals`] – state folders that are damaged, foreign or full.
 //! * [`clocks`] – clocks that are a year off, and swarms that were off for long.
 //! * [`grow`] – more managers and fewer again, during a rolling update.
@@ -37,6 +38,7 @@ mod cluster;
 mod containers;
 mod crash;
 mod daemon;
+mod damage;
 mod engine;
 mod grow;
 mod handover;
