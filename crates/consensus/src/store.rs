@@ -224,6 +224,12 @@ impl LogStore {
             Ok(error) => error,
             Err(error) => Error::corrupt(&file, error.to_string()),
         })?;
+        // The hint is written with the entries that it names, or after them.
+        if let Some(committed) = index.committed.filter(|committed| committed.index >= index.end()) {
+            let (end, known) = (index.end(), committed.index);
+            let detail = format!("it ends before entry {end}, although entry {known} was committed here");
+            return Err(Error::corrupt(&file, detail));
+        }
         let own_vote = index.vote;
         let stopped_in_order = witness::compare(&*disk, found.as_ref(), noted, &mut index, at_last)?;
         let witness = Witness::new(found);

@@ -40,7 +40,10 @@ impl StateDir {
         if keys.lock.is_some() || !self.path.join(MEMBERSHIP_FILE).exists() {
             return Ok(None);
         }
-        let peer = NodeIdentity::peek(&self.certificates())?.filter(|peer| peer.role == NodeRole::Manager);
+        let folder = self.certificates();
+        let peer = NodeIdentity::peek(&folder)
+            .with_context(|| format!("{}/{} is damaged", folder.display(), IDENTITY_FILES[0]))?
+            .filter(|peer| peer.role == NodeRole::Manager);
         let file = SealKey::read(&self.seal_key_file())?;
         Ok(peer.filter(|_| matches!(file, Some(KeyFile::Wrapped(_)))))
     }
@@ -112,8 +115,8 @@ impl StateDir {
         };
         let folder = self.certificates();
         NodeIdentity::load(&folder, wrap.as_ref()).with_context(|| {
-            let [certificate, key, root] = IDENTITY_FILES;
-            format!("{}/{certificate}, {key} and {root} do not make this node's identity", folder.display())
+            let [certificate, key, root] = IDENTITY_FILES.map(|file| folder.join(file).display().to_string());
+            format!("{certificate}, {key} and {root} do not make this node's identity")
         })
     }
 

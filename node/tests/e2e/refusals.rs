@@ -75,7 +75,7 @@ fn folders_that_cannot_be_used_are_refused_and_left_alone() {
     let (_other, foreign, _) = stopped();
     let daemon: &mut Daemon = &mut cluster.nodes[0];
     let state = daemon.state_dir();
-    let damages: [Damage; 15] = [
+    let damages: [Damage; 16] = [
         ("manager/raft/log.db", |p| garble(p, |len| len / 2..len), "is damaged"),
         ("manager/raft/log.db", |p| truncate(p, |len| len / 2), "is damaged"),
         ("manager/raft/log.db", |p| truncate(p, |_| 0), "does not belong here"),
@@ -86,6 +86,7 @@ fn folders_that_cannot_be_used_are_refused_and_left_alone() {
         ("manager/raft.key", |p| fs::remove_file(p).unwrap(), "is missing"),
         ("manager/raft.key", |p| truncate(p, |_| 7), "shorter than 32 bytes"),
         ("certificates/swarm-node.crt", |p| fs::remove_file(p).unwrap(), "is missing"),
+        ("certificates/swarm-node.crt", |p| garble(p, |len| len / 2..len / 2 + 4), "is damaged"),
         ("certificates/swarm-root-ca.crt", |p| truncate(p, |len| len / 2), "do not make this node's identity"),
         ("certificates/swarm-node.key", |p| garble(p, |len| len / 2..len), "do not make this node's identity"),
         ("agent/agent.db", |p| truncate(p, |len| len / 2 + 7), "is damaged"),
