@@ -225,7 +225,7 @@ pub(crate) async fn renew(
 
 /// Gets a new certificate for the node that has this one.
 pub(crate) async fn renewed(old: &NodeIdentity, connector: &ManagerConnector, advertise_addr: &str) -> Result<Issued> {
-    let (addr, connected) = connector.connect_any(None, Alpn::Http1).await?;
+    let (addr, connected) = connector.connect_to_ask().await?;
     let issued = ask(connected.stream, &addr, old.root_pem(), None, Availability::default(), advertise_addr).await?;
     let new = &issued.identity;
     if (new.node(), new.cluster()) != (old.node(), old.cluster()) {

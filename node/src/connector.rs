@@ -81,6 +81,13 @@ impl ManagerConnector {
         self.wanted_role.send_replace(Some(role));
     }
 
+    /// Connects to a manager for a request of this node's own: that of the session comes first, for it is in touch with the
+    /// leader. This node's own manager may be none any more, and not know it yet.
+    pub(crate) async fn connect_to_ask(&self) -> io::Result<(String, tls::Connected)> {
+        let session = self.session().clone();
+        self.connect_any(session, Alpn::Http1).await
+    }
+
     /// Connects to a manager: the one that is wanted, else the known ones one after another. Returns its address as well.
     pub(crate) async fn connect_any(&self, wanted: Option<String>, alpn: Alpn) -> io::Result<(String, tls::Connected)> {
         let mut candidates = self.candidates();
@@ -225,6 +232,18 @@ mod tests {
         connector.managers(std::slice::from_ref(&dead));
         let error = connector.connect_any(None, Alpn::Agent).await.err().unwrap().to_string();
         assert!(error.contains(&dead), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_request_goes_to_the_manager_of_the_session() {
+        let cluster = TestCluster::new();
+        let (own, leader) = (manager(&cluster).await, manager(&cluster).await);
+        let node = Arc::new(cluster.holder(NodeRole::Manager));
+        let connector = ManagerConnector::new(node, None, Some(own.clone()), vec![own.clone(), leader.clone()]);
+        connector.connect(Purpose::Session { leader: Some(leader.clone()) }).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(connector.connect_to_ask().await.unwrap().0, leader);
+        }
     }
 
     #[tokio::test]
