@@ -12,7 +12,10 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Raises the level when all managers know a higher one, until that is this program's own.
 pub(crate) async fn keep(consensus: &Consensus) {
     while consensus.state().feature_level() < ENTRY_VERSION {
-        if let Err(error) = consensus.raise_feature_level().await {
+        // The digests begin anew with the level: what they show must be settled before.
+        if consensus.undecided().borrow().is_none()
+            && let Err(error) = consensus.raise_feature_level().await
+        {
             tracing::warn!(%error, "the feature level of the swarm is not raised");
         }
         sleep(LOOK).await;

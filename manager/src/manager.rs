@@ -402,6 +402,12 @@ impl Manager {
         self.inner.consensus.role()
     }
 
+    /// Whether it stopped because it has something else than the other managers: starting it again changes nothing, so
+    /// that the daemon goes on and says so.
+    pub fn differs(&self) -> bool {
+        self.inner.consensus.differs()
+    }
+
     /// Hands the leadership over if it has it, stops everything, and lets go of the log.
     pub async fn shutdown(&self) {
         let leads = matches!(*self.inner.consensus.role().borrow(), Role::Leader { .. });
@@ -453,13 +459,31 @@ impl Inner {
         clock::at_least(time);
         tracing::info!("this manager leads the swarm");
         tokio::join!(
-            leader::run(&self.consensus, &self.feed, || self.dispatcher.unheard(), clock::steady, seed, stop),
+            stop.run_until_cancelled(self.decide(seed, stop)),
             self.dispatcher.lead(stop),
             stop.run_until_cancelled(members::steer(&self.consensus, &self.feed)),
             stop.run_until_cancelled(level::keep(&self.consensus)),
             stop.run_until_cancelled(rotation::finish(&self.consensus, &self.feed)),
         );
         tracing::info!("this manager no longer leads the swarm");
+    }
+
+    /// Decides, but not while managers differ and no majority agrees: what is decided would rest on a state that may be
+    /// wrong.
+    async fn decide(&self, seed: u64, stop: &CancellationToken) {
+        let (mut undecided, mut seed) = (self.consensus.undecided(), seed);
+        while undecided.wait_for(Option::is_none).await.is_ok() {
+            let hold = stop.child_token();
+            let held = async {
+                drop(undecided.wait_for(Option::is_some).await);
+                hold.cancel();
+            };
+            let unheard = || self.dispatcher.unheard();
+            tokio::join!(leader::run(&self.consensus, &self.feed, unheard, clock::steady, seed, &hold), held);
+            // A plan may still be on its way. Ids of the next one are others.
+            self.consensus.settled().await;
+            seed = seed.wrapping_add(1);
+        }
     }
 
     /// The address under which nodes find this manager may have changed with its configuration.

@@ -73,6 +73,10 @@ impl Plane for Manager {
         self.inner.consensus.survey().await
     }
 
+    fn problem(&self) -> Option<String> {
+        self.inner.consensus.problem()
+    }
+
     fn leader_contact(&self) -> Option<Duration> {
         self.inner.consensus.leader_contact()
     }

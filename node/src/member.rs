@@ -168,7 +168,7 @@ impl Member {
         member.spawn(member.clone().keep_managers(node.state().clone()));
         member.spawn(loss::follow(member.session.clone(), member.connector.known(), loss::News::log));
         if let Some(manager) = &member.manager {
-            let (watched, retired) = (watch_manager(manager.role(), node.failure()), member.retired.clone());
+            let (watched, retired) = (watch_manager(manager.clone(), node.failure()), member.retired.clone());
             member.spawn(async move {
                 retired.run_until_cancelled(watched).await;
             });
@@ -247,7 +247,7 @@ impl Member {
     /// How it is.
     pub(crate) fn state(&self) -> MemberState {
         match &*self.session.borrow() {
-            SessionState::Open => MemberState::Active(String::new()),
+            SessionState::Open => MemberState::Active(self.problem().unwrap_or_default()),
             SessionState::Removed { reason } => MemberState::Error(removed(reason)),
             SessionState::Connecting { .. } if self.membership.removed => MemberState::Error(REMOVED.to_owned()),
             SessionState::Connecting { .. } if self.identity().as_peer().cert_expires_at <= clock::now() => {
@@ -257,6 +257,15 @@ impl Member {
                 MemberState::Active(reason.clone())
             }
             SessionState::Connecting { reason } => MemberState::Pending(reason.clone()),
+        }
+    }
+
+    /// Why its manager takes no part any more.
+    fn problem(&self) -> Option<String> {
+        let manager = self.manager.as_ref().filter(|manager| manager.differs())?;
+        match &*manager.role().borrow() {
+            Role::Stopped { reason } => Some(format!("the manager stopped: {reason}")),
+            Role::Leader { .. } | Role::Follower { .. } => None,
         }
     }
 
@@ -381,10 +390,13 @@ fn removed(reason: &str) -> String {
     format!("{REMOVED} ({reason})")
 }
 
-/// A manager that stopped by itself (a log that cannot be written) takes the daemon with it, which is started anew.
-async fn watch_manager(mut role: watch::Receiver<Role>, failure: watch::Sender<Option<String>>) {
+/// A manager that stopped by itself (a log that cannot be written) takes the daemon with it, which is started anew. One
+/// that has something else than the others does not: that does not pass, and somebody has to be told.
+async fn watch_manager(manager: Manager, failure: watch::Sender<Option<String>>) {
+    let mut role = manager.role();
     if let Ok(role) = role.wait_for(|role| matches!(role, Role::Stopped { .. })).await
         && let Role::Stopped { reason } = &*role
+        && !manager.differs()
     {
         failure.send_replace(Some(format!("the manager stopped: {reason}")));
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use hyper::HeaderMap;
-use swarm_docker_api::{LEADER_CONTACT_HEADER, REVISION_HEADER};
+use swarm_docker_api::{LEADER_CONTACT_HEADER, REVISION_HEADER, WARNING_HEADER};
 
 use crate::units::human_duration;
 
@@ -20,9 +20,15 @@ pub(crate) enum Consistency {
     Stale,
 }
 
-/// How old what was read may be.
+/// How old what was read may be, and what is wrong with the manager that said it.
 #[derive(Debug, Default)]
-pub(crate) struct Staleness(Mutex<Option<Age>>);
+pub(crate) struct Staleness(Mutex<Noted>);
+
+#[derive(Debug, Default)]
+struct Noted {
+    age: Option<Age>,
+    problem: Option<String>,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Age {
@@ -33,18 +39,25 @@ struct Age {
 impl Staleness {
     /// Remembers what an answer says; the oldest one counts.
     pub(super) fn note(&self, headers: &HeaderMap) {
-        let number = |name: &str| headers.get(name)?.to_str().ok()?.parse().ok();
+        let text = |name: &str| headers.get(name)?.to_str().ok();
+        let number = |name: &str| text(name)?.parse().ok();
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(problem) = text(WARNING_HEADER) {
+            noted.problem = Some(problem.to_owned());
+        }
         let Some(revision) = number(REVISION_HEADER) else { return };
         let age = Age { revision, contact_ms: number(LEADER_CONTACT_HEADER) };
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.is_none_or(|known| age.revision <= known.revision) {
-            *known = Some(age);
+        if noted.age.is_none_or(|known| age.revision <= known.revision) {
+            noted.age = Some(age);
         }
     }
 
-    /// For people; none if nothing stale was read.
+    /// Lines for people; none if all that was read is what the managers agree on.
     pub(crate) fn text(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|age| age.to_string())
+        let noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let problem = noted.problem.as_ref().map(|problem| format!("Warning: {problem}"));
+        let lines: Vec<String> = noted.age.map(|age| age.to_string()).into_iter().chain(problem).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
     }
 }
 

@@ -21,10 +21,12 @@ use zeroize::Zeroizing;
 use crate::{
     Consensus, Error, Observer, Options, ProposeError, SealKey,
     consensus::blocking,
+    digest::Sum,
     disk::{Change, Disk, FolderDisk, Name},
+    history::Past,
     load::{first_values, seal_of},
     options::config,
-    records::{self, Ballot, Place},
+    records::{self, Ballot, Head, Place},
     seal::{Kind, RandomId, Seal, SealError, random_id},
     snapshot::{self, ReadError, Reader},
     types::{LeaderId, LogId, Membership, SnapshotMeta, StoredMembership, Vote},
@@ -106,7 +108,7 @@ impl Backup {
         out.write_all(&salt)?;
         // Who the managers were is of no use: whoever restores it is the only one.
         let meta = SnapshotMeta { last_log_id: Some(self.last), last_membership: StoredMembership::default() };
-        snapshot::write(out, &seal(passphrase, salt)?, &meta, &self.state)
+        snapshot::write(out, &seal(passphrase, salt)?, &Head::new(&meta, &Past::default()), &self.state)
     }
 
     /// Reads one and checks all of it. Blocks.
@@ -122,7 +124,7 @@ impl Backup {
         }
         source.read_exact(&mut salt).map_err(ReadError::from)?;
         let seal = seal(passphrase, salt).map_err(BackupError::Io)?;
-        let (meta, mut reader) = Reader::open(source, &seal).map_err(|error| match error {
+        let (meta, _, mut reader) = Reader::open(source, &seal).map_err(|error| match error {
             ReadError::Damaged(_) => BackupError::Passphrase,
             other => other.into(),
         })?;
@@ -196,7 +198,10 @@ fn found(disk: &dyn Disk, key: &SealKey, raft_id: u64, addr: &str, backup: &Back
     let members = Membership::new(vec![[raft_id].into()], alone)
         .map_err(|_| Error::Members("no manager would be left".into()))?;
     let meta = SnapshotMeta { last_log_id: Some(last), last_membership: StoredMembership::new(Some(last), members) };
-    disk.write_snapshot(&mut |out| snapshot::write(out, &seal, &meta, &backup.state))
+    // What the managers that join will have applied begins here.
+    let past = Past { leaders: Vec::new(), sum: Sum::begin(backup.state.feature_level(), last.index) };
+    let head = Head::new(&meta, &past);
+    disk.write_snapshot(&mut |out| snapshot::write(out, &seal, &head, &backup.state))
         .map_err(|error| Error::io(disk.snapshot_file(), error))?;
     let sealed = |kind: Kind, plain: Result<Vec<u8>, String>| {
         let plain = plain.map_err(Error::Stopped)?;

@@ -24,8 +24,11 @@ use tokio::{
 use crate::{
     Error, Options, ProposeError, Role,
     compact::compact,
+    compare,
+    digest::Digests,
     disk::{Disk, FolderDisk},
     gather::{Fallen, Gathering, Proposal},
+    history::History,
     load::{Loaded, first_values, load},
     machine::Machine,
     majority::{HandedOver, LastLook},
@@ -37,7 +40,7 @@ use crate::{
     rt,
     snapshot::Snapshots,
     store::LogStore,
-    types::{Command, LeaderId, Types},
+    types::{Command, LeaderId, LogId, Types, Vote},
     vouch::Vouched,
     words,
     writer::Fault,
@@ -92,6 +95,9 @@ struct Inner {
     role_task: Mutex<Option<JoinHandle<()>>>,
     in_flight: Semaphore,
     gathering: Gathering,
+    history: History,
+    /// Why nothing is decided: managers differ, and no majority agrees.
+    undecided: watch::Receiver<Option<String>>,
     fault: Fault,
     network: Network,
     readers: mpsc::UnboundedSender<Reader>,
@@ -174,7 +180,7 @@ impl Consensus {
             close(&log, disk).await;
             return Err(Error::Stopped(fault.get().unwrap_or_else(|| error.to_string())));
         }
-        let (published, bytes) = (machine.published(), machine.bytes());
+        let (published, bytes, history) = (machine.published(), machine.bytes(), machine.history());
         let raft = match Raft::new(raft_id, Arc::new(config), network.clone(), log.clone(), machine).await {
             Ok(raft) => raft,
             Err(fatal) => {
@@ -195,6 +201,7 @@ impl Consensus {
             }
         });
         let (readers, waiting) = mpsc::unbounded_channel();
+        let (undecided, undecided_receiver) = watch::channel(None);
         let consensus = Self {
             inner: Arc::new(Inner {
                 raft,
@@ -206,6 +213,8 @@ impl Consensus {
                 role_task: Mutex::new(Some(role_task)),
                 in_flight: Semaphore::new(IN_FLIGHT_BYTES_MAX / IN_FLIGHT_UNIT_BYTES),
                 gathering: Gathering::default(),
+                history,
+                undecided: undecided_receiver,
                 fault,
                 network,
                 readers,
@@ -216,7 +225,8 @@ impl Consensus {
                 feature_level,
             }),
         };
-        // Ends with the last handle.
+        // Both end with the last handle.
+        rt::spawn(compare::run(WeakConsensus(Arc::downgrade(&consensus.inner)), undecided));
         rt::spawn(run_barriers(WeakConsensus(Arc::downgrade(&consensus.inner)), waiting));
         match consensus.begin(founder.then_some(addr)).await {
             Ok(()) => Ok(consensus),
@@ -413,6 +423,27 @@ impl Consensus {
 
     pub(crate) fn raft(&self) -> &Raft<Types, Machine> {
         &self.inner.raft
+    }
+
+    pub(crate) fn history(&self) -> &History {
+        &self.inner.history
+    }
+
+    pub(crate) fn digests(&self) -> &Digests {
+        self.inner.history.digests()
+    }
+
+    pub(crate) fn undecided_watch(&self) -> &watch::Receiver<Option<String>> {
+        &self.inner.undecided
+    }
+
+    pub(crate) fn fault(&self) -> &Fault {
+        &self.inner.fault
+    }
+
+    /// The durable vote, and the last entry that there is or was.
+    pub(crate) fn log_ends(&self) -> (Option<Vote>, Option<LogId>) {
+        self.inner.log.ends()
     }
 
     pub(crate) fn log(&self) -> LogStore {

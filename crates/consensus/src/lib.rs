@@ -18,10 +18,14 @@
 mod backup;
 mod campaign;
 mod compact;
+mod compare;
 mod consensus;
+mod differ;
+mod digest;
 mod disk;
 mod error;
 mod gather;
+mod history;
 mod index;
 mod key;
 mod level;

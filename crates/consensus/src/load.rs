@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     Error, Observer, SealKey,
     disk::{Change, Disk, Name},
+    history::History,
     level,
     machine::Machine,
     records::{self, Identity},
@@ -65,9 +66,10 @@ pub(crate) fn load(
     fault: Fault,
 ) -> Result<Loaded, Error> {
     let (seal, identity) = seal_of(&*disk, key, raft_id)?;
-    let log = LogStore::open(Arc::clone(&disk), seal.clone(), fault.clone())?;
+    let history = History::default();
+    let log = LogStore::open(Arc::clone(&disk), seal.clone(), history.clone(), fault.clone())?;
     let snapshots = Snapshots::new(Arc::clone(&disk), seal);
-    let machine = Machine::open(Arc::clone(&snapshots), feature_level, observer, fault)?;
+    let machine = Machine::open(Arc::clone(&snapshots), raft_id, feature_level, history, observer, fault)?;
     level::check(&machine.published().load(), feature_level)
         .map_err(|detail| Error::Newer { file: disk.snapshot_file(), detail })?;
     if let Some(purged) = log.purged()

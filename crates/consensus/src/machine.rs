@@ -19,7 +19,9 @@ use swarm_core::{Entry, Outcome, State};
 use swarm_model::mutant::mutant;
 
 use crate::{
-    Observer, level, rt,
+    Observer,
+    history::{History, Past},
+    level, rt,
     snapshot::{Content, Snapshots},
     types::{LeaderId, LogId, SnapshotMeta, StoredMembership, Types, check_version},
     writer::Fault,
@@ -37,7 +39,9 @@ pub(crate) struct Machine {
     bytes: Arc<AtomicU64>,
     observer: Arc<dyn Observer>,
     snapshots: Arc<Snapshots>,
+    raft_id: u64,
     feature_level: u16,
+    history: History,
     fault: Fault,
 }
 
@@ -45,20 +49,24 @@ impl Machine {
     /// A machine with the state of the stored snapshot, or an empty one. Blocks.
     pub(crate) fn open(
         snapshots: Arc<Snapshots>,
+        raft_id: u64,
         feature_level: u16,
+        history: History,
         observer: Arc<dyn Observer>,
         fault: Fault,
     ) -> Result<Self, crate::Error> {
-        let (meta, state) = match snapshots.open()? {
-            Some((meta, content)) => (
+        let (meta, past, state) = match snapshots.open()? {
+            Some((meta, mut content)) => (
                 meta,
+                std::mem::take(&mut content.past),
                 content.into_state().map_err(|error| match error.downcast::<crate::Error>() {
                     Ok(error) => error,
                     Err(error) => crate::Error::io("snapshot", error),
                 })?,
             ),
-            None => (SnapshotMeta::default(), State::default()),
+            None => (SnapshotMeta::default(), Past::default(), State::default()),
         };
+        history.begin(meta.last_log_id, &past);
         let state = Arc::new(state);
         let published = Arc::new(ArcSwap::new(Arc::clone(&state)));
         observer.restored(&state);
@@ -70,7 +78,9 @@ impl Machine {
             bytes: Arc::default(),
             observer,
             snapshots,
+            raft_id,
             feature_level,
+            history,
             fault,
         })
     }
@@ -83,6 +93,11 @@ impl Machine {
     /// Bytes of all entries that were applied since the start.
     pub(crate) fn bytes(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.bytes)
+    }
+
+    /// What is applied, and by whom it was written.
+    pub(crate) fn history(&self) -> History {
+        self.history.clone()
     }
 
     /// Log id of the last entry in the state.
@@ -100,8 +115,16 @@ impl Machine {
     fn advance(&mut self, index: u64, entry: &Entry) -> Result<Vec<Outcome>, String> {
         check_version(entry.v).map_err(|error| error.to_string())?;
         let mut next = State::clone(&self.state);
+        let mut without_first = None;
+        if mutant("apply-differently") && self.raft_id == 2 && index.is_multiple_of(7) {
+            let txs = entry.txs.iter().skip(1).cloned().collect();
+            without_first = Some(Entry { v: entry.v, at: entry.at, txs });
+        }
+        let entry = without_first.as_ref().unwrap_or(entry);
         let (outcomes, events) = caught(|| swarm_core::apply(&mut next, index, entry))?;
         level::check(&next, self.feature_level)?;
+        let digested = self.history.digests().advance(&self.state, &next, &outcomes, &events);
+        digested.map_err(|error| format!("its digest cannot be made: {error}"))?;
         self.state = Arc::new(next);
         self.published.store(Arc::clone(&self.state));
         caught(|| self.observer.applied(&self.state, &events))?;
@@ -132,8 +155,9 @@ impl RaftStateMachine<Types> for Machine {
             let index = entry.log_id.index;
             let mut outcomes = Vec::new();
             match entry.payload {
-                EntryPayload::Blank => {}
+                EntryPayload::Blank => self.history.digests().skip(index),
                 EntryPayload::Membership(members) => {
+                    self.history.digests().skip(index);
                     self.members = StoredMembership::new(Some(entry.log_id), members);
                 }
                 EntryPayload::Normal(command) => {
@@ -144,6 +168,7 @@ impl RaftStateMachine<Types> for Machine {
                 }
             }
             self.applied = Some(entry.log_id);
+            self.history.get().push(entry.log_id);
             if let Some(responder) = responder {
                 responder.send(outcomes);
             }
@@ -153,12 +178,14 @@ impl RaftStateMachine<Types> for Machine {
 
     /// Costs nothing: the clone is O(1), the work is the builder's.
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { meta: self.meta(), state: State::clone(&self.state), snapshots: Arc::clone(&self.snapshots) }
+        let past = self.history.past();
+        Builder { meta: self.meta(), past, state: State::clone(&self.state), snapshots: Arc::clone(&self.snapshots) }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, content: Content) -> io::Result<()> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, mut content: Content) -> io::Result<()> {
+        let past = std::mem::take(&mut content.past);
         let (snapshots, feature_level) = (Arc::clone(&self.snapshots), self.feature_level);
-        let stored = meta.clone();
+        let (stored, kept) = (meta.clone(), past.clone());
         // The file must be durable first: the log before it may be purged as soon as this returns.
         let state = rt::blocking(move || {
             let own = snapshots.owns(&content);
@@ -166,7 +193,7 @@ impl RaftStateMachine<Types> for Machine {
             level::check(&state, feature_level)?;
             if !own {
                 snapshots
-                    .store(&stored, &state)
+                    .store(&stored, &kept, &state)
                     .map_err(|error| format!("the leader's snapshot cannot be stored: {error}{}", error.way_out()))?;
             }
             Ok(state)
@@ -174,6 +201,7 @@ impl RaftStateMachine<Types> for Machine {
         self.state = Arc::new(state.await.map_err(io::Error::other)?.map_err(|reason| self.stop(reason))?);
         self.applied = meta.last_log_id;
         self.members = meta.last_membership.clone();
+        self.history.begin(meta.last_log_id, &past);
         self.published.store(Arc::clone(&self.state));
         self.observer.restored(&self.state);
         Ok(())
@@ -199,6 +227,7 @@ fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 /// Writes a snapshot off the apply path.
 pub(crate) struct Builder {
     meta: SnapshotMeta,
+    past: Past,
     state: State,
     snapshots: Arc<Snapshots>,
 }
@@ -210,16 +239,20 @@ impl RaftSnapshotBuilder<Types> for Builder {
     /// succeed. openraft takes any error here as fatal, so it is given the snapshot that there is, and learns nothing
     /// new from it.
     async fn build_snapshot(&mut self) -> io::Result<StoredSnapshot> {
-        let (meta, state, snapshots) = (self.meta.clone(), self.state.clone(), Arc::clone(&self.snapshots));
+        let (meta, past) = (self.meta.clone(), self.past.clone());
+        let (state, snapshots) = (self.state.clone(), Arc::clone(&self.snapshots));
         let stored = rt::blocking(move || {
             if !mutant("snapshot-not-stored")
-                && let Err(error) = snapshots.store(&meta, &state)
+                && let Err(error) = snapshots.store(&meta, &past, &state)
             {
                 tracing::warn!(%error, "the snapshot could not be written; the log grows until one can");
             }
             snapshots.open()
         });
-        let nothing = || (SnapshotMeta::default(), Content { objects: Box::new(std::iter::empty()), store: None });
+        let nothing = || {
+            let content = Content { past: Past::default(), objects: Box::new(std::iter::empty()), store: None };
+            (SnapshotMeta::default(), content)
+        };
         let (mut meta, snapshot) = stored.await.map_err(io::Error::other)??.unwrap_or_else(nothing);
         if mutant("snapshot-not-stored") {
             meta = self.meta.clone();

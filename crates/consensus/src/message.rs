@@ -14,7 +14,7 @@ use swarm_core::Outcome;
 
 use crate::{
     ProposeError, Status,
-    records::{self, Ballot, Head, Place, RowError, Tail},
+    records::{self, Ballot, Digest128, Head, Place, RowError, Tail},
     types::{LogId, Types, Vote},
 };
 
@@ -78,6 +78,16 @@ pub(crate) enum Request {
     Write(Blob),
     /// How far a manager must have applied to read what was acknowledged before this.
     ReadIndex,
+    /// The same, with the entry's term and leader. Only from [`READ_AT_LEVEL`](crate::differ::READ_AT_LEVEL) on.
+    ReadAt,
+    /// The history of a manager. One of an earlier version does not understand it.
+    History,
+    /// The digest that a manager has at this index, or the newest one if that is older. Only asked of managers that know
+    /// this feature level.
+    Digest {
+        level: u16,
+        index: u64,
+    },
     /// The leader's view.
     Status,
     /// The leader is to hand over to this manager, or to the one that is best placed.
@@ -90,15 +100,39 @@ pub(crate) enum Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {
     Appended(Appended),
-    Voted { vote: Ballot, last: Option<Place>, granted: bool },
+    Voted {
+        vote: Ballot,
+        last: Option<Place>,
+        granted: bool,
+    },
     TakenOver(TakenOver),
-    Installed { vote: Ballot },
-    Written { index: u64, outcomes: Vec<Outcome> },
+    Installed {
+        vote: Ballot,
+    },
+    Written {
+        index: u64,
+        outcomes: Vec<Outcome>,
+    },
     ReadIndex(u64),
+    ReadAt(Place),
+    /// The last entry that was applied, and the first of each leader.
+    History {
+        last: Option<Place>,
+        leaders: Vec<Place>,
+    },
+    /// None if there is none of that level, or it is not kept any more.
+    Digest(Option<Mark>),
     Status(Box<Status>),
     HandedOver,
     Failed(ProposeError),
     Refused(String),
+}
+
+/// The digest at an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub index: u64,
+    pub digest: Digest128,
 }
 
 /// What became of entries.
@@ -148,6 +182,13 @@ impl Request {
             Self::Append { vote, .. } => Some(Vote::from(*vote).leader_id.node_id),
             _ => None,
         }
+    }
+
+    /// What a leader says of its log: its vote, the last entry that it names, and the last that is committed.
+    pub(crate) fn committed(&self) -> Option<(Vote, Option<LogId>, Option<LogId>)> {
+        let Self::Append { vote, prev, commit, rows } = self else { return None };
+        let last = rows.is_empty().then(|| log_id(*prev)).flatten();
+        Some((Vote::from(*vote), last, log_id(*commit)))
     }
 
     /// The leader wants this manager to campaign.

@@ -8,7 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::{BasicNode, EntryPayload};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::types::{Command, LeaderId, LogEntry, LogId, Membership, SnapshotMeta, StoredMembership, Vote};
+use crate::{
+    digest::Sum,
+    history::Past,
+    types::{Command, LeaderId, LogEntry, LogId, Membership, SnapshotMeta, StoredMembership, Vote},
+};
 
 /// Who owns a store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +59,38 @@ pub(crate) struct Head {
     last: Option<Place>,
     members_at: Option<Place>,
     members: Members,
+    /// The first entry of each leader, as far as it is known; earlier versions do not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    leaders: Vec<Place>,
+    /// The digest at its end, since a feature level rose that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    digest: Option<SumRecord>,
+}
+
+/// The digest of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SumRecord {
+    level: u16,
+    digest: Digest128,
+}
+
+/// 128 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Digest128 {
+    high: u64,
+    low: u64,
+}
+
+impl From<u128> for Digest128 {
+    fn from(value: u128) -> Self {
+        Self { high: (value >> 64) as u64, low: value as u64 }
+    }
+}
+
+impl From<Digest128> for u128 {
+    fn from(digest: Digest128) -> Self {
+        Self::from(digest.high) << 64 | Self::from(digest.low)
+    }
 }
 
 /// The end of a snapshot.
@@ -116,24 +152,27 @@ impl TryFrom<Members> for Membership {
     }
 }
 
-impl From<&SnapshotMeta> for Head {
-    fn from(meta: &SnapshotMeta) -> Self {
+impl Head {
+    /// The head of a snapshot that covers this.
+    pub(crate) fn new(meta: &SnapshotMeta, past: &Past) -> Self {
         Self {
             last: meta.last_log_id.map(Place::from),
             members_at: meta.last_membership.log_id().map(Place::from),
             members: meta.last_membership.membership().into(),
+            leaders: past.leaders.iter().copied().map(Place::from).collect(),
+            digest: past.sum.map(|sum| SumRecord { level: sum.level, digest: sum.value.into() }),
         }
     }
-}
 
-impl TryFrom<Head> for SnapshotMeta {
-    type Error = String;
-
-    fn try_from(head: Head) -> Result<Self, String> {
-        Ok(Self {
-            last_log_id: head.last.map(LogId::from),
-            last_membership: StoredMembership::new(head.members_at.map(LogId::from), head.members.try_into()?),
-        })
+    /// What a snapshot covers.
+    pub(crate) fn into_parts(self) -> Result<(SnapshotMeta, Past), String> {
+        let meta = SnapshotMeta {
+            last_log_id: self.last.map(LogId::from),
+            last_membership: StoredMembership::new(self.members_at.map(LogId::from), self.members.try_into()?),
+        };
+        let leaders = self.leaders.into_iter().map(LogId::from).collect();
+        let sum = self.digest.map(|record| Sum { level: record.level, value: record.digest.into() });
+        Ok((meta, Past { leaders, sum }))
     }
 }
 

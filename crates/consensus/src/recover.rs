@@ -11,6 +11,7 @@ use openraft::{BasicNode, EntryPayload};
 use crate::{
     Error, SealKey,
     disk::{Change, Disk, Name},
+    history::History,
     load::seal_of,
     records::{self, Ballot},
     seal::Kind,
@@ -23,7 +24,7 @@ use crate::{
 pub(crate) fn make_alone(disk: &Arc<dyn Disk>, key: &SealKey, raft_id: u64, addr: &str) -> Result<(), Error> {
     let (seal, _) = seal_of(&**disk, key, raft_id)?;
     // Read and checked as at every start; nothing is sent to its writer, whose thread ends here.
-    let log = LogStore::open(Arc::clone(disk), seal.clone(), Fault::default())?;
+    let log = LogStore::open(Arc::clone(disk), seal.clone(), History::default(), Fault::default())?;
     let (vote, last) = log.ends();
     let file = disk.log_file();
     let last = last.ok_or_else(|| Error::Missing {

@@ -17,11 +17,13 @@ use tokio::{
 use crate::{
     Committed, Consensus, Error, Member, PROPOSE_TIMEOUT, ProposeError, Role, SILENT_MS, Status,
     consensus::{Retry, WeakConsensus},
+    differ::READ_AT_LEVEL,
+    history::Writer,
     line::{Kind, LineError},
     majority::HandedOver,
     message::{Answer, Blob, Request},
     survey::ANSWER_MAX,
-    types::Types,
+    types::{LogId, Types},
 };
 
 /// How long the leader may take to answer: its own deadline, and the way.
@@ -132,11 +134,13 @@ impl Consensus {
             self.check_running()?;
             match self.leader() {
                 Some((id, addr)) if id != self.raft_id() => {
-                    if let Ok(Answer::ReadIndex(index)) = self.ask(id, &addr, Request::ReadIndex).await {
+                    if let Some((index, wrote)) = self.ask_read(id, &addr).await {
                         if mutant("read-before-applied") {
                             return Ok(());
                         }
-                        return self.applied(index, deadline).await;
+                        self.applied(index, deadline).await?;
+                        // What is applied has to be what the leader has, not only as much.
+                        return self.check_read(index, wrote).map_err(ProposeError::Stopped);
                     }
                 }
                 Some(_) if mutant("stale-read-of-leader") => return Ok(()),
@@ -150,6 +154,21 @@ impl Consensus {
                 },
             }
             retry.pause().await?;
+        }
+    }
+
+    /// How far to read, by the leader's word: up to an entry that it wrote itself. An earlier version does not say in
+    /// which term.
+    async fn ask_read(&self, id: u64, addr: &str) -> Option<(u64, Writer)> {
+        let says_term = self.current_feature_level() >= READ_AT_LEVEL;
+        let request = if says_term { Request::ReadAt } else { Request::ReadIndex };
+        match self.ask(id, addr, request).await {
+            Ok(Answer::ReadAt(read)) => {
+                let LogId { leader_id, index } = read.into();
+                Some((index, Writer::Leader(leader_id)))
+            }
+            Ok(Answer::ReadIndex(index)) => Some((index, Writer::Manager(id))),
+            _ => None,
         }
     }
 
@@ -250,6 +269,7 @@ impl Consensus {
     /// # Errors
     /// [`ProposeError::Stopped`]: what is asked of other managers would go on for a while without this.
     fn check_running(&self) -> Result<(), ProposeError> {
+        self.check_history().map_err(ProposeError::Stopped)?;
         match &*self.role().borrow() {
             Role::Stopped { reason } => Err(ProposeError::Stopped(reason.clone())),
             Role::Leader { .. } | Role::Follower { .. } => Ok(()),

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     Consensus, Error, ProposeError, Role,
-    message::{Answer, Appended, Blob, Hello, RAFT_PROTOCOL, Request, append_request, take_over_request},
+    message::{Answer, Appended, Blob, Hello, Mark, RAFT_PROTOCOL, Request, append_request, take_over_request},
     rt, transfer,
 };
 
@@ -128,7 +128,13 @@ impl Consensus {
                 admission().map_err(ServeError::Refused)?;
                 while asks.try_join_next().is_some() {}
                 match request {
-                    Request::Write(_) | Request::ReadIndex | Request::Status | Request::HandOver { .. } => {
+                    Request::Write(_)
+                    | Request::ReadIndex
+                    | Request::ReadAt
+                    | Request::History
+                    | Request::Digest { .. }
+                    | Request::Status
+                    | Request::HandOver { .. } => {
                         // The semaphore is never closed.
                         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
                         let (consensus, answers): (_, Answers) = (self.clone(), answers.clone());
@@ -142,6 +148,7 @@ impl Consensus {
                     Request::Snapshot { vote, head } => {
                         let arrived = transfer::receive(vote, head, &mut receiver).await;
                         let arrived = arrived.map_err(ServeError::Refused)?;
+                        self.check_snapshot(arrived.vote, &arrived.snapshot).map_err(ServeError::Refused)?;
                         let installed = self.raft().install_full_snapshot(arrived.vote, arrived.snapshot).await;
                         let answer = installed.map_or_else(
                             |fatal| Answer::Refused(self.reason(Some(fatal))),
@@ -168,6 +175,9 @@ impl Consensus {
     /// What Raft itself says.
     async fn answer_raft(&self, request: Request) -> Result<Answer, ServeError> {
         let raft = self.raft();
+        if let Err(reason) = self.check_leader(&request) {
+            return Ok(Answer::Refused(reason));
+        }
         let stopped = || {
             let reason = match &*self.role().borrow() {
                 Role::Stopped { reason } => reason.clone(),
@@ -219,6 +229,19 @@ impl Consensus {
                 // Whatever it is, it may pass: the follower asks again, perhaps somebody else.
                 Err(_) => Answer::Failed(ProposeError::NotLeader { leader: None }),
             },
+            Request::ReadAt if mutant("stale-read-index") => {
+                let applied = self.history().get().last();
+                applied.map_or(Answer::Failed(ProposeError::NotLeader { leader: None }), |at| Answer::ReadAt(at.into()))
+            }
+            Request::ReadAt => match self.raft().get_read_log_id(ReadPolicy::ReadIndex).await {
+                Ok((read, _)) => Answer::ReadAt((*read.log_id()).into()),
+                Err(_) => Answer::Failed(ProposeError::NotLeader { leader: None }),
+            },
+            Request::History => self.own_history(),
+            Request::Digest { level, index } => {
+                let found = self.history().digests().get().answer(level, index);
+                Answer::Digest(found.map(|(index, digest)| Mark { index, digest: digest.into() }))
+            }
             Request::Status => Answer::Status(Box::new(self.own_status().await)),
             Request::HandOver { to } => match self.hand_over_here(to).await {
                 Ok(()) => Answer::HandedOver,

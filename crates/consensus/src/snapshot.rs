@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::{
     Error,
     disk::Disk,
+    history::Past,
     records::{self, Head, Tail},
     seal::{Kind, RandomId, Seal, random_id},
     types::{LogId, SnapshotMeta},
@@ -52,7 +53,7 @@ impl From<io::Error> for ReadError {
 }
 
 /// Writes a state as a snapshot.
-pub(crate) fn write(out: &mut dyn Write, seal: &Seal, meta: &SnapshotMeta, state: &State) -> io::Result<()> {
+pub(crate) fn write(out: &mut dyn Write, seal: &Seal, head: &Head, state: &State) -> io::Result<()> {
     let unsealed = |_| io::Error::other("sealing failed: the system gave no random bytes");
     let name = random_id().map_err(unsealed)?;
     let seal = seal.scoped(name);
@@ -67,7 +68,7 @@ pub(crate) fn write(out: &mut dyn Write, seal: &Seal, meta: &SnapshotMeta, state
     };
     out.write_all(&MAGIC)?;
     out.write_all(&name)?;
-    frame(out, Kind::SnapshotHead, &records::encode(&Head::from(meta)).map_err(io::Error::other)?)?;
+    frame(out, Kind::SnapshotHead, &records::encode(head).map_err(io::Error::other)?)?;
     let mut objects = 0;
     let mut plain = Vec::with_capacity(FRAME_BYTES);
     for object in state.export() {
@@ -96,7 +97,7 @@ pub(crate) struct Reader<R> {
 
 impl<R: Read> Reader<R> {
     /// Reads the head.
-    pub(crate) fn open(mut source: R, seal: &Seal) -> Result<(SnapshotMeta, Self), ReadError> {
+    pub(crate) fn open(mut source: R, seal: &Seal) -> Result<(SnapshotMeta, Past, Self), ReadError> {
         let mut magic = [0; MAGIC.len()];
         source.read_exact(&mut magic)?;
         if magic != MAGIC {
@@ -110,7 +111,8 @@ impl<R: Read> Reader<R> {
         let head = reader.open_frame(Kind::SnapshotHead, &sealed).ok_or_else(|| reader.damaged())?;
         reader.number += 1;
         let head: Head = records::decode(&head).map_err(ReadError::Damaged)?;
-        Ok((head.try_into().map_err(ReadError::Damaged)?, reader))
+        let (meta, past) = head.into_parts().map_err(ReadError::Damaged)?;
+        Ok((meta, past, reader))
     }
 
     fn sealed(&mut self) -> Result<Vec<u8>, ReadError> {
@@ -166,6 +168,8 @@ impl<R: Read> Reader<R> {
 
 /// The content of a snapshot on its way into a state machine.
 pub(crate) struct Content {
+    /// How it came about.
+    pub past: Past,
     /// The objects.
     pub objects: Box<dyn Iterator<Item = io::Result<Object>> + Send>,
     /// The store whose own snapshot file this is: there it need not be written again.
@@ -221,13 +225,13 @@ impl Snapshots {
         let Some(source) = self.disk.read_snapshot().map_err(|error| self.explain(ReadError::Io(error)))? else {
             return Ok(None);
         };
-        let (meta, mut reader) = Reader::open(source, &self.seal).map_err(|error| self.explain(error))?;
+        let (meta, past, mut reader) = Reader::open(source, &self.seal).map_err(|error| self.explain(error))?;
         *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = meta.last_log_id;
         let snapshots = Arc::clone(self);
         let objects = Box::new(std::iter::from_fn(move || {
             reader.object().map_err(|error| snapshots.explain(error).into()).transpose()
         }));
-        Ok(Some((meta, Content { objects, store: Some(self.seal.store()) })))
+        Ok(Some((meta, Content { past, objects, store: Some(self.seal.store()) })))
     }
 
     /// Whether this content is the stored snapshot of this store.
@@ -236,13 +240,13 @@ impl Snapshots {
     }
 
     /// Stores a state as the snapshot, unless there is one that covers more. Blocks.
-    pub(crate) fn store(&self, meta: &SnapshotMeta, state: &State) -> Result<(), Error> {
+    pub(crate) fn store(&self, meta: &SnapshotMeta, past: &Past, state: &State) -> Result<(), Error> {
         let result = (|| {
             let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
             if *stored > meta.last_log_id {
                 return Ok(());
             }
-            self.disk.write_snapshot(&mut |out| write(out, &self.seal, meta, state))?;
+            self.disk.write_snapshot(&mut |out| write(out, &self.seal, &Head::new(meta, past), state))?;
             *stored = meta.last_log_id;
             Ok(())
         })()

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use swarm_core::FEATURE_LEVEL_MIN;
 use swarm_model::Timestamp;
 
-use crate::{Consensus, types::Types};
+use crate::{Consensus, Role, types::Types};
 
 /// A manager that has not been heard of by the leader for so long counts as silent: several heartbeats, and longer than
 /// any pause of a healthy machine.
@@ -52,6 +52,9 @@ pub struct Status {
     pub last_log_index: Option<u64>,
     /// Index of the last applied entry.
     pub applied_index: Option<u64>,
+    /// Index of the last entry that is known to be committed; an earlier version does not say.
+    #[serde(default)]
+    pub committed_index: Option<u64>,
     /// Index of the last entry in the snapshot.
     pub snapshot_index: Option<u64>,
     /// Index of the last entry that is gone from the log.
@@ -63,6 +66,12 @@ pub struct Status {
     /// The newest feature level that its program knows. One that says nothing is of the first version.
     #[serde(default = "first_level")]
     pub feature_level: u16,
+    /// Why it takes no part any more, if it does not.
+    #[serde(default)]
+    pub stopped: Option<String>,
+    /// Why it takes nobody's state for right: managers differ, and no majority agrees.
+    #[serde(default)]
+    pub undecided: Option<String>,
     /// What only this manager itself knows; where it was asked for.
     #[serde(default)]
     pub local: Option<Local>,
@@ -133,7 +142,11 @@ impl Consensus {
         let metrics: RaftMetrics<Types> = self.raft().metrics().borrow_watched().clone();
         let membership = metrics.membership_config.membership();
         let voters: Vec<u64> = membership.voter_ids().collect();
-        let leads = metrics.current_leader == Some(metrics.id);
+        let stopped = match &*self.role().borrow() {
+            Role::Stopped { reason } => Some(reason.clone()),
+            Role::Leader { .. } | Role::Follower { .. } => None,
+        };
+        let leads = metrics.current_leader == Some(metrics.id) && stopped.is_none();
         let member = |id: u64, addr: &str| {
             let own = leads && id == metrics.id;
             let matched = metrics.replication.as_ref().and_then(|all| all.get(&id).copied().flatten());
@@ -151,14 +164,17 @@ impl Consensus {
         Status {
             raft_id: metrics.id,
             term: metrics.current_term,
-            leader: metrics.current_leader.filter(|_| leads || !self.leader_is_silent()),
+            leader: metrics.current_leader.filter(|_| leads || (stopped.is_none() && !self.leader_is_silent())),
             last_log_index: metrics.last_log_index,
             applied_index: metrics.last_applied.map(|id| id.index),
+            committed_index: metrics.cluster_committed.map(|id| id.index),
             snapshot_index: metrics.snapshot.map(|id| id.index),
             purged_index: metrics.purged.map(|id| id.index),
             joint: membership.get_joint_config().len() > 1,
             members: membership.nodes().map(|(id, node)| member(*id, &node.addr)).collect(),
             feature_level: self.feature_level(),
+            stopped,
+            undecided: self.undecided_watch().borrow().clone(),
             local: None,
         }
     }

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot};
 use crate::{
     Error,
     disk::{Disk, Name},
+    history::History,
     index::Index,
     records::{self, Ballot, Place, RowError},
     rt,
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     witness: Witness,
     noted: bool,
     lost_vote: Option<Vote>,
+    history: History,
     fault: Fault,
 }
 
@@ -184,7 +186,7 @@ pub(crate) struct LogStore {
 impl LogStore {
     /// Reads and checks the whole log, compares it with its witness and starts the writer thread. Changes nothing: that
     /// comes with [`LogStore::begin`]. Blocks.
-    pub(crate) fn open(disk: Arc<dyn Disk>, seal: Seal, fault: Fault) -> Result<Self, Error> {
+    pub(crate) fn open(disk: Arc<dyn Disk>, seal: Seal, history: History, fault: Fault) -> Result<Self, Error> {
         let file = disk.log_file();
         let value = |name: Name, kind: Kind| {
             let Some(sealed) = disk.value(name).map_err(|error| Error::io(&file, error))? else { return Ok(None) };
@@ -234,7 +236,7 @@ impl LogStore {
         let stopped_in_order = witness::compare(&*disk, found.as_ref(), noted, &mut index, at_last)?;
         let witness = Witness::new(found);
         let lost_vote = index.vote.filter(|_| index.vote != own_vote);
-        let shared = Shared { disk, seal, index: RwLock::new(index), witness, noted, lost_vote, fault };
+        let shared = Shared { disk, seal, index: RwLock::new(index), witness, noted, lost_vote, history, fault };
         let shared = Arc::new(shared);
         let ops = writer::start(Arc::clone(&shared)).map_err(|error| Error::io(file, error))?;
         Ok(Self { shared, ops, stopped_in_order })
@@ -270,6 +272,24 @@ impl LogStore {
     pub(crate) fn ends(&self) -> (Option<Vote>, Option<LogId>) {
         let index = self.shared.index();
         (index.vote, index.last.or(index.purged))
+    }
+
+    /// Refuses to take back what is committed. Raft never asks for it, unless a majority of the managers has forgotten
+    /// it.
+    fn check_truncation(&self, last: Option<LogId>) -> io::Result<()> {
+        let (committed, end) = {
+            let index = self.shared.index();
+            (index.committed, index.last.or(index.purged))
+        };
+        let applied = self.shared.history.get();
+        // An entry that is committed is about to be applied.
+        let kept = applied.last().max(committed);
+        if kept.is_none_or(|kept| last.is_some_and(|last| kept.index <= last.index)) {
+            return Ok(());
+        }
+        let reason = applied.explain(None, last.map(|last| last.index), end);
+        self.shared.fault.set_differs(reason.clone());
+        Err(io::Error::other(reason))
     }
 
     /// Index after the last entry that is durable and not about to go.
@@ -386,6 +406,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        self.check_truncation(last)?;
         self.shared.index_mut().truncate_after(last);
         if mutant("truncate-not-persisted") {
             return Ok(());

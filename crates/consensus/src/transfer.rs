@@ -19,7 +19,7 @@ use crate::{
     records::{Ballot, Head, Tail},
     rt,
     snapshot::Content,
-    types::{LeaderId, SnapshotMeta, Vote},
+    types::{LeaderId, Vote},
 };
 
 /// Objects are sent when they are this much: large enough that a part's own cost is nothing, small beside the limit of
@@ -46,7 +46,7 @@ pub(crate) async fn send(
     let stream = timeout(DIAL_TIMEOUT, dialer.dial(addr)).await.map_err(|_| "it does not answer".to_owned())?;
     let stream = stream.map_err(|error| error.to_string())?;
     let (mut sender, mut receiver) = channel::<_, Request, Answer>(stream);
-    let head = Head::from(&snapshot.meta);
+    let head = Head::new(&snapshot.meta, &snapshot.snapshot.past);
     let write = async {
         for request in
             [Request::Hello(Hello { protocol: RAFT_PROTOCOL, to }), Request::Snapshot { vote: vote.into(), head }]
@@ -128,7 +128,7 @@ pub(crate) async fn receive<R: AsyncRead + Unpin>(
     head: Head,
     receiver: &mut Receiver<R, Request>,
 ) -> Result<Arrived, String> {
-    let meta = SnapshotMeta::try_from(head)?;
+    let (meta, past) = head.into_parts()?;
     let mut objects: Vec<Object> = Vec::new();
     let mut bytes = 0;
     loop {
@@ -146,7 +146,7 @@ pub(crate) async fn receive<R: AsyncRead + Unpin>(
                 if count != objects.len() as u64 {
                     return Err(format!("the snapshot has {} objects, its end says {count}", objects.len()));
                 }
-                let content = Content { objects: Box::new(objects.into_iter().map(Ok)), store: None };
+                let content = Content { past, objects: Box::new(objects.into_iter().map(Ok)), store: None };
                 let snapshot = Snapshot { meta, snapshot: content };
                 return Ok(Arrived { vote: vote.into(), snapshot, correlation });
             }

@@ -38,7 +38,14 @@ const CHECK_PERIOD: Duration = Duration::from_secs(1);
 
 /// Why Raft stopped, in the words of whoever noticed first. From then on no write is acknowledged.
 #[derive(Clone, Debug)]
-pub(crate) struct Fault(Arc<watch::Sender<Option<String>>>);
+pub(crate) struct Fault(Arc<watch::Sender<Option<Reason>>>);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Reason {
+    text: String,
+    /// This manager has something else than the others.
+    differs: bool,
+}
 
 impl Default for Fault {
     fn default() -> Self {
@@ -48,19 +55,31 @@ impl Default for Fault {
 
 impl Fault {
     pub(crate) fn set(&self, reason: impl Into<String>) {
-        let reason = reason.into();
+        self.set_first(Reason { text: reason.into(), differs: false });
+    }
+
+    /// This manager has something else than the others: a person has to choose.
+    pub(crate) fn set_differs(&self, reason: impl Into<String>) {
+        self.set_first(Reason { text: reason.into(), differs: true });
+    }
+
+    fn set_first(&self, reason: Reason) {
         let first = self.0.send_if_modified(|fault| {
             let first = fault.is_none();
             fault.get_or_insert_with(|| reason.clone());
             first
         });
         if first {
-            tracing::error!(reason, "raft stops");
+            tracing::error!(reason = reason.text, "raft stops");
         }
     }
 
     pub(crate) fn get(&self) -> Option<String> {
-        self.0.borrow().clone()
+        self.0.borrow().as_ref().map(|reason| reason.text.clone())
+    }
+
+    pub(crate) fn differs(&self) -> bool {
+        self.0.borrow().as_ref().is_some_and(|reason| reason.differs)
     }
 
     /// Waits until there is one.

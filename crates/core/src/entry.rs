@@ -16,7 +16,7 @@ use thiserror::Error;
 
 /// The feature level of this program: the newest version of commands that it applies, and writes as soon as all managers
 /// do ([`State::feature_level`](crate::State::feature_level)).
-pub const ENTRY_VERSION: u16 = 1;
+pub const ENTRY_VERSION: u16 = 2;
 
 /// The level of a swarm of which nothing else is said.
 pub const FEATURE_LEVEL_MIN: u16 = 1;

@@ -28,5 +28,5 @@ pub use passphrase::{
 };
 pub use path::{decode_path, encode_path};
 pub use version::{
-    API_VERSION_MAX, API_VERSION_MIN, ApiVersion, LEADER_CONTACT_HEADER, REVISION_HEADER, split_version,
+    API_VERSION_MAX, API_VERSION_MIN, ApiVersion, LEADER_CONTACT_HEADER, REVISION_HEADER, WARNING_HEADER, split_version,
 };

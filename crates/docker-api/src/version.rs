@@ -9,6 +9,9 @@ pub const REVISION_HEADER: &str = "x-swarmd-revision";
 /// The header of a stale read that says how many milliseconds ago the manager last knew of a leader; absent if never.
 pub const LEADER_CONTACT_HEADER: &str = "x-swarmd-leader-contact-ms";
 
+/// The header of every answer of a manager that must not be counted on: why, for people.
+pub const WARNING_HEADER: &str = "x-swarmd-warning";
+
 /// Newest version of the Docker Engine API that is spoken.
 pub const API_VERSION_MAX: ApiVersion = ApiVersion { major: 1, minor: 50 };
 /// Oldest version that is spoken; newer engines have given up older ones, too.

@@ -16,7 +16,7 @@ pub const MUTANTS: [(&str, &str); 6] = [
 
 /// Those of Raft, which the simulated consensus has to find.
 #[cfg(feature = "mutants")]
-pub const RAFT_MUTANTS: [(&str, &str); 8] = [
+pub const RAFT_MUTANTS: [(&str, &str); 9] = [
     ("ack-before-fsync", "the log says that entries are durable before they are"),
     ("vote-not-persisted", "a vote is forgotten in a crash"),
     ("truncate-not-persisted", "entries that another leader overwrote come back"),
@@ -24,6 +24,7 @@ pub const RAFT_MUTANTS: [(&str, &str); 8] = [
     ("stale-read-of-leader", "a leader that may be deposed reads without asking the others"),
     ("stale-read-index", "a leader tells followers how far to read without asking the others"),
     ("read-before-applied", "a follower reads before it has applied what the leader said"),
+    ("apply-differently", "one manager applies an entry in another way; its digest alone tells"),
     ("retry-lost-write", "a write whose answer was lost is made again"),
 ];
 

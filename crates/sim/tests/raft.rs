@@ -26,6 +26,17 @@ fn a_few_seeds_are_clean_and_come_out_the_same_again() {
 }
 
 #[test]
+fn a_manager_that_applies_an_entry_in_another_way_finds_out_by_its_digest() {
+    activate(Some("apply-differently"));
+    let complaints: Vec<String> = (1..=6).filter_map(|seed| simulate(seed, SHORT).complaint).collect();
+    activate(None);
+    let by_digest = complaints.iter().filter(|complaint| {
+        complaint.starts_with("manager 2 stopped: this manager has something else than most managers: at entry")
+    });
+    assert!(by_digest.count() > 0, "{complaints:#?}");
+}
+
+#[test]
 fn every_mutant_is_found() {
     for (mutant, mistake) in RAFT_MUTANTS {
         activate(Some(mutant));

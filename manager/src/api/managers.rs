@@ -1,5 +1,7 @@
 //! What Docker's API has no word for: how the managers are, and who leads.
 
+use std::collections::BTreeMap;
+
 use axum::extract;
 use swarm_consensus::{Asked, Member, Status, Survey};
 use swarm_core::State;
@@ -35,16 +37,17 @@ const NO_MAJORITY: &str = "bring those machines back (one that is locked waits f
 pub(super) async fn status<P: Plane>(extract::State(plane): extract::State<P>) -> Reply {
     // Where there is no barrier to pass, this page is wanted most.
     let mut survey = plane.survey().await;
-    let mut went_back = set_back(&survey, &survey);
-    if !went_back.is_empty() {
+    let (mut went_back, mut problems) = (set_back(&survey, &survey), problems(&survey, &survey));
+    if !went_back.is_empty() || !problems.is_empty() {
         // The leader and they were asked at the same time: it may have heard from them what came in between.
         let again = plane.survey().await;
         went_back = set_back(&survey, &again);
+        problems = self::problems(&survey, &again);
         survey = again;
     }
     let state = plane.state();
     let cluster = resolve::cluster(&state)?;
-    let mut view = view(&survey, &state, cluster, plane.now());
+    let mut view = view(&survey, &problems, &state, cluster, plane.now());
     view.warnings.extend(went_back);
     reply::json(&view)
 }
@@ -66,6 +69,29 @@ fn set_back(before: &Survey, now: &Survey) -> Vec<String> {
     lacking.map(warning).collect()
 }
 
+/// Managers that must not be counted on, by Raft id: those that stopped, and those that have applied what the leader has
+/// not committed.
+fn problems(before: &Survey, now: &Survey) -> BTreeMap<u64, String> {
+    let committed = now.status.committed_index.filter(|_| now.status.leads());
+    let problem = |member: &Member| {
+        let own = &now.answers.get(&member.raft_id)?.status;
+        if let Some(reason) = &own.stopped {
+            return Some(format!("has stopped: {reason}"));
+        }
+        if let Some(text) = &own.undecided {
+            return Some(format!("finds no majority that agrees: {text}"));
+        }
+        let applied = before.answers.get(&member.raft_id)?.status.applied_index?;
+        let committed = committed.filter(|committed| *committed < applied)?;
+        Some(format!(
+            "has applied all up to entry {applied}, and the leader has no more than {committed} committed: one of the two \
+             went back to an older copy of its state folder, or lost what was written. Find out which one before you \
+             change anything: `swarmctl --consistency stale service ls` on each shows what it has"
+        ))
+    };
+    now.status.members.iter().filter_map(|member| Some((member.raft_id, problem(member)?))).collect()
+}
+
 /// `POST /swarmd/transfer`: makes another manager the leader, `?node=` or the one with most of the log.
 pub(super) async fn transfer<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
     let to = match call.param("node").filter(|node| !node.is_empty()) {
@@ -81,7 +107,13 @@ pub(super) async fn transfer<P: Plane>(extract::State(plane): extract::State<P>,
     Ok(reply::empty())
 }
 
-fn view(survey: &Survey, state: &State, cluster: &Cluster, now: Timestamp) -> ManagersView {
+fn view(
+    survey: &Survey,
+    problems: &BTreeMap<u64, String>,
+    state: &State,
+    cluster: &Cluster,
+    now: Timestamp,
+) -> ManagersView {
     let status = &survey.status;
     let known = status.leads();
     let mut warnings = Vec::new();
@@ -101,7 +133,8 @@ fn view(survey: &Survey, state: &State, cluster: &Cluster, now: Timestamp) -> Ma
         .iter()
         .map(|member| {
             let node = node_of(member).map(|node| &**node);
-            manager(status, member, node, survey.answers.get(&member.raft_id), known)
+            let problem = problems.get(&member.raft_id);
+            manager(status, member, node, survey.answers.get(&member.raft_id), problem, known)
         })
         .collect();
     // Managers that Raft has not taken yet.
@@ -125,6 +158,9 @@ fn view(survey: &Survey, state: &State, cluster: &Cluster, now: Timestamp) -> Ma
     warnings.extend(clocks(survey, state.time()));
     for manager in &managers {
         let name = format!("{} ({})", manager.hostname, manager.addr);
+        if !manager.problem.is_empty() {
+            warnings.push(format!("the manager {name} {}", manager.problem));
+        }
         if manager.lag_entries.is_some_and(|lag| lag > LAG_WORTH_A_WARNING) {
             warnings.push(format!("{name} lacks {} entries of the log", manager.lag_entries.unwrap_or_default()));
         }
@@ -155,13 +191,22 @@ fn noted(state: &State) -> Vec<String> {
     noted.map(|node| format!("node {} ({}): {}", node.hostname(), node.id, node.status.message)).collect()
 }
 
-fn manager(status: &Status, member: &Member, node: Option<&Node>, asked: Option<&Asked>, known: bool) -> ManagerView {
+fn manager(
+    status: &Status,
+    member: &Member,
+    node: Option<&Node>,
+    asked: Option<&Asked>,
+    problem: Option<&String>,
+    known: bool,
+) -> ManagerView {
     let role = match member.voter {
         _ if status.leader == Some(member.raft_id) => "leader",
         true => "voter",
         false => "learner",
     };
+    let has_stopped = asked.is_some_and(|asked| asked.status.stopped.is_some());
     let reachability = match (known, member.is_silent()) {
+        _ if has_stopped => "stopped",
         _ if role == "leader" => "reachable",
         (false, _) if asked.is_some() => "reachable",
         (false, _) => "unreachable",
@@ -176,8 +221,10 @@ fn manager(status: &Status, member: &Member, node: Option<&Node>, asked: Option<
         addr: member.addr.clone(),
         role: role.into(),
         reachability: reachability.into(),
+        problem: problem.cloned().unwrap_or_default(),
         matched_index: member.matched_index,
-        lag_entries: member.matched_index.map(|matched| end.saturating_sub(matched)),
+        // What it lacks is not known of one that has something else.
+        lag_entries: member.matched_index.filter(|_| problem.is_none()).map(|matched| end.saturating_sub(matched)),
         last_contact_ms: member.last_contact_ms,
         applied_index: asked.and_then(|asked| asked.status.applied_index),
         snapshot_index: asked.and_then(|asked| asked.status.snapshot_index),
@@ -327,6 +374,35 @@ mod tests {
         assert!(warnings[0].contains("up to entry 104 and had confirmed entry 125"), "{warnings:?}");
         // It confirmed while the others were asked.
         assert_eq!(set_back(&survey(125, 124), &survey(130, 126)), [""; 0]);
+    }
+
+    #[test]
+    fn who_stopped_or_has_more_than_the_leader_is_named() {
+        let survey = |committed: u64, applied: u64, stopped: Option<&str>| {
+            let addr = "10.0.0.2:2377".to_owned();
+            let (matched_index, last_contact_ms) = (Some(applied), Some(0));
+            let matched_leader = None;
+            let member = Member { raft_id: 2, addr, voter: true, matched_index, matched_leader, last_contact_ms };
+            let committed_index = Some(committed);
+            let status =
+                Status { raft_id: 1, leader: Some(1), committed_index, members: vec![member], ..Status::default() };
+            let stopped = stopped.map(str::to_owned);
+            let own = Status { raft_id: 2, applied_index: Some(applied), stopped, ..status.clone() };
+            Survey { status, answers: [(2, Asked { status: own, clock_skew_ms: 0 })].into() }
+        };
+        let ahead = survey(60, 100, None);
+        let found = problems(&ahead, &ahead);
+        assert!(found[&2].contains("applied all up to entry 100, and the leader has no more than 60"), "{found:?}");
+        let shown = manager(&ahead.status, &ahead.status.members[0], None, ahead.answers.get(&2), found.get(&2), true);
+        assert_eq!((shown.lag_entries, shown.problem.is_empty()), (None, false), "never a lag of nothing");
+        // It was committed while they were asked.
+        assert!(problems(&ahead, &survey(101, 101, None)).is_empty());
+        let stopped = survey(60, 60, Some("it differs"));
+        let found = problems(&stopped, &stopped);
+        assert_eq!(found[&2], "has stopped: it differs");
+        let shown =
+            manager(&stopped.status, &stopped.status.members[0], None, stopped.answers.get(&2), found.get(&2), true);
+        assert_eq!((shown.reachability.as_str(), shown.lag_entries), ("stopped", None));
     }
 
     #[test]

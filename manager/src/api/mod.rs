@@ -28,10 +28,13 @@ mod tests;
 mod why;
 
 use axum::{
-    Router, middleware,
+    Router,
+    http::HeaderValue,
+    middleware,
+    response::Response,
     routing::{get, post},
 };
-use swarm_docker_api::{ApiError, PAGE_NOT_FOUND};
+use swarm_docker_api::{ApiError, PAGE_NOT_FOUND, WARNING_HEADER};
 
 pub use available::check_cluster;
 pub use call::BODY_BYTES_MAX;
@@ -42,8 +45,18 @@ use reply::Failure;
 /// paths, so that the router can be merged into a larger one.
 pub fn routes<P: Plane>(plane: P) -> Router {
     let stale = all_routes(stale::Stale(plane.clone()));
+    let warned = plane.clone();
     all_routes(plane.clone())
         .layer(middleware::from_fn(move |request, next| stale::choose(plane.clone(), stale.clone(), request, next)))
+        .layer(middleware::map_response(move |response| std::future::ready(warn(&warned, response))))
+}
+
+/// Every answer of a manager that must not be counted on says so.
+fn warn<P: Plane>(plane: &P, mut response: Response) -> Response {
+    if let Some(problem) = plane.problem().and_then(|problem| HeaderValue::from_str(&problem).ok()) {
+        response.headers_mut().insert(WARNING_HEADER, problem);
+    }
+    response
 }
 
 fn all_routes<P: Plane>(plane: P) -> Router {

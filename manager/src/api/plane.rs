@@ -63,6 +63,9 @@ pub trait Plane: Clone + Send + Sync + 'static {
     /// How the managers are, each by its own word: slower when one is away.
     fn survey(&self) -> impl Future<Output = Survey> + Send;
 
+    /// Why what this manager says must not be counted on, for people; none if all is well.
+    fn problem(&self) -> Option<String>;
+
     /// How long ago this manager last knew of a leader; none if it never did.
     fn leader_contact(&self) -> Option<Duration>;
 

@@ -101,6 +101,10 @@ impl<P: Plane> Plane for Stale<P> {
         self.0.survey().await
     }
 
+    fn problem(&self) -> Option<String> {
+        self.0.problem()
+    }
+
     fn leader_contact(&self) -> Option<Duration> {
         self.0.leader_contact()
     }

@@ -32,7 +32,8 @@ const COLUMNS: Columns = Columns {
     ],
 };
 
-/// The exit code without a leader, or with an error: what watches the swarm need not read the page.
+/// The exit code without a leader, with an error, or with a manager that must not be counted on: what watches the swarm
+/// need not read the page.
 const IN_TROUBLE: u8 = 1;
 
 const EXAMPLES: &str = "\
@@ -42,7 +43,8 @@ Examples:
   swarmctl swarm status --format 'table {{.Hostname}}\t{{.SnapshotIndex}}\t{{.SnapshotSize}}\t{{.DiskFree}}\t{{.ClockSkew}}'
   swarmctl swarm status --format json
 
-Exit codes: 0 a manager leads and nothing is wrong, 1 none does, or there is an error, or swarmd does not answer.";
+Exit codes: 0 a manager leads and nothing is wrong, 1 none does, or there is an error, or one has stopped or has something
+else than the others, or swarmd does not answer.";
 
 /// Show the managers: who leads, how far each is, what to worry about
 #[derive(Clone, Debug, clap::Args)]
@@ -60,8 +62,12 @@ impl Status {
         let rows = view.managers.iter().map(manager_row).collect();
         let managers = render(&COLUMNS, rows, self.format.as_deref(), false)?;
         context.out.print(&if self.format.is_some() { managers } else { page(&view, &managers) })?;
-        if leader(&view).is_some() && view.errors.is_empty() { Ok(()) } else { Err(Exit(IN_TROUBLE).into()) }
+        if is_well(&view) { Ok(()) } else { Err(Exit(IN_TROUBLE).into()) }
     }
+}
+
+fn is_well(view: &ManagersView) -> bool {
+    leader(view).is_some() && view.errors.is_empty() && view.managers.iter().all(|manager| manager.problem.is_empty())
 }
 
 fn leader(view: &ManagersView) -> Option<&ManagerView> {
@@ -160,5 +166,12 @@ mod tests {
                 && text.ends_with("\n\nError: it burns\nWarning: it rains\n"),
             "{text}"
         );
+        assert!(!is_well(&view), "there is an error");
+        let view = ManagersView { errors: Vec::new(), ..view };
+        assert!(is_well(&view));
+        let mut differs = view.clone();
+        differs.managers[1].problem = "has stopped".to_owned();
+        assert!(!is_well(&differs), "what watches the swarm is told");
+        assert!(!is_well(&ManagersView { managers: Vec::new(), ..view }));
     }
 }

@@ -2,8 +2,10 @@
 
 mod campaign;
 mod cut_off;
+mod digests;
 mod level;
 mod majority;
+mod old_copy;
 mod term;
 mod vouch;
 
@@ -16,7 +18,7 @@ use std::{
 
 use futures_util::future::{BoxFuture, select_all};
 use openraft::async_runtime::watch::WatchReceiver;
-use swarm_core::ENTRY_VERSION;
+use swarm_core::{ENTRY_VERSION, State};
 use swarm_wire::{BoxedStream, channel};
 use tempfile::TempDir;
 use tokio::{io::duplex, task::JoinSet, time::timeout};
@@ -103,8 +105,13 @@ impl Managers {
 
     /// So many managers, all of them voters.
     async fn start(count: u64) -> Self {
+        Self::start_at(count, ENTRY_VERSION).await
+    }
+
+    /// The same with programs that know this feature level.
+    async fn start_at(count: u64, feature_level: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut managers = Self { feature_level: ENTRY_VERSION, folder, net: Arc::default(), all: BTreeMap::new() };
+        let mut managers = Self { feature_level, folder, net: Arc::default(), all: BTreeMap::new() };
         let founder = Consensus::create(managers.options(1), Watcher::new()).await.unwrap();
         managers.add(1, founder);
         for id in 2..=count {
@@ -227,7 +234,11 @@ impl Managers {
 }
 
 fn numbers(consensus: &Consensus) -> BTreeSet<u128> {
-    consensus.state().nodes().map(|node| node.id.0).collect()
+    numbers_of(&consensus.state())
+}
+
+fn numbers_of(state: &State) -> BTreeSet<u128> {
+    state.nodes().map(|node| node.id.0).collect()
 }
 
 /// Writes through any of the managers until it is acknowledged.

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::{Watcher, key};
 use crate::{
     disk::{Disk, FolderDisk, memory::MemoryDisk},
+    history::History,
     load::first_values,
     machine::Machine,
     seal::{Seal, random_id},
@@ -26,9 +27,17 @@ struct InMemory;
 
 async fn stores(disk: Arc<dyn Disk>) -> (LogStore, Machine) {
     let seal = Seal::new(&key(), random_id().unwrap());
-    let log = LogStore::open(Arc::clone(&disk), seal.clone(), Fault::default()).unwrap();
+    let log = LogStore::open(Arc::clone(&disk), seal.clone(), History::default(), Fault::default()).unwrap();
     log.begin().await.unwrap();
-    let machine = Machine::open(Snapshots::new(disk, seal), ENTRY_VERSION, Watcher::new(), Fault::default()).unwrap();
+    let machine = Machine::open(
+        Snapshots::new(disk, seal),
+        1,
+        ENTRY_VERSION,
+        History::default(),
+        Watcher::new(),
+        Fault::default(),
+    )
+    .unwrap();
     (log, machine)
 }
 

@@ -9,7 +9,8 @@ use swarm_model::Timestamp;
 
 use super::{admit, key};
 use crate::{
-    records::{RowError, decode_row, encode_row},
+    history::Past,
+    records::{Head, RowError, decode_row, encode_row},
     seal::{Kind, Seal},
     snapshot::{Reader, write},
     types::{Command, LeaderId, LogEntry, LogId, SnapshotMeta},
@@ -38,12 +39,12 @@ fn state(nodes: u128) -> State {
 
 fn snapshot(state: &State) -> Vec<u8> {
     let mut bytes = Vec::new();
-    write(&mut bytes, &seal(), &SnapshotMeta::default(), state).unwrap();
+    write(&mut bytes, &seal(), &Head::new(&SnapshotMeta::default(), &Past::default()), state).unwrap();
     bytes
 }
 
 fn read(bytes: &[u8]) -> Option<Vec<Object>> {
-    let (_, mut reader) = Reader::open(Cursor::new(bytes), &seal()).ok()?;
+    let (_, _, mut reader) = Reader::open(Cursor::new(bytes), &seal()).ok()?;
     let mut objects = Vec::new();
     while let Some(object) = reader.object().ok()? {
         objects.push(object);

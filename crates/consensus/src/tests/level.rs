@@ -13,7 +13,8 @@ async fn reopened(folder: &Path, feature_level: u16) -> Result<Consensus, Error>
 #[tokio::test]
 async fn what_needs_a_higher_level_waits_until_it_is_raised() {
     let folder = tempfile::tempdir().unwrap();
-    let consensus = Consensus::create(options(folder.path()), Watcher::new()).await.unwrap();
+    let older = Options { feature_level: 1, ..options(folder.path()) };
+    let consensus = Consensus::create(older, Watcher::new()).await.unwrap();
     consensus.read_barrier().await.unwrap();
     consensus.raise_feature_level().await.unwrap();
     assert_eq!((consensus.state().feature_level(), consensus.state().revision()), (1, 0), "there is nothing to raise");

@@ -14,6 +14,7 @@ use super::{Watcher, admit, key};
 use crate::{
     Observer,
     disk::memory::MemoryDisk,
+    history::{History, Past},
     machine::Machine,
     seal::Seal,
     snapshot::{Content, Snapshots},
@@ -28,7 +29,7 @@ fn machine(observer: Arc<dyn Observer>) -> (Machine, Fault) {
 fn machine_on(disk: Arc<MemoryDisk>, observer: Arc<dyn Observer>) -> (Machine, Fault) {
     let fault = Fault::default();
     let snapshots = Snapshots::new(disk, Seal::new(&key(), [1; 16]));
-    (Machine::open(snapshots, ENTRY_VERSION, observer, fault.clone()).unwrap(), fault)
+    (Machine::open(snapshots, 1, ENTRY_VERSION, History::default(), observer, fault.clone()).unwrap(), fault)
 }
 
 async fn apply(machine: &mut Machine, index: u64, v: u16) -> Result<(), String> {
@@ -100,7 +101,7 @@ async fn a_full_disk_stops_it_when_the_leader_sends_a_snapshot() {
     let snapshot = leader.get_snapshot_builder().await.build_snapshot().await.unwrap();
     let sent = || {
         let objects: Vec<_> = leader.published().load().export().collect();
-        Content { objects: Box::new(objects.into_iter().map(Ok)), store: None }
+        Content { past: Past::default(), objects: Box::new(objects.into_iter().map(Ok)), store: None }
     };
     let meta: SnapshotMeta = snapshot.meta;
     let error = machine.install_snapshot(&meta, sent()).await.unwrap_err().to_string();

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::key;
 use crate::{
     disk::{Change, Disk, FolderDisk, Name},
+    history::History,
     index::Index,
     load::{first_values, seal_of},
     records::{self, Ballot},
@@ -148,7 +149,7 @@ impl Victim {
         self.folder = put(found);
         let dir = self.folder.path().join("raft");
         self.disk = Arc::new(FolderDisk::open(&dir).unwrap_or_else(|error| panic!("cut {}: {error}", self.cuts)));
-        let log = LogStore::open(Arc::clone(&self.disk), self.seal.clone(), Fault::default());
+        let log = LogStore::open(Arc::clone(&self.disk), self.seal.clone(), History::default(), Fault::default());
         let log = log.unwrap_or_else(|error| panic!("cut {}: {error}", self.cuts));
         let (vote, last) = log.ends();
         assert!(vote >= self.index.vote, "cut {}: a vote is lost: {vote:?}, {:?}", self.cuts, self.index.vote);

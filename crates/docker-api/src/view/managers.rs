@@ -45,8 +45,10 @@ pub struct ManagerView {
     pub addr: String,
     /// `leader`, `voter`, `learner` (catches up, does not vote yet), `joining` (not in Raft yet).
     pub role: String,
-    /// `reachable`, `unreachable`, `unknown`.
+    /// `reachable`, `unreachable`, `unknown`, `stopped` (it answers, and takes no part).
     pub reachability: String,
+    /// Why it does not count as one of the managers, or must not, for people; empty if all is well.
+    pub problem: String,
     /// The last entry that it is known to have.
     pub matched_index: Option<u64>,
     /// Entries that it lacks.

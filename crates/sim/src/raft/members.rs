@@ -9,6 +9,7 @@ use swarm_consensus::{
     Steering,
     sim::{Life, Start},
 };
+use swarm_core::ENTRY_VERSION;
 
 use super::{
     clients,
@@ -73,7 +74,19 @@ impl World {
     async fn steer_once(&self) -> bool {
         let Some((id, life, consensus)) = self.leader() else { return false };
         let wanted: BTreeMap<u64, String> = hold(&self.members).wanted.iter().map(|id| (*id, addr(*id))).collect();
-        let steered = life.spawn(async move { consensus.steer_members(&wanted).await }).await;
+        let raises = consensus.state().feature_level() < ENTRY_VERSION;
+        if raises {
+            hold(&self.oracle).raise();
+        }
+        let steered = life
+            .spawn(async move {
+                if raises {
+                    // It is tried again.
+                    let _ = consensus.raise_feature_level().await;
+                }
+                consensus.steer_members(&wanted).await
+            })
+            .await;
         match steered {
             Ok(Ok(Steering::Settled)) => true,
             Ok(Ok(Steering::Underway(_))) | Err(_) => false,

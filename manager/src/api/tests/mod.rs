@@ -151,6 +151,10 @@ impl Plane for TestPlane {
         Ok(RootRotation { root, cross_signed_pem: "CROSS".into() })
     }
 
+    fn problem(&self) -> Option<String> {
+        None
+    }
+
     fn leader_contact(&self) -> Option<Duration> {
         Some(Duration::from_millis(1500))
     }

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_feature_level_rises_when_the_last_manager_is_upgraded() {
-    let mut managers = Managers::start(3).await;
+    let mut managers = Managers::start_at(3, 1).await;
     managers.feature_level = 2;
     let mut number = 0;
     for id in 1..=3 {
