@@ -247,7 +247,7 @@ impl Member {
     /// How it is.
     pub(crate) fn state(&self) -> MemberState {
         match &*self.session.borrow() {
-            SessionState::Open => MemberState::Active(self.problem().unwrap_or_default()),
+            SessionState::Open => MemberState::Active(String::new()),
             SessionState::Removed { reason } => MemberState::Error(removed(reason)),
             SessionState::Connecting { .. } if self.membership.removed => MemberState::Error(REMOVED.to_owned()),
             SessionState::Connecting { .. } if self.identity().as_peer().cert_expires_at <= clock::now() => {
@@ -260,8 +260,8 @@ impl Member {
         }
     }
 
-    /// Why its manager takes no part any more.
-    fn problem(&self) -> Option<String> {
+    /// Why its manager takes no part any more, if it has something else than the others.
+    pub(crate) fn problem(&self) -> Option<String> {
         let manager = self.manager.as_ref().filter(|manager| manager.differs())?;
         match &*manager.role().borrow() {
             Role::Stopped { reason } => Some(format!("the manager stopped: {reason}")),

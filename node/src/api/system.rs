@@ -137,7 +137,7 @@ async fn swarm_info(node: &Node) -> SwarmInfo {
                 info.managers = info.remote_managers.as_ref().map_or(0, Vec::len) as u64;
                 info.cluster = Some(cluster);
             }
-            _ => "the swarm does not have a leader".clone_into(&mut info.error),
+            _ => info.error = member.problem().unwrap_or_else(|| "the swarm does not have a leader".to_owned()),
         }
     }
     info

@@ -14,6 +14,7 @@
 //! * [`killed`] – all managers killed at once, and one killed while it writes a snapshot.
 //! * [`quorum`] – most managers are gone: what is refused and what can still be read.
 //! * [`damage`] – files of the log that are damaged at random, or removed while they are in use.
+//! * [`old_copy`] – a manager with an older copy of its folder, and one that has what the others lost.
 //! * [`refusals`] – state folders that are damaged, foreign or full.
 //! * [`clocks`] – clocks that are a year off, and swarms that were off for long.
 //! * [`grow`] – more managers and fewer again, during a rolling update.
@@ -46,6 +47,7 @@ mod http;
 mod killed;
 mod managers;
 mod membership;
+mod old_copy;
 mod quorum;
 mod refusals;
 mod rollout;
