@@ -158,7 +158,7 @@ pub struct Listed {
     pub state: Observed,
 }
 
-/// What an engine tells of the container of a task.
+/// An event of the engine about the container of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContainerEvent {
     /// It ended, changed its health or is gone.

@@ -40,7 +40,7 @@ impl LocalTask {
     }
 }
 
-/// What is wrong with a task whose container somebody else started again.
+/// The error of a task whose container somebody else started again.
 pub(crate) const RESTARTED: &str = "the container was restarted from outside";
 
 /// What to do next with a task.

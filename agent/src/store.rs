@@ -44,7 +44,7 @@ pub enum StoreError {
     Database {
         /// Which.
         path: PathBuf,
-        /// What SQLite says.
+        /// SQLite's own error.
         source: rusqlite::Error,
     },
     /// The database was damaged.
@@ -55,7 +55,7 @@ pub enum StoreError {
     Damaged {
         /// Which.
         path: PathBuf,
-        /// What SQLite says.
+        /// SQLite's own error.
         source: rusqlite::Error,
     },
 }

@@ -37,7 +37,7 @@ struct Found {
     value: u128,
 }
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     /// This manager is one of a majority, or nobody differs.

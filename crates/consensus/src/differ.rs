@@ -17,7 +17,7 @@ use crate::{
 /// The feature level from which on all managers know [`Request::ReadAt`].
 pub(crate) const READ_AT_LEVEL: u16 = 2;
 
-/// What a manager answers until it has found out what to say.
+/// The text that a manager gives until it has composed the reason why it stopped.
 const DIFFERS: &str = "this manager and the leader have different histories, and it stops";
 
 impl Consensus {

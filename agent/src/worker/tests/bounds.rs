@@ -1,4 +1,4 @@
-//! What a worker keeps does not grow with the tasks that it ever ran.
+//! The tables of a worker do not grow with the tasks that it ever ran.
 
 use swarm_model::{DesiredState as D, TaskId};
 use swarm_wire::agent::{AssignedSpec, AssignedTask, Assignments, ToAgent};
