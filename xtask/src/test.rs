@@ -12,6 +12,10 @@ use crate::{images, interrupt, process, ui, verify, workspace};
 /// Tells the tests which engine they may use; without it those that need one do nothing.
 const ENGINE_VARIABLE: &str = "SWARM_TEST_DOCKER";
 
+/// Where property tests begin. What they try is the same each time, so a change is not held up by luck; another number
+/// in the environment tries something else.
+const SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "1");
+
 /// Runs all checks and tests, or with filters only the tests whose names contain one of them.
 pub(crate) fn run(filters: &[String]) -> Result<()> {
     let mut summary = Summary::default();
@@ -67,6 +71,9 @@ fn tests(engine: Option<&Engine>, filters: &[String]) -> Result<String> {
         Some(engine) => command.env(ENGINE_VARIABLE, engine.host()),
         None => command.env_remove(ENGINE_VARIABLE),
     };
+    if std::env::var_os(SEED.0).is_none() {
+        command.env(SEED.0, SEED.1);
+    }
     ui::command(&process::line(&command));
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run cargo test")?;
     let output = child.stdout.take().context("cargo test has no output")?;

@@ -18,11 +18,12 @@ const BIG: ServiceId = ServiceId(2);
 struct World {
     state: State,
     dirty: Dirty,
+    changes_max: usize,
 }
 
 impl World {
     fn new() -> Self {
-        let mut world = Self { state: State::default(), dirty: Dirty::default() };
+        let mut world = Self { state: State::default(), dirty: Dirty::default(), changes_max: PIECE_CHANGES_MAX };
         for node in (1..=3).map(NodeId) {
             let admit = Op::AdmitNode {
                 node,
@@ -59,7 +60,8 @@ impl World {
     /// Decides a piece and applies it. What is left is dirty.
     fn piece(&mut self) -> Plan {
         let dirty = std::mem::take(&mut self.dirty);
-        let context = Context::at(Timestamp::from_millis(1), self.state.revision());
+        let changes_max = self.changes_max;
+        let context = Context { changes_max, ..Context::at(Timestamp::from_millis(1), self.state.revision()) };
         let plan = decide(&self.state, &dirty, &context);
         assert!(plan.refused.is_empty(), "{:?}", plan.refused.first());
         // The last transaction is not cut in two.
@@ -74,6 +76,7 @@ impl World {
         let mut pieces = 1;
         while !self.piece().unfinished.is_empty() {
             pieces += 1;
+            assert!(pieces < 1000, "the pieces do not end");
         }
         let again = self.piece();
         assert_eq!((again.txs, again.unfinished.is_empty()), (vec![], true), "nothing comes after the last piece");
@@ -167,6 +170,23 @@ fn a_large_service_comes_changes_and_goes_in_pieces() {
     world.obey();
     world.pieces();
     assert_eq!(world.state.tasks().count(), 0, "nothing is left of it");
+}
+
+#[test]
+fn a_place_with_more_tasks_than_a_piece_takes_goes_in_several() {
+    let mut world = World::new();
+    world.create(BIG, 1);
+    world.pieces();
+    world.obey();
+    world.set(|spec| spec.task_template.force_update = 1);
+    // The old task is to stop, and the new one waits for that.
+    world.pieces();
+    assert_eq!(world.state.tasks_of_service(BIG).count(), 2);
+
+    world.changes_max = 1;
+    world.set(|spec| spec.mode = ServiceMode::Replicated { replicas: 0 });
+    world.pieces();
+    assert!(world.state.tasks().all(|task| task.desired == DesiredState::Remove));
 }
 
 #[test]

@@ -24,7 +24,9 @@ pub(super) fn scale_down(planner: &mut Planner, service: &Service, replicas: u64
         return;
     }
     let surplus = keep_order(taken).split_off(replicas);
-    let tasks: Vec<TaskId> = surplus.iter().flat_map(|slot| &slot.0).map(|task| task.id).collect();
+    // A task that was told in the piece before is not told again: there would always be another piece.
+    let tasks = surplus.iter().flat_map(|slot| &slot.0).filter(|task| task.desired != DesiredState::Remove);
+    let tasks: Vec<TaskId> = tasks.map(|task| task.id).collect();
     // A piece takes the last ones.
     let later = tasks.len().saturating_sub(planner.left());
     planner.push_each(Some(service), &tasks[later..], |tasks| Op::SetDesired { desired: DesiredState::Remove, tasks });

@@ -123,6 +123,9 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// More pieces than all that there may be to do.
+const PIECES_MAX: usize = 3000;
+
 /// Tasks of a job at the same time.
 const JOB_CONCURRENT: u64 = 2;
 
@@ -443,14 +446,17 @@ impl World {
                 self.apply_fresh(plan);
                 None
             }
-            Step::DecidePieces { changes_max } => loop {
-                let plan = self.decide_at_most(*changes_max);
-                let is_last = plan.unfinished.is_empty();
-                self.apply_fresh(plan);
-                if is_last {
-                    break None;
+            Step::DecidePieces { changes_max } => 'pieces: {
+                for _ in 0..PIECES_MAX {
+                    let plan = self.decide_at_most(*changes_max);
+                    let is_last = plan.unfinished.is_empty();
+                    self.apply_fresh(plan);
+                    if is_last {
+                        break 'pieces None;
+                    }
                 }
-            },
+                panic!("{PIECES_MAX} pieces of {changes_max} changes, and something is left");
+            }
             Step::DecideAndLose => {
                 self.decide();
                 self.dirty = Dirty::everything();
