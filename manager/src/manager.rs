@@ -108,6 +108,9 @@ pub enum ManagerError {
     /// The log or its key.
     #[error(transparent)]
     Log(#[from] swarm_consensus::Error),
+    /// There are no random numbers.
+    #[error("{0}")]
+    Random(String),
     /// The first change of a new cluster did not get into the log.
     #[error("the swarm could not be written to the log: {0}")]
     Init(ProposeError),
@@ -202,6 +205,7 @@ impl Manager {
             snapshot_interval: ClusterSpec::SNAPSHOT_INTERVAL_DEFAULT,
             timers: Timers::default(),
             feature_level: ENTRY_VERSION,
+            run: random().map_err(ManagerError::Random)? as u64,
             dialer: Arc::new(TlsDialer { identity: identity.clone(), source }),
         };
         let consensus = match start {
@@ -300,10 +304,16 @@ impl Manager {
     ///
     /// # Errors
     /// Why it was not served, or ended other than by the peer.
-    pub async fn serve_manager(&self, peer: PeerIdentity, stream: BoxedStream) -> Result<(), ServeError> {
+    pub async fn serve_manager(
+        &self,
+        peer: PeerIdentity,
+        addr: SocketAddr,
+        stream: BoxedStream,
+    ) -> Result<(), ServeError> {
         let feed = self.inner.feed.clone();
         let admission = Arc::new(move || members::admit(&peer, &feed.state()));
-        let served = self.inner.consensus.serve(stream, admission);
+        let from = addr.ip().to_string();
+        let served = self.inner.consensus.serve(stream, &from, admission);
         self.inner.stop.run_until_cancelled(served).await.unwrap_or(Ok(()))
     }
 

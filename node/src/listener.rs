@@ -235,7 +235,7 @@ impl Listener {
                     Ok(()) => watched(&peer, accepted.stream),
                     Err(_) => accepted.stream,
                 };
-                if let Err(e) = self.manager.serve_manager(peer, stream).await {
+                if let Err(e) = self.manager.serve_manager(peer, addr, stream).await {
                     self.complain(Offence::Node, addr, &format!("{} of node {node}: {e}", Alpn::Raft.as_str()));
                 }
             }

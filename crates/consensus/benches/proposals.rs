@@ -44,6 +44,7 @@ async fn run(folder: &Path, time: Duration) {
         key: SealKey::load_or_create(&folder.join("raft.key")).expect("a key"),
         snapshot_interval: 10_000,
         timers: Timers::default(),
+        run: 1,
         feature_level: ENTRY_VERSION,
         dialer: Arc::new(Unconnected),
     };

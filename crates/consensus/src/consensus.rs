@@ -40,6 +40,7 @@ use crate::{
     rt,
     snapshot::Snapshots,
     store::LogStore,
+    twin::{self, Own, Runs},
     types::{Command, LeaderId, LogId, Types, Vote},
     vouch::Vouched,
     words,
@@ -106,6 +107,7 @@ struct Inner {
     campaign: tokio::sync::Mutex<()>,
     last_look: LastLook,
     vouched: Vouched,
+    runs: Runs,
     feature_level: u16,
 }
 
@@ -165,8 +167,8 @@ impl Consensus {
         observer: Arc<dyn Observer>,
     ) -> Result<Self, Error> {
         let fault = Fault::default();
-        let Options { raft_id, addr, key, snapshot_interval, feature_level, dialer, .. } = options;
-        let network = Network::new(dialer);
+        let Options { raft_id, addr, key, snapshot_interval, feature_level, run, dialer, .. } = options;
+        let network = Network::new(dialer, Own::new(raft_id, run));
         let loaded = {
             let (disk, fault) = (Arc::clone(&disk), fault.clone());
             blocking(move || {
@@ -222,10 +224,13 @@ impl Consensus {
                 campaign: tokio::sync::Mutex::default(),
                 last_look: LastLook::default(),
                 vouched: Vouched::default(),
+                runs: Runs::default(),
                 feature_level,
             }),
         };
-        // Both end with the last handle.
+        // They end with the last handle.
+        let own = Arc::clone(consensus.own());
+        rt::spawn(twin::watch(WeakConsensus(Arc::downgrade(&consensus.inner)), own));
         rt::spawn(compare::run(WeakConsensus(Arc::downgrade(&consensus.inner)), undecided));
         rt::spawn(run_barriers(WeakConsensus(Arc::downgrade(&consensus.inner)), waiting));
         match consensus.begin(founder.then_some(addr)).await {
@@ -470,6 +475,16 @@ impl Consensus {
 
     pub(crate) fn network(&self) -> &Network {
         &self.inner.network
+    }
+
+    /// What this manager is to others.
+    pub(crate) fn own(&self) -> &Arc<Own> {
+        self.inner.network.own()
+    }
+
+    /// The runs of the other managers.
+    pub(crate) fn runs(&self) -> &Runs {
+        &self.inner.runs
     }
 
     /// Held by whoever tries to replace a leader that was lost.

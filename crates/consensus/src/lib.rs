@@ -51,6 +51,7 @@ mod status;
 mod store;
 mod survey;
 mod transfer;
+mod twin;
 mod types;
 mod vouch;
 mod witness;

@@ -16,8 +16,9 @@ use tokio::{
 };
 
 use crate::{
-    message::{Answer, Hello, RAFT_PROTOCOL, Request},
+    message::{Answer, Request},
     rt,
+    twin::Own,
 };
 
 /// Longest wait for a connection. Managers are near each other, or no election would ever end; an attempt that takes
@@ -95,9 +96,9 @@ pub(crate) struct Line {
 
 impl Line {
     /// A line that is not connected yet.
-    pub(crate) fn new(dialer: Arc<dyn Dialer>, kind: Kind, to: u64, addr: String) -> Self {
+    pub(crate) fn new(dialer: Arc<dyn Dialer>, own: Arc<Own>, kind: Kind, to: u64, addr: String) -> Self {
         let (queue, outgoing) = mpsc::channel(QUEUE_MAX);
-        rt::spawn(run(dialer, kind, to, addr, outgoing));
+        rt::spawn(run(dialer, own, kind, to, addr, outgoing));
         Self { queue }
     }
 
@@ -119,7 +120,14 @@ impl Line {
     }
 }
 
-async fn run(dialer: Arc<dyn Dialer>, kind: Kind, to: u64, addr: String, mut queue: mpsc::Receiver<Outgoing>) {
+async fn run(
+    dialer: Arc<dyn Dialer>,
+    own: Arc<Own>,
+    kind: Kind,
+    to: u64,
+    addr: String,
+    mut queue: mpsc::Receiver<Outgoing>,
+) {
     let mut away = false;
     let mut held_back = None;
     while let Some(first) = next(&mut held_back, &mut queue).await {
@@ -134,7 +142,7 @@ async fn run(dialer: Arc<dyn Dialer>, kind: Kind, to: u64, addr: String, mut que
                 }
                 let is_outdated = || dialer.identity_version() != identity_version;
                 let end;
-                (end, held_back) = converse(stream, to, first, &mut queue, is_outdated).await;
+                (end, held_back) = converse(stream, &own, to, first, &mut queue, is_outdated).await;
                 tracing::debug!(addr, reason = %end, "a connection to a manager ended");
                 continue;
             }
@@ -170,6 +178,7 @@ struct Pending {
 /// is left for the next stream.
 async fn converse(
     stream: BoxedStream,
+    own: &Own,
     to: u64,
     first: Outgoing,
     queue: &mut mpsc::Receiver<Outgoing>,
@@ -181,7 +190,7 @@ async fn converse(
     let answered = Notify::new();
     let mut held_back = None;
     let write = async {
-        sender.send(&Request::Hello(Hello { protocol: RAFT_PROTOCOL, to })).await?;
+        sender.send(&own.hello(to)).await?;
         let mut next = Some(first);
         while let Some(Outgoing { request, limit, reply }) = next {
             if is_outdated() {
@@ -205,10 +214,13 @@ async fn converse(
     };
     let read = async {
         while let Some((correlation, answer)) = receiver.recv_from().await? {
-            if correlation == 0
-                && let Answer::Refused(reason) = answer
-            {
-                return Err(io::Error::other(reason));
+            match answer {
+                Answer::Refused(reason) if correlation == 0 => return Err(io::Error::other(reason)),
+                Answer::Twin { addr } => {
+                    own.is_twin(addr.clone());
+                    return Err(io::Error::other(format!("another run of this manager takes part, at {addr}")));
+                }
+                _ => {}
             }
             if let Some((_, reply)) = lock().replies.remove(&correlation) {
                 let _ = reply.send(Ok(answer));

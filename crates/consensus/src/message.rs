@@ -15,6 +15,7 @@ use swarm_core::Outcome;
 use crate::{
     ProposeError, Status,
     records::{self, Ballot, Digest128, Head, Place, RowError, Tail},
+    twin::Run,
     types::{LogId, Types, Vote},
 };
 
@@ -32,6 +33,9 @@ pub(crate) struct Hello {
     pub protocol: u16,
     /// Raft id of the manager that it is meant for: another one may have its address by now.
     pub to: u64,
+    /// Who says this. One of an earlier version does not say it.
+    #[serde(default)]
+    pub by: Option<Run>,
 }
 
 /// An entry of the log.
@@ -80,6 +84,8 @@ pub(crate) enum Request {
     ReadIndex,
     /// The same, with the entry's term and leader. Only from [`READ_AT_LEVEL`](crate::differ::READ_AT_LEVEL) on.
     ReadAt,
+    /// The number of this manager's start. Only asked by who was told one.
+    Run,
     /// The history of a manager. One of an earlier version does not understand it.
     History,
     /// The digest that a manager has at this index, or the newest one if that is older. Only asked of managers that know
@@ -119,6 +125,12 @@ pub(crate) enum Answer {
     History {
         last: Option<Place>,
         leaders: Vec<Place>,
+    },
+    /// The number of this manager's start.
+    Run(u64),
+    /// Last message of a connection: another run of who called answers at this address.
+    Twin {
+        addr: String,
     },
     /// None if there is none of that level, or it is not kept any more.
     Digest(Option<Mark>),
@@ -174,6 +186,11 @@ impl Request {
             commit: place(request.leader_commit),
             rows,
         })
+    }
+
+    /// Whether a manager takes part with this: it votes, leads, follows or writes.
+    pub(crate) fn takes_part(&self) -> bool {
+        !matches!(self, Self::Status | Self::Run | Self::History | Self::Digest { .. } | Self::ReadIndex | Self::ReadAt)
     }
 
     /// Who leads, if only a leader says this.

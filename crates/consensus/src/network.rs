@@ -28,6 +28,7 @@ use crate::{
     message::{Answer, Appended, Request, vote_response},
     snapshot::Content,
     transfer,
+    twin::Own,
     types::{LeaderId, LogId, Types, Vote},
 };
 
@@ -43,6 +44,7 @@ const APPENDS_MAX: usize = 8;
 #[derive(Clone)]
 pub(crate) struct Network {
     dialer: Arc<dyn Dialer>,
+    own: Arc<Own>,
     lines: Arc<Mutex<Lines>>,
 }
 
@@ -50,8 +52,17 @@ pub(crate) struct Network {
 type Lines = BTreeMap<(u64, Kind), (String, Line)>;
 
 impl Network {
-    pub(crate) fn new(dialer: Arc<dyn Dialer>) -> Self {
-        Self { dialer, lines: Arc::default() }
+    pub(crate) fn new(dialer: Arc<dyn Dialer>, own: Arc<Own>) -> Self {
+        Self { dialer, own, lines: Arc::default() }
+    }
+
+    pub(crate) fn dialer(&self) -> Arc<dyn Dialer> {
+        Arc::clone(&self.dialer)
+    }
+
+    /// What this manager is to others.
+    pub(crate) fn own(&self) -> &Arc<Own> {
+        &self.own
     }
 
     /// The line to a manager.
@@ -60,7 +71,7 @@ impl Network {
         match lines.get(&(to, kind)) {
             Some((known, line)) if known == addr => line.clone(),
             _ => {
-                let line = Line::new(Arc::clone(&self.dialer), kind, to, addr.to_owned());
+                let line = Line::new(self.dialer(), Arc::clone(&self.own), kind, to, addr.to_owned());
                 lines.insert((to, kind), (addr.to_owned(), line.clone()));
                 line
             }
@@ -76,7 +87,8 @@ impl Network {
         Peer {
             to,
             addr: node.addr.clone(),
-            dialer: Arc::clone(&self.dialer),
+            dialer: self.dialer(),
+            own: Arc::clone(&self.own),
             control: self.line(Kind::Control, to, &node.addr),
             appends: self.line(appends, to, &node.addr),
             limit: if appends == Kind::Control { CONTROL_LIMIT } else { LOG_LIMIT },
@@ -101,6 +113,7 @@ pub(crate) struct Peer {
     to: u64,
     addr: String,
     dialer: Arc<dyn Dialer>,
+    own: Arc<Own>,
     control: Line,
     /// Carries entries, or heartbeats.
     appends: Line,
@@ -231,7 +244,7 @@ impl RaftNetworkV2<Types> for Peer {
         tokio::select! {
             biased;
             closed = cancel => Err(closed.into()),
-            sent = transfer::send(&*self.dialer, self.to, &self.addr, vote, snapshot) => match sent {
+            sent = transfer::send(&*self.dialer, &self.own, self.to, &self.addr, vote, snapshot) => match sent {
                 Ok(vote) => Ok(SnapshotResponse::new(vote)),
                 Err(problem) => Err(self.unreachable(problem).into()),
             },

@@ -26,6 +26,8 @@ pub struct Options {
     pub timers: Timers,
     /// The newest feature level that this program knows ([`ENTRY_VERSION`](swarm_core::ENTRY_VERSION)).
     pub feature_level: u16,
+    /// A random number, another one at each start: tells two machines with a copy of one folder apart.
+    pub run: u64,
     /// The way to other managers.
     pub dialer: Arc<dyn Dialer>,
 }

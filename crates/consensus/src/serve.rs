@@ -22,6 +22,7 @@ use crate::{
     Consensus, Error, ProposeError, Role,
     message::{Answer, Appended, Blob, Hello, Mark, RAFT_PROTOCOL, Request, append_request, take_over_request},
     rt, transfer,
+    twin::Run,
 };
 
 /// Time from the opening of a connection to its first message.
@@ -52,6 +53,12 @@ pub enum ServeError {
     /// The peer does not read its answers.
     #[error("the peer takes no answers")]
     Stuck,
+    /// Another run of the peer takes part.
+    #[error("this manager is there twice, also at {addr}")]
+    Twin {
+        /// Where the other one is.
+        addr: String,
+    },
     /// The peer is told why, and the connection ends.
     #[error("refused: {0}")]
     Refused(String),
@@ -61,11 +68,11 @@ type Answers = mpsc::Sender<(u32, Answer)>;
 
 impl Consensus {
     /// Serves one connection of another manager until it ends. Whose it is was checked before; `admission` is asked
-    /// again for each request.
+    /// again for each request. `from` names the machine that it comes from, for people.
     ///
     /// # Errors
     /// [`ServeError`]: how it ended, unless the peer closed it.
-    pub async fn serve(&self, stream: BoxedStream, admission: Admission) -> Result<(), ServeError> {
+    pub async fn serve(&self, stream: BoxedStream, from: &str, admission: Admission) -> Result<(), ServeError> {
         let (mut sender, mut receiver) = channel::<_, Answer, Request>(stream);
         let first = timeout(HELLO_TIMEOUT, receiver.recv()).await.map_err(|_| ServeError::Silent)??;
         let greeted = match first {
@@ -75,17 +82,22 @@ impl Consensus {
             Some(Request::Hello(Hello { to, .. })) if to != self.raft_id() => {
                 Err(format!("this is manager {}, not manager {to}", self.raft_id()))
             }
-            Some(Request::Hello(_)) => admission(),
+            Some(Request::Hello(Hello { by, .. })) => admission().map(|()| by),
             Some(_) => Err("the first message is no hello".into()),
             None => return Ok(()),
         };
         let served = match greeted {
-            Ok(()) => self.converse(&mut sender, receiver, &admission).await,
+            Ok(by) => self.converse(&mut sender, receiver, by.map(|by| (by, from)), &admission).await,
             Err(reason) => Err(ServeError::Refused(reason)),
         };
-        if let Err(ServeError::Refused(reason)) = &served {
+        let last = match &served {
+            Err(ServeError::Refused(reason)) => Some(Answer::Refused(reason.clone())),
+            Err(ServeError::Twin { addr }) => Some(Answer::Twin { addr: addr.clone() }),
+            _ => None,
+        };
+        if let Some(last) = last {
             // Whether it arrives does not matter: the connection ends either way.
-            let _ = timeout(ANSWER_TIMEOUT, sender.send(&Answer::Refused(reason.clone()))).await;
+            let _ = timeout(ANSWER_TIMEOUT, sender.send(&last)).await;
         }
         served
     }
@@ -94,6 +106,7 @@ impl Consensus {
         &self,
         sender: &mut Sender<WriteHalf<BoxedStream>, Answer>,
         mut receiver: Receiver<ReadHalf<BoxedStream>, Request>,
+        by: Option<(Run, &str)>,
         admission: &Admission,
     ) -> Result<(), ServeError> {
         let (answers, mut answered) = mpsc::channel(ANSWERS_MAX);
@@ -126,11 +139,17 @@ impl Consensus {
             let places = Arc::new(Semaphore::new(ASKS_MAX));
             while let Some((correlation, request)) = receiver.recv_from().await? {
                 admission().map_err(ServeError::Refused)?;
+                if request.takes_part()
+                    && let Some((by, from)) = by
+                {
+                    self.admit_run(by, from).await.map_err(|addr| ServeError::Twin { addr })?;
+                }
                 while asks.try_join_next().is_some() {}
                 match request {
                     Request::Write(_)
                     | Request::ReadIndex
                     | Request::ReadAt
+                    | Request::Run
                     | Request::History
                     | Request::Digest { .. }
                     | Request::Status
@@ -237,6 +256,7 @@ impl Consensus {
                 Ok((read, _)) => Answer::ReadAt((*read.log_id()).into()),
                 Err(_) => Answer::Failed(ProposeError::NotLeader { leader: None }),
             },
+            Request::Run => Answer::Run(self.own_run()),
             Request::History => self.own_history(),
             Request::Digest { level, index } => {
                 let found = self.history().digests().get().answer(level, index);

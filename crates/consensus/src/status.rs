@@ -97,6 +97,8 @@ pub struct Local {
     pub disk_free_bytes: Option<u64>,
     /// Bytes of its file system.
     pub disk_bytes: Option<u64>,
+    /// Managers of which it has noticed two machines with one state folder, for people.
+    pub twins: Vec<String>,
 }
 
 impl Status {

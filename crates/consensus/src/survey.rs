@@ -91,6 +91,7 @@ impl Consensus {
             snapshot_age_ms: usage.snapshot.map(|(_, at)| age_ms(at)),
             disk_free_bytes: usage.room.map(|(free, _)| free),
             disk_bytes: usage.room.map(|(_, all)| all),
+            twins: self.runs().words(),
         };
         Status { local: Some(local), ..self.status() }
     }

@@ -15,10 +15,11 @@ use tokio::{
 
 use crate::{
     line::{DIAL_TIMEOUT, Dialer},
-    message::{Answer, Blob, Hello, RAFT_PROTOCOL, Request},
+    message::{Answer, Blob, Request},
     records::{Ballot, Head, Tail},
     rt,
     snapshot::Content,
+    twin::Own,
     types::{LeaderId, Vote},
 };
 
@@ -36,6 +37,7 @@ const SNAPSHOT_BYTES_MAX: usize = 4 << 30;
 /// Sends a snapshot. Returns the vote of the manager that took it.
 pub(crate) async fn send(
     dialer: &dyn Dialer,
+    own: &Own,
     to: u64,
     addr: &str,
     vote: Vote,
@@ -48,9 +50,7 @@ pub(crate) async fn send(
     let (mut sender, mut receiver) = channel::<_, Request, Answer>(stream);
     let head = Head::new(&snapshot.meta, &snapshot.snapshot.past);
     let write = async {
-        for request in
-            [Request::Hello(Hello { protocol: RAFT_PROTOCOL, to }), Request::Snapshot { vote: vote.into(), head }]
-        {
+        for request in [own.hello(to), Request::Snapshot { vote: vote.into(), head }] {
             timeout(STEP_TIMEOUT, sender.send(&request)).await.map_err(slow)?.map_err(|error| error.to_string())?;
         }
         let (mut content, mut objects) = (snapshot.snapshot, 0);
@@ -89,6 +89,10 @@ pub(crate) async fn send(
     match answer {
         Answer::Installed { vote } => Ok(vote.into()),
         Answer::Refused(reason) => Err(reason),
+        Answer::Twin { addr } => {
+            own.is_twin(addr.clone());
+            Err(format!("another run of this manager takes part, at {addr}"))
+        }
         other => Err(format!("it answers {other:?}")),
     }
 }

@@ -40,6 +40,7 @@ async fn start(folder: &Path) -> Result<Consensus, Error> {
         // Snapshots and purges are part of what is killed.
         snapshot_interval: 64,
         timers: Timers::default(),
+        run: 1,
         feature_level: ENTRY_VERSION,
         dialer: Arc::new(Unconnected),
     };

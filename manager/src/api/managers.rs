@@ -1,6 +1,6 @@
 //! What Docker's API has no word for: how the managers are, and who leads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract;
 use swarm_consensus::{Asked, Member, Status, Survey};
@@ -180,7 +180,7 @@ fn view(
         snapshot_bytes: status.local.as_ref().and_then(|local| local.snapshot_bytes),
         snapshot_age_ms: status.local.as_ref().and_then(|local| local.snapshot_age_ms),
         managers,
-        errors: noted(state),
+        errors: twins(survey).into_iter().chain(noted(state)).collect(),
         warnings,
     }
 }
@@ -236,6 +236,12 @@ fn manager(
         clock_skew_ms: local.and(asked).map(|asked| asked.clock_skew_ms),
         cert_expires_at: node.map(|node| node.cert_expires_at.into()).unwrap_or_default(),
     }
+}
+
+/// Managers of which two machines have the state folder, as each manager has noticed.
+fn twins(survey: &Survey) -> BTreeSet<String> {
+    let locals = survey.answers.values().filter_map(|asked| asked.status.local.as_ref());
+    locals.flat_map(|local| local.twins.iter().cloned()).collect()
 }
 
 /// Who keeps the swarm from the newest feature level that one of its managers knows.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::{
     cluster::{Cluster, service},
+    managers::{Written, create, index, start, wait_managers},
     wait::{pass, until},
 };
 
@@ -62,4 +63,46 @@ fn a_cloned_worker_is_named_disturbs_nothing_and_can_join_anew() {
         errors if errors.is_empty() => Ok(()),
         errors => Err(format!("{errors:?}")),
     });
+}
+
+#[test]
+fn a_cloned_manager_takes_no_part_is_named_and_can_join_anew() {
+    let mut cluster = start(3, 0);
+    let names: Vec<String> = cluster.nodes.iter().map(|daemon| daemon.name.clone()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let leader = wait_managers(&cluster, &names);
+    let at = index(&cluster, &leader);
+    let cloned = (at + 1) % 3;
+    assert!(cluster.nodes[cloned].stop().success());
+    let mut clone = cluster.clone_machine(&cluster.nodes[cloned]);
+    cluster.nodes[cloned].start();
+    wait_managers(&cluster, &names);
+    let term = cluster.nodes[at].get("/swarmd/managers")["Term"].clone();
+
+    clone.start();
+    let (addr, ip) = (cluster.nodes[cloned].addr(), clone.ip.to_string());
+    let stopped = until("the clone stops", || {
+        let info = clone.get("/info");
+        let error = info["Swarm"]["Error"].as_str().unwrap_or_default().to_owned();
+        if error.contains("cloned") { Ok(error) } else { Err(info["Swarm"].to_string()) }
+    });
+    assert!(stopped.contains(&addr) && stopped.contains("swarm leave --force"), "{stopped}");
+    let named = until("both machines are named", || {
+        let page = cluster.nodes[at].call("GET", "/swarmd/managers", None)?;
+        let errors = page["Errors"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let mut of_managers = errors.filter(|error| error.contains("state folder of the manager"));
+        of_managers.next().map(str::to_owned).ok_or(page.to_string())
+    });
+    assert!(named.contains(&addr) && named.contains(&format!("one at {ip}")), "{named}");
+    for number in 0..5 {
+        assert!(matches!(create(&cluster.nodes[cloned], &format!("s{number}")), Written::Yes));
+    }
+    assert_eq!(cluster.nodes[at].get("/swarmd/managers")["Term"], term, "it disturbs nobody");
+
+    // The cure.
+    clone.call("POST", "/swarm/leave?force=true", None).expect("it leaves");
+    let token = cluster.nodes[at].get("/swarm")["JoinTokens"]["Worker"].as_str().expect("a token").to_owned();
+    clone.call("POST", "/swarm/join", Some(&cluster.join_request(&token))).expect("it joins");
+    cluster.wait_state(&clone, "ready");
+    wait_managers(&cluster, &names);
 }

@@ -7,6 +7,7 @@ mod level;
 mod majority;
 mod old_copy;
 mod term;
+mod twin;
 mod vouch;
 
 use std::{
@@ -65,7 +66,8 @@ impl Dialer for Wire {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             };
             let (here, there) = duplex(1 << 20);
-            let serve = async move { drop(server.serve(Box::new(there), Arc::new(|| Ok(()))).await) };
+            let from = self.from.clone();
+            let serve = async move { drop(server.serve(Box::new(there), &from, Arc::new(|| Ok(()))).await) };
             // A stream ends with either end.
             net.streams.entry(addr.to_owned()).or_default().spawn(serve);
             Ok(Box::new(here) as BoxedStream)
@@ -454,8 +456,9 @@ async fn what_is_not_meant_for_it_is_refused() {
         let consensus = managers.all[&1].clone();
         async move {
             let (here, there) = duplex(1 << 16);
-            let served =
-                tokio::spawn(async move { consensus.serve(Box::new(there), Arc::new(|| Err("go away".into()))).await });
+            let served = tokio::spawn(async move {
+                consensus.serve(Box::new(there), "here", Arc::new(|| Err("go away".into()))).await
+            });
             let (mut sender, mut receiver) = channel::<_, Request, Answer>(here);
             sender.send(&first).await.unwrap();
             let answer = receiver.recv().await.unwrap();
@@ -466,7 +469,7 @@ async fn what_is_not_meant_for_it_is_refused() {
             }
         }
     };
-    let hello = |protocol, to| Request::Hello(Hello { protocol, to });
+    let hello = |protocol, to| Request::Hello(Hello { protocol, to, by: None });
     assert!(refused(hello(RAFT_PROTOCOL + 1, 1)).await.contains("version"));
     assert!(refused(hello(RAFT_PROTOCOL, 2)).await.contains("not manager 2"));
     assert!(refused(hello(RAFT_PROTOCOL, 1)).await.contains("go away"));

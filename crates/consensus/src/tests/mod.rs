@@ -15,7 +15,10 @@ mod random_damage;
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -32,6 +35,8 @@ fn key() -> SealKey {
     SealKey::from_bytes([7; 32])
 }
 
+static RUNS: AtomicU64 = AtomicU64::new(1);
+
 fn options(dir: &Path) -> Options {
     Options {
         dir: dir.join("raft"),
@@ -41,6 +46,8 @@ fn options(dir: &Path) -> Options {
         snapshot_interval: 100_000,
         timers: Timers::default(),
         feature_level: ENTRY_VERSION,
+        // Each start has another one.
+        run: RUNS.fetch_add(1, Ordering::Relaxed),
         dialer: Arc::new(Unconnected),
     }
 }

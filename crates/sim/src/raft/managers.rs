@@ -162,6 +162,7 @@ impl World {
             snapshot_interval: SNAPSHOT_INTERVAL,
             timers: Timers::default(),
             feature_level: ENTRY_VERSION,
+            run: self.random(),
             dialer,
         };
         let watcher = Arc::new(Watcher { world: Arc::downgrade(&self), id });

@@ -220,7 +220,9 @@ impl Dialer for Wire {
                 network.pipes.extend([Arc::downgrade(&there), Arc::downgrade(&back)]);
             }
             let theirs = Stream::new(world, Arc::clone(&there), Arc::clone(&back));
-            life.spawn(async move { drop(consensus.serve(Box::new(theirs), Arc::new(|| Ok(()))).await) });
+            life.spawn(async move {
+                drop(consensus.serve(Box::new(theirs), &format!("machine {from}"), Arc::new(|| Ok(()))).await)
+            });
             Ok(Box::new(Stream::new(world, back, there)) as BoxedStream)
         })
     }
