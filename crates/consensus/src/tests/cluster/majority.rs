@@ -20,8 +20,9 @@ async fn without_a_majority_reads_and_writes_are_refused_soon() {
     assert_eq!(read.unwrap_err(), refused);
     let text = refused.to_string();
     assert!(text.starts_with("2 of the 3 managers that vote do not answer: manager-"), "{text}");
-    // The leader may have had it on the way when it was lost.
+    // The leader may have had it on the way when it was lost, or it was just tried to reach the leader.
     assert!(matches!(write, Err(ProposeError::NoMajority { .. } | ProposeError::Unknown)), "{write:?}");
-    assert_eq!(left.write(admit(2)).await.unwrap_err(), refused, "now that it is known, nothing is handed to anybody");
+    let again = left.write(admit(2)).await;
+    assert!(matches!(again, Err(ProposeError::NoMajority { .. })), "{again:?}");
     managers.shutdown().await;
 }
