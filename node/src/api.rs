@@ -4,6 +4,7 @@
 mod absent;
 mod bounded;
 mod respond;
+mod rest;
 mod swarm;
 mod system;
 
@@ -39,12 +40,13 @@ impl Api {
         Self { node }
     }
 
-    /// Answers a request. Whatever goes wrong becomes a response.
+    /// Answers a request. Whatever goes wrong becomes a response. What nobody has read of the body by then is taken
+    /// from the client.
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        respond::finish(self.route(request).await.unwrap_or_else(|e| respond::error(&e)))
+        respond::finish(self.route(rest::take_unread(request)).await.unwrap_or_else(|e| respond::error(&e)))
     }
 
-    async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+    async fn route(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
         // What is looked up here and what the engine gets are the same, whatever the client's spelling of it is.
         let path = decode_path(request.uri().path())?;
         let (version, path) = split_version(&path)?;
@@ -66,7 +68,7 @@ impl Api {
     /// Hands a request to this node's manager, without the version in its path; that is in the extensions.
     async fn ask_manager(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Body>,
         version: Option<ApiVersion>,
         path: &str,
     ) -> Result<Response<Body>, ApiError> {
@@ -86,7 +88,6 @@ impl Api {
             return Ok(list);
         }
         absent::refuse(path)?;
-        let mut request = request.map(Body::new);
         let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
         *request.uri_mut() = format!("{}{query}", encode_path(path))
             .parse()

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use hyper::{Method, Request, Response, body::Incoming};
+use hyper::{Method, Request, Response};
 use serde_json::{Map, Value};
 use swarm_docker_api::{ApiError, ApiVersion, LOCKED, NOT_A_MANAGER};
 
@@ -35,7 +35,7 @@ pub(super) fn refuse(path: &str) -> Result<(), ApiError> {
 /// that cannot be.
 pub(super) async fn create_network(
     node: &Arc<Node>,
-    request: Request<Incoming>,
+    request: Request<Body>,
     version: Option<ApiVersion>,
     path: &str,
 ) -> Result<Response<Body>, ApiError> {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{body::Body, extract::Query};
-use hyper::{Request, Response, Uri, body::Incoming, header::CONTENT_TYPE};
+use hyper::{Request, Response, Uri, header::CONTENT_TYPE};
 use serde::de::DeserializeOwned;
 use swarm_docker_api::{ApiError, PASSPHRASE_HEADER, parse_force, read_body, read_passphrase};
 
@@ -13,17 +13,17 @@ use crate::node::Node;
 /// Largest body: a cluster's spec with its labels.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-pub(super) async fn init(node: &Arc<Node>, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+pub(super) async fn init(node: &Arc<Node>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
     let id = to_the_end(node.clone().init(body(request).await?)).await?;
     Ok(respond::json(&id))
 }
 
-pub(super) async fn join(node: &Arc<Node>, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+pub(super) async fn join(node: &Arc<Node>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
     to_the_end(node.clone().join(body(request).await?)).await?;
     Ok(respond::empty())
 }
 
-pub(super) async fn unlock(node: &Arc<Node>, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+pub(super) async fn unlock(node: &Arc<Node>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
     to_the_end(node.clone().unlock(body(request).await?)).await?;
     Ok(respond::empty())
 }
@@ -41,7 +41,7 @@ pub(super) async fn leave(node: &Arc<Node>, uri: &Uri) -> Result<Response<Body>,
 }
 
 /// `POST /swarmd/restore`: the body is the backup.
-pub(super) async fn restore(node: &Arc<Node>, request: Request<Incoming>) -> Result<Response<Body>, ApiError> {
+pub(super) async fn restore(node: &Arc<Node>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
     let (parts, body) = request.into_parts();
     let passphrase = read_passphrase(parts.headers.get(PASSPHRASE_HEADER).map(|value| value.as_bytes()))?;
     let query: BTreeMap<String, String> = pairs(&parts.uri)?.into_iter().collect();
@@ -63,7 +63,7 @@ async fn to_the_end<T: Send + 'static>(
     tokio::spawn(change).await.unwrap_or_else(|e| Err(ApiError::internal(format!("the change broke off: {e}"))))
 }
 
-async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, ApiError> {
+async fn body<T: DeserializeOwned>(request: Request<Body>) -> Result<T, ApiError> {
     let (parts, body) = request.into_parts();
     let content_type = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let bytes = collect(body, BODY_BYTES_MAX).await?;

@@ -2,9 +2,8 @@
 
 use std::{io, sync::Arc};
 
+use axum::body::Body;
 use futures_util::TryStreamExt;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use swarm_consensus::{Backup, BackupError};
 use swarm_docker_api::ApiError;
 use swarm_manager::{Restore, Start};
@@ -25,7 +24,7 @@ impl Node {
     /// 503 when the node is in a swarm already, 400 when the backup cannot be read; nothing has changed then.
     pub(crate) async fn restore(
         self: Arc<Self>,
-        body: Incoming,
+        body: Body,
         passphrase: Secret,
         places: (String, String),
     ) -> Result<String, ApiError> {
