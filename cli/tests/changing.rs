@@ -320,6 +320,50 @@ fn a_stale_version_comes_with_advice() {
 }
 
 #[test]
+fn a_change_that_goes_together_with_others_is_made_again() {
+    let (fake, mut spec, update) = with_web();
+    let id = recorded("service_inspect")["ID"].as_str().unwrap().to_owned();
+    spec["Labels"]["theirs"] = json!("1");
+    spec["TaskTemplate"]["ContainerSpec"]["Image"] = json!("other:2");
+    let mut moved = recorded("service_inspect");
+    (moved["Spec"], moved["Version"]["Index"]) = (spec.clone(), json!(31));
+    fake.on_json(&format!("GET /services/{id}"), &moved);
+    let refused = || Reply::error(500, "rpc error: update out of sequence");
+    let taken = || Reply::json(&json!({"Warnings": null}));
+    for line in [&["service", "update", "-d", "--label-add", "ours=2", "web"][..], &["service", "scale", "-d", "web=7"]]
+    {
+        let before = fake.seen(&update).len();
+        fake.on(&update, [refused(), taken()]);
+        fake.run(line).ok();
+        let seen = fake.seen(&update)[before..].to_vec();
+        assert_eq!(seen.iter().map(|seen| &*seen.query["version"]).collect::<Vec<_>>(), ["26", "31"]);
+        let mut expected = spec.clone();
+        match line[1] {
+            "update" => expected["Labels"]["ours"] = json!("2"),
+            _ => expected["Mode"]["Replicated"]["Replicas"] = json!(7),
+        }
+        assert_eq!(seen[1].body, expected);
+    }
+    // Two images do not go together.
+    fake.on(&update, [refused(), taken()]);
+    let error = fake.run(&["service", "update", "-d", "--image", "mine:3", "--no-resolve-image", "web"]).failed();
+    assert!(error.contains("update out of sequence") && error.contains("run the command again"), "{error}");
+}
+
+#[test]
+fn labels_of_a_node_are_changed_again_on_what_others_left() {
+    let fake = with_swarm();
+    let update = format!("POST /nodes/{NODE}/update");
+    let refused = || Reply::error(500, "update out of sequence");
+    fake.on(&update, [refused(), refused(), Reply::bytes(Vec::new())]);
+    fake.run(&["node", "update", "--label-add", "zone=east", NODE]).ok();
+    assert_eq!(fake.seen(&update).len(), 3);
+    fake.on(&update, [refused(), Reply::bytes(Vec::new())]);
+    let error = fake.run(&["node", "update", "--availability", "drain", NODE]).failed();
+    assert!(error.contains("run the command again"), "{error}");
+}
+
+#[test]
 fn the_progress_of_an_update_is_no_change_by_somebody() {
     let (fake, spec, update) = with_web();
     let mut moved = recorded("service_inspect");

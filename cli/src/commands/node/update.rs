@@ -8,10 +8,13 @@ use swarm_model::{Availability, NodeRole};
 use super::resolve;
 use crate::{
     choice::{AVAILABILITIES, ROLES, choice},
-    client::{Query, read, segment},
+    client::{ClientError, Query, read, segment},
     context::Context,
     spec_flags::parse_label,
 };
+
+/// How often a change is made again because another one came first. Of all that try at a time one succeeds.
+const OVERTAKEN_MAX: u32 = 50;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,7 +60,9 @@ impl Update {
     /// There is no such node, or swarmd does not take the change.
     pub(super) async fn send(&self, context: &Context) -> anyhow::Result<String> {
         let id = resolve(&context.client, &self.node).await?;
-        let (id, _) = change_spec(context, &id, &self.node, |spec| self.change(spec).map(|()| true)).await?;
+        // Labels go together with the changes of others.
+        let again = self.availability.is_none() && self.role.is_none();
+        let (id, _) = change_spec(context, &id, &self.node, again, |spec| self.change(spec).map(|()| true)).await?;
         Ok(id)
     }
 
@@ -67,7 +72,7 @@ impl Update {
     /// There is no such node, or swarmd does not answer.
     pub(super) async fn find(&self, context: &Context) -> anyhow::Result<()> {
         let id = resolve(&context.client, &self.node).await?;
-        change_spec(context, &id, &self.node, |_| Ok(false)).await.map(drop)
+        change_spec(context, &id, &self.node, false, |_| Ok(false)).await.map(drop)
     }
 
     /// Changes the spec as it came, so that what this program does not know survives.
@@ -95,12 +100,33 @@ impl Update {
 }
 
 /// Reads the spec of a node, changes it, and writes it back unless the change says that there is none. Returns the
-/// node's id, and whether there was a change.
+/// node's id, and whether there was a change. If somebody else changed the node meanwhile, the change is made `again` on
+/// what that left.
 async fn change_spec(
     context: &Context,
     id: &str,
     name: &str,
-    change: impl FnOnce(&mut Map<String, Value>) -> anyhow::Result<bool>,
+    again: bool,
+    change: impl Fn(&mut Map<String, Value>) -> anyhow::Result<bool>,
+) -> anyhow::Result<(String, bool)> {
+    let mut overtaken = 0;
+    loop {
+        match try_to_change(context, id, name, &change).await {
+            Err(error) if again && overtaken < OVERTAKEN_MAX && is_stale(&error) => overtaken += 1,
+            result => return result,
+        }
+    }
+}
+
+fn is_stale(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<ClientError>().is_some_and(ClientError::is_stale)
+}
+
+async fn try_to_change(
+    context: &Context,
+    id: &str,
+    name: &str,
+    change: impl Fn(&mut Map<String, Value>) -> anyhow::Result<bool>,
 ) -> anyhow::Result<(String, bool)> {
     let path = format!("/nodes/{}", segment(id));
     let bytes = match context.client.get_bytes(&path, Query::new()).await {
@@ -120,7 +146,7 @@ async fn change_spec(
 
 /// Sets the role of a node. Returns whether that was a change.
 pub(super) async fn set_role(context: &Context, id: &str, name: &str, role: NodeRole) -> anyhow::Result<bool> {
-    change_spec(context, id, name, |spec| {
+    change_spec(context, id, name, false, |spec| {
         let is_new = spec.get("Role").and_then(Value::as_str) != Some(role.as_str());
         spec.insert("Role".to_owned(), role.as_str().into());
         Ok(is_new)

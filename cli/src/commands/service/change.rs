@@ -12,6 +12,36 @@ use crate::{
     progress::Before,
 };
 
+/// How often a change is made again because another one came first. Of all that try at a time one succeeds.
+const OVERTAKEN_MAX: u32 = 50;
+/// Where a spec has what changes of several people go together in: maps and lists to which one adds and from which one
+/// takes away, and numbers that are nobody else's business.
+const COMMUTING: &[&str] = &[
+    "Labels",
+    "Mode/Replicated/Replicas",
+    "Mode/ReplicatedJob/TotalCompletions",
+    "EndpointSpec/Ports",
+    "TaskTemplate/ForceUpdate",
+    "TaskTemplate/Placement/Constraints",
+    "TaskTemplate/Placement/Preferences",
+    "TaskTemplate/Resources/Reservations/GenericResources",
+    "TaskTemplate/ContainerSpec/CapabilityAdd",
+    "TaskTemplate/ContainerSpec/CapabilityDrop",
+    "TaskTemplate/ContainerSpec/DNSConfig/Nameservers",
+    "TaskTemplate/ContainerSpec/DNSConfig/Options",
+    "TaskTemplate/ContainerSpec/DNSConfig/Search",
+    "TaskTemplate/ContainerSpec/Env",
+    "TaskTemplate/ContainerSpec/Groups",
+    "TaskTemplate/ContainerSpec/Hosts",
+    "TaskTemplate/ContainerSpec/Labels",
+    "TaskTemplate/ContainerSpec/Mounts",
+    "TaskTemplate/ContainerSpec/Sysctls",
+    "TaskTemplate/ContainerSpec/Ulimits",
+];
+
+/// Makes the change of a command on what the service is now.
+pub(super) type Redo<'a> = &'a (dyn Fn(&Current) -> anyhow::Result<Value> + Sync);
+
 /// All tasks of a service, ended ones too.
 ///
 /// # Errors
@@ -65,7 +95,8 @@ impl Current {
         Ok(Self { planned: check.version.is_some(), ..current })
     }
 
-    /// Writes a spec, if nobody changed the service meanwhile; `query` has what belongs to the change.
+    /// Writes a spec, if nobody changed the service meanwhile; `query` has what belongs to the change. A change that
+    /// goes together with those of others is made by `redo` on what they left.
     ///
     /// # Errors
     /// swarmd refuses, or does not answer.
@@ -73,16 +104,29 @@ impl Current {
         mut self,
         context: &mut Context,
         query: Query,
-        spec: &Value,
+        mut spec: Value,
         auth: Option<&Secret>,
+        redo: Option<Redo<'_>>,
     ) -> anyhow::Result<Changed> {
-        let before = self.before(context).await?;
+        let redo = redo.filter(|_| !self.planned && without_commuting(&self.spec) == without_commuting(&spec));
+        let mut before = self.before(context).await?;
         let path = format!("/services/{}/update", segment(&self.view.id));
+        let mut overtaken = 0;
         let answer = loop {
             let query = query.clone().with("version", self.view.version.index);
-            match context.client.post(&path, query, spec, auth.map(Secret::expose)).await {
-                Err(error) if error.is_stale() => self.catch_up(context, error).await?,
-                result => break result?,
+            match (context.client.post(&path, query, &spec, auth.map(Secret::expose)).await, redo) {
+                (Err(error), Some(redo)) if error.is_stale() && overtaken < OVERTAKEN_MAX => {
+                    overtaken += 1;
+                    let now = Self::read(context, &self.view.id).await?;
+                    if now.view.version == self.view.version {
+                        return Err(error.into());
+                    }
+                    self = now;
+                    before = self.before(context).await?;
+                    spec = redo(&self)?;
+                }
+                (Err(error), _) if error.is_stale() => self.catch_up(context, error).await?,
+                (result, _) => break result?,
             }
         };
         let answer: UpdateServiceResponse = read(&path, &answer)?;
@@ -129,6 +173,55 @@ impl Current {
             return Ok(Changed { id: self.view.id, before });
         }
         let spec = self.spec.take();
-        self.write(context, Query::new().with("rollback", "previous"), &spec, None).await
+        self.write(context, Query::new().with("rollback", "previous"), spec, None, None).await
+    }
+}
+
+/// A spec without what is at [`COMMUTING`], and without the objects that are empty then.
+fn without_commuting(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    for path in COMMUTING {
+        remove(&mut spec, path);
+    }
+    spec
+}
+
+fn remove(at: &mut Value, path: &str) {
+    let Some(fields) = at.as_object_mut() else { return };
+    match path.split_once('/') {
+        None => drop(fields.remove(path)),
+        Some((key, rest)) => {
+            if let Some(inner) = fields.get_mut(key) {
+                remove(inner, rest);
+                if inner.as_object().is_some_and(serde_json::Map::is_empty) || inner.is_null() {
+                    fields.remove(key);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_goes_together_with_other_changes() {
+        let before = json!({"Name": "web", "Mode": {"Replicated": {"Replicas": 1}}, "TaskTemplate": {
+            "ContainerSpec": {"Image": "x", "Env": ["A=1"]}, "Placement": {}}});
+        for (after, commutes) in [
+            (json!({"Labels": {"a": "b"}, "Mode": {"Replicated": {"Replicas": 2}}}), true),
+            (json!({"TaskTemplate": {"ContainerSpec": {"Image": "x"}, "Placement": {"Constraints": ["a==b"]}}}), true),
+            (json!({"EndpointSpec": {"Ports": [{"TargetPort": 80}]}}), true),
+            (json!({"EndpointSpec": {"Mode": "dnsrr"}}), false),
+            (json!({"TaskTemplate": {"ContainerSpec": {"Image": "y", "Env": ["A=2"]}}}), false),
+            (json!({"UpdateConfig": {"Parallelism": 2}}), false),
+        ] {
+            let mut changed = before.clone();
+            changed.as_object_mut().unwrap().extend(after.as_object().unwrap().clone());
+            assert_eq!(without_commuting(&before) == without_commuting(&changed), commutes, "{after}");
+        }
     }
 }

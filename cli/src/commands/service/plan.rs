@@ -148,8 +148,8 @@ impl Plan {
             }
             Self::Scale(command) => {
                 let (service, replicas) = command.target;
-                let mut current = Current::read(context, &service).await?;
-                let spec = scaled(&mut current, replicas)?;
+                let current = Current::read(context, &service).await?;
+                let spec = scaled(&current, replicas)?;
                 let differences = changed(&current, &spec);
                 let request = json!({"Kind": "update", "Service": current.view.id, "Spec": spec});
                 (request, command.format, Some(service), differences)

@@ -58,7 +58,10 @@ impl Scale {
         }
         let mut scaled = Vec::new();
         for Change { reference, replicas, current, spec } in changes {
-            match current.write(context, Query::new(), &spec, None).await {
+            match current
+                .write(context, Query::new(), spec, None, Some(&|current| self::scaled(current, replicas)))
+                .await
+            {
                 Ok(service) => {
                     context.out.line(&format!("{reference} scaled to {replicas}"))?;
                     scaled.push(service);
@@ -86,8 +89,8 @@ struct Change {
 
 impl Change {
     async fn read(context: &Context, reference: &str, replicas: u64, check: CheckVersion) -> anyhow::Result<Self> {
-        let mut current = Current::read_at(context, reference, check).await?;
-        let spec = scaled(&mut current, replicas)?;
+        let current = Current::read_at(context, reference, check).await?;
+        let spec = scaled(&current, replicas)?;
         Ok(Self { reference: reference.to_owned(), replicas, current, spec })
     }
 }
@@ -107,7 +110,7 @@ fn named_twice(changes: &[Change]) -> Option<&str> {
 }
 
 /// The spec of a service with another number of tasks.
-pub(super) fn scaled(current: &mut Current, replicas: u64) -> anyhow::Result<Value> {
+pub(super) fn scaled(current: &Current, replicas: u64) -> anyhow::Result<Value> {
     let number = match &current.view.spec.mode {
         ServiceMode::Replicated { .. } => "/Mode/Replicated/Replicas",
         ServiceMode::ReplicatedJob(_) => "/Mode/ReplicatedJob/TotalCompletions",
@@ -117,7 +120,7 @@ pub(super) fn scaled(current: &mut Current, replicas: u64) -> anyhow::Result<Val
     };
     // The manager would say so as well, but after other services were scaled.
     ensure!(replicas <= REPLICAS_MAX, "invalid replicas value {replicas}: at most {REPLICAS_MAX} are possible");
-    let mut spec = current.spec.take();
+    let mut spec = current.spec.clone();
     *spec.pointer_mut(number).context("swarmd shows no number of tasks for this service")? = replicas.into();
     Ok(spec)
 }

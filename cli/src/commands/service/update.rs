@@ -76,7 +76,12 @@ impl Update {
                     Some(_) => Query::new(),
                     None => Query::new().with("registryAuthFrom", "spec"),
                 };
-                current.write(context, query, draft.spec(), auth.as_ref()).await?
+                let redo = |current: &Current| {
+                    let mut draft = Draft::of(current.spec.clone());
+                    self.change.apply(&mut draft, &environment)?;
+                    Ok(draft.spec().clone())
+                };
+                current.write(context, query, draft.spec().clone(), auth.as_ref(), Some(&redo)).await?
             }
         };
         context.out.line(&self.service)?;
