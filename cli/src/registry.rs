@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, bail};
-use base64::{
-    Engine,
-    engine::general_purpose::{STANDARD, URL_SAFE},
-};
+use anyhow::{Context as _, anyhow};
+use base64::{Engine, engine::general_purpose::URL_SAFE};
+use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
 use serde::Deserialize;
+use serde_json::Value;
 use swarm_model::{Platform, Secret};
 
 use crate::{
@@ -19,61 +18,56 @@ use crate::{
 /// How long a registry may take. The service is created anyway: without an answer each node uses what it finds.
 const RESOLVE_MAX: Duration = Duration::from_secs(5);
 
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct DockerConfig {
-    auths: BTreeMap<String, Auth>,
-    creds_store: String,
-    cred_helpers: BTreeMap<String, String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Auth {
-    auth: Secret,
-    identitytoken: Secret,
-}
-
-/// The value of `X-Registry-Auth` for an image, from the file that `docker login` writes.
+/// The value of `X-Registry-Auth` for an image, from the file that `docker login` writes, or from the helper that the
+/// file names. A helper may ask whoever runs it for a passphrase, so that it has all the time that it wants.
 ///
 /// # Errors
 /// There is no such file, or it has no credentials for the image's registry.
 pub(crate) fn stored_credentials(image: &str, env: impl Fn(&str) -> Option<String>) -> anyhow::Result<Secret> {
     let folder = env("DOCKER_CONFIG").map(PathBuf::from).or_else(|| Some(PathBuf::from(env("HOME")?).join(".docker")));
     let path = folder.context("--with-registry-auth: neither DOCKER_CONFIG nor HOME is set")?.join("config.json");
-    let text = std::fs::read(&path)
+    let config = std::fs::read(&path)
         .with_context(|| format!("--with-registry-auth: cannot read {} (`docker login` writes it)", path.display()))?;
-    let config: DockerConfig =
-        serde_json::from_slice(&text).with_context(|| format!("{} is broken", path.display()))?;
     let registry = registry_of(image);
-    header(&config, registry).with_context(|| format!("--with-registry-auth: {}", path.display()))
-}
-
-fn header(config: &DockerConfig, registry: &str) -> anyhow::Result<Secret> {
-    let helper = config.cred_helpers.get(registry).unwrap_or(&config.creds_store);
-    let auth = config.auths.get(registry);
-    let auth = match auth {
-        Some(auth) if !auth.auth.expose().is_empty() || !auth.identitytoken.expose().is_empty() => auth,
-        _ if !helper.is_empty() => bail!(
-            "the credentials for {registry} are in the helper docker-credential-{helper}, and helpers are not \
-             supported; log in with a configuration that has no credsStore and no credHelpers"
-        ),
-        _ => bail!("there are no credentials for {registry}; run: docker login {registry}"),
-    };
-    let decoded = STANDARD.decode(auth.auth.expose()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let (user, password) = match decoded.as_deref().map(|text| text.split_once(':')) {
-        Some(Some(pair)) => pair,
-        _ if !auth.identitytoken.expose().is_empty() => ("", ""),
-        _ => bail!("the credentials for {registry} are not base64 of user:password"),
-    };
+    let found = get_credential_from_reader(&config[..], registry)
+        .map_err(|error| anyhow!(problem(&config, registry, error)))
+        .with_context(|| format!("--with-registry-auth: {}", path.display()))?;
     let mut fields = BTreeMap::from([("serveraddress", registry)]);
-    if auth.identitytoken.expose().is_empty() {
-        fields.extend([("username", user), ("password", password.trim_end_matches('\0'))]);
-    } else {
-        fields.insert("identitytoken", auth.identitytoken.expose());
+    match &found {
+        DockerCredential::IdentityToken(token) => drop(fields.insert("identitytoken", token)),
+        DockerCredential::UsernamePassword(user, password) => {
+            fields.extend([("username", user.as_str()), ("password", password.trim_end_matches('\0'))]);
+        }
     }
     let json = serde_json::to_vec(&fields).context("the credentials cannot be written as JSON")?;
     Ok(Secret::new(URL_SAFE.encode(json)))
+}
+
+/// Why there are no credentials, and what to do.
+fn problem(config: &[u8], registry: &str, error: CredentialRetrievalError) -> String {
+    let none = || format!("there are no credentials for {registry}; run: docker login {registry}");
+    let helper = || {
+        let config: Value = serde_json::from_slice(config).unwrap_or_default();
+        let name = config["credHelpers"][registry].as_str().or(config["credsStore"].as_str()).unwrap_or_default();
+        format!("the credential helper docker-credential-{name}")
+    };
+    match error {
+        CredentialRetrievalError::NoCredentialConfigured => none(),
+        // What all helpers say, by the protocol.
+        CredentialRetrievalError::HelperFailure { stdout, .. } if stdout.contains("credentials not found") => none(),
+        CredentialRetrievalError::HelperFailure { stdout, stderr, .. } => {
+            format!("{} fails: {}", helper(), one_line(&format!("{stdout} {stderr}")))
+        }
+        CredentialRetrievalError::HelperCommunicationError => {
+            format!("{} cannot be run: it has to be installed, in a folder of PATH", helper())
+        }
+        CredentialRetrievalError::MalformedHelperResponse => format!("the answer of {} is not understood", helper()),
+        CredentialRetrievalError::CredentialDecodingError => {
+            format!("the credentials for {registry} are not base64 of user:password")
+        }
+        CredentialRetrievalError::ConfigReadError => "the file is broken".to_owned(),
+        error => error.to_string(),
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -124,7 +118,8 @@ pub(crate) async fn pin_image(client: &Client, draft: &mut Draft, auth: Option<&
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use base64::engine::general_purpose::STANDARD;
+    use serde_json::json;
 
     use super::*;
 
@@ -155,8 +150,8 @@ mod tests {
 
     #[test]
     fn helpers_and_broken_files_are_named() {
-        let helper = auth(json!({"credsStore": "pass", "auths": {"reg.example": {}}}), "reg.example/x");
-        assert!(helper.is_err_and(|e| e.contains("docker-credential-pass") && e.contains("not supported")));
+        let helper = auth(json!({"credsStore": "none-such", "auths": {"reg.example": {}}}), "reg.example/x");
+        assert!(helper.is_err_and(|e| e.contains("docker-credential-none-such cannot be run")));
         let broken = auth(json!({"auths": {"reg.example": {"auth": "c2VjcmV0"}}}), "reg.example/x").unwrap_err();
         assert!(broken.contains("user:password") && !broken.contains("secret"), "{broken}");
         assert!(auth(json!([1]), "x").is_err_and(|e| e.contains("is broken")));

@@ -320,6 +320,37 @@ fn a_stale_version_comes_with_advice() {
 }
 
 #[test]
+fn credentials_come_from_the_helper_that_docker_uses() {
+    use std::os::unix::fs::PermissionsExt;
+    let fake = Fake::start();
+    fake.on_json("POST /services/create", &json!({"ID": "s1", "Warnings": null}));
+    let folder = tempfile::tempdir().unwrap();
+    let helper = folder.path().join("docker-credential-safe");
+    let answers = "#!/bin/sh\nread server\n[ \"$1 $server\" = 'get reg.example' ] && \\\n\
+                   echo '{\"ServerURL\":\"reg.example\",\"Username\":\"me\",\"Secret\":\"s3cret\"}' && exit\n\
+                   echo 'credentials not found in native keychain'; exit 1\n";
+    std::fs::write(&helper, answers).unwrap();
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let run = |config: &Value, image: &str| {
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let line = ["service", "create", "-d", "--with-registry-auth", "--no-resolve-image", image];
+        let mut command = fake.command(&line);
+        command.env("PATH", folder.path()).env("DOCKER_CONFIG", folder.path());
+        support::Ran::from(command.output().unwrap())
+    };
+    let (store, one) = (json!({"credsStore": "safe"}), json!({"credHelpers": {"reg.example": "safe"}}));
+    for config in [&store, &one] {
+        run(config, "reg.example/x").ok();
+        let sent = fake.seen("POST /services/create").pop().unwrap().headers["x-registry-auth"].clone();
+        let sent = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE, sent).unwrap();
+        let sent: Value = serde_json::from_slice(&sent).unwrap();
+        assert_eq!(sent, json!({"username": "me", "password": "s3cret", "serveraddress": "reg.example"}));
+    }
+    let error = run(&store, "other.example/x").failed();
+    assert!(error.contains("there are no credentials for other.example; run: docker login other.example"), "{error}");
+}
+
+#[test]
 fn a_change_that_goes_together_with_others_is_made_again() {
     let (fake, mut spec, update) = with_web();
     let id = recorded("service_inspect")["ID"].as_str().unwrap().to_owned();
