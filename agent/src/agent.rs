@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use swarm_model::{Labels, NodeId, NodeResources, ServiceId, TaskId};
+use swarm_model::{Labels, NodeId, NodeResources, Platform, ServiceId, TaskId};
 use swarm_wire::agent::ToManager;
 use thiserror::Error;
 use tokio::{
@@ -102,8 +102,12 @@ impl Agent {
             }
             None => (None, Stored::default()),
         };
-        let node =
-            Arc::new(NodeIdentity { id: options.node, hostname: options.hostname, bind_addr: options.bind_addr });
+        let node = Arc::new(NodeIdentity {
+            id: options.node,
+            hostname: options.hostname,
+            platform: Platform::default(),
+            bind_addr: options.bind_addr,
+        });
         let worker = Worker::new(
             WorkerOptions {
                 node,

@@ -37,6 +37,8 @@ pub struct NodeIdentity {
     pub id: NodeId,
     /// Host name, for templates.
     pub hostname: String,
+    /// Processor and operating system, for templates; empty until the engine has said them.
+    pub platform: Platform,
     /// The address on which host-mode ports are open; none means all of the host's addresses.
     pub bind_addr: Option<IpAddr>,
 }

@@ -1,8 +1,6 @@
 //! Templates in a spec, filled in on the node (swarm-behaviour §7.5).
-//!
-//! The part of Go's template language that services use: `{{.Service.Name}}`, `{{.Service.ID}}`,
-//! `{{.Service.Labels.KEY}}`, `{{index .Service.Labels "KEY"}}`, `{{.Node.ID}}`, `{{.Node.Hostname}}`, `{{.Task.ID}}`,
-//! `{{.Task.Name}}`, `{{.Task.Slot}}`. Anything else is an error, and so is a label that the service does not have.
+
+use swarm_template::spec::{self, Task};
 
 use crate::executor::ContainerRequest;
 
@@ -11,55 +9,29 @@ use crate::executor::ContainerRequest;
 /// # Errors
 /// What cannot be filled in, for people.
 pub(crate) fn expand(text: &str, request: &ContainerRequest) -> Result<String, String> {
-    let mut result = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("{{") {
-        let (action, after) =
-            after.split_once("}}").ok_or_else(|| format!("template \"{text}\": \"{{{{\" without \"}}}}\""))?;
-        result.push_str(before);
-        result.push_str(&value(action.trim(), request).map_err(|e| format!("template \"{text}\": {e}"))?);
-        rest = after;
-    }
-    result.push_str(rest);
-    Ok(result)
-}
-
-fn value(action: &str, request: &ContainerRequest) -> Result<String, String> {
-    Ok(match action {
-        ".Service.ID" => request.task.service.to_string(),
-        ".Service.Name" => request.spec.service_name.clone(),
-        ".Node.ID" => request.node.id.to_string(),
-        ".Node.Hostname" => request.node.hostname.clone(),
-        ".Task.ID" => request.task.id.to_string(),
-        ".Task.Name" => request.name(),
-        ".Task.Slot" => request.slot(),
-        other => {
-            let key = label_key(other).ok_or_else(|| {
-                format!(
-                    "\"{{{{{other}}}}}\" is not known; known are .Service.ID, .Service.Name, .Service.Labels, .Node.ID, \
-                     .Node.Hostname, .Task.ID, .Task.Name and .Task.Slot"
-                )
-            })?;
-            let label = request.spec.service_labels.get(key);
-            label.ok_or_else(|| format!("the service has no label \"{key}\""))?.clone()
-        }
-    })
-}
-
-/// The key in `.Service.Labels.KEY` or `index .Service.Labels "KEY"`.
-fn label_key(action: &str) -> Option<&str> {
-    if let Some(key) = action.strip_prefix(".Service.Labels.") {
-        let is_word = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_');
-        return is_word.then_some(key);
-    }
-    let quoted = action.strip_prefix("index")?.trim_start().strip_prefix(".Service.Labels")?.trim();
-    ['"', '`'].into_iter().find_map(|q| quoted.strip_prefix(q)?.strip_suffix(q))
+    let ContainerRequest { node, task, spec } = request;
+    let filled = spec::expand(
+        text,
+        &Task {
+            service_id: &task.service.to_string(),
+            service_name: &spec.service_name,
+            service_labels: &spec.service_labels,
+            node_id: &node.id.to_string(),
+            hostname: &node.hostname,
+            os: &node.platform.os,
+            architecture: &node.platform.architecture,
+            id: &task.id.to_string(),
+            name: &request.name(),
+            slot: &request.slot(),
+        },
+    );
+    filled.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use swarm_model::{DesiredState, NodeId};
+    use swarm_model::{DesiredState, NodeId, Platform};
 
     use super::*;
     use crate::{
@@ -71,7 +43,8 @@ mod tests {
         let mut spec = assigned_spec("hello:1");
         spec.service_labels.insert("tier".into(), "front".into());
         spec.service_labels.insert("com.example.team".into(), "blue".into());
-        let node = NodeIdentity { id: NodeId(3), hostname: "one".into(), bind_addr: None };
+        let platform = Platform { os: "linux".into(), architecture: "x86_64".into() };
+        let node = NodeIdentity { id: NodeId(3), hostname: "one".into(), platform, bind_addr: None };
         ContainerRequest { node: node.into(), task: assigned_task(7, DesiredState::Running), spec: spec.into() }
     }
 
@@ -85,9 +58,16 @@ mod tests {
             ("{{.Task.ID}}", request.task.id.to_string()),
             ("{{.Service.ID}}", request.task.service.to_string()),
             ("{{.Node.ID}}@{{.Node.Hostname}}", format!("{}@one", NodeId(3))),
+            ("{{.Node.Platform.OS}}/{{.Node.Platform.Architecture}}", "linux/x86_64".into()),
             ("{{.Service.Labels.tier}}", "front".into()),
             ("{{index .Service.Labels \"com.example.team\"}}", "blue".into()),
             ("{{index .Service.Labels `tier`}}!", "front!".into()),
+            ("{{if eq .Task.Slot \"1\"}}first{{else}}other{{end}}", "first".into()),
+            ("{{join \"-\" .Service.Name .Task.Slot | upper}}", "WEB-1".into()),
+            (
+                "{{range $key, $value := .Service.Labels}}{{$key}}={{$value}};{{end}}",
+                "com.example.team=blue;tier=front;".into(),
+            ),
         ] {
             assert_eq!(expand(text, &request).as_deref(), Ok(expected.as_str()), "{text}");
         }
@@ -104,16 +84,15 @@ mod tests {
     #[test]
     fn what_is_not_known_is_said() {
         for (text, part) in [
-            ("{{.Task.Name", "without"),
-            ("{{.Node.Color}}", "\"{{.Node.Color}}\" is not known"),
-            ("{{if .Task.ID}}x{{end}}", "is not known"),
-            ("{{.Service.Labels.missing}}", "no label \"missing\""),
-            ("{{index .Service.Labels \"\"}}", "no label \"\""),
-            ("{{index .Service.Labels \"}}", "is not known"),
-            ("{{}}", "is not known"),
+            ("{{.Task.Name", "missing"),
+            ("{{.Node.Color}}", "unknown field '.Node.Color'; the fields there are: Hostname, ID, Platform"),
+            ("{{.Service.Labels.missing}}", "unknown field '.Service.Labels.missing'"),
+            ("{{if .Service.Labels.missing}}x{{end}}", "unknown field"),
+            ("{{index .Service.Labels \"}}", "quote"),
+            ("{{}}", "empty"),
         ] {
             let error = expand(text, &request()).expect_err(text);
-            assert!(error.contains(part), "{error}");
+            assert!(error.contains(part) && error.contains(text), "{error}");
         }
     }
 

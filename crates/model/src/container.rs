@@ -6,6 +6,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Extra, Labels};
 
+impl ContainerSpec {
+    /// The texts that are filled in on the node of a task (swarm-behaviour §7.5), each with its path in the spec.
+    pub fn templated(&self) -> Vec<(String, &str)> {
+        let mut texts = vec![("Hostname".to_owned(), self.hostname.as_str())];
+        texts.extend(self.env.iter().enumerate().map(|(at, text)| (format!("Env[{at}]"), text.as_str())));
+        for (at, mount) in self.mounts.iter().enumerate() {
+            texts.push((format!("Mounts[{at}].Source"), &mount.source));
+            texts.push((format!("Mounts[{at}].Target"), &mount.target));
+            let Some(volume) = &mount.volume_options else { continue };
+            let options = volume.driver_config.iter().flat_map(|driver| &driver.options);
+            let options = options.map(|(key, text)| (format!("DriverConfig.Options.{key}"), text));
+            let labels = volume.labels.iter().map(|(key, text)| (format!("Labels.{key}"), text));
+            texts.extend(
+                labels.chain(options).map(|(path, text)| (format!("Mounts[{at}].VolumeOptions.{path}"), text.as_str())),
+            );
+        }
+        texts
+    }
+}
+
 /// Docker's `ContainerSpec`. Secrets and configs are kept in `extra` until this program knows them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -32,6 +32,19 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Refuses templates that no task could fill in: its agent would reject it again and again. What the service has already
+/// stays as it is.
+pub(super) fn check_templates(spec: &ServiceSpec, old: Option<&ServiceSpec>) -> Result<(), ApiError> {
+    let known = old.map(|old| old.task_template.container_spec.templated()).unwrap_or_default();
+    for (path, text) in spec.task_template.container_spec.templated() {
+        if !known.iter().any(|(_, old)| *old == text) {
+            swarm_template::spec::check(text, &spec.name, &spec.labels)
+                .map_err(|error| ApiError::bad_request(format!("TaskTemplate.ContainerSpec.{path}: {error}")))?;
+        }
+    }
+    Ok(())
+}
+
 /// A task can be in one of the engine's own networks, which know neither aliases nor driver options.
 fn check_networks(networks: &[NetworkAttachment]) -> Result<(), ApiError> {
     let is_predefined = |network: &NetworkAttachment| PREDEFINED_NETWORKS.contains(&network.target.as_str());

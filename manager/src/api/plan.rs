@@ -48,7 +48,7 @@ fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest) -> Result<Ch
             if spec.name.is_empty() {
                 spec.name = names::random_name(plane.random(), |name| state.service_by_name(name).is_some());
             }
-            services::check(&mut spec)?;
+            services::check(&mut spec, None)?;
             let service = ServiceId::make(plane.now(), plane.random());
             let subject = spec.name.clone();
             let op = Op::CreateService { service, spec: Arc::new(*spec), registry_auth: None };
@@ -57,7 +57,7 @@ fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest) -> Result<Ch
         PlanRequest::Update { service, spec } => {
             let old = resolve::service(state, &service)?;
             services::check_change(old, &spec)?;
-            of_service(&service, &|id, _| update(id, (*spec).clone()))
+            of_service(&service, &|id, old| update(id, old, (*spec).clone()))
         }
         PlanRequest::Scale { service, replicas } => of_service(&service, &|id, old| {
             let mut spec = old.clone();
@@ -69,7 +69,7 @@ fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest) -> Result<Ch
                     return Err(ApiError::bad_request(text).into());
                 }
             }
-            update(id, spec)
+            update(id, old, spec)
         }),
         PlanRequest::Rollback { service, to } => of_service(&service, &|service, _| {
             Ok(Op::RollBack { service, keep_previous: true, message: "planned rollback".into(), to })
@@ -84,8 +84,8 @@ fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest) -> Result<Ch
     }
 }
 
-fn update(service: ServiceId, mut spec: ServiceSpec) -> Result<Op, Failure> {
-    services::check(&mut spec)?;
+fn update(service: ServiceId, old: &ServiceSpec, mut spec: ServiceSpec) -> Result<Op, Failure> {
+    services::check(&mut spec, Some(old))?;
     Ok(Op::UpdateService { service, spec: Arc::new(spec), registry_auth: None })
 }
 

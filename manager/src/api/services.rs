@@ -107,7 +107,7 @@ pub(super) async fn create<P: Plane>(extract::State(plane): extract::State<P>, c
         if spec.name.is_empty() {
             spec.name = names::random_name(random, |name| state.service_by_name(name).is_some());
         }
-        check(&mut spec)?;
+        check(&mut spec, None)?;
         let op = Op::CreateService { service, spec: Arc::new(spec), registry_auth: registry_auth.clone() };
         Ok((Tx::new(vec![op]), ()))
     })
@@ -115,10 +115,12 @@ pub(super) async fn create<P: Plane>(extract::State(plane): extract::State<P>, c
     reply::json_with(StatusCode::CREATED, &CreateServiceResponse { id: service.to_string(), warnings: None })
 }
 
-/// Whether a spec is one that this version can run; brings it into its normal form.
-pub(super) fn check(spec: &mut ServiceSpec) -> Result<(), reply::Failure> {
+/// Whether a spec, of a service that is to be made or that is there, is one that this version can run; brings it into its
+/// normal form.
+pub(super) fn check(spec: &mut ServiceSpec, old: Option<&ServiceSpec>) -> Result<(), reply::Failure> {
     normalize_service_spec(spec);
     validate_service_spec(spec)?;
+    available::check_templates(spec, old)?;
     Ok(available::check_service(spec)?)
 }
 
@@ -153,7 +155,7 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
 fn new_spec(state: &State, old: &Service, call: &Call) -> Result<Op, reply::Failure> {
     let mut spec: ServiceSpec = call.body()?;
     check_change(old, &spec)?;
-    check(&mut spec)?;
+    check(&mut spec, Some(&old.spec))?;
     let registry_auth = match call.registry_auth()? {
         None => kept_registry_auth(state, old, call.param("registryAuthFrom").unwrap_or_default())?,
         given => given,

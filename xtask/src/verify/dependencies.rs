@@ -3,15 +3,19 @@
 use crate::workspace::Package;
 
 /// Each crate of ours, and those of ours that it may import. Imports point down only.
-const IMPORTS: [(&str, &[&str]); 13] = [
+const IMPORTS: [(&str, &[&str]); 14] = [
     ("base2histogram", &[]),
     ("swarm-model", &[]),
+    ("swarm-template", &[]),
     ("swarm-core", &["swarm-model"]),
     ("swarm-wire", &["swarm-model"]),
     ("swarm-docker-api", &["swarm-model"]),
     ("swarm-consensus", &["swarm-core", "swarm-wire", "swarm-model"]),
-    ("swarm-manager", &["swarm-consensus", "swarm-core", "swarm-wire", "swarm-docker-api", "swarm-model"]),
-    ("swarm-agent", &["swarm-wire", "swarm-docker-api", "swarm-model"]),
+    (
+        "swarm-manager",
+        &["swarm-consensus", "swarm-core", "swarm-wire", "swarm-docker-api", "swarm-template", "swarm-model"],
+    ),
+    ("swarm-agent", &["swarm-wire", "swarm-docker-api", "swarm-template", "swarm-model"]),
     (
         "swarmd",
         &[
@@ -36,16 +40,17 @@ const IMPORTS: [(&str, &[&str]); 13] = [
             "swarm-model",
         ],
     ),
-    ("swarmctl", &["swarm-docker-api", "swarm-model"]),
+    ("swarmctl", &["swarm-docker-api", "swarm-template", "swarm-model"]),
     ("xtask", &[]),
     ("hello", &[]),
 ];
 
 /// Crates that must stay pure, and all that they may import from elsewhere outside of tests: without a runtime, a clock
 /// or randomness in reach, none can be used by mistake.
-const PURE: [(&str, &[&str]); 3] = [
+const PURE: [(&str, &[&str]); 4] = [
     ("swarm-model", &["serde", "serde_json", "thiserror"]),
     ("swarm-core", &["imbl", "serde", "thiserror"]),
+    ("swarm-template", &["serde_json", "thiserror"]),
     ("hello", &["signal-hook"]),
 ];
 

@@ -14,7 +14,7 @@ fn request(container: Value, ports: Value) -> ContainerRequest {
     spec.task = serde_json::from_value(json!({ "ContainerSpec": container })).expect("a task spec");
     spec.ports = serde_json::from_value(ports).expect("ports");
     let bind_addr = Some(IpAddr::from([127, 0, 0, 2]));
-    let node = NodeIdentity { id: NodeId(3), hostname: "one".into(), bind_addr };
+    let node = NodeIdentity { id: NodeId(3), hostname: "one".into(), platform: Default::default(), bind_addr };
     ContainerRequest { node: node.into(), task: assigned_task(7, DesiredState::Running), spec: spec.into() }
 }
 

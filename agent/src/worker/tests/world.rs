@@ -41,7 +41,12 @@ pub(super) struct World {
 }
 
 fn worker(stored: Stored) -> Worker {
-    let node = NodeIdentity { id: swarm_model::NodeId(1), hostname: "one".into(), bind_addr: None };
+    let node = NodeIdentity {
+        id: swarm_model::NodeId(1),
+        hostname: "one".into(),
+        platform: Default::default(),
+        bind_addr: None,
+    };
     let options = WorkerOptions {
         node: node.into(),
         program: "test".into(),

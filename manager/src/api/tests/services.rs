@@ -86,6 +86,31 @@ async fn a_service_without_a_name_gets_one() {
 }
 
 #[tokio::test]
+async fn templates_that_no_task_could_fill_in_are_refused() {
+    let plane = cluster();
+    let spec = |env: &str| {
+        let container = json!({"Image": "hello:1", "Env": ["A=1", env]});
+        json!({"Name": "web", "Labels": {"tier": "front"}, "TaskTemplate": {"ContainerSpec": container}})
+    };
+    for (env, problem) in [
+        ("B={{.Node.Color}}", "unknown field '.Node.Color'"),
+        ("B={{.Service.Labels.missing}}", "unknown field '.Service.Labels.missing'"),
+        ("B={{frob .Task.ID}}", "unknown function 'frob'"),
+        ("B={{range 9999999}}x{{end}}", "steps"),
+    ] {
+        let message = post(&plane, "/services/create", &spec(env)).await.error(400);
+        assert!(message.contains("TaskTemplate.ContainerSpec.Env[1]: ") && message.contains(problem), "{message}");
+    }
+    let known = "B={{.Service.Labels.tier}}-{{.Task.Slot}}";
+    post(&plane, "/services/create", &spec(known)).await.ok();
+    // What is there already stays: the label that it names goes.
+    let mut without = spec(known);
+    without["Labels"] = json!({});
+    let version = inspect(&plane, "web").await["Version"]["Index"].clone();
+    post(&plane, &format!("/services/web/update?version={version}"), &without).await.ok();
+}
+
+#[tokio::test]
 async fn credentials_are_kept_and_never_shown() {
     let plane = cluster();
     let auth = "eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6Imh1bnRlcjIifQ==";

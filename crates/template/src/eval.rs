@@ -1,0 +1,297 @@
+//! From a tree and a value to text.
+
+use crate::{
+    DEPTH_MAX, Limits, Missing, TemplateError, error, functions,
+    parse::{Branch, Node, Operand, Pipe, Tree},
+    value::Value,
+};
+
+/// A template that is applied to a value.
+pub(crate) struct Run<'t> {
+    tree: &'t Tree,
+    missing: Missing,
+    limits: Limits,
+    /// Whether the value is titles.
+    is_header: bool,
+    steps: usize,
+    out: String,
+    variables: Vec<(&'t str, Value)>,
+    /// Templates that have called each other.
+    depth: usize,
+    /// Whether a field that does not exist is nothing just now.
+    asks: bool,
+}
+
+/// How a block ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    On,
+    Break,
+    Continue,
+}
+
+impl<'t> Run<'t> {
+    pub(crate) fn new(tree: &'t Tree, missing: Missing, limits: Limits, is_header: bool) -> Self {
+        let (out, variables) = (String::new(), Vec::new());
+        Self { tree, missing, limits, is_header, steps: 0, out, variables, depth: 0, asks: false }
+    }
+
+    pub(crate) fn render(mut self, value: &serde_json::Value) -> Result<String, TemplateError> {
+        let dot = Value::from(value);
+        self.variables.push(("", dot.clone()));
+        self.block(&self.tree.nodes, &dot)?;
+        Ok(self.out)
+    }
+
+    fn step(&mut self) -> Result<(), TemplateError> {
+        self.steps += 1;
+        if self.steps > self.limits.steps_max {
+            return error(format!("it takes more than {} steps", self.limits.steps_max));
+        }
+        Ok(())
+    }
+
+    fn check_bytes(&self, bytes: usize) -> Result<(), TemplateError> {
+        if bytes > self.limits.bytes_max {
+            return error(format!("it makes a text of more than {} bytes", self.limits.bytes_max));
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), TemplateError> {
+        self.check_bytes(self.out.len().saturating_add(text.len()))?;
+        self.out.push_str(text);
+        Ok(())
+    }
+
+    /// Variables of a block end with it.
+    fn block(&mut self, nodes: &'t [Node], dot: &Value) -> Result<Flow, TemplateError> {
+        let known = self.variables.len();
+        let flow = self.nodes(nodes, dot);
+        self.variables.truncate(known);
+        flow
+    }
+
+    fn nodes(&mut self, nodes: &'t [Node], dot: &Value) -> Result<Flow, TemplateError> {
+        for node in nodes {
+            self.step()?;
+            let flow = match node {
+                Node::Text(text) => {
+                    self.write(text)?;
+                    Flow::On
+                }
+                Node::Action(pipe) => {
+                    let value = self.pipe(pipe, dot)?;
+                    if pipe.variables.is_empty() {
+                        self.write(&value.show("<no value>"))?;
+                    }
+                    Flow::On
+                }
+                Node::If(branch) => self.scoped(|run| {
+                    let holds = run.ask(&branch.pipe, dot)?.is_true() && !run.is_header;
+                    run.block(if holds { &branch.then } else { &branch.otherwise }, dot)
+                })?,
+                Node::With(branch) => self.scoped(|run| {
+                    let value = run.ask(&branch.pipe, dot)?;
+                    if value.is_true() { run.block(&branch.then, &value) } else { run.block(&branch.otherwise, dot) }
+                })?,
+                Node::Range(branch) => self.scoped(|run| run.range(branch, dot))?,
+                Node::Break => Flow::Break,
+                Node::Continue => Flow::Continue,
+                Node::Call(name, pipe) => {
+                    self.call(name, pipe.as_ref(), dot)?;
+                    Flow::On
+                }
+            };
+            if flow != Flow::On {
+                return Ok(flow);
+            }
+        }
+        Ok(Flow::On)
+    }
+
+    /// What a pipe declares in front of a block belongs to the block.
+    fn scoped<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T, TemplateError>) -> Result<T, TemplateError> {
+        let known = self.variables.len();
+        let result = run(self);
+        self.variables.truncate(known);
+        result
+    }
+
+    fn range(&mut self, branch: &'t Branch, dot: &Value) -> Result<Flow, TemplateError> {
+        let asked = std::mem::replace(&mut self.asks, self.missing == Missing::Asked);
+        let list = self.calls(&branch.pipe, dot);
+        self.asks = asked;
+        let items: Vec<(Value, Value)> = match list? {
+            _ if self.is_header => Vec::new(),
+            Value::Null => Vec::new(),
+            Value::List(items) => (0..).map(Value::integer).zip(items.iter().cloned()).collect(),
+            Value::Map(fields) => fields.iter().map(|(key, value)| (Value::text(key), value.clone())).collect(),
+            Value::Number(number) => {
+                let count = number.as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or_default();
+                if count > self.limits.steps_max {
+                    return error(format!("range over {number} takes more than {} steps", self.limits.steps_max));
+                }
+                (0..count).map(|n| (Value::integer(n), Value::integer(n))).collect()
+            }
+            other => return error(format!("range needs a list, not {}", other.kind())),
+        };
+        if items.is_empty() && !self.is_header {
+            return self.block(&branch.otherwise, dot);
+        }
+        let known = self.variables.len();
+        for (key, item) in items {
+            let values = match branch.pipe.variables.len() {
+                1 => vec![item.clone()],
+                _ => vec![key, item.clone()],
+            };
+            if branch.pipe.declares {
+                self.variables.extend(branch.pipe.variables.iter().map(String::as_str).zip(values));
+            } else {
+                for (name, value) in branch.pipe.variables.iter().zip(values) {
+                    self.assign(name, value)?;
+                }
+            }
+            let flow = self.block(&branch.then, &item);
+            self.variables.truncate(known);
+            if flow? == Flow::Break {
+                break;
+            }
+        }
+        Ok(Flow::On)
+    }
+
+    fn call(&mut self, name: &'t str, pipe: Option<&'t Pipe>, dot: &Value) -> Result<(), TemplateError> {
+        let Some(nodes) = self.tree.defined.get(name) else {
+            return error(format!("there is no template '{name}'"));
+        };
+        let value = pipe.map_or(Ok(Value::Null), |pipe| self.pipe(pipe, dot))?;
+        if self.depth == DEPTH_MAX {
+            return error(format!("templates call each other more than {DEPTH_MAX} deep"));
+        }
+        self.depth += 1;
+        // It sees no variables but its own.
+        let outer = std::mem::replace(&mut self.variables, vec![("", value.clone())]);
+        let done = self.block(nodes, &value);
+        self.variables = outer;
+        self.depth -= 1;
+        done.map(|_| ())
+    }
+
+    /// The value of a condition, where a field that does not exist is nothing: that is how one asks for it.
+    fn ask(&mut self, pipe: &'t Pipe, dot: &Value) -> Result<Value, TemplateError> {
+        let asked = std::mem::replace(&mut self.asks, self.missing == Missing::Asked);
+        let value = self.pipe(pipe, dot);
+        self.asks = asked;
+        value
+    }
+
+    fn pipe(&mut self, pipe: &'t Pipe, dot: &Value) -> Result<Value, TemplateError> {
+        let value = self.calls(pipe, dot)?;
+        match pipe.variables.as_slice() {
+            [] => {}
+            [name] if pipe.declares => self.variables.push((name, value.clone())),
+            [name] => self.assign(name, value.clone())?,
+            _ => return error("two variables are set by 'range' only"),
+        }
+        Ok(value)
+    }
+
+    fn assign(&mut self, name: &str, value: Value) -> Result<(), TemplateError> {
+        match self.variables.iter_mut().rev().find(|(known, _)| *known == name) {
+            Some((_, old)) => {
+                *old = value;
+                Ok(())
+            }
+            None => error(format!("there is no variable '${name}'; '${name} := …' makes one")),
+        }
+    }
+
+    fn calls(&mut self, pipe: &'t Pipe, dot: &Value) -> Result<Value, TemplateError> {
+        let mut result = None;
+        for call in &pipe.calls {
+            self.step()?;
+            let mut arguments = Vec::with_capacity(call.operands.len() + 1);
+            for operand in &call.operands {
+                let value = self.operand(operand, dot)?;
+                // The rest is not looked at, as in Go.
+                let decides = match call.function.as_deref() {
+                    Some("and") => !value.is_true(),
+                    Some("or") => value.is_true(),
+                    _ => false,
+                };
+                arguments.push(value);
+                if decides {
+                    break;
+                }
+            }
+            arguments.extend(result.take());
+            result = match &call.function {
+                Some(name) => Some(self.apply(name, &arguments)?),
+                None => arguments.pop(),
+            };
+        }
+        Ok(result.unwrap_or(Value::Null))
+    }
+
+    fn operand(&mut self, operand: &'t Operand, dot: &Value) -> Result<Value, TemplateError> {
+        self.step()?;
+        match operand {
+            Operand::Fields(path) => self.lookup(dot, path),
+            Operand::Variable(name, path) => match self.variables.iter().rev().find(|(known, _)| known == name) {
+                Some((_, value)) => self.lookup(value, path),
+                None => error(format!("there is no variable '${name}'")),
+            },
+            Operand::Literal(value) => Ok(Value::from(value)),
+            Operand::Function(name) => self.apply(name, &[]),
+            Operand::Group(pipe, path) => {
+                let known = self.variables.len();
+                let value = self.pipe(pipe, dot)?;
+                self.variables.truncate(known);
+                self.lookup(&value, path)
+            }
+        }
+    }
+
+    fn apply(&mut self, function: &str, arguments: &[Value]) -> Result<Value, TemplateError> {
+        if self.is_header
+            && functions::CHANGES_TEXT.contains(&function)
+            && let Some(title) = arguments.iter().find(|value| matches!(value, Value::Text(_)))
+        {
+            return Ok(title.clone());
+        }
+        let bytes: usize =
+            arguments.iter().map(|value| if let Value::Text(text) = value { text.len() } else { 0 }).sum();
+        self.check_bytes(bytes)?;
+        let value = functions::apply(function, arguments)?;
+        if let Value::Text(text) = &value {
+            self.check_bytes(text.len())?;
+        }
+        Ok(value)
+    }
+
+    fn lookup(&self, value: &Value, path: &[String]) -> Result<Value, TemplateError> {
+        let mut found = value.clone();
+        for (depth, name) in path.iter().enumerate() {
+            let so_far = || format!(".{}", path[..=depth].join("."));
+            found = match &found {
+                Value::Map(fields) => match fields.get(name) {
+                    Some(field) => field.clone(),
+                    None if self.asks => return Ok(Value::Null),
+                    None => {
+                        let known: Vec<&str> = fields.keys().map(String::as_str).collect();
+                        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                        return error(format!("unknown field '{}'; the fields there are: {known}", so_far()));
+                    }
+                },
+                Value::Null if self.asks => return Ok(Value::Null),
+                Value::List(_) => {
+                    let hint = "this is a list; use {{range …}} or {{index … 0}}";
+                    return error(format!("'{}': {hint}", so_far()));
+                }
+                other => return error(format!("'{}': the value {} has no fields", so_far(), other.show("<nil>"))),
+            };
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,93 @@
+//! Go's text templates, as `--format` and service specs use them: parse, check, render.
+//!
+//! All of the language is here but method calls, complex numbers and `call`: fields, variables, pipes, parentheses, `if`,
+//! `with`, `range`, `break`, `continue`, `define`, `template`, `block`, comments, trimming, Go's own functions, and those
+//! that Docker adds (`json`, `join`, `split`, `title`, `upper`, `lower`, `pad`, `truncate`). Values are those of JSON.
+//!
+//! Users write templates that managers and agents run, so everything has a limit: how deep a template is nested, how many
+//! steps it takes, and how long its text and each value in it get.
+
+mod eval;
+mod functions;
+mod lex;
+mod parse;
+mod printf;
+pub mod spec;
+mod value;
+
+use serde_json::Value as Json;
+use thiserror::Error;
+
+use eval::Run;
+use parse::Tree;
+
+/// Levels of parentheses, of blocks, and of templates that call each other; people need three.
+const DEPTH_MAX: usize = 32;
+
+/// A template that cannot be read, or does not fit the value that it is applied to.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct TemplateError(pub(crate) String);
+
+/// What a template may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Pieces that are looked at. A million take less than a second.
+    pub steps_max: usize,
+    /// Bytes of the text that comes out, and of each text on the way.
+    pub bytes_max: usize,
+}
+
+impl Limits {
+    /// For what users wrote and managers and agents run: well below a second, and 64 KiB.
+    pub const SPEC: Self = Self { steps_max: 100_000, bytes_max: 64 * 1024 };
+    /// For what somebody runs on a machine of his own: a list of a million tasks fits.
+    pub const OWN: Self = Self { steps_max: 1_000_000_000, bytes_max: 1 << 30 };
+}
+
+/// What a field that does not exist is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// An error, everywhere: a template in a spec.
+    Refused,
+    /// An error where it is printed; nothing where `if`, `with` or `range` ask for it. JSON leaves out what is empty.
+    Asked,
+}
+
+/// A parsed template.
+#[derive(Clone, Debug)]
+pub struct Template(Tree);
+
+impl Template {
+    /// Reads a template.
+    ///
+    /// # Errors
+    /// Says where the text stops being a template.
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        parse::parse(text).map(Self)
+    }
+
+    /// Applies the template.
+    ///
+    /// # Errors
+    /// A field that does not exist, a function that does not fit its arguments, or a limit that is reached.
+    pub fn render(&self, value: &Json, missing: Missing, limits: Limits) -> Result<String, TemplateError> {
+        Run::new(&self.0, missing, limits, false).render(value)
+    }
+
+    /// Applies the template to the titles of columns: each field gives its title, functions that change a text do nothing,
+    /// no condition holds, and nothing is repeated.
+    ///
+    /// # Errors
+    /// As [`Template::render`].
+    pub fn render_header(&self, titles: &Json) -> Result<String, TemplateError> {
+        Run::new(&self.0, Missing::Asked, Limits::OWN, true).render(titles)
+    }
+}
+
+fn error<T>(text: impl Into<String>) -> Result<T, TemplateError> {
+    Err(TemplateError(text.into()))
+}
+
+#[cfg(test)]
+mod tests;
