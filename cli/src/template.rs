@@ -7,7 +7,13 @@ use thiserror::Error;
 /// A template that cannot be read, or does not fit the value that it is applied to.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("--format: {0}")]
-pub(crate) struct TemplateError(#[from] swarm_template::TemplateError);
+pub(crate) struct TemplateError(String);
+
+impl From<swarm_template::TemplateError> for TemplateError {
+    fn from(error: swarm_template::TemplateError) -> Self {
+        Self(error.to_string())
+    }
+}
 
 /// A parsed template.
 #[derive(Clone, Debug)]

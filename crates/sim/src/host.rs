@@ -88,7 +88,8 @@ impl World {
     pub(crate) fn start(&mut self, node: NodeId) {
         let seed = self.rng.next();
         let Some(host) = self.hosts.get_mut(&node).filter(|host| host.worker.is_none() && !host.gone) else { return };
-        let identity = NodeIdentity { id: node, hostname: host.hostname.clone(), platform: Default::default(), bind_addr: None };
+        let identity =
+            NodeIdentity { id: node, hostname: host.hostname.clone(), platform: Default::default(), bind_addr: None };
         let options = WorkerOptions {
             node: Arc::new(identity),
             program: "sim".into(),

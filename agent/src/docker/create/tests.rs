@@ -160,7 +160,7 @@ fn what_is_not_supported_is_said() {
         (json!({ "Image": "x", "Isolation": "hyperv" }), "Isolation"),
         (json!({ "Image": "x", "Novelty": 1 }), "ContainerSpec.Novelty"),
         (json!({ "Image": "x", "Hosts": ["10.0.0.1"] }), "should be an address and a name"),
-        (json!({ "Image": "x", "Env": ["A={{.Foo}}"] }), "is not known"),
+        (json!({ "Image": "x", "Env": ["A={{.Foo}}"] }), "unknown field '.Foo'"),
         (json!({ "Image": "x", "Mounts": [{ "Type": "bind", "BindOptions": { "Propagation": "odd" } }] }), "odd"),
     ] {
         let error = refused(container);
