@@ -168,7 +168,7 @@ impl Consensus {
     ) -> Result<Self, Error> {
         let fault = Fault::default();
         let Options { raft_id, addr, key, snapshot_interval, feature_level, run, dialer, .. } = options;
-        let network = Network::new(dialer, Own::new(raft_id, run));
+        let network = Network::new(dialer, Own::new(raft_id, run, &addr));
         let loaded = {
             let (disk, fault) = (Arc::clone(&disk), fault.clone());
             blocking(move || {

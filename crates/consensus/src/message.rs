@@ -27,7 +27,7 @@ pub(crate) const RAFT_PROTOCOL: u16 = 1;
 pub(crate) struct Blob(pub Vec<u8>);
 
 /// First message of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
     /// [`RAFT_PROTOCOL`].
     pub protocol: u16,
@@ -36,6 +36,10 @@ pub(crate) struct Hello {
     /// Who says this. One of an earlier version does not say it.
     #[serde(default)]
     pub by: Option<Run>,
+    /// `host:port` of the manager that says this: one whose log knows no other manager can ask it. Not said by earlier
+    /// versions.
+    #[serde(default)]
+    pub from: Option<String>,
 }
 
 /// An entry of the log.

@@ -75,6 +75,7 @@ impl Consensus {
     pub async fn serve(&self, stream: BoxedStream, from: &str, admission: Admission) -> Result<(), ServeError> {
         let (mut sender, mut receiver) = channel::<_, Answer, Request>(stream);
         let first = timeout(HELLO_TIMEOUT, receiver.recv()).await.map_err(|_| ServeError::Silent)??;
+        let mut peer_addr = None;
         let greeted = match first {
             Some(Request::Hello(Hello { protocol, .. })) if protocol != RAFT_PROTOCOL => Err(format!(
                 "this manager speaks version {RAFT_PROTOCOL} of the managers' protocol, the other one {protocol}"
@@ -82,12 +83,17 @@ impl Consensus {
             Some(Request::Hello(Hello { to, .. })) if to != self.raft_id() => {
                 Err(format!("this is manager {}, not manager {to}", self.raft_id()))
             }
-            Some(Request::Hello(Hello { by, .. })) => admission().map(|()| by),
+            Some(Request::Hello(Hello { by, from, .. })) => {
+                peer_addr = from;
+                admission().map(|()| by)
+            }
             Some(_) => Err("the first message is no hello".into()),
             None => return Ok(()),
         };
         let served = match greeted {
-            Ok(by) => self.converse(&mut sender, receiver, by.map(|by| (by, from)), &admission).await,
+            Ok(by) => {
+                self.converse(&mut sender, receiver, by.map(|by| (by, from)), peer_addr.as_deref(), &admission).await
+            }
             Err(reason) => Err(ServeError::Refused(reason)),
         };
         let last = match &served {
@@ -107,6 +113,7 @@ impl Consensus {
         sender: &mut Sender<WriteHalf<BoxedStream>, Answer>,
         mut receiver: Receiver<ReadHalf<BoxedStream>, Request>,
         by: Option<(Run, &str)>,
+        peer_addr: Option<&str>,
         admission: &Admission,
     ) -> Result<(), ServeError> {
         let (answers, mut answered) = mpsc::channel(ANSWERS_MAX);
@@ -125,7 +132,7 @@ impl Consensus {
         let take = async {
             let said = stream::poll_fn(|cx| said.poll_recv(cx));
             let taken = said.map(|(correlation, request)| async move {
-                self.answer_raft(request).await.map(|answer| (correlation, answer))
+                self.answer_raft(request, peer_addr).await.map(|answer| (correlation, answer))
             });
             let mut taken = pin!(taken.buffered(TAKEN_MAX));
             while let Some(answer) = taken.next().await {
@@ -191,8 +198,8 @@ impl Consensus {
         end
     }
 
-    /// What Raft itself says.
-    async fn answer_raft(&self, request: Request) -> Result<Answer, ServeError> {
+    /// What Raft itself says; with the address of who says it, if that is known.
+    async fn answer_raft(&self, request: Request, peer_addr: Option<&str>) -> Result<Answer, ServeError> {
         let raft = self.raft();
         if let Err(reason) = self.check_leader(&request) {
             return Ok(Answer::Refused(reason));
@@ -210,13 +217,18 @@ impl Consensus {
                 let leader = request.vote.leader_id;
                 let appended = raft.append_entries(request).await;
                 let mut answer = appended.map_or_else(|_| stopped(), |response| Answer::Appended(response.into()));
-                if matches!(answer, Answer::Appended(Appended::Conflict)) && !self.may_contradict(leader).await {
+                if matches!(answer, Answer::Appended(Appended::Conflict))
+                    && !self.may_contradict(leader, peer_addr).await
+                {
                     answer = Answer::Refused("this manager may have lost entries that it had acknowledged".into());
                 }
                 if !matches!(answer, Answer::Appended(Appended::HigherVote(_)) | Answer::Refused(_)) {
                     self.hear_leader();
                 }
                 answer
+            }
+            Request::Vote(_) | Request::PreVote(_) if self.log_ends().1.is_none() => {
+                Answer::Refused("this manager has no log yet, and does not vote".into())
             }
             Request::Vote(candidacy) => raft.vote(candidacy.into()).await.map_or_else(|_| stopped(), Answer::from),
             Request::PreVote(candidacy) => {

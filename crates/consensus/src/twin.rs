@@ -43,18 +43,21 @@ pub(crate) struct Run {
 #[derive(Debug)]
 pub(crate) struct Own {
     run: Run,
+    /// `host:port` under which others reach it.
+    addr: String,
     /// Where the other one is.
     twin: watch::Sender<Option<String>>,
 }
 
 impl Own {
-    pub(crate) fn new(raft_id: u64, run: u64) -> Arc<Self> {
-        Arc::new(Self { run: Run { raft_id, run }, twin: watch::Sender::new(None) })
+    pub(crate) fn new(raft_id: u64, run: u64, addr: &str) -> Arc<Self> {
+        Arc::new(Self { run: Run { raft_id, run }, addr: addr.to_owned(), twin: watch::Sender::new(None) })
     }
 
     /// The first message of a connection to this manager.
     pub(crate) fn hello(&self, to: u64) -> Request {
-        Request::Hello(Hello { protocol: RAFT_PROTOCOL, to, by: Some(self.run) })
+        let (by, from) = (Some(self.run), Some(self.addr.clone()));
+        Request::Hello(Hello { protocol: RAFT_PROTOCOL, to, by, from })
     }
 
     /// Another run of this manager answers at this address.

@@ -5,8 +5,13 @@
 //! the leader first: at its start, before it takes part, and again before it says that its log does not follow on from
 //! what a leader sends, which is all that a loss looks like from there. A leader that was elected while this manager was
 //! away knows nothing of what it had.
+//!
+//! A log without entries names nobody to ask. It is that of a manager which joins, or a copy from before its first entry:
+//! the leader tells the two apart as soon as it speaks, and says where it can be asked. Until then the manager does not
+//! vote: a voter had caught up with the log before it became one.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -81,9 +86,15 @@ impl Consensus {
     /// # Errors
     /// [`Error::Corrupt`]: this manager had acknowledged what its log lacks, and must not take part.
     pub(crate) async fn vouch(&self) -> Result<bool, Error> {
-        let status = self.status();
-        let others = status.members.iter().filter(|member| member.raft_id != self.raft_id());
-        let asked: Vec<_> = others.map(|member| Box::pin(self.word_of(member.raft_id, member.addr.clone()))).collect();
+        self.vouch_by(None).await
+    }
+
+    /// The same with one more manager that may lead.
+    async fn vouch_by(&self, leader: Option<(u64, String)>) -> Result<bool, Error> {
+        let members = self.status().members.into_iter().map(|member| (member.raft_id, member.addr));
+        let others: BTreeMap<u64, String> = members.chain(leader).collect();
+        let others = others.into_iter().filter(|(id, _)| *id != self.raft_id());
+        let asked: Vec<_> = others.map(|(id, addr)| Box::pin(self.word_of(id, addr))).collect();
         if asked.is_empty() {
             return Ok(true);
         }
@@ -99,15 +110,17 @@ impl Consensus {
     }
 
     /// Whether this manager may tell this leader that its log does not follow on from what the leader sends. It may not
-    /// if it has lost entries: it stops then; nor as long as the leader cannot be asked.
-    pub(crate) async fn may_contradict(&self, leader: LeaderId) -> bool {
+    /// if it has lost entries: it stops then; nor as long as the leader cannot be asked. A leader of the first version
+    /// does not say where it can be.
+    pub(crate) async fn may_contradict(&self, leader: LeaderId, addr: Option<&str>) -> bool {
         if self.vouched().by() >= Some(leader) {
             return true;
         }
-        match self.vouch().await {
+        match self.vouch_by(addr.map(|addr| (leader.node_id, addr.to_owned()))).await {
             // A leader that joined since then cannot be asked by whoever does not know it.
             Ok(_) => {
-                let is_known = self.status().members.iter().any(|member| member.raft_id == leader.node_id);
+                let is_known =
+                    addr.is_some() || self.status().members.iter().any(|member| member.raft_id == leader.node_id);
                 self.vouched().by() >= Some(leader) || !is_known
             }
             Err(lacking) => {

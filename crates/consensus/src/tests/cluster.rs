@@ -469,7 +469,7 @@ async fn what_is_not_meant_for_it_is_refused() {
             }
         }
     };
-    let hello = |protocol, to| Request::Hello(Hello { protocol, to, by: None });
+    let hello = |protocol, to| Request::Hello(Hello { protocol, to, by: None, from: None });
     assert!(refused(hello(RAFT_PROTOCOL + 1, 1)).await.contains("version"));
     assert!(refused(hello(RAFT_PROTOCOL, 2)).await.contains("not manager 2"));
     assert!(refused(hello(RAFT_PROTOCOL, 1)).await.contains("go away"));

@@ -105,7 +105,7 @@ fn managers_of_other_versions_are_understood() {
     for (later, now) in [
         (
             Later::Hello(LaterHello { protocol: RAFT_PROTOCOL, to: 7, level: 2 }),
-            Request::Hello(Hello { protocol: RAFT_PROTOCOL, to: 7, by: None }),
+            Request::Hello(Hello { protocol: RAFT_PROTOCOL, to: 7, by: None, from: None }),
         ),
         (Later::HandOver { to: Some(3), reason: "maintenance" }, Request::HandOver { to: Some(3) }),
     ] {

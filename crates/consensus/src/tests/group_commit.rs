@@ -233,7 +233,7 @@ async fn a_follower_takes_entries_while_earlier_ones_are_written() {
     let served = follower.clone();
     tokio::spawn(async move { served.serve(Box::new(there), "here", Arc::new(|| Ok(()))).await });
     let (mut sender, mut receiver) = channel::<_, Request, Answer>(here);
-    sender.send(&Request::Hello(Hello { protocol: RAFT_PROTOCOL, to: 1, by: None })).await.unwrap();
+    sender.send(&Request::Hello(Hello { protocol: RAFT_PROTOCOL, to: 1, by: None, from: None })).await.unwrap();
     let leader_id = LeaderId { term: 5, node_id: 2 };
     let request = |index: u64| {
         let command = Command::encode(Entry { v: ENTRY_VERSION, at: Timestamp(1), txs: admit(index.into()) }).unwrap();

@@ -3,8 +3,13 @@
 use std::{fs, path::Path};
 
 use futures_util::future::join_all;
+use openraft::raft::VoteRequest;
 
 use super::*;
+use crate::{
+    message::Candidacy,
+    types::{LeaderId, Types, Vote},
+};
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -78,6 +83,49 @@ async fn an_older_copy_of_a_folder_stops_when_it_meets_the_leader() {
     let Role::Stopped { reason } = stopped else { unreachable!() };
     assert!(reason.contains("log.db is damaged") && reason.contains("had acknowledged"), "{reason}");
     managers.all[&leader].write(admit(30)).await.unwrap();
+    assert_eq!(managers.leader().await, leader, "nothing happened to the leader");
+    managers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_from_before_the_first_entry_does_not_vote_and_stops_when_it_meets_the_leader() {
+    const LATE: u64 = 3;
+    let mut managers = Managers::start(2).await;
+    let (dir, old) = (managers.options(LATE).dir, managers.folder.path().join("old"));
+    Consensus::join(managers.options(LATE), Watcher::new()).await.unwrap().shutdown().await;
+    copy(&dir, &old);
+    managers.restart(LATE).await;
+    managers.steer(&[1, 2, LATE]).await;
+    if managers.leader().await == LATE {
+        managers.all[&LATE].hand_over(Some(1)).await.unwrap();
+    }
+    let leader = managers.leader().await;
+    managers.write_to(leader, 0..10, LATE).await;
+    managers.kill(LATE).await;
+    fs::remove_dir_all(&dir).unwrap();
+    copy(&old, &dir);
+    let empty = Consensus::open(managers.options(LATE), Watcher::new()).await.unwrap();
+    // A candidate that lacks all that was written would be as good as any other.
+    let (here, there) = duplex(1 << 16);
+    let server = empty.clone();
+    let served = tokio::spawn(async move { server.serve(Box::new(there), "here", Arc::new(|| Ok(()))).await });
+    let (mut sender, mut receiver) = channel::<_, Request, Answer>(here);
+    sender.send(&Request::Hello(Hello { protocol: RAFT_PROTOCOL, to: LATE, by: None, from: None })).await.unwrap();
+    let vote = Vote { leader_id: LeaderId { term: 99, node_id: 2 }, committed: false };
+    let candidacy = Candidacy::from(&VoteRequest::<Types>::new(vote, None));
+    for (number, request) in [(1, Request::PreVote(candidacy.clone())), (2, Request::Vote(candidacy))] {
+        sender.send_to(number, &request).await.unwrap();
+        let answer = receiver.recv_from().await.unwrap();
+        assert!(matches!(answer, Some((at, Answer::Refused(_))) if at == number), "{answer:?}");
+    }
+    drop((sender, receiver));
+    drop(served.await);
+    managers.add(LATE, empty);
+    let stopped = wait_for_role(&managers.all[&LATE], |role| matches!(role, Role::Stopped { .. })).await;
+    let Role::Stopped { reason } = stopped else { unreachable!() };
+    assert!(reason.contains("the log is empty and lacks what this manager had acknowledged"), "{reason}");
+    assert!(reason.contains(&addr(leader)), "{reason}");
+    managers.all[&leader].write(admit(10)).await.unwrap();
     assert_eq!(managers.leader().await, leader, "nothing happened to the leader");
     managers.shutdown().await;
 }
