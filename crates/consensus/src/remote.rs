@@ -157,6 +157,15 @@ impl Consensus {
         }
     }
 
+    /// How far others have to read, if this manager leads. Only once that is applied here: before, another leader may
+    /// overwrite this one's first entry, and who found another one in its place would take that for another history.
+    pub(crate) async fn own_read(&self) -> Option<LogId> {
+        let (read, _) = self.raft().get_read_log_id(ReadPolicy::ReadIndex).await.ok()?;
+        let read = *read.log_id();
+        self.applied(read.index, Instant::now() + PROPOSE_TIMEOUT).await.ok()?;
+        (!self.history().get().contradicts(read)).then_some(read)
+    }
+
     /// How far to read, by the leader's word: up to an entry that it wrote itself. An earlier version does not say in
     /// which term.
     async fn ask_read(&self, id: u64, addr: &str) -> Option<(u64, Writer)> {

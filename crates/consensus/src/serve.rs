@@ -6,7 +6,6 @@
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use openraft::ReadPolicy;
 use swarm_core::Tx;
 use swarm_model::mutant::mutant;
 use swarm_wire::{BoxedStream, Receiver, Sender, channel};
@@ -255,18 +254,18 @@ impl Consensus {
             Request::ReadIndex if mutant("stale-read-index") => {
                 Answer::ReadIndex(self.status().applied_index.unwrap_or_default())
             }
-            Request::ReadIndex => match self.raft().get_read_log_id(ReadPolicy::ReadIndex).await {
-                Ok((read, _)) => Answer::ReadIndex(read.index()),
-                // Whatever it is, it may pass: the follower asks again, perhaps somebody else.
-                Err(_) => Answer::Failed(ProposeError::NotLeader { leader: None }),
+            // Whatever it is, it may pass: the follower asks again, perhaps somebody else.
+            Request::ReadIndex => match self.own_read().await {
+                Some(read) => Answer::ReadIndex(read.index),
+                None => Answer::Failed(ProposeError::NotLeader { leader: None }),
             },
             Request::ReadAt if mutant("stale-read-index") => {
                 let applied = self.history().get().last();
                 applied.map_or(Answer::Failed(ProposeError::NotLeader { leader: None }), |at| Answer::ReadAt(at.into()))
             }
-            Request::ReadAt => match self.raft().get_read_log_id(ReadPolicy::ReadIndex).await {
-                Ok((read, _)) => Answer::ReadAt((*read.log_id()).into()),
-                Err(_) => Answer::Failed(ProposeError::NotLeader { leader: None }),
+            Request::ReadAt => match self.own_read().await {
+                Some(read) => Answer::ReadAt(read.into()),
+                None => Answer::Failed(ProposeError::NotLeader { leader: None }),
             },
             Request::Run => Answer::Run(self.own_run()),
             Request::History => self.own_history(),
