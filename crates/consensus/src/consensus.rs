@@ -15,6 +15,7 @@ use openraft::{
     raft::ClientWriteResponse,
 };
 use swarm_core::{ENTRY_TXS_MAX, Event, FEATURE_LEVEL_MIN, Op, Outcome, State, Tx};
+use swarm_model::mutant::mutant;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
@@ -250,7 +251,9 @@ impl Consensus {
         let raft_id = *raft.node_id();
         if raft.is_initialized().await.map_err(fatal)? {
             // Nobody can reach this manager yet, so that it neither votes nor follows.
-            self.vouch().await?;
+            if !mutant("leader-not-asked") {
+                self.vouch().await?;
+            }
             if raft.voter_ids().eq([raft_id]) {
                 raft.trigger().elect(false).await.map_err(fatal)?;
             }

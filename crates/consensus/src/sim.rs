@@ -29,12 +29,12 @@ pub(crate) use runtime::Runtime;
 
 pub use crate::disk::{Change, Disk, FileWriter, Name, RowVisitor, Usage, WITNESS_SLOT_BYTES, WITNESS_SLOTS};
 use crate::{
-    Consensus, Error, Observer, Options,
-    load::first_values,
+    Consensus, Error, Observer, Options, SealKey,
+    load::{first_values, seal_of},
     options::config,
     records,
     store::Shared,
-    witness::WITNESS_LAG,
+    witness::{self, WITNESS_LAG},
     writer::{Op, broken, conclude, fail, foretell, gather, is_end, is_foretold, settle, write},
 };
 
@@ -229,6 +229,16 @@ pub struct Durable {
     pub vote: Option<(u64, u64)>,
     /// Index after the last entry of its log.
     pub log_end: u64,
+}
+
+/// Index of the last entry that the witness of a manager that has ended knows of.
+///
+/// # Errors
+/// The log or its witness cannot be read.
+pub fn witnessed(disk: &dyn Disk, key: &SealKey, raft_id: u64) -> Result<Option<u64>, Error> {
+    let (seal, _) = seal_of(disk, key, raft_id)?;
+    let found = witness::read(disk, &seal)?;
+    Ok(found.and_then(|found| found.testimony().last()).map(|last| last.index))
 }
 
 impl Consensus {

@@ -16,7 +16,7 @@ pub const MUTANTS: [(&str, &str); 6] = [
 
 /// Those of Raft, which the simulated consensus has to find.
 #[cfg(feature = "mutants")]
-pub const RAFT_MUTANTS: [(&str, &str); 9] = [
+pub const RAFT_MUTANTS: [(&str, &str); 11] = [
     ("ack-before-fsync", "the log says that entries are durable before they are"),
     ("vote-not-persisted", "a vote is forgotten in a crash"),
     ("truncate-not-persisted", "entries that another leader overwrote come back"),
@@ -26,6 +26,8 @@ pub const RAFT_MUTANTS: [(&str, &str); 9] = [
     ("read-before-applied", "a follower reads before it has applied what the leader said"),
     ("apply-differently", "one manager applies an entry in another way; its digest alone tells"),
     ("retry-lost-write", "a write whose answer was lost is made again"),
+    ("witness-ignored", "a log that lost its end starts, whatever its witness says"),
+    ("leader-not-asked", "a manager takes part before a leader has said what it had acknowledged"),
 ];
 
 #[cfg(feature = "mutants")]

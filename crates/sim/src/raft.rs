@@ -5,6 +5,7 @@
 //! byte for byte each time ([`Report::hash`]).
 
 mod clients;
+mod damage;
 mod disk;
 mod faults;
 mod managers;
@@ -23,7 +24,7 @@ use crate::{Counts, Report, counts::Kinds};
 use world::World;
 
 /// Every kind of fault.
-const FAULTS: [&str; 21] = [
+const FAULTS: [&str; 27] = [
     "all managers lose power",
     "clean stop",
     "clock jump",
@@ -32,26 +33,34 @@ const FAULTS: [&str; 21] = [
     "disk slow",
     "fsync fails",
     "kill",
+    "lost end of a log",
     "message delayed for long",
     "message delivered twice",
     "message held back by a cut",
     "message lost",
     "messages overtake each other",
+    "missing witness",
     "network lossy",
     "network slow",
+    "older copy of a folder",
+    "older copy of a log",
+    "older copy of a witness",
     "one-way cut",
     "partition",
     "power cut",
     "silent death",
+    "torn witness",
     "torn write",
     "unsynced write lost",
 ];
 
 /// Every kind of operation.
-const OPERATIONS: [&str; 11] = [
+const OPERATIONS: [&str; 13] = [
     "add manager",
     "hand over",
     "linearizable read",
+    "refusal by the word of a leader",
+    "refusal of damaged files",
     "remove manager",
     "replace manager",
     "snapshot",

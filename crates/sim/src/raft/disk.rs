@@ -2,10 +2,11 @@
 //!
 //! As with SQLite, the changes of one commit happen together or not at all. Behind that stands a journal whose bytes
 //! reach the disk in their order: a power cut may keep some of what was not synced, and tears the commit that it falls
-//! into, which is then none.
+//! into, which is then none. The witness is a file of its own: a slot that was not synced is the old one, the new one, or
+//! a piece of each.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io::{self, Cursor, Read},
     ops::Range,
     sync::{Arc, Weak},
@@ -14,6 +15,9 @@ use std::{
 use swarm_consensus::sim::{Change, Disk, FileWriter, Name, RowVisitor, WITNESS_SLOTS};
 
 use super::world::{World, hold};
+
+/// Older copies that are kept of each disk.
+const COPIES_MAX: usize = 6;
 
 /// All disks, by manager.
 pub(crate) type Disks = BTreeMap<u64, Platter>;
@@ -27,6 +31,8 @@ pub(crate) struct Platter {
     /// Not synced yet, in order, each with the name of its write.
     unsynced: Vec<(u64, Written)>,
     writes: u64,
+    /// What was durable at some moments, the oldest first.
+    copies: VecDeque<Files>,
     /// Handles with another number belong to a manager that has ended.
     boot: u64,
     /// There is no more room.
@@ -52,8 +58,19 @@ struct Files {
 enum Written {
     Changes(Vec<Change>),
     Snapshot(Arc<[u8]>),
-    /// A slot of the witness.
+    /// A slot of the witness, and what is in it.
     Witness(usize, Vec<u8>),
+}
+
+/// What a power cut took.
+#[derive(Default)]
+pub(crate) struct Cut {
+    /// Writes that were lost, torn ones among them.
+    pub(crate) lost: u64,
+    /// A commit was torn.
+    pub(crate) torn: bool,
+    /// A slot of the witness was torn.
+    pub(crate) torn_witness: bool,
 }
 
 impl Written {
@@ -102,7 +119,12 @@ impl Files {
 impl Platter {
     /// Whether there is a log, made as a whole.
     pub(crate) fn is_made(&self) -> bool {
-        self.durable.values.contains_key(&Name::Identity)
+        self.has(Name::Identity)
+    }
+
+    /// Whether the log has this value.
+    pub(crate) fn has(&self, name: Name) -> bool {
+        self.durable.values.contains_key(&name)
     }
 
     /// A new name; what is written from now on has it.
@@ -114,7 +136,7 @@ impl Platter {
     /// Makes durable what was written under this name. Snapshots are written one after the other: whoever wrote one, or
     /// left it because there is a newer one, has waited for all before.
     pub(crate) fn sync(&mut self, write: u64, kept_if_failing: bool) -> io::Result<()> {
-        let is_log = |(name, written): &(u64, Written)| *name == write && matches!(written, Written::Changes(_));
+        let is_log = |(name, written): &(u64, Written)| *name == write && !matches!(written, Written::Snapshot(_));
         let log = self.unsynced.iter().any(is_log);
         let failing = log && std::mem::take(&mut self.failing);
         let mut rest = Vec::new();
@@ -145,43 +167,82 @@ impl Platter {
         self.reboot();
     }
 
-    /// The power is cut. Returns how many writes were lost and whether one was torn.
-    pub(crate) fn cut_power(&mut self, mut random: impl FnMut(u64) -> u64) -> (u64, bool) {
+    /// The power is cut.
+    pub(crate) fn cut_power(&mut self, mut random: impl FnMut(u64) -> u64) -> Cut {
         let journal: u64 =
             self.unsynced.iter().filter(|(_, w)| matches!(w, Written::Changes(_))).map(|(_, w)| w.bytes()).sum();
         let mut left = random(journal + 1);
-        let (mut lost, mut torn) = (0, false);
-        for (_, written) in std::mem::take(&mut self.unsynced) {
-            let kept = match &written {
+        let mut cut = Cut::default();
+        for (_, mut written) in std::mem::take(&mut self.unsynced) {
+            let kept = match &mut written {
                 Written::Changes(_) => {
                     let kept = left >= written.bytes();
-                    torn |= !kept && left > 0;
+                    cut.torn |= !kept && left > 0;
                     left = if kept { left - written.bytes() } else { 0 };
                     kept
                 }
+                Written::Witness(slot, bytes) => {
+                    let at = random(bytes.len() as u64 + 1) as usize;
+                    let is_whole = at == bytes.len();
+                    // A file that is new gets its name when it is whole.
+                    let is_none = at == 0 || (self.durable.witness.is_none() && !is_whole);
+                    let is_torn = !is_none && !is_whole;
+                    if is_torn {
+                        let old = self.durable.witness.as_ref().map_or(&[][..], |slots| &slots[*slot][..]);
+                        bytes.truncate(at);
+                        bytes.extend_from_slice(old.get(at..).unwrap_or_default());
+                    }
+                    cut.torn_witness |= is_torn;
+                    cut.lost += u64::from(is_torn);
+                    !is_none
+                }
                 // A file that gets its name when it is whole.
                 Written::Snapshot(_) => random(2) == 0,
-                Written::Witness(slot, bytes) => match random(3) {
-                    0 => true,
-                    // A file that is new gets its name when it is whole.
-                    1 => false,
-                    _ if self.durable.witness.is_none() => false,
-                    _ => {
-                        torn = true;
-                        let half = bytes[..bytes.len() / 2].to_vec();
-                        self.durable.keep(&Written::Witness(*slot, half));
-                        false
-                    }
-                },
             };
             if kept {
                 self.durable.keep(&written);
             } else {
-                lost += 1;
+                cut.lost += 1;
             }
         }
         self.reboot();
-        (lost, torn)
+        cut
+    }
+
+    /// Keeps a copy of what is durable now.
+    pub(crate) fn copy(&mut self) {
+        if self.copies.len() == COPIES_MAX {
+            self.copies.pop_front();
+        }
+        self.copies.push_back(self.durable.clone());
+    }
+
+    /// Damages the disk of a manager that has ended, whose witness knows of all entries up to this one. Says whether that
+    /// could be done.
+    pub(crate) fn damage(
+        &mut self,
+        damage: Damage,
+        witnessed: Option<u64>,
+        mut random: impl FnMut(u64) -> u64,
+    ) -> bool {
+        let files = &mut self.durable;
+        let copy = usize::try_from(random(self.copies.len().max(1) as u64)).ok().and_then(|at| self.copies.get(at));
+        match (damage, copy) {
+            (Damage::OldFolder, Some(copy)) => *files = copy.clone(),
+            (Damage::OldLog, Some(copy)) => (files.rows, files.values) = (copy.rows.clone(), copy.values.clone()),
+            (Damage::OldWitness, Some(copy)) => files.witness.clone_from(&copy.witness),
+            (Damage::LostTail, _) => {
+                let Some((last, _)) = files.rows.last_key_value() else { return false };
+                // What the witness did not know yet, or any.
+                let unknown = witnessed.map(|known| known + 1).filter(|first| first <= last && random(2) == 0);
+                let first = unknown.unwrap_or_else(|| last - random(files.rows.len().min(LOST_MAX) as u64));
+                drop(files.rows.split_off(&first));
+            }
+            (Damage::NoWitness, _) => files.witness = None,
+            (Damage::OldFolder | Damage::OldLog | Damage::OldWitness, None) => return false,
+        }
+        self.seen = self.durable.clone();
+        true
     }
 
     fn reboot(&mut self) {
@@ -190,6 +251,24 @@ impl Platter {
         (self.failed, self.refused_snapshot) = (false, false);
     }
 }
+
+/// What can happen to the files of a manager that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Damage {
+    /// All files are older ones.
+    OldFolder,
+    /// The log is an older one.
+    OldLog,
+    /// The witness is an older one.
+    OldWitness,
+    /// The last entries of the log are gone.
+    LostTail,
+    /// There is no witness.
+    NoWitness,
+}
+
+/// Most entries that a log loses at its end.
+const LOST_MAX: usize = 12;
 
 /// A manager's handle on its disk.
 pub(crate) struct Handle {
@@ -229,19 +308,6 @@ impl Disk for Handle {
         format!("witness of manager {}", self.id)
     }
 
-    fn witness(&self) -> io::Result<Option<[Vec<u8>; WITNESS_SLOTS]>> {
-        self.with(|platter| Ok(platter.seen.witness.clone()))
-    }
-
-    fn write_witness(&self, slot: usize, bytes: &[u8]) -> io::Result<()> {
-        self.with(|platter| {
-            let written = Written::Witness(slot, bytes.to_vec());
-            platter.seen.keep(&written);
-            platter.unsynced.push((platter.writes, written));
-            Ok(())
-        })
-    }
-
     fn snapshot_file(&self) -> String {
         format!("snapshot of manager {}", self.id)
     }
@@ -260,6 +326,29 @@ impl Disk for Handle {
             }
         }
         Ok(())
+    }
+
+    fn witness(&self) -> io::Result<Option<[Vec<u8>; WITNESS_SLOTS]>> {
+        self.with(|platter| Ok(platter.seen.witness.clone()))
+    }
+
+    fn write_witness(&self, slot: usize, bytes: &[u8]) -> io::Result<()> {
+        self.with(|platter| {
+            // A new file needs room.
+            if platter.seen.witness.is_none() {
+                no_room(platter).inspect_err(|_| platter.failed = true)?;
+            }
+            // Slots are written one after the other, each when the one before is durable.
+            let unsynced = std::mem::take(&mut platter.unsynced);
+            let (before, rest): (Vec<_>, Vec<_>) =
+                unsynced.into_iter().partition(|(_, written)| matches!(written, Written::Witness(..)));
+            before.iter().for_each(|(_, written)| platter.durable.keep(written));
+            platter.unsynced = rest;
+            let written = Written::Witness(slot, bytes.to_vec());
+            platter.seen.keep(&written);
+            platter.unsynced.push((platter.writes, written));
+            Ok(())
+        })
     }
 
     fn commit(&self, changes: &[Change]) -> io::Result<()> {

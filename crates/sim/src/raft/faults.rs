@@ -21,7 +21,8 @@ impl World {
     async fn something(self: &Arc<Self>) {
         let running: Vec<u64> = self.running().keys().copied().collect();
         let Some(id) = self.pick(&running) else { return };
-        match self.below(100) {
+        self.copy_a_disk();
+        match self.below(106) {
             0..14 => self.crash(id, "kill", End::Kill),
             14..28 => self.crash(id, "power cut", End::Power),
             28..36 => self.crash(id, "silent death", End::Silent),
@@ -55,7 +56,8 @@ impl World {
             91..93 => self.snapshot(id),
             93..95 => self.add_manager(),
             95..97 => self.remove_manager(false),
-            _ => self.remove_manager(true),
+            97..100 => self.remove_manager(true),
+            _ => self.damage_files(id),
         }
     }
 

@@ -28,6 +28,11 @@ const SNAPSHOT_INTERVAL: u64 = 40;
 /// Entries that stay behind a snapshot: few, so that who was away needs one.
 const LOG_KEEP_ENTRIES: u64 = 10;
 
+/// What seals the logs.
+pub(crate) fn key() -> SealKey {
+    SealKey::from_bytes([7; 32])
+}
+
 /// Managers that have power.
 pub(crate) type Managers = BTreeMap<u64, Manager>;
 
@@ -158,7 +163,7 @@ impl World {
             dir: PathBuf::new(),
             raft_id: id,
             addr: addr(id),
-            key: SealKey::from_bytes([7; 32]),
+            key: key(),
             snapshot_interval: SNAPSHOT_INTERVAL,
             timers: Timers::default(),
             feature_level: ENTRY_VERSION,
@@ -167,14 +172,14 @@ impl World {
         };
         let watcher = Arc::new(Watcher { world: Arc::downgrade(&self), id });
         let disk = Handle::new(&self, id);
+        let asked = self.leader_in_reach(id);
         let consensus = match Consensus::simulated(options, LOG_KEEP_ENTRIES, start, disk, watcher).await {
             Ok(consensus) => consensus,
             Err(error) => return self.gave_up(id, &error.to_string()),
         };
         self.event(&format!("{id} runs"));
-        let started = hold(&self.oracle).started(id, consensus.durable());
-        if let Err(complaint) = started {
-            self.complain(complaint);
+        if !self.has_read(id, &consensus, asked) {
+            return;
         }
         if let Some(manager) = hold(&self.managers).get_mut(&id) {
             manager.consensus = Some(consensus.clone());
@@ -203,7 +208,7 @@ impl World {
     fn gave_up(self: &Arc<Self>, id: u64, reason: &str) {
         self.event(&format!("{id} stops: {reason}"));
         let stopping = hold(&self.managers).get(&id).is_some_and(|manager| manager.stopping);
-        if stopping {
+        if stopping || self.refuses_damage(id, reason) {
             return;
         }
         let excused = {
@@ -240,13 +245,16 @@ impl World {
         match end {
             End::Kill | End::Stopped => platter.end_process(),
             End::Power | End::Silent => {
-                let (lost, torn) = platter.cut_power(|bound| self.below(bound));
+                let cut = platter.cut_power(|bound| self.below(bound));
                 drop(disks);
-                if lost > 0 {
+                if cut.lost > 0 {
                     self.fault("unsynced write lost");
                 }
-                if torn {
+                if cut.torn {
                     self.fault("torn write");
+                }
+                if cut.torn_witness {
+                    self.fault("torn witness");
                 }
             }
         }
@@ -258,7 +266,8 @@ impl World {
         let world = Arc::clone(self);
         tokio::spawn(async move {
             world.pause(50, most_ms).await;
-            if !hold(&world.managers).contains_key(&id) && hold(&world.members).is_known(id) {
+            let is_wanted = hold(&world.members).is_known(id) && !world.is_given_up(id);
+            if !hold(&world.managers).contains_key(&id) && is_wanted {
                 world.start(id, Start::Join);
             }
         });
@@ -291,9 +300,14 @@ impl World {
 
     /// The manager that leads and is ready to.
     pub(crate) fn leader(&self) -> Option<(u64, Arc<Life>, Consensus)> {
+        self.leaders().into_iter().next()
+    }
+
+    /// Managers that lead, and that have not heard yet that another one does.
+    pub(crate) fn leaders(&self) -> Vec<(u64, Arc<Life>, Consensus)> {
         let leads = |consensus: &Consensus| matches!(*consensus.role().borrow(), Role::Leader { .. });
-        let found = self.running().into_iter().find(|(_, (_, consensus))| leads(consensus));
-        found.map(|(id, (life, consensus))| (id, life, consensus))
+        let leaders = self.running().into_iter().filter(|(_, (_, consensus))| leads(consensus));
+        leaders.map(|(id, (life, consensus))| (id, life, consensus)).collect()
     }
 
     /// Shows the oracle all logs.

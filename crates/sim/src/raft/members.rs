@@ -39,6 +39,11 @@ impl Members {
         self.known.contains(&id)
     }
 
+    /// Whether no manager is being replaced.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.known == self.wanted
+    }
+
     fn add(&mut self) -> u64 {
         self.last += 1;
         self.wanted.insert(self.last);
@@ -112,6 +117,7 @@ impl World {
             self.end(id, End::Kill);
             hold(&self.members).known.remove(&id);
             hold(&self.disks).remove(&id);
+            self.forget_damage(id);
             self.event(&format!("{id} is removed"));
         }
     }
@@ -132,14 +138,22 @@ impl World {
             return;
         }
         let Some(id) = self.pick(&wanted) else { return };
-        self.event(&format!("{id} is to go"));
-        hold(&self.members).wanted.remove(&id);
         if replace {
             self.operation("replace manager");
+            self.replace(id);
+        } else {
+            self.event(&format!("{id} is to go"));
+            hold(&self.members).wanted.remove(&id);
+            self.operation("remove manager");
+        }
+    }
+
+    /// Another manager in the place of this one, unless it is to go anyway.
+    pub(crate) fn replace(self: &Arc<Self>, id: u64) {
+        if hold(&self.members).wanted.remove(&id) {
+            self.event(&format!("{id} is to go"));
             let id = hold(&self.members).add();
             self.start(id, Start::Join);
-        } else {
-            self.operation("remove manager");
         }
     }
 

@@ -41,6 +41,8 @@ pub(crate) struct Network {
     pub(crate) slow_ms: u64,
     /// Messages in a thousand that are lost.
     pub(crate) loss: u64,
+    /// How often something kept, or may have kept, managers from each other for a moment.
+    disturbances: u64,
     pipes: Vec<Weak<Mutex<Pipe>>>,
     /// By direction: the last number that was given, and the last that has arrived.
     numbers: BTreeMap<(u64, u64), (u64, u64)>,
@@ -70,6 +72,7 @@ impl Network {
 
     /// A manager answers no more. If it is to end silently, the others are not told of it.
     pub(crate) fn ends(&mut self, id: u64, silently: bool) -> Option<(Arc<Life>, Consensus)> {
+        self.disturbances += 1;
         self.pipes.retain(|pipe| pipe.strong_count() > 0);
         for pipe in self.pipes.iter().filter_map(Weak::upgrade) {
             let mut pipe = hold(&pipe);
@@ -81,7 +84,14 @@ impl Network {
     }
 
     pub(crate) fn cut(&mut self, from: u64, to: u64) {
+        self.disturbances += 1;
         self.cuts.insert((from, to));
+    }
+
+    /// Where these two can reach each other as on a good day: the number of disturbances until now.
+    pub(crate) fn calm_between(&self, one: u64, other: u64) -> Option<u64> {
+        let calm = !self.is_cut(one, other) && !self.is_cut(other, one) && self.slow_ms == 0 && self.loss == 0;
+        calm.then_some(self.disturbances)
     }
 
     pub(crate) fn is_cut(&self, from: u64, to: u64) -> bool {
@@ -90,6 +100,7 @@ impl Network {
 
     /// All that was cut is whole again; what was held back arrives soon. Returns how much that is.
     pub(crate) fn heal(&mut self, cuts: &[(u64, u64)], at: Instant) -> u64 {
+        self.disturbances += 1;
         for cut in cuts {
             self.cuts.remove(cut);
         }
@@ -108,6 +119,7 @@ impl Network {
 
     /// Breaks the connections between two managers.
     pub(crate) fn reset(&mut self, one: u64, other: u64) {
+        self.disturbances += 1;
         for pipe in self.pipes.iter().filter_map(Weak::upgrade) {
             let mut pipe = hold(&pipe);
             if (pipe.from, pipe.to) == (one, other) || (pipe.from, pipe.to) == (other, one) {
@@ -141,6 +153,7 @@ impl World {
         let slow_ms = hold(&self.network).slow_ms;
         if self.per_mille(1) {
             self.fault("message delayed for long");
+            hold(&self.network).disturbances += 1;
             return Duration::from_millis(self.between(50, 1_500));
         }
         Duration::from_millis(self.between(0, 2) + self.below(slow_ms + 1))

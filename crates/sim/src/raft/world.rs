@@ -11,7 +11,8 @@ use tokio::{
 };
 
 use super::{
-    KINDS, clients, disk::Disks, faults, managers::Managers, members::Members, network::Network, oracle::Oracle,
+    KINDS, clients, damage::Damages, disk::Disks, faults, managers::Managers, members::Members, network::Network,
+    oracle::Oracle,
 };
 use crate::{
     Counts, Report,
@@ -36,6 +37,7 @@ pub(crate) struct World {
     pub(crate) disks: Mutex<Disks>,
     pub(crate) managers: Mutex<Managers>,
     pub(crate) members: Mutex<Members>,
+    pub(crate) damages: Mutex<Damages>,
 }
 
 struct Notes {
@@ -66,6 +68,7 @@ impl World {
             disks: Mutex::default(),
             managers: Mutex::default(),
             members: Mutex::default(),
+            damages: Mutex::default(),
         })
     }
 
