@@ -202,6 +202,14 @@ fn logs_of_terminals_errors_and_cut_streams() {
     assert!(fake.run(&["service", "logs", "web"]).failed().contains("swarmd ended the logs: node awa"));
     fake.on(logs, [Reply::bytes(b"\x01\0\0\0\0\0\0\x08nod".to_vec())]);
     assert!(fake.run(&["service", "logs", "web"]).failed().contains("in the middle of a line"));
+    let waiting = json!([{"ID": "t1", "Slot": 1, "Status": {"State": "pending"}}]);
+    fake.on_json("GET /services/web", &recorded("service_inspect")).on_json("GET /tasks", &waiting);
+    fake.on(logs, [Reply::bytes(Vec::new())]);
+    let ran = fake.run(&["service", "logs", "web"]);
+    assert!(
+        ran.code == Some(0) && ran.stderr.contains("has a node yet") && ran.stderr.contains("service why"),
+        "{ran:?}"
+    );
     assert!(fake.run(&["service", "logs", "nope"]).failed().contains("no such service or task: nope"));
 }
 

@@ -35,7 +35,7 @@ pub(super) fn node<'a>(state: &'a State, text: &str) -> Result<&'a Arc<Node>, Ap
     }
 }
 
-/// A task.
+/// A task: by its id, its name, the beginning of its id, or the place that it has ([`of_slot`]).
 pub(super) fn task<'a>(state: &'a State, text: &str) -> Result<&'a Arc<Task>, ApiError> {
     let of_name = |text: &str| text.rsplit_once('.').and_then(|(_, id)| id.parse().ok());
     let named = |task: &&Arc<Task>| task_name(state, task).eq_ignore_ascii_case(text);
@@ -43,12 +43,13 @@ pub(super) fn task<'a>(state: &'a State, text: &str) -> Result<&'a Arc<Task>, Ap
         .ok()
         .and_then(|id| state.task(id))
         .or_else(|| of_name(text).and_then(|id| state.task(id)).filter(named))
+        .or_else(|| of_slot(state, text))
         .map_or_else(|| by_prefix("task", text, state.tasks(), |task| task.id), Ok)
 }
 
 /// The task that stands for a slot, or for a node's place, named as tables show it: `web.2`, `agent.<node>`. The newest
 /// that is meant to live, else the newest: after a rollback the one that was made last is gone.
-pub(super) fn of_slot<'a>(state: &'a State, text: &str) -> Option<&'a Arc<Task>> {
+fn of_slot<'a>(state: &'a State, text: &str) -> Option<&'a Arc<Task>> {
     let (name, place) = text.rsplit_once('.')?;
     let service = state.service_by_name(name)?.id;
     // Of equals the last one, which is the newest.

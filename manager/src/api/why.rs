@@ -24,15 +24,11 @@ pub(super) async fn of_service<P: Plane>(extract::State(plane): extract::State<P
     reply::json(&show(&why))
 }
 
-/// `GET /swarmd/tasks/{id}/why`. Beside what names a task elsewhere, `web.2` names the one that stands for
-/// that slot.
+/// `GET /swarmd/tasks/{id}/why`
 pub(super) async fn of_task<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
     let state = plane.read().await?;
     resolve::cluster(&state)?;
-    let task = match resolve::of_slot(&state, call.id()) {
-        Some(task) => task.id,
-        None => resolve::task(&state, call.id())?.id,
-    };
+    let task = resolve::task(&state, call.id())?.id;
     let now = plane.now().max(state.time());
     let why = why_task(&state, task, now).ok_or_else(|| ApiError::no_such("task", call.id()))?;
     reply::json(&show(&why))

@@ -7,7 +7,7 @@ use swarm_docker_api::{
 };
 use swarm_model::{ServiceMode, Timestamp};
 
-use super::no_such_service;
+use super::{change::tasks_of, no_such_service};
 use crate::{
     client::{Query, segment},
     clock,
@@ -23,13 +23,13 @@ Examples:
   swarmctl service logs web
   swarmctl service logs -f --tail 10 -t web
   swarmctl service logs --since 15m --no-trunc web
-  swarmctl service logs 6oracss3v9w3        (one task)";
+  swarmctl service logs web.2               (one task; also by its id)";
 
 /// Show what the tasks of a service, or one task, have written
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Logs {
-    /// Name or id of a service, or id of a task
+    /// Name or id of a service, or a task: its id or SERVICE.SLOT
     #[arg(value_name = "SERVICE|TASK")]
     target: String,
     /// Show labels and variables that the logging driver adds
@@ -74,6 +74,20 @@ struct Target {
     service: ServiceView,
 }
 
+impl Target {
+    /// What there is to say when no task has ever had a container: there is nothing to wait for but a node.
+    async fn nothing_yet(&self, context: &Context) -> Option<String> {
+        let tasks = tasks_of(context, &self.service.id).await.unwrap_or_default();
+        let name = &self.service.spec.name;
+        let waits = |task: &TaskView| task.status.container_status.is_none() && task.status.state == "pending";
+        (!tasks.is_empty() && tasks.iter().all(waits)).then(|| {
+            format!(
+                "No task of {name} has a node yet, so that none has written anything. See: swarmctl service why {name}"
+            )
+        })
+    }
+}
+
 impl Logs {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         let target = self.find(context).await?;
@@ -104,6 +118,9 @@ impl Logs {
             true => None,
             false => Some(self.prefixes(context, &target.service).await?),
         };
+        if let Some(note) = target.nothing_yet(context).await {
+            context.out.note(&note);
+        }
         let mut body = context.client.stream(&target.path, query).await?;
         let mut frames = FrameReader::default();
         while let Some(frame) = body.frame().await {

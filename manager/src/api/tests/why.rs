@@ -27,6 +27,7 @@ async fn a_task_that_no_node_takes_says_which_and_why() {
         assert_eq!((&why["Tasks"][0]["ID"], &why["Summary"]), (&json!(id), &json!(text)), "{name}");
         assert_eq!(why["Tasks"][0]["Name"], "web.2");
     }
+    assert_eq!(get(&plane, "/tasks/web.2").await.ok().json()["ID"], json!(id));
     assert!(get(&plane, "/swarmd/tasks/web.3/why").await.error(404).contains("web.3"));
     assert!(get(&plane, "/swarmd/services/nope/why").await.error(404).contains("nope"));
     // Docker's clients get the text that they know, and the numbers.
