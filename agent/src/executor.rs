@@ -19,6 +19,14 @@ pub enum EngineError {
     /// The engine answered and trying again would not help.
     #[error("{0}")]
     Fatal(String),
+    /// The engine created a container and cannot start it: its program is missing, for example.
+    #[error("{reason}")]
+    NotStarted {
+        /// Why.
+        reason: String,
+        /// The exit code that stands for it: 127 for a program that is missing, 126 for one that cannot be run.
+        exit_code: i64,
+    },
     /// The engine answered, and may answer otherwise later.
     #[error("{0}")]
     Temporary(String),

@@ -96,7 +96,7 @@ async fn ends_and_refusals_are_reported_as_they_were() {
             (app(&["exit", "3"], json!({})), S::Failed, "task: non-zero exit (3)", Some(3)),
             (app(&["exit", "0"], json!({})), S::Complete, "", Some(0)),
             (odd_image, S::Rejected, "No such image: 127.0.0.1:1/none:1", None),
-            (no_program, S::Failed, "starting container failed", None),
+            (no_program, S::Failed, "starting container failed", Some(127)),
             // "killed because it was out of memory" follows only if the engine hears of that before the end.
             (greedy, S::Failed, "task: non-zero exit (137)", Some(137)),
             (overlay, S::Rejected, "network backend: overlay networks are not supported yet", None),
@@ -106,6 +106,7 @@ async fn ends_and_refusals_are_reported_as_they_were() {
             let status = node.manager.state(id, state).await;
             let err = status.err.as_deref().unwrap_or_default();
             assert!(err.contains(part), "{err}");
+            assert_eq!(status.message() == "starting", exit_code == Some(127), "{err}");
             assert_eq!(status.container.and_then(|c| c.exit_code), exit_code, "{err}");
         }
         agent.shutdown().await;

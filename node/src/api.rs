@@ -3,6 +3,7 @@
 
 mod absent;
 mod bounded;
+mod containers;
 mod respond;
 mod rest;
 mod swarm;
@@ -60,6 +61,7 @@ impl Api {
             (&Method::POST, "/swarm/leave") => swarm::leave(&self.node, request.uri()).await,
             (&Method::POST, "/swarmd/restore") => swarm::restore(&self.node, request).await,
             (&Method::POST, "/networks/create") => absent::create_network(&self.node, request, version, path).await,
+            (&Method::GET, "/containers/json") => containers::list(&self.node, request, version, path).await,
             _ if is_for_manager(path) => self.ask_manager(request, version, path).await,
             _ => self.node.engine().pass(request, version, path).await,
         }

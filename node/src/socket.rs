@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use hyper_util::rt::TokioIo;
-use tokio::net::{UnixListener, UnixStream};
+use rustix::fs::{Mode, fchmod};
+use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -20,6 +21,8 @@ use crate::{
 
 /// How long requests that are being answered may take to end when swarmd stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// Pause after a failed accept, which means that the process is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -56,18 +59,19 @@ impl ApiSocket {
                 Ok(_) => bail!("{} is in use: another daemon listens on it", named()),
                 Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
                     tracing::info!(path = %path.display(), "replacing a socket that nobody listens on");
+                    fs::remove_file(path).with_context(named)?;
                 }
                 Err(e) => return Err(e).with_context(|| format!("cannot tell whether {} is in use", named())),
             }
         }
-        // Under another name until its mode is right: it never is there for everybody.
-        let mut fresh = path.as_os_str().to_owned();
-        fresh.push(".new");
-        let fresh = PathBuf::from(fresh);
-        let _ = fs::remove_file(&fresh);
-        let listener = UnixListener::bind(&fresh).with_context(|| format!("cannot open {}", named()))?;
-        fs::set_permissions(&fresh, Permissions::from_mode(0o660)).with_context(named)?;
-        fs::rename(&fresh, path).with_context(named)?;
+        let opening = || format!("cannot open {}", named());
+        let socket = UnixSocket::new_stream().with_context(opening)?;
+        // Its file gets this mode less the umask, so that it never is there for everybody. A socket that is renamed
+        // afterwards would be the simpler way, but clients see the name that it was bound to, in their errors.
+        fchmod(&socket, Mode::from_raw_mode(0o660)).with_context(named)?;
+        socket.bind(path).with_context(opening)?;
+        fs::set_permissions(path, Permissions::from_mode(0o660)).with_context(named)?;
+        let listener = socket.listen(BACKLOG).with_context(opening)?;
         Ok(Self { listener, path: path.to_owned() })
     }
 
@@ -126,6 +130,8 @@ mod tests {
         let path = folder.path().join("run/api.sock");
         let first = ApiSocket::bind(&path).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        let client = UnixStream::connect(&path).await.unwrap();
+        assert_eq!(client.peer_addr().unwrap().as_pathname(), Some(path.as_path()), "clients name it in their errors");
         let text = format!("{:#}", ApiSocket::bind(&path).await.unwrap_err());
         assert!(text.contains("in use") && text.contains("api.sock"), "{text}");
 

@@ -7,8 +7,10 @@ use bollard::models::{
     MountBindOptions, MountBindOptionsPropagationEnum as Propagation, MountTmpfsOptions, MountType as DockerMountType,
     MountVolumeOptions, MountVolumeOptionsDriverConfig, PortBinding, ResourcesUlimits,
 };
-use serde_json::Value;
-use swarm_model::{ContainerSpec, Extra, GenericResource, HealthConfig, Mount, MountType, PortConfig, PublishMode};
+use swarm_model::{
+    ContainerSpec, Extra, GenericResource, HealthConfig, MemorySwap, Mount, MountType, PortConfig, PublishMode,
+    says_nothing,
+};
 
 use super::{LABEL_NODE, LABEL_TASK};
 use crate::{executor::ContainerRequest, template};
@@ -33,7 +35,7 @@ pub(super) fn body(request: &ContainerRequest) -> Result<ContainerCreateBody, St
     let spec = &task.container_spec;
     refuse_unknown("TaskSpec", &task.extra, &[])?;
     if let Some(resources) = &task.resources {
-        refuse_unknown("Resources", &resources.extra, &[])?;
+        refuse_unknown("Resources", &resources.extra, &["SwapBytes", "MemorySwappiness"])?;
     }
     refuse_unknown("ContainerSpec", &spec.extra, &["Privileges", "Isolation"])?;
     let expand = |text: &String| template::expand(text, request);
@@ -79,6 +81,7 @@ fn host_config(request: &ContainerRequest, ports: &[&PortConfig]) -> Result<Host
     let task = &request.spec.task;
     let spec = &task.container_spec;
     let limits = task.resources.as_ref().and_then(|r| r.limits.clone()).unwrap_or_default();
+    let swap = task.resources.as_ref().map(MemorySwap::of).transpose().map_err(|e| e.to_string())?.unwrap_or_default();
     let dns = spec.dns_config.clone().unwrap_or_default();
     let mounts = spec.mounts.iter().map(|m| mount(m, request)).collect::<Result<Vec<_>, _>>()?;
     Ok(HostConfig {
@@ -87,6 +90,8 @@ fn host_config(request: &ContainerRequest, ports: &[&PortConfig]) -> Result<Host
         mounts: (!mounts.is_empty()).then_some(mounts),
         nano_cpus: number(limits.nano_cpus),
         memory: number(limits.memory_bytes),
+        memory_swap: swap.total_bytes,
+        memory_swappiness: swap.swappiness,
         pids_limit: number(limits.pids),
         ulimits: list(&spec.ulimits).map(|ulimits| {
             let convert = |u: swarm_model::Ulimit| ResourcesUlimits {
@@ -258,40 +263,23 @@ fn extra_hosts(lines: &[String]) -> Result<Vec<String>, String> {
 
 fn security_options(spec: &ContainerSpec) -> Result<Option<Vec<String>>, String> {
     if let Some(isolation) = spec.extra.get("Isolation")
-        && !is_empty(isolation)
+        && !says_nothing(isolation)
         && isolation != "default"
     {
         return Err(format!("ContainerSpec.Isolation {isolation} is not supported"));
     }
-    let Some(Value::Object(privileges)) = spec.extra.get("Privileges") else { return Ok(None) };
-    for (name, value) in privileges {
-        if name != "NoNewPrivileges" && !is_empty(value) {
-            return Err(format!("ContainerSpec.Privileges.{name} is not supported yet"));
-        }
-    }
-    let only = privileges.get("NoNewPrivileges").is_some_and(|v| !is_empty(v));
-    Ok(only.then(|| vec!["no-new-privileges".to_owned()]))
+    let options = swarm_model::security_options(&spec.extra).map_err(|e| e.to_string())?;
+    Ok((!options.is_empty()).then_some(options))
 }
 
 /// A field that this program does not know and that says something is an error: the task would not run as asked.
 fn refuse_unknown(place: &str, extra: &Extra, known: &[&str]) -> Result<(), String> {
-    match extra.iter().find(|(name, value)| !known.contains(&name.as_str()) && !is_empty(value)) {
+    match extra.iter().find(|(name, value)| !known.contains(&name.as_str()) && !says_nothing(value)) {
         Some((name, _)) if name == "Secrets" || name == "Configs" => {
             Err(format!("{} are not supported yet; remove them from the service", name.to_lowercase()))
         }
         Some((name, _)) => Err(format!("{place}.{name} is not supported yet; remove it from the service")),
         None => Ok(()),
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(b) => !b,
-        Value::Number(n) => n.as_f64() == Some(0.0),
-        Value::String(s) => s.is_empty(),
-        Value::Array(a) => a.is_empty(),
-        Value::Object(o) => o.values().all(is_empty),
     }
 }
 

@@ -306,7 +306,12 @@ impl Executor for DockerExecutor {
                 // One look tells the process id and the ports, and whether it is already over.
                 Ok(_) => self.observe(&id).await,
                 Err(EngineError::Fatal(reason)) => {
-                    Err(EngineError::Fatal(format!("starting container failed: {reason}")))
+                    let reason = format!("starting container failed: {reason}");
+                    let state = self.look(&id).await.ok().flatten().and_then(|container| container.state);
+                    match state.and_then(|state| state.exit_code).filter(|code| *code != 0) {
+                        Some(exit_code) => Err(EngineError::NotStarted { reason, exit_code }),
+                        None => Err(EngineError::Fatal(reason)),
+                    }
                 }
                 Err(error) => Err(error),
             }

@@ -183,9 +183,14 @@ impl Worker {
                 self.retry_later(now, id);
             }
             Err(EngineError::Fatal(reason)) if matches!(call, Call::Prepare | Call::Start) => {
-                self.failed_for_good(now, id, reason);
+                self.failed_for_good(now, id, reason, None);
             }
-            Err(EngineError::Temporary(reason) | EngineError::Fatal(reason)) => {
+            Err(EngineError::NotStarted { reason, exit_code }) if call == Call::Start => {
+                self.failed_for_good(now, id, reason, Some(exit_code));
+            }
+            Err(
+                EngineError::Temporary(reason) | EngineError::Fatal(reason) | EngineError::NotStarted { reason, .. },
+            ) => {
                 tracing::warn!(task = %id, %reason, "will be tried again");
                 if call != Call::Prepare {
                     entry.observed = Observed::Unknown;
@@ -197,13 +202,22 @@ impl Worker {
         self.pump(now, id, out);
     }
 
-    /// The engine refuses: a task that is still wanted ends here.
-    fn failed_for_good(&mut self, now: Now, id: TaskId, reason: String) {
+    /// The engine refuses: a task that is still wanted ends here. `exit_code` is that of a container which could not be
+    /// started.
+    fn failed_for_good(&mut self, now: Now, id: TaskId, reason: String, exit_code: Option<i64>) {
         let Some(entry) = self.tasks.get(&id) else { return };
         tracing::warn!(task = %id, %reason, "the task cannot run");
         if entry.task.assigned.desired.is_live() && !entry.task.status.state.is_terminal() {
-            let state = step::state_after_error(entry.task.status.state);
-            let status = step::status(state, Some(reason.into()), &entry.observed, now.wall);
+            let before = entry.task.status.state;
+            let state = step::state_after_error(before);
+            let mut status = step::status(state, Some(reason.into()), &entry.observed, now.wall);
+            if before == TaskState::Starting {
+                // As Docker says it: the task was not started.
+                status.message = Some(before.default_message().into());
+            }
+            if let Some(container) = status.container.as_mut().filter(|_| exit_code.is_some()) {
+                Arc::make_mut(container).exit_code = exit_code;
+            }
             self.set_status(now, id, status);
         }
     }

@@ -3,12 +3,16 @@
 use serde_json::Value;
 use swarm_model::{ServiceMode, ServiceSpec, UpdateConfig};
 
-/// Adds to a new spec what Docker's server adds (docker-api §5): the runtime, the isolation and the numbers of a job. Done when a spec
+/// Adds to a new spec what Docker's server adds (docker-api §5): the runtime, the isolation, the mode of an
+/// endpoint and the numbers of a job. Done when a spec
 /// comes in, so that what is kept, what is shown and what a client sends back are equal.
 pub fn normalize_service_spec(spec: &mut ServiceSpec) {
     if let ServiceMode::ReplicatedJob(job) = &mut spec.mode {
         // The docker CLI takes both numbers to be there (docker-api §0.14).
         (job.max_concurrent, job.total_completions) = (Some(job.concurrent()), Some(job.total()));
+    }
+    if let Some(endpoint) = &mut spec.endpoint_spec {
+        endpoint.mode.get_or_insert_default();
     }
     if spec.task_template.runtime.is_empty() {
         spec.task_template.runtime = "container".into();
@@ -63,6 +67,20 @@ mod tests {
         let again = spec.clone();
         normalize_service_spec(&mut spec);
         assert_eq!(spec, again);
+    }
+
+    #[test]
+    fn an_endpoint_has_a_mode() {
+        let port = json!({"TargetPort": 80, "PublishMode": "host", "Protocol": "tcp"});
+        for (given, expected) in [
+            (json!({"Ports": [port]}), json!({"Mode": "vip", "Ports": [port]})),
+            (json!({}), json!({"Mode": "vip"})),
+            (json!({"Mode": "dnsrr"}), json!({"Mode": "dnsrr"})),
+        ] {
+            let mut spec = spec(json!({"EndpointSpec": given}));
+            normalize_service_spec(&mut spec);
+            assert_eq!(serde_json::to_value(spec.endpoint_spec).expect("JSON"), expected);
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod id;
 mod job;
 pub mod mutant;
 mod node;
+mod privileges;
 mod revision;
 mod secret;
 mod service;
@@ -44,6 +45,7 @@ pub use node::{
     Availability, EngineDescription, EnginePlugin, GenericResource, Node, NodeCertificate, NodeDescription,
     NodeResources, NodeRole, NodeSpec, NodeState, NodeStatus, Platform,
 };
+pub use privileges::{MemorySwap, says_nothing, security_options};
 pub use revision::{REVISIONS_MAX, Revision};
 pub use secret::Secret;
 pub use service::{

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    ClusterSpec, Constraint, EndpointMode, FailureAction, GenericResource, Invalid, Labels, MountType, NodeSpec,
-    PlacementStrategy, PublishMode, ServiceMode, ServiceSpec, Settings, TaskSpec, UpdateConfig,
+    ClusterSpec, Constraint, EndpointMode, FailureAction, GenericResource, Invalid, Labels, MemorySwap, MountType,
+    NodeSpec, PlacementStrategy, PublishMode, ServiceMode, ServiceSpec, Settings, TaskSpec, UpdateConfig,
+    privileges::security_options,
 };
 
 /// Characters of a service name: it becomes a DNS label.
@@ -79,7 +80,9 @@ fn validate_labels(labels: &Labels) -> Result<(), Invalid> {
 
 fn validate_task(task: &TaskSpec) -> Result<(), Invalid> {
     validate_container(task)?;
+    security_options(&task.container_spec.extra)?;
     if let Some(resources) = &task.resources {
+        MemorySwap::of(resources)?;
         if let Some(l) = &resources.limits {
             validate_cpu_and_memory(l.nano_cpus, l.memory_bytes)?;
             check(l.pids >= 0, || format!("invalid pids limit {}: must not be negative", l.pids))?;
@@ -91,7 +94,7 @@ fn validate_task(task: &TaskSpec) -> Result<(), Invalid> {
     }
     if let Some(restart) = &task.restart_policy {
         check(restart.delay_ns.unwrap_or(0) >= 0, || "TaskSpec: restart-delay cannot be negative".into())?;
-        check(restart.window_ns >= 0, || "TaskSpec: restart-window cannot be negative".into())?;
+        check(restart.window_or_default_ns() >= 0, || "TaskSpec: restart-window cannot be negative".into())?;
     }
     if let Some(placement) = &task.placement {
         for text in &placement.constraints {
@@ -112,14 +115,15 @@ fn validate_cpu_and_memory(nano_cpus: i64, memory_bytes: i64) -> Result<(), Inva
     })
 }
 
-/// A task asks for a count; which pieces it gets is the cluster's choice (swarm-behaviour §5.7).
+/// A task asks for a count, and one that it asks for by name counts one: which pieces it gets is the cluster's choice
+/// (swarm-behaviour §5.7).
 fn validate_generic(resources: &[GenericResource]) -> Result<(), Invalid> {
     for (number, resource) in resources.iter().enumerate() {
         match resource {
             GenericResource::Named { kind, value } => {
-                return Err(Invalid(format!(
-                    "invalid generic resource {kind}={value}: a task asks for a number of them, not for one by name"
-                )));
+                check(!kind.is_empty() && !value.is_empty(), || {
+                    format!("invalid generic resource '{kind}={value}': it must have a kind and a name")
+                })?;
             }
             GenericResource::Discrete { kind, value } => {
                 check(!kind.is_empty() && *value >= 0, || {
@@ -397,7 +401,9 @@ mod tests {
         assert_eq!(ask(serde_json::json!([gpu(2)])), Ok(()));
         assert!(ask(serde_json::json!([gpu(-1)])).is_err_and(|e| e.contains("gpu=-1")));
         assert!(ask(serde_json::json!([gpu(1), gpu(2)])).is_err_and(|e| e.contains("twice")));
-        assert!(ask(serde_json::json!([named])).is_err_and(|e| e.contains("not for one by name")));
+        assert_eq!(ask(serde_json::json!([named, gpu(2)])), Ok(()));
+        let nameless = serde_json::json!({"NamedResourceSpec": {"Kind": "gpu", "Value": ""}});
+        assert!(ask(serde_json::json!([nameless])).is_err_and(|e| e.contains("'gpu='")));
     }
 
     #[test]

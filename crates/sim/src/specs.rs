@@ -101,7 +101,7 @@ pub(crate) fn policies(rng: &mut Rng, spec: &mut ServiceSpec) {
     let any = [RestartCondition::Any, RestartCondition::Any, RestartCondition::OnFailure, RestartCondition::None];
     let condition = rng.pick(&any).copied().unwrap_or_default();
     let max_attempts = if rng.per_mille(200) { rng.between(1, 4) } else { 0 };
-    let window_ns = if rng.per_mille(300) { rng.between(5, 120) as i64 * SECOND_NS } else { 0 };
+    let window_ns = rng.per_mille(300).then(|| rng.between(5, 120) as i64 * SECOND_NS);
     // Without a delay a bad image keeps everybody busy; what is learned from it is soon the same again.
     let none = rng.per_mille(20);
     let delay_ns = rng.per_mille(900).then(|| if none { 0 } else { rng.between(1, 60) as i64 * SECOND_NS });

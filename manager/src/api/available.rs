@@ -1,8 +1,7 @@
 //! What specs may ask for that this version cannot do yet: it is refused, never quietly left out.
 
-use serde_json::Value;
 use swarm_docker_api::ApiError;
-use swarm_model::{ClusterSpec, Extra, NetworkAttachment, PublishMode, ServiceSpec};
+use swarm_model::{ClusterSpec, Extra, NetworkAttachment, PublishMode, ServiceSpec, says_nothing};
 
 /// Networks that every engine has of its own; the agent takes them by name.
 const PREDEFINED_NETWORKS: &[&str] = &["bridge", "host", "none"];
@@ -19,13 +18,11 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
     if asks(&spec.extra, "Networks") {
         return Err(no_overlay());
     }
-    let resources = task.resources.as_ref().map(|r| &r.extra);
     for (place, extra, fields) in [
-        ("ContainerSpec", Some(&task.container_spec.extra), &["Secrets", "Configs", "Privileges"][..]),
-        ("TaskTemplate", Some(&task.extra), &["PluginSpec", "NetworkAttachmentSpec"]),
-        ("Resources", resources, &["SwapBytes", "MemorySwappiness"]),
+        ("ContainerSpec", &task.container_spec.extra, ["Secrets", "Configs"]),
+        ("TaskTemplate", &task.extra, ["PluginSpec", "NetworkAttachmentSpec"]),
     ] {
-        if let Some(field) = fields.iter().find(|field| extra.is_some_and(|extra| asks(extra, field))) {
+        if let Some(field) = fields.iter().find(|field| asks(extra, field)) {
             return Err(not_yet(&format!("{place}.{field} is not available yet: leave it out")));
         }
     }
@@ -78,7 +75,7 @@ pub fn check_cluster(spec: &ClusterSpec) -> Result<(), ApiError> {
              have them under a root CA of your own use \"swarm ca --rotate --ca-cert FILE --ca-key FILE\"",
         ));
     }
-    match spec.ca_config.extra.iter().find(|(_, value)| !is_zero(value)) {
+    match spec.ca_config.extra.iter().find(|(_, value)| !says_nothing(value)) {
         None => Ok(()),
         Some((field, _)) => Err(not_yet(&format!("CAConfig.{field} is not available yet: leave it out"))),
     }
@@ -89,17 +86,5 @@ fn not_yet(text: &str) -> ApiError {
 }
 
 fn asks(extra: &Extra, field: &str) -> bool {
-    extra.get(field).is_some_and(|value| !is_zero(value))
-}
-
-/// Whether a value says nothing, as Go writes it.
-fn is_zero(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(b) => !b,
-        Value::Number(n) => n.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.values().all(is_zero),
-    }
+    extra.get(field).is_some_and(|value| !says_nothing(value))
 }

@@ -54,9 +54,7 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
         let join_tokens = (rotate_worker || rotate_manager).then(|| Arc::new(tokens));
         let mut ops = Vec::new();
         match (spec.encryption_config.auto_lock_managers, &cluster.unlock_key) {
-            (false, _) if rotate_unlock_key => {
-                return Err(ApiError::bad_request("there is no unlock key to rotate: autolock is off").into());
-            }
+            // Without autolock there is no key, and a new one is asked for in vain.
             (false, Some(_)) => ops.push(Op::SetUnlockKey { key: None }),
             (true, key) if key.is_none() || rotate_unlock_key => {
                 ops.push(Op::SetUnlockKey { key: Some(plane.new_unlock_key()?) });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use hyper::{Method, Request, Response};
 use serde_json::{Map, Value};
-use swarm_docker_api::{ApiError, ApiVersion, LOCKED, NOT_A_MANAGER};
+use swarm_docker_api::{ApiError, ApiVersion, LOCKED, NOT_A_MANAGER, PAGE_NOT_FOUND};
 
 use super::{bounded::collect, respond};
 use crate::node::{Node, Swarm};
@@ -21,13 +21,21 @@ pub(super) fn list(method: &Method, path: &str) -> Option<Response<Body>> {
     (method == Method::GET && matches!(path, "/secrets" | "/configs")).then(|| respond::json(&[(); 0]))
 }
 
-/// Refuses what no manager answers yet. `path` is without a version.
+/// Refuses what no manager answers yet. `path` is without a version. Of secrets and configs there is none, so that one
+/// which is looked for is not found; clients (`docker stack deploy`) go by that.
 pub(super) fn refuse(path: &str) -> Result<(), ApiError> {
-    match path.split('/').nth(1) {
-        Some(kind @ ("secrets" | "configs")) => {
+    let mut pieces = path.split('/').skip(1);
+    let (kind, one) = match pieces.next() {
+        Some(kind @ "secrets") => (kind, "secret"),
+        Some(kind @ "configs") => (kind, "config"),
+        _ => return Ok(()),
+    };
+    match (pieces.next(), pieces.next()) {
+        (Some("create") | None, _) => {
             Err(ApiError::not_implemented(format!("{kind} are not available in this version yet")))
         }
-        _ => Ok(()),
+        (Some(name), None | Some("update")) => Err(ApiError::no_such(one, name)),
+        _ => Err(ApiError::not_found(PAGE_NOT_FOUND)),
     }
 }
 

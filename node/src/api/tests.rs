@@ -114,9 +114,7 @@ async fn a_swarm_shows_in_ping_and_info() {
     assert_eq!(nodes[0]["Description"]["TLSInfo"], swarm["Cluster"]["TLSInfo"]);
     assert_eq!(client.error("GET", "/swarm/nothing", "").await, (404, PAGE_NOT_FOUND.to_owned()));
     for (method, path, body, text) in [
-        ("GET", "/v1.41/secrets/a", "", "secrets are not available"),
         ("POST", "/secrets/create", "{}", "secrets are not available"),
-        ("DELETE", "/configs/a", "", "configs are not available"),
         (
             "POST",
             "/v1.50/networks/create",
@@ -130,6 +128,16 @@ async fn a_swarm_shows_in_ping_and_info() {
         assert!(status == 501 && found.contains(text), "{method} {path}: {status} {found}");
     }
     assert_eq!(client.get("/v1.41/secrets").await, (200, serde_json::json!([])));
+    for (method, path, text) in [
+        ("GET", "/v1.41/secrets/a", "secret a not found"),
+        ("DELETE", "/v1.41/secrets/a", "secret a not found"),
+        ("POST", "/secrets/a/update?version=1", "secret a not found"),
+        ("GET", "/configs/b", "config b not found"),
+        ("DELETE", "/configs/b", "config b not found"),
+        ("GET", "/configs/b/c", "page not found"),
+    ] {
+        assert_eq!(client.error(method, path, "").await, (404, text.to_owned()), "{method} {path}");
+    }
     let (status, text) = client.error("POST", "/swarm/leave?force=0", "").await;
     assert!(status == 503 && text.contains("`--force`"), "{text}");
     let (status, _, body) = client.ask("POST", "/swarm/leave?force=True", "").await;

@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use swarm_model::{DesiredState, NodeId, PortProtocol};
 
 use super::*;
@@ -54,7 +54,7 @@ fn each_field_reaches_the_engine() {
         "Hosts": ["10.0.0.1 a b"], "DNSConfig": { "Nameservers": ["1.1.1.1"], "Search": ["x"], "Options": ["y"] },
         "Sysctls": { "net.core.somaxconn": "1" }, "CapabilityAdd": ["CAP_NET_RAW"], "CapabilityDrop": ["ALL"],
         "Ulimits": [{ "Name": "nofile", "Soft": 1, "Hard": 2 }], "OomScoreAdj": 5,
-        "Privileges": { "NoNewPrivileges": true, "SELinuxContext": null },
+        "Privileges": { "NoNewPrivileges": true, "SELinuxContext": null, "Seccomp": { "Mode": "unconfined" } },
         "Healthcheck": { "Test": ["CMD", "x"], "Interval": 1_000_000_000, "Retries": 2 },
         "Mounts": [
             { "Type": "bind", "Source": "/{{.Node.Hostname}}", "Target": "/a", "BindOptions": { "Propagation": "rslave" } },
@@ -83,7 +83,7 @@ fn each_field_reaches_the_engine() {
     assert_eq!(host["Ulimits"], json!([{ "Name": "nofile", "Soft": 1, "Hard": 2 }]));
     assert_eq!((&host["GroupAdd"], &host["Init"]), (&json!(["adm"]), &json!(true)));
     assert_eq!((&host["OomScoreAdj"], &host["ReadonlyRootfs"]), (&json!(5), &json!(true)));
-    assert_eq!(host["SecurityOpt"], json!(["no-new-privileges"]));
+    assert_eq!(host["SecurityOpt"], json!(["seccomp=unconfined", "no-new-privileges"]));
     assert_eq!(
         host["Mounts"],
         json!([
@@ -116,7 +116,7 @@ fn limits_log_driver_and_network() {
     spec.task = serde_json::from_value(json!({
         "ContainerSpec": { "Image": "x" },
         "Resources": { "Limits": { "NanoCPUs": 500_000_000, "MemoryBytes": 8_388_608, "Pids": 9 },
-                       "Reservations": { "MemoryBytes": 4_194_304 } },
+                       "Reservations": { "MemoryBytes": 4_194_304 }, "SwapBytes": 8, "MemorySwappiness": 0 },
         "Networks": [{ "Target": "host" }],
         "LogDriver": { "Name": "json-file", "Options": { "max-size": "1m" } },
     }))
@@ -127,6 +127,7 @@ fn limits_log_driver_and_network() {
         body["HostConfig"],
         json!({
             "NanoCpus": 500_000_000, "Memory": 8_388_608, "PidsLimit": 9, "NetworkMode": "host", "ReadonlyRootfs": false,
+            "MemorySwap": 8_388_616, "MemorySwappiness": 0,
             "LogConfig": { "Type": "json-file", "Config": { "max-size": "1m" } },
         })
     );
@@ -156,7 +157,7 @@ fn what_is_not_supported_is_said() {
     for (container, part) in [
         (json!({ "Image": "x", "Secrets": [{ "SecretID": "a" }] }), "secrets are not supported yet"),
         (json!({ "Image": "x", "Configs": [{ "ConfigID": "a" }] }), "configs are not supported yet"),
-        (json!({ "Image": "x", "Privileges": { "CredentialSpec": { "File": "x" } } }), "Privileges.CredentialSpec"),
+        (json!({ "Image": "x", "Privileges": { "CredentialSpec": { "File": "x" } } }), "CredentialSpec is for Windows"),
         (json!({ "Image": "x", "Isolation": "hyperv" }), "Isolation"),
         (json!({ "Image": "x", "Novelty": 1 }), "ContainerSpec.Novelty"),
         (json!({ "Image": "x", "Hosts": ["10.0.0.1"] }), "should be an address and a name"),

@@ -110,6 +110,19 @@ fn fatal_errors_reject_before_the_start_and_fail_after() {
 }
 
 #[test]
+fn a_program_that_does_not_exist_is_a_start_that_failed_with_its_exit_code() {
+    let mut world = quiet();
+    world.want(TASK, D::Running);
+    world.answer(0);
+    world.calls.clear();
+    let result = Err(EngineError::NotStarted { reason: "no such file".into(), exit_code: 127 });
+    world.input(Input::Done { task: TASK, result });
+    let status = &world.known[&TASK];
+    assert_eq!((status.state, status.message(), status.err.as_deref()), (S::Failed, "starting", Some("no such file")));
+    assert_eq!(status.container.as_ref().and_then(|container| container.exit_code), Some(127));
+}
+
+#[test]
 fn temporary_errors_are_said_and_tried_again_after_a_second() {
     let mut world = quiet();
     world.want(TASK, D::Running);

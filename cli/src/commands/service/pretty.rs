@@ -90,7 +90,7 @@ fn restart(page: &mut Page, policy: Option<&RestartPolicy>) {
     page.indented_some("Condition", condition.as_ref().and_then(|c| c.as_str()));
     page.indented("Delay", format_duration(policy.delay_or_default_ns()));
     page.indented("Max Attempts", policy.max_attempts);
-    page.indented_some("Window", (policy.window_ns > 0).then(|| format_duration(policy.window_ns)));
+    page.indented_some("Window", policy.window_ns.filter(|ns| *ns > 0).map(format_duration));
 }
 
 fn rollout(page: &mut Page, title: &str, config: Option<&UpdateConfig>) {

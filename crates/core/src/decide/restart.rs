@@ -115,12 +115,13 @@ pub(super) fn restarts(spec: &ServiceSpec, slot: &Slot, task: &Task) -> u64 {
     let policy = spec.task_template.restart();
     // The window ends where the task ended, not now: the verdict must not change while nothing happens.
     let end = task.status_applied_at;
+    let window_ns = policy.window_or_default_ns();
     let restarts = slot
         .0
         .iter()
         .filter(|t| t.spec_version == task.spec_version && t.desired != swarm_model::DesiredState::Remove)
         .filter(|t| t.cause == Cause::Restart)
-        .filter(|t| policy.window_ns == 0 || end.since_ns(t.created_at) < policy.window_ns)
+        .filter(|t| window_ns == 0 || end.since_ns(t.created_at) < window_ns)
         .count();
     restarts as u64
 }

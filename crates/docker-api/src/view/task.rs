@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{GenericResource, Labels, PortConfig, PublishMode, Task, TaskSpec, TaskStatus};
+use swarm_model::{GenericResource, Labels, PortConfig, PublishMode, Task, TaskSpec, TaskState, TaskStatus};
 
 use super::{Time, Version, is_default};
 
@@ -85,7 +85,7 @@ pub struct TaskStatusView {
     /// What went wrong; for a pending task, why no node fits.
     #[serde(skip_serializing_if = "is_default")]
     pub err: String,
-    /// The container, once there is one.
+    /// The container, once there is one; an empty one for a task that was rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container_status: Option<ContainerStatusView>,
     /// Host-mode ports that are open.
@@ -107,11 +107,15 @@ impl TaskStatusView {
             state: status.state.as_str().into(),
             message: status.message().into(),
             err: status.err.as_deref().unwrap_or_default().into(),
-            container_status: status.container.as_ref().map(|c| ContainerStatusView {
-                container_id: c.id.clone(),
-                pid: c.pid,
-                exit_code: c.exit_code.unwrap_or(0),
-            }),
+            container_status: match &status.container {
+                Some(c) => Some(ContainerStatusView {
+                    container_id: c.id.clone(),
+                    pid: c.pid,
+                    exit_code: c.exit_code.unwrap_or(0),
+                }),
+                // Docker's agents say so of a task that they could not begin with.
+                None => (status.state == TaskState::Rejected).then(ContainerStatusView::default),
+            },
             port_status: PortStatusView { ports: ports.collect() },
         }
     }
@@ -138,4 +142,18 @@ pub struct PortStatusView {
     /// One by one. Docker's engine lists each twice, for IPv4 and IPv6; this program once.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortConfig>,
+}
+
+#[cfg(test)]
+mod tests {
+    use swarm_model::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_rejected_task_has_an_empty_container() {
+        let shown = |state| TaskStatusView::new(&TaskStatus::new(state, Timestamp::ZERO)).container_status;
+        assert_eq!(shown(TaskState::Rejected), Some(ContainerStatusView::default()));
+        assert_eq!(shown(TaskState::Pending), None);
+    }
 }

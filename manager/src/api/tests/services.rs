@@ -161,7 +161,13 @@ async fn what_cannot_be_is_refused_and_nothing_is_written() {
         (with("/Networks", json!([{"Target": "n"}])), 501, "overlay networks are not available yet"),
         (with(&format!("{container}/Secrets"), json!([{"SecretID": "x"}])), 501, "ContainerSpec.Secrets"),
         (with(&format!("{container}/configs"), json!([{"ConfigID": "x"}])), 501, "ContainerSpec.Configs"),
-        (with(&format!("{container}/Privileges"), json!({"NoNewPrivileges": true})), 501, "ContainerSpec.Privileges"),
+        (
+            with(&format!("{container}/Privileges"), json!({"AppArmor": {"Mode": "odd"}})),
+            400,
+            "Privileges: AppArmor.Mode",
+        ),
+        (with(&format!("{container}/Privileges"), json!({"CredentialSpec": {"File": "x"}})), 400, "CredentialSpec is"),
+        (with("/TaskTemplate/Resources", json!({"SwapBytes": 1})), 400, "Resources.SwapBytes"),
     ] {
         let message = post(&plane, "/services/create", &spec).await.error(status);
         assert!(message.contains(part), "{message}");
