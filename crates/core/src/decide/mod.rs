@@ -180,7 +180,7 @@ fn settle(planner: &mut Planner, id: ServiceId) {
 fn is_last_step(op: &Op) -> bool {
     match op {
         Op::SetDesired { desired, .. } => desired.is_live(),
-        Op::PlaceTask { .. } | Op::DeleteTasks { .. } => true,
+        Op::PlaceTask { .. } => true,
         _ => false,
     }
 }
