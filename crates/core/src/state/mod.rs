@@ -48,6 +48,8 @@ pub struct State {
     by_node: ByNode,
     /// Tasks that wait for a node and are meant to live.
     pending: Table<(ServiceId, TaskId), ()>,
+    /// Tasks that failed or were rejected.
+    failed: Table<(ServiceId, TaskId), ()>,
     /// Slots that have anything but one task which runs and is meant to.
     /// A bit each, [`SLOTS_OF_ROW`] side by side: every new task sets one, and unsets it when it runs.
     unsettled: Table<(ServiceId, u32), u64>,
@@ -224,6 +226,11 @@ impl State {
     /// The tasks of a service that wait for a node, the oldest first.
     pub fn pending_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
         self.pending.range((service, TaskId(0))..=(service, TaskId(u128::MAX))).map(|((_, id), ())| self.indexed(*id))
+    }
+
+    /// The tasks of a service that failed or were rejected, the oldest first.
+    pub(crate) fn failed_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        self.failed.range((service, TaskId(0))..=(service, TaskId(u128::MAX))).map(|((_, id), ())| self.indexed(*id))
     }
 
     /// The services that have tasks waiting for a node.

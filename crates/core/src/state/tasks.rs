@@ -67,7 +67,7 @@ impl State {
     pub(crate) fn replace_task(&mut self, task: Task) {
         let old = self.stored(&task).clone();
         // Most changes are reports that move no index.
-        let place = |t: &Task| (t.node, is_active(t), t.holds_resources(), is_pending(t));
+        let place = |t: &Task| (t.node, is_active(t), t.holds_resources(), is_pending(t), has_failed(t));
         if place(&old) != place(&task) {
             let spec = self.spec_of(&task);
             self.unindex(&old, &spec.spec);
@@ -139,6 +139,9 @@ impl State {
         if is_pending(task) {
             self.pending.insert((task.service, task.id), ());
         }
+        if has_failed(task) {
+            self.failed.insert((task.service, task.id), ());
+        }
     }
 
     fn unindex(&mut self, task: &Task, spec: &ServiceSpec) {
@@ -150,6 +153,9 @@ impl State {
         }
         if is_pending(task) {
             self.pending.remove(&(task.service, task.id));
+        }
+        if has_failed(task) {
+            self.failed.remove(&(task.service, task.id));
         }
     }
 
@@ -201,4 +207,8 @@ fn counts(task: &Task) -> bool {
 
 fn is_pending(task: &Task) -> bool {
     task.status.state == TaskState::Pending && task.desired.is_live()
+}
+
+fn has_failed(task: &Task) -> bool {
+    matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
 }

@@ -13,7 +13,7 @@ mod tests;
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
-use swarm_model::{Constraint, Node, NodeId, Service, ServiceSpec, Settings, TaskState, Timestamp};
+use swarm_model::{Constraint, Node, NodeId, Service, ServiceSpec, Settings, Timestamp};
 
 use crate::{Place, State};
 use filter::Request;
@@ -152,13 +152,10 @@ struct Failures {
 /// Nodes on which the current spec version failed often of late.
 fn recent_failures(state: &State, service: &Service) -> BTreeMap<NodeId, Failures> {
     let mut nodes: BTreeMap<NodeId, Failures> = BTreeMap::new();
-    // A settled slot has no failed task.
-    let slots = state.unsettled_slots(service.id);
-    for task in slots.flat_map(|slot| state.tasks_of_slot(service.id, slot)) {
-        let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected);
+    for task in state.failed_of_service(service.id) {
         let at = task.status_applied_at;
         let recent = state.time().since_ns(at) < FAILURE_WINDOW_NS;
-        if let (true, Some(node)) = (failed && recent && task.spec_version == service.spec_version, task.node) {
+        if let (true, Some(node)) = (recent && task.spec_version == service.spec_version, task.node) {
             let failures = nodes.entry(node).or_insert(Failures { count: 0, since: at });
             *failures = Failures { count: failures.count + 1, since: failures.since.min(at) };
         }

@@ -27,6 +27,9 @@ type Rank = (u32, u32, u64, u64, usize);
 /// When so many nodes were asked one by one for tasks of the service, walking along its tasks is cheaper.
 const ASKED_MAX: u32 = 4;
 
+/// A node that has so many tasks counts as one more of them: to ask it is a look at each.
+const ASKED_TASKS: u32 = 64;
+
 /// The nodes that can take a task, as a tree with a level for each placement preference.
 pub(super) struct Tree<'a> {
     root: Branch,
@@ -165,8 +168,8 @@ impl Round<'_> {
 
     /// Whether a node has active tasks of the service, or saw it fail often.
     fn is_known(&mut self, node: usize) -> bool {
-        self.asked += 1;
-        if self.asked == ASKED_MAX {
+        self.asked += 1 + self.state.loads.at(node).1.active / ASKED_TASKS;
+        if self.asked >= ASKED_MAX {
             self.count();
         }
         self.failures.contains_key(&node) || self.of_service(node) > 0
