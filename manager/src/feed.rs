@@ -306,7 +306,8 @@ mod tests {
         let feed = Feed::new();
         let assignments = feed.assignments(N1);
         let changed = |n| {
-            let event = Event::Task { task: task_id(n), service: ServiceId(1), node: Some(N1), reported: None };
+            let event =
+                Event::Task { task: task_id(n), service: ServiceId(1), slot: 1, node: Some(N1), reported: None };
             feed.applied(&feed.state(), &[event]);
         };
         (0..CHANGES_MAX as u32).for_each(changed);

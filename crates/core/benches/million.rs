@@ -71,10 +71,7 @@ impl Cluster {
                 return;
             }
             let deadlines = &mut self.deadlines;
-            self.world.decide_all(|plan| {
-                deadlines.retain(|service, _| !plan.services.contains(service));
-                deadlines.extend(&plan.deadlines);
-            });
+            self.world.decide_all(|plan| plan.renew(deadlines));
         }
     }
 

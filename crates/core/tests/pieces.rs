@@ -144,7 +144,7 @@ fn others_have_their_turn_between_the_pieces_of_a_large_service() {
 fn a_large_service_comes_changes_and_goes_in_pieces() {
     let mut world = World::new();
     world.create(BIG, MANY);
-    assert_eq!(world.pieces(), 4);
+    assert_eq!(world.pieces(), 8, "four that make tasks, and four that look at what is there");
     world.obey();
     world.pieces();
     assert_eq!(world.live(BIG) as u64, MANY);
@@ -170,6 +170,24 @@ fn a_large_service_comes_changes_and_goes_in_pieces() {
     world.obey();
     world.pieces();
     assert_eq!(world.state.tasks().count(), 0, "nothing is left of it");
+}
+
+#[test]
+fn a_report_of_a_task_is_a_look_at_its_place_alone() {
+    let mut world = World::new();
+    world.create(BIG, 3);
+    world.pieces();
+    world.obey();
+    world.pieces();
+    let task = world.state.tasks_of_service(BIG).nth(1).expect("there are three").clone();
+    let reports = vec![(task.id, TaskStatus::new(TaskState::Failed, Timestamp::from_millis(1)))];
+    world.commit(vec![Tx::new(vec![Op::ReportTasks { node: task.node.expect("it ran there"), reports }])]);
+    assert!(world.dirty.services.is_empty());
+    assert_eq!(world.dirty.places, [(BIG, [task.slot].into())].into());
+    let plan = world.piece();
+    assert_eq!((plan.services, plan.parts), ([BIG].into(), [BIG].into()));
+    let live: Vec<u32> = world.state.tasks_of_service(BIG).filter(|t| t.desired.is_live()).map(|t| t.slot).collect();
+    assert_eq!(live, [1, 2, 3], "another task comes in the place of the one that failed");
 }
 
 #[test]

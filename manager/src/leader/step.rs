@@ -205,14 +205,12 @@ impl LeaderStep {
             unheard: if knows_little { Arc::default() } else { self.unheard.clone() },
             changes_max: self.changes_max,
         };
-        let Plan { txs, deadlines, services, nodes, unfinished, refused } = (self.decide)(state, &looked_at, &context);
+        let plan = (self.decide)(state, &looked_at, &context);
+        plan.renew(&mut self.deadlines);
+        let Plan { txs, services, nodes, unfinished, refused, .. } = plan;
         for (tx, refusal) in &refused {
             tracing::error!(%refusal, guards = ?tx.guards, "a planned change does not apply to its own plan");
         }
-        for service in &services {
-            self.deadlines.remove(service);
-        }
-        self.deadlines.extend(deadlines);
         self.dirty = unfinished;
         if txs.is_empty() {
             // What was cut goes on at once.
@@ -401,6 +399,11 @@ mod tests {
                 step.mark(Dirty { services: [small].into(), ..Dirty::default() });
             }
             output = step.step(Input::Proposed { index, fallen: false }, &world.state, NOW);
+        }
+        // What was made has its look as well, a part of it in a piece.
+        while step.is_unfinished() {
+            assert_eq!(output, Output::Wait { until: Some(NOW) });
+            output = step.step(Input::Tick, &world.state, NOW);
         }
         assert_eq!(output, IDLE);
         assert_eq!(made, [10, 20, 27, 37, 47, 57, 67, 77, 87, 95]);

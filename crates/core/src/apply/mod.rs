@@ -28,6 +28,8 @@ pub enum Event {
         task: TaskId,
         /// Its service.
         service: ServiceId,
+        /// Its slot there.
+        slot: u32,
         /// Its node.
         node: Option<NodeId>,
         /// The states between which a report moved it, if nothing else changed.

@@ -249,7 +249,7 @@ pub(super) fn delete(state: &mut State, id: TaskId, events: &mut Vec<Event>) {
 }
 
 fn touched(task: &Task) -> Event {
-    Event::Task { task: task.id, service: task.service, node: task.node, reported: None }
+    Event::Task { task: task.id, service: task.service, slot: task.slot, node: task.node, reported: None }
 }
 
 /// Stores a changed task, and says so.

@@ -1,6 +1,6 @@
 //! What a decision is to look at.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_model::{NodeId, ServiceId, TaskState};
 
@@ -13,6 +13,8 @@ pub struct Dirty {
     pub all: bool,
     /// These services.
     pub services: BTreeSet<ServiceId>,
+    /// These places of services, by their slots. The others of such a service were looked at, and are as they were then.
+    pub places: BTreeMap<ServiceId, BTreeSet<u32>>,
     /// These nodes: all services that have tasks there.
     pub nodes: BTreeSet<NodeId>,
     /// These nodes have more room: all services that have tasks waiting for some, or may be more even now.
@@ -29,21 +31,32 @@ impl Dirty {
 
     /// Whether there is nothing to look at.
     pub fn is_empty(&self) -> bool {
-        !self.all && self.services.is_empty() && self.nodes.is_empty() && self.room.is_empty()
+        !self.all && self.services.is_empty() && self.places.is_empty() && self.nodes.is_empty() && self.room.is_empty()
     }
 
     /// Adds what is dirty besides.
     pub fn merge(&mut self, mut more: Self) {
         self.all |= more.all;
         self.services.append(&mut more.services);
+        for (service, places) in more.places {
+            self.add_places(service, places);
+        }
         self.nodes.append(&mut more.nodes);
         self.room.append(&mut more.room);
         self.behind = self.behind.or(more.behind);
     }
 
+    /// Adds places of a service.
+    pub(super) fn add_places(&mut self, service: ServiceId, mut places: BTreeSet<u32>) {
+        if !places.is_empty() {
+            self.places.entry(service).or_default().append(&mut places);
+        }
+    }
+
     /// The services in the order in which they have their turns.
     pub(super) fn in_turn(&self) -> Vec<ServiceId> {
-        let (first, behind): (Vec<_>, Vec<_>) = self.services.iter().partition(|id| Some(**id) <= self.behind);
+        let services: BTreeSet<ServiceId> = self.services.iter().chain(self.places.keys()).copied().collect();
+        let (first, behind): (Vec<_>, Vec<_>) = services.into_iter().partition(|id| Some(*id) <= self.behind);
         behind.into_iter().chain(first).collect()
     }
 
@@ -53,7 +66,8 @@ impl Dirty {
             Event::Cluster => self.all = true,
             Event::Node(node) => drop(self.nodes.insert(node)),
             Event::Task { reported: Some((from, to)), .. } if are_alike(from, to) => {}
-            Event::Service(service) | Event::Task { service, .. } => drop(self.services.insert(service)),
+            Event::Task { service, slot, .. } => drop(self.places.entry(service).or_default().insert(slot)),
+            Event::Service(service) => drop(self.services.insert(service)),
             Event::Room(node) => drop(self.room.insert(node)),
         }
     }
@@ -82,7 +96,13 @@ mod tests {
         use TaskState::{Accepted, Assigned, Complete, Failed, Preparing, Ready, Running, Starting};
         let marks = |reported| {
             let mut dirty = Dirty::default();
-            dirty.mark(&Event::Task { task: TaskId(1), service: ServiceId(2), node: Some(NodeId(3)), reported });
+            dirty.mark(&Event::Task {
+                task: TaskId(1),
+                service: ServiceId(2),
+                slot: 1,
+                node: Some(NodeId(3)),
+                reported,
+            });
             !dirty.is_empty()
         };
         assert!(marks(None));

@@ -6,6 +6,7 @@ use swarm_model::{Id, NodeId, Service, ServiceId, TaskId, Timestamp};
 
 use super::{
     Context, Plan, TASKS_BATCH_MAX,
+    part::Part,
     schedule::Fleet,
     slots::{Slots, Stranded},
 };
@@ -33,6 +34,8 @@ pub(super) struct Planner {
     stranded: Option<Stranded>,
     /// What there is to look at of the service that was asked for last, if nothing has changed since.
     slots: Option<(ServiceId, Rc<Slots>)>,
+    /// What the look at a service is confined to, if it is.
+    pub(super) part: Option<Part>,
     /// What the last transaction touched.
     events: Vec<Event>,
     /// Nodes that have more room since services were looked at for that.
@@ -65,6 +68,7 @@ impl Planner {
             fleet: None,
             stranded: None,
             slots: None,
+            part: None,
             events: Vec::new(),
             room: BTreeSet::new(),
             changes: 0,
@@ -77,6 +81,11 @@ impl Planner {
     /// How many more changes the piece takes.
     pub(super) fn left(&self) -> usize {
         self.changes_max.saturating_sub(self.changes)
+    }
+
+    /// How many places of a service are looked at in one piece, where the others can be left out.
+    pub(super) fn places_max(&self) -> usize {
+        self.changes_max
     }
 
     /// Whether the piece takes no more changes. What a reconciler makes from then on is left for the next piece, which
@@ -108,6 +117,44 @@ impl Planner {
         fitting
     }
 
+    /// Begins the look at a service: at these places of it, or at all.
+    pub(super) fn begin(&mut self, service: ServiceId, places: Option<BTreeSet<u32>>) {
+        if places.is_none() {
+            self.plan.parts.remove(&service);
+        } else if !self.plan.services.contains(&service) {
+            self.plan.parts.insert(service);
+        }
+        self.plan.services.insert(service);
+        self.look(1);
+        let state = &self.state;
+        let stranded = self.stranded.get_or_insert_with(|| Stranded::new(state));
+        self.part = Part::new(state, stranded, service, places, self.changes_max);
+        self.slots = None;
+    }
+
+    /// Ends the look at a service. What of it is left is noted for the next piece.
+    pub(super) fn end(&mut self, service: ServiceId) {
+        let is_cut = std::mem::take(&mut self.is_cut);
+        let unfinished = &mut self.plan.unfinished;
+        match self.part.take() {
+            Some(part) if !part.concerns_all => {
+                unfinished.add_places(service, part.rest);
+                if is_cut {
+                    unfinished.add_places(service, part.numbers);
+                }
+            }
+            None if !is_cut => {}
+            _ => drop(unfinished.services.insert(service)),
+        }
+    }
+
+    /// Makes of the look at a part of a service one at all of it.
+    pub(super) fn widen(&mut self, service: ServiceId) {
+        self.part = None;
+        self.slots = None;
+        self.plan.parts.remove(&service);
+    }
+
     /// What there is to look at of a service.
     pub(super) fn slots(&mut self, service: &Service) -> Rc<Slots> {
         if let Some((_, slots)) = self.slots.as_ref().filter(|(id, _)| *id == service.id) {
@@ -115,7 +162,10 @@ impl Planner {
         }
         let state = &self.state;
         let stranded = self.stranded.get_or_insert_with(|| Stranded::new(state));
-        let slots = Rc::new(Slots::new(state, service, stranded));
+        let slots = Rc::new(match &self.part {
+            Some(part) => Slots::at(state, service.id, &part.numbers),
+            None => Slots::new(state, service, stranded, self.changes_max),
+        });
         self.looks += slots.shown.len();
         self.slots = Some((service.id, slots.clone()));
         slots

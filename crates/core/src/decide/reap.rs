@@ -16,17 +16,25 @@ const ORPHAN_AFTER_NS: i64 = 24 * 3_600_000_000_000;
 
 /// What is left of a service that was removed: its tasks go as they end.
 pub(super) fn removed_service(planner: &mut Planner, id: ServiceId) {
-    let tasks: Vec<Arc<Task>> = planner.state.tasks_of_service(id).cloned().collect();
+    let tasks = tasks_left(planner, id);
     planner.look(tasks.len());
     // Tasks that were created by an entry that overtook the removal are told to stop here.
     let late: Vec<TaskId> =
         tasks.iter().filter(|task| task.desired != DesiredState::Remove).map(|task| task.id).collect();
     planner.push_each(None, &late, |tasks| Op::SetDesired { desired: DesiredState::Remove, tasks });
-    let tasks: Vec<Arc<Task>> = planner.state.tasks_of_service(id).cloned().collect();
-    orphans_among(planner, id, tasks.iter());
-    let ended: Vec<TaskId> =
-        planner.state.tasks_of_service(id).filter(|task| task.status.state.is_terminal()).map(|task| task.id).collect();
+    orphans_among(planner, id, tasks_left(planner, id).iter());
+    let ended = tasks_left(planner, id).into_iter().filter(|task| task.status.state.is_terminal());
+    let ended: Vec<TaskId> = ended.map(|task| task.id).collect();
     planner.push_each(None, &ended, |tasks| Op::DeleteTasks { tasks });
+}
+
+/// The tasks of a service that was removed, as far as the look goes.
+fn tasks_left(planner: &Planner, id: ServiceId) -> Vec<Arc<Task>> {
+    let state = &planner.state;
+    match &planner.part {
+        Some(part) => part.numbers.iter().flat_map(|slot| state.tasks_of_slot(id, *slot)).cloned().collect(),
+        None => state.tasks_of_service(id).cloned().collect(),
+    }
 }
 
 /// The history of a service: no more than the limit in each place, the oldest go first. With its node, a place of a

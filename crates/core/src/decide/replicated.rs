@@ -7,54 +7,70 @@ use swarm_model::{DesiredState, NodeId, Service, ServiceMode, TaskId};
 use super::{
     Planner,
     fill::{self, Need},
-    slots::{Place, Slot},
+    slots::{self, Place, Slot},
 };
 use crate::Op;
 
-/// Takes away the slots that are too many, those first that matter least.
+/// Takes away the slots that are too many, those first that matter least. Of a large service nothing else is looked at
+/// in the same piece.
 pub(super) fn scale_down(planner: &mut Planner, service: &Service, replicas: u64) {
-    let slots = planner.slots(service);
-    let replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
-    if slots.shown.len() + slots.settled <= replicas {
-        return;
+    let highest = planner.state.highest_slot(service.id).map_or(0, u64::from);
+    if planner.part.is_some() || highest <= replicas && planner.state.tasks_of_slot(service.id, 0).next().is_none() {
+        return; // It has no more than it wants.
     }
-    let taken: Vec<(Place, &Slot)> =
-        slots.shown.iter().filter(|(_, slot)| slot.is_taken(service)).map(|(place, slot)| (*place, slot)).collect();
+    let replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
+    let taken: Vec<(bool, Kept)> =
+        slots::taken(&planner.state, service).map(|slot| (slot.runs(), Kept::of(&slot))).collect();
     if taken.len() <= replicas {
         return;
     }
     let surplus = keep_order(taken).split_off(replicas);
     // A task that was told in the piece before is not told again: there would always be another piece.
-    let tasks = surplus.iter().flat_map(|slot| &slot.0).filter(|task| task.desired != DesiredState::Remove);
-    let tasks: Vec<TaskId> = tasks.map(|task| task.id).collect();
+    let told = |number: &u32| -> Vec<TaskId> {
+        let tasks = planner.state.tasks_of_slot(service.id, *number);
+        tasks.filter(|task| task.desired != DesiredState::Remove).map(|task| task.id).collect()
+    };
     // A piece takes the last ones.
-    let later = tasks.len().saturating_sub(planner.left());
-    planner.push_each(Some(service), &tasks[later..], |tasks| Op::SetDesired { desired: DesiredState::Remove, tasks });
-    if later > 0 {
+    let mut tasks: Vec<TaskId> = surplus.iter().rev().take(planner.left()).rev().flat_map(told).collect();
+    let last = tasks.split_off(tasks.len().saturating_sub(planner.left()));
+    planner.push_each(Some(service), &last, |tasks| Op::SetDesired { desired: DesiredState::Remove, tasks });
+    if !tasks.is_empty() || surplus.len() > last.len() {
         planner.cut();
+    }
+    planner.is_cut |= highest > planner.places_max() as u64;
+}
+
+/// What tells which slots are kept.
+struct Kept {
+    number: u32,
+    /// The node of its task, if there is just one that is meant to live.
+    node: Option<NodeId>,
+}
+
+impl Kept {
+    fn of(slot: &Slot) -> Self {
+        let mut live = slot.live();
+        let node = live.next().and_then(|task| task.node).filter(|_| live.next().is_none());
+        Self { number: slot.0[0].slot, node }
     }
 }
 
 /// The slots in the order in which they are kept (swarm-behaviour §3.2): running ones first; then so that what goes
 /// first are slots without a node of their own and those on the nodes that hold most of this service.
-fn keep_order(mut slots: Vec<(Place, &Slot)>) -> Vec<&Slot> {
-    slots.sort_by_cached_key(|(place, slot)| (!slot.runs(), *place));
+fn keep_order(slots: Vec<(bool, Kept)>) -> Vec<u32> {
+    let (running, others): (Vec<_>, Vec<_>) = slots.into_iter().partition(|(runs, _)| *runs);
     let mut seen: BTreeMap<NodeId, u32> = BTreeMap::new();
-    let mut ranked: Vec<(u32, &Slot)> = Vec::with_capacity(slots.len());
-    for (_, slot) in slots {
-        let mut live = slot.live();
-        let ordinal = match (live.next().and_then(|task| task.node), live.next()) {
-            (Some(node), None) => {
-                let count = seen.entry(node).or_insert(0);
-                *count += 1;
-                *count
-            }
-            _ => u32::MAX,
-        };
-        ranked.push((ordinal, slot));
+    let mut ranked: Vec<(u32, u32)> = Vec::with_capacity(running.len() + others.len());
+    for (_, Kept { number, node }) in running.into_iter().chain(others) {
+        let ordinal = node.map_or(u32::MAX, |node| {
+            let count = seen.entry(node).or_insert(0);
+            *count += 1;
+            *count
+        });
+        ranked.push((ordinal, number));
     }
     ranked.sort_by_key(|(ordinal, _)| *ordinal);
-    ranked.into_iter().map(|(_, slot)| slot).collect()
+    ranked.into_iter().map(|(_, number)| number).collect()
 }
 
 /// Replaces what cannot go on and fills the slots that are missing, the lowest numbers first. Slots that have nothing
@@ -64,11 +80,20 @@ pub(super) fn fill(planner: &mut Planner, service: &Service, replicas: u64) {
     let slots = planner.slots(service);
     let (slots, settled) = (&slots.shown, slots.settled);
     let taken = |place: &Place| slots.get(place).is_some_and(|slot| slot.is_taken(service));
-    let present = settled + slots.keys().filter(|p| taken(p)).count();
-    let missing = usize::try_from(replicas).unwrap_or(usize::MAX).saturating_sub(present);
+    let empty = slots.keys().filter(|p| !taken(p)).count();
+    let missing = match &planner.part {
+        Some(part) if part.is_exact => empty,
+        Some(_) if slots.values().all(|slot| slot.is_taken(service) || slot.is_going()) => 0,
+        // Which number comes in the place of this one is for a look at all to say.
+        Some(_) => return planner.widen(service.id),
+        None => {
+            let present = settled + slots.len() - empty;
+            usize::try_from(replicas).unwrap_or(usize::MAX).saturating_sub(present)
+        }
+    };
     // What the piece does not take is left to the next one, and so is what of the others is to be forgotten.
     let (is_last, missing) = (missing <= planner.left(), missing.min(planner.left()));
-    let free: Vec<Place> = if settled > 0 {
+    let free: Vec<Place> = if settled > 0 || planner.part.is_some() {
         slots.keys().copied().filter(|p| !taken(p)).take(missing).collect()
     } else {
         (1..=u32::MAX).map(Place::Number).filter(|p| !taken(p)).take(missing).collect()
@@ -97,7 +122,8 @@ pub(super) fn grows_by(planner: &Planner, service: &Service) -> Option<RangeIncl
     let is_complete = state.tasks_of_only_spec(service.id, service.spec_version) == Some(highest as usize)
         && state.tasks_of_slot(service.id, 0).next().is_none();
     let missing = replicas.checked_sub(highest)? as usize;
-    (is_complete && missing > planner.left()).then_some(highest + 1..=replicas)
+    let is_much = missing > planner.left() || missing > 0 && highest as usize > planner.places_max();
+    (is_complete && is_much).then_some(highest + 1..=replicas)
 }
 
 /// Makes the tasks of these slots, as many as the piece takes.
@@ -107,7 +133,9 @@ pub(super) fn grow(planner: &mut Planner, service: &Service, slots: RangeInclusi
         let last = *slots.start() + (count - 1) as u32;
         fill::place_more(planner, service, *slots.start()..=last);
     }
-    if count < slots.count() {
+    if count < slots.clone().count() {
         planner.cut();
+    } else if *slots.start() as usize > planner.places_max() {
+        planner.is_cut = true; // What was there before has its look in the next piece.
     }
 }

@@ -97,6 +97,7 @@ fn finish(planner: &mut Planner, service: &Service) {
     let waits = |slot: &Slot| !slot.runs() && slot.live().any(|task| task.status.state == TaskState::Pending);
     for slot in slots.values().filter(|slot| slot.live().count() > 1) {
         // What was prepared for a spec that is out of date by now would hold its room until the place's turn comes.
+        let known = done.len();
         done.extend(outdated(&planner.state, service, slot));
         let Some(keep) = successor(&planner.state, service, slot) else { continue };
         let takes_over = keep.status.state == TaskState::Running || stop_first && is_prepared(keep, planner.now);
@@ -106,7 +107,7 @@ fn finish(planner: &mut Planner, service: &Service) {
             continue;
         }
         if budget.take(&planner.state, slot, |task| task.id != keep.id) {
-            let goes = slot.live().map(|task| task.id).filter(|id| *id != keep.id && !done.contains(id));
+            let goes = slot.live().map(|task| task.id).filter(|id| *id != keep.id && !done[known..].contains(id));
             let goes: Vec<TaskId> = goes.collect();
             done.extend(goes);
         } else if keep.status.state != TaskState::Running && slots.values().any(waits) {
@@ -166,6 +167,15 @@ fn stage_of_move(state: &State, service: &Service, kinship: &Kinship, slot: &Slo
     }
 }
 
+impl update::Progress {
+    fn add(&mut self, stage: Stage, is_busy: bool) {
+        if let Stage::Reached(at) = stage {
+            self.last_reached = self.last_reached.max(Some(at));
+        }
+        self.places += u64::from(is_busy || matches!(stage, Stage::Stale));
+    }
+}
+
 /// The task that the update which is under way, or the last one, made in a place.
 fn last_made<'a>(service: &Service, slot: &'a Slot) -> Option<&'a Arc<Task>> {
     let update = service.update.as_ref()?;
@@ -212,6 +222,48 @@ fn stage_of_update(state: &State, service: &Service, kinship: &Kinship, slot: &S
     }
 }
 
+/// The same, where what misses its deadline holds the other places up no longer.
+fn stage_of_update_now(planner: &mut Planner, service: &Service, kinship: &Kinship, slot: &Slot) -> Stage {
+    let stage = stage_of_update(&planner.state, service, kinship, slot, planner.now);
+    let deadline = || last_made(service, slot).and_then(|task| update::deadline(service, task));
+    if let (Stage::UnderWay, Some(at)) = (stage, deadline()) {
+        if at <= planner.now {
+            return Stage::Clean;
+        }
+        planner.wake(service.id, at);
+    }
+    stage
+}
+
+/// Adds the places that a look leaves out, where it matters how far they are: an update is over when the last one is
+/// done. Returns whether all is known that there is to know.
+fn add_others(
+    planner: &mut Planner,
+    service: &Service,
+    config: &UpdateConfig,
+    kinship: &Kinship,
+    progress: &mut update::Progress,
+) -> bool {
+    let Some(part) = &planner.part else { return true };
+    let is_active = service.update.as_ref().is_some_and(|update| update.state.is_active());
+    if progress.places > 0 {
+        progress.places += part.rest.len() as u64;
+        return true;
+    }
+    if !part.rest.is_empty() || !is_active {
+        return false;
+    }
+    let state = planner.state.clone();
+    for slot in slots::taken(&state, service) {
+        let stage = stage_of_update_now(planner, service, kinship, &slot);
+        progress.add(stage, stage.is_busy(config, planner.now).0);
+        if progress.places > 0 {
+            break; // One is enough.
+        }
+    }
+    true
+}
+
 /// Begins the next places, as many as the policy allows at a time.
 fn roll(planner: &mut Planner, service: &Arc<Service>) {
     let slots = planner.slots(service);
@@ -229,27 +281,14 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     let kinship = Kinship::default();
     for (place, slot) in places {
         let of_move = stage_of_move(&planner.state, service, &kinship, slot);
-        let mut of_update = match paused {
+        let of_update = match paused {
             true => Stage::Clean,
-            false => stage_of_update(&planner.state, service, &kinship, slot, planner.now),
+            false => stage_of_update_now(planner, service, &kinship, slot),
         };
-        if let (Stage::UnderWay, Some(at)) =
-            (of_update, last_made(service, slot).and_then(|t| update::deadline(service, t)))
-        {
-            // What misses its deadline holds the other places up no longer.
-            if at <= planner.now {
-                of_update = Stage::Clean;
-            } else {
-                planner.wake(service.id, at);
-            }
-        }
         let (moves, move_until) = of_move.is_busy(&config, planner.now);
         let (updates, update_until) = of_update.is_busy(&config, planner.now);
         [move_until, update_until].into_iter().flatten().for_each(|until| planner.wake(service.id, until));
-        if let Stage::Reached(at) = of_update {
-            progress.last_reached = progress.last_reached.max(Some(at));
-        }
-        progress.places += u64::from(updates || matches!(of_update, Stage::Stale));
+        progress.add(of_update, updates);
         match (of_update, of_move) {
             // An update that replaces the task anyway takes it off its node as well.
             (Stage::Stale, _) => stale.push((*place, Cause::Update)),
@@ -260,7 +299,13 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
             _ => {}
         }
     }
-    if !paused {
+    // Without a policy of its own a service is drained all at once, as in Swarm.
+    let at_once = |cause: &Cause| *cause == Cause::Move && service.spec.update_config.is_none();
+    let is_limited = config.parallelism > 0 && stale.iter().any(|(_, cause)| !at_once(cause));
+    if planner.part.is_some() && is_limited {
+        return planner.widen(service.id); // How many others are under way is for a look at all to say.
+    }
+    if !paused && add_others(planner, service, &config, &kinship, &mut progress) {
         update::track(planner, service, &config, &progress);
     }
     let service = planner.state.service(service.id).cloned().expect("nothing removes it here");
@@ -275,8 +320,6 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     }
     // What does not run anyway comes first.
     stale.sort_by_key(|(place, _)| slots[place].runs());
-    // Without a policy of its own a service is drained all at once, as in Swarm.
-    let at_once = |cause: &Cause| *cause == Cause::Move && service.spec.update_config.is_none();
     let (all, mut some): (Vec<_>, Vec<_>) = stale.into_iter().partition(|(_, cause)| at_once(cause));
     some.truncate(room);
     let mut needs = Vec::new();

@@ -65,6 +65,11 @@ impl Slot {
         (!newest.desired.is_live() && !restart::allowed(&service.spec, self, newest)).then_some(newest)
     }
 
+    /// Whether all its tasks are to be removed, or it has none.
+    pub(super) fn is_going(&self) -> bool {
+        self.0.iter().all(|task| task.desired == DesiredState::Remove)
+    }
+
     /// Whether one of its tasks runs and is meant to.
     pub(super) fn runs(&self) -> bool {
         self.live().any(|task| task.status.state == TaskState::Running)
@@ -104,7 +109,7 @@ impl Stranded {
     }
 
     /// The slots of a service that have such tasks.
-    fn slots_of(&self, state: &State, service: ServiceId) -> Rc<[u32]> {
+    pub(super) fn slots_of(&self, state: &State, service: ServiceId) -> Rc<[u32]> {
         let mut last = self.last.borrow_mut();
         if let Some((_, slots)) = last.as_ref().filter(|(of, _)| *of == service) {
             return slots.clone();
@@ -123,15 +128,26 @@ impl Stranded {
 }
 
 impl Slots {
-    /// What there is to look at.
-    pub(super) fn new(state: &State, service: &Service, stranded: &Stranded) -> Self {
-        unsettled(state, service, stranded).unwrap_or_else(|| Self { shown: of(state, service), settled: 0 })
+    /// All that there is to look at, so many places of it one by one at most.
+    pub(super) fn new(state: &State, service: &Service, stranded: &Stranded, places_max: usize) -> Self {
+        unsettled(state, service, stranded, places_max)
+            .unwrap_or_else(|| Self { shown: of(state, service), settled: 0 })
     }
+
+    /// These places. What the others are is not told.
+    pub(super) fn at(state: &State, service: ServiceId, numbers: &BTreeSet<u32>) -> Self {
+        Self { shown: at(state, service, numbers.iter().copied()), settled: 0 }
+    }
+}
+
+fn at(state: &State, service: ServiceId, numbers: impl Iterator<Item = u32>) -> BTreeMap<Place, Slot> {
+    let slot = |number: u32| Slot(state.tasks_of_slot(service, number).cloned().collect());
+    numbers.map(|number| (Place::Number(number), slot(number))).collect()
 }
 
 /// The places that are not settled, if it is cheap to tell and the others make no difference: no update is under way
 /// that looks at all, no limit counts those that run, no delay follows a move.
-fn unsettled(state: &State, service: &Service, stranded: &Stranded) -> Option<Slots> {
+pub(super) fn unsettled(state: &State, service: &Service, stranded: &Stranded, places_max: usize) -> Option<Slots> {
     let ServiceMode::Replicated { replicas } = service.spec.mode else { return None };
     let rolls = service.update.as_ref().is_some_and(|update| update.state.is_active() || update.state.is_paused());
     let counts_all = rolls
@@ -141,7 +157,7 @@ fn unsettled(state: &State, service: &Service, stranded: &Stranded) -> Option<Sl
     let tasks = state.tasks_of_only_spec(service.id, service.spec_version)?;
     let is_complete = state.highest_slot(service.id).is_some_and(|highest| u64::from(highest) == replicas)
         && state.tasks_of_slot(service.id, 0).next().is_none();
-    let shown_max = tasks / UNSETTLED_PART;
+    let shown_max = (tasks / UNSETTLED_PART).min(places_max);
     if counts_all || !is_complete || stranded.nodes.len() > shown_max {
         return None;
     }
@@ -150,8 +166,7 @@ fn unsettled(state: &State, service: &Service, stranded: &Stranded) -> Option<Sl
     if numbers.len() > shown_max {
         return None;
     }
-    let slot = |number: u32| Slot(state.tasks_of_slot(service.id, number).cloned().collect());
-    let shown: BTreeMap<Place, Slot> = numbers.into_iter().map(|n| (Place::Number(n), slot(n))).collect();
+    let shown = at(state, service.id, numbers.into_iter());
     // A settled place has just one task.
     let settled = tasks - shown.values().map(|slot| slot.0.len()).sum::<usize>();
     if (settled + shown.len()) as u64 != replicas {
@@ -187,22 +202,32 @@ pub(super) fn with_history(state: &State, service: &Service) -> BTreeMap<Place, 
 }
 
 fn group<'a>(service: &Service, tasks: impl Iterator<Item = &'a Arc<Task>>) -> BTreeMap<Place, Slot> {
-    let mut places: Vec<(Place, Slot)> = Vec::new();
-    for task in tasks {
-        let place = place_of(service, task);
-        match places.last_mut() {
-            Some((last, slot)) if *last == place => slot.0.push(task.clone()),
-            _ => places.push((place, Slot(vec![task.clone()]))),
-        }
-    }
     if !service.spec.mode.is_global() {
-        return places.into_iter().collect(); // They come in order, which makes a map fast.
+        return each(tasks).collect(); // They come in order, which makes a map fast.
     }
     let mut slots: BTreeMap<Place, Slot> = BTreeMap::new();
-    for (place, slot) in places {
-        slots.entry(place).or_default().0.extend(slot.0);
+    for task in tasks {
+        slots.entry(place_of(service, task)).or_default().0.push(task.clone());
     }
     slots
+}
+
+/// The places of a replicated service that count, in order.
+pub(super) fn taken(state: &State, service: &Service) -> impl Iterator<Item = Slot> {
+    each(state.tasks_of_service(service.id)).map(|(_, slot)| slot).filter(|slot| slot.is_taken(service))
+}
+
+/// The places of a service that is not global, from its tasks, one after the other.
+pub(super) fn each<'a>(tasks: impl Iterator<Item = &'a Arc<Task>>) -> impl Iterator<Item = (Place, Slot)> {
+    let mut tasks = tasks.peekable();
+    std::iter::from_fn(move || {
+        let mut slot = Slot(vec![tasks.next()?.clone()]);
+        let number = slot.0[0].slot;
+        while let Some(task) = tasks.next_if(|task| task.slot == number) {
+            slot.0.push(task.clone());
+        }
+        Some((Place::Number(number), slot))
+    })
 }
 
 /// The place of a task.

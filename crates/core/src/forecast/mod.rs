@@ -389,8 +389,7 @@ impl World {
         while !left.is_empty() {
             self.decisions += 1;
             let plan = decide(&self.state, &left, &Context::at(self.now, self.decisions));
-            self.deadlines.retain(|service, _| !plan.services.contains(service));
-            self.deadlines.extend(plan.deadlines);
+            plan.renew(&mut self.deadlines);
             self.watched.extend(plan.services);
             left = plan.unfinished;
             if !plan.txs.is_empty() {

@@ -7,7 +7,11 @@ mod snapshot;
 mod table;
 mod tasks;
 
-use std::{num::NonZeroU128, ops::Bound, sync::Arc};
+use std::{
+    num::NonZeroU128,
+    ops::{Bound, RangeInclusive},
+    sync::Arc,
+};
 
 use by_node::ByNode;
 use imbl::OrdMap;
@@ -179,9 +183,13 @@ impl State {
         self.seats_of_service(service).filter_map(|seat| seat.active_on).map(|node| NodeId(node.get()))
     }
 
+    /// The slots of the tasks of a service, in order.
+    pub(crate) fn task_slots_of_service(&self, service: ServiceId) -> impl Iterator<Item = u32> + '_ {
+        self.tasks.range(keys_of_service(service)).map(|((_, slot, _), _)| *slot)
+    }
+
     fn seats_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Seat> {
-        let range = (service, 0, TaskId(0))..=(service, u32::MAX, TaskId(u128::MAX));
-        self.tasks.range(range).map(|(_, seat)| seat)
+        self.tasks.range(keys_of_service(service)).map(|(_, seat)| seat)
     }
 
     /// The tasks of one slot, the oldest first.
@@ -248,6 +256,10 @@ impl State {
     fn indexed(&self, id: TaskId) -> &Arc<Task> {
         self.task(id).expect("an index names only tasks that exist")
     }
+}
+
+fn keys_of_service(service: ServiceId) -> RangeInclusive<TaskKey> {
+    (service, 0, TaskId(0))..=(service, u32::MAX, TaskId(u128::MAX))
 }
 
 /// The first key of each group: after one, the search goes on behind the last key that its group can have.

@@ -197,8 +197,7 @@ impl World {
         let is_idle = plan.txs.is_empty() && plan.unfinished == dirty;
         assert!(!is_idle || dirty.is_empty(), "no piece goes by without anything done: {dirty:?}");
         assert_eq!(plan.refused, [], "a plan that its own clone refuses");
-        self.deadlines.retain(|service, _| !plan.services.contains(service));
-        self.deadlines.extend(plan.deadlines.clone());
+        plan.renew(&mut self.deadlines);
         plan
     }
 

@@ -363,8 +363,7 @@ impl World {
         let plan = decide(&self.state, &dirty, &context);
         assert_eq!(plan.refused, [], "a plan that its own clone refuses");
         assert!(plan.unfinished.is_empty(), "a small cluster's plan has one piece");
-        self.deadlines.retain(|service, _| !plan.services.contains(service));
-        self.deadlines.extend(plan.deadlines.clone());
+        plan.renew(&mut self.deadlines);
         let mut out: String = plan.txs.iter().flat_map(|tx| &tx.ops).map(|op| self.tell(op)).collect();
         for (service, at) in &plan.deadlines {
             let seconds = at.since_ns(self.now) / SECOND_NS;

@@ -224,7 +224,7 @@ proptest! {
                 made += 1;
                 let task = add_task(&mut state, made, service.id, Place::On(node));
                 prop_assert!(state.task(task).is_some(), "there is room for what was placed");
-                let touched = Event::Task { task, service: service.id, node: Some(node), reported: None };
+                let touched = Event::Task { task, service: service.id, slot: 1, node: Some(node), reported: None };
                 fleet.touch_all(&state, &[touched]);
             }
         }
