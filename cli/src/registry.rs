@@ -53,7 +53,7 @@ fn problem(config: &[u8], registry: &str, error: CredentialRetrievalError) -> St
     };
     match error {
         CredentialRetrievalError::NoCredentialConfigured => none(),
-        // What all helpers say, by the protocol.
+        // The protocol of credential helpers fixes these words.
         CredentialRetrievalError::HelperFailure { stdout, .. } if stdout.contains("credentials not found") => none(),
         CredentialRetrievalError::HelperFailure { stdout, stderr, .. } => {
             format!("{} fails: {}", helper(), one_line(&format!("{stdout} {stderr}")))

@@ -412,8 +412,8 @@ impl Manager {
         self.inner.consensus.role()
     }
 
-    /// Whether it stopped because it has something else than the other managers: starting it again changes nothing, so
-    /// that the daemon goes on and says so.
+    /// Whether it stopped because it has something else than the other managers, or is the second one with its state
+    /// folder: to start it again changes nothing, so that the daemon goes on and says so.
     pub fn differs(&self) -> bool {
         self.inner.consensus.differs()
     }

@@ -28,6 +28,7 @@ use futures_util::{
     future::{self, BoxFuture},
     stream::{self, BoxStream},
 };
+use swarm_docker_api::logs::{NODE_KEY as LABEL_NODE, TASK_KEY as LABEL_TASK};
 use swarm_model::{
     EngineDescription, EnginePlugin, GenericResource, Labels, NodeId, NodeResources, Platform, TaskId, Timestamp,
 };
@@ -64,9 +65,6 @@ const CLIENT_TIME_MAX_SECS: u64 = 24 * 3600;
 /// to blame.
 const ENGINE_TROUBLE: [&str; 4] =
     ["context canceled", "transport is closing", "the connection is unavailable", "containerd.sock: connect:"];
-
-const LABEL_NODE: &str = "com.docker.swarm.node.id";
-const LABEL_TASK: &str = "com.docker.swarm.task.id";
 
 /// An address that no engine can have.
 #[derive(Debug, Error)]

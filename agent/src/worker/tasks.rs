@@ -346,7 +346,7 @@ impl Worker {
 
     pub(super) fn engine_is_up(&mut self, now: Now, report: EngineReport, out: &mut Vec<Output>) {
         self.engine = report;
-        // What is asked for from now on knows it.
+        // Templates of the containers that are made from now on can name the platform.
         Arc::make_mut(&mut self.options.node).platform.clone_from(&self.engine.platform);
         if !self.engine_up {
             tracing::info!(version = %self.engine.engine.engine_version, "the container engine answers");

@@ -9,6 +9,10 @@ use thiserror::Error;
 
 use super::Host;
 
+/// How often a change is made again because another one came first ([`ClientError::is_stale`]). Of all that try at a time one
+/// succeeds.
+pub(crate) const OVERTAKEN_MAX: u32 = 50;
+
 /// A request that did not get the answer that it wanted.
 #[derive(Debug, Error)]
 pub(crate) enum ClientError {

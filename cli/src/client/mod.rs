@@ -22,7 +22,7 @@ use tokio::net::UnixStream;
 
 pub(crate) use backup::Received;
 pub(crate) use consistency::{Consistency, Staleness};
-pub(crate) use error::ClientError;
+pub(crate) use error::{ClientError, OVERTAKEN_MAX};
 pub(crate) use host::Host;
 pub(crate) use path::{Query, segment};
 

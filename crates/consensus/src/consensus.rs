@@ -480,7 +480,7 @@ impl Consensus {
         &self.inner.network
     }
 
-    /// What this manager is to others.
+    /// The run and the address of this manager, which it says when it opens a connection.
     pub(crate) fn own(&self) -> &Arc<Own> {
         self.inner.network.own()
     }

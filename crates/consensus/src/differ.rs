@@ -21,8 +21,8 @@ pub(crate) const READ_AT_LEVEL: u16 = 2;
 const DIFFERS: &str = "this manager and the leader have different histories, and it stops";
 
 impl Consensus {
-    /// Whether this manager stopped because it has something else than the others: a person has to choose, and starting
-    /// it again changes nothing.
+    /// Whether this manager stopped because it has something else than the others, or is the second one with its state
+    /// folder: a person has to choose, and to start it again changes nothing.
     pub fn differs(&self) -> bool {
         self.fault().differs()
     }
@@ -134,7 +134,7 @@ impl Consensus {
         self.stop_different(reason).await;
     }
 
-    /// Takes no part any more, because this manager has something else than the others.
+    /// Takes no part any more, until a person has chosen: see [`Consensus::differs`].
     pub(crate) async fn stop_different(&self, reason: String) {
         self.fault().set_differs(reason);
         // It only fails when Raft has ended by itself.

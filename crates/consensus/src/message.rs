@@ -33,7 +33,7 @@ pub(crate) struct Hello {
     pub protocol: u16,
     /// Raft id of the manager that it is meant for: another one may have its address by now.
     pub to: u64,
-    /// Who says this. One of an earlier version does not say it.
+    /// The manager that says this, and its run. A manager of an earlier version does not say it.
     #[serde(default)]
     pub by: Option<Run>,
     /// `host:port` of the manager that says this: one whose log knows no other manager can ask it. Not said by earlier
@@ -132,7 +132,7 @@ pub(crate) enum Answer {
     },
     /// The number of this manager's start.
     Run(u64),
-    /// Last message of a connection: another run of who called answers at this address.
+    /// Last message of a connection: another run of the manager that opened it answers at this address.
     Twin {
         addr: String,
     },

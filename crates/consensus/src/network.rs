@@ -60,7 +60,7 @@ impl Network {
         Arc::clone(&self.dialer)
     }
 
-    /// What this manager is to others.
+    /// The run and the address of this manager, which it says when it opens a connection.
     pub(crate) fn own(&self) -> &Arc<Own> {
         &self.own
     }

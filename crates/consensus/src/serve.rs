@@ -52,10 +52,10 @@ pub enum ServeError {
     /// The peer does not read its answers.
     #[error("the peer takes no answers")]
     Stuck,
-    /// Another run of the peer takes part.
-    #[error("this manager is there twice, also at {addr}")]
+    /// Two managers run with the state folder of the peer, and the swarm goes on with the other one.
+    #[error("another machine runs with the same state folder, at {addr}")]
     Twin {
-        /// Where the other one is.
+        /// `host:port` of the other one.
         addr: String,
     },
     /// The peer is told why, and the connection ends.
@@ -197,7 +197,7 @@ impl Consensus {
         end
     }
 
-    /// What Raft itself says; with the address of who says it, if that is known.
+    /// Answers a message of Raft. `peer_addr` is the address of the manager that sent it, if that manager said it.
     async fn answer_raft(&self, request: Request, peer_addr: Option<&str>) -> Result<Answer, ServeError> {
         let raft = self.raft();
         if let Err(reason) = self.check_leader(&request) {
@@ -254,7 +254,7 @@ impl Consensus {
             Request::ReadIndex if mutant("stale-read-index") => {
                 Answer::ReadIndex(self.status().applied_index.unwrap_or_default())
             }
-            // Whatever it is, it may pass: the follower asks again, perhaps somebody else.
+            // The reason does not matter: it may pass, and the follower asks again, perhaps another manager.
             Request::ReadIndex => match self.own_read().await {
                 Some(read) => Answer::ReadIndex(read.index),
                 None => Answer::Failed(ProposeError::NotLeader { leader: None }),

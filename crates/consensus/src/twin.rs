@@ -39,13 +39,14 @@ pub(crate) struct Run {
     pub run: u64,
 }
 
-/// What this manager is to others, and whether one of them has said that it is there twice.
+/// The run and the address of this manager, and whether another manager has answered that a second one runs with its
+/// state folder.
 #[derive(Debug)]
 pub(crate) struct Own {
     run: Run,
     /// `host:port` under which others reach it.
     addr: String,
-    /// Where the other one is.
+    /// `host:port` of the second one.
     twin: watch::Sender<Option<String>>,
 }
 
@@ -98,11 +99,16 @@ impl Twin {
 }
 
 impl Runs {
+    /// The run of a manager that takes part.
+    fn admitted(&self, raft_id: u64) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&raft_id)?.run
+    }
+
     fn with<T>(&self, raft_id: u64, act: impl FnOnce(&mut Known) -> T) -> T {
         act(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(raft_id).or_default())
     }
 
-    /// What people are to know.
+    /// A sentence for people about each manager of which a second one was refused lately.
     pub(crate) fn words(&self) -> Vec<String> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let twins = known.values().filter_map(|known| known.twin.as_ref());
@@ -116,11 +122,11 @@ impl Consensus {
     /// # Errors
     /// Another one answers at this address.
     pub(crate) async fn admit_run(&self, by: Run, from: &str) -> Result<(), String> {
-        if self.runs().with(by.raft_id, |known| known.run) == Some(by.run) {
+        if self.runs().admitted(by.raft_id) == Some(by.run) {
             return Ok(());
         }
         let status = self.status();
-        // Who is no member has no vote.
+        // A manager that is no member has no vote.
         let Some(member) = status.members.iter().find(|member| member.raft_id == by.raft_id) else { return Ok(()) };
         let answers = match by.raft_id == self.raft_id() {
             true => Some(self.own().run.run),
@@ -145,7 +151,7 @@ impl Consensus {
         Err(addr)
     }
 
-    /// The run that answers at an address, on a connection of its own: one that stands may lead to a run that is over.
+    /// The run that answers at an address. It is asked on a new connection: an older one may lead to a run that has ended.
     async fn run_at(&self, raft_id: u64, addr: String) -> Option<u64> {
         let line = Line::new(self.network().dialer(), Arc::clone(self.own()), Kind::Ask, raft_id, addr);
         match timeout(DIAL_TIMEOUT, line.send(Request::Run, DIAL_TIMEOUT)).await {
@@ -160,7 +166,7 @@ impl Consensus {
     }
 }
 
-/// Stops this manager once another one has said that it is there twice.
+/// Stops this manager once another manager has answered that a second one runs with its state folder.
 pub(crate) async fn watch(consensus: WeakConsensus, own: Arc<Own>) {
     let mut twin = own.twin.subscribe();
     drop(own);

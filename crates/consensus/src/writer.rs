@@ -43,7 +43,7 @@ pub(crate) struct Fault(Arc<watch::Sender<Option<Reason>>>);
 #[derive(Clone, Debug)]
 pub(crate) struct Reason {
     text: String,
-    /// This manager has something else than the others.
+    /// See [`Fault::set_differs`].
     differs: bool,
 }
 
@@ -58,7 +58,8 @@ impl Fault {
         self.set_first(Reason { text: reason.into(), differs: false });
     }
 
-    /// This manager has something else than the others: a person has to choose.
+    /// This manager has something else than the others, or is the second one with its state folder: a person has to choose,
+    /// and to start it again changes nothing.
     pub(crate) fn set_differs(&self, reason: impl Into<String>) {
         self.set_first(Reason { text: reason.into(), differs: true });
     }

@@ -3,9 +3,8 @@
 use serde_json::Value;
 use swarm_model::{ServiceMode, ServiceSpec, UpdateConfig};
 
-/// Adds to a new spec what Docker's server adds (docker-api §5): the runtime, the isolation, the mode of an
-/// endpoint and the numbers of a job. Done when a spec
-/// comes in, so that what is kept, what is shown and what a client sends back are equal.
+/// Adds to a new spec what Docker's server adds (docker-api §5): the runtime, the isolation, the mode of an endpoint and the
+/// numbers of a job. Done when a spec comes in, so that what is kept, what is shown and what a client sends back are equal.
 pub fn normalize_service_spec(spec: &mut ServiceSpec) {
     if let ServiceMode::ReplicatedJob(job) = &mut spec.mode {
         // The docker CLI takes both numbers to be there (docker-api §0.14).

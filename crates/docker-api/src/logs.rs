@@ -20,9 +20,11 @@ pub const CONTENT_TYPE_RAW: &str = "application/vnd.docker.raw-stream";
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 
 const HEADER_LEN: usize = 8;
-const NODE_KEY: &str = "com.docker.swarm.node.id";
+/// Label of a task's container, and key of its log lines: the node.
+pub const NODE_KEY: &str = "com.docker.swarm.node.id";
 const SERVICE_KEY: &str = "com.docker.swarm.service.id";
-const TASK_KEY: &str = "com.docker.swarm.task.id";
+/// Label of a task's container, and key of its log lines: the task.
+pub const TASK_KEY: &str = "com.docker.swarm.task.id";
 
 /// Where a frame comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

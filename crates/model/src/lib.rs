@@ -13,6 +13,7 @@ mod constraint;
 mod container;
 mod duration;
 mod error;
+mod extra;
 mod id;
 mod job;
 pub mod mutant;
@@ -39,13 +40,14 @@ pub use container::{
 };
 pub use duration::{format_duration, parse_duration};
 pub use error::Invalid;
+pub use extra::{Extra, says_nothing};
 pub use id::{ClusterId, Id, IdParseError, NodeId, ServiceId, TaskId};
 pub use job::{JobStatus, ReplicatedJob};
 pub use node::{
     Availability, EngineDescription, EnginePlugin, GenericResource, Node, NodeCertificate, NodeDescription,
     NodeResources, NodeRole, NodeSpec, NodeState, NodeStatus, Platform,
 };
-pub use privileges::{MemorySwap, says_nothing, security_options};
+pub use privileges::{MemorySwap, security_options};
 pub use revision::{REVISIONS_MAX, Revision};
 pub use secret::Secret;
 pub use service::{
@@ -65,6 +67,3 @@ pub use validate::{
 
 /// Key–value labels; ordered, so that two equal sets are written alike.
 pub type Labels = std::collections::BTreeMap<String, String>;
-
-/// Fields of a user's spec that this program does not know, kept as they came.
-pub type Extra = std::collections::BTreeMap<String, serde_json::Value>;

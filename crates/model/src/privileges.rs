@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Extra, Invalid, Resources};
+use crate::{Extra, Invalid, Resources, says_nothing};
 
 /// Docker's `Privileges`, as far as Linux has it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -132,18 +132,6 @@ impl MemorySwap {
             ))),
             swappiness => Ok(Self { total_bytes, swappiness }),
         }
-    }
-}
-
-/// Whether a value says no more than a missing field.
-pub fn says_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(b) => !b,
-        Value::Number(n) => n.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.values().all(says_nothing),
     }
 }
 

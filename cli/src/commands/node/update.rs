@@ -8,13 +8,10 @@ use swarm_model::{Availability, NodeRole};
 use super::resolve;
 use crate::{
     choice::{AVAILABILITIES, ROLES, choice},
-    client::{ClientError, Query, read, segment},
+    client::{ClientError, OVERTAKEN_MAX, Query, read, segment},
     context::Context,
     spec_flags::parse_label,
 };
-
-/// How often a change is made again because another one came first. Of all that try at a time one succeeds.
-const OVERTAKEN_MAX: u32 = 50;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -6,14 +6,12 @@ use swarm_model::Secret;
 
 use super::{super::check_version::CheckVersion, no_such_service};
 use crate::{
-    client::{ClientError, Query, read, segment},
+    client::{ClientError, OVERTAKEN_MAX, Query, read, segment},
     context::Context,
     filters,
     progress::Before,
 };
 
-/// How often a change is made again because another one came first. Of all that try at a time one succeeds.
-const OVERTAKEN_MAX: u32 = 50;
 /// Where a spec has what changes of several people go together in: maps and lists to which one adds and from which one
 /// takes away, and numbers that are nobody else's business.
 const COMMUTING: &[&str] = &[

@@ -75,7 +75,7 @@ struct Target {
 }
 
 impl Target {
-    /// What there is to say when no task has ever had a container: there is nothing to wait for but a node.
+    /// A note for people if no task of the service has a node yet: none of them can have written anything.
     async fn nothing_yet(&self, context: &Context) -> Option<String> {
         let tasks = tasks_of(context, &self.service.id).await.unwrap_or_default();
         let name = &self.service.spec.name;

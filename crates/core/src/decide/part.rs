@@ -1,8 +1,8 @@
 //! A look at a part of the places of a service.
 //!
-//! What an event touched is a place. If what is to be done there follows from it alone, the others need no look: so a
-//! report costs what it says, and not what the service has. A look at all places of a large service comes in parts too, one
-//! in a piece of a plan.
+//! An event touches one place of a service. Often that place alone tells what is to be done there, and no other place is
+//! looked at: a report costs the same, however many tasks the service has. A look at all places of a large service is cut
+//! into parts, one for each piece of a plan.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +31,8 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// What a look at these places is confined to, or a look at all of them. None if it has to be a look at all.
+    /// The part for a look at these places, or at all places where `places` is none. None if the look has to see all places
+    /// at once.
     pub(super) fn new(
         state: &State,
         stranded: &Stranded,

@@ -34,7 +34,7 @@ pub(super) struct Planner {
     stranded: Option<Stranded>,
     /// What there is to look at of the service that was asked for last, if nothing has changed since.
     slots: Option<(ServiceId, Rc<Slots>)>,
-    /// What the look at a service is confined to, if it is.
+    /// The places that the present look is confined to; none for a look at all places.
     pub(super) part: Option<Part>,
     /// What the last transaction touched.
     events: Vec<Event>,

@@ -1,17 +1,12 @@
 //! Two managers with one state folder.
 
-use std::fs;
-
 use super::*;
 
 /// A copy of a manager that is stopped, on another machine.
 fn clone_of(managers: &Managers, id: u64) -> Options {
     let options = managers.options(id);
     let dir = managers.folder.path().join("clone");
-    fs::create_dir_all(&dir).unwrap();
-    for file in fs::read_dir(&options.dir).unwrap().map(Result::unwrap) {
-        fs::copy(file.path(), dir.join(file.file_name())).unwrap();
-    }
+    vouch::copy(&options.dir, &dir);
     let dialer = Arc::new(Wire { from: "clone".into(), net: Arc::clone(&managers.net) });
     Options { dir, addr: "clone".into(), dialer, ..options }
 }

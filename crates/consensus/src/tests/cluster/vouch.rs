@@ -11,7 +11,7 @@ use crate::{
     types::{LeaderId, Types, Vote},
 };
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for file in fs::read_dir(from).unwrap() {
         let file = file.unwrap();
