@@ -129,7 +129,7 @@ impl<'t> Run<'t> {
             Value::Map(fields) => fields.iter().map(|(key, value)| (Value::text(key), value.clone())).collect(),
             Value::Number(number) => {
                 let count = number.as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or_default();
-                if count > self.limits.steps_max {
+                if count > self.limits.steps_max.saturating_sub(self.steps) {
                     return error(format!("range over {number} takes more than {} steps", self.limits.steps_max));
                 }
                 (0..count).map(|n| (Value::integer(n), Value::integer(n))).collect()
@@ -141,6 +141,7 @@ impl<'t> Run<'t> {
         }
         let known = self.variables.len();
         for (key, item) in items {
+            self.step()?;
             let values = match branch.pipe.variables.len() {
                 1 => vec![item.clone()],
                 _ => vec![key, item.clone()],

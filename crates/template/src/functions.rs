@@ -23,8 +23,10 @@ pub(crate) fn apply(function: &str, arguments: &[Value]) -> Result<Value, Templa
         ("and", [.., last]) => Ok(arguments.iter().find(|value| !value.is_true()).unwrap_or(last).clone()),
         ("or", [.., last]) => Ok(arguments.iter().find(|value| value.is_true()).unwrap_or(last).clone()),
         ("not", [value]) => Ok(Bool(!value.is_true())),
-        ("eq", [first, others @ ..]) if !others.is_empty() => Ok(Bool(others.contains(first))),
-        ("ne", [one, other]) => Ok(Bool(one != other)),
+        ("eq", [first, others @ ..]) if !others.is_empty() => {
+            others.iter().try_fold(false, |found, other| Ok(found || equal(function, first, other)?)).map(Bool)
+        }
+        ("ne", [one, other]) => equal(function, one, other).map(|equal| Bool(!equal)),
         ("lt" | "le" | "gt" | "ge", [one, other]) => match one.order(other) {
             Some(order) => Ok(Bool(match function {
                 "lt" => order == Ordering::Less,
@@ -82,6 +84,15 @@ pub(crate) fn apply(function: &str, arguments: &[Value]) -> Result<Value, Templa
             error(format!("{function} does not take {given}"))
         }
     }
+}
+
+/// Whether two values are equal. Values of two kinds cannot be compared; nothing is unlike every value.
+fn equal(function: &str, one: &Value, other: &Value) -> Result<bool, TemplateError> {
+    let is_nothing = matches!(one, Value::Null) || matches!(other, Value::Null);
+    if !is_nothing && one.kind() != other.kind() {
+        return error(format!("{function} cannot compare {} with {}", one.kind(), other.kind()));
+    }
+    Ok(one == other)
 }
 
 fn index(value: &Value, key: &Value) -> Result<Value, TemplateError> {
@@ -146,7 +157,7 @@ fn joined(items: &[Value], between: &str) -> String {
 fn title(text: &str) -> String {
     let mut begins = true;
     let letters = text.chars().flat_map(|c| {
-        let is_first = std::mem::replace(&mut begins, !(c.is_alphanumeric() || c == '_' || c == '\''));
+        let is_first = std::mem::replace(&mut begins, !(c.is_alphanumeric() || c == '_'));
         if is_first { c.to_uppercase().collect::<Vec<_>>() } else { vec![c] }
     });
     letters.collect()

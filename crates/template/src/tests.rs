@@ -84,7 +84,11 @@ fn templates_that_people_write() {
             r#"{{"q\"\t\x41é"}} {{`r\aw`}} {{'c'}} {{0x10}} {{1_000}} {{-2.5}} {{true}}"#,
             "q\"\tAé r\\aw 99 16 1000 -2.5 true",
         ),
-        (r#"{{eq .Spec.List .Spec.List}} {{len "äb"}} {{1e21}} {{0.00001}}"#, "true 3 1e+21 1e-05"),
+        (
+            r#"{{eq .Spec.List .Spec.List}} {{len "äb"}} {{1e21}} {{0.00001}} {{1234567.5}} {{99999.5}}"#,
+            "true 3 1e+21 1e-05 1.2345675e+06 99999.5",
+        ),
+        (r#"{{title "a_b c-d e'f"}} {{eq nil .ID}} {{ne .None .ID}}"#, "A_b C-D E'F false true"),
         (
             "{{ $ }}{{.}}",
             "map[Empty: ID:abcdef Name:my web None:<nil> Ratio:0.5 Replicas:3 Self:true Spec:map[Labels:map[com.example.tier:web] List:[a b] Ports:[map[Port:80] map[Port:443]]]]map[Empty: ID:abcdef Name:my web None:<nil> Ratio:0.5 Replicas:3 Self:true Spec:map[Labels:map[com.example.tier:web] List:[a b] Ports:[map[Port:80] map[Port:443]]]]",
@@ -123,6 +127,7 @@ fn mistakes_are_explained() {
         ("{{template .ID}}", &["in quotes"]),
         ("{{upper .Replicas}}", &["upper needs a text", "a number"]),
         ("{{json}}", &["json does not take no value"]),
+        ("{{eq 1 \"a\"}}", &["eq cannot compare a number with a text"]),
         ("{{lt 1 \"a\"}}", &["cannot compare a number with a text"]),
         (r#"{{index .Spec.Labels "a}}"#, &["quote"]),
         (r#"{{"\q"}}"#, &[r"'\q'"]),
@@ -177,6 +182,8 @@ fn everything_has_a_limit() {
     let spec = |text: &str| Template::parse(text).unwrap().render(&json!({}), Missing::Refused, Limits::SPEC);
     let loops = "{{range 1000}}{{range 1000}}{{range 1000}}{{end}}{{end}}{{end}}";
     assert!(spec(loops).is_err_and(|e| e.0.contains("steps")));
+    // An empty body counts as well: no step may cost more than another one.
+    assert!(spec("{{range 1000}}{{range 200}}{{end}}{{end}}").is_err_and(|e| e.0.contains("steps")));
     assert!(spec("{{range 99999999999}}{{end}}").is_err_and(|e| e.0.contains("steps")));
     let doubles = r#"{{$x := "0123456789"}}{{range 100}}{{$x = print $x $x}}{{end}}"#;
     assert!(spec(doubles).is_err_and(|e| e.0.contains("bytes")));

@@ -124,11 +124,11 @@ impl From<&Value> for Json {
     }
 }
 
-/// Very large and very small numbers with an exponent, as `%v` shows them.
+/// A fraction of a million or more, or of less than 1/10,000, has an exponent, as `%v` shows it. Whole numbers have none.
 fn show_number(number: &Number) -> String {
     match number.as_f64() {
         Some(float) if number.is_f64() => {
-            if float != 0.0 && !(1e-4..1e21).contains(&float.abs()) {
+            if float != 0.0 && !(1e-4..1e6).contains(&float.abs()) {
                 let text = format!("{float:e}");
                 let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
                 let (sign, exponent) = match exponent.strip_prefix('-') {
