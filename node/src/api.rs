@@ -2,7 +2,7 @@
 //! answers, and what passes through to the local engine.
 
 mod absent;
-mod bounded;
+pub(crate) mod bounded;
 mod containers;
 mod respond;
 mod rest;

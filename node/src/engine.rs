@@ -18,6 +18,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::config::Engine;
 
+mod newer;
+
 /// Longest wait for the engine to take a connection and say its version. An engine that hangs takes connections and
 /// says nothing.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -111,7 +113,7 @@ impl EngineClient {
     /// directions, and connections that the engine takes over (attach, exec) are carried on.
     ///
     /// # Errors
-    /// 501 without an engine, 503 when it does not answer.
+    /// 400 for what the engine is too old for, 501 without an engine, 503 when it does not answer.
     pub(crate) async fn pass<B>(
         &self,
         request: Request<B>,
@@ -122,6 +124,7 @@ impl EngineClient {
         B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
     {
         let mut connection = self.connect().await?;
+        let request = newer::check(request.map(Body::new), path, version, connection.version).await?;
         let (mut parts, body) = request.into_parts();
         parts.uri = engine_uri(path, parts.uri.query(), version, connection.version)?;
         parts.version = Version::HTTP_11;
@@ -133,7 +136,7 @@ impl EngineClient {
         // How a body is framed is a matter of each connection.
         parts.headers.remove(TRANSFER_ENCODING);
         let client = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-        let answer = connection.sender.send_request(Request::from_parts(parts, Body::new(body)));
+        let answer = connection.sender.send_request(Request::from_parts(parts, body));
         let mut response = if path.starts_with("/distribution/") {
             tokio::time::timeout(DISTRIBUTION_TIMEOUT, answer)
                 .await

@@ -9,7 +9,7 @@ use swarm_docker_api::ApiError;
 ///
 /// # Errors
 /// 413 for a larger one, 400 when the client breaks off.
-pub(super) async fn collect(body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
+pub(crate) async fn collect(body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
     let collected = Limited::new(body, bytes_max).collect().await.map_err(|e| {
         if e.is::<LengthLimitError>() {
             ApiError::too_large(format!("the body of the request is larger than {bytes_max} bytes"))
