@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use swarm_core::{Op, Tx};
 use swarm_model::{
-    Availability, Cluster, ClusterId, ClusterSpec, Id, Invalid, JoinTokens, NodeId, NodeRole, Timestamp,
-    validate_cluster_spec,
+    Availability, Cluster, ClusterId, ClusterSpec, Id, Invalid, JoinTokens, NodeId, NodeRole, OverlaySettings,
+    Timestamp, validate_cluster_spec, validate_overlay,
 };
 use swarm_wire::{
     Ca, CaError, IdentityError, JoinToken, LockError, NodeIdentity, TokenError, UnlockKey, clock, new_key_and_csr,
@@ -52,9 +52,14 @@ impl Init {
     ///
     /// # Errors
     /// [`InitError`]: settings that are not possible, or a system without randomness.
-    pub fn new(mut spec: ClusterSpec, availability: Availability) -> Result<(Self, NodeIdentity), InitError> {
+    pub fn new(
+        mut spec: ClusterSpec,
+        overlay: OverlaySettings,
+        availability: Availability,
+    ) -> Result<(Self, NodeIdentity), InitError> {
         spec.fill_defaults();
         validate_cluster_spec(&spec)?;
+        validate_overlay(&overlay)?;
         let now = clock::now();
         let id = ClusterId::make(now, random().map_err(InitError::Random)?);
         let node = NodeId::make(now, random().map_err(InitError::Random)?);
@@ -80,6 +85,7 @@ impl Init {
             removed_nodes: std::collections::BTreeMap::new(),
             former_roots: Default::default(),
             unlock_key,
+            overlay,
         };
         Ok((Self { cluster, node, cert_expires_at: issued.expires_at, availability }, identity))
     }

@@ -41,6 +41,7 @@ pub(crate) fn cluster() -> Cluster {
         removed_nodes: Default::default(),
         former_roots: Default::default(),
         unlock_key: None,
+        overlay: Default::default(),
         root_rotation: None,
     }
 }

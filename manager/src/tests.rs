@@ -81,7 +81,7 @@ fn agent(manager: &Manager, identity: &NodeIdentity) -> tokio::task::JoinHandle<
 #[tokio::test]
 async fn a_cluster_is_made_runs_a_service_and_is_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let (init, identity) = Init::new(ClusterSpec::default(), Availability::Active).unwrap();
+    let (init, identity) = Init::new(ClusterSpec::default(), Default::default(), Availability::Active).unwrap();
     let manager = start(dir.path(), identity.clone(), Some(init.clone())).await.unwrap();
 
     let state = manager.read().await.unwrap();
@@ -124,7 +124,7 @@ async fn a_cluster_is_made_runs_a_service_and_is_there_after_a_restart() {
 #[tokio::test]
 async fn a_log_without_a_cluster_and_a_log_without_its_key_say_so() {
     let dir = tempfile::tempdir().unwrap();
-    let (init, identity) = Init::new(ClusterSpec::default(), Availability::Active).unwrap();
+    let (init, identity) = Init::new(ClusterSpec::default(), Default::default(), Availability::Active).unwrap();
     let error = start(dir.path(), identity.clone(), None).await.err().unwrap();
     assert!(error.to_string().contains("raft.key is missing"), "{error}");
     assert!(!dir.path().join("raft.key").exists(), "nothing is made where something is missing");
@@ -139,7 +139,10 @@ async fn a_log_without_a_cluster_and_a_log_without_its_key_say_so() {
 fn settings_that_are_not_possible_make_no_cluster() {
     let mut spec = ClusterSpec::default();
     spec.dispatcher.heartbeat_period_ns = 1;
-    let error = Init::new(spec, Availability::Active).err().unwrap();
+    let error = Init::new(spec, Default::default(), Availability::Active).err().unwrap();
     assert!(error.to_string().contains("heartbeat period"), "{error}");
-    assert!(!format!("{:?}", Init::new(ClusterSpec::default(), Availability::Active).unwrap().0).contains("PRIVATE"));
+    assert!(
+        !format!("{:?}", Init::new(ClusterSpec::default(), Default::default(), Availability::Active).unwrap().0)
+            .contains("PRIVATE")
+    );
 }

@@ -59,6 +59,17 @@ pub(crate) fn advertise(wanted: Option<&str>, listen: SocketAddr, interfaces: &[
     Ok(SocketAddr::new(ip, port.unwrap_or(listen.port())))
 }
 
+/// The address of overlay traffic: an IP or the name of an interface.
+pub(crate) fn data_path(wanted: &str, interfaces: &[Interface]) -> Result<IpAddr> {
+    match wanted.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() || ip.is_multicast() => {
+            bail!("{wanted} must be a non-zero IP address or network interface")
+        }
+        Ok(ip) => Ok(ip),
+        Err(_) => address_of(wanted, interfaces),
+    }
+}
+
 /// The address of a manager as a person writes it: `HOST`, `HOST:PORT`, `[IPv6]:PORT`.
 pub(crate) fn with_port(text: &str) -> Result<String> {
     let form =

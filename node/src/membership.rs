@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use swarm_docker_api::{
     ApiError, LOCKED, NOT_A_MANAGER,
-    view::{InitRequest, JoinRequest},
+    view::{InitRequest, JoinRequest, OVERLAY_SETTINGS_WAIT},
 };
 use swarm_manager::{Init, InitError, Start, StepDownError};
 use swarm_model::{Availability, NodeRole};
@@ -49,15 +49,26 @@ impl Node {
     /// 503 when the node is in a cluster already, 400 for a bad request, 501 for what is not possible yet.
     pub(crate) async fn init(self: Arc<Self>, request: InitRequest) -> Result<String, ApiError> {
         let _changing = self.change().await;
-        refuse_unsupported(&request)?;
+        swarm_manager::api::check_cluster(&request.spec)?;
+        let overlay = request.overlay();
         if request.force_new_cluster {
+            if overlay.says_something() || !request.data_path_addr.is_empty() {
+                return Err(ApiError::bad_request(
+                    "address pools, subnet size, data path address and port were chosen when the swarm was made: leave \
+                     them out",
+                ));
+            }
             return self.force_new_cluster().await;
         }
         self.must_be_out()?;
         let availability = read_availability(&request.availability)?;
+        let data_path_addr = data_path_addr(&request.data_path_addr)?;
+        if overlay.says_something() || !data_path_addr.is_empty() {
+            tracing::warn!("{OVERLAY_SETTINGS_WAIT}");
+        }
         let mut spec = request.spec;
         spec.encryption_config.auto_lock_managers |= request.auto_lock_managers;
-        let (create, identity) = Init::new(spec, availability).map_err(|e| match e {
+        let (create, identity) = Init::new(spec, overlay, availability).map_err(|e| match e {
             InitError::Spec(e) => ApiError::bad_request(e.to_string()),
             other => ApiError::internal(other.to_string()),
         })?;
@@ -68,6 +79,7 @@ impl Node {
         let membership = Membership {
             listen_addr: listen_addr.to_string(),
             advertise_addr: advertise_addr.to_string(),
+            data_path_addr,
             ..Membership::default()
         };
         let membership = membership.at_port(bound_port(&port)?);
@@ -136,6 +148,7 @@ impl Node {
         let membership = Membership {
             listen_addr: listen_addr.to_string(),
             advertise_addr: advertise_addr.to_string(),
+            data_path_addr: data_path_addr(&request.data_path_addr)?,
             managers: managers.clone(),
             ..Membership::default()
         };
@@ -324,17 +337,13 @@ async fn first_certificate(
     Err(ApiError::unavailable(texts.join("; ")))
 }
 
-/// Refuses what would be accepted and then not done.
-fn refuse_unsupported(request: &InitRequest) -> Result<(), ApiError> {
-    let refused = [
-        (!request.default_addr_pool.is_empty(), "--default-addr-pool"),
-        (!request.data_path_addr.is_empty(), "--data-path-addr"),
-        (request.data_path_port != 0, "--data-path-port"),
-    ];
-    match refused.iter().find(|(given, _)| *given) {
-        Some((_, flag)) => Err(ApiError::not_implemented(format!("{flag} is not supported yet"))),
-        None => swarm_manager::api::check_cluster(&request.spec),
+/// The address of overlay traffic; empty if none is given.
+fn data_path_addr(wanted: &str) -> Result<String, ApiError> {
+    if wanted.trim().is_empty() {
+        return Ok(String::new());
     }
+    let ip = address::data_path(wanted.trim(), &address::interfaces().map_err(internal)?);
+    ip.map(|ip| ip.to_string()).map_err(|e| ApiError::bad_request(format!("data path address: {e:#}")))
 }
 
 fn read_availability(text: &str) -> Result<Availability, ApiError> {

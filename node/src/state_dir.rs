@@ -68,6 +68,9 @@ pub(crate) struct Membership {
     pub(crate) listen_addr: String,
     /// What it told the others: `IP:PORT`.
     pub(crate) advertise_addr: String,
+    /// Address of overlay traffic; empty means that of the other traffic.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) data_path_addr: String,
     /// `HOST:PORT` of the managers that it knew last.
     #[serde(default)]
     pub(crate) managers: Vec<String>,

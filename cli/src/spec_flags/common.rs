@@ -32,7 +32,7 @@ pub(super) struct CommonFlags {
     /// Label of the service; can be repeated
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse_label)]
     label: Vec<Pair>,
-    /// Publish a port: [PUBLISHED:]TARGET[/PROTOCOL], or target=,published=,protocol=,mode=host; can be repeated
+    /// Publish a port: target=,published=,protocol=,mode=host; can be repeated
     #[arg(short, long, value_name = "PORT", value_parser = |text: &str| parse_ports(text).map(Ports))]
     publish: Vec<Ports>,
     /// How other services find this one

@@ -197,7 +197,7 @@ fn parse_ulimit(text: &str) -> Result<Ulimit, String> {
     if hard != -1 && (soft > hard || soft == -1) {
         return Err(format!("the soft limit in '{text}' is above the hard one"));
     }
-    Ok(Ulimit { name: name.to_owned(), hard, soft })
+    Ok(Ulimit { name: name.to_owned(), hard, soft, ..Ulimit::default() })
 }
 
 #[cfg(test)]

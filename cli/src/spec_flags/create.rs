@@ -12,7 +12,6 @@ use super::{
     csv,
     draft::Draft,
     env::{self, Lookup},
-    key_value::parse_label,
 };
 
 /// All that says what a new service is.
@@ -27,14 +26,13 @@ pub(crate) struct CreateFlags {
     /// What kind of service it is
     #[arg(long, default_value = "replicated", value_parser = ["replicated", "global", "replicated-job", "global-job"])]
     mode: String,
-    /// Network: NAME, or name=,alias=,driver-opt=; can be repeated
+    /// Network of the engine: bridge, host or none
     #[arg(long, value_name = "NETWORK", value_parser = parse_network)]
     network: Vec<NetworkAttachment>,
-    /// Secret (not available yet)
-    #[arg(long, value_name = "SECRET")]
+    // Secrets and configs are not available yet: the flags are there to say so.
+    #[arg(long, value_name = "SECRET", hide = true)]
     secret: Vec<String>,
-    /// Config (not available yet)
-    #[arg(long, value_name = "CONFIG")]
+    #[arg(long, value_name = "CONFIG", hide = true)]
     config: Vec<String>,
     /// File of environment variables, one a line; can be repeated
     #[arg(long, value_name = "FILE", help_heading = "Container")]
@@ -83,24 +81,21 @@ impl CreateFlags {
     }
 }
 
+/// The networks of this version know neither aliases nor driver options.
 fn parse_network(text: &str) -> Result<NetworkAttachment, String> {
-    if !text.contains('=') {
-        return Ok(NetworkAttachment { target: text.to_owned(), ..NetworkAttachment::default() });
-    }
-    let mut network = NetworkAttachment::default();
-    for (key, value) in csv::pairs(text)? {
-        let value = value.unwrap_or_default();
-        match key.as_str() {
-            "name" => network.target = value,
-            "alias" => network.aliases.push(value),
-            "driver-opt" => {
-                let (name, value) = parse_label(&value)?;
-                network.driver_opts.insert(name, value);
+    let mut target = if text.contains('=') { String::new() } else { text.to_owned() };
+    if target.is_empty() {
+        for (key, value) in csv::pairs(text)? {
+            match key.as_str() {
+                "name" => target = value.unwrap_or_default(),
+                _ => return Err(format!("unknown key '{key}' in '{text}'; there is name")),
             }
-            _ => return Err(format!("unknown key '{key}' in '{text}'; there are name, alias, driver-opt")),
         }
     }
-    if network.target.is_empty() { Err(format!("'{text}' has no name")) } else { Ok(network) }
+    if target.is_empty() {
+        return Err(format!("'{text}' has no name"));
+    }
+    Ok(NetworkAttachment { target, ..NetworkAttachment::default() })
 }
 
 #[cfg(test)]
@@ -147,13 +142,10 @@ mod tests {
 
     #[test]
     fn ports_and_networks() {
-        let line = ["-p", "80-81:80-81", "-p", "target=9,mode=host", "--network", "name=n,alias=a,driver-opt=k=v", "x"];
+        let line = ["-p", "80-81:80-81", "-p", "target=9,mode=host", "--network", "name=host", "x"];
         let spec = spec(&line).unwrap();
         assert_eq!(spec.ports().len(), 3);
-        assert_eq!(
-            serde_json::to_value(spec.task_template.networks).unwrap(),
-            json!([{"Target": "n", "Aliases": ["a"], "DriverOpts": {"k": "v"}}])
-        );
+        assert_eq!(serde_json::to_value(spec.task_template.networks).unwrap(), json!([{"Target": "host"}]));
     }
 
     #[test]

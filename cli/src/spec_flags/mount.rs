@@ -54,13 +54,7 @@ fn field(mount: &mut Mount, key: &str, value: Option<&str>, text: &str) -> Resul
         "bind-recursive" => match needed()?.as_str() {
             "enabled" => {}
             "disabled" => bind(mount).non_recursive = true,
-            "writable" => drop(bind(mount).extra.insert("ReadOnlyNonRecursive".to_owned(), Value::Bool(true))),
-            "readonly" => drop(bind(mount).extra.insert("ReadOnlyForceRecursive".to_owned(), Value::Bool(true))),
-            other => {
-                return Err(format!(
-                    "bind-recursive '{other}' in '{text}' must be enabled, disabled, writable or readonly"
-                ));
-            }
+            other => return Err(format!("bind-recursive '{other}' in '{text}' must be enabled or disabled")),
         },
         "volume-nocopy" => volume(mount).no_copy = flag()?,
         "volume-label" => {
@@ -72,7 +66,6 @@ fn field(mount: &mut Mount, key: &str, value: Option<&str>, text: &str) -> Resul
             let (name, value) = parse_label(&needed()?)?;
             driver(mount).options.insert(name, value);
         }
-        "volume-subpath" => drop(volume(mount).extra.insert("Subpath".to_owned(), Value::String(needed()?))),
         "tmpfs-size" => tmpfs(mount).size_bytes = parse_bytes(&needed()?)?,
         "tmpfs-mode" => {
             tmpfs(mount).mode = u32::from_str_radix(&needed()?, 8)
@@ -156,6 +149,8 @@ mod tests {
             ("type=tmpfs,target=/a,tmpfs-mode=9", "octal"),
             ("type=tmpfs,target=/a,tmpfs-size=big", "'big'"),
             ("target=/a,frob=1", "unknown key 'frob'"),
+            ("target=/a,volume-subpath=b", "unknown key 'volume-subpath'"),
+            ("type=bind,target=/a,bind-recursive=readonly", "enabled or disabled"),
             ("target=", "needs a value"),
         ] {
             assert!(parse_mount(text).is_err_and(|e| e.contains(part)), "{text}");

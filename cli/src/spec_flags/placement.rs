@@ -47,7 +47,7 @@ pub(super) fn is_same_constraint(a: &Value, b: &Value) -> bool {
 pub(super) fn parse_preference(text: &str) -> Result<PlacementPreference, String> {
     match text.split_once('=').map(|(kind, label)| (kind.trim(), label.trim())) {
         Some((kind, label)) if kind.eq_ignore_ascii_case("spread") && !label.is_empty() => Ok(PlacementPreference {
-            spread: Some(SpreadOver { spread_descriptor: label.to_owned() }),
+            spread: Some(SpreadOver { spread_descriptor: label.to_owned(), ..SpreadOver::default() }),
             ..PlacementPreference::default()
         }),
         _ => Err(no_preference(text)),

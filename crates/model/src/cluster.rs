@@ -176,6 +176,45 @@ pub struct Cluster {
     /// Autolock's key, `SWMKEY-1-…`, while autolock is on.
     #[serde(default)]
     pub unlock_key: Option<Secret>,
+    /// What overlay networks are made from; chosen when the cluster is made.
+    #[serde(default)]
+    pub overlay: OverlaySettings,
+}
+
+/// What overlay networks are made from, as the user gave it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlaySettings {
+    /// Networks in CIDR form that overlay networks get their addresses from; none means the default.
+    pub addr_pools: Vec<String>,
+    /// Prefix length of an overlay network; 0 means the default.
+    pub subnet_size: u32,
+    /// UDP port of overlay traffic; 0 means the default.
+    pub data_path_port: u32,
+}
+
+impl OverlaySettings {
+    /// The prefix length when none is given.
+    pub const SUBNET_SIZE_DEFAULT: u32 = 24;
+    /// The port when none is given.
+    pub const DATA_PATH_PORT_DEFAULT: u32 = 4789;
+
+    /// The prefix length with its default.
+    pub fn subnet_size_or_default(&self) -> u32 {
+        if self.subnet_size == 0 { Self::SUBNET_SIZE_DEFAULT } else { self.subnet_size }
+    }
+
+    /// The port with its default.
+    pub fn data_path_port_or_default(&self) -> u32 {
+        if self.data_path_port == 0 { Self::DATA_PATH_PORT_DEFAULT } else { self.data_path_port }
+    }
+
+    /// Whether something was chosen that takes effect with overlay networks only. Clients always send a prefix length.
+    pub fn says_something(&self) -> bool {
+        let port = self.data_path_port_or_default();
+        !self.addr_pools.is_empty()
+            || self.subnet_size_or_default() != Self::SUBNET_SIZE_DEFAULT
+            || port != Self::DATA_PATH_PORT_DEFAULT
+    }
 }
 
 impl Cluster {

@@ -205,6 +205,9 @@ pub struct VolumeDriver {
     /// Driver options.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// Options of a tmpfs mount.
@@ -266,6 +269,9 @@ pub struct DnsConfig {
     /// Resolver options.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// A limit of the container's processes.
@@ -278,4 +284,7 @@ pub struct Ulimit {
     pub hard: i64,
     /// Soft limit.
     pub soft: i64,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
 }

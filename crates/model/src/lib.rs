@@ -16,6 +16,8 @@ mod error;
 mod extra;
 mod id;
 mod job;
+mod known;
+mod mode;
 pub mod mutant;
 mod node;
 mod privileges;
@@ -30,8 +32,8 @@ mod update;
 mod validate;
 
 pub use cluster::{
-    CaConfig, Cluster, ClusterSpec, DispatcherConfig, EncryptionConfig, JoinTokens, OrchestrationConfig, RaftConfig,
-    RootCa, RootRotation, TaskDefaults,
+    CaConfig, Cluster, ClusterSpec, DispatcherConfig, EncryptionConfig, JoinTokens, OrchestrationConfig,
+    OverlaySettings, RaftConfig, RootCa, RootRotation, TaskDefaults,
 };
 pub use constraint::{Constraint, ConstraintKey, Operator};
 pub use container::{
@@ -43,6 +45,8 @@ pub use error::Invalid;
 pub use extra::{Extra, says_nothing};
 pub use id::{ClusterId, Id, IdParseError, NodeId, ServiceId, TaskId};
 pub use job::{JobStatus, ReplicatedJob};
+pub use known::{Unfit, check_fields};
+pub use mode::ServiceMode;
 pub use node::{
     Availability, EngineDescription, EnginePlugin, GenericResource, Node, NodeCertificate, NodeDescription,
     NodeResources, NodeRole, NodeSpec, NodeState, NodeStatus, Platform,
@@ -53,7 +57,7 @@ pub use secret::Secret;
 pub use service::{
     EndpointMode, EndpointSpec, LogDriver, NetworkAttachment, Placement, PlacementPreference, PortConfig, PortProtocol,
     PreviousSpec, PublishMode, ResourceLimits, ResourceReservations, Resources, RestartCondition, RestartPolicy,
-    Service, ServiceMode, ServiceSpec, SpecVersion, SpreadOver, TaskSpec,
+    Service, ServiceSpec, SpecVersion, SpreadOver, TaskSpec,
 };
 pub use settings::{MaxUnavailable, PlacementStrategy, SETTINGS_PREFIX, Settings};
 pub use task::{Cause, ContainerStatus, DesiredState, PortStatus, Task, TaskState, TaskStatus};
@@ -61,8 +65,8 @@ pub use time::Timestamp;
 pub use units::{format_bytes, format_cpus};
 pub use update::{FailureAction, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus};
 pub use validate::{
-    LABELS_BYTES_MAX, MEMORY_BYTES_MIN, NAME_LEN_MAX, NANO_CPUS_MIN, REPLICAS_MAX, SPEC_BYTES_MAX,
-    validate_cluster_spec, validate_node_spec, validate_service_spec,
+    LABELS_BYTES_MAX, MEMORY_BYTES_MIN, NAME_LEN_MAX, NANO_CPUS_MIN, REPLICAS_MAX, SPEC_BYTES_MAX, service_warnings,
+    validate_cluster_spec, validate_node_spec, validate_overlay, validate_service_spec,
 };
 
 /// Key–value labels; ordered, so that two equal sets are written alike.

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContainerSpec, DesiredState, Extra, GenericResource, Invalid, JobStatus, Labels, Platform, ReplicatedJob, Secret,
-    ServiceId, Timestamp, UpdateConfig, UpdateState, UpdateStatus,
+    ContainerSpec, DesiredState, Extra, GenericResource, JobStatus, Labels, Platform, Secret, ServiceId, ServiceMode,
+    Timestamp, UpdateConfig, UpdateState, UpdateStatus,
 };
 
 /// Docker's `ServiceSpec`.
@@ -86,92 +86,6 @@ impl ServiceSpec {
             ServiceMode::ReplicatedJob(job) => Some(job.total()),
             ServiceMode::Global | ServiceMode::GlobalJob => None,
         }
-    }
-}
-
-/// How many tasks a service has. In JSON an object with exactly one key; with none it is one replica.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "ModeFields", into = "ModeFields")]
-pub enum ServiceMode {
-    /// A number of tasks, spread over the nodes.
-    Replicated {
-        /// Tasks to keep running.
-        replicas: u64,
-    },
-    /// One task on each eligible node.
-    Global,
-    /// A number of tasks that run to completion.
-    ReplicatedJob(ReplicatedJob),
-    /// One task on each eligible node, run to completion.
-    GlobalJob,
-}
-
-impl ServiceMode {
-    /// Whether its tasks run to their end.
-    pub fn is_job(&self) -> bool {
-        matches!(self, Self::ReplicatedJob(_) | Self::GlobalJob)
-    }
-
-    /// Whether each eligible node has one task, instead of there being a number of them.
-    pub fn is_global(&self) -> bool {
-        matches!(self, Self::Global | Self::GlobalJob)
-    }
-}
-
-impl Default for ServiceMode {
-    fn default() -> Self {
-        Self::Replicated { replicas: 1 }
-    }
-}
-
-#[derive(Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct ModeFields {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    replicated: Option<ReplicatedFields>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    global: Option<NoFields>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    replicated_job: Option<ReplicatedJob>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    global_job: Option<NoFields>,
-}
-
-#[derive(Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct ReplicatedFields {
-    replicas: Option<u64>,
-}
-
-#[derive(Clone, Default, Serialize, Deserialize)]
-struct NoFields {}
-
-impl TryFrom<ModeFields> for ServiceMode {
-    type Error = Invalid;
-    fn try_from(m: ModeFields) -> Result<Self, Invalid> {
-        match (m.replicated, m.global, m.replicated_job, m.global_job) {
-            (None, None, None, None) => Ok(Self::default()),
-            (Some(r), None, None, None) => Ok(Self::Replicated { replicas: r.replicas.unwrap_or(1) }),
-            (None, Some(_), None, None) => Ok(Self::Global),
-            (None, None, Some(job), None) => Ok(Self::ReplicatedJob(job)),
-            (None, None, None, Some(_)) => Ok(Self::GlobalJob),
-            _ => Err(Invalid::new("must specify only one service mode")),
-        }
-    }
-}
-
-impl From<ServiceMode> for ModeFields {
-    fn from(mode: ServiceMode) -> Self {
-        let mut m = Self::default();
-        match mode {
-            ServiceMode::Replicated { replicas } => {
-                m.replicated = Some(ReplicatedFields { replicas: Some(replicas) });
-            }
-            ServiceMode::Global => m.global = Some(NoFields {}),
-            ServiceMode::ReplicatedJob(job) => m.replicated_job = Some(job),
-            ServiceMode::GlobalJob => m.global_job = Some(NoFields {}),
-        }
-        m
     }
 }
 
@@ -273,6 +187,9 @@ pub struct ResourceLimits {
     /// Processes.
     #[serde(skip_serializing_if = "is_zero")]
     pub pids: i64,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// Resources set aside for a task.
@@ -288,6 +205,9 @@ pub struct ResourceReservations {
     /// Counted resources such as GPUs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub generic_resources: Vec<GenericResource>,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 fn is_zero(n: &i64) -> bool {
@@ -391,6 +311,9 @@ pub struct PlacementPreference {
 pub struct SpreadOver {
     /// `node.labels.KEY` or `engine.labels.KEY`.
     pub spread_descriptor: String,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// A network that tasks join.
@@ -405,6 +328,9 @@ pub struct NetworkAttachment {
     /// Options for the network driver.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub driver_opts: BTreeMap<String, String>,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// Where a container's output goes.
@@ -417,6 +343,9 @@ pub struct LogDriver {
     /// Driver options.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
+    /// Fields that this program does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 /// Published ports and their mode.

@@ -1,11 +1,12 @@
-//! Which specs are accepted. Every rule of swarm-behaviour §1.2 and docker-api §5 that needs only the spec itself.
+//! Which specs are accepted. Every rule of swarm-behaviour §1.2 and docker-api §5 that needs only the spec itself, but
+//! for what this version knows of it: see [`crate::check_fields`].
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    ClusterSpec, Constraint, EndpointMode, FailureAction, GenericResource, Invalid, Labels, MemorySwap, MountType,
-    NodeSpec, PlacementStrategy, PublishMode, ServiceMode, ServiceSpec, Settings, TaskSpec, UpdateConfig,
-    privileges::security_options,
+    ClusterSpec, Constraint, EndpointMode, FailureAction, GenericResource, Invalid, Labels, MountType, NodeSpec,
+    OverlaySettings, PlacementStrategy, PublishMode, RestartCondition, ServiceMode, ServiceSpec, Settings, TaskSpec,
+    UpdateConfig, format_duration,
 };
 
 /// Characters of a service name: it becomes a DNS label.
@@ -25,6 +26,10 @@ pub const REPLICAS_MAX: u64 = 100_000;
 const LIST_LEN_MAX: usize = 4096;
 /// Shortest validity of node certificates: one hour.
 const NODE_CERT_EXPIRY_MIN_NS: i64 = 3_600_000_000_000;
+/// Longest prefix of an overlay network: six addresses for tasks.
+const SUBNET_SIZE_MAX: u32 = 29;
+/// UDP ports that overlay traffic may have: those below belong to the system, those above to clients (as in Swarm).
+const DATA_PATH_PORTS: std::ops::RangeInclusive<u32> = 1024..=49151;
 /// Shortest interval or timeout of a health check: one millisecond.
 const HEALTH_INTERVAL_MIN_NS: i64 = 1_000_000;
 
@@ -59,6 +64,26 @@ pub fn validate_service_spec(spec: &ServiceSpec) -> Result<(), Invalid> {
     })
 }
 
+/// What a spec that is accepted will hardly be meant to say, for people.
+pub fn service_warnings(spec: &ServiceSpec) -> Vec<String> {
+    let policy = spec.task_template.restart();
+    let (window_ns, delay_ns) = (policy.window_or_default_ns(), policy.delay_or_default_ns());
+    let attempts = policy.max_attempts;
+    // A restart is counted from when the task before it ended. Each of them takes the delay at least.
+    let needed_ns = i64::try_from(attempts).unwrap_or(i64::MAX).saturating_mul(delay_ns);
+    let never = policy.condition != RestartCondition::None && attempts > 0 && window_ns > 0 && window_ns <= needed_ns;
+    let warning = || {
+        format!(
+            "RestartPolicy: {attempts} restarts, each after {}, never fall into a window of {}, so that tasks are \
+             restarted for ever; choose a window of more than {}, or none",
+            format_duration(delay_ns),
+            format_duration(window_ns),
+            format_duration(needed_ns),
+        )
+    };
+    never.then(warning).into_iter().collect()
+}
+
 fn validate_service_name(name: &str) -> Result<(), Invalid> {
     check(name.len() <= NAME_LEN_MAX, || {
         format!("name must be {NAME_LEN_MAX} characters or fewer, '{name}' has {}", name.len())
@@ -80,9 +105,7 @@ fn validate_labels(labels: &Labels) -> Result<(), Invalid> {
 
 fn validate_task(task: &TaskSpec) -> Result<(), Invalid> {
     validate_container(task)?;
-    security_options(&task.container_spec.extra)?;
     if let Some(resources) = &task.resources {
-        MemorySwap::of(resources)?;
         if let Some(l) = &resources.limits {
             validate_cpu_and_memory(l.nano_cpus, l.memory_bytes)?;
             check(l.pids >= 0, || format!("invalid pids limit {}: must not be negative", l.pids))?;
@@ -310,6 +333,32 @@ pub fn validate_cluster_spec(spec: &ClusterSpec) -> Result<(), Invalid> {
     check(spec.raft.snapshot_interval > 0, || "snapshot interval must be at least 1".into())
 }
 
+/// Checks what overlay networks are to be made from.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn validate_overlay(overlay: &OverlaySettings) -> Result<(), Invalid> {
+    let port = overlay.data_path_port_or_default();
+    check(DATA_PATH_PORTS.contains(&port), || {
+        format!("data path port {port} is not between {} and {}", DATA_PATH_PORTS.start(), DATA_PATH_PORTS.end())
+    })?;
+    let size = overlay.subnet_size_or_default();
+    check(size <= SUBNET_SIZE_MAX, || {
+        format!("subnet size {size} is out of range: at most {SUBNET_SIZE_MAX} is possible")
+    })?;
+    for pool in &overlay.addr_pools {
+        let prefix = pool.split_once('/').and_then(|(ip, prefix)| match ip.parse() {
+            Ok(IpAddr::V4(_)) => prefix.parse::<u32>().ok().filter(|prefix| *prefix <= 32),
+            _ => None,
+        });
+        let prefix = prefix.ok_or_else(|| {
+            Invalid(format!("invalid address pool {pool}: an IPv4 network such as 10.20.0.0/16 is wanted"))
+        })?;
+        check(prefix <= size, || format!("invalid address pool {pool}: a subnet of size {size} does not fit into it"))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -404,6 +453,58 @@ mod tests {
         assert_eq!(ask(serde_json::json!([named, gpu(2)])), Ok(()));
         let nameless = serde_json::json!({"NamedResourceSpec": {"Kind": "gpu", "Value": ""}});
         assert!(ask(serde_json::json!([nameless])).is_err_and(|e| e.contains("'gpu='")));
+    }
+
+    #[test]
+    fn a_window_that_never_uses_up_its_attempts_is_warned_of() {
+        let warnings = |policy: &str| {
+            let template = format!(r#"{{"ContainerSpec":{{"Image":"x"}},"RestartPolicy":{policy}}}"#);
+            service_warnings(&spec(&format!(r#"{{"Name":"a","TaskTemplate":{template}}}"#)))
+        };
+        const S: i64 = 1_000_000_000;
+        for (window, delay, attempts, warned) in [
+            (5, 5, 1, true),
+            (3, 5, 2, true),
+            (10, 5, 2, true),
+            (11, 5, 2, false),
+            (0, 5, 2, false),
+            (3, 5, 0, false),
+            (3, 0, 2, false),
+        ] {
+            let (window, delay) = (window * S, delay * S);
+            let policy = format!(r#"{{"Condition":"any","Delay":{delay},"MaxAttempts":{attempts},"Window":{window}}}"#);
+            assert_eq!(!warnings(&policy).is_empty(), warned, "{policy}");
+        }
+        let text = warnings(r#"{"MaxAttempts":3,"Window":5000000000}"#).concat();
+        assert!(text.contains("3 restarts, each after 5s") && text.contains("a window of more than 15s"), "{text}");
+        assert_eq!(warnings(r#"{"Condition":"none","MaxAttempts":3,"Window":1}"#), Vec::<String>::new());
+    }
+
+    #[test]
+    fn overlay_networks_are_made_from_what_fits() {
+        let overlay = |pools: &[&str], subnet_size, data_path_port| OverlaySettings {
+            addr_pools: pools.iter().map(|pool| (*pool).to_owned()).collect(),
+            subnet_size,
+            data_path_port,
+        };
+        for good in [
+            overlay(&[], 0, 0),
+            overlay(&["10.20.0.0/16", "10.30.0.0/24"], 24, 7777),
+            overlay(&["10.20.0.0/29"], 29, 1024),
+        ] {
+            assert_eq!(validate_overlay(&good), Ok(()));
+        }
+        for (bad, part) in [
+            (overlay(&["10.20.0.0"], 24, 0), "invalid address pool 10.20.0.0"),
+            (overlay(&["10.20.0.0/33"], 24, 0), "10.20.0.0/33"),
+            (overlay(&["fd00::/8"], 24, 0), "IPv4"),
+            (overlay(&["10.20.0.0/25"], 24, 0), "a subnet of size 24 does not fit"),
+            (overlay(&["10.20.0.0/8"], 30, 0), "subnet size 30"),
+            (overlay(&[], 24, 80), "data path port 80"),
+            (overlay(&[], 24, 49152), "data path port 49152"),
+        ] {
+            assert!(validate_overlay(&bad).is_err_and(|error| error.to_string().contains(part)), "{part}");
+        }
     }
 
     #[test]

@@ -132,6 +132,7 @@ fn resources(rng: &mut Rng) -> Resources {
         nano_cpus: rng.below(4) as i64 * SECOND_NS / 2,
         memory_bytes: rng.below(4) as i64 * (256 << 20),
         generic_resources: if rng.per_mille(250) { vec![gpus(rng.between(1, 2))] } else { Vec::new() },
+        ..ResourceReservations::default()
     };
     Resources { reservations: Some(reservations), ..Resources::default() }
 }
@@ -145,7 +146,7 @@ pub(crate) fn placement(rng: &mut Rng) -> Placement {
         placement.constraints.push(format!("node.labels.zone{operator}{zone}"));
     }
     if rng.per_mille(300) {
-        let spread = SpreadOver { spread_descriptor: "node.labels.zone".into() };
+        let spread = SpreadOver { spread_descriptor: "node.labels.zone".into(), ..SpreadOver::default() };
         placement.preferences.push(PlacementPreference { spread: Some(spread), ..PlacementPreference::default() });
     }
     if rng.per_mille(400) {

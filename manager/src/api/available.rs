@@ -13,20 +13,15 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
             "ingress-mode ports need the routing mesh, which is not available yet: publish with mode=host",
         ));
     }
-    let task = &spec.task_template;
-    check_networks(&task.networks)?;
-    if asks(&spec.extra, "Networks") {
-        return Err(no_overlay());
-    }
-    for (place, extra, fields) in [
-        ("ContainerSpec", &task.container_spec.extra, ["Secrets", "Configs"]),
-        ("TaskTemplate", &task.extra, ["PluginSpec", "NetworkAttachmentSpec"]),
-    ] {
-        if let Some(field) = fields.iter().find(|field| asks(extra, field)) {
-            return Err(not_yet(&format!("{place}.{field} is not available yet: leave it out")));
-        }
-    }
-    Ok(())
+    check_networks(&spec.task_template.networks)
+}
+
+/// Refuses fields and values that this version cannot run, unless the service has them already.
+pub(super) fn check_fields(spec: &ServiceSpec, old: Option<&ServiceSpec>) -> Result<(), ApiError> {
+    swarm_model::check_fields(spec, old).map_err(|unfit| match unfit.not_yet {
+        true => not_yet(&unfit.to_string()),
+        false => ApiError::bad_request(unfit.to_string()),
+    })
 }
 
 /// Refuses templates that no task could fill in: its agent would reject it again and again. What the service has already

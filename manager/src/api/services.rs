@@ -11,7 +11,7 @@ use swarm_docker_api::{
 };
 use swarm_model::{
     DesiredState, Id, NodeState, Secret, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskState,
-    validate_service_spec,
+    service_warnings, validate_service_spec,
 };
 
 use super::{
@@ -101,18 +101,22 @@ pub(super) async fn create<P: Plane>(extract::State(plane): extract::State<P>, c
     let given: ServiceSpec = call.body()?;
     let registry_auth = call.registry_auth()?;
     let (service, random) = (ServiceId::make(plane.now(), plane.random()), plane.random());
-    change(&plane, |state| {
+    let warnings = change(&plane, |state| {
         resolve::cluster(state)?;
         let mut spec = given.clone();
         if spec.name.is_empty() {
             spec.name = names::random_name(random, |name| state.service_by_name(name).is_some());
         }
         check(&mut spec, None)?;
+        let warnings = service_warnings(&spec);
         let op = Op::CreateService { service, spec: Arc::new(spec), registry_auth: registry_auth.clone() };
-        Ok((Tx::new(vec![op]), ()))
+        Ok((Tx::new(vec![op]), warnings))
     })
     .await?;
-    reply::json_with(StatusCode::CREATED, &CreateServiceResponse { id: service.to_string(), warnings: None })
+    reply::json_with(
+        StatusCode::CREATED,
+        &CreateServiceResponse { id: service.to_string(), warnings: (!warnings.is_empty()).then_some(warnings) },
+    )
 }
 
 /// Whether a spec, of a service that is to be made or that is there, is one that this version can run; brings it into its
@@ -120,6 +124,7 @@ pub(super) async fn create<P: Plane>(extract::State(plane): extract::State<P>, c
 pub(super) fn check(spec: &mut ServiceSpec, old: Option<&ServiceSpec>) -> Result<(), reply::Failure> {
     normalize_service_spec(spec);
     validate_service_spec(spec)?;
+    available::check_fields(spec, old)?;
     available::check_templates(spec, old)?;
     Ok(available::check_service(spec)?)
 }

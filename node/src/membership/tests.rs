@@ -223,7 +223,12 @@ async fn impossible_requests_change_nothing() {
     let own_root = settings(json!({ "SigningCACert": "PEM", "SigningCAKey": "PEM" }));
     for (request, status, text) in [
         (InitRequest { force_new_cluster: true, ..default() }, 503, "not part of a swarm"),
-        (InitRequest { default_addr_pool: vec!["10.0.0.0/8".to_owned()], ..default() }, 501, "--default-addr-pool"),
+        (InitRequest { default_addr_pool: vec!["10.0.0.0".to_owned()], ..default() }, 400, "address pool 10.0.0.0"),
+        (InitRequest { subnet_size: 30, ..default() }, 400, "subnet size 30"),
+        (InitRequest { data_path_port: 80, ..default() }, 400, "data path port 80"),
+        (InitRequest { data_path_addr: "eth77".to_owned(), ..default() }, 400, "data path address: \"eth77\""),
+        (InitRequest { data_path_addr: "0.0.0.0".to_owned(), ..default() }, 400, "data path address: 0.0.0.0"),
+        (InitRequest { force_new_cluster: true, data_path_port: 7777, ..default() }, 400, "when the swarm was made"),
         (InitRequest { spec: external, ..default() }, 501, "external certificate authorities"),
         (InitRequest { spec: own_root, ..default() }, 400, "swarm ca --rotate --ca-cert"),
         (InitRequest { availability: "lazy".to_owned(), ..default() }, 400, "\"lazy\""),

@@ -34,6 +34,7 @@ fn cluster() -> Tx {
             removed_nodes: Default::default(),
             former_roots: Default::default(),
             unlock_key: None,
+            overlay: Default::default(),
             root_rotation: None,
         }
         .into(),

@@ -42,6 +42,7 @@ impl World {
             removed_nodes: Default::default(),
             former_roots: Default::default(),
             unlock_key: None,
+            overlay: Default::default(),
             root_rotation: None,
         };
         world.commit(vec![Tx::new(vec![Op::CreateCluster(Arc::new(cluster))])]);

@@ -60,6 +60,7 @@ impl Default for World {
             removed_nodes: BTreeMap::new(),
             former_roots: Default::default(),
             unlock_key: None,
+            overlay: Default::default(),
             root_rotation: None,
         };
         world.commit(vec![Tx::new(vec![Op::CreateCluster(Arc::new(cluster))])]);

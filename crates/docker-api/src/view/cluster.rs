@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{Cluster, ClusterSpec, Secret};
+use swarm_model::{Cluster, ClusterSpec, OverlaySettings, Secret};
 
 use super::{Time, Version, is_default};
 
-/// Addresses of overlay networks are taken from networks of this prefix length (shown for Docker's clients).
-const SUBNET_SIZE_DEFAULT: u32 = 24;
-/// UDP port of overlay networks (shown for Docker's clients).
-const DATA_PATH_PORT_DEFAULT: u32 = 4789;
+/// Said when a swarm is made with settings of overlay networks.
+pub const OVERLAY_SETTINGS_WAIT: &str = "the settings of overlay networks (address pools, subnet size, data path address \
+                                         and port) are kept, and take effect with overlay networks, which this version \
+                                         does not have yet";
 
 /// The cluster without its secrets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,9 +51,9 @@ impl ClusterInfo {
             spec: cluster.spec.clone(),
             tls_info,
             root_rotation_in_progress: cluster.root_rotation.is_some(),
-            default_addr_pool: None,
-            subnet_size: SUBNET_SIZE_DEFAULT,
-            data_path_port: DATA_PATH_PORT_DEFAULT,
+            default_addr_pool: Some(cluster.overlay.addr_pools.clone()).filter(|pools| !pools.is_empty()),
+            subnet_size: cluster.overlay.subnet_size_or_default(),
+            data_path_port: cluster.overlay.data_path_port_or_default(),
         }
     }
 }
@@ -137,6 +137,17 @@ pub struct InitRequest {
     pub default_addr_pool: Vec<String>,
     /// Prefix length of an overlay network.
     pub subnet_size: u32,
+}
+
+impl InitRequest {
+    /// What overlay networks are to be made from.
+    pub fn overlay(&self) -> OverlaySettings {
+        OverlaySettings {
+            addr_pools: self.default_addr_pool.clone(),
+            subnet_size: self.subnet_size,
+            data_path_port: self.data_path_port,
+        }
+    }
 }
 
 /// Body of `POST /swarm/join`.

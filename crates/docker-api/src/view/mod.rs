@@ -14,7 +14,9 @@ mod task;
 mod time;
 mod why;
 
-pub use cluster::{ClusterInfo, InitRequest, JoinRequest, JoinTokensView, SwarmView, TlsInfo, UnlockKeyView};
+pub use cluster::{
+    ClusterInfo, InitRequest, JoinRequest, JoinTokensView, OVERLAY_SETTINGS_WAIT, SwarmView, TlsInfo, UnlockKeyView,
+};
 pub use history::RevisionView;
 pub use managers::{ManagerView, ManagersView};
 pub use node::{ManagerStatusView, NodeDescriptionView, NodeStatusView, NodeView};

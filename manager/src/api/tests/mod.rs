@@ -238,6 +238,7 @@ fn cluster() -> TestPlane {
         removed_nodes: Default::default(),
         former_roots: Default::default(),
         unlock_key: None,
+        overlay: Default::default(),
         root_rotation: None,
     }))]);
     for (node, role, hostname) in [(MANAGER, NodeRole::Manager, "alpha"), (WORKER, NodeRole::Worker, "beta")] {

@@ -86,6 +86,16 @@ async fn a_service_without_a_name_gets_one() {
 }
 
 #[tokio::test]
+async fn a_new_service_is_warned_of_what_it_will_hardly_mean() {
+    let plane = cluster();
+    let mut spec = plain("web");
+    spec["TaskTemplate"]["RestartPolicy"] = json!({"Condition": "any", "MaxAttempts": 3, "Window": 5_000_000_000_i64});
+    let answer = post(&plane, "/services/create", &spec).await.ok().json();
+    let text = answer["Warnings"][0].as_str().expect("a warning");
+    assert!(text.contains("never fall into a window of 5s"), "{text}");
+}
+
+#[tokio::test]
 async fn templates_that_no_task_could_fill_in_are_refused() {
     let plane = cluster();
     let spec = |env: &str| {
@@ -168,6 +178,20 @@ async fn what_cannot_be_is_refused_and_nothing_is_written() {
         ),
         (with(&format!("{container}/Privileges"), json!({"CredentialSpec": {"File": "x"}})), 400, "CredentialSpec is"),
         (with("/TaskTemplate/Resources", json!({"SwapBytes": 1})), 400, "Resources.SwapBytes"),
+        (with(&format!("{container}/Isolation"), json!("process")), 400, "ContainerSpec.Isolation \"process\" is for"),
+        (
+            with(&format!("{container}/Mounts"), json!([{"Target": "/a", "VolumeOptions": {"Subpath": "b"}}])),
+            400,
+            "TaskTemplate.ContainerSpec.Mounts[0].VolumeOptions.Subpath is not supported",
+        ),
+        (
+            with("/TaskTemplate/Placement", json!({"constraint": ["node.role==worker"]})),
+            400,
+            "TaskTemplate.Placement.constraint is not a field that this version knows; the nearest one is \
+             TaskTemplate.Placement.Constraints",
+        ),
+        (with("/RestartPolicy", json!({"Condition": "none"})), 400, "the nearest one is TaskTemplate.RestartPolicy"),
+        (with("/Mode", json!({"Replicated": {"Replica": 3}})), 400, "the nearest one is Mode.Replicated.Replicas"),
     ] {
         let message = post(&plane, "/services/create", &spec).await.error(status);
         assert!(message.contains(part), "{message}");
@@ -185,6 +209,28 @@ async fn what_cannot_be_is_refused_and_nothing_is_written() {
         post(&plane, "/services/create", &spec).await.ok();
         assert_eq!(inspect(&plane, network).await["Spec"]["TaskTemplate"]["Networks"], json!([{"Target": network}]));
     }
+}
+
+#[tokio::test]
+async fn what_an_older_version_took_is_not_refused_when_it_comes_back() {
+    let plane = cluster();
+    let id = create(&plane, "web").await;
+    let service = id.parse().expect("an id");
+    let mut stored = inspect(&plane, &id).await["Spec"].clone();
+    stored["Novelty"] = json!({"a": 1});
+    stored["TaskTemplate"]["ContainerSpec"]["Mounts"] = json!([{"Type": "volume", "Target": "/a"}, {"Type": "volume", "Target": "/b", "VolumeOptions": {"Subpath": "c"}}]);
+    let spec = serde_json::from_value(stored.clone()).expect("a spec");
+    plane.apply(vec![Op::UpdateService { service, spec: Arc::new(spec), registry_auth: None }]);
+    update(&plane, &id, |_| {}).await.ok();
+    update(&plane, &id, |spec| spec["Labels"]["a"] = json!("b")).await.ok();
+    update(&plane, &id, |spec| {
+        spec["TaskTemplate"]["ContainerSpec"]["Mounts"].as_array_mut().expect("mounts").remove(0);
+    })
+    .await
+    .ok();
+    assert_eq!(inspect(&plane, &id).await["Spec"]["Novelty"], stored["Novelty"]);
+    let change = |spec: &mut Value| spec["Novelty"] = json!({"a": 2});
+    assert!(update(&plane, &id, change).await.error(400).contains("Novelty is not a field that this version knows"));
 }
 
 #[tokio::test]
