@@ -7,6 +7,7 @@ mod connection;
 mod demo;
 mod engine;
 mod fixture;
+mod flags;
 mod hosts;
 mod http;
 mod images;
@@ -93,6 +94,18 @@ enum Task {
     /// Written to node/tests/fixtures/<version>, with keys and certificates of a swarm that exists nowhere. Run it before
     /// a release, and never for a version that was released.
     Fixture,
+    /// Put a table of the flags of Docker's CLI into a document, with what becomes of each: the same, refused, or different
+    ///
+    /// Compares the help of its commands with that of swarmctl. A flag of which nobody has said what becomes of it is an
+    /// error. SWARM_PROGRAMS names a folder with a swarmctl that is built already.
+    Flags {
+        /// Docker's CLI
+        #[arg(long, value_name = "PROGRAM", default_value = "docker")]
+        docker: PathBuf,
+        /// The document
+        #[arg(default_value = "docs/clients.md")]
+        document: PathBuf,
+    },
     /// Check the rules that the compiler does not: imports between crates, file sizes, nothing unfinished
     Verify,
 }
@@ -105,6 +118,7 @@ fn main() -> ExitCode {
         Task::Hosts { task } => hosts::run(task),
         Task::Sim { arguments } => sim::run(&arguments),
         Task::Fixture => fixture::run(),
+        Task::Flags { docker, document } => flags::run(&docker, &document),
         Task::Verify => verify::run(),
     });
     match result {
