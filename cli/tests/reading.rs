@@ -187,6 +187,33 @@ fn service_logs() {
 }
 
 #[test]
+fn a_followed_log_goes_on_where_it_broke() {
+    let fake = Fake::start();
+    let mut service = recorded("service_inspect");
+    service["Spec"]["TaskTemplate"]["ContainerSpec"].as_object_mut().expect("a container").remove("TTY");
+    let frame = |kind: u8, text: &str| {
+        [&[kind, 0, 0, 0, 0, 0, 0, u8::try_from(text.len()).expect("short")], text.as_bytes()].concat()
+    };
+    let line = |second: u32, text: &str| frame(1, &format!("2026-11-30T04:00:{second:02}.000000000Z {text}\n"));
+    let logs = "GET /services/hyfde9xmq0odkdfurduigpmms/logs";
+    fake.on_json("GET /services/web", &service).on(
+        logs,
+        [
+            Reply::bytes([line(1, "one"), line(9, "two"), frame(3, "the leader went")].concat()),
+            Reply::error(503, "no leader"),
+            Reply::bytes([line(9, "two"), line(9, "three")].concat()),
+        ],
+    );
+    let ran = fake.run(&["service", "logs", "-f", "--raw", "--tail", "7", "web"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "one\ntwo\nthree\n"), "{ran:?}");
+    assert!(ran.stderr.contains("are asked for again: swarmd ended the logs: the leader went"), "{ran:?}");
+    let queries: Vec<_> = fake.seen(logs).into_iter().map(|seen| seen.query).collect();
+    assert_eq!((queries[0].get("since"), queries[0]["tail"].as_str()), (None, "7"));
+    // Lines of several nodes come a little out of order.
+    assert_eq!((queries[2]["since"].as_str(), queries[2]["tail"].as_str()), ("1796011204.000000000", "all"));
+}
+
+#[test]
 fn logs_of_terminals_errors_and_cut_streams() {
     let fake = Fake::start();
     let mut tty = recorded("service_inspect");

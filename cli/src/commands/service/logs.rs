@@ -7,7 +7,11 @@ use swarm_docker_api::{
 };
 use swarm_model::{ServiceMode, Timestamp};
 
-use super::{change::tasks_of, no_such_service};
+use super::{
+    change::tasks_of,
+    follow::{ATTEMPTS_MAX, PAUSE, Shown},
+    no_such_service,
+};
 use crate::{
     client::{Query, segment},
     clock,
@@ -88,6 +92,24 @@ impl Target {
     }
 }
 
+/// What the connections of one command have in common.
+struct Reading {
+    is_tty: bool,
+    /// Whether lines come with their times.
+    times: bool,
+    /// Lines that the present connection brought.
+    lines: usize,
+    shown: Shown,
+}
+
+/// How a connection ended.
+enum End {
+    /// There is nothing more.
+    Over,
+    /// It broke off: why.
+    Broke(String),
+}
+
 impl Logs {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         let target = self.find(context).await?;
@@ -106,14 +128,6 @@ impl Logs {
             Since::At(at) => at,
             Since::AgoNs(ns) => clock::now().plus_ns(-ns),
         });
-        let query = Query::new()
-            .with("stdout", 1)
-            .with("stderr", 1)
-            .with_some("follow", self.follow.then_some(1))
-            .with_some("timestamps", self.timestamps.then_some(1))
-            .with_some("details", (!self.raw).then_some(1))
-            .with_some("since", since.map(seconds))
-            .with("tail", &self.tail);
         let mut prefixes = match self.raw {
             true => None,
             false => Some(self.prefixes(context, &target.service).await?),
@@ -121,24 +135,84 @@ impl Logs {
         if let Some(note) = target.nothing_yet(context).await {
             context.out.note(&note);
         }
-        let mut body = context.client.stream(&target.path, query).await?;
+        // Lines have times by which another connection goes on where this one broke; a terminal has no lines.
+        let times = self.timestamps || self.follow && !is_tty;
+        let mut reading = Reading { is_tty, times, lines: 0, shown: Shown::default() };
+        let mut attempts = 0;
+        loop {
+            let (since, tail) = match reading.shown.since() {
+                None => (since, self.tail.as_str()),
+                shown => (shown, "all"),
+            };
+            let query = Query::new()
+                .with("stdout", 1)
+                .with("stderr", 1)
+                .with_some("follow", self.follow.then_some(1))
+                .with_some("timestamps", times.then_some(1))
+                .with_some("details", (!self.raw).then_some(1))
+                .with_some("since", since.map(seconds))
+                .with("tail", tail);
+            reading.lines = 0;
+            let broke = match self.read(context, &target, query, &mut reading, &mut prefixes).await? {
+                End::Over => return Ok(()),
+                End::Broke(reason) => reason,
+            };
+            attempts = if reading.lines == 0 { attempts + 1 } else { 0 };
+            if !self.follow || is_tty || attempts >= ATTEMPTS_MAX {
+                anyhow::bail!("{broke}");
+            }
+            if attempts <= 1 {
+                context.out.note(&format!("The logs broke off, and are asked for again: {broke}"));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Shows what one connection brings.
+    async fn read(
+        &self,
+        context: &mut Context,
+        target: &Target,
+        query: Query,
+        reading: &mut Reading,
+        prefixes: &mut Option<Prefixes>,
+    ) -> anyhow::Result<End> {
+        let mut body = match context.client.stream(&target.path, query).await {
+            Ok(body) => body,
+            Err(error) if error.is_transient() => return Ok(End::Broke(error.to_string())),
+            Err(error) => return Err(error.into()),
+        };
         let mut frames = FrameReader::default();
         while let Some(frame) = body.frame().await {
-            let frame = frame
-                .map_err(|error| anyhow::anyhow!("the logs end early: the connection to swarmd broke: {error}"))?;
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    let reason = format!("the logs end early: the connection to swarmd broke: {error}");
+                    return Ok(End::Broke(reason));
+                }
+            };
             let Ok(bytes) = frame.into_data() else { continue };
-            if is_tty {
+            if reading.is_tty {
                 context.out.bytes(&bytes)?;
             } else {
                 frames.push(&bytes);
                 while let Some((stream, payload)) = frames.next_frame()? {
                     if stream == LogStream::Error {
-                        anyhow::bail!("swarmd ended the logs: {}", String::from_utf8_lossy(&payload).trim());
+                        let reason = String::from_utf8_lossy(&payload).trim().to_owned();
+                        return Ok(End::Broke(format!("swarmd ended the logs: {reason}")));
                     }
-                    let line = match &mut prefixes {
+                    if self.follow && !reading.shown.is_new(&payload) {
+                        continue;
+                    }
+                    reading.lines += 1;
+                    let line = match &mut *prefixes {
+                        None if reading.times && !self.timestamps => {
+                            LogLine::parse(payload, true, false)?.text.to_vec()
+                        }
                         None => payload.to_vec(),
                         Some(prefixes) => {
-                            let line = LogLine::parse(payload, self.timestamps, true)?;
+                            let mut line = LogLine::parse(payload, reading.times, true)?;
+                            line.timestamp = line.timestamp.filter(|_| self.timestamps);
                             prefixes.line(&context.client, &line).await?
                         }
                     };
@@ -150,10 +224,10 @@ impl Logs {
             }
             context.out.flush()?;
         }
-        if frames.is_cut() {
-            anyhow::bail!("the logs end in the middle of a line: the connection to swarmd broke");
+        match frames.is_cut() {
+            true => Ok(End::Broke("the logs end in the middle of a line: the connection to swarmd broke".to_owned())),
+            false => Ok(End::Over),
         }
-        Ok(())
     }
 
     async fn find(&self, context: &Context) -> anyhow::Result<Target> {

@@ -2,6 +2,7 @@
 
 mod change;
 mod create;
+mod follow;
 mod history;
 mod inspect;
 mod logs;
