@@ -206,7 +206,12 @@ impl Manager {
             timers: Timers::default(),
             feature_level: ENTRY_VERSION,
             run: random().map_err(ManagerError::Random)? as u64,
-            dialer: Arc::new(TlsDialer { identity: identity.clone(), source }),
+            dialer: Arc::new(TlsDialer {
+                identity: identity.clone(),
+                source,
+                feed: feed.clone(),
+                strangers: Default::default(),
+            }),
         };
         let consensus = match start {
             Start::Open { .. } => Consensus::open(raft, feed.clone()).await?,

@@ -1,6 +1,12 @@
 //! Other managers: who they are, how they are reached, and which of them take part in Raft.
 
-use std::{collections::BTreeMap, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use swarm_consensus::{Consensus, Dialer, Steering};
@@ -17,6 +23,8 @@ const STEP: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(250);
 /// Nanoseconds in a second.
 const NS_PER_S: i64 = 1_000_000_000;
+/// Managers at wrong addresses that are told of; there are seven managers at most in practice.
+const STRANGERS_MAX: usize = 64;
 /// How often the leader looks although nothing happened.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -26,19 +34,53 @@ pub(crate) struct TlsDialer {
     pub(crate) identity: Arc<IdentityHolder>,
     /// Our end of connections, if the node has an address of its own.
     pub(crate) source: Option<IpAddr>,
+    /// Whose addresses are whose.
+    pub(crate) feed: Arc<Feed>,
+    /// Addresses that answered as another manager, and as which: each is said once.
+    pub(crate) strangers: Mutex<BTreeSet<(String, NodeId)>>,
 }
 
 impl Dialer for TlsDialer {
     fn dial<'a>(&'a self, addr: &'a str) -> BoxFuture<'a, io::Result<BoxedStream>> {
         Box::pin(async move {
             let connected = tls::connect(addr, self.source, &self.identity, Alpn::Raft).await;
-            connected.map(|connected| connected.stream).map_err(io::Error::other)
+            let connected = connected.map_err(io::Error::other)?;
+            // It is not for this end to refuse it: what is known here may be old, and the other end refuses what is meant
+            // for somebody else.
+            if let Some(problem) = stranger(&self.feed.state(), addr, connected.peer.node)
+                && let Ok(mut said) = self.strangers.lock()
+                && said.len() < STRANGERS_MAX
+                && said.insert((addr.to_owned(), connected.peer.node))
+            {
+                tracing::warn!("{problem}");
+            }
+            Ok(connected.stream)
         })
     }
 
     fn identity_version(&self) -> u64 {
         self.identity.times_replaced()
     }
+}
+
+/// That another manager answers at an address than the one whose it is.
+fn stranger(state: &State, addr: &str, answers: NodeId) -> Option<String> {
+    let has = |node: &&Arc<Node>| node.role == NodeRole::Manager && node.manager_addr.as_deref() == Some(addr);
+    let owners: Vec<&Arc<Node>> = state.nodes().filter(has).collect();
+    if owners.is_empty() || owners.iter().any(|node| node.id == answers) {
+        return None;
+    }
+    let name = |node: &Node| match node.hostname() {
+        "" => node.id.to_string(),
+        hostname => format!("{hostname} ({})", node.id),
+    };
+    let owners: Vec<String> = owners.into_iter().map(|node| name(node)).collect();
+    let answers = state.node(answers).map_or_else(|| answers.to_string(), |node| name(node));
+    Some(format!(
+        "the manager at {addr} should be {}, and {answers} answers there: if the address has moved, `swarm leave` on the \
+         manager whose it is not any more, and join again with another --advertise-addr",
+        owners.join(" or ")
+    ))
 }
 
 /// Whether a peer may speak Raft with this manager.
@@ -230,6 +272,25 @@ mod tests {
         world.apply(Op::RemoveNode { node: NodeId(5), force: true });
         assert!(admit(&peer(5, 101), &world.state).unwrap_err().contains("was removed"));
         assert_eq!(admit(&peer(9, 1), &State::default()), Ok(()), "a manager that joins knows nobody");
+    }
+
+    #[test]
+    fn a_manager_at_the_address_of_another_is_named() {
+        let mut world = World::new(0);
+        for (node, addr) in [(5, "10.0.0.5:2377"), (6, "10.0.0.6:2377"), (7, "10.0.0.6:2377")] {
+            world.apply(Op::AdmitNode {
+                node: NodeId(node),
+                role: NodeRole::Manager,
+                cert_expires_at: Timestamp(100),
+                manager_addr: Some(addr.to_owned()),
+                availability: Availability::Active,
+            });
+        }
+        let told = |addr: &str, answers: u128| stranger(&world.state, addr, NodeId(answers));
+        assert_eq!((told("10.0.0.5:2377", 5), told("10.0.0.6:2377", 7), told("10.0.0.9:2377", 5)), (None, None, None));
+        let problem = told("10.0.0.5:2377", 6).expect("another one answers");
+        let (own, other) = (NodeId(5).to_string(), NodeId(6).to_string());
+        assert!(problem.contains(&format!("at 10.0.0.5:2377 should be {own}, and {other} answers there")), "{problem}");
     }
 
     #[test]

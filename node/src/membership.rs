@@ -228,6 +228,10 @@ impl Node {
     /// Makes a worker of a manager, if the others can do without it.
     async fn step_down(&self) -> Result<(), ApiError> {
         let Swarm::In(member) = &*self.swarm() else { return Ok(()) };
+        // One that was removed is nobody's manager any more: there is nothing to be handed over.
+        if member.removed().is_some() {
+            return Ok(());
+        }
         let Some(manager) = member.manager() else { return Ok(()) };
         manager.step_down().await.map_err(|e| {
             ApiError::unavailable(match e {

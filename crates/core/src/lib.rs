@@ -18,4 +18,4 @@ pub use entry::{
     ENTRY_TXS_MAX, ENTRY_VERSION, Entry, FEATURE_LEVEL_MIN, Guard, NewTask, Op, Outcome, Place, Refusal, Tx,
 };
 pub use forecast::{Action, Forecast, RolledBack, Step, WAVES_MAX, Wave, forecast};
-pub use state::{NodeLoad, Object, State};
+pub use state::{NODE_LEFT, NodeLoad, Object, State};

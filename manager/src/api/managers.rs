@@ -153,6 +153,7 @@ fn view(
     if known {
         warnings.extend(lost(status));
     }
+    warnings.extend(same_addresses(&managers));
     warnings.extend(rotation(state, cluster));
     warnings.extend(held_back(&managers, state.feature_level()));
     warnings.extend(clocks(survey, state.time()));
@@ -236,6 +237,28 @@ fn manager(
         clock_skew_ms: local.and(asked).map(|asked| asked.clock_skew_ms),
         cert_expires_at: node.map(|node| node.cert_expires_at.into()).unwrap_or_default(),
     }
+}
+
+/// Managers that are to be reached at one address: all but one of them cannot be.
+fn same_addresses(managers: &[ManagerView]) -> Vec<String> {
+    let mut at = BTreeMap::<&str, Vec<&str>>::new();
+    for manager in managers.iter().filter(|manager| !manager.addr.is_empty()) {
+        at.entry(&manager.addr).or_default().push(if manager.hostname.is_empty() {
+            &manager.id
+        } else {
+            &manager.hostname
+        });
+    }
+    at.retain(|_, names| names.len() > 1);
+    let warning = |(addr, names): (&str, Vec<&str>)| {
+        format!(
+            "the managers {} all say that they are reached at {addr}, where one of them answers: `node rm --force` what is \
+             gone; of those that run, `swarm leave` on each whose address it is not, and join again with another \
+             --advertise-addr",
+            names.join(" and ")
+        )
+    };
+    at.into_iter().map(warning).collect()
 }
 
 /// Managers of which two machines have the state folder, as each manager has noticed.
@@ -380,6 +403,21 @@ mod tests {
         assert!(warnings[0].contains("up to entry 104 and had confirmed entry 125"), "{warnings:?}");
         // It confirmed while the others were asked.
         assert_eq!(set_back(&survey(125, 124), &survey(130, 126)), [""; 0]);
+    }
+
+    #[test]
+    fn managers_that_share_an_address_are_named() {
+        let manager = |hostname: &str, addr: &str| ManagerView {
+            hostname: hostname.into(),
+            addr: addr.into(),
+            ..ManagerView::default()
+        };
+        let (one, two, three) =
+            (manager("one", "10.0.0.1:2377"), manager("two", "10.0.0.2:2377"), manager("three", ""));
+        assert_eq!(same_addresses(&[one.clone(), two.clone(), three.clone(), three]), [""; 0]);
+        let warnings = same_addresses(&[one.clone(), two, manager("other", "10.0.0.1:2377")]);
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].contains("one and other all say that they are reached at 10.0.0.1:2377"), "{warnings:?}");
     }
 
     #[test]

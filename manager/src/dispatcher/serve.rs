@@ -10,7 +10,7 @@ use std::{
 };
 
 use swarm_consensus::Role;
-use swarm_core::State;
+use swarm_core::{NODE_LEFT, State};
 use swarm_wire::{
     PeerIdentity, Receiver, Sender,
     agent::{
@@ -68,9 +68,6 @@ const REPORT_RETRY: Duration = Duration::from_millis(500);
 /// How long a machine that comes with the id of another one is kept waiting, before it is told why and comes again: less
 /// than an agent waits for an answer.
 const TWIN_WAIT: Duration = Duration::from_secs(10);
-
-/// What the state says of a node that left by itself.
-const LEFT: &str = "the node left the swarm";
 
 /// Why a stream ends. Shown in the log; the agent only sees the stream close, or a refusal.
 #[derive(Debug, Error)]
@@ -469,7 +466,7 @@ impl Ctx<'_> {
                 // The other machine is the node from now on.
                 ToManager::Leaving if self.term.has_twin(self.peer) => return Err(End::Left),
                 ToManager::Leaving => {
-                    self.presence.leave(LEFT);
+                    self.presence.leave(NODE_LEFT);
                     let watch = self.dispatcher.feed.watch(Topic::Node(self.peer.node));
                     self.committed(&watch).await?;
                     lock(&self.term.table).liveness.forget(self.peer.node);

@@ -26,6 +26,9 @@ use table::{Table, Value};
 
 use crate::FEATURE_LEVEL_MIN;
 
+/// What the state says of a node that left by itself, as the message of its status.
+pub const NODE_LEFT: &str = "the node left the swarm";
+
 /// Everything that the managers agree on. A clone costs nothing; only [`apply`](crate::apply) changes it.
 ///
 /// The objects are the first group of fields; the rest are indexes, which follow from the objects and are not part

@@ -206,6 +206,10 @@ impl World {
             "ready" => NodeState::Ready,
             "down" => NodeState::Down,
             "unknown" => NodeState::Unknown,
+            "left" => {
+                let status = NodeStatus { message: swarm_core::NODE_LEFT.into(), ..status(NodeState::Down) };
+                return self.user(Op::ReportNode { node, status, description: None });
+            }
             _ => {
                 let availability = match what {
                     "active" => Availability::Active,

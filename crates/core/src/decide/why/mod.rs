@@ -217,7 +217,14 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
     advice.extend(back::advice(state, service, now));
     let wanted = service.spec.replicas().unwrap_or(live);
     let mut summary = match wanted {
-        0 if everywhere => "no node is to have a task of it".to_owned(),
+        0 if everywhere => match rejections.first() {
+            Some(first) => {
+                let nodes = first.nodes.len() + first.more_nodes;
+                let s = if nodes == 1 { "" } else { "s" };
+                format!("no node takes a task of it: {} is not met on {nodes} node{s}", first.asked)
+            }
+            None => "no node takes a task of it".to_owned(),
+        },
         0 => "no task is wanted".to_owned(),
         wanted if service.job.is_some() => format!("{done} of {wanted} tasks have completed, {runs} run"),
         wanted => format!("{runs} of {wanted} tasks run"),

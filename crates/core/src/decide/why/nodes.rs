@@ -11,7 +11,7 @@ use swarm_model::{
 };
 
 use super::{NodeRejection, Rejection, resources};
-use crate::{Op, Place, State, Tx, apply::apply_tx, decide::schedule, state::host_ports};
+use crate::{NODE_LEFT, Op, Place, State, Tx, apply::apply_tx, decide::schedule, state::host_ports};
 
 /// Nodes named for one requirement; a cluster has up to a thousand.
 const NODES_MAX: usize = 20;
@@ -201,6 +201,13 @@ fn unready(node: &Node, now: Timestamp) -> Option<(String, String)> {
     let since = format_duration(whole_seconds(now.since_ns(node.state_since)));
     let said = if node.status.message.is_empty() { String::new() } else { format!(": {}", node.status.message) };
     let answers = node.status.state == NodeState::Ready && node.description.is_some();
+    if !answers && node.status.message == NODE_LEFT {
+        let found = format!("left the swarm {since} ago");
+        let fix = format!(
+            "`swarmctl swarm join` on {name} brings it back as a new node; `swarmctl node rm {name}` forgets this one"
+        );
+        return Some((found, fix));
+    }
     if !answers {
         let found = format!("has been {} for {since}{said}", node.status.state.as_str());
         return Some((found, format!("bring node {name} back: its swarmd must run and reach a manager")));
