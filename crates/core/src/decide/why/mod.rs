@@ -219,9 +219,11 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
     let mut summary = match wanted {
         0 if everywhere => match rejections.first() {
             Some(first) => {
-                let nodes = first.nodes.len() + first.more_nodes;
-                let s = if nodes == 1 { "" } else { "s" };
-                format!("no node takes a task of it: {} is not met on {nodes} node{s}", first.asked)
+                let meets = match first.nodes.len() + first.more_nodes {
+                    1 => "1 node does not meet".to_owned(),
+                    nodes => format!("{nodes} nodes do not meet"),
+                };
+                format!("no node takes a task of it: {meets} '{}'", first.asked)
             }
             None => "no node takes a task of it".to_owned(),
         },
