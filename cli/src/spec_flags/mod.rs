@@ -54,9 +54,8 @@ pub(crate) mod testing {
         let line = Line::<CreateFlags>::try_parse_from(line).map_err(|e| e.to_string())?;
         let draft = line.flags.spec(&lookup).map_err(|e| format!("{e:#}"))?;
         let spec: ServiceSpec = serde_json::from_value(draft.spec().clone()).map_err(|e| e.to_string())?;
-        // A name that the model does not know is misspelt.
-        let template = &spec.task_template;
-        assert!(spec.extra.is_empty() && template.extra.is_empty() && template.container_spec.extra.is_empty());
+        // No flag makes what this version cannot run, nor a field that is misspelt.
+        assert_eq!(swarm_model::check_fields(&spec, None), Ok(()));
         Ok(spec)
     }
 
