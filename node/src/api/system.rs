@@ -137,6 +137,8 @@ async fn swarm_info(node: &Node) -> SwarmInfo {
                 info.managers = info.remote_managers.as_ref().map_or(0, Vec::len) as u64;
                 info.cluster = Some(cluster);
             }
+            // What is wrong with this node comes before what that leads to.
+            _ if !info.error.is_empty() => {}
             _ => info.error = member.problem().unwrap_or_else(|| "the swarm does not have a leader".to_owned()),
         }
     }

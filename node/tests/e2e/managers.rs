@@ -316,6 +316,26 @@ fn a_manager_that_was_demoted_and_promoted_while_it_was_down_comes_back() {
 }
 
 #[test]
+fn a_manager_that_was_removed_while_it_was_down_leaves_without_force() {
+    let mut cluster = start(3, 0);
+    let names: Vec<String> = cluster.nodes.iter().map(|daemon| daemon.name.clone()).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let at = index(&cluster, &wait_managers(&cluster, &all));
+    let down = (at + 1) % 3;
+    let id = cluster.nodes[down].id();
+    cluster.nodes[down].kill();
+    set_role_of(&cluster, at, &id, "worker");
+    until("it is removed", || cluster.nodes[at].call("DELETE", &format!("/nodes/{id}?force=1"), None).map(drop));
+    cluster.nodes[down].start();
+    until("it hears that it was removed", || match &cluster.nodes[down].get("/info")["Swarm"] {
+        swarm if swarm["Error"].as_str().is_some_and(|error| error.contains("was removed")) => Ok(()),
+        swarm => Err(swarm.to_string()),
+    });
+    cluster.nodes[down].call("POST", "/swarm/leave", None).expect("nothing has to be forced");
+    assert_eq!(cluster.nodes[down].get("/info")["Swarm"]["LocalNodeState"], "inactive");
+}
+
+#[test]
 fn a_majority_is_not_given_away() {
     let mut cluster = start(3, 0);
     let names: Vec<String> = cluster.nodes.iter().map(|daemon| daemon.name.clone()).collect();
