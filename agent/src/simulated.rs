@@ -52,6 +52,8 @@ struct Container {
 #[derive(Debug, Default)]
 struct World {
     containers: BTreeMap<String, Container>,
+    /// The id of the container that a task has on a node.
+    ids: BTreeMap<(TaskId, NodeId), String>,
     next_id: u64,
     next_port: u16,
     /// Containers that were started so far; the number of a start stands for its time.
@@ -81,7 +83,7 @@ impl SimulatedExecutor {
     /// Ends the container of a task as if from outside. Says whether it ran.
     pub fn kill(&self, task: TaskId, exit_code: i64) -> bool {
         let mut world = self.lock();
-        let Some(container) = world.containers.values_mut().find(|c| c.task == task) else { return false };
+        let Some((_, container)) = world.of_task(task) else { return false };
         let ran = container.end(exit_code);
         let node = container.node;
         drop(world);
@@ -164,9 +166,16 @@ impl World {
     }
 
     fn find(&self, request: &ContainerRequest) -> Observed {
-        let name = request.name();
-        let ours = |c: &&Container| c.name == name && c.node == request.node.id && c.task == request.task.id;
-        self.containers.values().find(ours).map_or(Observed::Absent, |c| c.state.clone())
+        let id = self.ids.get(&(request.task.id, request.node.id));
+        let container = id.and_then(|id| self.containers.get(id)).filter(|c| c.name == request.name());
+        container.map_or(Observed::Absent, |c| c.state.clone())
+    }
+
+    /// The container of a task, on whatever node, with its id.
+    fn of_task(&mut self, task: TaskId) -> Option<(String, &mut Container)> {
+        let (_, id) = self.ids.range((task, NodeId(0))..=(task, NodeId(u128::MAX))).next()?;
+        let id = id.clone();
+        self.containers.get_mut(&id).map(|container| (id, container))
     }
 
     fn create(&mut self, request: &ContainerRequest) -> Result<Observed, EngineError> {
@@ -207,19 +216,21 @@ impl World {
             state: state.clone(),
             log: Vec::new(),
         };
+        self.ids.insert((container.task, container.node), id.clone());
         self.containers.insert(id, container);
         Ok(state)
     }
 
     fn start_again(&mut self, task: TaskId) -> Option<(NodeId, bool)> {
-        let (id, c) = self.containers.iter_mut().find(|(_, c)| c.task == task)?;
+        let started_at = Timestamp(self.starts + 1);
+        let (id, c) = self.of_task(task)?;
         let ended = matches!(c.state, Observed::Exited(_));
+        let node = c.node;
         if ended {
+            c.state = Observed::Running(Running { id, started_at, pid: 1, ..Running::default() });
             self.starts += 1;
-            let started_at = Timestamp(self.starts);
-            c.state = Observed::Running(Running { id: id.clone(), started_at, pid: 1, ..Running::default() });
         }
-        Some((c.node, ended))
+        Some((node, ended))
     }
 
     fn start(&mut self, id: &str) -> (Observed, Option<(NodeId, TaskId)>) {
@@ -325,6 +336,7 @@ impl Executor for SimulatedExecutor {
         let events = self.events.clone();
         self.answer(move |world| {
             if let Some(container) = world.containers.remove(&id) {
+                world.ids.remove(&(container.task, container.node));
                 // Nobody may be listening.
                 let _ = events.send((container.node, ContainerEvent::Changed(container.task)));
             }
