@@ -89,6 +89,7 @@ impl World {
     /// A cluster of so many ready nodes, with the ids from 1.
     pub(crate) fn new(nodes: u128) -> Self {
         let mut world = Self::default();
+        world.apply(Op::RaiseFeatureLevel { level: ENTRY_VERSION });
         world.apply(Op::CreateCluster(Arc::new(cluster())));
         for node in (1..=nodes).map(NodeId) {
             world.apply(admit(node));

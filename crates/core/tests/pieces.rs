@@ -24,6 +24,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let mut world = Self { state: State::default(), dirty: Dirty::default(), changes_max: PIECE_CHANGES_MAX };
+        world.commit(vec![Tx::new(vec![Op::RaiseFeatureLevel { level: ENTRY_VERSION }])]);
         for node in (1..=3).map(NodeId) {
             let admit = Op::AdmitNode {
                 node,
@@ -166,9 +167,16 @@ fn a_large_service_comes_changes_and_goes_in_pieces() {
     world.set(|spec| spec.mode = ServiceMode::Replicated { replicas: 1 });
     assert!(world.pieces() >= 3);
     assert_eq!(world.live(BIG), 1);
-    world.commit(vec![Tx::new(vec![Op::RemoveService { service: BIG }])]);
+    world.set(|spec| spec.mode = ServiceMode::Replicated { replicas: MANY });
+    world.pieces();
     world.obey();
     world.pieces();
+    world.commit(vec![Tx::new(vec![Op::RemoveService { service: BIG }])]);
+    assert_eq!(world.live(BIG) as u64, MANY, "the entry that removes it does not touch its tasks");
+    assert!(world.pieces() >= 4);
+    assert_eq!(world.live(BIG), 0);
+    world.obey();
+    assert!(world.pieces() >= 4);
     assert_eq!(world.state.tasks().count(), 0, "nothing is left of it");
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use swarm_agent::Input;
-use swarm_core::{Guard, Op, Tx};
+use swarm_core::{ENTRY_VERSION, Guard, Op, Tx};
 use swarm_model::{
     Availability, Cluster, ClusterSpec, JoinTokens, NodeId, NodeResources, NodeRole, NodeSpec, NodeState,
     PlacementStrategy, RootCa, Secret, Service, ServiceId, ServiceMode, ServiceSpec, Settings, validate_service_spec,
@@ -47,7 +47,8 @@ impl World {
             overlay: Default::default(),
             root_rotation: None,
         };
-        self.commit_now(vec![Tx::new(vec![Op::CreateCluster(Arc::new(cluster))])]);
+        let level = Op::RaiseFeatureLevel { level: ENTRY_VERSION };
+        self.commit_now(vec![Tx::new(vec![level, Op::CreateCluster(Arc::new(cluster))])]);
     }
 
     /// A machine joins the cluster. Its certificate is issued at once; its agent starts a little later.

@@ -45,7 +45,8 @@ impl World {
             overlay: Default::default(),
             root_rotation: None,
         };
-        world.commit(vec![Tx::new(vec![Op::CreateCluster(Arc::new(cluster))])]);
+        let level = Op::RaiseFeatureLevel { level: ENTRY_VERSION };
+        world.commit(vec![Tx::new(vec![level, Op::CreateCluster(Arc::new(cluster))])]);
         world
     }
 

@@ -10,6 +10,10 @@ use swarm_model::{
 use super::{Event, not_found, tasks};
 use crate::{Outcome, Refusal, State};
 
+/// From this feature level on, the entry that removes a service leaves it to the leader's plan to stop its tasks: to mark
+/// 100,000 tasks in one entry would hold everything else up.
+const TASKS_STOPPED_BY_PLAN: u16 = 2;
+
 pub(super) fn create(
     state: &mut State,
     id: ServiceId,
@@ -210,8 +214,10 @@ pub(super) fn set_rebalance(state: &mut State, id: ServiceId, asked: bool, event
 pub(super) fn remove(state: &mut State, id: ServiceId, events: &mut Vec<Event>) -> Outcome {
     let service = state.services.remove(&id).ok_or_else(|| not_found("service", id))?;
     state.service_names.remove(&service.spec.name.to_lowercase());
-    let tasks: Vec<TaskId> = state.tasks_of_service(id).map(|task| task.id).collect();
-    tasks.iter().for_each(|task| tasks::set_desired(state, *task, DesiredState::Remove, events));
+    if state.feature_level() < TASKS_STOPPED_BY_PLAN {
+        let tasks: Vec<TaskId> = state.tasks_of_service(id).map(|task| task.id).collect();
+        tasks.iter().for_each(|task| tasks::set_desired(state, *task, DesiredState::Remove, events));
+    }
     forget_specs(state, &service);
     events.push(Event::Service(id));
     Ok(())

@@ -248,14 +248,19 @@ impl Planner {
 
     /// An id that sorts behind all others: where ids are in order, tables grow at their end.
     pub(super) fn task_id(&mut self) -> TaskId {
+        let random = self.random();
+        self.task_at = self.task_at.plus_ns(1);
+        TaskId::make(self.task_at, u128::from(random))
+    }
+
+    /// A number that follows from the seed.
+    pub(super) fn random(&mut self) -> u64 {
         // SplitMix64: one step of a counter, then a mix.
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.random;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        self.task_at = self.task_at.plus_ns(1);
-        TaskId::make(self.task_at, u128::from(z))
+        z ^ (z >> 31)
     }
 }
 

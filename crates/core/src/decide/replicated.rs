@@ -7,9 +7,9 @@ use swarm_model::{DesiredState, NodeId, Service, ServiceMode, TaskId};
 use super::{
     Planner,
     fill::{self, Need},
-    slots::{self, Place, Slot},
+    slots::{Place, Slot},
 };
-use crate::Op;
+use crate::{Op, State};
 
 /// Takes away the slots that are too many, those first that matter least. Of a large service nothing else is looked at
 /// in the same piece.
@@ -19,8 +19,7 @@ pub(super) fn scale_down(planner: &mut Planner, service: &Service, replicas: u64
         return; // It has no more than it wants.
     }
     let replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
-    let taken: Vec<(bool, Kept)> =
-        slots::taken(&planner.state, service).map(|slot| (slot.runs(), Kept::of(&slot))).collect();
+    let taken: Vec<(bool, Kept)> = kept(&planner.state, service).collect();
     if taken.len() <= replicas {
         return;
     }
@@ -45,6 +44,22 @@ struct Kept {
     number: u32,
     /// The node of its task, if there is just one that is meant to live.
     node: Option<NodeId>,
+}
+
+/// The places that count, each with whether it runs. Of a large service most are settled, or go since an earlier piece:
+/// to look at each task of theirs would make a piece long.
+fn kept(state: &State, service: &Service) -> impl Iterator<Item = (bool, Kept)> {
+    let id = service.id;
+    state.slots_of_service(id).filter_map(move |(number, settled_on)| {
+        if settled_on.is_some() {
+            return Some((true, Kept { number, node: settled_on }));
+        }
+        if state.tasks_of_slot(id, number).all(|task| task.desired == DesiredState::Remove) {
+            return None;
+        }
+        let slot = Slot(state.tasks_of_slot(id, number).cloned().collect());
+        slot.is_taken(service).then(|| (slot.runs(), Kept::of(&slot)))
+    })
 }
 
 impl Kept {

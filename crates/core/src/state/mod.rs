@@ -9,7 +9,7 @@ mod tasks;
 
 use std::{
     num::NonZeroU128,
-    ops::{Bound, RangeInclusive},
+    ops::{Bound, Range, RangeInclusive},
     sync::Arc,
 };
 
@@ -191,8 +191,29 @@ impl State {
         self.tasks.range(keys_of_service(service)).map(|((_, slot, _), _)| *slot)
     }
 
+    /// The slots of a service that have tasks, in order; with its node where a slot has just one task, which runs and is
+    /// meant to: then the task itself need not be looked at.
+    pub(crate) fn slots_of_service(&self, service: ServiceId) -> impl Iterator<Item = (u32, Option<NodeId>)> + '_ {
+        let mut unsettled = self.unsettled_slots(service).peekable();
+        let mut last = None;
+        self.tasks.range(keys_of_service(service)).filter_map(move |((_, slot, _), seat)| {
+            if last.replace(*slot) == Some(*slot) {
+                return None;
+            }
+            while unsettled.next_if(|other| other < slot).is_some() {}
+            let is_settled = unsettled.peek() != Some(slot);
+            Some((*slot, seat.active_on.filter(|_| is_settled).map(|node| NodeId(node.get()))))
+        })
+    }
+
     fn seats_of_service(&self, service: ServiceId) -> impl Iterator<Item = &Seat> {
         self.tasks.range(keys_of_service(service)).map(|(_, seat)| seat)
+    }
+
+    /// The tasks of some slots of a service, as [`State::tasks_of_service`].
+    pub(crate) fn tasks_of_slots(&self, service: ServiceId, slots: Range<u32>) -> impl Iterator<Item = &Arc<Task>> {
+        let range = (service, slots.start, TaskId(0))..(service, slots.end, TaskId(0));
+        self.tasks.range(range).map(|(_, seat)| &seat.task)
     }
 
     /// The tasks of one slot, the oldest first.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use swarm_model::{DesiredState, NodeId, NodeState, ServiceId, ServiceSpec, SpecVersion, Task, TaskId, TaskState};
 
-use super::{NodeLoad, SLOTS_OF_ROW, Seat, State, TaskKey, is_active};
+use super::{NodeLoad, SLOTS_OF_ROW, Seat, State, TaskKey, is_active, table::Table};
 
 impl State {
     /// Whether a task runs, healthy as far as it has a health check, and its node says so.
@@ -43,7 +43,7 @@ impl State {
     /// The same for a task that does not run, and whose slot [`State::unsettle`] is told of.
     pub(crate) fn insert_new_task(&mut self, task: Arc<Task>, spec: &ServiceSpec) {
         self.task_keys.insert(task.id, (task.service, task.slot));
-        self.index(&task, spec);
+        self.reindex(None, Some(&task), spec);
         assert!(self.tasks.insert(key_of(&task), Seat::new(task)).is_none(), "a task is inserted once");
     }
 
@@ -70,8 +70,7 @@ impl State {
         let place = |t: &Task| (t.node, is_active(t), t.holds_resources(), is_pending(t), has_failed(t));
         if place(&old) != place(&task) {
             let spec = self.spec_of(&task);
-            self.unindex(&old, &spec.spec);
-            self.index(&task, &spec.spec);
+            self.reindex(Some(&old), Some(&task), &spec.spec);
         }
         let (service, slot, runs) = (task.service, task.slot, is_running(&task));
         self.tasks.insert(key_of(&task), Seat::new(Arc::new(task)));
@@ -85,7 +84,7 @@ impl State {
         let (service, slot) = self.task_keys.remove(&id)?;
         let Seat { task, .. } = self.tasks.remove(&(service, slot, id)).expect("a key is that of a task");
         let spec = self.spec_of(&task);
-        self.unindex(&task, &spec.spec);
+        self.reindex(Some(&task), None, &spec.spec);
         self.index_slot(service, slot, true);
         self.let_go_of_spec(task.service, task.spec_version, 1);
         Some(task)
@@ -131,32 +130,24 @@ impl State {
         }
     }
 
-    fn index(&mut self, task: &Task, spec: &ServiceSpec) {
-        self.charge(task, spec);
-        if let Some(node) = task.node {
-            self.by_node.insert(node, task.service, task.id);
+    /// Lets the indexes follow one task, as it was and as it is. What stays is left alone.
+    fn reindex(&mut self, old: Option<&Task>, new: Option<&Task>, spec: &ServiceSpec) {
+        if let Some(task) = old
+            && let Some(node) = task.node.filter(|_| counts(task))
+        {
+            self.loads.change(node, |load| load.remove(task, spec));
         }
-        if is_pending(task) {
-            self.pending.insert((task.service, task.id), ());
+        if let Some(task) = new {
+            self.charge(task, spec);
         }
-        if has_failed(task) {
-            self.failed.insert((task.service, task.id), ());
+        let of_node = |task: Option<&Task>| task.and_then(|task| Some((task.node?, task.service, task.id)));
+        let (was, is) = (of_node(old), of_node(new));
+        if was != is {
+            was.into_iter().for_each(|(node, service, id)| self.by_node.remove(node, service, id));
+            is.into_iter().for_each(|(node, service, id)| self.by_node.insert(node, service, id));
         }
-    }
-
-    fn unindex(&mut self, task: &Task, spec: &ServiceSpec) {
-        if let Some(node) = task.node {
-            self.by_node.remove(node, task.service, task.id);
-            if counts(task) {
-                self.loads.change(node, |load| load.remove(task, spec));
-            }
-        }
-        if is_pending(task) {
-            self.pending.remove(&(task.service, task.id));
-        }
-        if has_failed(task) {
-            self.failed.remove(&(task.service, task.id));
-        }
+        follow(&mut self.pending, old, new, is_pending);
+        follow(&mut self.failed, old, new, has_failed);
     }
 
     /// Notes whether a slot is settled, after a change of a task in it. That the task runs may have settled it; so may
@@ -188,6 +179,21 @@ impl State {
             self.loads.insert(id, load);
         }
         self.loads.change(id, |load| load.follow(node));
+    }
+}
+
+/// Lets an index of the tasks that have a property follow one task.
+fn follow(
+    index: &mut Table<(ServiceId, TaskId), ()>,
+    old: Option<&Task>,
+    new: Option<&Task>,
+    has_property: fn(&Task) -> bool,
+) {
+    let key_of = |task: Option<&Task>| task.filter(|task| has_property(task)).map(|task| (task.service, task.id));
+    match (key_of(old), key_of(new)) {
+        (Some(key), None) => drop(index.remove(&key)),
+        (None, Some(key)) => drop(index.insert(key, ())),
+        _ => {} // A task keeps its service and its id.
     }
 }
 
