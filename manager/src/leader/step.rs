@@ -12,7 +12,7 @@ use std::{
 };
 
 use swarm_core::{Context, Dirty, ENTRY_TXS_MAX, PIECE_CHANGES_MAX, Plan, State, Tx};
-use swarm_model::{NodeId, ServiceId, Timestamp};
+use swarm_model::{Availability, Node, NodeId, NodeState, ServiceId, Timestamp};
 
 use crate::dispatcher::is_mass;
 
@@ -26,6 +26,10 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long a new leader listens at most before it decides: agents that lost the one before come within a second, and
 /// those that do not may have died with it. It does not wait longer than for all of them.
 pub const LISTEN_MAX: Duration = Duration::from_secs(1);
+
+/// How long a node that comes is kept from tasks that wait for one: others that come in the same moment (a person activates
+/// several, a rack has power again) share the tasks with it, which would all land on the first one.
+const GATHER: Duration = Duration::from_millis(500);
 
 /// Bytes of one entry, as far as plans can be cut: one entry must not keep others waiting for its disk write.
 const ENTRY_BYTES: usize = 1 << 20;
@@ -82,6 +86,9 @@ pub struct LeaderStep {
     nodes: usize,
     /// Nothing is decided before this, unless all nodes were heard from.
     listens_until: Option<Timestamp>,
+    /// Nodes that came, and until when tasks that wait are kept from them.
+    coming: BTreeSet<NodeId>,
+    gathers_until: Option<Timestamp>,
     /// Changes of tasks in one piece.
     changes_max: usize,
     /// The state must be this new before the next decision.
@@ -106,6 +113,8 @@ impl LeaderStep {
             unheard: Arc::default(),
             nodes: 0,
             listens_until: None,
+            coming: BTreeSet::new(),
+            gathers_until: None,
             changes_max: PIECE_CHANGES_MAX,
             applied_from: 0,
             fallen: 0,
@@ -191,6 +200,7 @@ impl LeaderStep {
             self.deadlines.remove(&service);
             self.dirty.services.insert(service);
         }
+        self.gather(state, now);
         if self.dirty.is_empty() {
             return self.wait();
         }
@@ -220,9 +230,34 @@ impl LeaderStep {
         Output::Propose(entries(txs))
     }
 
-    fn wait(&self) -> Output {
-        Output::Wait { until: self.deadlines.values().min().copied() }
+    /// Takes nodes that come out of what is dirty for a moment, if tasks wait for a node.
+    fn gather(&mut self, state: &State, now: Timestamp) {
+        let Dirty { all, nodes, room, .. } = &mut self.dirty;
+        let is_over = *all
+            || self.gathers_until.is_some_and(|until| until <= now)
+            || state.services_with_pending().next().is_none();
+        if is_over {
+            self.gathers_until = None;
+            nodes.extend(&self.coming);
+            room.append(&mut self.coming);
+            return;
+        }
+        // A node that only has more room has not changed itself.
+        let comes = |id: &NodeId| room.contains(id) && state.node(*id).is_some_and(takes_tasks);
+        self.coming.extend(nodes.extract_if(.., |id| comes(id)));
+        room.retain(|id| !self.coming.contains(id));
+        if !self.coming.is_empty() {
+            self.gathers_until.get_or_insert(now.plus_ns(GATHER.as_nanos() as i64));
+        }
     }
+
+    fn wait(&self) -> Output {
+        Output::Wait { until: self.deadlines.values().copied().chain(self.gathers_until).min() }
+    }
+}
+
+fn takes_tasks(node: &Arc<Node>) -> bool {
+    node.status.state == NodeState::Ready && node.spec.availability == Availability::Active
 }
 
 /// Cuts a plan into entries. A transaction that is too large by itself is left to consensus to refuse.
@@ -254,7 +289,7 @@ fn mix(seed: u64, n: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use swarm_core::{NewTask, Op, Place};
-    use swarm_model::{Cause, DesiredState, ServiceMode, ServiceSpec};
+    use swarm_model::{Cause, DesiredState, NodeSpec, ServiceMode, ServiceSpec};
 
     use super::*;
     use crate::testing::{World, task_id};
@@ -463,6 +498,37 @@ mod tests {
         let (mut step, until) = began();
         step.hear(nodes(1..=7), 10);
         assert_eq!(step.step(Input::Tick, &world.state, until), decided(0));
+    }
+
+    #[test]
+    fn tasks_that_wait_spread_over_nodes_that_come_in_the_same_moment() {
+        let mut world = World::new(3);
+        let set = |world: &mut World, availability| {
+            for node in [NodeId(1), NodeId(2), NodeId(3)] {
+                let mut spec = NodeSpec::clone(&world.state.node(node).expect("it is there").spec);
+                spec.availability = availability;
+                world.apply(Op::UpdateNode { node, spec: spec.into() });
+            }
+        };
+        set(&mut world, Availability::Pause);
+        let service = world.service_with("web", |spec| spec.mode = ServiceMode::Replicated { replicas: 6 });
+        let mut step = LeaderStep::new(swarm_core::decide);
+        let output = step.step(Input::Elected { seed: 1 }, &world.state, NOW);
+        let index = commit(&mut world, output);
+        step.step(Input::Proposed { index, fallen: false }, &world.state, NOW);
+        assert_eq!(world.state.pending_of_service(service).count(), 6);
+
+        set(&mut world, Availability::Active);
+        let until = NOW.max(world.state.time()).plus_ns(GATHER.as_nanos() as i64);
+        for node in [NodeId(1), NodeId(2), NodeId(3)] {
+            let dirty = Dirty { nodes: [node].into(), room: [node].into(), ..Dirty::default() };
+            let waits = Output::Wait { until: Some(until) };
+            assert_eq!(step.step(Input::Changed(dirty), &world.state, NOW), waits, "others may come");
+        }
+        let output = step.step(Input::Tick, &world.state, until);
+        commit(&mut world, output);
+        let on = |node: u128| world.state.tasks_of_node(NodeId(node)).count();
+        assert_eq!([on(1), on(2), on(3)], [2, 2, 2]);
     }
 
     #[test]

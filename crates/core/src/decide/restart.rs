@@ -13,8 +13,11 @@ use swarm_model::{
 use super::slots::Slot;
 use crate::State;
 
-/// A task with a running predecessor is started anyway after this: 60 s (swarm-behaviour §3.5).
+/// A task with a running predecessor is started anyway after this: 60 s (swarm-behaviour §3.5). One that may take longer
+/// to stop is waited for longer.
 const PREDECESSOR_STOP_MAX_NS: i64 = 60_000_000_000;
+/// How much longer than its grace period a task may take to stop, until its node says so: 10 s.
+const PREDECESSOR_STOP_MARGIN_NS: i64 = 10_000_000_000;
 
 /// Longest delay that doubling leads to: 5 minutes. A policy that waits longer keeps its own.
 const BACKOFF_MAX_NS: i64 = 300_000_000_000;
@@ -98,6 +101,11 @@ fn delay_ns(spec: &ServiceSpec, restarts: u32) -> i64 {
     doubled_ns.min(BACKOFF_MAX_NS).max(policy_ns)
 }
 
+/// Whether a task did what it was to do: it has completed, and the policy does not start anew what has completed.
+pub(super) fn did_its_part(spec: &ServiceSpec, task: &Task) -> bool {
+    task.status.state == TaskState::Complete && spec.task_template.restart().condition != RestartCondition::Any
+}
+
 /// Whether the policy lets this task be replaced.
 /// Restarts count per slot and spec version; what an update, a rollback or a drain made is none.
 pub(super) fn allowed(spec: &ServiceSpec, slot: &Slot, task: &Task) -> bool {
@@ -142,13 +150,20 @@ pub(super) fn start(state: &State, slot: &Slot, task: &Task, order: UpdateOrder,
     let before = |t: &&Arc<Task>| t.id != task.id && t.holds_resources() && !is_silent(state, t);
     let delay_ends = task.start_at.filter(|_| !mutant("skip-restart-delay")).unwrap_or_default();
     // Counted from when it was told to stop, or last heard of: a task that is prepared first is older than that.
-    let stop_ends = slot.0.iter().filter(before).filter(|t| !t.desired.is_live()).map(|t| t.updated_at).max();
-    let stop_ends = stop_ends
-        .filter(|_| !mutant("skip-predecessor"))
-        .map_or(Timestamp::ZERO, |at| at.plus_ns(PREDECESSOR_STOP_MAX_NS));
+    let stops = slot.0.iter().filter(before).filter(|t| !t.desired.is_live());
+    let stop_ends = stops.map(|t| t.updated_at.plus_ns(stop_max_ns(state, t))).max();
+    let stop_ends = stop_ends.filter(|_| !mutant("skip-predecessor")).unwrap_or_default();
     match delay_ends.max(stop_ends) {
         at if at > now => Start::At(at),
         _ if order == UpdateOrder::StopFirst && slot.live().filter(before).any(|t| t.id < task.id) => Start::WhenAlone,
         _ => Start::Now,
     }
+}
+
+/// How long a task that was told to stop is waited for.
+fn stop_max_ns(state: &State, task: &Task) -> i64 {
+    let spec = state.spec(task.service, task.spec_version);
+    let grace_ns = spec.and_then(|spec| spec.spec.task_template.container_spec.stop_grace_period_ns);
+    let with_margin_ns = grace_ns.map_or(0, |grace_ns| grace_ns.saturating_add(PREDECESSOR_STOP_MARGIN_NS));
+    PREDECESSOR_STOP_MAX_NS.max(with_margin_ns)
 }

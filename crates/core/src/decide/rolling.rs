@@ -46,6 +46,7 @@ pub(super) fn advance(planner: &mut Planner, service: &Arc<Service>) -> Arc<Serv
         return service;
     }
     finish(planner, &service);
+    place_waiting(planner, &service);
     roll(planner, &service);
     current(planner)
 }
@@ -115,6 +116,22 @@ fn finish(planner: &mut Planner, service: &Service) {
         }
     }
     budget.stop(planner, service, &done);
+}
+
+/// Finds nodes for new tasks that wait for one, before other places have their turn: a task that has a node now is under
+/// way, and one that has none holds nobody up.
+fn place_waiting(planner: &mut Planner, service: &Service) {
+    let is_active = service.update.as_ref().is_some_and(|update| update.state.is_active());
+    if !is_active || config(service).parallelism == 0 {
+        return;
+    }
+    let slots = planner.slots(service);
+    let waiting = slots.shown.values().filter(|slot| slot.waits_for_node()).flat_map(Slot::live);
+    let is_new = |task: &&Arc<Task>| !slots::is_dirty(&planner.state, service, task);
+    let needs: Vec<Need> = waiting.filter(is_new).map(|task| Need::Pending(task.clone(), None)).collect();
+    if !needs.is_empty() {
+        fill::place(planner, service, needs);
+    }
 }
 
 /// What one place means for an update, or for a drain.
@@ -254,7 +271,9 @@ fn add_others(
         return false;
     }
     let state = planner.state.clone();
-    for slot in slots::taken(&state, service) {
+    // Begun anywhere, the walk soon finds a place that is not done, if there are some: those that are done lie together.
+    let from = planner.random() % u64::from(state.highest_slot(service.id).unwrap_or(0) + 1);
+    for slot in slots::taken_from(&state, service, u32::try_from(from).unwrap_or(0)) {
         let stage = stage_of_update_now(planner, service, kinship, &slot);
         progress.add(stage, stage.is_busy(config, planner.now).0);
         if progress.places > 0 {
@@ -272,6 +291,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     let paused = service.update.as_ref().is_some_and(|update| update.state.is_paused());
     let mut stale: Vec<(Place, Cause)> = Vec::new();
     let mut begun: Vec<(Place, Cause)> = Vec::new();
+    let mut idle: Vec<(Place, Cause)> = Vec::new();
     let mut under_way: Vec<Place> = Vec::new();
     let mut progress = update::Progress::default();
     let constraints = Constraints::of(&service.spec);
@@ -290,6 +310,10 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
         [move_until, update_until].into_iter().flatten().for_each(|until| planner.wake(service.id, until));
         progress.add(of_update, updates);
         match (of_update, of_move) {
+            // Nothing runs there that an update could take away: it takes nobody's turn, or all would wait for a place
+            // that has no node.
+            (Stage::Stale, _) if slot.waits_for_node() => idle.push((*place, Cause::Update)),
+            (Stage::UnderWay, _) if slot.waits_for_node() => {}
             // An update that replaces the task anyway takes it off its node as well.
             (Stage::Stale, _) => stale.push((*place, Cause::Update)),
             (_, Stage::Stale) if !updates => stale.push((*place, Cause::Move)),
@@ -314,7 +338,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
         0 => usize::MAX,
         parallelism => usize::try_from(parallelism).unwrap_or(usize::MAX).saturating_sub(under_way.len() + begun.len()),
     };
-    let has_stale = !stale.is_empty() || !begun.is_empty();
+    let has_stale = !stale.is_empty() || !begun.is_empty() || !idle.is_empty();
     if !has_stale && !rebalance::is_wanted(&service) {
         return; // Nothing asks for the budget.
     }
@@ -331,7 +355,7 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
         budget.take_for_move(&planner.state, slot, order);
     }
     let never_again = service.spec.task_template.restart().condition == RestartCondition::None;
-    for (place, cause) in all.into_iter().chain(begun).chain(some) {
+    for (place, cause) in all.into_iter().chain(begun).chain(idle).chain(some) {
         let slot = &slots[&place];
         // It is to be started once and never again, not elsewhere either (swarm-behaviour §3.5).
         let ends_here = cause == Cause::Move && never_again;

@@ -65,6 +65,13 @@ impl Slot {
         (!newest.desired.is_live() && !restart::allowed(&service.spec, self, newest)).then_some(newest)
     }
 
+    /// Whether its tasks that are meant to live wait for a node, and nothing of an earlier one is left on a node.
+    pub(super) fn waits_for_node(&self) -> bool {
+        self.live().next().is_some()
+            && self.live().all(|task| task.status.state == TaskState::Pending)
+            && !self.0.iter().any(|task| task.holds_resources())
+    }
+
     /// Whether all its tasks are to be removed, or it has none.
     pub(super) fn is_going(&self) -> bool {
         self.0.iter().all(|task| task.desired == DesiredState::Remove)
@@ -77,9 +84,9 @@ impl Slot {
 }
 
 /// Whether a task that is not to be restarted is let be. A rollback does not let such a task of its own be: it always
-/// converges (swarm-behaviour §4.6); one from before it replaces in its turn.
+/// converges (swarm-behaviour §4.6), unless it did what it was to do; one from before it replaces in its turn.
 pub(super) fn is_let_be(service: &Service, task: &Task) -> bool {
-    !service.rolls_back() || task.spec_version != service.spec_version
+    !service.rolls_back() || task.spec_version != service.spec_version || restart::did_its_part(&service.spec, task)
 }
 
 /// The places of a service that a reconciler has to look at.
@@ -215,6 +222,12 @@ fn group<'a>(service: &Service, tasks: impl Iterator<Item = &'a Arc<Task>>) -> B
 /// The places of a replicated service that count, in order.
 pub(super) fn taken(state: &State, service: &Service) -> impl Iterator<Item = Slot> {
     each(state.tasks_of_service(service.id)).map(|(_, slot)| slot).filter(|slot| slot.is_taken(service))
+}
+
+/// The same, from this slot on and then those before it.
+pub(super) fn taken_from(state: &State, service: &Service, slot: u32) -> impl Iterator<Item = Slot> {
+    let tasks = state.tasks_of_slots(service.id, slot..u32::MAX).chain(state.tasks_of_slots(service.id, 0..slot));
+    each(tasks).map(|(_, slot)| slot).filter(|slot| slot.is_taken(service))
 }
 
 /// The places of a service that is not global, from its tasks, one after the other.

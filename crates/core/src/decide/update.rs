@@ -6,7 +6,7 @@
 
 use swarm_model::{Cause, FailureAction, Service, Settings, Task, Timestamp, UpdateConfig, UpdateState, UpdateStatus};
 
-use super::{Planner, rolling};
+use super::{Planner, restart, rolling};
 use crate::{Op, Tx};
 
 /// After the last place an update is watched so much longer than the delay, if the delay is longer than the monitor
@@ -34,8 +34,9 @@ pub(super) fn count_failures(planner: &mut Planner, service: &Service) {
     let mut failed = update.failed.clone();
     let slots = planner.slots(service);
     let made = slots.shown.values().flat_map(|slot| &slot.0).filter(|task| is_of_update(service, update, task));
-    failed
-        .extend(made.filter(|task| has_failed(task, &config) || is_overdue(service, task, planner.now)).map(|t| t.id));
+    failed.extend(
+        made.filter(|task| has_failed(service, task, &config) || is_overdue(service, task, planner.now)).map(|t| t.id),
+    );
     let Some(newest) = failed.iter().rfind(|id| !update.failed.contains(id)).copied() else { return };
     let ratio = failed.len() as f32 / update.slots.max(1) as f32;
     let mut next = UpdateStatus { failed, ..update.clone() };
@@ -79,15 +80,17 @@ pub(super) fn is_watched(service: &Service, task: &Task, now: Timestamp) -> bool
         && task.reached_at.is_none_or(|at| now.since_ns(at) < monitor_ns)
 }
 
-/// Completion counts as well. What we stopped ourselves does not: it is no longer meant to live when it ends.
+/// Completion counts as well where the restart policy starts anew what has completed: there a task is to go on running. What
+/// we stopped ourselves does not count: it is no longer meant to live when it ends.
 ///
 /// It ended when its agent says so, if that is earlier than when a manager heard of it: while there was no leader
 /// reports had to wait. A node whose clock is behind makes its tasks look shorter-lived, which errs on the safe side.
-fn has_failed(task: &Task, config: &UpdateConfig) -> bool {
+fn has_failed(service: &Service, task: &Task, config: &UpdateConfig) -> bool {
     let ended_at = task.status.at.min(task.status_applied_at);
     let reached_at = task.reached_at.unwrap_or_default();
     task.desired.is_live()
         && task.status.state.is_terminal()
+        && !restart::did_its_part(&service.spec, task)
         && (ended_at <= reached_at || ended_at.since_ns(reached_at) < config.monitor_or_default_ns())
 }
 

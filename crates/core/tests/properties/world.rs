@@ -148,6 +148,7 @@ impl World {
             seed: 7,
             made: 0,
         };
+        world.commit(vec![Tx::new(vec![Op::RaiseFeatureLevel { level: ENTRY_VERSION }])]);
         for number in 0..nodes {
             let node = NodeId::make(world.now, number);
             let mut description = NodeDescription::default();
@@ -305,7 +306,15 @@ impl World {
         }
         let under_way = self.state.tasks_of_service(service.id).filter(|task| {
             let fresh = task.reached_at.is_none() && task.spec_version == service.spec_version;
-            task.desired.is_live() && fresh && began(task)
+            // A place that has no node, or had none before, takes nobody's turn.
+            let waits = |state: &State| {
+                let others = || state.tasks_of_slot(service.id, task.slot);
+                let mut live = others().filter(|other| other.desired.is_live()).peekable();
+                live.peek().is_some()
+                    && live.all(|other| other.status.state == TaskState::Pending)
+                    && !others().any(|other| other.holds_resources())
+            };
+            task.desired.is_live() && fresh && began(task) && !waits(&self.state) && !waits(before)
         });
         // A drain of its node may take what is under way on, in the same place.
         let under_way = under_way.map(|task| task.slot).collect::<BTreeSet<u32>>().len() as u64;

@@ -63,7 +63,8 @@ impl Default for World {
             overlay: Default::default(),
             root_rotation: None,
         };
-        world.commit(vec![Tx::new(vec![Op::CreateCluster(Arc::new(cluster))])]);
+        let level = Op::RaiseFeatureLevel { level: ENTRY_VERSION };
+        world.commit(vec![Tx::new(vec![level, Op::CreateCluster(Arc::new(cluster))])]);
         world
     }
 }
@@ -266,6 +267,7 @@ impl World {
             "TaskTemplate": {
                 "ContainerSpec": {
                     "Image": options.get("image").unwrap_or(&"hello:1"), "Mounts": describe::mounts(options),
+                    "StopGracePeriod": int(options, "grace", 10)? * SECOND_NS,
                 },
                 "LogDriver": options.get("log").map(|name| serde_json::json!({"Name": name})),
                 "Resources": {"Reservations": {
