@@ -44,12 +44,14 @@ pub(crate) fn parallelism(before: &State, after: &State, ops: &[&Op]) -> Result<
         }
         // What the same plan has ended is under way no longer, though it may be started again.
         let ended = ended_by(before, ops);
+        // A place that has no node, or had none before, takes nobody's turn.
+        let is_idle = |place: Place| waits_for_node(before, place) || waits_for_node(after, place);
         let under_way: BTreeSet<Place> = before
             .tasks_of_service(id)
             .filter(|task| is_made_by_update(service, task))
             .map(|task| place_of(task))
             .filter(|place| is_under_way(before, service, *place) && is_under_way(after, service, *place))
-            .filter(|place| !ended.contains(place))
+            .filter(|place| !ended.contains(place) && !is_idle(*place))
             .collect();
         // What comes instead of a new task whose node is drained or lost begins nothing.
         let is_first = |place: &Place| !tasks_of(before, *place).any(|task| is_made_by_update(service, task));
@@ -58,6 +60,7 @@ pub(crate) fn parallelism(before: &State, after: &State, ops: &[&Op]) -> Result<
             .filter(|task| task.cause == Cause::Update && before.task(task.id).is_none())
             .map(|task| place_of(task))
             .filter(is_first)
+            .filter(|place| !is_idle(*place))
             .collect();
         let begins = !places.is_subset(&under_way);
         places.extend(under_way);
@@ -71,6 +74,13 @@ pub(crate) fn parallelism(before: &State, after: &State, ops: &[&Op]) -> Result<
         }
     }
     Ok(())
+}
+
+/// Whether nothing runs in a place, and its task waits for a node.
+fn waits_for_node(state: &State, place: Place) -> bool {
+    let waits = |task: &Arc<Task>| task.status.state == TaskState::Pending;
+    let mut live = tasks_of(state, place).filter(|task| task.desired.is_live()).peekable();
+    live.peek().is_some() && live.all(waits) && !tasks_of(state, place).any(|task| task.holds_resources())
 }
 
 fn is_under_way(state: &State, service: &Service, place: Place) -> bool {
