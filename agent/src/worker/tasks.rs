@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use swarm_model::{ContainerSpec, DesiredState, RestartCondition, TaskId, TaskSpec, TaskState, TaskStatus, Timestamp};
+use swarm_model::{ContainerSpec, DesiredState, TaskId, TaskState, TaskStatus, Timestamp};
 
 use super::{LIST_PERIOD_MS, Now, Operation, Output, RETRY_MS, Worker};
 use crate::{
@@ -17,9 +17,6 @@ use crate::{
 const GRACE_SECS_DEFAULT: u32 = 10;
 /// Longest grace that is passed on: a day.
 const GRACE_SECS_MAX: i64 = 86_400;
-
-/// Tasks of one place that the engine refuses end so far apart: the time until a call is tried again.
-const REFUSALS_APART_NS: i64 = RETRY_MS as i64 * 1_000_000;
 
 /// Which call is under way for a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +44,6 @@ pub(super) struct Entry {
     pub(super) retry_at_ms: Option<u64>,
     /// [`Worker::touches`] when it was last observed.
     touched: u64,
-    /// The engine refused it before, and it is tried again before that is its end.
-    refused: bool,
 }
 
 impl Entry {
@@ -63,7 +58,6 @@ impl Entry {
             started: false,
             retry_at_ms: None,
             touched: 0,
-            refused: false,
         }
     }
 
@@ -79,14 +73,6 @@ impl Entry {
         }
         self.observed = observed;
     }
-}
-
-/// Whether the next task would come within [`REFUSALS_APART_NS`] after the end of one that the engine refuses. Such a
-/// task is tried once more before it ends: a policy without delay would otherwise have managers write tens of log
-/// entries a second, for as long as nobody mends the service.
-fn is_replaced_at_once(spec: &TaskSpec) -> bool {
-    let policy = spec.restart();
-    policy.condition != RestartCondition::None && policy.delay_or_default_ns() < REFUSALS_APART_NS
 }
 
 fn grace_secs(spec: &ContainerSpec) -> u32 {
@@ -174,11 +160,6 @@ impl Worker {
         let Some(call) = entry.call.take() else { return };
         entry.touched = self.touches;
         entry.last_call = None;
-        let is_refused = call == Call::Prepare && matches!(result, Err(EngineError::Fatal(_)));
-        let once_more = is_refused && !std::mem::replace(&mut entry.refused, true) && {
-            let key = (entry.task.assigned.service, entry.task.assigned.spec_version);
-            self.specs.get(&key).is_some_and(|known| is_replaced_at_once(&known.spec.task))
-        };
         match result {
             Ok(observed) => {
                 let before = std::mem::take(&mut entry.observed);
@@ -199,10 +180,6 @@ impl Worker {
                 tracing::warn!(task = %id, %reason, "the container engine does not answer");
                 entry.observed = Observed::Unknown;
                 out.push(Output::CheckEngine);
-                self.retry_later(now, id);
-            }
-            Err(EngineError::Fatal(reason)) if once_more => {
-                self.note_error(now, id, reason);
                 self.retry_later(now, id);
             }
             Err(EngineError::Fatal(reason)) if matches!(call, Call::Prepare | Call::Start) => {

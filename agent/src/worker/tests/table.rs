@@ -1,6 +1,6 @@
 //! Single behaviours of the worker.
 
-use swarm_model::{DesiredState as D, RestartCondition, RestartPolicy, TaskId, TaskState as S};
+use swarm_model::{DesiredState as D, TaskId, TaskState as S};
 use swarm_wire::agent::{Assignments, ToAgent, ToManager};
 
 use super::world::World;
@@ -8,7 +8,7 @@ use crate::{
     executor::{ContainerEvent, EngineError, EngineReport, Observed, Running},
     step::{LocalTask, RESTARTED},
     testing::{assigned_spec, assigned_task},
-    worker::{Input, Operation, RETRY_MS, SessionState, Stored, Worker},
+    worker::{Input, Operation, SessionState, Stored, Worker},
 };
 
 const TASK: TaskId = TaskId(1);
@@ -92,34 +92,6 @@ fn a_task_never_fails_because_the_engine_is_silent() {
     assert!(!told.expect("the manager is told").engine_reachable);
     world.settle();
     assert_eq!((world.state(TASK), world.state(TaskId(2))), (Some(S::Shutdown), Some(S::Running)));
-}
-
-/// What managers hear of a task that the engine refuses comes at most once a second, however short the delay of its
-/// policy is.
-#[test]
-fn a_task_that_would_be_replaced_at_once_is_tried_twice() {
-    for (delay_ns, condition, refusals) in [
-        (Some(0), RestartCondition::Any, 2),
-        (Some(999_999_999), RestartCondition::OnFailure, 2),
-        (Some(0), RestartCondition::None, 1),
-        (Some(1_000_000_000), RestartCondition::Any, 1),
-        (None, RestartCondition::Any, 1),
-    ] {
-        let mut world = quiet();
-        world.spec.task.restart_policy = Some(RestartPolicy { delay_ns, condition, ..RestartPolicy::default() });
-        world.want(TASK, D::Running);
-        let start_ms = world.now_ms;
-        for number in 1..=refusals {
-            assert_ne!(world.state(TASK), Some(S::Rejected), "{delay_ns:?}");
-            world.calls.clear();
-            world.input(Input::Done { task: TASK, result: Err(EngineError::Fatal("no".into())) });
-            if number < refusals {
-                world.wait(RETRY_MS);
-            }
-        }
-        assert_eq!(world.state(TASK), Some(S::Rejected), "{delay_ns:?}");
-        assert_eq!(world.now_ms - start_ms, if refusals == 2 { RETRY_MS } else { 0 });
-    }
 }
 
 #[test]

@@ -34,8 +34,6 @@ pub(super) struct World {
     pub(super) known: BTreeMap<TaskId, TaskStatus>,
     pub(super) open: bool,
     revision: u64,
-    /// The spec of all tasks.
-    pub(super) spec: AssignedSpec,
     pub(super) answers: bool,
     pub(super) sent: Vec<ToManager>,
     pub(super) state: Option<SessionState>,
@@ -78,7 +76,6 @@ impl World {
             known: BTreeMap::new(),
             open: false,
             revision: 0,
-            spec: assigned_spec("hello:1"),
             answers: true,
             sent: Vec::new(),
             state: None,
@@ -181,7 +178,8 @@ impl World {
         // A full set in two messages.
         let all: Vec<_> = self.wanted.values().cloned().collect();
         let (a, b) = all.split_at(all.len() / 2);
-        let first = Assignments { full: true, specs: vec![self.spec.clone()], tasks: a.into(), ..Default::default() };
+        let first =
+            Assignments { full: true, specs: vec![assigned_spec("hello:1")], tasks: a.into(), ..Default::default() };
         let last = Assignments { complete: true, revision: self.revision, tasks: b.into(), ..Default::default() };
         inputs.extend([first, last].map(|a| Input::Message(ToAgent::Assignments(a))));
     }
@@ -189,7 +187,7 @@ impl World {
     fn tell(&mut self, tasks: Vec<AssignedTask>, removed: Vec<TaskId>) {
         self.revision += 1;
         if self.open {
-            let specs = vec![self.spec.clone()];
+            let specs = vec![assigned_spec("hello:1")];
             let revision = self.revision;
             let change = Assignments { full: false, complete: true, revision, specs, tasks, removed };
             self.input(Input::Message(ToAgent::Assignments(change)));

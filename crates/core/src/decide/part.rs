@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use swarm_model::{Service, ServiceId, ServiceMode, Settings};
 
 use super::{
-    Planner, rebalance, rolling,
+    Planner, rebalance, replicated, rolling,
     slots::{self, Stranded},
 };
 use crate::{Op, State};
@@ -49,7 +49,7 @@ impl Part {
                 let is_exact = u64::from(highest) == replicas && state.tasks_of_slot(id, 0).next().is_none();
                 let has_all = || match is_exact {
                     true => numbers(state, id).count() as u64 == replicas,
-                    false => slots::taken(state, service).count() as u64 == replicas,
+                    false => replicated::kept(state, service).count() as u64 == replicas,
                 };
                 let comes_in_parts =
                     || is_large && slots::unsettled(state, service, stranded, places_max).is_none() && has_all();

@@ -40,7 +40,7 @@ pub(super) fn scale_down(planner: &mut Planner, service: &Service, replicas: u64
 }
 
 /// What tells which slots are kept.
-struct Kept {
+pub(super) struct Kept {
     number: u32,
     /// The node of its task, if there is just one that is meant to live.
     node: Option<NodeId>,
@@ -48,7 +48,7 @@ struct Kept {
 
 /// The places that count, each with whether it runs. Of a large service most are settled, or go since an earlier piece:
 /// to look at each task of theirs would make a piece long.
-fn kept(state: &State, service: &Service) -> impl Iterator<Item = (bool, Kept)> {
+pub(super) fn kept(state: &State, service: &Service) -> impl Iterator<Item = (bool, Kept)> {
     let id = service.id;
     state.slots_of_service(id).filter_map(move |(number, settled_on)| {
         if settled_on.is_some() {

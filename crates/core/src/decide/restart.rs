@@ -19,6 +19,10 @@ const PREDECESSOR_STOP_MAX_NS: i64 = 60_000_000_000;
 /// How much longer than its grace period a task may take to stop, until its node says so: 10 s.
 const PREDECESSOR_STOP_MARGIN_NS: i64 = 10_000_000_000;
 
+/// A task that its engine refused, so that it never ran, is started anew no sooner than this: 1 s. Without a delay of the
+/// policy the managers would write tens of log entries a second, for as long as nobody mends the service.
+const REFUSED_DELAY_MIN_NS: i64 = 1_000_000_000;
+
 /// Longest delay that doubling leads to: 5 minutes. A policy that waits longer keeps its own.
 const BACKOFF_MAX_NS: i64 = 300_000_000_000;
 /// A task that ran so long starts anew with the policy's delay: 10 minutes.
@@ -80,7 +84,11 @@ pub(super) fn judge(state: &State, spec: &ServiceSpec, slot: &Slot, task: &Task,
         return Verdict::Replace { start_at: None, restarts };
     }
     let from = task.status_applied_at.max(task.start_at.unwrap_or_default());
-    let start_at = from.plus_ns(delay_ns(spec, restarts_before));
+    // A task that never ran has reached no earlier state than its end.
+    let never_ran = task.reached_at.is_none_or(|at| at >= task.status_applied_at);
+    let is_refused = task.status.state == TaskState::Rejected && never_ran;
+    let least_ns = if is_refused { REFUSED_DELAY_MIN_NS } else { 0 };
+    let start_at = from.plus_ns(delay_ns(spec, restarts_before).max(least_ns));
     Verdict::Replace { start_at: Some(start_at).filter(|start_at| *start_at > now), restarts }
 }
 

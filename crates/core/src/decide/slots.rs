@@ -219,12 +219,7 @@ fn group<'a>(service: &Service, tasks: impl Iterator<Item = &'a Arc<Task>>) -> B
     slots
 }
 
-/// The places of a replicated service that count, in order.
-pub(super) fn taken(state: &State, service: &Service) -> impl Iterator<Item = Slot> {
-    each(state.tasks_of_service(service.id)).map(|(_, slot)| slot).filter(|slot| slot.is_taken(service))
-}
-
-/// The same, from this slot on and then those before it.
+/// The places of a replicated service that count: from this slot on, and then those before it.
 pub(super) fn taken_from(state: &State, service: &Service, slot: u32) -> impl Iterator<Item = Slot> {
     let tasks = state.tasks_of_slots(service.id, slot..u32::MAX).chain(state.tasks_of_slots(service.id, 0..slot));
     each(tasks).map(|(_, slot)| slot).filter(|slot| slot.is_taken(service))

@@ -26,7 +26,7 @@ use table::{Table, Value};
 
 use crate::FEATURE_LEVEL_MIN;
 
-/// What the state says of a node that left by itself, as the message of its status.
+/// The message in the status of a node that left by itself.
 pub const NODE_LEFT: &str = "the node left the swarm";
 
 /// Everything that the managers agree on. A clone costs nothing; only [`apply`](crate::apply) changes it.
