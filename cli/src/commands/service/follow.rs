@@ -1,6 +1,6 @@
-//! What was seen of a followed log, so that another connection goes on where the last one broke.
+//! The lines of a followed log that were shown, so that another connection goes on where the last one broke.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use swarm_docker_api::view::Time;
@@ -16,25 +16,42 @@ pub(super) const PAUSE: Duration = Duration::from_millis(500);
 /// Attempts in a row that brought no line: a swarm that has a majority has a leader long before.
 pub(super) const ATTEMPTS_MAX: u32 = 60;
 
+/// How often each of the lines was shown that another connection may bring again. A program may write one line twice at one
+/// time.
+type Lines = BTreeMap<(Timestamp, Bytes), u32>;
+
 /// The lines that were shown last.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     newest: Option<Timestamp>,
-    lines: BTreeSet<(Timestamp, Bytes)>,
+    lines: Lines,
+    /// Those of them that the present connection has yet to bring again.
+    repeats: Lines,
 }
 
 impl Shown {
-    /// Takes note of a line as it came, its timestamp first; false if it was shown before.
+    /// Begins another connection, which brings again what comes after [`Shown::since`].
+    pub(super) fn begin(&mut self) {
+        self.repeats = self.lines.clone();
+    }
+
+    /// Takes note of a line as it came, its timestamp first; false if it was shown by an earlier connection.
     pub(super) fn is_new(&mut self, payload: &Bytes) -> bool {
         let word = payload.split(|byte| *byte == b' ').next().unwrap_or_default();
         let Some(Time(at)) = std::str::from_utf8(word).ok().and_then(Time::parse) else { return true };
+        let line = (at, payload.clone());
+        if let Some(times) = self.repeats.get_mut(&line).filter(|times| **times > 0) {
+            *times -= 1;
+            return false;
+        }
         self.newest = self.newest.max(Some(at));
-        let is_new = self.lines.insert((at, payload.clone()));
+        *self.lines.entry(line).or_default() += 1;
         let oldest = self.since().unwrap_or(at);
-        while self.lines.len() > REMEMBERED_MAX || self.lines.first().is_some_and(|(at, _)| *at < oldest) {
+        while self.lines.len() > REMEMBERED_MAX || self.lines.first_key_value().is_some_and(|((at, _), _)| *at < oldest)
+        {
             self.lines.pop_first();
         }
-        is_new
+        true
     }
 
     /// From when on another connection has to ask; none if nothing was shown.
@@ -58,7 +75,10 @@ mod tests {
         let mut shown = Shown::default();
         assert_eq!(shown.since(), None);
         assert!(shown.is_new(&line(10, "a")) && shown.is_new(&line(10, "b")) && shown.is_new(&line(8, "late")));
-        assert!(!shown.is_new(&line(10, "a")) && !shown.is_new(&line(8, "late")));
+        assert!(shown.is_new(&line(10, "a")), "a program may say the same twice");
+        shown.begin();
+        assert!(!shown.is_new(&line(10, "a")) && !shown.is_new(&line(8, "late")) && !shown.is_new(&line(10, "a")));
+        assert!(shown.is_new(&line(10, "a")), "a third time");
         let since = shown.since().expect("a time");
         assert_eq!(Time(since), Time::parse("2026-11-30T04:00:05Z").expect("a time"));
         assert!(shown.is_new(&line(30, "c")));

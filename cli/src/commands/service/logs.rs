@@ -92,7 +92,7 @@ impl Target {
     }
 }
 
-/// What the connections of one command have in common.
+/// The state of one command, which may need several connections.
 struct Reading {
     is_tty: bool,
     /// Whether lines come with their times.
@@ -153,6 +153,7 @@ impl Logs {
                 .with_some("since", since.map(seconds))
                 .with("tail", tail);
             reading.lines = 0;
+            reading.shown.begin();
             let broke = match self.read(context, &target, query, &mut reading, &mut prefixes).await? {
                 End::Over => return Ok(()),
                 End::Broke(reason) => reason,
