@@ -145,7 +145,7 @@ mod tests {
         let line = ["-p", "80-81:80-81", "-p", "target=9,mode=host", "--network", "name=host", "x"];
         let spec = spec(&line).unwrap();
         assert_eq!(spec.ports().len(), 3);
-        assert_eq!(serde_json::to_value(spec.task_template.networks).unwrap(), json!([{"Target": "host"}]));
+        assert_eq!(json!(spec.task_template.networks), json!([{"Target": "host"}]));
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub(crate) mod testing {
         let draft = line.flags.spec(&lookup).map_err(|e| format!("{e:#}"))?;
         let spec: ServiceSpec = serde_json::from_value(draft.spec().clone()).map_err(|e| e.to_string())?;
         // No flag makes what this version cannot run, nor a field that is misspelt.
-        assert_eq!(swarm_model::check_fields(&spec, None), Ok(()));
+        assert_eq!(swarm_model::check_fields(draft.spec(), None), Ok(()));
         Ok(spec)
     }
 

@@ -207,6 +207,14 @@ fn read_tree<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
         return Err(ApiError::bad_request("invalid JSON in the request: expected an object"));
     }
     settle(&mut value);
+    read_value(value)
+}
+
+/// Reads a request that was read as a [`Value`] before.
+///
+/// # Errors
+/// 400 that says where the value is not what is expected, and why.
+pub fn read_value<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(value).map_err(|e| {
         let place = e.path().to_string();
         let place = if place == "." { "the request".into() } else { place };

@@ -21,7 +21,7 @@ pub use bools::{is_truthy, parse_bool, parse_force};
 pub use defaults::{normalize_service_spec, with_service_defaults};
 pub use error::{ApiError, CONTENT_TYPE_JSON, LOCKED, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND};
 pub use filters::Filters;
-pub use lenient::{read_body, read_json};
+pub use lenient::{read_body, read_json, read_value};
 pub use passphrase::{
     CONTENT_TYPE_BACKUP, PASSPHRASE_BYTES_MAX, PASSPHRASE_CHARS_MIN, PASSPHRASE_HEADER, check_passphrase,
     read_passphrase, write_passphrase,

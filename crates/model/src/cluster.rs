@@ -176,12 +176,12 @@ pub struct Cluster {
     /// Autolock's key, `SWMKEY-1-…`, while autolock is on.
     #[serde(default)]
     pub unlock_key: Option<Secret>,
-    /// What overlay networks are made from; chosen when the cluster is made.
+    /// The settings of overlay networks, chosen when the cluster is made.
     #[serde(default)]
     pub overlay: OverlaySettings,
 }
 
-/// What overlay networks are made from, as the user gave it.
+/// The settings of overlay networks, as the user gave them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OverlaySettings {
     /// Networks in CIDR form that overlay networks get their addresses from; none means the default.

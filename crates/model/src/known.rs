@@ -1,7 +1,7 @@
 //! The fields of a service spec that this version can run, and the values of those whose type allows more.
 //!
-//! One table, read in one place: whatever a spec says beyond it is refused, never kept and then ignored. What says
-//! nothing is kept and given back, so that clients may be newer than this version.
+//! One table, read in one place: a field or value beyond it is refused, never kept and then ignored. An unknown field that
+//! says nothing passes, so that clients may be newer than this version.
 
 use std::{fmt, net::IpAddr};
 
@@ -11,9 +11,9 @@ use strsim::damerau_levenshtein;
 
 use crate::{Extra, MemorySwap, Mount, Resources, ServiceSpec, Ulimit, says_nothing, security_options};
 
-/// What can stand at one place of a spec.
+/// The values that one place of a spec may have.
 enum Shape {
-    /// Whatever the type of the field reads.
+    /// Each value that the type of the field can read.
     Value,
     /// A value that a rule looks at.
     Rule(Rule),
@@ -242,39 +242,43 @@ impl Unfit {
         let place =
             |path: &str| path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect();
         let own: String = place(&self.path);
-        others.iter().any(|other| other.value == self.value && place(&other.path) == own)
+        others.iter().any(|other| are_alike(&other.value, &self.value) && place(&other.path) == own)
     }
 }
 
-/// Whether this version can run a spec. What the service has already is not refused: an earlier version took it.
+/// Whether two values say the same: clients send fields back empty that they were not shown.
+fn are_alike(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        _ if says_nothing(one) && says_nothing(other) => true,
+        (Value::Object(one), Value::Object(other)) => {
+            let field = |object: &Map<String, Value>, name: &str| object.get(name).cloned().unwrap_or_default();
+            one.keys().chain(other.keys()).all(|name| are_alike(&field(one, name), &field(other, name)))
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| are_alike(one, other))
+        }
+        _ => one == other,
+    }
+}
+
+/// Whether this version can run a spec, as a client sent it. A field or value that the service has already is not refused:
+/// an earlier version took it.
 ///
 /// # Errors
-/// The first field or value that it cannot run.
-pub fn check_fields(spec: &ServiceSpec, old: Option<&ServiceSpec>) -> Result<(), Unfit> {
-    let found = all(spec);
+/// The first field or value that this version cannot run.
+pub fn check_fields(given: &Value, old: Option<&ServiceSpec>) -> Result<(), Unfit> {
+    let found = all(given);
     if found.is_empty() {
         return Ok(());
     }
-    let known = old.map(all).unwrap_or_default();
+    // A spec that was read from JSON can be written as JSON.
+    let known = old.and_then(|old| serde_json::to_value(old).ok()).map(|old| all(&old)).unwrap_or_default();
     found.into_iter().find(|unfit| !unfit.is_in(&known)).map_or(Ok(()), Err)
 }
 
-/// Whether the fields of a mode say only what is known. The type keeps no others.
-///
-/// # Errors
-/// Names the first that is not known.
-pub(crate) fn check_mode(mode: &Value) -> Result<(), Unfit> {
+fn all(spec: &Value) -> Vec<Unfit> {
     let mut found = Vec::new();
-    walk(&Object(MODE), mode, "Mode", &mut found);
-    found.into_iter().next().map_or(Ok(()), Err)
-}
-
-fn all(spec: &ServiceSpec) -> Vec<Unfit> {
-    let mut found = Vec::new();
-    // A spec that cannot be written as JSON was never read from it.
-    if let Ok(value) = serde_json::to_value(spec) {
-        walk(&SERVICE, &value, "", &mut found);
-    }
+    walk(&SERVICE, spec, "", &mut found);
     found
 }
 
@@ -295,7 +299,7 @@ fn walk(shape: &Shape, value: &Value, path: &str, found: &mut Vec<Unfit>) {
         (Checked(fields, rule), Value::Object(object)) => {
             let before = found.len();
             walk_object(fields, object, path, found);
-            // What a field says for itself is clearer than what follows from it.
+            // The problem of one field is clearer than that of the object which has the field.
             if found.len() == before
                 && let Err(problem) = rule(value)
             {

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Extra, Invalid, ReplicatedJob, known::check_mode};
+use crate::{Invalid, ReplicatedJob};
 
 /// How many tasks a service has. In JSON an object with exactly one key; with none it is one replica.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "GivenMode", into = "ModeFields")]
+#[serde(try_from = "ModeFields", into = "ModeFields")]
 pub enum ServiceMode {
     /// A number of tasks, spread over the nodes.
     Replicated {
@@ -39,8 +39,8 @@ impl Default for ServiceMode {
     }
 }
 
-#[derive(Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, expecting = "an object such as {\"Replicated\": {\"Replicas\": 3}}")]
 struct ModeFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     replicated: Option<ReplicatedFields>,
@@ -52,62 +52,24 @@ struct ModeFields {
     global_job: Option<NoFields>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, expecting = "an object such as {\"Replicas\": 3}")]
 struct ReplicatedFields {
     replicas: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
+#[serde(expecting = "an empty object")]
 struct NoFields {}
 
-/// A mode as it was sent, with the fields that nobody knows.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct GivenMode {
-    replicated: Option<GivenReplicated>,
-    global: Option<Extra>,
-    replicated_job: Option<GivenJob>,
-    global_job: Option<Extra>,
-    #[serde(flatten)]
-    extra: Extra,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct GivenReplicated {
-    replicas: Option<u64>,
-    #[serde(flatten)]
-    extra: Extra,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct GivenJob {
-    #[serde(flatten)]
-    job: ReplicatedJob,
-    #[serde(flatten)]
-    extra: Extra,
-}
-
-impl TryFrom<GivenMode> for ServiceMode {
+impl TryFrom<ModeFields> for ServiceMode {
     type Error = Invalid;
-    fn try_from(given: GivenMode) -> Result<Self, Invalid> {
-        let GivenMode { replicated, global, replicated_job, global_job, mut extra } = given;
-        let inner = [
-            ("Replicated", replicated.as_ref().map(|r| &r.extra)),
-            ("Global", global.as_ref()),
-            ("ReplicatedJob", replicated_job.as_ref().map(|job| &job.extra)),
-            ("GlobalJob", global_job.as_ref()),
-        ];
-        let inner = inner.into_iter().filter_map(|(name, fields)| Some((name.to_owned(), fields?)));
-        extra.extend(inner.map(|(name, fields)| (name, fields.clone().into_iter().collect())));
-        check_mode(&extra.into_iter().collect()).map_err(|unfit| Invalid(unfit.to_string()))?;
-        match (replicated, global, replicated_job, global_job) {
+    fn try_from(m: ModeFields) -> Result<Self, Invalid> {
+        match (m.replicated, m.global, m.replicated_job, m.global_job) {
             (None, None, None, None) => Ok(Self::default()),
             (Some(r), None, None, None) => Ok(Self::Replicated { replicas: r.replicas.unwrap_or(1) }),
             (None, Some(_), None, None) => Ok(Self::Global),
-            (None, None, Some(given), None) => Ok(Self::ReplicatedJob(given.job)),
+            (None, None, Some(job), None) => Ok(Self::ReplicatedJob(job)),
             (None, None, None, Some(_)) => Ok(Self::GlobalJob),
             _ => Err(Invalid::new("must specify only one service mode")),
         }

@@ -64,7 +64,7 @@ pub fn validate_service_spec(spec: &ServiceSpec) -> Result<(), Invalid> {
     })
 }
 
-/// What a spec that is accepted will hardly be meant to say, for people.
+/// Warnings, for people, of settings that are accepted but hardly meant.
 pub fn service_warnings(spec: &ServiceSpec) -> Vec<String> {
     let policy = spec.task_template.restart();
     let (window_ns, delay_ns) = (policy.window_or_default_ns(), policy.delay_or_default_ns());
@@ -333,7 +333,7 @@ pub fn validate_cluster_spec(spec: &ClusterSpec) -> Result<(), Invalid> {
     check(spec.raft.snapshot_interval > 0, || "snapshot interval must be at least 1".into())
 }
 
-/// Checks what overlay networks are to be made from.
+/// Checks the settings of overlay networks.
 ///
 /// # Errors
 /// The first rule that it breaks.

@@ -1,5 +1,6 @@
 //! What specs may ask for that this version cannot do yet: it is refused, never quietly left out.
 
+use serde_json::Value;
 use swarm_docker_api::ApiError;
 use swarm_model::{ClusterSpec, Extra, NetworkAttachment, PublishMode, ServiceSpec, says_nothing};
 
@@ -17,8 +18,8 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
 }
 
 /// Refuses fields and values that this version cannot run, unless the service has them already.
-pub(super) fn check_fields(spec: &ServiceSpec, old: Option<&ServiceSpec>) -> Result<(), ApiError> {
-    swarm_model::check_fields(spec, old).map_err(|unfit| match unfit.not_yet {
+pub(super) fn check_fields(given: &Value, old: Option<&ServiceSpec>) -> Result<(), ApiError> {
+    swarm_model::check_fields(given, old).map_err(|unfit| match unfit.not_yet {
         true => not_yet(&unfit.to_string()),
         false => ApiError::bad_request(unfit.to_string()),
     })

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::extract;
+use serde_json::Value;
 use swarm_core::{Forecast, Op, State, Step, Tx, forecast};
 use swarm_docker_api::{
-    ApiError,
+    ApiError, read_value,
     view::{PlanRequest, PlanView, RolledBackView, StayingView, StepView, Version, WaitingView, WaveView},
 };
 use swarm_model::{Availability, Id, NodeId, NodeSpec, ServiceId, ServiceMode, ServiceSpec, Task, Timestamp};
@@ -20,11 +21,13 @@ use super::{
 
 /// `POST /swarmd/plan`
 pub(super) async fn plan<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
-    let request: PlanRequest = call.body()?;
+    let mut body: Value = call.body()?;
+    let request: PlanRequest = read_value(body.clone())?;
+    let fields = body["Spec"].take();
     let state = plane.read().await?;
     resolve::cluster(&state)?;
     let now = plane.now().max(state.time());
-    let change = change(&plane, &state, request)?;
+    let change = change(&plane, &state, request, &fields)?;
     // It may take a second, which must not keep other requests waiting.
     let view = tokio::task::spawn_blocking(move || foretell(&state, &change, now)).await;
     reply::json(&view.map_err(|error| ApiError::internal(format!("the plan could not be made: {error}")))??)
@@ -37,7 +40,7 @@ struct Change {
     op: Op,
 }
 
-fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest) -> Result<Change, Failure> {
+fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest, fields: &Value) -> Result<Change, Failure> {
     let of_service = |reference: &str, op: &dyn Fn(ServiceId, &ServiceSpec) -> Result<Op, Failure>| {
         let old = resolve::service(state, reference)?;
         let op = op(old.id, &old.spec)?;
@@ -48,7 +51,7 @@ fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest) -> Result<Ch
             if spec.name.is_empty() {
                 spec.name = names::random_name(plane.random(), |name| state.service_by_name(name).is_some());
             }
-            services::check(&mut spec, None)?;
+            services::check(&mut spec, fields, None)?;
             let service = ServiceId::make(plane.now(), plane.random());
             let subject = spec.name.clone();
             let op = Op::CreateService { service, spec: Arc::new(*spec), registry_auth: None };
@@ -57,7 +60,7 @@ fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest) -> Result<Ch
         PlanRequest::Update { service, spec } => {
             let old = resolve::service(state, &service)?;
             services::check_change(old, &spec)?;
-            of_service(&service, &|id, old| update(id, old, (*spec).clone()))
+            of_service(&service, &|id, old| update(id, old, fields, (*spec).clone()))
         }
         PlanRequest::Scale { service, replicas } => of_service(&service, &|id, old| {
             let mut spec = old.clone();
@@ -69,7 +72,7 @@ fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest) -> Result<Ch
                     return Err(ApiError::bad_request(text).into());
                 }
             }
-            update(id, old, spec)
+            update(id, old, &Value::Null, spec)
         }),
         PlanRequest::Rollback { service, to } => of_service(&service, &|service, _| {
             Ok(Op::RollBack { service, keep_previous: true, message: "planned rollback".into(), to })
@@ -84,8 +87,8 @@ fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest) -> Result<Ch
     }
 }
 
-fn update(service: ServiceId, old: &ServiceSpec, mut spec: ServiceSpec) -> Result<Op, Failure> {
-    services::check(&mut spec, Some(old))?;
+fn update(service: ServiceId, old: &ServiceSpec, fields: &Value, mut spec: ServiceSpec) -> Result<Op, Failure> {
+    services::check(&mut spec, fields, Some(old))?;
     Ok(Op::UpdateService { service, spec: Arc::new(spec), registry_auth: None })
 }
 

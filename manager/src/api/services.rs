@@ -3,9 +3,10 @@
 use std::{collections::BTreeSet, mem::discriminant, sync::Arc};
 
 use axum::{extract, http::StatusCode};
+use serde_json::Value;
 use swarm_core::{Guard, Op, State, Tx};
 use swarm_docker_api::{
-    ApiError, Filters, normalize_service_spec,
+    ApiError, Filters, normalize_service_spec, read_value,
     view::{CreateServiceResponse, ServiceStatus, ServiceView, UpdateServiceResponse},
     with_service_defaults,
 };
@@ -98,7 +99,8 @@ pub(super) async fn inspect<P: Plane>(extract::State(plane): extract::State<P>, 
 
 /// `POST /services/create`
 pub(super) async fn create<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
-    let given: ServiceSpec = call.body()?;
+    let fields: Value = call.body()?;
+    let given: ServiceSpec = read_value(fields.clone())?;
     let registry_auth = call.registry_auth()?;
     let (service, random) = (ServiceId::make(plane.now(), plane.random()), plane.random());
     let warnings = change(&plane, |state| {
@@ -107,7 +109,7 @@ pub(super) async fn create<P: Plane>(extract::State(plane): extract::State<P>, c
         if spec.name.is_empty() {
             spec.name = names::random_name(random, |name| state.service_by_name(name).is_some());
         }
-        check(&mut spec, None)?;
+        check(&mut spec, &fields, None)?;
         let warnings = service_warnings(&spec);
         let op = Op::CreateService { service, spec: Arc::new(spec), registry_auth: registry_auth.clone() };
         Ok((Tx::new(vec![op]), warnings))
@@ -120,11 +122,11 @@ pub(super) async fn create<P: Plane>(extract::State(plane): extract::State<P>, c
 }
 
 /// Whether a spec, of a service that is to be made or that is there, is one that this version can run; brings it into its
-/// normal form.
-pub(super) fn check(spec: &mut ServiceSpec, old: Option<&ServiceSpec>) -> Result<(), reply::Failure> {
+/// normal form. `fields` is the spec as the client sent it, null where none was sent.
+pub(super) fn check(spec: &mut ServiceSpec, fields: &Value, old: Option<&ServiceSpec>) -> Result<(), reply::Failure> {
     normalize_service_spec(spec);
     validate_service_spec(spec)?;
-    available::check_fields(spec, old)?;
+    available::check_fields(fields, old)?;
     available::check_templates(spec, old)?;
     Ok(available::check_service(spec)?)
 }
@@ -158,9 +160,10 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
 
 /// The new spec that an update brings.
 fn new_spec(state: &State, old: &Service, call: &Call) -> Result<Op, reply::Failure> {
-    let mut spec: ServiceSpec = call.body()?;
+    let fields: Value = call.body()?;
+    let mut spec: ServiceSpec = read_value(fields.clone())?;
     check_change(old, &spec)?;
-    check(&mut spec, Some(&old.spec))?;
+    check(&mut spec, &fields, Some(&old.spec))?;
     let registry_auth = match call.registry_auth()? {
         None => kept_registry_auth(state, old, call.param("registryAuthFrom").unwrap_or_default())?,
         given => given,

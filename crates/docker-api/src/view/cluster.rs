@@ -140,7 +140,7 @@ pub struct InitRequest {
 }
 
 impl InitRequest {
-    /// What overlay networks are to be made from.
+    /// The settings of overlay networks.
     pub fn overlay(&self) -> OverlaySettings {
         OverlaySettings {
             addr_pools: self.default_addr_pool.clone(),
