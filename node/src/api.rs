@@ -2,7 +2,6 @@
 //! answers, and what passes through to the local engine.
 
 mod absent;
-pub(crate) mod bounded;
 mod containers;
 mod respond;
 mod rest;

@@ -11,6 +11,7 @@
 mod address;
 mod api;
 mod autolock;
+mod bounded;
 mod certificate;
 mod config;
 mod connector;

@@ -8,7 +8,8 @@ use hyper::{Method, Request, Response};
 use serde_json::{Map, Value};
 use swarm_docker_api::{ApiError, ApiVersion, LOCKED, NOT_A_MANAGER, PAGE_NOT_FOUND};
 
-use super::{bounded::collect, respond};
+use super::respond;
+use crate::bounded::collect;
 use crate::node::{Node, Swarm};
 
 /// Largest description of a network: a name, address ranges and labels.

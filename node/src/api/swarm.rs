@@ -7,7 +7,8 @@ use hyper::{Request, Response, Uri, header::CONTENT_TYPE};
 use serde::de::DeserializeOwned;
 use swarm_docker_api::{ApiError, PASSPHRASE_HEADER, parse_force, read_body, read_passphrase};
 
-use super::{bounded::collect, respond};
+use super::respond;
+use crate::bounded::collect;
 use crate::node::Node;
 
 /// Largest body: a cluster's spec with its labels.

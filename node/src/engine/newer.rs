@@ -1,5 +1,5 @@
-//! What an engine is too old for is refused: clients agree on a version of the API with this daemon, so that none of
-//! them finds out, and an engine leaves out without a word what it does not know.
+//! Requests that the engine is too old for are refused. A client agrees on a version of the API with this daemon, so it does
+//! not notice how old the engine is, and the engine ignores fields that it does not know without a word.
 
 use axum::body::Body;
 use hyper::{Method, Request, Uri};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use swarm_docker_api::{ApiError, ApiVersion};
 use swarm_model::says_nothing;
 
-use crate::api::bounded::collect;
+use crate::bounded::collect;
 
 /// Largest description of a container, a network or a volume: environment, labels and options.
 const BODY_BYTES_MAX: usize = 4 << 20;
@@ -43,8 +43,9 @@ const CREATE: (&str, &str) = ("/containers/create", "container create");
 const CONNECT: (&str, &str) = ("/networks/*/connect", "network connect");
 const PRUNE: (&str, &str) = ("/build/prune", "builder prune");
 
-/// What came after API 1.41, but for what changes nothing where it is left out (the size of a console, which clients
-/// set again) and what engines refuse themselves (routes, filters, types of mounts).
+/// The fields and parameters that came after API 1.41. Two kinds are not listed: those that change nothing where they are
+/// ignored (the size of a console, which clients set again), and those that engines refuse themselves (routes, filters, types
+/// of mounts).
 static NEWER: &[Newer] = &[
     newer(Method::POST, "/volumes/create", "volume create", Field(&["ClusterVolumeSpec"]), 42),
     newer(Method::POST, "/containers/*/stop", "container stop", Query("signal"), 42),
@@ -100,7 +101,7 @@ static NEWER: &[Newer] = &[
 /// that is older than a field, the field means nothing.
 ///
 /// # Errors
-/// 400 for what the engine would leave out, 413 for a body that is too large to be looked at.
+/// 400 for a field or parameter that the engine would ignore, 413 for a body that is too large to be looked at.
 pub(super) async fn check(
     mut request: Request<Body>,
     path: &str,
@@ -231,11 +232,12 @@ mod tests {
         asked: Option<u16>,
         spoken: u16,
     ) -> Result<(String, Vec<u8>), ApiError> {
-        let request = Request::builder().method(method).uri(target).body(Body::from(body.to_vec())).unwrap();
-        let path = target.split('?').next().unwrap();
+        let request = Request::builder().method(method).uri(target).body(Body::from(body.to_vec())).expect("a request");
+        let path = target.split('?').next().expect("a text has a first part");
         let request = check(request, path, asked.map(v), v(spoken)).await?;
         let target = request.uri().to_string();
-        Ok((target, axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap().to_vec()))
+        let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.expect("a body in memory");
+        Ok((target, body.to_vec()))
     }
 
     #[tokio::test]
@@ -284,7 +286,7 @@ mod tests {
             }
             // An engine that knows it gets it; of a client that does not know it, it means nothing.
             for (asked, spoken) in [(Some(50), 50), (Some(41), 41)] {
-                let passed = checked(call, body.as_bytes(), asked, spoken).await.unwrap();
+                let passed = checked(call, body.as_bytes(), asked, spoken).await.expect("it passes");
                 assert_eq!(passed, (call.1.to_owned(), body.as_bytes().to_vec()));
             }
         }
@@ -306,29 +308,33 @@ mod tests {
             (("POST", "/containers/signal/start?signal=1"), json!(null)),
         ] {
             let body = body.to_string();
-            let passed = checked(call, body.as_bytes(), Some(50), 41).await.unwrap();
+            let passed = checked(call, body.as_bytes(), Some(50), 41).await.expect("it passes");
             assert_eq!(passed, (call.1.to_owned(), body.as_bytes().to_vec()));
         }
     }
 
     #[tokio::test]
     async fn an_older_engine_is_not_let_remove_volumes_with_names() {
-        let prune =
-            |filters: &str| format!("/volumes/prune?{}", serde_urlencoded::to_string([("filters", filters)]).unwrap());
+        let prune = |filters: &str| {
+            format!("/volumes/prune?{}", serde_urlencoded::to_string([("filters", filters)]).expect("a query"))
+        };
         for target in ["/volumes/prune".to_owned(), prune("{}"), prune(r#"{"all": ["0"]}"#), prune("{")] {
             let error = checked(("POST", &target), b"", Some(50), 41).await.unwrap_err();
             assert!(error.status == 400 && error.message.contains("--all"), "{target}: {error}");
-            assert_eq!(checked(("POST", &target), b"", Some(41), 41).await.unwrap().0, target);
-            assert_eq!(checked(("POST", &target), b"", Some(50), 50).await.unwrap().0, target);
+            for version in [41, 50] {
+                let passed = checked(("POST", &target), b"", Some(version), version).await.expect("it passes");
+                assert_eq!(passed.0, target);
+            }
         }
         let all = prune(r#"{"all": {"true": true}, "label": {"a": true}}"#);
-        assert_eq!(checked(("POST", &all), b"", Some(50), 41).await.unwrap().0, prune(r#"{"label":{"a":true}}"#));
+        let passed = checked(("POST", &all), b"", Some(50), 41).await.expect("it passes");
+        assert_eq!(passed.0, prune(r#"{"label":{"a":true}}"#));
     }
 
     proptest! {
         #[test]
         fn any_body_passes_unchanged_or_is_refused(body in proptest::collection::vec(any::<u8>(), 0..64), query in "[a-z=&%]{0,12}") {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
             let target = format!("/volumes/create?{query}");
             if let Ok(passed) = runtime.block_on(checked(("POST", &target), &body, None, 41)) {
                 prop_assert_eq!(passed, (target, body));

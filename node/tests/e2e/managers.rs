@@ -231,7 +231,7 @@ fn set_role_of(cluster: &Cluster, at: usize, id: &str, role: &str) {
 #[test]
 fn managers_come_and_go_and_tasks_stay() {
     let mut cluster = start(1, 2);
-    let names: Vec<String> = cluster.nodes.iter().map(|daemon| daemon.name.clone()).collect();
+    let names = all_names(&cluster);
     let (a, b, c) = (names[0].as_str(), names[1].as_str(), names[2].as_str());
     cluster.create(&service("web", 6));
     let web = BTreeMap::from([("web".to_owned(), 6)]);
@@ -296,35 +296,39 @@ fn managers_come_and_go_and_tasks_stay() {
     });
 }
 
-#[test]
-fn a_manager_that_was_demoted_and_promoted_while_it_was_down_comes_back() {
+fn all_names(cluster: &Cluster) -> Vec<String> {
+    cluster.nodes.iter().map(|daemon| daemon.name.clone()).collect()
+}
+
+/// Three managers, of which one was killed and is demoted since then: the cluster, the index of the leader, the index of the
+/// manager that is down, and its id.
+fn start_with_one_demoted_while_down() -> (Cluster, usize, usize, String) {
     let mut cluster = start(3, 0);
-    let names: Vec<String> = cluster.nodes.iter().map(|daemon| daemon.name.clone()).collect();
-    let all: Vec<&str> = names.iter().map(String::as_str).collect();
-    let at = index(&cluster, &wait_managers(&cluster, &all));
+    let names = all_names(&cluster);
+    let at = index(&cluster, &wait_managers(&cluster, &names.iter().map(String::as_str).collect::<Vec<_>>()));
     let down = (at + 1) % 3;
     let id = cluster.nodes[down].id();
     cluster.nodes[down].kill();
     set_role_of(&cluster, at, &id, "worker");
+    (cluster, at, down, id)
+}
+
+#[test]
+fn a_manager_that_was_demoted_and_promoted_while_it_was_down_comes_back() {
+    let (mut cluster, at, down, id) = start_with_one_demoted_while_down();
     until("it is out of Raft", || match cluster.nodes[at].call("GET", &format!("/nodes/{id}"), None)? {
         node if node["ManagerStatus"].is_null() => Ok(()),
         node => Err(node.to_string()),
     });
     set_role_of(&cluster, at, &id, "manager");
     cluster.nodes[down].start();
-    wait_managers(&cluster, &all);
+    let names = all_names(&cluster);
+    wait_managers(&cluster, &names.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 #[test]
 fn a_manager_that_was_removed_while_it_was_down_leaves_without_force() {
-    let mut cluster = start(3, 0);
-    let names: Vec<String> = cluster.nodes.iter().map(|daemon| daemon.name.clone()).collect();
-    let all: Vec<&str> = names.iter().map(String::as_str).collect();
-    let at = index(&cluster, &wait_managers(&cluster, &all));
-    let down = (at + 1) % 3;
-    let id = cluster.nodes[down].id();
-    cluster.nodes[down].kill();
-    set_role_of(&cluster, at, &id, "worker");
+    let (mut cluster, at, down, id) = start_with_one_demoted_while_down();
     until("it is removed", || cluster.nodes[at].call("DELETE", &format!("/nodes/{id}?force=1"), None).map(drop));
     cluster.nodes[down].start();
     until("it hears that it was removed", || match &cluster.nodes[down].get("/info")["Swarm"] {
@@ -338,7 +342,7 @@ fn a_manager_that_was_removed_while_it_was_down_leaves_without_force() {
 #[test]
 fn a_majority_is_not_given_away() {
     let mut cluster = start(3, 0);
-    let names: Vec<String> = cluster.nodes.iter().map(|daemon| daemon.name.clone()).collect();
+    let names = all_names(&cluster);
     let leader = wait_managers(&cluster, &names.iter().map(String::as_str).collect::<Vec<_>>());
     let at = index(&cluster, &leader);
     let (down, other) = ((at + 1) % 3, (at + 2) % 3);
@@ -360,7 +364,7 @@ fn a_majority_is_not_given_away() {
 #[test]
 fn one_manager_goes_on_when_the_others_are_lost() {
     let mut cluster = start(3, 1);
-    let names: Vec<String> = cluster.nodes.iter().map(|daemon| daemon.name.clone()).collect();
+    let names = all_names(&cluster);
     wait_managers(&cluster, &names[..3].iter().map(String::as_str).collect::<Vec<_>>());
     let mut spec = service("web", 4);
     spec["TaskTemplate"]["Placement"] = json!({ "Constraints": ["node.role == worker"] });
