@@ -217,7 +217,7 @@ fn read(database: &mut Connection) -> rusqlite::Result<Stored> {
 
 #[cfg(test)]
 mod tests {
-    use swarm_model::{DesiredState, Secret, ServiceId, TaskId};
+    use swarm_model::{DesiredState, Redacted, ServiceId, TaskId};
 
     use super::*;
     use crate::testing::{assigned_spec, assigned_task};
@@ -231,7 +231,7 @@ mod tests {
         let mut task = LocalTask::new(assigned_task(1, DesiredState::Running), Timestamp(5));
         task.started_at = Timestamp(7);
         let mut spec = assigned_spec("hello:1");
-        spec.registry_auth = Some(Secret::new("top-secret-credentials"));
+        spec.registry_auth = Some(Redacted::new("top-secret-credentials"));
         store
             .save(&[
                 Change::PutTask(task.clone()),

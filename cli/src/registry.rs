@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE};
 use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
 use serde::Deserialize;
 use serde_json::Value;
-use swarm_model::{Platform, Secret};
+use swarm_model::{Platform, Redacted};
 
 use crate::{
     client::{Client, segment},
@@ -23,7 +23,7 @@ const RESOLVE_MAX: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// There is no such file, or it has no credentials for the image's registry.
-pub(crate) fn stored_credentials(image: &str, env: impl Fn(&str) -> Option<String>) -> anyhow::Result<Secret> {
+pub(crate) fn stored_credentials(image: &str, env: impl Fn(&str) -> Option<String>) -> anyhow::Result<Redacted> {
     let folder = env("DOCKER_CONFIG").map(PathBuf::from).or_else(|| Some(PathBuf::from(env("HOME")?).join(".docker")));
     let path = folder.context("--with-registry-auth: neither DOCKER_CONFIG nor HOME is set")?.join("config.json");
     let config = std::fs::read(&path)
@@ -40,7 +40,7 @@ pub(crate) fn stored_credentials(image: &str, env: impl Fn(&str) -> Option<Strin
         }
     }
     let json = serde_json::to_vec(&fields).context("the credentials cannot be written as JSON")?;
-    Ok(Secret::new(URL_SAFE.encode(json)))
+    Ok(Redacted::new(URL_SAFE.encode(json)))
 }
 
 /// Why there are no credentials, and what to do.
@@ -95,13 +95,13 @@ struct RegistryPlatform {
 /// Pins the image to the digest that its registry names now, so that all nodes run the same one, and notes the
 /// platforms that it is made for (swarm-behaviour §11.1). If that is not possible the spec stays as it is, and the
 /// warning says why.
-pub(crate) async fn pin_image(client: &Client, draft: &mut Draft, auth: Option<&Secret>) -> Result<(), String> {
+pub(crate) async fn pin_image(client: &Client, draft: &mut Draft, auth: Option<&Redacted>) -> Result<(), String> {
     let image = draft.image();
     if image.contains('@') {
         return Ok(());
     }
     let path = format!("/distribution/{}/json", image.split('/').map(segment).collect::<Vec<_>>().join("/"));
-    let request = client.get_with_auth::<Distribution>(&path, auth.map(Secret::expose));
+    let request = client.get_with_auth::<Distribution>(&path, auth.map(Redacted::expose));
     let reason = match tokio::time::timeout(RESOLVE_MAX, request).await {
         Ok(Ok(found)) if found.descriptor.digest.contains(':') => {
             let platforms = found.platforms.into_iter().filter(|p| !p.os.is_empty() || !p.architecture.is_empty());

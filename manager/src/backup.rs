@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt, unfold};
 use swarm_consensus::{Backup, BackupError};
 use swarm_core::{Op, Tx};
-use swarm_model::{Availability, Id, NodeId, NodeRole, Secret};
+use swarm_model::{Availability, Id, NodeId, NodeRole, Redacted};
 use swarm_wire::{Ca, CaError, IdentityError, NodeIdentity, SigningTime, clock, new_key_and_csr};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -80,7 +80,7 @@ impl Restore {
 }
 
 /// The sealed bytes of a backup, made while they are read. An error ends them.
-pub(crate) fn sealed(backup: Backup, passphrase: Secret) -> BoxStream<'static, io::Result<Bytes>> {
+pub(crate) fn sealed(backup: Backup, passphrase: Redacted) -> BoxStream<'static, io::Result<Bytes>> {
     let (chunks, read) = mpsc::channel(CHUNKS_MAX);
     tokio::task::spawn_blocking(move || {
         let mut out = BufWriter::with_capacity(CHUNK_BYTES, Chunks(chunks.clone()));

@@ -19,7 +19,7 @@ use axum::{
 use serde_json::json;
 use swarm_consensus::ProposeError;
 use swarm_core::{FEATURE_LEVEL_MIN, Op, State, Tx};
-use swarm_model::{Availability, Cluster, Id, NodeId, NodeRole, Secret};
+use swarm_model::{Availability, Cluster, Id, NodeId, NodeRole, Redacted};
 use swarm_wire::{
     Ca, CaError, IssuedCert, JoinToken, PeerIdentity, SigningTime,
     join::{CA_PATH, CERTIFICATE_PATH, CertificateRequest, CertificateResponse, JOIN_BODY_BYTES_MAX},
@@ -192,7 +192,7 @@ impl Authority {
     fn join(
         &self,
         cluster: &Cluster,
-        token: &Secret,
+        token: &Redacted,
         availability: Availability,
         manager_addr: Option<String>,
     ) -> Result<Admission, Denied> {
@@ -210,7 +210,7 @@ impl Authority {
     }
 
     /// The role that a token gives.
-    fn check(&self, cluster: &Cluster, token: &Secret) -> Result<NodeRole, Denied> {
+    fn check(&self, cluster: &Cluster, token: &Redacted) -> Result<NodeRole, Denied> {
         let text = |error: swarm_wire::TokenError| Denied::Token(error.to_string());
         JoinToken::parse(token.expose()).and_then(|t| t.check_root(&cluster.root_ca.cert_pem)).map_err(text)?;
         for (role, ours) in

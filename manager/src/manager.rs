@@ -11,7 +11,7 @@ use axum::Router;
 use swarm_consensus::{Consensus, Options, ProposeError, Role, SealKey, ServeError, Timers};
 use swarm_core::{ENTRY_VERSION, Guard, Op, Refusal, State, Tx};
 use swarm_docker_api::view::Time;
-use swarm_model::{ClusterId, ClusterSpec, Node, NodeId, NodeRole, NodeSpec, Secret, Timestamp};
+use swarm_model::{ClusterId, ClusterSpec, Node, NodeId, NodeRole, NodeSpec, Redacted, Timestamp};
 use swarm_wire::{Alpn, BoxedStream, IdentityHolder, PeerIdentity, clock, join::CertificateResponse};
 use thiserror::Error;
 use tokio::{
@@ -391,14 +391,14 @@ impl Manager {
     ///
     /// # Errors
     /// Most managers do not answer.
-    pub async fn unlock_key(&self) -> Result<Option<Secret>, ProposeError> {
+    pub async fn unlock_key(&self) -> Result<Option<Redacted>, ProposeError> {
         let state = self.inner.consensus.read_barrier().await?;
         Ok(state.cluster().and_then(|cluster| cluster.unlock_key.clone()))
     }
 
     /// Waits until autolock's key is another one than `last`, none at first, and says it. The first word waits for most
     /// managers: a log that is read again from its beginning tells of keys that are long gone.
-    pub async fn next_unlock_key(&self, last: Option<&Option<Secret>>) -> Option<Secret> {
+    pub async fn next_unlock_key(&self, last: Option<&Option<Redacted>>) -> Option<Redacted> {
         let watch = self.inner.feed.watch(Topic::Nodes);
         while last.is_none() && !(self.unlock_key().await.is_ok() && self.state().cluster().is_some()) {
             sleep(INIT_RETRY).await;

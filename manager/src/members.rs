@@ -212,7 +212,7 @@ pub(crate) fn remove_others(state: &State, own: NodeId) -> Tx {
 
 #[cfg(test)]
 mod tests {
-    use swarm_model::{Availability, ClusterId, JoinTokens, RootCa, RootRotation, Secret, Timestamp};
+    use swarm_model::{Availability, ClusterId, JoinTokens, Redacted, RootCa, RootRotation, Timestamp};
 
     use super::*;
     use crate::testing::{CLUSTER, World};
@@ -246,7 +246,7 @@ mod tests {
         for key_id in ["before", "now"] {
             let root = RootCa { key_id: key_id.into(), ..RootCa::default() };
             world.apply(Op::StartRootRotation(Arc::new(RootRotation { root, cross_signed_pem: String::new() })));
-            let join_tokens = Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() });
+            let join_tokens = Arc::new(JoinTokens { worker: Redacted::default(), manager: Redacted::default() });
             world.apply(Op::FinishRootRotation { key_id: key_id.into(), join_tokens });
         }
         let of = |issuer: &str| PeerIdentity { issuer: issuer.into(), ..peer(5, 100) };

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream::BoxStream};
 use swarm_consensus::{ProposeError, Role, Status, Survey};
 use swarm_core::{Outcome, State, Tx};
 use swarm_docker_api::view::TlsInfo;
-use swarm_model::{Node, NodeCertificate, RootCa, RootRotation, Secret, Timestamp};
+use swarm_model::{Node, NodeCertificate, Redacted, RootCa, RootRotation, Timestamp};
 use swarm_wire::{JoinToken, RootInfo, SigningTime, UnlockKey, agent::LogMessage, clock, root_digest};
 
 use crate::{
@@ -51,12 +51,12 @@ impl Plane for Manager {
         random().expect("the system has randomness")
     }
 
-    fn rotate_join_token(&self, token: &Secret) -> Result<Secret, PlaneError> {
+    fn rotate_join_token(&self, token: &Redacted) -> Result<Redacted, PlaneError> {
         let rotated = JoinToken::parse(token.expose()).and_then(|token| token.rotate());
         rotated.map(|token| token.format()).map_err(|error| PlaneError::Stopped(error.to_string()))
     }
 
-    fn new_unlock_key(&self) -> Result<Secret, PlaneError> {
+    fn new_unlock_key(&self) -> Result<Redacted, PlaneError> {
         UnlockKey::generate().map(|key| key.format()).map_err(|error| PlaneError::Stopped(error.to_string()))
     }
 
@@ -85,7 +85,7 @@ impl Plane for Manager {
         self.inner.consensus.hand_over(to).await.map_err(|error| PlaneError::NotNow(error.to_string()))
     }
 
-    async fn backup(&self, passphrase: Secret) -> Result<(u64, SealedBackup), PlaneError> {
+    async fn backup(&self, passphrase: Redacted) -> Result<(u64, SealedBackup), PlaneError> {
         let taken = self.inner.consensus.backup().await.map_err(plane_error)?;
         Ok((taken.state().revision(), backup::sealed(taken, passphrase)))
     }

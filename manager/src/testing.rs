@@ -11,7 +11,7 @@ use swarm_consensus::{Committed, Observer, ProposeError, Role};
 use swarm_core::{ENTRY_VERSION, Entry, Event, NewTask, Op, Place, State, Tx, apply};
 use swarm_model::{
     Availability, Cause, Cluster, ClusterId, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole,
-    NodeState, NodeStatus, RootCa, Secret, ServiceId, ServiceSpec, TaskId, Timestamp,
+    NodeState, NodeStatus, Redacted, RootCa, ServiceId, ServiceSpec, TaskId, Timestamp,
 };
 use tokio::sync::watch;
 
@@ -37,7 +37,7 @@ pub(crate) fn cluster() -> Cluster {
         updated_at: Timestamp::ZERO,
         spec: Arc::new(spec),
         root_ca: Arc::new(RootCa::default()),
-        join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
+        join_tokens: Arc::new(JoinTokens { worker: Redacted::default(), manager: Redacted::default() }),
         removed_nodes: Default::default(),
         former_roots: Default::default(),
         unlock_key: None,
@@ -128,7 +128,7 @@ impl World {
         service
     }
 
-    pub(crate) fn credentials(&mut self, service: ServiceId, auth: Secret) {
+    pub(crate) fn credentials(&mut self, service: ServiceId, auth: Redacted) {
         let spec = self.state.service(service).expect("it was made").spec.clone();
         self.apply(Op::UpdateService { service, spec, registry_auth: Some(auth) });
     }

@@ -7,7 +7,7 @@ use axum::body::Body;
 use futures_util::{StreamExt, stream};
 use swarm_docker_api::{ApiError, LOCKED, NO_SWARM, NOT_A_MANAGER, view::UnlockKeyView};
 use swarm_manager::Manager;
-use swarm_model::Secret;
+use swarm_model::Redacted;
 use swarm_wire::{PeerIdentity, UnlockKey};
 use tokio::{
     sync::watch,
@@ -85,7 +85,7 @@ impl Node {
 }
 
 /// What autolock's key is for this manager; none while that is not known, else the key or that there is none.
-type Known = watch::Sender<Option<Option<Secret>>>;
+type Known = watch::Sender<Option<Option<Redacted>>>;
 
 /// How far this manager is with autolock.
 #[derive(Debug, Default)]
@@ -157,7 +157,7 @@ impl Lock {
 /// An answer that tells a key; it is dropped when it is written.
 struct Told {
     lock: Arc<Lock>,
-    key: Option<Secret>,
+    key: Option<Redacted>,
 }
 
 impl Drop for Told {

@@ -7,7 +7,7 @@ use hyper::Method;
 use swarm_core::ENTRY_VERSION;
 use swarm_docker_api::{ApiError, view::Time};
 use swarm_manager::Manager;
-use swarm_model::{Availability, Secret, Timestamp};
+use swarm_model::{Availability, Redacted, Timestamp};
 use swarm_wire::{
     Alpn, BoxedStream, IdentityHolder, JoinToken, NodeIdentity, TokenError, Trust,
     agent::Authority,
@@ -73,7 +73,7 @@ async fn ask(
     stream: BoxedStream,
     addr: &str,
     root: &str,
-    token: Option<Secret>,
+    token: Option<Redacted>,
     availability: Availability,
     advertise_addr: &str,
 ) -> Result<Issued, ApiError> {

@@ -16,7 +16,7 @@ use futures_util::{
     FutureExt, StreamExt,
     future::{BoxFuture, WeakShared},
 };
-use swarm_model::Secret;
+use swarm_model::Redacted;
 use tokio::time::{Instant, timeout};
 
 use super::{READ_TIME_MAX, engine_error, missing_is_none, no_answer};
@@ -83,7 +83,7 @@ impl Images {
         &self,
         client: &Docker,
         image: &str,
-        credentials: Option<&Secret>,
+        credentials: Option<&Redacted>,
     ) -> Result<(), EngineError> {
         let local = timeout(READ_TIME_MAX, client.inspect_image(image)).await.map_err(|_| no_answer(READ_TIME_MAX))?;
         let is_local = missing_is_none(local).map_err(engine_error)?.is_some();
@@ -107,7 +107,7 @@ impl Images {
         &self,
         client: &Docker,
         image: &str,
-        credentials: Option<&Secret>,
+        credentials: Option<&Redacted>,
         is_local: bool,
     ) -> Result<(), PullError> {
         let key = (image.to_owned(), credentials.map(|c| c.expose().to_owned()));

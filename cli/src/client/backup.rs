@@ -15,7 +15,7 @@ use hyper::{
     header::{CONTENT_TYPE, HOST, HeaderValue},
 };
 use swarm_docker_api::{CONTENT_TYPE_BACKUP, PASSPHRASE_HEADER, REVISION_HEADER, write_passphrase};
-use swarm_model::Secret;
+use swarm_model::Redacted;
 
 use super::{Client, ClientError, Query, RESPONSE_WAIT, VERSION_PREFIX, read};
 
@@ -34,7 +34,7 @@ pub(crate) struct Received {
 
 impl Client {
     /// Takes a backup and writes it to `out`. One that breaks off is an error.
-    pub(crate) async fn backup(&self, passphrase: &Secret, out: &mut impl Write) -> anyhow::Result<Received> {
+    pub(crate) async fn backup(&self, passphrase: &Redacted, out: &mut impl Write) -> anyhow::Result<Received> {
         let request = request("/swarmd/backup", Query::new(), passphrase, Empty::<Bytes>::new())?;
         let response = self.answer(request, RESPONSE_WAIT).await?;
         let revision = response.headers().get(REVISION_HEADER).and_then(|value| value.to_str().ok());
@@ -51,7 +51,7 @@ impl Client {
     }
 
     /// Sends a backup to a node that is to take it up. Returns the node's new id.
-    pub(crate) async fn restore(&self, query: Query, passphrase: &Secret, file: File) -> Result<String, ClientError> {
+    pub(crate) async fn restore(&self, query: Query, passphrase: &Redacted, file: File) -> Result<String, ClientError> {
         const PATH: &str = "/swarmd/restore";
         let chunks = stream::iter(Chunks(file));
         let response = self.answer(request(PATH, query, passphrase, StreamBody::new(chunks))?, RESTORE_WAIT).await?;
@@ -59,7 +59,7 @@ impl Client {
     }
 }
 
-fn request<B>(path: &str, query: Query, passphrase: &Secret, body: B) -> Result<Request<B>, ClientError> {
+fn request<B>(path: &str, query: Query, passphrase: &Redacted, body: B) -> Result<Request<B>, ClientError> {
     let impossible = |e: hyper::http::Error| ClientError::Request(e.to_string());
     let mut header =
         HeaderValue::try_from(write_passphrase(passphrase)).map_err(|e| ClientError::Request(e.to_string()))?;

@@ -14,7 +14,7 @@ use std::{
 use argon2::{Algorithm, Argon2, Params, Version};
 use openraft::BasicNode;
 use swarm_core::{ENTRY_VERSION, Entry, State, Tx};
-use swarm_model::Secret;
+use swarm_model::Redacted;
 use thiserror::Error as ThisError;
 use zeroize::Zeroizing;
 
@@ -102,7 +102,7 @@ impl Backup {
     ///
     /// # Errors
     /// What `out` says, or that the system has no randomness or memory.
-    pub fn write(&self, out: &mut dyn Write, passphrase: &Secret) -> io::Result<()> {
+    pub fn write(&self, out: &mut dyn Write, passphrase: &Redacted) -> io::Result<()> {
         let salt = random_id().map_err(no_randomness)?;
         out.write_all(&MAGIC)?;
         out.write_all(&salt)?;
@@ -115,7 +115,7 @@ impl Backup {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn read(mut source: impl Read, passphrase: &Secret) -> Result<Self, BackupError> {
+    pub fn read(mut source: impl Read, passphrase: &Redacted) -> Result<Self, BackupError> {
         let mut magic = [0; MAGIC.len()];
         let mut salt = RandomId::default();
         source.read_exact(&mut magic).map_err(ReadError::from)?;
@@ -215,7 +215,7 @@ fn found(disk: &dyn Disk, key: &SealKey, raft_id: u64, addr: &str, backup: &Back
     disk.commit(&changes).map_err(|error| Error::io(disk.log_file(), error))
 }
 
-fn seal(passphrase: &Secret, salt: RandomId) -> io::Result<Seal> {
+fn seal(passphrase: &Redacted, salt: RandomId) -> io::Result<Seal> {
     let mut key = Zeroizing::new([0; 32]);
     Params::new(GUESS_MEMORY_KIB, GUESS_PASSES, 1, Some(key.len()))
         .and_then(|params| {

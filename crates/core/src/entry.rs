@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde::{Deserialize, Serialize};
 use swarm_model::{
     Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole, NodeSpec,
-    NodeStatus, RootRotation, Secret, Service, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
+    NodeStatus, Redacted, RootRotation, Service, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
 };
 use thiserror::Error;
 
@@ -164,7 +164,7 @@ pub enum Op {
     /// Autolock is switched on with a key, gets another key, or is switched off.
     SetUnlockKey {
         /// `SWMKEY-1-…`; none while autolock is off.
-        key: Option<Secret>,
+        key: Option<Redacted>,
     },
     /// The cluster changes to another certificate authority; one change at a time.
     StartRootRotation(Arc<RootRotation>),
@@ -219,7 +219,7 @@ pub enum Op {
         /// What it is.
         spec: Arc<ServiceSpec>,
         /// Registry credentials.
-        registry_auth: Option<Secret>,
+        registry_auth: Option<Redacted>,
     },
     /// A new spec of a service.
     UpdateService {
@@ -228,7 +228,7 @@ pub enum Op {
         /// What it is to be.
         spec: Arc<ServiceSpec>,
         /// Registry credentials; none keeps those that there are, empty ones take them away.
-        registry_auth: Option<Secret>,
+        registry_auth: Option<Redacted>,
     },
     /// Back to the previous spec, or to an earlier one: by hand, which makes the present one the previous one, or
     /// because an update failed, which leaves none (swarm-behaviour §4.2).

@@ -6,7 +6,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use serde_json::{Map, Value};
-use swarm_model::Secret;
+use swarm_model::Redacted;
 
 use crate::ApiError;
 
@@ -23,7 +23,7 @@ const STANDARD_LENIENT: GeneralPurpose = GeneralPurpose::new(&STANDARD, LENIENT)
 ///
 /// # Errors
 /// 400, without a word of what the header says.
-pub fn read_registry_auth(header: Option<&[u8]>) -> Result<Option<Secret>, ApiError> {
+pub fn read_registry_auth(header: Option<&[u8]>) -> Result<Option<Redacted>, ApiError> {
     let bad = |why: &str| ApiError::bad_request(format!("invalid X-Registry-Auth header: {why}"));
     let header = header.unwrap_or_default().trim_ascii();
     if header.is_empty() {
@@ -39,7 +39,7 @@ pub fn read_registry_auth(header: Option<&[u8]>) -> Result<Option<Secret>, ApiEr
         .map_err(|_| bad("it is not base64"))?;
     let object: Map<String, Value> =
         serde_json::from_slice(&json).map_err(|_| bad("it is not a JSON object in base64"))?;
-    Ok((!object.is_empty()).then(|| Secret::new(text)))
+    Ok((!object.is_empty()).then(|| Redacted::new(text)))
 }
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ mod tests {
             general_purpose::URL_SAFE_NO_PAD.encode(json),
             general_purpose::STANDARD.encode(json),
         ] {
-            assert_eq!(read_registry_auth(Some(text.as_bytes())), Ok(Some(Secret::new(text))));
+            assert_eq!(read_registry_auth(Some(text.as_bytes())), Ok(Some(Redacted::new(text))));
         }
         for none in [None, Some(&b""[..]), Some(b"e30="), Some(b"e30")] {
             assert_eq!(read_registry_auth(none), Ok(None));

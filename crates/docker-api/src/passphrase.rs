@@ -1,7 +1,7 @@
 //! The passphrase of a backup, in a header: the body is the backup itself, and a query would be logged.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use swarm_model::Secret;
+use swarm_model::Redacted;
 
 use crate::ApiError;
 
@@ -16,7 +16,7 @@ pub const PASSPHRASE_CHARS_MIN: usize = 12;
 pub const PASSPHRASE_BYTES_MAX: usize = 1024;
 
 /// The header's value.
-pub fn write_passphrase(passphrase: &Secret) -> String {
+pub fn write_passphrase(passphrase: &Redacted) -> String {
     BASE64_STANDARD.encode(passphrase.expose())
 }
 
@@ -24,7 +24,7 @@ pub fn write_passphrase(passphrase: &Secret) -> String {
 ///
 /// # Errors
 /// 400, without a word of what the header says.
-pub fn read_passphrase(header: Option<&[u8]>) -> Result<Secret, ApiError> {
+pub fn read_passphrase(header: Option<&[u8]>) -> Result<Redacted, ApiError> {
     let bad = |why: String| ApiError::bad_request(format!("the passphrase of the backup ({PASSPHRASE_HEADER}): {why}"));
     let header = header.ok_or_else(|| bad("it is missing".into()))?;
     // Four characters of base64 carry three bytes.
@@ -36,14 +36,14 @@ pub fn read_passphrase(header: Option<&[u8]>) -> Result<Secret, ApiError> {
     if text.is_empty() {
         return Err(bad("it is empty".into()));
     }
-    Ok(Secret::new(text))
+    Ok(Redacted::new(text))
 }
 
 /// Refuses a passphrase that is too short to seal a backup.
 ///
 /// # Errors
 /// 400.
-pub fn check_passphrase(passphrase: &Secret) -> Result<(), ApiError> {
+pub fn check_passphrase(passphrase: &Redacted) -> Result<(), ApiError> {
     match passphrase.expose().chars().count() {
         count if count < PASSPHRASE_CHARS_MIN => Err(ApiError::bad_request(format!(
             "the passphrase has {count} characters, at least {PASSPHRASE_CHARS_MIN} are needed: the backup holds the \
@@ -63,18 +63,18 @@ mod tests {
     fn short_and_missing_ones_are_refused() {
         assert!(read_passphrase(None).expect_err("refused").message.contains("missing"));
         assert!(read_passphrase(Some(b"")).expect_err("refused").message.contains("empty"));
-        let long = write_passphrase(&Secret::new("x".repeat(PASSPHRASE_BYTES_MAX + 9)));
+        let long = write_passphrase(&Redacted::new("x".repeat(PASSPHRASE_BYTES_MAX + 9)));
         assert!(read_passphrase(Some(long.as_bytes())).expect_err("refused").message.contains("longer"));
-        let error = check_passphrase(&Secret::new("hunter2hunt")).expect_err("refused");
+        let error = check_passphrase(&Redacted::new("hunter2hunt")).expect_err("refused");
         assert!(error.status == 400 && error.message.contains("11 characters") && !error.message.contains("hunter"));
-        assert_eq!(check_passphrase(&Secret::new("zwölf Zeichen")), Ok(()));
+        assert_eq!(check_passphrase(&Redacted::new("zwölf Zeichen")), Ok(()));
     }
 
     proptest! {
         #[test]
         fn what_is_written_is_read(text in "\\PC{1,200}") {
-            let header = write_passphrase(&Secret::new(&*text));
-            prop_assert_eq!(read_passphrase(Some(header.as_bytes())), Ok(Secret::new(text)));
+            let header = write_passphrase(&Redacted::new(&*text));
+            prop_assert_eq!(read_passphrase(Some(header.as_bytes())), Ok(Redacted::new(text)));
         }
 
         #[test]

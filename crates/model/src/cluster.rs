@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, Extra, Labels, LogDriver, NodeId, Secret, Timestamp};
+use crate::{ClusterId, Extra, Labels, LogDriver, NodeId, Redacted, Timestamp};
 
 /// Docker's `swarm.Spec`. Absent and zero values mean the defaults of swarm-behaviour §1.3, which
 /// [`ClusterSpec::fill_defaults`] writes in.
@@ -120,7 +120,7 @@ pub struct CaConfig {
     pub signing_ca_cert: String,
     /// Its private key, PEM.
     #[serde(rename = "SigningCAKey", skip_serializing)]
-    pub signing_ca_key: Secret,
+    pub signing_ca_key: Redacted,
     /// Fields that this program does not know.
     #[serde(flatten)]
     pub extra: Extra,
@@ -175,7 +175,7 @@ pub struct Cluster {
     pub removed_nodes: BTreeMap<NodeId, Timestamp>,
     /// Autolock's key, `SWMKEY-1-…`, while autolock is on.
     #[serde(default)]
-    pub unlock_key: Option<Secret>,
+    pub unlock_key: Option<Redacted>,
     /// The settings of overlay networks, chosen when the cluster is made.
     #[serde(default)]
     pub overlay: OverlaySettings,
@@ -242,7 +242,7 @@ pub struct RootCa {
     /// Certificate, PEM.
     pub cert_pem: String,
     /// Private key, PEM.
-    pub key_pem: Secret,
+    pub key_pem: Redacted,
     /// Key identifier of the certificate, hexadecimal: certificates name their issuer by it.
     #[serde(default)]
     pub key_id: String,
@@ -262,7 +262,7 @@ pub struct RootRotation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinTokens {
     /// Lets a node join as a worker.
-    pub worker: Secret,
+    pub worker: Redacted,
     /// Lets a node join as a manager.
-    pub manager: Secret,
+    pub manager: Redacted,
 }

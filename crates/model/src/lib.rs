@@ -21,8 +21,8 @@ mod mode;
 pub mod mutant;
 mod node;
 mod privileges;
+mod redacted;
 mod revision;
-mod secret;
 mod service;
 mod settings;
 mod task;
@@ -52,8 +52,8 @@ pub use node::{
     NodeResources, NodeRole, NodeSpec, NodeState, NodeStatus, Platform,
 };
 pub use privileges::{MemorySwap, security_options};
+pub use redacted::Redacted;
 pub use revision::{REVISIONS_MAX, Revision};
-pub use secret::Secret;
 pub use service::{
     EndpointMode, EndpointSpec, LogDriver, NetworkAttachment, Placement, PlacementPreference, PortConfig, PortProtocol,
     PreviousSpec, PublishMode, ResourceLimits, ResourceReservations, Resources, RestartCondition, RestartPolicy,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContainerSpec, DesiredState, Extra, GenericResource, JobStatus, Labels, Platform, Secret, ServiceId, ServiceMode,
+    ContainerSpec, DesiredState, Extra, GenericResource, JobStatus, Labels, Platform, Redacted, ServiceId, ServiceMode,
     Timestamp, UpdateConfig, UpdateState, UpdateStatus,
 };
 
@@ -514,7 +514,7 @@ pub struct SpecVersion {
     /// The spec as it was then. Its replica count may be out of date.
     pub spec: Arc<ServiceSpec>,
     /// Registry credentials (`X-Registry-Auth`, base64) for pulling the image.
-    pub registry_auth: Option<Secret>,
+    pub registry_auth: Option<Redacted>,
 }
 
 #[cfg(test)]

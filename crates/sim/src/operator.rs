@@ -6,7 +6,7 @@ use swarm_agent::Input;
 use swarm_core::{ENTRY_VERSION, Guard, Op, Tx};
 use swarm_model::{
     Availability, Cluster, ClusterSpec, JoinTokens, NodeId, NodeResources, NodeRole, NodeSpec, NodeState,
-    PlacementStrategy, RootCa, Secret, Service, ServiceId, ServiceMode, ServiceSpec, Settings, validate_service_spec,
+    PlacementStrategy, Redacted, RootCa, Service, ServiceId, ServiceMode, ServiceSpec, Settings, validate_service_spec,
 };
 
 use crate::{
@@ -40,7 +40,7 @@ impl World {
             updated_at: self.wall(),
             spec: Arc::new(spec),
             root_ca: Arc::new(RootCa::default()),
-            join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
+            join_tokens: Arc::new(JoinTokens { worker: Redacted::default(), manager: Redacted::default() }),
             removed_nodes: Default::default(),
             former_roots: Default::default(),
             unlock_key: None,

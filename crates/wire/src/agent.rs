@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    DesiredState, GenericResource, Labels, NodeDescription, NodeId, NodeRole, PortConfig, Secret, ServiceId, TaskId,
+    DesiredState, GenericResource, Labels, NodeDescription, NodeId, NodeRole, PortConfig, Redacted, ServiceId, TaskId,
     TaskSpec, TaskStatus, Timestamp,
 };
 
@@ -175,7 +175,7 @@ pub struct AssignedSpec {
     /// Published ports; the agent opens those in host mode.
     pub ports: Vec<PortConfig>,
     /// Registry credentials; never written to disk by the agent.
-    pub registry_auth: Option<Secret>,
+    pub registry_auth: Option<Redacted>,
 }
 
 /// One task, as its agent needs it.

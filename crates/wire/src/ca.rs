@@ -8,7 +8,7 @@ use rcgen::{
     PublicKeyData, SerialNumber, date_time_ymd,
 };
 use ring::rand::{SecureRandom, SystemRandom};
-use swarm_model::{ClusterId, NodeId, NodeRole, RootCa, Secret, Timestamp};
+use swarm_model::{ClusterId, NodeId, NodeRole, Redacted, RootCa, Timestamp};
 use thiserror::Error;
 use x509_parser::{asn1_rs::Tag, prelude::X509Certificate};
 
@@ -49,7 +49,7 @@ pub enum CaError {
 /// A certificate authority with its private key.
 pub struct Ca {
     cert_pem: String,
-    key_pem: Secret,
+    key_pem: Redacted,
     key_id: String,
     expires_at: Timestamp,
     issuer: Issuer<'static, KeyPair>,
@@ -116,14 +116,14 @@ impl Ca {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(sign)?;
         let cert_pem =
             authority(time.earlier(), time.later().plus_ns(ROOT_VALIDITY_NS))?.self_signed(&key).map_err(sign)?.pem();
-        Self::load(&cert_pem, &Secret::new(key.serialize_pem()))
+        Self::load(&cert_pem, &Redacted::new(key.serialize_pem()))
     }
 
     /// Loads a root from its certificate and key, both PEM.
     ///
     /// # Errors
     /// [`CaError::Root`] when one of them cannot be read or they do not belong together.
-    pub fn load(cert_pem: &str, key_pem: &Secret) -> Result<Self, CaError> {
+    pub fn load(cert_pem: &str, key_pem: &Redacted) -> Result<Self, CaError> {
         let root = |e: String| CaError::Root(e);
         let key = KeyPair::from_pem(key_pem.expose()).map_err(|e| root(format!("its private key: {e}")))?;
         let der = one_certificate(cert_pem).map_err(|e| root(e.to_string()))?;
@@ -141,7 +141,7 @@ impl Ca {
     ///
     /// # Errors
     /// [`CaError::Root`]: it cannot sign certificates of nodes that all nodes accept; why.
-    pub fn load_own(cert_pem: &str, key_pem: &Secret, now: Timestamp) -> Result<Self, CaError> {
+    pub fn load_own(cert_pem: &str, key_pem: &Redacted, now: Timestamp) -> Result<Self, CaError> {
         let der = one_certificate(cert_pem).map_err(|e| CaError::Root(e.to_string()))?;
         let certificate = parse_certificate(&der).map_err(|e| CaError::Root(e.to_string()))?;
         let refused = |problem: &str| Err(CaError::Root(problem.to_owned()));
@@ -174,7 +174,7 @@ impl Ca {
     }
 
     /// The private key, PEM.
-    pub fn key_pem(&self) -> &Secret {
+    pub fn key_pem(&self) -> &Redacted {
         &self.key_pem
     }
 
@@ -441,7 +441,7 @@ mod tests {
     }
 
     /// An authority as an operator makes it, with a name of its own.
-    fn own(name: &str, change: impl FnOnce(&mut CertificateParams)) -> (String, Secret) {
+    fn own(name: &str, change: impl FnOnce(&mut CertificateParams)) -> (String, Redacted) {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
         let mut params = authority(NOW, NOW.plus_ns(ROOT_VALIDITY_NS)).unwrap();
         params.distinguished_name = DistinguishedName::new();
@@ -449,7 +449,7 @@ mod tests {
         params.distinguished_name.push(DnType::CountryName, DnValue::PrintableString("DE".try_into().unwrap()));
         params.distinguished_name.push(DnType::CommonName, "Root 1");
         change(&mut params);
-        (params.self_signed(&key).unwrap().pem(), Secret::new(key.serialize_pem()))
+        (params.self_signed(&key).unwrap().pem(), Redacted::new(key.serialize_pem()))
     }
 
     #[test]
@@ -467,7 +467,7 @@ mod tests {
 
     #[test]
     fn an_authority_that_would_cut_nodes_off_is_refused() {
-        let refusal = |(cert, key): (String, Secret)| match Ca::load_own(&cert, &key, NOW) {
+        let refusal = |(cert, key): (String, Redacted)| match Ca::load_own(&cert, &key, NOW) {
             Err(error) => error.to_string(),
             Ok(_) => panic!("it was taken"),
         };
@@ -479,7 +479,7 @@ mod tests {
             (own("Example", |params| params.not_before = at(NOW.plus_ns(9 * HOUR_NS))), "not valid yet"),
             ((own("Example", |_| {}).0, other.clone()), "belongs to another certificate"),
             ((String::new(), other.clone()), "cannot be used"),
-            ((own("Example", |_| {}).0, Secret::new("x")), "its private key"),
+            ((own("Example", |_| {}).0, Redacted::new("x")), "its private key"),
         ] {
             let refusal = refusal(root);
             assert!(refusal.contains(part), "{part}: {refusal}");
@@ -499,7 +499,7 @@ mod tests {
         let error = Ca::load(a.cert_pem(), b.key_pem()).unwrap_err();
         assert!(error.to_string().contains("another certificate"), "{error}");
         assert!(matches!(Ca::load("", a.key_pem()), Err(CaError::Root(_))));
-        assert!(matches!(Ca::load(a.cert_pem(), &Secret::new("x")), Err(CaError::Root(_))));
+        assert!(matches!(Ca::load(a.cert_pem(), &Redacted::new("x")), Err(CaError::Root(_))));
     }
 
     #[test]

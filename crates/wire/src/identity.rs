@@ -9,7 +9,7 @@ use std::{
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use swarm_model::{ClusterId, NodeCertificate, NodeId, NodeRole, Secret};
+use swarm_model::{ClusterId, NodeCertificate, NodeId, NodeRole, Redacted};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -69,7 +69,7 @@ pub enum IdentityError {
 pub struct NodeIdentity {
     peer: PeerIdentity,
     cert_pem: String,
-    key_pem: Secret,
+    key_pem: Redacted,
     root_pem: String,
 }
 
@@ -80,7 +80,7 @@ impl NodeIdentity {
     /// [`IdentityError`] when one cannot be read or they do not belong together.
     pub fn new(
         cert_pem: impl Into<String>,
-        key_pem: Secret,
+        key_pem: Redacted,
         root_pem: impl Into<String>,
     ) -> Result<Self, IdentityError> {
         let (cert_pem, root_pem) = (cert_pem.into(), root_pem.into());
@@ -143,7 +143,7 @@ impl NodeIdentity {
     }
 
     /// The private key, PEM.
-    pub const fn key_pem(&self) -> &Secret {
+    pub const fn key_pem(&self) -> &Redacted {
         &self.key_pem
     }
 
@@ -212,13 +212,13 @@ impl NodeIdentity {
 ///
 /// # Errors
 /// [`IdentityError::Pem`] when the system has no randomness.
-pub fn new_key_and_csr() -> Result<(Secret, String), IdentityError> {
+pub fn new_key_and_csr() -> Result<(Redacted, String), IdentityError> {
     let failed = |e: rcgen::Error| IdentityError::Pem { what: "a new key", problem: e.to_string() };
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     let csr = params.serialize_request(&key).and_then(|r| r.pem()).map_err(failed)?;
-    Ok((Secret::new(key.serialize_pem()), csr))
+    Ok((Redacted::new(key.serialize_pem()), csr))
 }
 
 pub(crate) fn one_certificate(pem: &str) -> Result<CertificateDer<'static>, IdentityError> {
@@ -244,10 +244,10 @@ pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Id
 }
 
 /// The private key, PEM, of what its file holds.
-fn open(file: &[u8], wrap: Option<&WrapKey>) -> Result<Secret, IdentityError> {
+fn open(file: &[u8], wrap: Option<&WrapKey>) -> Result<Redacted, IdentityError> {
     let text = |bytes: &[u8]| {
         std::str::from_utf8(bytes)
-            .map(Secret::new)
+            .map(Redacted::new)
             .map_err(|e| IdentityError::Pem { what: "the node's private key", problem: e.to_string() })
     };
     match wrap {
@@ -384,7 +384,7 @@ mod tests {
         #[test]
         fn any_pem_is_read_or_refused(body in "[A-Za-z0-9+/=\n]{0,200}", kind in "(CERTIFICATE|PRIVATE KEY|\\PC{0,10})") {
             let pem = format!("-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n");
-            prop_assert!(NodeIdentity::new(pem.clone(), Secret::new(pem.clone()), pem.clone()).is_err());
+            prop_assert!(NodeIdentity::new(pem.clone(), Redacted::new(pem.clone()), pem.clone()).is_err());
         }
     }
 }

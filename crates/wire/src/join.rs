@@ -2,7 +2,7 @@
 //! certificate to renew it. Everything else on that port needs a certificate.
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{Availability, Secret};
+use swarm_model::{Availability, Redacted};
 
 /// `GET`: the cluster's root CA, PEM, byte for byte what the digest in join tokens is made of.
 pub const CA_PATH: &str = "/swarmd/ca";
@@ -23,7 +23,7 @@ pub struct CertificateRequest {
     pub csr: String,
     /// The join token; absent for a renewal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<Secret>,
+    pub token: Option<Redacted>,
     /// Whether the new node takes tasks; of no meaning for a renewal.
     #[serde(default)]
     pub availability: Availability,

@@ -11,7 +11,7 @@ use ring::{
     hkdf::{HKDF_SHA256, Salt},
     rand::{SecureRandom, SystemRandom},
 };
-use swarm_model::Secret;
+use swarm_model::Redacted;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -74,8 +74,8 @@ impl UnlockKey {
     }
 
     /// The key in full.
-    pub fn format(&self) -> Secret {
-        Secret::new(format!("{PREFIX}{}", BASE64_STANDARD_NO_PAD.encode(*self.0)))
+    pub fn format(&self) -> Redacted {
+        Redacted::new(format!("{PREFIX}{}", BASE64_STANDARD_NO_PAD.encode(*self.0)))
     }
 
     /// What wraps the key of the log.

@@ -10,7 +10,7 @@ use ring::{
     hmac,
     rand::{SecureRandom, SystemRandom},
 };
-use swarm_model::Secret;
+use swarm_model::Redacted;
 use thiserror::Error;
 
 use crate::ca::check_root;
@@ -65,7 +65,7 @@ pub enum TokenError {
 #[derive(Clone)]
 pub struct JoinToken {
     digest: String,
-    secret: Secret,
+    secret: Redacted,
 }
 
 impl fmt::Debug for JoinToken {
@@ -95,12 +95,12 @@ impl JoinToken {
         if parts.next().is_some() {
             return Err(TokenError::NotAToken);
         }
-        Ok(Self { digest: digest.to_owned(), secret: Secret::new(secret) })
+        Ok(Self { digest: digest.to_owned(), secret: Redacted::new(secret) })
     }
 
     /// The token in full.
-    pub fn format(&self) -> Secret {
-        Secret::new(format!("{PREFIX}{}-{}", self.digest, self.secret.expose()))
+    pub fn format(&self) -> Redacted {
+        Redacted::new(format!("{PREFIX}{}-{}", self.digest, self.secret.expose()))
     }
 
     /// A new token for the cluster with this root CA.
@@ -151,8 +151,8 @@ pub fn root_digest(root_pem: &str) -> String {
     base36(digest(&SHA256, root_pem.as_bytes()).as_ref(), DIGEST_LEN)
 }
 
-fn new_secret() -> Result<Secret, TokenError> {
-    Ok(Secret::new(base36(&random::<16>()?, SECRET_LEN)))
+fn new_secret() -> Result<Redacted, TokenError> {
+    Ok(Redacted::new(base36(&random::<16>()?, SECRET_LEN)))
 }
 
 fn random<const N: usize>() -> Result<[u8; N], TokenError> {

@@ -13,7 +13,7 @@ use swarm_docker_api::{
     API_VERSION_MAX, ApiError, ApiVersion, Filters, PASSPHRASE_HEADER, is_truthy, parse_bool, read_body,
     read_passphrase, read_registry_auth,
 };
-use swarm_model::Secret;
+use swarm_model::Redacted;
 
 use super::reply::Failure;
 
@@ -102,12 +102,12 @@ impl Call {
     }
 
     /// The passphrase of a backup.
-    pub(super) fn passphrase(&self) -> Result<Secret, ApiError> {
+    pub(super) fn passphrase(&self) -> Result<Redacted, ApiError> {
         read_passphrase(self.headers.get(PASSPHRASE_HEADER).map(|value| value.as_bytes()))
     }
 
     /// Registry credentials.
-    pub(super) fn registry_auth(&self) -> Result<Option<Secret>, ApiError> {
+    pub(super) fn registry_auth(&self) -> Result<Option<Redacted>, ApiError> {
         read_registry_auth(self.headers.get("x-registry-auth").map(|value| value.as_bytes()))
     }
 }

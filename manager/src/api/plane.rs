@@ -7,7 +7,7 @@ use futures_util::stream::BoxStream;
 use swarm_consensus::{Status, Survey};
 use swarm_core::{Outcome, State, Tx};
 use swarm_docker_api::view::TlsInfo;
-use swarm_model::{Node, RootCa, RootRotation, Secret, ServiceId, TaskId, Timestamp};
+use swarm_model::{Node, Redacted, RootCa, RootRotation, ServiceId, TaskId, Timestamp};
 use swarm_wire::agent::LogMessage;
 use thiserror::Error;
 
@@ -43,13 +43,13 @@ pub trait Plane: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// The system has no randomness.
-    fn rotate_join_token(&self, token: &Secret) -> Result<Secret, PlaneError>;
+    fn rotate_join_token(&self, token: &Redacted) -> Result<Redacted, PlaneError>;
 
     /// A new key for autolock.
     ///
     /// # Errors
     /// The system has no randomness.
-    fn new_unlock_key(&self) -> Result<Secret, PlaneError>;
+    fn new_unlock_key(&self) -> Result<Redacted, PlaneError>;
 
     /// A change from this certificate authority to another one; to a new one if none is given.
     ///
@@ -73,7 +73,7 @@ pub trait Plane: Clone + Send + Sync + 'static {
     fn hand_over(&self, to: Option<u64>) -> impl Future<Output = Result<(), PlaneError>> + Send;
 
     /// A backup sealed with a passphrase, and the revision of the state in it. An error ends the stream.
-    fn backup(&self, passphrase: Secret) -> impl Future<Output = Result<(u64, SealedBackup), PlaneError>> + Send;
+    fn backup(&self, passphrase: Redacted) -> impl Future<Output = Result<(u64, SealedBackup), PlaneError>> + Send;
 
     /// The cluster's certificate authority, as clients see it.
     fn tls_info(&self) -> TlsInfo;

@@ -11,7 +11,7 @@ use swarm_docker_api::{
     with_service_defaults,
 };
 use swarm_model::{
-    DesiredState, Id, NodeState, Secret, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskState,
+    DesiredState, Id, NodeState, Redacted, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskState,
     service_warnings, validate_service_spec,
 };
 
@@ -172,7 +172,7 @@ fn new_spec(state: &State, old: &Service, call: &Call) -> Result<Op, reply::Fail
 }
 
 /// Credentials of an update that brings none: those of the present spec, or of the one before it.
-fn kept_registry_auth(state: &State, old: &Service, from: &str) -> Result<Option<Secret>, ApiError> {
+fn kept_registry_auth(state: &State, old: &Service, from: &str) -> Result<Option<Redacted>, ApiError> {
     match (from, &old.previous) {
         ("" | "spec", _) => Ok(None),
         ("previous-spec", Some(previous)) => {

@@ -13,7 +13,7 @@ use futures_util::stream::BoxStream;
 use swarm_consensus::{Status, Survey};
 use swarm_core::{Outcome, State, Tx};
 use swarm_docker_api::{ApiError, LEADER_CONTACT_HEADER, REVISION_HEADER, view::TlsInfo};
-use swarm_model::{Node, RootCa, RootRotation, Secret, Timestamp};
+use swarm_model::{Node, Redacted, RootCa, RootRotation, Timestamp};
 use swarm_wire::agent::LogMessage;
 use tower::ServiceExt;
 
@@ -81,11 +81,11 @@ impl<P: Plane> Plane for Stale<P> {
         self.0.random()
     }
 
-    fn rotate_join_token(&self, token: &Secret) -> Result<Secret, PlaneError> {
+    fn rotate_join_token(&self, token: &Redacted) -> Result<Redacted, PlaneError> {
         self.0.rotate_join_token(token)
     }
 
-    fn new_unlock_key(&self) -> Result<Secret, PlaneError> {
+    fn new_unlock_key(&self) -> Result<Redacted, PlaneError> {
         self.0.new_unlock_key()
     }
 
@@ -113,7 +113,7 @@ impl<P: Plane> Plane for Stale<P> {
         self.0.hand_over(to).await
     }
 
-    async fn backup(&self, passphrase: Secret) -> Result<(u64, SealedBackup), PlaneError> {
+    async fn backup(&self, passphrase: Redacted) -> Result<(u64, SealedBackup), PlaneError> {
         self.0.backup(passphrase).await
     }
 

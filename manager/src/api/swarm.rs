@@ -8,7 +8,7 @@ use swarm_docker_api::{
     ApiError,
     view::{SwarmView, UnlockKeyView},
 };
-use swarm_model::{ClusterSpec, JoinTokens, Node, RootCa, Secret, Timestamp, validate_cluster_spec};
+use swarm_model::{ClusterSpec, JoinTokens, Node, Redacted, RootCa, Timestamp, validate_cluster_spec};
 use swarm_wire::{Ca, clock};
 
 use super::{
@@ -87,7 +87,7 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
 }
 
 /// The operator's own certificate authority, if one is given.
-fn own_root(cert_pem: &str, key_pem: &Secret, now: Timestamp) -> Result<Option<RootCa>, ApiError> {
+fn own_root(cert_pem: &str, key_pem: &Redacted, now: Timestamp) -> Result<Option<RootCa>, ApiError> {
     match (cert_pem.is_empty(), key_pem.expose().is_empty()) {
         (true, true) => Ok(None),
         (true, false) => Err(ApiError::bad_request("a key of a root CA (--ca-key) needs its certificate (--ca-cert)")),

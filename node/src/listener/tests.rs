@@ -92,7 +92,7 @@ async fn raft_is_for_managers_of_the_cluster() {
     let worker = TestNode::new();
     let join = |token: &str| swarm_docker_api::view::JoinRequest {
         remote_addrs: vec![addr.clone()],
-        join_token: swarm_model::Secret::new(token),
+        join_token: swarm_model::Redacted::new(token),
         ..Default::default()
     };
     let request = Request::get("/swarm").body(Body::empty()).unwrap();

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use swarm_consensus::{Backup, BackupError};
 use swarm_docker_api::ApiError;
 use swarm_manager::{Restore, Start};
-use swarm_model::Secret;
+use swarm_model::Redacted;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::{JOIN_WAIT, bad_request, bound_port, internal};
@@ -25,7 +25,7 @@ impl Node {
     pub(crate) async fn restore(
         self: Arc<Self>,
         body: Body,
-        passphrase: Secret,
+        passphrase: Redacted,
         places: (String, String),
     ) -> Result<String, ApiError> {
         let _changing = self.change().await;

@@ -1,7 +1,7 @@
 use axum::body::Body;
 use hyper::{Method, Request, StatusCode};
 use serde_json::{Value, json};
-use swarm_model::Secret;
+use swarm_model::Redacted;
 use swarm_wire::{Alpn, Ca, Trust, clock, join::CA_PATH, new_key_and_csr, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
@@ -18,7 +18,7 @@ impl TestNode {
     }
 
     async fn join(&self, addr: &str, token: &str) -> Result<(), ApiError> {
-        let join_token = Secret::new(token);
+        let join_token = Redacted::new(token);
         let request = JoinRequest { remote_addrs: vec![addr.to_owned()], join_token, ..JoinRequest::default() };
         self.node.clone().join(request).await
     }

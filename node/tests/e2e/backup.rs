@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs};
 
 use serde_json::json;
 use swarm_docker_api::write_passphrase;
-use swarm_model::Secret;
+use swarm_model::Redacted;
 
 use crate::{
     cluster::{Cluster, service},
@@ -16,7 +16,7 @@ use crate::{
 const PASSPHRASE: &str = "a passphrase for tests";
 
 fn send(at: &Daemon, target: &str, passphrase: &str, body: &[u8]) -> Answer {
-    let header = format!("X-Swarmd-Passphrase: {}\r\n", write_passphrase(&Secret::new(passphrase)));
+    let header = format!("X-Swarmd-Passphrase: {}\r\n", write_passphrase(&Redacted::new(passphrase)));
     http::send_with(&at.socket(), "POST", target, &header, body).expect("an answer")
 }
 

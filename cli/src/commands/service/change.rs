@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use swarm_docker_api::view::{ServiceView, TaskView, UpdateServiceResponse};
-use swarm_model::Secret;
+use swarm_model::Redacted;
 
 use super::{super::check_version::CheckVersion, no_such_service};
 use crate::{
@@ -103,7 +103,7 @@ impl Current {
         context: &mut Context,
         query: Query,
         mut spec: Value,
-        auth: Option<&Secret>,
+        auth: Option<&Redacted>,
         redo: Option<Redo<'_>>,
     ) -> anyhow::Result<Changed> {
         let redo = redo.filter(|_| !self.planned && without_commuting(&self.spec) == without_commuting(&spec));
@@ -112,7 +112,7 @@ impl Current {
         let mut overtaken = 0;
         let answer = loop {
             let query = query.clone().with("version", self.view.version.index);
-            match (context.client.post(&path, query, &spec, auth.map(Secret::expose)).await, redo) {
+            match (context.client.post(&path, query, &spec, auth.map(Redacted::expose)).await, redo) {
                 (Err(error), Some(redo)) if error.is_stale() && overtaken < OVERTAKEN_MAX => {
                     overtaken += 1;
                     let now = Self::read(context, &self.view.id).await?;

@@ -1,7 +1,7 @@
 //! `service create`
 
 use swarm_docker_api::view::CreateServiceResponse;
-use swarm_model::Secret;
+use swarm_model::Redacted;
 
 use super::{
     super::check_version::CheckVersion,
@@ -55,7 +55,7 @@ impl Create {
         let deadline = self.wait.deadline();
         let (draft, auth) = draft(context, &self.service, &self.registry).await?;
         self.check.check(context).await?;
-        let auth = auth.as_ref().map(Secret::expose);
+        let auth = auth.as_ref().map(Redacted::expose);
         let answer = context.client.post("/services/create", Query::new(), draft.spec(), auth).await?;
         let created: CreateServiceResponse = read("/services/create", &answer)?;
         for warning in created.warnings.iter().flatten() {
@@ -74,7 +74,7 @@ pub(super) async fn draft(
     context: &mut Context,
     service: &CreateFlags,
     registry: &RegistryFlags,
-) -> anyhow::Result<(Draft, Option<Secret>)> {
+) -> anyhow::Result<(Draft, Option<Redacted>)> {
     let mut draft = service.spec(&environment)?;
     let auth = registry.credentials(&draft)?;
     registry.pin_image(context, &mut draft, auth.as_ref()).await;

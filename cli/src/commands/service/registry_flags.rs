@@ -1,6 +1,6 @@
 //! The flags of `service create` and `service update` about registries.
 
-use swarm_model::Secret;
+use swarm_model::Redacted;
 
 use crate::{context::Context, registry, spec_flags::Draft};
 
@@ -21,7 +21,7 @@ impl RegistryFlags {
     ///
     /// # Errors
     /// There are none for the registry of the image.
-    pub(super) fn credentials(&self, draft: &Draft) -> anyhow::Result<Option<Secret>> {
+    pub(super) fn credentials(&self, draft: &Draft) -> anyhow::Result<Option<Redacted>> {
         match self.with_registry_auth {
             true => registry::stored_credentials(draft.image(), environment).map(Some),
             false => Ok(None),
@@ -29,7 +29,7 @@ impl RegistryFlags {
     }
 
     /// Pins the image unless it is not wanted; warns if it is not possible.
-    pub(super) async fn pin_image(&self, context: &mut Context, draft: &mut Draft, auth: Option<&Secret>) {
+    pub(super) async fn pin_image(&self, context: &mut Context, draft: &mut Draft, auth: Option<&Redacted>) {
         if self.no_resolve_image {
             return;
         }

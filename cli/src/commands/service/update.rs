@@ -1,6 +1,6 @@
 //! `service update`
 
-use swarm_model::Secret;
+use swarm_model::Redacted;
 
 use super::{
     super::check_version::CheckVersion,
@@ -117,7 +117,7 @@ pub(super) async fn draft(
     current: &Current,
     change: &ChangeFlags,
     registry: &RegistryFlags,
-) -> anyhow::Result<(Draft, Option<Secret>)> {
+) -> anyhow::Result<(Draft, Option<Redacted>)> {
     let mut draft = Draft::of(current.spec.clone());
     change.apply(&mut draft, &environment)?;
     for note in draft.notes() {

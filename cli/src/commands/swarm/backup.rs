@@ -65,7 +65,7 @@ impl Backup {
 
 async fn write(
     client: &Client,
-    passphrase: &swarm_model::Secret,
+    passphrase: &swarm_model::Redacted,
     temporary: &Path,
     path: &Path,
     force: bool,

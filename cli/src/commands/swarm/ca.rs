@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use swarm_docker_api::view::{NodeView, SwarmView};
-use swarm_model::Secret;
+use swarm_model::Redacted;
 use tokio::time::{Instant, sleep};
 
 use super::{settings::set, update::write_spec};
@@ -78,7 +78,7 @@ impl Ca {
     async fn rotate(&self, context: &Context) -> anyhow::Result<()> {
         // First: a file that cannot be read changes nothing.
         let own = match (&self.ca_cert, &self.ca_key) {
-            (Some(cert), Some(key)) => Some((read_pem(cert)?, Secret::new(read_pem(key)?))),
+            (Some(cert), Some(key)) => Some((read_pem(cert)?, Redacted::new(read_pem(key)?))),
             _ => None,
         };
         let bytes = context.client.get_bytes("/swarm", Query::new()).await?;

@@ -1,7 +1,7 @@
 //! `swarm join`
 
 use swarm_docker_api::view::{InfoView, JoinRequest};
-use swarm_model::{Availability, Secret};
+use swarm_model::{Availability, Redacted};
 
 use crate::{
     choice::{AVAILABILITIES, choice},
@@ -25,7 +25,7 @@ pub(crate) struct Join {
     remote_addr: String,
     /// Join token; its kind decides the role. Other users of this machine can see flags, but not the variable
     #[arg(long, value_name = "TOKEN", env = "SWARM_JOIN_TOKEN", hide_env_values = true, value_parser = parse_token)]
-    token: Secret,
+    token: Redacted,
     /// Address that other nodes reach this one by: IP, IP:PORT or network interface
     #[arg(long, value_name = "ADDR", default_value = "", hide_default_value = true)]
     advertise_addr: String,
@@ -41,8 +41,8 @@ pub(crate) struct Join {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "a parser of flags may fail")]
-fn parse_token(text: &str) -> Result<Secret, String> {
-    Ok(Secret::new(text.trim()))
+fn parse_token(text: &str) -> Result<Redacted, String> {
+    Ok(Redacted::new(text.trim()))
 }
 
 impl Join {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use swarm_docker_api::PASSPHRASE_BYTES_MAX;
-use swarm_model::Secret;
+use swarm_model::Redacted;
 
 /// Where the passphrase comes from.
 #[derive(Clone, Debug, clap::Args)]
@@ -21,7 +21,7 @@ pub(super) struct PassphraseFlag {
 
 impl PassphraseFlag {
     /// The passphrase; a new one is asked for twice.
-    pub(super) fn read(&self, new: bool) -> anyhow::Result<Secret> {
+    pub(super) fn read(&self, new: bool) -> anyhow::Result<Redacted> {
         let Some(path) = &self.passphrase_file else {
             if !stdin().is_terminal() {
                 bail!("there is no terminal to ask for the passphrase: give it with --passphrase-file");
@@ -43,12 +43,12 @@ impl PassphraseFlag {
         if text.is_empty() {
             bail!("{} holds no passphrase", path.display());
         }
-        Ok(Secret::new(text))
+        Ok(Redacted::new(text))
     }
 }
 
 /// Asks on the terminal, without showing what is typed.
-fn ask(prompt: &str) -> anyhow::Result<Secret> {
+fn ask(prompt: &str) -> anyhow::Result<Redacted> {
     let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").context("cannot use the terminal")?;
     terminal.write_all(prompt.as_bytes())?;
     let before = tcgetattr(&terminal)?;
@@ -60,5 +60,5 @@ fn ask(prompt: &str) -> anyhow::Result<Secret> {
     tcsetattr(&terminal, OptionalActions::Flush, &before)?;
     terminal.write_all(b"\n")?;
     read?;
-    Ok(Secret::new(line.trim_end_matches(['\n', '\r'])))
+    Ok(Redacted::new(line.trim_end_matches(['\n', '\r'])))
 }

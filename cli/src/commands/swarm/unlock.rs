@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal};
 use anyhow::Context as _;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use swarm_docker_api::view::{InfoView, UnlockKeyView};
-use swarm_model::Secret;
+use swarm_model::Redacted;
 
 use crate::{client::Query, context::Context};
 
@@ -37,7 +37,7 @@ impl Unlock {
 }
 
 /// Reads a line; what is typed is not shown.
-fn read_key(context: &mut Context) -> anyhow::Result<Secret> {
+fn read_key(context: &mut Context) -> anyhow::Result<Redacted> {
     let stdin = io::stdin();
     let shown = stdin.is_terminal().then(|| tcgetattr(&stdin)).transpose().context("the terminal")?;
     if let Some(shown) = &shown {
@@ -54,5 +54,5 @@ fn read_key(context: &mut Context) -> anyhow::Result<Secret> {
     }
     read.context("standard input")?;
     anyhow::ensure!(!line.trim().is_empty(), "there is no key on standard input");
-    Ok(Secret::new(line.trim()))
+    Ok(Redacted::new(line.trim()))
 }

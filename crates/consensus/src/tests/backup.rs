@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use proptest::prelude::*;
 use swarm_core::{ENTRY_VERSION, Entry, Op, State, Tx};
-use swarm_model::{Cluster, ClusterId, ClusterSpec, JoinTokens, RootCa, Secret, Timestamp};
+use swarm_model::{Cluster, ClusterId, ClusterSpec, JoinTokens, Redacted, RootCa, Timestamp};
 
 use super::{Watcher, admit, create, open, options, refused};
 use crate::{
@@ -12,8 +12,8 @@ use crate::{
     types::{LeaderId, LogId},
 };
 
-fn passphrase() -> Secret {
-    Secret::new("correct horse battery staple")
+fn passphrase() -> Redacted {
+    Redacted::new("correct horse battery staple")
 }
 
 fn cluster() -> Tx {
@@ -26,11 +26,11 @@ fn cluster() -> Tx {
             spec: ClusterSpec::default().into(),
             root_ca: RootCa {
                 cert_pem: "root".into(),
-                key_pem: Secret::new("the key of the root"),
+                key_pem: Redacted::new("the key of the root"),
                 key_id: "0c".into(),
             }
             .into(),
-            join_tokens: JoinTokens { worker: Secret::new("w"), manager: Secret::new("m") }.into(),
+            join_tokens: JoinTokens { worker: Redacted::new("w"), manager: Redacted::new("m") }.into(),
             removed_nodes: Default::default(),
             former_roots: Default::default(),
             unlock_key: None,
@@ -121,7 +121,7 @@ fn what_is_no_whole_backup_is_refused_by_name() {
     assert!(refusal(b"PK\x03\x04 something else").contains("no backup of a swarm"));
     assert!(refusal(b"swrback2 of a later time").contains("newer swarmd"));
     assert!(refusal(&sample()[..sample().len() - 1]).contains("cut short"));
-    let other = Backup::read(sample(), &Secret::new("correct horse battery stapler")).unwrap_err();
+    let other = Backup::read(sample(), &Redacted::new("correct horse battery stapler")).unwrap_err();
     assert!(matches!(other, BackupError::Passphrase), "{other}");
     let mut longer = sample().to_vec();
     longer.push(0);

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use swarm_core::{Context, Dirty, ENTRY_TXS_MAX, ENTRY_VERSION, Entry, Event, Op, Plan, State, Tx, apply, decide};
 use swarm_model::{
     Availability, Cluster, ClusterId, ClusterSpec, Id, JoinTokens, NodeDescription, NodeId, NodeRole, NodeSpec,
-    NodeState, NodeStatus, Placement, ResourceReservations, Resources, RootCa, Secret, ServiceId, ServiceMode,
+    NodeState, NodeStatus, Placement, Redacted, ResourceReservations, Resources, RootCa, ServiceId, ServiceMode,
     ServiceSpec, Timestamp,
 };
 
@@ -38,7 +38,7 @@ impl World {
             updated_at: now,
             spec: Arc::new(spec),
             root_ca: Arc::new(RootCa::default()),
-            join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
+            join_tokens: Arc::new(JoinTokens { worker: Redacted::default(), manager: Redacted::default() }),
             removed_nodes: Default::default(),
             former_roots: Default::default(),
             unlock_key: None,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use swarm_model::{
     Availability, Cluster, ClusterSpec, JoinTokens, Node, NodeDescription, NodeId, NodeRole, NodeSpec, NodeState,
-    NodeStatus, RootRotation, Secret, TaskId, TaskState, TaskStatus, Timestamp,
+    NodeStatus, Redacted, RootRotation, TaskId, TaskState, TaskStatus, Timestamp,
 };
 
 use super::{Event, not_found, tasks};
@@ -40,7 +40,7 @@ pub(super) fn update(
     Ok(())
 }
 
-pub(super) fn set_unlock_key(state: &mut State, key: Option<&Secret>, events: &mut Vec<Event>) -> Outcome {
+pub(super) fn set_unlock_key(state: &mut State, key: Option<&Redacted>, events: &mut Vec<Event>) -> Outcome {
     let cluster = state.cluster.as_mut().map(Arc::make_mut).ok_or_else(|| not_found("swarm", "default"))?;
     cluster.unlock_key = key.cloned();
     events.push(Event::Cluster);

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use swarm_model::{
-    DesiredState, JobStatus, PreviousSpec, PublishMode, Revision, Secret, Service, ServiceId, ServiceSpec, SpecVersion,
-    TaskId, UpdateState, UpdateStatus,
+    DesiredState, JobStatus, PreviousSpec, PublishMode, Redacted, Revision, Service, ServiceId, ServiceSpec,
+    SpecVersion, TaskId, UpdateState, UpdateStatus,
 };
 
 use super::{Event, not_found, tasks};
@@ -18,7 +18,7 @@ pub(super) fn create(
     state: &mut State,
     id: ServiceId,
     spec: &Arc<ServiceSpec>,
-    registry_auth: Option<&Secret>,
+    registry_auth: Option<&Redacted>,
     events: &mut Vec<Event>,
 ) -> Outcome {
     let exists = |name: &str| Refusal::Exists { kind: "service".into(), name: name.into() };
@@ -57,7 +57,7 @@ pub(super) fn update(
     state: &mut State,
     id: ServiceId,
     spec: &Arc<ServiceSpec>,
-    registry_auth: Option<&Secret>,
+    registry_auth: Option<&Redacted>,
     events: &mut Vec<Event>,
 ) -> Outcome {
     let old = state.service(id).cloned().ok_or_else(|| not_found("service", id))?;

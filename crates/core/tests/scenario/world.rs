@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 use swarm_core::{Context, Dirty, ENTRY_VERSION, Entry, Op, Outcome, Place, State, Tx, apply, decide};
 use swarm_model::{
     Availability, Cluster, ClusterId, ClusterSpec, DesiredState, GenericResource, Id, JoinTokens, NodeDescription,
-    NodeId, NodeRole, NodeState, NodeStatus, RootCa, Secret, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState,
+    NodeId, NodeRole, NodeState, NodeStatus, Redacted, RootCa, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState,
     TaskStatus, Timestamp,
 };
 
@@ -56,7 +56,7 @@ impl Default for World {
             updated_at: START,
             spec: Arc::new(spec),
             root_ca: Arc::new(RootCa::default()),
-            join_tokens: Arc::new(JoinTokens { worker: Secret::default(), manager: Secret::default() }),
+            join_tokens: Arc::new(JoinTokens { worker: Redacted::default(), manager: Redacted::default() }),
             removed_nodes: BTreeMap::new(),
             former_roots: Default::default(),
             unlock_key: None,

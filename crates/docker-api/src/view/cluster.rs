@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{Cluster, ClusterSpec, OverlaySettings, Secret};
+use swarm_model::{Cluster, ClusterSpec, OverlaySettings, Redacted};
 
 use super::{Time, Version, is_default};
 
@@ -85,9 +85,9 @@ impl SwarmView {
 #[serde(rename_all = "PascalCase", default)]
 pub struct JoinTokensView {
     /// Lets a node join as a worker.
-    pub worker: Secret,
+    pub worker: Redacted,
     /// Lets a node join as a manager.
-    pub manager: Secret,
+    pub manager: Redacted,
 }
 
 /// A certificate authority, as Docker's clients compare it between cluster and nodes (docker-api §0.29).
@@ -110,7 +110,7 @@ pub struct TlsInfo {
 #[serde(rename_all = "PascalCase", default)]
 pub struct UnlockKeyView {
     /// The key; empty while autolock is off.
-    pub unlock_key: Secret,
+    pub unlock_key: Redacted,
 }
 
 /// Body of `POST /swarm/init`. Zero values mean the server's defaults.
@@ -163,7 +163,7 @@ pub struct JoinRequest {
     /// `host:port` of managers.
     pub remote_addrs: Vec<String>,
     /// `SWMTKN-1-…`; decides the role.
-    pub join_token: Secret,
+    pub join_token: Redacted,
     /// `active`, `pause`, `drain`; empty means active.
     pub availability: String,
 }

@@ -31,7 +31,7 @@ use swarm_core::{ENTRY_VERSION, Entry, NewTask, Op, Outcome, Place, State, Tx, a
 use swarm_docker_api::{ApiVersion, view::TlsInfo};
 use swarm_model::{
     Cause, Cluster, ClusterId, ClusterSpec, DesiredState, Id, JoinTokens, Node, NodeDescription, NodeId, NodeRole,
-    NodeState, NodeStatus, RootCa, RootRotation, Secret, ServiceId, TaskId, TaskState, TaskStatus, Timestamp,
+    NodeState, NodeStatus, Redacted, RootCa, RootRotation, ServiceId, TaskId, TaskState, TaskStatus, Timestamp,
 };
 use swarm_wire::agent::LogMessage;
 use tower::ServiceExt;
@@ -131,22 +131,22 @@ impl Plane for TestPlane {
         (inner.calls as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
     }
 
-    fn rotate_join_token(&self, token: &Secret) -> Result<Secret, PlaneError> {
-        Ok(Secret::new(format!("{}-rotated", token.expose())))
+    fn rotate_join_token(&self, token: &Redacted) -> Result<Redacted, PlaneError> {
+        Ok(Redacted::new(format!("{}-rotated", token.expose())))
     }
 
     fn state(&self) -> State {
         self.inner().state.clone()
     }
 
-    fn new_unlock_key(&self) -> Result<Secret, PlaneError> {
+    fn new_unlock_key(&self) -> Result<Redacted, PlaneError> {
         let mut inner = self.inner();
         inner.calls += 1;
-        Ok(Secret::new(format!("unlock-key-{}", inner.calls)))
+        Ok(Redacted::new(format!("unlock-key-{}", inner.calls)))
     }
 
     fn begin_root_rotation(&self, _: &RootCa, own: Option<&RootCa>) -> Result<RootRotation, PlaneError> {
-        let new = RootCa { cert_pem: "NEW".into(), key_pem: Secret::new("new-key"), key_id: "new".into() };
+        let new = RootCa { cert_pem: "NEW".into(), key_pem: Redacted::new("new-key"), key_id: "new".into() };
         let root = own.cloned().unwrap_or(new);
         Ok(RootRotation { root, cross_signed_pem: "CROSS".into() })
     }
@@ -192,7 +192,7 @@ impl Plane for TestPlane {
         Survey { answers: [(status.raft_id, asked)].into(), status }
     }
 
-    async fn backup(&self, passphrase: Secret) -> Result<(u64, SealedBackup), PlaneError> {
+    async fn backup(&self, passphrase: Redacted) -> Result<(u64, SealedBackup), PlaneError> {
         let bytes = format!("sealed with {} characters", passphrase.expose().len());
         Ok((self.state().revision(), stream::iter([Ok(bytes.into())]).boxed()))
     }
@@ -233,8 +233,8 @@ fn cluster() -> TestPlane {
         created_at: Timestamp::ZERO,
         updated_at: Timestamp::ZERO,
         spec: Arc::new(spec),
-        root_ca: Arc::new(RootCa { cert_pem: "PEM".into(), key_pem: Secret::new("root-key"), ..RootCa::default() }),
-        join_tokens: Arc::new(JoinTokens { worker: Secret::new("W"), manager: Secret::new("M") }),
+        root_ca: Arc::new(RootCa { cert_pem: "PEM".into(), key_pem: Redacted::new("root-key"), ..RootCa::default() }),
+        join_tokens: Arc::new(JoinTokens { worker: Redacted::new("W"), manager: Redacted::new("M") }),
         removed_nodes: Default::default(),
         former_roots: Default::default(),
         unlock_key: None,

@@ -84,7 +84,7 @@ async fn the_root_is_replaced_once_at_a_time() {
     assert!(update(2).await.error(400).contains("0 of 2 nodes have followed"));
 
     // The end comes when all nodes have certificates of the new root, and no sooner.
-    let join_tokens = Arc::new(JoinTokens { worker: Secret::new("W2"), manager: Secret::new("M2") });
+    let join_tokens = Arc::new(JoinTokens { worker: Redacted::new("W2"), manager: Redacted::new("M2") });
     let finish = |key_id: &str| Op::FinishRootRotation { key_id: key_id.into(), join_tokens: join_tokens.clone() };
     let try_finish = async |key_id| plane.propose(vec![Tx::new(vec![finish(key_id)])]).await.unwrap().remove(0).is_ok();
     for node in [MANAGER, WORKER] {

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use swarm_core::{Op, Place};
-use swarm_model::{Secret, TaskStatus, Timestamp};
+use swarm_model::{Redacted, TaskStatus, Timestamp};
 
 use super::*;
 use crate::testing::{World, task_id};
@@ -133,7 +133,7 @@ fn who_was_away_gets_the_new_tasks_with_their_specs_and_not_the_old_ones() {
 fn credentials_are_sent_again_while_an_image_may_have_to_be_pulled() {
     let mut world = World::new(1);
     let service = world.service("web");
-    world.credentials(service, Secret::new("secret"));
+    world.credentials(service, Redacted::new("secret"));
     let task = world.task(service, 1, NODE);
     let mut model = Model::default();
     model.apply(Session::new(NODE).open(&world.state, None));

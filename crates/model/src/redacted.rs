@@ -4,14 +4,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A secret text (key, token, registry credentials). Its `Debug` form hides it; only [`Secret::expose`] shows it.
+/// A text that is never shown (key, token, registry credentials). Its `Debug` form hides it; only [`Redacted::expose`] shows it.
 /// It is written to the log and to the wire, which are sealed; never into a view or a message.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Secret(String);
+pub struct Redacted(String);
 
-impl Secret {
-    /// Wraps a secret text.
+impl Redacted {
+    /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -22,7 +22,7 @@ impl Secret {
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for Redacted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("<hidden>")
     }
