@@ -4,7 +4,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     client::{Client, Consistency, Host},
-    commands::{node::NodeCommand, service::ServiceCommand, swarm::SwarmCommand, system, task::TaskCommand},
+    commands::{
+        node::NodeCommand, secret::SecretCommand, service::ServiceCommand, swarm::SwarmCommand, system,
+        task::TaskCommand,
+    },
     context::Context,
     out::Out,
 };
@@ -57,6 +60,9 @@ enum Command {
     /// Look at tasks
     #[command(subcommand)]
     Task(TaskCommand),
+    /// Keep data that only the tasks that use it may see
+    #[command(subcommand)]
+    Secret(SecretCommand),
     Info(system::Info),
     Version(system::Version),
     Completion(system::Completion),
@@ -74,6 +80,7 @@ impl Cli {
             Command::Node(command) => command.run(&mut context).await,
             Command::Service(command) => command.run(&mut context).await,
             Command::Task(command) => command.run(&mut context).await,
+            Command::Secret(command) => command.run(&mut context).await,
             Command::Info(command) => command.run(&mut context).await,
             Command::Version(command) => command.run(&mut context).await,
             Command::Completion(command) => completions(&mut context.out, command.shell),

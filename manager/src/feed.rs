@@ -192,7 +192,7 @@ impl Observer for Feed {
                 }
                 Event::Service(service) => watchers.wake(Topic::Service(service)),
                 Event::Task { service, .. } => watchers.wake(Topic::Service(service)),
-                Event::Room(_) => {}
+                Event::Room(_) | Event::Object(_) => {}
             }
         }
     }

@@ -2,6 +2,8 @@
 
 mod check_version;
 pub(crate) mod node;
+mod object;
+pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod swarm;
 pub(crate) mod system;

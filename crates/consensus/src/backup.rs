@@ -52,7 +52,7 @@ pub enum BackupError {
     /// It is something else.
     #[error("this is no backup of a swarm: it does not begin as one")]
     Foreign,
-    /// Of a later layout.
+    /// Of a later layout, or of a swarm with a higher feature level.
     #[error("the backup was written by a newer swarmd: restore it with that version")]
     Newer,
     /// Its first part cannot be opened.
@@ -80,6 +80,7 @@ impl From<ReadError> for BackupError {
         match error {
             ReadError::Short => Self::Short,
             ReadError::Damaged(detail) | ReadError::Unknown(detail) => Self::Damaged(detail),
+            ReadError::Newer(_) => Self::Newer,
             ReadError::Io(error) => Self::Io(error),
         }
     }
@@ -124,7 +125,7 @@ impl Backup {
         }
         source.read_exact(&mut salt).map_err(ReadError::from)?;
         let seal = seal(passphrase, salt).map_err(BackupError::Io)?;
-        let (meta, _, mut reader) = Reader::open(source, &seal).map_err(|error| match error {
+        let (meta, _, mut reader) = Reader::open(source, &seal, ENTRY_VERSION).map_err(|error| match error {
             ReadError::Damaged(_) => BackupError::Passphrase,
             other => other.into(),
         })?;

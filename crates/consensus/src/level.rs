@@ -1,13 +1,12 @@
 //! The feature level: what the programs of all managers understand. During an upgrade it stays that of the oldest one, so
 //! that managers of two versions run side by side; when the last is upgraded the leader raises it, and it never sinks.
 
-use swarm_core::{Op, State, Tx};
+use swarm_core::{Op, Tx};
 
 use crate::{Consensus, ProposeError};
 
-/// What is wrong with a state for a program that knows levels up to `known`.
-pub(crate) fn check(state: &State, known: u16) -> Result<(), String> {
-    let level = state.feature_level();
+/// What is wrong with a state of a feature level for a program that knows levels up to `known`.
+pub(crate) fn check(level: u16, known: u16) -> Result<(), String> {
     if level <= known {
         return Ok(());
     }

@@ -6,7 +6,6 @@ use crate::{
     Error, Observer, SealKey,
     disk::{Change, Disk, Name},
     history::History,
-    level,
     machine::Machine,
     records::{self, Identity},
     seal::{Kind, RandomId, Seal, random_id},
@@ -68,10 +67,8 @@ pub(crate) fn load(
     let (seal, identity) = seal_of(&*disk, key, raft_id)?;
     let history = History::default();
     let log = LogStore::open(Arc::clone(&disk), seal.clone(), history.clone(), fault.clone())?;
-    let snapshots = Snapshots::new(Arc::clone(&disk), seal);
+    let snapshots = Snapshots::new(Arc::clone(&disk), seal, feature_level);
     let machine = Machine::open(Arc::clone(&snapshots), raft_id, feature_level, history, observer, fault)?;
-    level::check(&machine.published().load(), feature_level)
-        .map_err(|detail| Error::Newer { file: disk.snapshot_file(), detail })?;
     if let Some(purged) = log.purged()
         && machine.applied() < Some(purged)
     {

@@ -122,7 +122,7 @@ impl Machine {
         }
         let entry = without_first.as_ref().unwrap_or(entry);
         let (outcomes, events) = caught(|| swarm_core::apply(&mut next, index, entry))?;
-        level::check(&next, self.feature_level)?;
+        level::check(next.feature_level(), self.feature_level)?;
         let digested = self.history.digests().advance(&self.state, &next, &outcomes, &events);
         digested.map_err(|error| format!("its digest cannot be made: {error}"))?;
         self.state = Arc::new(next);
@@ -190,7 +190,7 @@ impl RaftStateMachine<Types> for Machine {
         let state = rt::blocking(move || {
             let own = snapshots.owns(&content);
             let state = content.into_state().map_err(|error| error.to_string())?;
-            level::check(&state, feature_level)?;
+            level::check(state.feature_level(), feature_level)?;
             if !own {
                 snapshots
                     .store(&stored, &kept, &state)

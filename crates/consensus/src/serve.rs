@@ -171,7 +171,7 @@ impl Consensus {
                         }));
                     }
                     Request::Snapshot { vote, head } => {
-                        let arrived = transfer::receive(vote, head, &mut receiver).await;
+                        let arrived = transfer::receive(vote, head, self.feature_level(), &mut receiver).await;
                         let arrived = arrived.map_err(ServeError::Refused)?;
                         self.check_snapshot(arrived.vote, &arrived.snapshot).map_err(ServeError::Refused)?;
                         let installed = self.raft().install_full_snapshot(arrived.vote, arrived.snapshot).await;

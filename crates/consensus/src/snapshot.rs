@@ -17,6 +17,7 @@ use crate::{
     Error,
     disk::Disk,
     history::Past,
+    level,
     records::{self, Head, Tail},
     seal::{Kind, RandomId, Seal, random_id},
     types::{LogId, SnapshotMeta},
@@ -39,6 +40,8 @@ pub(crate) enum ReadError {
     Damaged(String),
     /// It is of another layout.
     Unknown(String),
+    /// The state in it uses a feature level that is not known here.
+    Newer(String),
     /// The disk failed.
     Io(io::Error),
 }
@@ -89,6 +92,8 @@ pub(crate) fn write(out: &mut dyn Write, seal: &Seal, head: &Head, state: &State
 pub(crate) struct Reader<R> {
     source: R,
     seal: Seal,
+    /// The newest feature level that this program knows.
+    known: u16,
     number: u64,
     plain: io::Cursor<Vec<u8>>,
     objects: u64,
@@ -96,8 +101,8 @@ pub(crate) struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads the head.
-    pub(crate) fn open(mut source: R, seal: &Seal) -> Result<(SnapshotMeta, Past, Self), ReadError> {
+    /// Reads the head. What comes behind it is read as far as this program knows the feature level of the state.
+    pub(crate) fn open(mut source: R, seal: &Seal, known: u16) -> Result<(SnapshotMeta, Past, Self), ReadError> {
         let mut magic = [0; MAGIC.len()];
         source.read_exact(&mut magic)?;
         if magic != MAGIC {
@@ -106,7 +111,7 @@ impl<R: Read> Reader<R> {
         let mut name = RandomId::default();
         source.read_exact(&mut name)?;
         let seal = seal.scoped(name);
-        let mut reader = Self { source, seal, number: 0, plain: io::Cursor::default(), objects: 0, over: false };
+        let mut reader = Self { source, seal, known, number: 0, plain: io::Cursor::default(), objects: 0, over: false };
         let sealed = reader.sealed()?;
         let head = reader.open_frame(Kind::SnapshotHead, &sealed).ok_or_else(|| reader.damaged())?;
         reader.number += 1;
@@ -147,6 +152,10 @@ impl<R: Read> Reader<R> {
             if self.plain.position() < self.plain.get_ref().len() as u64 {
                 let object = rmp_serde::from_read(&mut self.plain)
                     .map_err(|error| ReadError::Damaged(format!("object {}: {error}", self.objects)))?;
+                // The head comes first: objects behind it that cannot be read are new ones, not damaged ones.
+                if let Object::Head { feature_level, .. } = object {
+                    level::check(feature_level, self.known).map_err(ReadError::Newer)?;
+                }
                 self.objects += 1;
                 return Ok(Some(object));
             }
@@ -204,15 +213,16 @@ pub(crate) struct Progress {
 pub(crate) struct Snapshots {
     disk: Arc<dyn Disk>,
     seal: Seal,
+    feature_level: u16,
     /// What the stored snapshot covers. Held while one is written, so that an older one never replaces a newer one.
     stored: Mutex<Option<LogId>>,
     progress: watch::Sender<Progress>,
 }
 
 impl Snapshots {
-    pub(crate) fn new(disk: Arc<dyn Disk>, seal: Seal) -> Arc<Self> {
+    pub(crate) fn new(disk: Arc<dyn Disk>, seal: Seal, feature_level: u16) -> Arc<Self> {
         let progress = watch::Sender::new(Progress::default());
-        Arc::new(Self { disk, seal, stored: Mutex::new(None), progress })
+        Arc::new(Self { disk, seal, feature_level, stored: Mutex::new(None), progress })
     }
 
     /// Follows what becomes of the attempts.
@@ -225,7 +235,8 @@ impl Snapshots {
         let Some(source) = self.disk.read_snapshot().map_err(|error| self.explain(ReadError::Io(error)))? else {
             return Ok(None);
         };
-        let (meta, past, mut reader) = Reader::open(source, &self.seal).map_err(|error| self.explain(error))?;
+        let (meta, past, mut reader) =
+            Reader::open(source, &self.seal, self.feature_level).map_err(|error| self.explain(error))?;
         *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = meta.last_log_id;
         let snapshots = Arc::clone(self);
         let objects = Box::new(std::iter::from_fn(move || {
@@ -264,6 +275,7 @@ impl Snapshots {
             ReadError::Short => Error::corrupt(file, "it is cut short"),
             ReadError::Damaged(detail) => Error::corrupt(file, detail),
             ReadError::Unknown(detail) => Error::Foreign { file, detail },
+            ReadError::Newer(detail) => Error::Newer { file, detail },
             ReadError::Io(error) => Error::io(file, error),
         }
     }

@@ -126,10 +126,12 @@ pub(crate) struct Arrived {
     pub correlation: u32,
 }
 
-/// Takes a snapshot whose head has come.
+/// Takes a snapshot whose head has come. Of a state whose feature level is above `known` nothing but the head is read:
+/// who installs it stops, and says why.
 pub(crate) async fn receive<R: AsyncRead + Unpin>(
     vote: Ballot,
     head: Head,
+    known: u16,
     receiver: &mut Receiver<R, Request>,
 ) -> Result<Arrived, String> {
     let (meta, past) = head.into_parts()?;
@@ -144,10 +146,13 @@ pub(crate) async fn receive<R: AsyncRead + Unpin>(
                 if bytes > SNAPSHOT_BYTES_MAX {
                     return Err(format!("the snapshot has more than {SNAPSHOT_BYTES_MAX} bytes"));
                 }
-                objects.extend(decode(&part.0)?);
+                if !objects.first().is_some_and(|first| is_newer(first, known)) {
+                    objects.extend(decode(&part.0, known)?);
+                }
             }
             Some((correlation, Request::SnapshotEnd(Tail { objects: count }))) => {
-                if count != objects.len() as u64 {
+                let is_whole = !objects.first().is_some_and(|first| is_newer(first, known));
+                if is_whole && count != objects.len() as u64 {
                     return Err(format!("the snapshot has {} objects, its end says {count}", objects.len()));
                 }
                 let content = Content { past, objects: Box::new(objects.into_iter().map(Ok)), store: None };
@@ -160,13 +165,21 @@ pub(crate) async fn receive<R: AsyncRead + Unpin>(
     }
 }
 
-fn decode(part: &[u8]) -> Result<Vec<Object>, String> {
+/// The objects of a part, up to the head of a state whose feature level is not known here.
+fn decode(part: &[u8], known: u16) -> Result<Vec<Object>, String> {
     let mut part = io::Cursor::new(part);
     let mut objects = Vec::new();
     while part.position() < part.get_ref().len() as u64 {
         objects.push(rmp_serde::from_read(&mut part).map_err(|error| format!("no object of a snapshot: {error}"))?);
+        if objects.last().is_some_and(|last| is_newer(last, known)) {
+            break;
+        }
     }
     Ok(objects)
+}
+
+fn is_newer(object: &Object, known: u16) -> bool {
+    matches!(object, Object::Head { feature_level, .. } if *feature_level > known)
 }
 
 #[cfg(test)]
@@ -175,10 +188,20 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn nothing_is_read_behind_the_head_of_a_newer_state() {
+        let head = |feature_level| Object::Head { revision: 1, time: swarm_model::Timestamp(1), feature_level };
+        for (level, objects) in [(2, None), (3, Some(1))] {
+            let mut part = rmp_serde::to_vec_named(&head(level)).unwrap();
+            part.extend(rmp_serde::to_vec_named(&[("Balloon", 99)]).unwrap());
+            assert_eq!(decode(&part, 2).ok().map(|objects| objects.len()), objects, "{level}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_a_part_or_refused(bytes: Vec<u8>) {
-            let _ = decode(&bytes);
+            let _ = decode(&bytes, 2);
         }
     }
 }

@@ -9,8 +9,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole, NodeSpec,
-    NodeStatus, Redacted, RootRotation, Service, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
+    Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, Labels, NodeDescription, NodeId, NodeRole,
+    NodeSpec, NodeStatus, ObjectContent, ObjectId, ObjectKey, Redacted, RootRotation, Service, ServiceId, ServiceSpec,
+    TaskId, TaskStatus, Timestamp, UpdateStatus,
 };
 use thiserror::Error;
 
@@ -70,6 +71,13 @@ pub enum Guard {
     Service {
         /// The service.
         service: ServiceId,
+        /// Its version.
+        version: u64,
+    },
+    /// The object has this version (`?version=`).
+    Object {
+        /// The object.
+        object: ObjectKey,
         /// Its version.
         version: u64,
     },
@@ -318,13 +326,40 @@ pub enum Op {
         /// Tasks that have ended, or never had a node.
         tasks: Vec<TaskId>,
     },
+    /// A new object, of the kind that its content has.
+    CreateObject {
+        /// Its id.
+        id: ObjectId,
+        /// Its name; the transaction falls if there is one of its kind that has it.
+        name: String,
+        /// Its labels.
+        labels: Labels,
+        /// What it holds, for good.
+        content: Arc<ObjectContent>,
+    },
+    /// New labels of an object.
+    LabelObject {
+        /// The object.
+        object: ObjectKey,
+        /// All its labels from now on.
+        labels: Labels,
+    },
+    /// The end of an object; the transaction falls if the spec of a service names it.
+    RemoveObject {
+        /// The object.
+        object: ObjectKey,
+    },
 }
 
 impl Op {
     /// The lowest feature level whose programs know this change. All that the first level has need no more than that; a
     /// change that comes later names its own level here.
-    pub const fn feature_level(&self) -> u16 {
-        FEATURE_LEVEL_MIN
+    pub fn feature_level(&self) -> u16 {
+        match self {
+            Self::CreateObject { .. } | Self::LabelObject { .. } | Self::RemoveObject { .. } => 2,
+            Self::CreateService { spec, .. } | Self::UpdateService { spec, .. } if spec.names_objects() => 2,
+            _ => FEATURE_LEVEL_MIN,
+        }
     }
 }
 

@@ -26,7 +26,7 @@ impl ContainerSpec {
     }
 }
 
-/// Docker's `ContainerSpec`. Secrets and configs are kept in `extra` until this program knows them.
+/// Docker's `ContainerSpec`. Secrets and configs are kept in `extra`: see [`ContainerSpec::references`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ContainerSpec {

@@ -140,6 +140,10 @@ id_type!(
     NodeId
 );
 id_type!(
+    /// A named object, such as a secret.
+    ObjectId
+);
+id_type!(
     /// A service.
     ServiceId
 );

@@ -20,9 +20,11 @@ mod known;
 mod mode;
 pub mod mutant;
 mod node;
+mod object;
 mod privileges;
 mod redacted;
 mod revision;
+mod secret;
 mod service;
 mod settings;
 mod task;
@@ -43,7 +45,7 @@ pub use container::{
 pub use duration::{format_duration, parse_duration};
 pub use error::Invalid;
 pub use extra::{Extra, says_nothing};
-pub use id::{ClusterId, Id, IdParseError, NodeId, ServiceId, TaskId};
+pub use id::{ClusterId, Id, IdParseError, NodeId, ObjectId, ServiceId, TaskId};
 pub use job::{JobStatus, ReplicatedJob};
 pub use known::{Unfit, check_fields};
 pub use mode::ServiceMode;
@@ -51,9 +53,14 @@ pub use node::{
     Availability, EngineDescription, EnginePlugin, GenericResource, Node, NodeCertificate, NodeDescription,
     NodeResources, NodeRole, NodeSpec, NodeState, NodeStatus, Platform,
 };
+pub use object::{
+    NamedObject, OBJECT_NAME_LEN_MAX, ObjectContent, ObjectKey, ObjectKind, ObjectReference, Templating,
+    validate_object,
+};
 pub use privileges::{MemorySwap, security_options};
 pub use redacted::Redacted;
 pub use revision::{REVISIONS_MAX, Revision};
+pub use secret::{SECRET_BYTES_LIMIT, SecretBytes, SecretContent};
 pub use service::{
     EndpointMode, EndpointSpec, LogDriver, NetworkAttachment, Placement, PlacementPreference, PortConfig, PortProtocol,
     PreviousSpec, PublishMode, ResourceLimits, ResourceReservations, Resources, RestartCondition, RestartPolicy,

@@ -95,7 +95,7 @@ fn validate_service_name(name: &str) -> Result<(), Invalid> {
     })
 }
 
-fn validate_labels(labels: &Labels) -> Result<(), Invalid> {
+pub(crate) fn validate_labels(labels: &Labels) -> Result<(), Invalid> {
     let size: usize = labels.iter().map(|(k, v)| k.len() + v.len()).sum();
     check(size <= LABELS_BYTES_MAX, || {
         format!("labels of {size} bytes are too large, the limit is {LABELS_BYTES_MAX}")

@@ -207,7 +207,7 @@ impl World {
                 }
                 Change::Task { node, .. } => nodes.extend(node),
                 Change::Cluster => all = true,
-                Change::Service(_) | Change::Room(_) => {}
+                Change::Service(_) | Change::Object(_) | Change::Room(_) => {}
             }
         }
         let Some(leader) = &mut self.leader else { return };

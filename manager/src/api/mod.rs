@@ -1,4 +1,4 @@
-//! The swarm routes of the Docker Engine API: cluster, nodes, services, tasks.
+//! The swarm routes of the Docker Engine API: cluster, nodes, services, tasks, secrets.
 //!
 //! Handlers read the state, check what they are asked for, and propose transactions; they decide nothing. What they
 //! stand on is the small trait [`Plane`]. Paths come without a version: the daemon strips it, leaves it as an
@@ -13,12 +13,14 @@ mod logs;
 mod managers;
 mod names;
 mod nodes;
+mod objects;
 mod plan;
 mod plane;
 mod rebalance;
 mod reply;
 mod resolve;
 mod revisions;
+mod secrets;
 mod services;
 mod stale;
 mod swarm;
@@ -84,6 +86,7 @@ fn all_routes<P: Plane>(plane: P) -> Router {
         .route("/swarmd/plan", post(plan::plan::<P>))
         .route("/swarmd/services/{id}/why", get(why::of_service::<P>))
         .route("/swarmd/tasks/{id}/why", get(why::of_task::<P>))
+        .merge(objects::routes::<secrets::Secrets, P>())
         .method_not_allowed_fallback(|| async { Failure::from(ApiError::not_found(PAGE_NOT_FOUND)) })
         .with_state(plane)
 }

@@ -5,7 +5,7 @@ use std::{fmt::Display, sync::Arc};
 
 use swarm_core::State;
 use swarm_docker_api::{ApiError, NO_SWARM};
-use swarm_model::{Cluster, Node, Service, Task, TaskId};
+use swarm_model::{Cluster, NamedObject, Node, ObjectKey, ObjectKind, Service, Task, TaskId};
 
 /// The cluster.
 pub(super) fn cluster(state: &State) -> Result<&Arc<Cluster>, ApiError> {
@@ -19,6 +19,15 @@ pub(super) fn service<'a>(state: &'a State, text: &str) -> Result<&'a Arc<Servic
         .and_then(|id| state.service(id))
         .or_else(|| state.service_by_name(text))
         .map_or_else(|| by_prefix("service", text, state.services(), |service| service.id), Ok)
+}
+
+/// A named object.
+pub(super) fn object<'a>(state: &'a State, kind: ObjectKind, text: &str) -> Result<&'a Arc<NamedObject>, ApiError> {
+    text.parse()
+        .ok()
+        .and_then(|id| state.object(ObjectKey { kind, id }))
+        .or_else(|| state.object_by_name(kind, text))
+        .map_or_else(|| by_prefix(kind.as_str(), text, state.objects(kind), |object| object.id), Ok)
 }
 
 /// A node. Names are host names and need not be unique.

@@ -17,17 +17,16 @@ const NETWORK_BYTES_MAX: usize = 1 << 20;
 const OVERLAY: &str = "overlay networks are not available in this version yet: services go without networks and publish \
                        ports with mode=host, and containers of one node can share a bridge network";
 
-/// There are no secrets and no configs: a list of them is empty, which clients that only look (`docker stack rm`) need.
+/// There are no configs: a list of them is empty, which clients that only look (`docker stack rm`) need.
 pub(super) fn list(method: &Method, path: &str) -> Option<Response<Body>> {
-    (method == Method::GET && matches!(path, "/secrets" | "/configs")).then(|| respond::json(&[(); 0]))
+    (method == Method::GET && path == "/configs").then(|| respond::json(&[(); 0]))
 }
 
-/// Refuses what no manager answers yet. `path` is without a version. Of secrets and configs there is none, so that one
-/// which is looked for is not found; clients (`docker stack deploy`) go by that.
+/// Refuses what no manager answers yet. `path` is without a version. Of configs there is none, so that one which is looked
+/// for is not found; clients (`docker stack deploy`) go by that.
 pub(super) fn refuse(path: &str) -> Result<(), ApiError> {
     let mut pieces = path.split('/').skip(1);
     let (kind, one) = match pieces.next() {
-        Some(kind @ "secrets") => (kind, "secret"),
         Some(kind @ "configs") => (kind, "config"),
         _ => return Ok(()),
     };

@@ -114,7 +114,7 @@ async fn a_swarm_shows_in_ping_and_info() {
     assert_eq!(nodes[0]["Description"]["TLSInfo"], swarm["Cluster"]["TLSInfo"]);
     assert_eq!(client.error("GET", "/swarm/nothing", "").await, (404, PAGE_NOT_FOUND.to_owned()));
     for (method, path, body, text) in [
-        ("POST", "/secrets/create", "{}", "secrets are not available"),
+        ("POST", "/configs/create", "{}", "configs are not available"),
         (
             "POST",
             "/v1.50/networks/create",
@@ -127,11 +127,12 @@ async fn a_swarm_shows_in_ping_and_info() {
         let (status, found) = client.error(method, path, body).await;
         assert!(status == 501 && found.contains(text), "{method} {path}: {status} {found}");
     }
-    assert_eq!(client.get("/v1.41/secrets").await, (200, serde_json::json!([])));
+    assert_eq!(client.get("/v1.41/configs").await, (200, serde_json::json!([])));
+    let (status, _, _) = client.ask("POST", "/secrets/create", r#"{"Name": "key", "Data": "czNjcjN0"}"#).await;
+    assert_eq!((status, &client.get("/v1.41/secrets").await.1[0]["Spec"]["Name"]), (201, &"key".into()));
     for (method, path, text) in [
         ("GET", "/v1.41/secrets/a", "secret a not found"),
         ("DELETE", "/v1.41/secrets/a", "secret a not found"),
-        ("POST", "/secrets/a/update?version=1", "secret a not found"),
         ("GET", "/configs/b", "config b not found"),
         ("DELETE", "/configs/b", "config b not found"),
         ("GET", "/configs/b/c", "page not found"),

@@ -270,6 +270,36 @@ mod tests {
     }
 
     #[test]
+    fn every_part_of_a_named_object_counts() {
+        use swarm_model::{Labels, ObjectContent, ObjectId, SecretContent, Templating};
+        let create = |id, name: &str, label: &str, data: &str, templating| Op::CreateObject {
+            id: ObjectId(id),
+            name: name.into(),
+            labels: Labels::from([("k".into(), label.into())]),
+            content: Arc::new(ObjectContent::Secret(SecretContent {
+                data: data.as_bytes().to_vec().into(),
+                templating,
+            })),
+        };
+        let sum = |op| {
+            let mut world = world();
+            world.op(op);
+            world.sum()
+        };
+        let first = sum(create(1, "a", "b", "c", None));
+        assert_eq!(first, sum(create(1, "a", "b", "c", None)));
+        for other in [
+            create(2, "a", "b", "c", None),
+            create(1, "x", "b", "c", None),
+            create(1, "a", "x", "c", None),
+            create(1, "a", "b", "x", None),
+            create(1, "a", "b", "c", Some(Templating::Golang)),
+        ] {
+            assert_ne!(first, sum(other));
+        }
+    }
+
+    #[test]
     fn what_became_of_a_transaction_counts() {
         let world = world();
         let (before, mut after) = (world.state.clone(), world.state.clone());

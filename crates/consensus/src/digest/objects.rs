@@ -1,8 +1,9 @@
 //! What of an entry goes into the digest: what became of its transactions, and the objects that it changed.
 
 use swarm_core::{Event, Outcome, Refusal, State};
-use swarm_model::{Cause, Service, ServiceId, Task, TaskId, TaskStatus, Timestamp};
+use swarm_model::{Cause, NamedObject, ObjectKey, Service, ServiceId, Task, TaskId, TaskStatus, Timestamp};
 use xxhash_rust::xxh3::xxh3_128;
+use zeroize::Zeroizing;
 
 use super::structure::{NoJson, digest};
 
@@ -13,6 +14,7 @@ enum Object {
     Node(swarm_model::NodeId),
     Service(ServiceId),
     Task(TaskId),
+    Named(ObjectKey),
 }
 
 /// A plain encoding: numbers with the lowest byte first, texts with their length before them.
@@ -100,6 +102,12 @@ pub(super) fn write(out: &mut Writer, state: &State, outcomes: &[Outcome], event
                 let task = state.task(id).map(|found| Ok((&**found, of_kinds(found)?))).transpose()?;
                 out.some(task, |out, (task, kinds)| write_task(out, task, kinds));
             }
+            Object::Named(key) => {
+                out.text(key.kind.as_str());
+                out.digest(key.id.0);
+                let object = state.object(key).map(|found| Ok((&**found, digest_parts(found)?))).transpose()?;
+                out.some(object, |out, (object, parts)| write_named(out, object, parts));
+            }
         }
     }
     Ok(())
@@ -111,6 +119,7 @@ fn object(event: &Event) -> Option<Object> {
         Event::Node(id) => Some(Object::Node(id)),
         Event::Service(id) => Some(Object::Service(id)),
         Event::Task { task, .. } => Some(Object::Task(task)),
+        Event::Object(key) => Some(Object::Named(key)),
         // Follows from the tasks.
         Event::Room(_) => None,
     }
@@ -191,6 +200,23 @@ fn write_task(out: &mut Writer, task: &Task, generic_resources: u128) {
     out.some(*start_at, Writer::time);
     out.digest(generic_resources);
     out.number((*restarts).into());
+}
+
+/// The digests of the labels of an object, and of what it holds: as the log has it, for some of that is never JSON.
+fn digest_parts(object: &NamedObject) -> Result<[u128; 2], NoJson> {
+    let content = rmp_serde::to_vec_named(&object.content).map(Zeroizing::new);
+    let content = content.map_err(|error| NoJson(error.to_string()))?;
+    Ok([digest(&object.labels)?, xxh3_128(&content)])
+}
+
+fn write_named(out: &mut Writer, object: &NamedObject, [labels_digest, content_digest]: [u128; 2]) {
+    let NamedObject { id: _, version, created_at, updated_at, name, labels: _, content: _ } = object;
+    out.number(*version);
+    out.time(*created_at);
+    out.time(*updated_at);
+    out.text(name);
+    out.digest(labels_digest);
+    out.digest(content_digest);
 }
 
 fn write_status(out: &mut Writer, status: &TaskStatus) {

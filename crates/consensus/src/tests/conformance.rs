@@ -30,7 +30,7 @@ async fn stores(disk: Arc<dyn Disk>) -> (LogStore, Machine) {
     let log = LogStore::open(Arc::clone(&disk), seal.clone(), History::default(), Fault::default()).unwrap();
     log.begin().await.unwrap();
     let machine = Machine::open(
-        Snapshots::new(disk, seal),
+        Snapshots::new(disk, seal, ENTRY_VERSION),
         1,
         ENTRY_VERSION,
         History::default(),

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use openraft::EntryPayload;
 use proptest::prelude::*;
-use swarm_core::{ENTRY_VERSION, Entry, Object, State, Tx};
+use swarm_core::{ENTRY_VERSION, Entry, Object, Op, State, Tx};
 use swarm_model::Timestamp;
 
 use super::{admit, key};
@@ -12,7 +12,7 @@ use crate::{
     history::Past,
     records::{Head, RowError, decode_row, encode_row},
     seal::{Kind, Seal},
-    snapshot::{Reader, write},
+    snapshot::{ReadError, Reader, write},
     types::{Command, LeaderId, LogEntry, LogId, SnapshotMeta},
 };
 
@@ -44,7 +44,7 @@ fn snapshot(state: &State) -> Vec<u8> {
 }
 
 fn read(bytes: &[u8]) -> Option<Vec<Object>> {
-    let (_, _, mut reader) = Reader::open(Cursor::new(bytes), &seal()).ok()?;
+    let (_, _, mut reader) = Reader::open(Cursor::new(bytes), &seal(), ENTRY_VERSION).ok()?;
     let mut objects = Vec::new();
     while let Some(object) = reader.object().ok()? {
         objects.push(object);
@@ -61,6 +61,19 @@ fn a_snapshot_of_several_frames_comes_back() {
     assert_eq!(objects, state.export().collect::<Vec<_>>());
     let needle = rmp_serde::to_vec_named(&objects[1]).unwrap();
     assert!(!bytes.windows(needle.len()).any(|window| window == needle), "the file is sealed");
+}
+
+/// Objects behind the head may be of kinds that this program does not know: they must not be taken for damage.
+#[test]
+fn a_snapshot_of_a_newer_level_is_refused_by_its_head() {
+    let mut state = state(3);
+    let raise = vec![Tx::new(vec![Op::RaiseFeatureLevel { level: ENTRY_VERSION }])];
+    swarm_core::apply(&mut state, 9, &Entry { v: ENTRY_VERSION, at: Timestamp(1), txs: raise });
+    let bytes = snapshot(&state);
+    let (_, _, mut reader) = Reader::open(Cursor::new(&bytes), &seal(), ENTRY_VERSION - 1).ok().unwrap();
+    let Err(ReadError::Newer(detail)) = reader.object() else { panic!("it was understood") };
+    assert_eq!(detail, "the swarm uses feature level 2, this swarmd knows levels up to 1; upgrade it");
+    assert_eq!(read(&bytes).unwrap().len(), 4);
 }
 
 #[test]

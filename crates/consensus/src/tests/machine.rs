@@ -28,7 +28,7 @@ fn machine(observer: Arc<dyn Observer>) -> (Machine, Fault) {
 
 fn machine_on(disk: Arc<MemoryDisk>, observer: Arc<dyn Observer>) -> (Machine, Fault) {
     let fault = Fault::default();
-    let snapshots = Snapshots::new(disk, Seal::new(&key(), [1; 16]));
+    let snapshots = Snapshots::new(disk, Seal::new(&key(), [1; 16]), ENTRY_VERSION);
     (Machine::open(snapshots, 1, ENTRY_VERSION, History::default(), observer, fault.clone()).unwrap(), fault)
 }
 

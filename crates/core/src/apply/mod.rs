@@ -4,10 +4,11 @@
 //! An operation that falls leaves no trace, so that a transaction of one operation needs no way back.
 
 mod cluster;
+mod objects;
 mod services;
 mod tasks;
 
-use swarm_model::{NodeId, ServiceId, TaskId, TaskState, mutant::mutant};
+use swarm_model::{NodeId, ObjectKey, ServiceId, TaskId, TaskState, mutant::mutant};
 
 pub(crate) use tasks::charge;
 
@@ -22,6 +23,8 @@ pub enum Event {
     Node(NodeId),
     /// A service was made, changed or removed.
     Service(ServiceId),
+    /// A named object was made, changed or removed.
+    Object(ObjectKey),
     /// A task was made, changed or removed.
     Task {
         /// The task.
@@ -89,6 +92,9 @@ fn check(state: &State, guard: &Guard) -> Outcome {
         }
         Guard::Service { service, version } => {
             in_sequence(version, state.service(service).ok_or_else(|| not_found("service", service))?.version)
+        }
+        Guard::Object { object: key, version } => {
+            in_sequence(version, state.object(key).ok_or_else(|| not_found(key.kind.as_str(), key.id))?.version)
         }
         Guard::Wanted { service, generation } => match state.service(service) {
             Some(found) if found.generation == generation => Ok(()),
@@ -192,6 +198,9 @@ fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
             tasks.iter().for_each(|task| tasks::end(state, *task, status, events));
             Ok(())
         }
+        Op::CreateObject { id, name, labels, content } => objects::create(state, *id, name, labels, content, events),
+        Op::LabelObject { object, labels } => objects::label(state, *object, labels, events),
+        Op::RemoveObject { object } => objects::remove(state, *object, events),
         Op::DeleteTasks { tasks } => {
             tasks.iter().for_each(|task| tasks::delete(state, *task, events));
             Ok(())

@@ -7,7 +7,7 @@ use swarm_model::{
     SpecVersion, TaskId, UpdateState, UpdateStatus,
 };
 
-use super::{Event, not_found, tasks};
+use super::{Event, not_found, objects, tasks};
 use crate::{Outcome, Refusal, State};
 
 /// From this feature level on, the entry that removes a service leaves it to the leader's plan to stop its tasks: to mark
@@ -29,6 +29,7 @@ pub(super) fn create(
         return Err(exists(&id.to_string()));
     }
     check_ports(state, id, spec)?;
+    objects::check_named(state, None, spec)?;
     let version = state.revision;
     state.put_spec(SpecVersion { service: id, version, spec: spec.clone(), registry_auth: registry_auth.cloned() });
     state.service_names.insert(spec.name.to_lowercase(), id);
@@ -48,6 +49,7 @@ pub(super) fn create(
         rebalance: false,
     };
     service.record_revision(None, state.time);
+    state.index_users(id, None, Some(spec));
     state.services.insert(id, Arc::new(service));
     events.push(Event::Service(id));
     Ok(())
@@ -68,6 +70,7 @@ pub(super) fn update(
         return Err(Refusal::Invalid("service mode change is not allowed".into()));
     }
     check_ports(state, id, spec)?;
+    objects::check_named(state, Some(&old.spec), spec)?;
     let (revision, time) = (state.revision, state.time);
     let current = state.spec(id, old.spec_version).cloned().expect("a service's current spec version is kept");
     let auth = registry_auth.or(current.registry_auth.as_ref()).filter(|auth| !auth.expose().is_empty()).cloned();
@@ -117,6 +120,7 @@ fn store(state: &mut State, old: &Service, mut new: Service, events: &mut Vec<Ev
             *job = JobStatus { iteration: job.iteration + 1, last_execution: state.time };
         }
     }
+    state.index_users(id, Some(&old.spec), Some(&new.spec));
     state.services.insert(id, Arc::new(new));
     forget_specs(state, old);
     events.push(Event::Service(id));
@@ -214,6 +218,7 @@ pub(super) fn set_rebalance(state: &mut State, id: ServiceId, asked: bool, event
 pub(super) fn remove(state: &mut State, id: ServiceId, events: &mut Vec<Event>) -> Outcome {
     let service = state.services.remove(&id).ok_or_else(|| not_found("service", id))?;
     state.service_names.remove(&service.spec.name.to_lowercase());
+    state.index_users(id, Some(&service.spec), None);
     if state.feature_level() < TASKS_STOPPED_BY_PLAN {
         let tasks: Vec<TaskId> = state.tasks_of_service(id).map(|task| task.id).collect();
         tasks.iter().for_each(|task| tasks::set_desired(state, *task, DesiredState::Remove, events));

@@ -69,6 +69,8 @@ impl Dirty {
             Event::Task { service, slot, .. } => drop(self.places.entry(service).or_default().insert(slot)),
             Event::Service(service) => drop(self.services.insert(service)),
             Event::Room(node) => drop(self.room.insert(node)),
+            // What a service has of it, its spec says.
+            Event::Object(_) => {}
         }
     }
 }

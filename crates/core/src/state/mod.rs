@@ -2,6 +2,7 @@
 
 mod by_node;
 mod load;
+mod objects;
 mod rows;
 mod snapshot;
 mod table;
@@ -15,6 +16,7 @@ use std::{
 
 use by_node::ByNode;
 use imbl::OrdMap;
+use objects::Objects;
 use swarm_model::{Cluster, Node, NodeId, Service, ServiceId, SpecVersion, Task, TaskId, Timestamp};
 
 pub use load::NodeLoad;
@@ -42,6 +44,7 @@ pub struct State {
     pub(crate) cluster: Option<Arc<Cluster>>,
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(crate) services: OrdMap<ServiceId, Arc<Service>>,
+    objects: Objects,
     specs: OrdMap<(ServiceId, u64), Arc<SpecVersion>>,
     /// By service, slot and id: a look at a service walks along its tasks.
     tasks: Table<TaskKey, Seat>,

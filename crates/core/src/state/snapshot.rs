@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{Cluster, Node, Service, SpecVersion, Task, Timestamp};
+use swarm_model::{Cluster, NamedObject, Node, Service, SpecVersion, Task, Timestamp};
 
 use super::State;
 
@@ -30,6 +30,8 @@ pub enum Object {
     SpecVersion(Arc<SpecVersion>),
     /// A task.
     Task(Arc<Task>),
+    /// A named object.
+    Named(Arc<NamedObject>),
 }
 
 impl State {
@@ -42,6 +44,7 @@ impl State {
             .chain(self.services.values().cloned().map(Object::Service))
             .chain(self.specs.values().cloned().map(Object::SpecVersion))
             .chain(self.tasks().cloned().map(Object::Task))
+            .chain(self.all_objects().cloned().map(Object::Named))
     }
 
     /// The state from its pieces. A task whose spec version is missing is left out: such a snapshot was not written
@@ -62,10 +65,12 @@ impl State {
                 }
                 Object::Service(service) => {
                     state.service_names.insert(service.spec.name.to_lowercase(), service.id);
+                    state.index_users(service.id, None, Some(&service.spec));
                     state.services.insert(service.id, service);
                 }
                 Object::SpecVersion(spec) => drop(state.specs.insert((spec.service, spec.version), spec)),
                 Object::Task(task) => tasks.push(task),
+                Object::Named(object) => state.put_object(Arc::unwrap_or_clone(object)),
             }
         }
         for task in tasks {

@@ -7,7 +7,9 @@ mod cluster;
 mod history;
 mod managers;
 mod node;
+mod object;
 mod plan;
+mod secret;
 mod service;
 mod system;
 mod task;
@@ -20,7 +22,9 @@ pub use cluster::{
 pub use history::RevisionView;
 pub use managers::{ManagerView, ManagersView};
 pub use node::{ManagerStatusView, NodeDescriptionView, NodeStatusView, NodeView};
+pub use object::{CreateObjectResponse, DriverView, ObjectSpecView, ObjectView};
 pub use plan::{PlanRequest, PlanView, RolledBackView, StayingView, StepView, WaitingView, WaveView};
+pub use secret::{SecretRequest, SecretSpecView};
 pub use service::{
     CreateServiceResponse, EndpointView, JobStatusView, ServiceStatus, ServiceView, UpdateServiceResponse,
     UpdateStatusView, VirtualIp,

@@ -6,6 +6,7 @@ mod nodes;
 mod plan;
 mod revisions;
 mod rollout;
+mod secrets;
 mod services;
 mod stale;
 mod swarm;
@@ -368,7 +369,17 @@ fn plain(name: &str) -> Value {
 #[tokio::test]
 async fn before_there_is_a_cluster_every_call_says_so() {
     let plane = TestPlane(Arc::default());
-    for path in ["/swarm", "/swarm/unlockkey", "/nodes", "/nodes/x", "/services", "/services/x", "/tasks", "/tasks/x"] {
+    for path in [
+        "/swarm",
+        "/swarm/unlockkey",
+        "/nodes",
+        "/nodes/x",
+        "/services",
+        "/services/x",
+        "/tasks",
+        "/tasks/x",
+        "/secrets",
+    ] {
         assert!(get(&plane, path).await.error(503).contains("not a swarm manager"), "{path}");
     }
     assert!(post(&plane, "/services/create", &plain("web")).await.error(503).contains("not a swarm manager"));

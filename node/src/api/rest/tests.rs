@@ -120,7 +120,6 @@ async fn an_early_answer_leaves_the_body_a_taker() {
     client.write(init).await;
     assert_eq!(client.answer().await.0, 200);
     for (route, expected) in [
-        ("POST /v1.41/secrets/create", (501, "secrets are not available")),
         ("POST /swarm/nothing", (404, "page not found")),
         ("POST /services/a/b/c", (404, "page not found")),
         ("POST /services", (404, "page not found")),
