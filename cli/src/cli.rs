@@ -5,8 +5,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::{
     client::{Client, Consistency, Host},
     commands::{
-        node::NodeCommand, secret::SecretCommand, service::ServiceCommand, swarm::SwarmCommand, system,
-        task::TaskCommand,
+        config::ConfigCommand, node::NodeCommand, secret::SecretCommand, service::ServiceCommand, swarm::SwarmCommand,
+        system, task::TaskCommand,
     },
     context::Context,
     out::Out,
@@ -63,6 +63,9 @@ enum Command {
     /// Keep data that only the tasks that use it may see
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// Keep files that tasks get
+    #[command(subcommand)]
+    Config(ConfigCommand),
     Info(system::Info),
     Version(system::Version),
     Completion(system::Completion),
@@ -81,6 +84,7 @@ impl Cli {
             Command::Service(command) => command.run(&mut context).await,
             Command::Task(command) => command.run(&mut context).await,
             Command::Secret(command) => command.run(&mut context).await,
+            Command::Config(command) => command.run(&mut context).await,
             Command::Info(command) => command.run(&mut context).await,
             Command::Version(command) => command.run(&mut context).await,
             Command::Completion(command) => completions(&mut context.out, command.shell),

@@ -1,4 +1,4 @@
-//! Secrets.
+//! Secrets and configs.
 
 mod support;
 
@@ -116,4 +116,19 @@ fn rm_goes_on_after_a_refusal() {
     let ran = fake.run(&["secret", "rm", "a", "nope", "b"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), "b\n"));
     assert_eq!(ran.stderr, format!("Error: {text}\nError: no such secret: nope\n"));
+}
+
+#[test]
+fn a_config_is_made_and_shown_with_its_data() {
+    let fake = Fake::start();
+    let mut shown = object("site.conf");
+    shown["Spec"] = json!({"Name": "site.conf", "Labels": {}, "Data": "bGlzdGVuIDgwOwo="});
+    fake.on_json("POST /configs/create", &json!({"ID": ID})).on_json("GET /configs/site.conf", &shown);
+    assert_eq!(with_input(&fake, &["config", "create", "site.conf", "-"], b"listen 80;\n").ok(), format!("{ID}\n"));
+    let seen = &fake.seen("POST /configs/create")[0];
+    assert_eq!(seen.body, json!({"Name": "site.conf", "Labels": {}, "Data": "bGlzdGVuIDgwOwo="}));
+    let page = fake.run(&["config", "inspect", "--pretty", "site.conf"]).ok();
+    assert!(page.ends_with("Updated at:     2026-11-22T11:43:19Z\nData:\nlisten 80;\n"), "{page}");
+    let error = with_input(&fake, &["config", "create", "a", "-"], &[b'x'; 1_024_000]).failed();
+    assert_eq!(error, "Error: standard input holds too much: the data of a config has fewer than 1024000 bytes\n");
 }

@@ -85,10 +85,6 @@ impl Api {
                 (routes, member.leader_elsewhere().filter(|_| is_for_leader(request.method(), path)))
             }
         };
-        if let Some(list) = absent::list(request.method(), path) {
-            return Ok(list);
-        }
-        absent::refuse(path)?;
         let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
         *request.uri_mut() = format!("{}{query}", encode_path(path))
             .parse()

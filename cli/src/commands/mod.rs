@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod check_version;
+pub(crate) mod config;
 pub(crate) mod node;
 mod object;
 pub(crate) mod secret;

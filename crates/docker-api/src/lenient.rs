@@ -26,6 +26,8 @@ const FIELDS: &[&str] = &[
     "CapabilityDrop",
     "Command",
     "Condition",
+    "ConfigID",
+    "ConfigName",
     "Configs",
     "Constraints",
     "ContainerSpec",

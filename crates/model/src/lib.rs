@@ -9,6 +9,7 @@
 //! Not here: time, randomness, I/O, policy. Leniency towards clients is in `swarm-docker-api`.
 
 mod cluster;
+mod config;
 mod constraint;
 mod container;
 mod duration;
@@ -37,6 +38,7 @@ pub use cluster::{
     CaConfig, Cluster, ClusterSpec, DispatcherConfig, EncryptionConfig, JoinTokens, OrchestrationConfig,
     OverlaySettings, RaftConfig, RootCa, RootRotation, TaskDefaults,
 };
+pub use config::{CONFIG_BYTES_LIMIT, ConfigContent};
 pub use constraint::{Constraint, ConstraintKey, Operator};
 pub use container::{
     BindOptions, ContainerSpec, DnsConfig, HealthConfig, Mount, MountType, TmpfsOptions, Ulimit, VolumeDriver,

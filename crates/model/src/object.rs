@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    ContainerSpec, Invalid, Labels, ObjectId, SecretContent, ServiceSpec, Timestamp, validate::validate_labels,
+    ConfigContent, ContainerSpec, Invalid, Labels, ObjectId, SecretContent, ServiceSpec, Timestamp,
+    validate::validate_labels,
 };
 
 /// Longest name of an object, as in Swarm. It is a part of paths and of file names.
@@ -20,6 +21,8 @@ pub const OBJECT_NAME_LEN_MAX: usize = 64;
 pub enum ObjectKind {
     /// Data that only the tasks that use it may see.
     Secret,
+    /// Data that tasks get as a file.
+    Config,
 }
 
 impl ObjectKind {
@@ -27,6 +30,7 @@ impl ObjectKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Secret => "secret",
+            Self::Config => "config",
         }
     }
 }
@@ -83,6 +87,8 @@ impl NamedObject {
 pub enum ObjectContent {
     /// Of a secret.
     Secret(SecretContent),
+    /// Of a config.
+    Config(ConfigContent),
 }
 
 impl ObjectContent {
@@ -90,6 +96,7 @@ impl ObjectContent {
     pub const fn kind(&self) -> ObjectKind {
         match self {
             Self::Secret(_) => ObjectKind::Secret,
+            Self::Config(_) => ObjectKind::Config,
         }
     }
 
@@ -97,6 +104,15 @@ impl ObjectContent {
     pub const fn as_secret(&self) -> Option<&SecretContent> {
         match self {
             Self::Secret(content) => Some(content),
+            Self::Config(_) => None,
+        }
+    }
+
+    /// What a config holds, if it is one.
+    pub const fn as_config(&self) -> Option<&ConfigContent> {
+        match self {
+            Self::Config(content) => Some(content),
+            Self::Secret(_) => None,
         }
     }
 }
@@ -119,7 +135,10 @@ impl Templating {
 }
 
 /// Where a container spec names objects: the field, their kind, and the fields of an item that have the id and the name.
-const REFERENCES: &[(&str, ObjectKind, &str, &str)] = &[("Secrets", ObjectKind::Secret, "SecretID", "SecretName")];
+const REFERENCES: &[(&str, ObjectKind, &str, &str)] = &[
+    ("Secrets", ObjectKind::Secret, "SecretID", "SecretName"),
+    ("Configs", ObjectKind::Config, "ConfigID", "ConfigName"),
+];
 
 /// An object as a container spec names it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The swarm routes of the Docker Engine API: cluster, nodes, services, tasks, secrets.
+//! The swarm routes of the Docker Engine API: cluster, nodes, services, tasks, secrets, configs.
 //!
 //! Handlers read the state, check what they are asked for, and propose transactions; they decide nothing. What they
 //! stand on is the small trait [`Plane`]. Paths come without a version: the daemon strips it, leaves it as an
@@ -9,6 +9,7 @@ mod available;
 mod backup;
 mod call;
 mod change;
+mod configs;
 mod logs;
 mod managers;
 mod names;
@@ -87,6 +88,7 @@ fn all_routes<P: Plane>(plane: P) -> Router {
         .route("/swarmd/services/{id}/why", get(why::of_service::<P>))
         .route("/swarmd/tasks/{id}/why", get(why::of_task::<P>))
         .merge(objects::routes::<secrets::Secrets, P>())
+        .merge(objects::routes::<configs::Configs, P>())
         .method_not_allowed_fallback(|| async { Failure::from(ApiError::not_found(PAGE_NOT_FOUND)) })
         .with_state(plane)
 }

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use hyper::{Method, Request, Response};
+use hyper::{Request, Response};
 use serde_json::{Map, Value};
-use swarm_docker_api::{ApiError, ApiVersion, LOCKED, NOT_A_MANAGER, PAGE_NOT_FOUND};
+use swarm_docker_api::{ApiError, ApiVersion, LOCKED, NOT_A_MANAGER};
 
-use super::respond;
 use crate::bounded::collect;
 use crate::node::{Node, Swarm};
 
@@ -16,28 +15,6 @@ use crate::node::{Node, Swarm};
 const NETWORK_BYTES_MAX: usize = 1 << 20;
 const OVERLAY: &str = "overlay networks are not available in this version yet: services go without networks and publish \
                        ports with mode=host, and containers of one node can share a bridge network";
-
-/// There are no configs: a list of them is empty, which clients that only look (`docker stack rm`) need.
-pub(super) fn list(method: &Method, path: &str) -> Option<Response<Body>> {
-    (method == Method::GET && path == "/configs").then(|| respond::json(&[(); 0]))
-}
-
-/// Refuses what no manager answers yet. `path` is without a version. Of configs there is none, so that one which is looked
-/// for is not found; clients (`docker stack deploy`) go by that.
-pub(super) fn refuse(path: &str) -> Result<(), ApiError> {
-    let mut pieces = path.split('/').skip(1);
-    let (kind, one) = match pieces.next() {
-        Some(kind @ "configs") => (kind, "config"),
-        _ => return Ok(()),
-    };
-    match (pieces.next(), pieces.next()) {
-        (Some("create") | None, _) => {
-            Err(ApiError::not_implemented(format!("{kind} are not available in this version yet")))
-        }
-        (Some(name), None | Some("update")) => Err(ApiError::no_such(one, name)),
-        _ => Err(ApiError::not_found(PAGE_NOT_FOUND)),
-    }
-}
 
 /// Creates a network: the engine's work, unless the network is to span nodes. Outside of a swarm the engine says why
 /// that cannot be.

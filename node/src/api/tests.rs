@@ -114,7 +114,6 @@ async fn a_swarm_shows_in_ping_and_info() {
     assert_eq!(nodes[0]["Description"]["TLSInfo"], swarm["Cluster"]["TLSInfo"]);
     assert_eq!(client.error("GET", "/swarm/nothing", "").await, (404, PAGE_NOT_FOUND.to_owned()));
     for (method, path, body, text) in [
-        ("POST", "/configs/create", "{}", "configs are not available"),
         (
             "POST",
             "/v1.50/networks/create",

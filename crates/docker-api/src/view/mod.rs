@@ -4,6 +4,7 @@
 //! that a client also understands a server that knows more states, or longer ids, than this program.
 
 mod cluster;
+mod config;
 mod history;
 mod managers;
 mod node;
@@ -19,6 +20,7 @@ mod why;
 pub use cluster::{
     ClusterInfo, InitRequest, JoinRequest, JoinTokensView, OVERLAY_SETTINGS_WAIT, SwarmView, TlsInfo, UnlockKeyView,
 };
+pub use config::{ConfigRequest, ConfigSpecView};
 pub use history::RevisionView;
 pub use managers::{ManagerView, ManagersView};
 pub use node::{ManagerStatusView, NodeDescriptionView, NodeStatusView, NodeView};

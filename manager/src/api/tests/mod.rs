@@ -1,6 +1,7 @@
 //! The routes on a manager in memory, which applies what it is proposed at once.
 
 mod change;
+mod configs;
 mod logs;
 mod nodes;
 mod plan;

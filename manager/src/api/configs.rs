@@ -1,0 +1,44 @@
+//! Configs.
+
+use swarm_docker_api::{
+    ApiError,
+    view::{ConfigRequest, ConfigSpecView, DriverView, ObjectSpecView},
+};
+use swarm_model::{ConfigContent, NamedObject, ObjectContent, ObjectKind};
+
+use super::objects::Kind;
+
+/// How configs look to clients.
+pub(super) struct Configs;
+
+impl Kind for Configs {
+    const KIND: ObjectKind = ObjectKind::Config;
+    const FILTERS: &'static [&'static str] = &["id", "name", "label"];
+    type Request = ConfigRequest;
+    type Spec = ConfigSpecView;
+
+    fn head(request: &ConfigRequest) -> ObjectSpecView {
+        ObjectSpecView { name: request.name.clone(), labels: request.labels.clone() }
+    }
+
+    fn content(request: ConfigRequest) -> Result<ObjectContent, ApiError> {
+        let templating = request.templating.map(|driver| driver.templating()).transpose()?;
+        let content = ConfigContent { data: request.data, templating };
+        content.validate().map_err(|error| ApiError::bad_request(error.to_string()))?;
+        Ok(ObjectContent::Config(content))
+    }
+
+    fn keeps(request: &ConfigRequest, content: &ObjectContent) -> bool {
+        request.data.expose().is_empty() || content.as_config().is_some_and(|config| request.data == config.data)
+    }
+
+    fn show(object: &NamedObject) -> ConfigSpecView {
+        let config = object.content.as_config();
+        ConfigSpecView {
+            name: object.name.clone(),
+            labels: object.labels.clone(),
+            data: config.map(|config| ConfigSpecView::encode(&config.data)).unwrap_or_default(),
+            templating: config.and_then(|config| config.templating).map(DriverView::from),
+        }
+    }
+}
