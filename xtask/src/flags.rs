@@ -36,9 +36,9 @@ impl Fate {
     }
 }
 
-const NO_SECRETS: &str = "there are no secrets and configs yet";
+const NO_SECRETS: &str = "services use no secrets and configs yet";
 const NOTHING_TO_REMOVE: &str =
-    "there are no secrets and configs yet: Docker's CLI changes nothing, swarmctl has no such flag";
+    "services use no secrets and configs yet: Docker's CLI changes nothing, swarmctl has no such flag";
 const NO_NETWORKS: &str = "there are no networks of the swarm yet: Docker's CLI finds none, swarmctl has no such flag";
 const OVERLAY_KEPT: &str = "checked, kept and shown, with a warning: it takes effect with overlay networks";
 const WINDOWS: &str = "for Windows";
