@@ -1,7 +1,6 @@
 //! What differs between two specs of a service, field by field.
 
 use serde_json::Value;
-use swarm_docker_api::with_service_defaults;
 use swarm_model::ServiceSpec;
 
 use crate::units::{ellipsis, format_bytes, format_cpus, format_duration, one_line};
@@ -55,7 +54,7 @@ impl Difference {
 /// What makes `new` differ from `old`. What means the same because it is a default is no difference.
 pub(crate) fn differences(old: &ServiceSpec, new: &ServiceSpec) -> Vec<Difference> {
     let json = |spec: &ServiceSpec| {
-        serde_json::to_value(with_service_defaults(spec)).expect("a spec has text for keys, it came as JSON")
+        serde_json::to_value(spec.with_defaults()).expect("a spec has text for keys, it came as JSON")
     };
     let mut found = Vec::new();
     compare(&mut Vec::new(), &json(old), &json(new), &mut found);

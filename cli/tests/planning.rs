@@ -55,7 +55,7 @@ With --check-version 26 the change itself refuses if a service or a node changes
     fake.run(&["service", "plan", "rollback", "--to", "3", "web"]);
     assert_eq!(fake.seen("POST /swarmd/plan")[2].body, json!({"Kind": "rollback", "Service": "web", "To": 3}));
     fake.run(&["service", "plan", "drain", "n1"]);
-    assert_eq!(fake.seen("POST /swarmd/plan")[3].body, json!({"Kind": "drain", "Node": "n1"}));
+    assert_eq!(fake.seen("POST /swarmd/plan")[3].body, json!({"Kind": "drain", "Node": "n1", "Now": false}));
     fake.run(&["service", "plan", "create", "--no-resolve-image", "--name", "api", "x", "serve", "-v"]);
     let asked = &fake.seen("POST /swarmd/plan")[4].body;
     assert_eq!((&asked["Kind"], &asked["Spec"]["Name"]), (&json!("create"), &json!("api")));

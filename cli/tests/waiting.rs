@@ -225,16 +225,20 @@ fn a_drain_of_several_nodes_knows_them_all_before_it_drains_one() {
 }
 
 #[test]
-fn a_drain_that_does_not_end_says_what_is_left() {
-    let fake = draining([json!([task(1, 1, "running", "")])]);
-    let ran = fake.run(&["node", "drain", "--wait", "--timeout", "300ms", "worker1"]);
-    assert_eq!(
-        ran.failed(),
-        "Error: not drained within 300ms: worker1 has 1 task left\n\
-         The cluster goes on trying. See: swarmctl node ps worker1; swarmctl task why TASK\n"
-    );
-    assert_eq!(fake.run(&["node", "drain", "worker1"]).ok(), "worker1\n");
+fn a_drain_says_whether_it_goes_by_policy_and_how_long() {
+    let fake = draining([json!([])]);
+    for flags in [&[][..], &["--timeout", "90s"], &["--now"]] {
+        let args: Vec<&str> = ["node", "drain"].iter().chain(flags).chain(&["worker1"]).copied().collect();
+        assert_eq!(fake.run(&args).ok(), "worker1\n");
+    }
+    assert_eq!(fake.run(&["node", "drain", "--now", "--timeout", "1m", "worker1"]).code, Some(2));
     assert!(fake.run(&["node", "drain", "elsewhere"]).failed().contains("no such node: elsewhere"));
+    let seen = fake.seen("POST /nodes/n1/update");
+    let how = |n: usize| ["drain", "drainTimeout"].map(|key| seen[n].query.get(key).cloned().unwrap_or_default());
+    assert_eq!(
+        [how(0), how(1), how(2)],
+        [["policy", "1h0m0s"], ["policy", "1m30s"], ["now", ""]].map(|a| a.map(str::to_owned))
+    );
 }
 
 #[test]

@@ -371,8 +371,8 @@ impl Manager {
         status.keeps_majority_without(self.inner.consensus.status().raft_id).map_err(StepDownError::Needed)?;
         let Some(node) = state.node(self.inner.node) else { return Ok(()) };
         let spec = NodeSpec { role: NodeRole::Worker, ..NodeSpec::clone(&node.spec) };
-        let tx = Tx::new(vec![Op::UpdateNode { node: node.id, spec: Arc::new(spec) }])
-            .guard(Guard::Node { node: node.id, version: node.version });
+        let op = Op::UpdateNode { node: node.id, spec: Arc::new(spec), drain_deadline: node.drain_deadline };
+        let tx = Tx::new(vec![op]).guard(Guard::Node { node: node.id, version: node.version });
         let committed = self.inner.consensus.write(vec![tx]).await?;
         committed.outcomes.into_iter().collect::<Result<(), _>>().map_err(StepDownError::Refused)
     }

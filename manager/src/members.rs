@@ -205,7 +205,7 @@ pub(crate) fn remove_others(state: &State, own: NodeId) -> Tx {
     // It may have been on its way out.
     if let Some(node) = state.node(own).filter(|node| node.spec.role != NodeRole::Manager) {
         let spec = NodeSpec { role: NodeRole::Manager, ..NodeSpec::clone(&node.spec) };
-        ops.push(Op::UpdateNode { node: own, spec: Arc::new(spec) });
+        ops.push(Op::UpdateNode { node: own, spec: Arc::new(spec), drain_deadline: node.drain_deadline });
     }
     Tx::new(ops)
 }

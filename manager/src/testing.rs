@@ -130,7 +130,7 @@ impl World {
 
     pub(crate) fn credentials(&mut self, service: ServiceId, auth: Redacted) {
         let spec = self.state.service(service).expect("it was made").spec.clone();
-        self.apply(Op::UpdateService { service, spec, registry_auth: Some(auth) });
+        self.apply(Op::UpdateService { service, spec, registry_auth: Some(auth), alike: None });
     }
 
     /// Gives a node a task with the id [`task_id`]`(n)`.

@@ -58,16 +58,6 @@ impl Deadline {
     pub(crate) fn after_ns(ns: i64) -> Self {
         Self { at: Instant::now() + Duration::from_nanos(ns.unsigned_abs()), after_ns: ns }
     }
-
-    /// Whether the time is over.
-    pub(crate) fn has_passed(&self) -> bool {
-        self.at <= Instant::now()
-    }
-
-    /// How long the wait was to be at most, in nanoseconds.
-    pub(crate) fn span_ns(self) -> i64 {
-        self.after_ns
-    }
 }
 
 /// What was so before the change that is waited for, and is none of its doing.

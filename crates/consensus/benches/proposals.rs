@@ -83,7 +83,7 @@ async fn write(consensus: Consensus, client: u128, clients: u128, end: Instant) 
     for round in 0.. {
         let number = (client + round * clients) % (SERVICES - SERVICES % clients);
         let spec = Arc::new(spec(number, round + 1));
-        let op = Op::UpdateService { service: service(number), spec, registry_auth: None };
+        let op = Op::UpdateService { service: service(number), spec, registry_auth: None, alike: None };
         let start = Instant::now();
         if start >= end {
             break;

@@ -68,7 +68,12 @@ fn plan(world: &mut World, what: &str, replicas: u64) {
 fn change(world: &mut World, service: ServiceId, change: impl FnOnce(&mut ServiceSpec)) {
     let mut spec = ServiceSpec::clone(&world.state.service(service).expect("it was made").spec);
     change(&mut spec);
-    world.commit(vec![Tx::new(vec![Op::UpdateService { service, spec: Arc::new(spec), registry_auth: None }])]);
+    world.commit(vec![Tx::new(vec![Op::UpdateService {
+        service,
+        spec: Arc::new(spec),
+        registry_auth: None,
+        alike: None,
+    }])]);
 }
 
 /// Every agent says that its tasks got so far as they are to.

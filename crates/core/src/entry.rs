@@ -9,11 +9,13 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, Labels, NodeDescription, NodeId, NodeRole,
+    Alike, Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, Labels, NodeDescription, NodeId, NodeRole,
     NodeSpec, NodeStatus, ObjectContent, ObjectId, ObjectKey, Redacted, RootRotation, Service, ServiceId, ServiceSpec,
     TaskId, TaskStatus, Timestamp, UpdateStatus,
 };
 use thiserror::Error;
+
+use crate::State;
 
 /// The feature level of this program: the newest version of commands that it applies, and writes as soon as all managers
 /// do ([`State::feature_level`](crate::State::feature_level)).
@@ -21,6 +23,9 @@ pub const ENTRY_VERSION: u16 = 2;
 
 /// The level of a swarm of which nothing else is said.
 pub const FEATURE_LEVEL_MIN: u16 = 1;
+
+/// From this feature level on, an update of a service says what it changes.
+const UPDATES_SAY_WHAT_CHANGES: u16 = 2;
 
 /// Transactions in one entry: bounds the time that one entry keeps others waiting.
 pub const ENTRY_TXS_MAX: usize = 1024;
@@ -203,6 +208,9 @@ pub enum Op {
         node: NodeId,
         /// The new spec.
         spec: Arc<NodeSpec>,
+        /// [`Node::drain_deadline`](swarm_model::Node::drain_deadline) from now on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        drain_deadline: Option<Timestamp>,
     },
     /// The dispatcher saw a node come, go or change.
     ReportNode {
@@ -237,6 +245,10 @@ pub enum Op {
         spec: Arc<ServiceSpec>,
         /// Registry credentials; none keeps those that there are, empty ones take them away.
         registry_auth: Option<Redacted>,
+        /// What it has in common with the spec of the version that the transaction names: the proposer found out. None
+        /// below feature level 2.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        alike: Option<Alike>,
     },
     /// Back to the previous spec, or to an earlier one: by hand, which makes the present one the previous one, or
     /// because an update failed, which leaves none (swarm-behaviour §4.2).
@@ -352,11 +364,25 @@ pub enum Op {
 }
 
 impl Op {
+    /// A new spec of a service as it is in this state. What it changes is decided here, so that all managers apply it
+    /// alike, whatever they know of specs.
+    pub fn update_service(
+        state: &State,
+        service: &Service,
+        spec: Arc<ServiceSpec>,
+        registry_auth: Option<Redacted>,
+    ) -> Self {
+        let compare = || service.spec.canonical().compare(&spec.canonical());
+        let alike = (state.feature_level() >= UPDATES_SAY_WHAT_CHANGES).then(compare);
+        Self::UpdateService { service: service.id, spec, registry_auth, alike }
+    }
+
     /// The lowest feature level whose programs know this change. All that the first level has need no more than that; a
     /// change that comes later names its own level here.
     pub fn feature_level(&self) -> u16 {
         match self {
             Self::CreateObject { .. } | Self::LabelObject { .. } | Self::RemoveObject { .. } => 2,
+            Self::UpdateNode { drain_deadline: Some(_), .. } | Self::UpdateService { alike: Some(_), .. } => 2,
             Self::CreateService { spec, .. } | Self::UpdateService { spec, .. } if spec.names_objects() => 2,
             _ => FEATURE_LEVEL_MIN,
         }

@@ -45,7 +45,12 @@ fn admit() -> Op {
 
 /// The user sets the spec.
 fn update(spec: &ServiceSpec) -> Tx {
-    Tx::new(vec![Op::UpdateService { service: SERVICE, spec: Arc::new(spec.clone()), registry_auth: None }])
+    Tx::new(vec![Op::UpdateService {
+        service: SERVICE,
+        spec: Arc::new(spec.clone()),
+        registry_auth: None,
+        alike: None,
+    }])
 }
 
 fn report(tasks: impl IntoIterator<Item = u128>, state: TaskState) -> Tx {

@@ -55,7 +55,12 @@ impl World {
     fn set(&mut self, change: impl FnOnce(&mut ServiceSpec)) {
         let mut spec = ServiceSpec::clone(&self.state.service(BIG).expect("it was made").spec);
         change(&mut spec);
-        self.commit(vec![Tx::new(vec![Op::UpdateService { service: BIG, spec: spec.into(), registry_auth: None }])]);
+        self.commit(vec![Tx::new(vec![Op::UpdateService {
+            service: BIG,
+            spec: spec.into(),
+            registry_auth: None,
+            alike: None,
+        }])]);
     }
 
     /// Decides a piece and applies it. What is left is dirty.

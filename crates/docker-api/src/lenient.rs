@@ -467,7 +467,7 @@ mod tests {
         let mut cluster = ClusterSpec::default();
         cluster.fill_defaults();
         for value in [
-            serde_json::to_value(crate::with_service_defaults(&ServiceSpec::default())),
+            serde_json::to_value(ServiceSpec::default().with_defaults()),
             serde_json::to_value(NodeSpec::default()),
             serde_json::to_value(cluster),
             serde_json::to_value(crate::view::InitRequest::default()),

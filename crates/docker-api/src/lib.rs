@@ -6,7 +6,6 @@
 
 mod auth;
 mod bools;
-mod defaults;
 mod error;
 mod filters;
 mod lenient;
@@ -18,7 +17,6 @@ pub mod view;
 
 pub use auth::{REGISTRY_AUTH_BYTES_MAX, read_registry_auth};
 pub use bools::{is_truthy, parse_bool, parse_force};
-pub use defaults::{normalize_service_spec, with_service_defaults};
 pub use error::{ApiError, CONTENT_TYPE_JSON, LOCKED, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND};
 pub use filters::Filters;
 pub use lenient::{read_body, read_json, read_value};

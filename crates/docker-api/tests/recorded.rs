@@ -8,12 +8,11 @@ use serde_json::Value;
 use swarm_docker_api::{
     Filters,
     logs::{FrameReader, LogLine},
-    normalize_service_spec, read_body, split_version,
+    read_body, split_version,
     view::{
         CreateServiceResponse, ErrorMessage, InfoView, InitRequest, NodeView, ServiceView, SwarmView, TaskView,
         UnlockKeyView, UpdateServiceResponse, VersionView,
     },
-    with_service_defaults,
 };
 use swarm_model::{ClusterSpec, NodeSpec, ServiceSpec};
 
@@ -157,7 +156,7 @@ fn responses_lose_nothing() {
 #[test]
 fn a_created_service_is_shown_as_docker_shows_it() {
     let mut spec: ServiceSpec = Exchange::named("service_create_service_create_waits_unt").request();
-    normalize_service_spec(&mut spec);
+    spec.normalize();
     let spec = serde_json::to_value(&spec).expect("JSON");
     assert_same("create", "", &Exchange::named("service_inspect").response()["Spec"], &spec);
     assert_same("create", "", &spec, &Exchange::named("service_inspect").response()["Spec"]);
@@ -167,7 +166,7 @@ fn a_created_service_is_shown_as_docker_shows_it() {
 fn defaults_are_shown_as_docker_shows_them() {
     let plain: ServiceView =
         serde_json::from_value(Exchange::named("service_inspect").response().clone()).expect("a service");
-    let shown = serde_json::to_value(with_service_defaults(&plain.spec)).expect("JSON");
+    let shown = serde_json::to_value(plain.spec.with_defaults()).expect("JSON");
     assert_same("defaults", "", &Exchange::named("service_inspect_defaults").response()["Spec"], &shown);
 }
 

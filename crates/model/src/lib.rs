@@ -8,11 +8,13 @@
 //!
 //! Not here: time, randomness, I/O, policy. Leniency towards clients is in `swarm-docker-api`.
 
+mod canonical;
 mod cluster;
 mod config;
 mod constraint;
 mod container;
 mod duration;
+mod engine;
 mod error;
 mod extra;
 mod id;
@@ -34,6 +36,7 @@ mod units;
 mod update;
 mod validate;
 
+pub use canonical::{Alike, CanonicalSpec};
 pub use cluster::{
     CaConfig, Cluster, ClusterSpec, DispatcherConfig, EncryptionConfig, JoinTokens, OrchestrationConfig,
     OverlaySettings, RaftConfig, RootCa, RootRotation, TaskDefaults,
@@ -45,6 +48,7 @@ pub use container::{
     VolumeOptions,
 };
 pub use duration::{format_duration, parse_duration};
+pub use engine::EngineNeed;
 pub use error::Invalid;
 pub use extra::{Extra, says_nothing};
 pub use id::{ClusterId, Id, IdParseError, NodeId, ObjectId, ServiceId, TaskId};
@@ -68,7 +72,10 @@ pub use service::{
     PreviousSpec, PublishMode, ResourceLimits, ResourceReservations, Resources, RestartCondition, RestartPolicy,
     Service, ServiceSpec, SpecVersion, SpreadOver, TaskSpec,
 };
-pub use settings::{MaxUnavailable, PlacementStrategy, SETTINGS_PREFIX, Settings};
+pub use settings::{
+    DRAIN_TIMEOUT_DEFAULT_NS, MaxUnavailable, PlacementStrategy, SETTINGS_PREFIX, Settings, check_node_settings,
+    drains_by_policy,
+};
 pub use task::{Cause, ContainerStatus, DesiredState, PortStatus, Task, TaskState, TaskStatus};
 pub use time::Timestamp;
 pub use units::{format_bytes, format_cpus};

@@ -257,9 +257,18 @@ pub struct Node {
     pub epoch: u64,
     /// When its last issued certificate expires.
     pub cert_expires_at: Timestamp,
+    /// While it is drained by policy: from when on the policies no longer count. None: the drain goes by no policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_deadline: Option<Timestamp>,
 }
 
 impl Node {
+    /// From when on all tasks of a node that is drained are to leave it, whatever the policies of their services say. None
+    /// of a node that is not drained.
+    pub fn emptied_from(&self) -> Option<Timestamp> {
+        (self.spec.availability == Availability::Drain).then(|| self.drain_deadline.unwrap_or_default())
+    }
+
     /// The role that its next certificate has, where it shows one of this role. A manager stays one until it is out of
     /// Raft, whatever is wanted. Then its Raft id is used up: it becomes a worker, also if it is to be a manager again.
     pub fn next_role(&self, shown: NodeRole) -> NodeRole {

@@ -28,28 +28,13 @@ pub struct Revision {
     pub scales: bool,
 }
 
-impl ServiceSpec {
-    /// Whether another spec has, at most, another number of replicas.
-    fn only_scales(&self, spec: &Self) -> bool {
-        let Self { name, labels, task_template, mode: _, update_config, rollback_config, endpoint_spec, extra } = self;
-        *labels == spec.labels
-            && *task_template == spec.task_template
-            && *name == spec.name
-            && *update_config == spec.update_config
-            && *rollback_config == spec.rollback_config
-            && *endpoint_spec == spec.endpoint_spec
-            && *extra == spec.extra
-    }
-}
-
 impl Service {
-    /// Adds the spec in force to the history as a new revision; `before` is what was in force until now. When there are
-    /// more than [`REVISIONS_MAX`], one goes: the oldest that only scaled, since many of those must not push out the
+    /// Adds the spec in force to the history as a new revision; `scales` says that it changed the number of replicas and
+    /// nothing else. When there are more than [`REVISIONS_MAX`], one goes: the oldest that only scaled, since many of those must not push out the
     /// releases; or else the oldest. Neither the revision in force nor the one that a rollback leads to goes.
-    pub fn record_revision(&mut self, before: Option<&ServiceSpec>, at: Timestamp) {
+    pub fn record_revision(&mut self, scales: bool, at: Timestamp) {
         let number = self.history.last().map_or(0, |newest| newest.number) + 1;
         let (base, spec, spec_version) = (self.revision, self.spec.clone(), self.spec_version);
-        let scales = before.is_some_and(|before| before.only_scales(&spec));
         self.history.push(Revision { number, base, created_at: at, spec, spec_version, scales });
         self.revision = number;
         let previous = self.previous.as_ref().map(|previous| previous.revision);

@@ -48,37 +48,6 @@ impl ServiceSpec {
         placement.map_or(0, |placement| placement.max_replicas)
     }
 
-    /// Whether a task of this spec is as good as one of the other: what a client writes out and what it leaves to the
-    /// defaults are the same. Only the task template and the endpoint count (swarm-behaviour §4.1).
-    pub fn makes_same_tasks(&self, other: &Self) -> bool {
-        let endpoint = |spec: &Self| {
-            let mut endpoint = spec.endpoint_spec.clone().unwrap_or_default();
-            endpoint.mode.get_or_insert_default();
-            endpoint
-        };
-        let (ours, theirs) = (&self.task_template, &other.task_template);
-        // The server writes out no window, and shows the one that it was sent.
-        let whole = |task: &TaskSpec| {
-            let mut task = task.with_defaults();
-            if let Some(policy) = &mut task.restart_policy {
-                policy.window_ns.get_or_insert(0);
-            }
-            task
-        };
-        (ours == theirs || !ours.differs_plainly(theirs) && whole(ours) == whole(theirs))
-            && (self.endpoint_spec == other.endpoint_spec || endpoint(self) == endpoint(other))
-    }
-
-    /// The same, wherever the tasks may run.
-    pub fn makes_same_tasks_elsewhere(&self, other: &Self) -> bool {
-        if self.task_template.differs_plainly(&other.task_template) {
-            return false;
-        }
-        let mut moved = self.clone();
-        moved.task_template.placement.clone_from(&other.task_template.placement);
-        moved.makes_same_tasks(other)
-    }
-
     /// The number of replicas, if the mode has one.
     pub fn replicas(&self) -> Option<u64> {
         match &self.mode {
@@ -143,7 +112,7 @@ impl TaskSpec {
 
     /// Whether the other differs in something that has no default. What updates mostly change is looked at: this is asked
     /// of each task of a service again and again, and to write defaults out takes a copy.
-    fn differs_plainly(&self, other: &Self) -> bool {
+    pub(crate) fn differs_plainly(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.container_spec, &other.container_spec);
         let attempts = |task: &Self| task.restart_policy.as_ref().map_or(0, |policy| policy.max_attempts);
         self.force_update != other.force_update
@@ -456,8 +425,11 @@ pub struct Service {
     pub generation: u64,
     /// Number of the spec version that new tasks get; see [`SpecVersion`].
     pub spec_version: u64,
-    /// The spec before the last update: what a rollback goes back to.
+    /// The spec before the last update that changed it: what a rollback goes back to.
     pub previous: Option<PreviousSpec>,
+    /// The spec before an update that said the same again, the last one: what clients are shown as the previous one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeated: Option<Arc<ServiceSpec>>,
     /// The rolling update or rollback that is under way, or the last one.
     pub update: Option<UpdateStatus>,
     /// Number of the revision in force.

@@ -125,6 +125,38 @@ impl Settings {
     }
 }
 
+/// How long the drain of a node goes by the policies of its services, if nothing else is said (one hour, in
+/// nanoseconds).
+pub const DRAIN_TIMEOUT_DEFAULT_NS: i64 = 3_600_000_000_000;
+
+/// The one setting that a node can have as a label.
+const NODE_KEY: &str = "drain";
+const BY_POLICY: &str = "policy";
+
+/// Whether the labels of a node say that it is drained by the policies of its services (`swarmd.drain=policy`).
+pub fn drains_by_policy(labels: &Labels) -> bool {
+    labels.get(&format!("{SETTINGS_PREFIX}{NODE_KEY}")).is_some_and(|value| value == BY_POLICY)
+}
+
+/// Checks the settings among the labels of a node. A label that it has already (`old`) is not looked at.
+///
+/// # Errors
+/// A label with the prefix that is no setting of a node, or a value that the setting cannot have.
+pub fn check_node_settings(labels: &Labels, old: &Labels) -> Result<(), Invalid> {
+    for (key, value) in labels.iter().filter(|(key, value)| is_own(key) && old.get(*key) != Some(*value)) {
+        if key.strip_prefix(SETTINGS_PREFIX) != Some(NODE_KEY) {
+            return Err(Invalid(format!(
+                "unknown label '{key}' of a node: swarmd, and what begins with {SETTINGS_PREFIX}, are settings; a node has \
+                 {SETTINGS_PREFIX}{NODE_KEY}"
+            )));
+        }
+        if value != BY_POLICY {
+            return Err(Invalid(format!("invalid value '{value}' of label {key}: it must be {BY_POLICY}")));
+        }
+    }
+    Ok(())
+}
+
 /// The settings, for the text that lists them.
 const KEYS: [&str; 6] =
     ["max-unavailable", "placement", "placement.prefer", "rebalance", "restart.backoff", "update.deadline"];
@@ -196,6 +228,27 @@ mod tests {
         assert!(settings.rebalance && settings.restart_backoff);
         assert_eq!(settings.update_deadline_ns, Some(90_000_000_000));
         assert_eq!(parse(&[("a", "b")]), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn a_node_has_the_drain_by_policy_as_its_only_setting() {
+        let labels = |pairs: &[(&str, &str)]| -> Labels {
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        };
+        let right = labels(&[("swarmd.drain", "policy"), ("zone", "a")]);
+        assert_eq!(check_node_settings(&right, &Labels::new()), Ok(()));
+        assert!(drains_by_policy(&right) && !drains_by_policy(&labels(&[("swarmd.drain", "now")])));
+        for (key, value, part) in [
+            ("swarmd.drian", "policy", "unknown label 'swarmd.drian' of a node"),
+            ("SWARMD.drain", "policy", "unknown label"),
+            ("swarmd.drain", "Policy", "it must be policy"),
+            ("swarmd.drain", "", "it must be policy"),
+        ] {
+            let given = labels(&[(key, value)]);
+            let error = check_node_settings(&given, &Labels::new()).expect_err(key).to_string();
+            assert!(error.contains(part), "{key}={value}: {error}");
+            assert_eq!(check_node_settings(&given, &given), Ok(()), "the node has it already");
+        }
     }
 
     #[test]

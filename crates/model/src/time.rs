@@ -10,6 +10,8 @@ pub struct Timestamp(pub i64);
 impl Timestamp {
     /// "Never".
     pub const ZERO: Self = Self(0);
+    /// The last one: a time that does not come.
+    pub const MAX: Self = Self(i64::MAX);
 
     /// This many milliseconds since the epoch.
     pub const fn from_millis(ms: i64) -> Self {

@@ -69,7 +69,10 @@ impl World {
         if let Some(zone) = self.rng.pick(&["a", "a", "b", "c", ""]).filter(|zone| !zone.is_empty()) {
             spec.labels.insert("zone".into(), (*zone).into());
         }
-        self.commit_now(vec![Tx::new(vec![admit, Op::UpdateNode { node, spec: Arc::new(spec) }])]);
+        self.commit_now(vec![Tx::new(vec![
+            admit,
+            Op::UpdateNode { node, spec: Arc::new(spec), drain_deadline: None },
+        ])]);
         self.hosts.insert(node, Host::new(format!("host{}", self.named), Engine::new(resources)));
         let delay = self.rng.between(10, 3_000);
         self.after(delay, Event::Start { node });
@@ -178,7 +181,7 @@ impl World {
         let mut spec = ServiceSpec::clone(&service.spec);
         change(&mut self.rng, &mut spec);
         if let Some(spec) = self.valid(spec) {
-            let op = Op::UpdateService { service: service.id, spec, registry_auth: None };
+            let op = Op::update_service(&self.log.state, service, spec, None);
             self.submit(name, Tx::new(vec![op]).guard(as_seen(service)));
         }
     }
@@ -200,7 +203,10 @@ impl World {
             Availability::Pause => "pause node",
             Availability::Drain => "drain node",
         };
-        self.submit(name, Tx::new(vec![Op::UpdateNode { node, spec: Arc::new(spec) }]));
+        // Half of the drains go by the services' policies, for a while.
+        let by_policy = availability == Availability::Drain && self.rng.per_mille(500);
+        let drain_deadline = by_policy.then(|| self.wall().plus_ns(self.rng.between(10, 1_200) as i64 * 1_000_000_000));
+        self.submit(name, Tx::new(vec![Op::UpdateNode { node, spec: Arc::new(spec), drain_deadline }]));
     }
 
     fn activate_one(&mut self) {
@@ -219,7 +225,8 @@ impl World {
         } else {
             spec.labels.insert("zone".into(), zone.into());
         }
-        self.submit("label node", Tx::new(vec![Op::UpdateNode { node, spec: Arc::new(spec) }]));
+        let drain_deadline = self.log.state.node(node).and_then(|node| node.drain_deadline);
+        self.submit("label node", Tx::new(vec![Op::UpdateNode { node, spec: Arc::new(spec), drain_deadline }]));
     }
 
     /// A node leaves by itself, or its machine is lost for good and it is removed by force.
@@ -259,7 +266,8 @@ impl World {
                 waits = true;
             } else if node.spec.availability != Availability::Active {
                 let spec = NodeSpec { availability: Availability::Active, ..NodeSpec::clone(&node.spec) };
-                self.submit("activate node", Tx::new(vec![Op::UpdateNode { node: node.id, spec: Arc::new(spec) }]));
+                let op = Op::UpdateNode { node: node.id, spec: Arc::new(spec), drain_deadline: None };
+                self.submit("activate node", Tx::new(vec![op]));
                 waits = true;
             }
             waits |= node.status.state != NodeState::Ready;

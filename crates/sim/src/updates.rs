@@ -60,7 +60,7 @@ pub(crate) fn parallelism(before: &State, after: &State, ops: &[&Op]) -> Result<
             .filter(|task| task.cause == Cause::Update && before.task(task.id).is_none())
             .map(|task| place_of(task))
             .filter(is_first)
-            .filter(|place| !is_idle(*place))
+            .filter(|place| !is_idle(*place) && !is_driven_out(before, after, *place))
             .collect();
         let begins = !places.is_subset(&under_way);
         places.extend(under_way);
@@ -125,6 +125,17 @@ fn is_over(state: &State, service: &Service, place: Place) -> bool {
     may_be_given_up(state, service, place) && live.all(|task| is_over(task))
 }
 
+/// Whether the drain of its node takes a task away whatever the policies say.
+fn leaves(before: &State, after: &State, task: &Task) -> bool {
+    let node = task.node.and_then(|id| before.node(id));
+    node.and_then(|node| node.emptied_from()).is_some_and(|from| from <= after.time())
+}
+
+/// Whether such a task is in a place.
+fn is_driven_out(before: &State, after: &State, place: Place) -> bool {
+    tasks_of(before, place).any(|task| task.desired.is_live() && leaves(before, after, task))
+}
+
 /// Of a service with `swarmd.max-unavailable` nothing is stopped that it cannot do without: updates, drains and
 /// rebalancing together leave so many running, whatever has failed since the plan was made. `decided` is the state that
 /// it was made from.
@@ -140,7 +151,7 @@ pub(crate) fn availability(decided: &State, before: &State, after: &State, ops: 
         // What has just been rejected is lost already; so was, to the plan, what was on a node that came back since.
         let served = |state: &State| state.task(task.id).is_some_and(|task| serves(state, task));
         let runs = after.task(task.id).is_some_and(|task| !task.status.state.is_terminal());
-        if !(served(decided) && served(before) && runs) {
+        if !(served(decided) && served(before) && runs) || leaves(decided, after, task) {
             continue;
         }
         if !tasks_of(after, place).any(|other| serves(after, other)) {

@@ -10,7 +10,10 @@ use swarm_docker_api::{
     ApiError, Filters,
     view::{ManagerStatusView, NodeView},
 };
-use swarm_model::{Extra, Labels, Node, NodeRole, NodeSpec, validate_node_spec};
+use swarm_model::{
+    Availability, DRAIN_TIMEOUT_DEFAULT_NS, Extra, Labels, Node, NodeRole, NodeSpec, Timestamp, check_node_settings,
+    drains_by_policy, parse_duration, validate_node_spec,
+};
 
 use super::{
     Plane,
@@ -80,6 +83,11 @@ fn show<P: Plane>(plane: &P, managers: &Status, node: &Node) -> NodeView {
 pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
     let version = call.version("node")?;
     let spec = read_spec(&call)?;
+    let drain = Drain::read(&call)?;
+    if drain.is_some() && spec.availability != Availability::Drain {
+        let text = format!("drain= belongs to the availability drain, the request has {}", spec.availability.as_str());
+        return Err(ApiError::bad_request(text).into());
+    }
     let managers = plane.managers().await;
     change(&plane, |state| {
         resolve::cluster(state)?;
@@ -89,11 +97,53 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
         }
         check_role(&managers, state, node, spec.role)?;
         validate_node_spec(&spec)?;
-        let op = Op::UpdateNode { node: node.id, spec: Arc::new(spec.clone()) };
+        check_node_settings(&spec.labels, &node.spec.labels)?;
+        let drain_deadline = drain_deadline(node, &spec, drain, plane.now().max(state.time()));
+        let op = Op::UpdateNode { node: node.id, spec: Arc::new(spec.clone()), drain_deadline };
         Ok((Tx::new(vec![op]).guard(Guard::Node { node: node.id, version }), ()))
     })
     .await?;
     Ok(reply::empty())
+}
+
+/// How a node is to be drained (`?drain=`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drain {
+    /// Whatever the policies of its services say.
+    Now,
+    /// By the policies of its services, for so long.
+    ByPolicy { timeout_ns: i64 },
+}
+
+impl Drain {
+    fn read(call: &Call) -> Result<Option<Self>, ApiError> {
+        let timeout = call.param("drainTimeout").filter(|text| !text.is_empty());
+        match (call.param("drain").unwrap_or_default(), timeout) {
+            ("", None) => Ok(None),
+            ("now", None) => Ok(Some(Self::Now)),
+            ("policy", None) => Ok(Some(Self::ByPolicy { timeout_ns: DRAIN_TIMEOUT_DEFAULT_NS })),
+            ("policy", Some(text)) => match parse_duration(text) {
+                Ok(timeout_ns) => Ok(Some(Self::ByPolicy { timeout_ns })),
+                Err(error) => Err(ApiError::bad_request(format!("invalid drainTimeout: {error}"))),
+            },
+            ("" | "now", Some(_)) => Err(ApiError::bad_request("drainTimeout belongs to drain=policy")),
+            (other, _) => Err(ApiError::bad_request(format!("invalid drain '{other}', possible are policy and now"))),
+        }
+    }
+}
+
+/// From when on a drain takes no heed of policies; none for at once. A node that is drained already goes on as it is,
+/// unless the request or its label says otherwise.
+fn drain_deadline(node: &Node, spec: &NodeSpec, asked: Option<Drain>, now: Timestamp) -> Option<Timestamp> {
+    let by_label = drains_by_policy(&spec.labels);
+    let goes_on = node.spec.availability == Availability::Drain && drains_by_policy(&node.spec.labels) == by_label;
+    match asked {
+        _ if spec.availability != Availability::Drain => None,
+        Some(Drain::Now) => None,
+        Some(Drain::ByPolicy { timeout_ns }) => Some(now.plus_ns(timeout_ns)),
+        None if goes_on => node.drain_deadline,
+        None => by_label.then(|| now.plus_ns(DRAIN_TIMEOUT_DEFAULT_NS)),
+    }
 }
 
 /// Reads the body. Role and availability must be there: a default would demote or undrain a node.

@@ -9,7 +9,7 @@ use swarm_docker_api::{
     ApiError, read_value,
     view::{PlanRequest, PlanView, RolledBackView, StayingView, StepView, Version, WaitingView, WaveView},
 };
-use swarm_model::{Availability, Id, NodeId, NodeSpec, ServiceId, ServiceMode, ServiceSpec, Task, Timestamp};
+use swarm_model::{Availability, Id, NodeId, NodeSpec, Service, ServiceId, ServiceMode, ServiceSpec, Task, Timestamp};
 
 use super::{
     Plane,
@@ -41,9 +41,9 @@ struct Change {
 }
 
 fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest, fields: &Value) -> Result<Change, Failure> {
-    let of_service = |reference: &str, op: &dyn Fn(ServiceId, &ServiceSpec) -> Result<Op, Failure>| {
+    let of_service = |reference: &str, op: &dyn Fn(&Service) -> Result<Op, Failure>| {
         let old = resolve::service(state, reference)?;
-        let op = op(old.id, &old.spec)?;
+        let op = op(old)?;
         Ok(Change { subject: old.spec.name.clone(), service: Some(old.id), op })
     };
     match request {
@@ -60,10 +60,10 @@ fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest, fields: &Val
         PlanRequest::Update { service, spec } => {
             let old = resolve::service(state, &service)?;
             services::check_change(old, &spec)?;
-            of_service(&service, &|id, old| update(id, old, fields, (*spec).clone()))
+            of_service(&service, &|old| update(state, old, fields, (*spec).clone()))
         }
-        PlanRequest::Scale { service, replicas } => of_service(&service, &|id, old| {
-            let mut spec = old.clone();
+        PlanRequest::Scale { service, replicas } => of_service(&service, &|old| {
+            let mut spec = ServiceSpec::clone(&old.spec);
             match &mut spec.mode {
                 ServiceMode::Replicated { replicas: number } => *number = replicas,
                 ServiceMode::ReplicatedJob(job) => job.total_completions = Some(replicas),
@@ -72,24 +72,26 @@ fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest, fields: &Val
                     return Err(ApiError::bad_request(text).into());
                 }
             }
-            update(id, old, &Value::Null, spec)
+            update(state, old, &Value::Null, spec)
         }),
-        PlanRequest::Rollback { service, to } => of_service(&service, &|service, _| {
-            Ok(Op::RollBack { service, keep_previous: true, message: "planned rollback".into(), to })
+        PlanRequest::Rollback { service, to } => of_service(&service, &|old| {
+            Ok(Op::RollBack { service: old.id, keep_previous: true, message: "planned rollback".into(), to })
         }),
-        PlanRequest::Drain { node } => {
+        PlanRequest::Drain { node, now: at_once } => {
             let node = resolve::node(state, &node)?;
             let spec = NodeSpec { availability: Availability::Drain, ..(*node.spec).clone() };
             let subject = node_name(state, node.id);
-            let op = Op::UpdateNode { node: node.id, spec: Arc::new(spec) };
+            // A drain by policy is planned as if it had no deadline: the plan says what stays until then.
+            let drain_deadline = (!at_once).then_some(Timestamp::MAX);
+            let op = Op::UpdateNode { node: node.id, spec: Arc::new(spec), drain_deadline };
             Ok(Change { subject, service: None, op })
         }
     }
 }
 
-fn update(service: ServiceId, old: &ServiceSpec, fields: &Value, mut spec: ServiceSpec) -> Result<Op, Failure> {
-    services::check(&mut spec, fields, Some(old))?;
-    Ok(Op::UpdateService { service, spec: Arc::new(spec), registry_auth: None })
+fn update(state: &State, old: &Service, fields: &Value, mut spec: ServiceSpec) -> Result<Op, Failure> {
+    services::check(&mut spec, fields, Some(&old.spec))?;
+    Ok(Op::update_service(state, old, Arc::new(spec), None))
 }
 
 fn foretell(state: &State, change: &Change, now: Timestamp) -> Result<PlanView, Failure> {

@@ -6,9 +6,8 @@ use axum::{extract, http::StatusCode};
 use serde_json::Value;
 use swarm_core::{Guard, Op, State, Tx};
 use swarm_docker_api::{
-    ApiError, Filters, normalize_service_spec, read_value,
+    ApiError, Filters, read_value,
     view::{CreateServiceResponse, ServiceStatus, ServiceView, UpdateServiceResponse},
-    with_service_defaults,
 };
 use swarm_model::{
     DesiredState, Id, NodeState, Redacted, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskState,
@@ -92,7 +91,7 @@ pub(super) async fn inspect<P: Plane>(extract::State(plane): extract::State<P>, 
     resolve::cluster(&state)?;
     let mut view = ServiceView::new(resolve::service(&state, call.id())?, None);
     if insert_defaults {
-        view.spec = Arc::new(with_service_defaults(&view.spec));
+        view.spec = Arc::new(view.spec.with_defaults());
     }
     reply::json(&view)
 }
@@ -124,7 +123,7 @@ pub(super) async fn create<P: Plane>(extract::State(plane): extract::State<P>, c
 /// Whether a spec, of a service that is to be made or that is there, is one that this version can run; brings it into its
 /// normal form. `fields` is the spec as the client sent it, null where none was sent.
 pub(super) fn check(spec: &mut ServiceSpec, fields: &Value, old: Option<&ServiceSpec>) -> Result<(), reply::Failure> {
-    normalize_service_spec(spec);
+    spec.normalize();
     validate_service_spec(spec)?;
     available::check_fields(fields, old)?;
     available::check_templates(spec, old)?;
@@ -168,7 +167,7 @@ fn new_spec(state: &State, old: &Service, call: &Call) -> Result<Op, reply::Fail
         None => kept_registry_auth(state, old, call.param("registryAuthFrom").unwrap_or_default())?,
         given => given,
     };
-    Ok(Op::UpdateService { service: old.id, spec: Arc::new(spec), registry_auth })
+    Ok(Op::update_service(state, old, Arc::new(spec), registry_auth))
 }
 
 /// Credentials of an update that brings none: those of the present spec, or of the one before it.

@@ -507,7 +507,7 @@ mod tests {
             for node in [NodeId(1), NodeId(2), NodeId(3)] {
                 let mut spec = NodeSpec::clone(&world.state.node(node).expect("it is there").spec);
                 spec.availability = availability;
-                world.apply(Op::UpdateNode { node, spec: spec.into() });
+                world.apply(Op::UpdateNode { node, spec: spec.into(), drain_deadline: None });
             }
         };
         set(&mut world, Availability::Pause);

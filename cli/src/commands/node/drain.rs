@@ -11,7 +11,7 @@ use crate::{
     context::Context,
     error::Hinted,
     filters,
-    progress::{Deadline, OUTAGE_MAX, POLL},
+    progress::{OUTAGE_MAX, POLL},
     units::{format_duration, parse_duration},
 };
 
@@ -19,10 +19,13 @@ const EXAMPLES: &str = "\
 Examples:
   swarmctl node drain worker1
   swarmctl node drain --wait --timeout 10m worker1 worker2
+  swarmctl node drain --now worker1
 
 A service with an update policy is drained by it, and its tasks stay where they are while there is no room elsewhere. The
 tasks of others move all at once; one that has no room elsewhere stops all the same, and waits for a node. No task stops
-while swarmd.max-unavailable forbids it. What will happen: `swarmctl service plan drain NODE`.
+while swarmd.max-unavailable forbids it. When the timeout is over, and at once with --now, the node is emptied: all tasks
+move, and those that have no room elsewhere stop. `docker node update --availability drain` drains like --now, unless the
+node has the label swarmd.drain=policy. What will happen: `swarmctl service plan drain NODE`.
 `swarmctl node update --availability active NODE` takes the drain back.
 
 Exit code: 0 when the nodes are drained (with --wait: and empty), 1 otherwise.";
@@ -37,11 +40,35 @@ pub(crate) struct Drain {
     /// Wait until no task is left on them
     #[arg(long)]
     wait: bool,
-    /// Give up waiting after this time, with exit code 1
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "wait")]
-    timeout: Option<i64>,
+    /// How long the drain goes by the policies of the services; then the node is emptied
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "1h", conflicts_with = "now")]
+    timeout: i64,
+    /// Empty the nodes at once, whatever the policies of the services say
+    #[arg(long)]
+    now: bool,
     #[command(flatten)]
     check: CheckVersion,
+}
+
+/// What a drain goes by.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum How {
+    /// No policy.
+    Now,
+    /// The policies of the services, for so long.
+    ByPolicy { timeout_ns: i64 },
+}
+
+impl How {
+    /// With the parameters that say so.
+    pub(super) fn add_to(self, query: Query) -> Query {
+        match self {
+            Self::Now => query.with("drain", "now"),
+            Self::ByPolicy { timeout_ns } => {
+                query.with("drain", "policy").with("drainTimeout", format_duration(timeout_ns))
+            }
+        }
+    }
 }
 
 /// A node that is being drained.
@@ -58,10 +85,10 @@ impl Drain {
         if self.check.version.is_some() && self.nodes.len() > 1 {
             bail!("--check-version belongs to the plan of one node: drain one at a time");
         }
-        let deadline = self.timeout.map(Deadline::after_ns);
         self.check.check(context).await?;
         // A misspelt name drains no other node.
-        let drains = self.nodes.into_iter().map(|name| (Update::availability(name.clone(), Availability::Drain), name));
+        let how = if self.now { How::Now } else { How::ByPolicy { timeout_ns: self.timeout } };
+        let drains = self.nodes.into_iter().map(|name| (Update::drain(name.clone(), how), name));
         let drains: Vec<(Update, String)> = drains.collect();
         for (drain, _) in &drains {
             drain.find(context).await?;
@@ -90,9 +117,6 @@ impl Drain {
             }
             if nodes.iter().all(|node| node.left == Some(0)) {
                 return Ok(());
-            }
-            if let Some(deadline) = deadline.filter(Deadline::has_passed) {
-                return Err(timed_out(&nodes, deadline).into());
             }
             sleep(POLL).await;
         }
@@ -162,22 +186,5 @@ fn taken_back(node: &str, availability: Availability) -> Hinted {
     Hinted {
         message: format!("{node} is {now}: somebody took its drain back"),
         hint: format!("The tasks that are left stay on it. Drain it again: swarmctl node drain {node}"),
-    }
-}
-
-fn timed_out(nodes: &[Draining], deadline: Deadline) -> Hinted {
-    let left: Vec<&Draining> = nodes.iter().filter(|node| node.left != Some(0)).collect();
-    let counts: Vec<String> = left
-        .iter()
-        .map(|node| match node.left {
-            Some(1) => format!("{} has 1 task left", node.name),
-            Some(count) => format!("{} has {count} tasks left", node.name),
-            None => format!("swarmd has not shown the tasks of {} yet", node.name),
-        })
-        .collect();
-    let names: Vec<&str> = left.iter().map(|node| node.name.as_str()).collect();
-    Hinted {
-        message: format!("not drained within {}: {}", format_duration(deadline.span_ns()), counts.join(", ")),
-        hint: format!("The cluster goes on trying. See: swarmctl node ps {}; swarmctl task why TASK", names.join(" ")),
     }
 }

@@ -46,7 +46,8 @@ fn page(node: &NodeView) -> String {
     page.title("Status");
     page.indented("State", capitalise(&node.status.state));
     page.indented_some("Message", (!node.status.message.is_empty()).then_some(&node.status.message));
-    page.indented("Availability", capitalise(node.spec.availability.as_str()));
+    let by_policy = node.drain_deadline.map_or_else(String::new, |until| format!(" (by policy until {until})"));
+    page.indented("Availability", capitalise(node.spec.availability.as_str()) + &by_policy);
     page.indented("Address", &node.status.addr);
     if let Some(manager) = &node.manager_status {
         page.title("Manager Status");

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use swarm_docker_api::view::NodeView;
 use swarm_model::{Availability, NodeRole};
 
-use super::resolve;
+use super::{drain::How, resolve};
 use crate::{
     choice::{AVAILABILITIES, ROLES, choice},
     client::{ClientError, OVERTAKEN_MAX, Query, read, segment},
@@ -15,7 +15,7 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  swarmctl node update --availability drain worker1
+  swarmctl node update --availability active worker1
   swarmctl node update --label-add zone=east --label-rm rack worker1
   swarmctl node update --role manager worker1";
 
@@ -38,12 +38,16 @@ pub(crate) struct Update {
     /// Remove a label; can be repeated
     #[arg(long, group = "change", value_name = "KEY")]
     label_rm: Vec<String>,
+    /// What a drain goes by, where that is said.
+    #[arg(skip)]
+    drain: Option<How>,
 }
 
 impl Update {
-    /// A change of the availability alone.
-    pub(super) fn availability(node: String, availability: Availability) -> Self {
-        Self { node, availability: Some(availability), role: None, label_add: Vec::new(), label_rm: Vec::new() }
+    /// A drain and nothing else.
+    pub(super) fn drain(node: String, how: How) -> Self {
+        let availability = Some(Availability::Drain);
+        Self { node, availability, role: None, label_add: Vec::new(), label_rm: Vec::new(), drain: Some(how) }
     }
 
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
@@ -59,7 +63,8 @@ impl Update {
         let id = resolve(&context.client, &self.node).await?;
         // Labels go together with the changes of others.
         let again = self.availability.is_none() && self.role.is_none();
-        let (id, _) = change_spec(context, &id, &self.node, again, |spec| self.change(spec).map(|()| true)).await?;
+        let change = |spec: &mut Map<String, Value>| self.change(spec).map(|()| true);
+        let (id, _) = change_spec(context, &id, &self.node, again, self.drain, change).await?;
         Ok(id)
     }
 
@@ -69,7 +74,7 @@ impl Update {
     /// There is no such node, or swarmd does not answer.
     pub(super) async fn find(&self, context: &Context) -> anyhow::Result<()> {
         let id = resolve(&context.client, &self.node).await?;
-        change_spec(context, &id, &self.node, false, |_| Ok(false)).await.map(drop)
+        change_spec(context, &id, &self.node, false, None, |_| Ok(false)).await.map(drop)
     }
 
     /// Changes the spec as it came, so that what this program does not know survives.
@@ -104,11 +109,12 @@ async fn change_spec(
     id: &str,
     name: &str,
     again: bool,
+    drain: Option<How>,
     change: impl Fn(&mut Map<String, Value>) -> anyhow::Result<bool>,
 ) -> anyhow::Result<(String, bool)> {
     let mut overtaken = 0;
     loop {
-        match try_to_change(context, id, name, &change).await {
+        match try_to_change(context, id, name, drain, &change).await {
             Err(error) if again && overtaken < OVERTAKEN_MAX && is_stale(&error) => overtaken += 1,
             result => return result,
         }
@@ -123,6 +129,7 @@ async fn try_to_change(
     context: &Context,
     id: &str,
     name: &str,
+    drain: Option<How>,
     change: impl Fn(&mut Map<String, Value>) -> anyhow::Result<bool>,
 ) -> anyhow::Result<(String, bool)> {
     let path = format!("/nodes/{}", segment(id));
@@ -137,13 +144,18 @@ async fn try_to_change(
         return Ok((node.id, false));
     }
     let path = format!("/nodes/{}/update", segment(&node.id));
-    context.client.post(&path, Query::new().with("version", node.version.index), spec, None).await?;
+    let query = Query::new().with("version", node.version.index);
+    let query = match drain {
+        Some(how) => how.add_to(query),
+        None => query,
+    };
+    context.client.post(&path, query, spec, None).await?;
     Ok((node.id, true))
 }
 
 /// Sets the role of a node. Returns whether that was a change.
 pub(super) async fn set_role(context: &Context, id: &str, name: &str, role: NodeRole) -> anyhow::Result<bool> {
-    change_spec(context, id, name, false, |spec| {
+    change_spec(context, id, name, false, None, |spec| {
         let is_new = spec.get("Role").and_then(Value::as_str) != Some(role.as_str());
         spec.insert("Role".to_owned(), role.as_str().into());
         Ok(is_new)

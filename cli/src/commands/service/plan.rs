@@ -113,6 +113,9 @@ pub(crate) struct PlanDrain {
     /// Host name or id
     #[arg(value_name = "NODE")]
     node: String,
+    /// Plan what `node drain --now` does
+    #[arg(long)]
+    now: bool,
     #[command(flatten)]
     format: AnswerFormat,
 }
@@ -164,7 +167,7 @@ impl Plan {
             }
             Self::Drain(command) => {
                 let node = crate::commands::node::resolve(&context.client, &command.node).await?;
-                (json!({"Kind": "drain", "Node": node}), command.format, None, Vec::new())
+                (json!({"Kind": "drain", "Node": node, "Now": command.now}), command.format, None, Vec::new())
             }
         };
         show(context, &request, &format, reference.as_deref(), &differences).await
@@ -186,7 +189,12 @@ async fn show(
     let plan: PlanView = read(path, &bytes)?;
     match format.apply(path, &bytes)? {
         Some(text) => context.out.line(&text)?,
-        None => context.out.print(&page(&plan, differences))?,
+        None => {
+            context.out.print(&page(&plan, differences))?;
+            if request["Kind"] == "drain" && request["Now"] != true && !plan.staying.is_empty() {
+                context.out.line("\nWhat stays on the node is stopped when the timeout of the drain is over.")?;
+            }
+        }
     }
     match (plan.changes, plan.fits) {
         (false, _) if plan.staying.is_empty() => Ok(()),

@@ -101,7 +101,8 @@ impl World {
             availability: Availability::Active,
         };
         let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-        let update = Op::UpdateNode { node, spec: NodeSpec { labels, ..NodeSpec::default() }.into() };
+        let update =
+            Op::UpdateNode { node, spec: NodeSpec { labels, ..NodeSpec::default() }.into(), drain_deadline: None };
         let status = ready();
         let report = Op::ReportNode { node, status, description: Some(description.into()) };
         self.commit(vec![Tx::new(vec![admit]), Tx::new(vec![update]), Tx::new(vec![report])]);

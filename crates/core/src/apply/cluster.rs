@@ -119,6 +119,7 @@ pub(super) fn admit_node(state: &mut State, admission: &Admission<'_>, events: &
             raft_id: None,
             epoch: revision,
             cert_expires_at: admission.cert_expires_at,
+            drain_deadline: None,
         })
     }));
     node.role = admission.role;
@@ -138,14 +139,22 @@ pub(super) fn admit_node(state: &mut State, admission: &Admission<'_>, events: &
     Ok(())
 }
 
-pub(super) fn update_node(state: &mut State, id: NodeId, spec: &Arc<NodeSpec>, events: &mut Vec<Event>) -> Outcome {
+pub(super) fn update_node(
+    state: &mut State,
+    id: NodeId,
+    spec: &Arc<NodeSpec>,
+    drain_deadline: Option<Timestamp>,
+    events: &mut Vec<Event>,
+) -> Outcome {
     let (revision, time) = (state.revision, state.time);
     let node = state.nodes.get_mut(&id).map(Arc::make_mut).ok_or_else(|| not_found("node", id))?;
-    if (node.spec.availability, &node.spec.labels) != (spec.availability, &spec.labels) {
+    let before = (node.spec.availability, &node.spec.labels, node.drain_deadline);
+    if before != (spec.availability, &spec.labels, drain_deadline) {
         node.epoch = revision;
         events.push(Event::Room(id));
     }
     node.spec = spec.clone();
+    node.drain_deadline = drain_deadline;
     (node.version, node.updated_at) = (revision, time);
     state.index_node(id);
     events.push(Event::Node(id));

@@ -3,6 +3,7 @@
 //! It checks guards and stores; it holds no policy, so that two versions of the program apply the same entry alike.
 //! An operation that falls leaves no trace, so that a transaction of one operation needs no way back.
 
+mod before_alike;
 mod cluster;
 mod objects;
 mod services;
@@ -156,7 +157,9 @@ fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
             };
             cluster::admit_node(state, &admission, events)
         }
-        Op::UpdateNode { node, spec } => cluster::update_node(state, *node, spec, events),
+        Op::UpdateNode { node, spec, drain_deadline } => {
+            cluster::update_node(state, *node, spec, *drain_deadline, events)
+        }
         Op::ReportNode { node, status, description } => {
             cluster::report_node(state, *node, status, description.as_ref(), events)
         }
@@ -164,8 +167,8 @@ fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
         Op::CreateService { service, spec, registry_auth } => {
             services::create(state, *service, spec, registry_auth.as_ref(), events)
         }
-        Op::UpdateService { service, spec, registry_auth } => {
-            services::update(state, *service, spec, registry_auth.as_ref(), events)
+        Op::UpdateService { service, spec, registry_auth, alike } => {
+            services::update(state, *service, spec, registry_auth.as_ref(), *alike, events)
         }
         Op::RemoveService { service } => services::remove(state, *service, events),
         Op::RollBack { service, keep_previous, message, to } => {

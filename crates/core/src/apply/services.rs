@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use swarm_model::{
-    DesiredState, JobStatus, PreviousSpec, PublishMode, Redacted, Revision, Service, ServiceId, ServiceSpec,
+    Alike, DesiredState, JobStatus, PreviousSpec, PublishMode, Redacted, Revision, Service, ServiceId, ServiceSpec,
     SpecVersion, TaskId, UpdateState, UpdateStatus,
 };
 
-use super::{Event, not_found, objects, tasks};
+use super::{Event, before_alike, not_found, objects, tasks};
 use crate::{Outcome, Refusal, State};
 
 /// From this feature level on, the entry that removes a service leaves it to the leader's plan to stop its tasks: to mark
@@ -47,8 +47,9 @@ pub(super) fn create(
         history: Vec::new(),
         job: spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: state.time }),
         rebalance: false,
+        repeated: None,
     };
-    service.record_revision(None, state.time);
+    service.record_revision(false, state.time);
     state.index_users(id, None, Some(spec));
     state.services.insert(id, Arc::new(service));
     events.push(Event::Service(id));
@@ -60,6 +61,7 @@ pub(super) fn update(
     id: ServiceId,
     spec: &Arc<ServiceSpec>,
     registry_auth: Option<&Redacted>,
+    alike: Option<Alike>,
     events: &mut Vec<Event>,
 ) -> Outcome {
     let old = state.service(id).cloned().ok_or_else(|| not_found("service", id))?;
@@ -74,28 +76,35 @@ pub(super) fn update(
     let (revision, time) = (state.revision, state.time);
     let current = state.spec(id, old.spec_version).cloned().expect("a service's current spec version is kept");
     let auth = registry_auth.or(current.registry_auth.as_ref()).filter(|auth| !auth.expose().is_empty()).cloned();
-    if old.spec == *spec && auth == current.registry_auth {
-        return Ok(()); // The same spec again changes nothing: no task restarts, the way back stays (design §8).
+    let says = alike.unwrap_or_else(|| before_alike::compare(&old.spec, spec));
+    if says.all && alike.is_none() && auth == current.registry_auth {
+        return Ok(());
     }
     // Only template and endpoint make a task dirty (swarm-behaviour §4.1); other changes keep the version.
-    let same_tasks = old.spec.makes_same_tasks(spec);
-    let version = if same_tasks { old.spec_version } else { revision };
+    let version = if says.tasks { old.spec_version } else { revision };
     state.put_spec(SpecVersion { service: id, version, spec: spec.clone(), registry_auth: auth });
     let mut service = Service::clone(&old);
     service.spec = spec.clone();
     service.spec_version = version;
     (service.version, service.updated_at) = (revision, time);
+    if says.all && alike.is_some() {
+        // The same spec again: no task restarts, no update begins or ends, the way back stays (design §8).
+        service.repeated = Some(old.spec.clone());
+        state.services.insert(id, Arc::new(service));
+        events.push(Event::Service(id));
+        return Ok(());
+    }
+    service.repeated = None;
     // An update that goes on keeps its state, and one that is paused is not resumed by a label or another number of tasks;
     // otherwise clients must not see that of an earlier one (docker-api §0.7).
-    let policies = |spec: &ServiceSpec| (spec.update_config.clone(), spec.rollback_config.clone());
-    let same_policies = policies(&old.spec) == policies(spec);
     let under_way = service.update.as_ref().map(|update| update.state);
-    let goes_on = same_tasks && under_way.is_some_and(|state| state.is_active() || same_policies && state.is_paused());
-    if old.spec != *spec {
+    let is_let_be = |state: UpdateState| state.is_active() || says.policies && state.is_paused();
+    let goes_on = says.tasks && under_way.is_some_and(is_let_be);
+    if !says.all {
         // The way back from an update stays while that goes on, and when it was paused: what it brought does not run.
         let leads_back = goes_on || under_way == Some(UpdateState::Paused);
         service.previous = service.previous.filter(|_| leads_back).or_else(|| Some(present(&old)));
-        service.record_revision(Some(&old.spec), time);
+        service.record_revision(says.all_but_replicas, time);
     }
     if !goes_on {
         service.update = None;
@@ -180,6 +189,7 @@ pub(super) fn roll_back(
     if let Some(version) = state.spec(id, target.spec_version).cloned() {
         state.put_spec(SpecVersion { spec: target.spec.clone(), ..SpecVersion::clone(&version) });
     }
+    service.repeated = None;
     service.spec = target.spec;
     service.spec_version = target.spec_version;
     service.revision = target.revision;

@@ -2,7 +2,8 @@
 //!
 //! Whatever stops a running task of its own accord asks here: update, drain and rebalance together never leave fewer
 //! than the wanted tasks less the limit. Crashes and lost nodes may; then those wait. What has ended and is not to be
-//! restarted is no longer wanted, until an update begins there anew. What an update made, or a restart after a failure,
+//! restarted is no longer wanted, until an update begins there anew. A task that a drain without policy drives
+//! out is not counted on, and not held. What an update made, or a restart after a failure,
 //! counts once it has run for the monitor period: an image that crashes runs for a moment each time.
 
 use std::collections::BTreeSet;
@@ -42,7 +43,12 @@ impl Steady {
 
     /// Whether a task serves, and is to be counted on.
     fn serves(self, state: &State, task: &Task) -> bool {
-        state.serves(task) && self.counts_at(task).is_none()
+        self.is_held(state, task) && self.counts_at(task).is_none()
+    }
+
+    /// Whether a task serves, and the limit says when it may go. One that is driven out by a drain goes in any case.
+    fn is_held(self, state: &State, task: &Task) -> bool {
+        state.serves(task) && !rolling::is_driven_out(state, task, self.now)
     }
 }
 
@@ -86,7 +92,7 @@ impl Budget {
     /// Whether these tasks of a place may stop, while the others of it go on. If so they are counted.
     pub(super) fn take(&mut self, state: &State, slot: &Slot, stops: impl Fn(&Task) -> bool) -> bool {
         // What runs on a lost node is away already.
-        let loses = slot.live().any(|task| state.serves(task) && stops(task));
+        let loses = slot.live().any(|task| self.steady.is_held(state, task) && stops(task));
         let stays = slot.live().any(|task| self.steady.serves(state, task) && !stops(task));
         let Some(left) = self.left.as_mut().filter(|_| loses && !stays) else { return true };
         if *left == 0 {
@@ -99,10 +105,18 @@ impl Budget {
     /// Stops tasks that were taken, or serve no more.
     pub(super) fn stop(&self, planner: &mut Planner, service: &Service, tasks: &[TaskId]) {
         for batch in planner.fitting(tasks).chunks(TASKS_BATCH_MAX) {
-            let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: batch.to_vec() }]);
-            let tx = self.guard(&planner.state, service, tx);
-            planner.push_for(service, tx);
+            // What the limit does not hold up must not fall with what it does.
+            let (free, held): (Vec<_>, Vec<_>) = batch.iter().partition(|id| self.is_driven_out(&planner.state, **id));
+            for tasks in [free, held].into_iter().filter(|tasks| !tasks.is_empty()) {
+                let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks }]);
+                let tx = self.guard(&planner.state, service, tx);
+                planner.push_for(service, tx);
+            }
         }
+    }
+
+    fn is_driven_out(&self, state: &State, id: TaskId) -> bool {
+        state.task(id).is_some_and(|task| rolling::is_driven_out(state, task, self.steady.now))
     }
 
     /// Lets a transaction that stops tasks rest on these being spared when it is applied: what is to serve instead may
@@ -115,7 +129,9 @@ impl Budget {
             Op::SetDesired { desired, tasks } if !desired.is_live() => Some(tasks),
             _ => None,
         });
-        let may_serve = |id: &TaskId| state.task(*id).is_some_and(|task| !task.status.state.is_terminal());
+        let may_serve = |id: &TaskId| {
+            state.task(*id).is_some_and(|task| !task.status.state.is_terminal()) && !self.is_driven_out(state, *id)
+        };
         let besides: BTreeSet<TaskId> = stopped.flatten().copied().filter(may_serve).collect();
         if besides.is_empty() {
             return tx;

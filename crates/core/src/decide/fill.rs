@@ -9,7 +9,8 @@ use super::{
     Planner,
     budget::Budget,
     restart::{self, Verdict},
-    rolling, schedule,
+    rolling::{self, is_driven_out, is_leaving},
+    schedule,
     slots::{self, Place as SlotPlace, Slot},
     update,
 };
@@ -49,7 +50,6 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
     let mut needs = Vec::new();
     let mut leave = Vec::new();
     let mut superseded: Vec<TaskId> = Vec::new();
-    let stop_first = rolling::order(service) == UpdateOrder::StopFirst;
     for (place, slot) in &planner.slots(service).shown {
         // One new task takes over from all of them, where an old and a new one fall together.
         let mut is_replaced = false;
@@ -71,20 +71,25 @@ pub(super) fn restarts(planner: &mut Planner, service: &Service) -> Vec<Need> {
                     let others = || slot.live().filter(|other| other.id != task.id);
                     let (waiting, there): (Vec<_>, Vec<_>) =
                         others().partition(|other| other.status.state == TaskState::Pending);
+                    // One attempt is enough where a task is to leave its node.
+                    let goes = |other: &&Arc<Task>| is_driven_out(&planner.state, other, planner.now);
+                    let (driven_out, there): (Vec<_>, Vec<_>) = there.into_iter().partition(goes);
                     let kept = there.first().map(|other| other.id);
+                    let order = rolling::order_in(&planner.state, service, slot, planner.now);
+                    let waits = order == UpdateOrder::StopFirst && (kept.is_some() || !driven_out.is_empty());
                     // What only waits, for an update that was overtaken, waits for nothing any more.
                     superseded.extend(waiting.iter().map(|other| other.id));
                     needs.push(Need::Replace(Replacement {
                         place: *place,
                         to: None,
-                        old: std::iter::once(task).chain(waiting).map(|old| old.id).collect(),
+                        old: std::iter::once(task).chain(waiting).chain(driven_out).map(|old| old.id).collect(),
                         kept,
                         cause: match update::is_watched(service, task, planner.now) {
                             true => Cause::Update, // It did not fail, its node is lost.
                             false => Cause::Restart,
                         },
                         // Beside one that serves it is prepared first, whatever became of the one before.
-                        start_at: start_at.or(kept.filter(|_| stop_first).map(|_| planner.now)),
+                        start_at: start_at.or(waits.then_some(planner.now)),
                         restarts,
                     }));
                 }
@@ -106,7 +111,7 @@ fn is_spare(state: &State, slot: &Slot, task: &Task, service: &Service) -> bool 
         let succeeds = current(other) && (other.id > task.id || !current(task));
         let serves = other.status.state == TaskState::Running
             && !slots::is_dirty(state, service, other)
-            && !rolling::is_leaving(state, other);
+            && !is_leaving(state, other);
         succeeds || serves
     })
 }
@@ -272,7 +277,9 @@ fn gives_way(planner: &Planner, service: &Service, need: &Need) -> Option<TaskId
         Need::Replace(replacement) => (replacement.kept, is_due(replacement.start_at)),
         Need::Pending(task, kept) => (*kept, task.desired != DesiredState::Ready || is_due(task.start_at)),
     };
-    kept.filter(|_| is_due && rolling::order(service) == UpdateOrder::StopFirst)
+    let is_driven_out =
+        |id| planner.state.task(id).is_some_and(|task| is_driven_out(&planner.state, task, planner.now));
+    kept.filter(|id| is_due && (rolling::order(service) == UpdateOrder::StopFirst || is_driven_out(*id)))
 }
 
 /// What found no node while the task before it runs. Where that one's end would make the room, it stops first, as in
@@ -305,9 +312,11 @@ fn make_room_for(
     let mut budget = Budget::of(planner, service);
     for (mut need, place) in stuck {
         let kept = gives_way(planner, service, &need).expect("only such needs come here");
-        let is_driven_out = service.spec.update_config.is_none()
-            && planner.state.task(kept).is_some_and(|task| rolling::is_leaving(&planner.state, task));
-        let stops = is_driven_out || fits_instead(view, wanted, &need, kept, planner.task_id());
+        let leaves = planner.state.task(kept).is_some_and(|task| match service.spec.update_config {
+            None => is_leaving(&planner.state, task),
+            Some(_) => is_driven_out(&planner.state, task, planner.now),
+        });
+        let stops = leaves || fits_instead(view, wanted, &need, kept, planner.task_id());
         let slot = planner.state.task(kept).and_then(|task| slots.shown.get(&slots::place_of(service, task)));
         if stops && !slot.is_none_or(|slot| budget.take(&planner.state, slot, |_| true)) {
             continue; // Its end is what the new one needs, and has to wait.

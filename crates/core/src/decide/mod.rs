@@ -270,8 +270,8 @@ fn promote(planner: &mut Planner, service: &Service) {
     // With what each takes over from: that is lost, and told to stop in this plan perhaps. If it is back when the plan is
     // applied, it may be kept.
     let mut due_after = Vec::new();
-    let order = rolling::order(service);
     for slot in planner.slots(service).shown.values() {
+        let order = rolling::order_in(&planner.state, service, slot, planner.now);
         for task in slot.0.iter().filter(|t| t.desired == DesiredState::Ready && !t.status.state.is_terminal()) {
             match restart::start(&planner.state, slot, task, order, planner.now) {
                 Start::Now => {

@@ -4,7 +4,7 @@
 //! Stop-first, the new task is prepared (image pulled, container created) while the old one runs; then the old one
 //! stops, and the new one runs once it has. Start-first, the new one runs beside the old one.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use swarm_model::{
     Availability, Cause, DesiredState, NodeState, RestartCondition, Service, ServiceMode, Task, TaskId, TaskState,
@@ -58,6 +58,22 @@ pub(super) fn is_leaving(state: &State, task: &Task) -> bool {
         .is_some_and(|node| node.spec.availability == Availability::Drain && node.status.state != NodeState::Down)
 }
 
+/// From when on a task that is to leave its node does so whatever the policies of its service say.
+fn leaves_from(state: &State, task: &Task) -> Option<Timestamp> {
+    state.node(task.node?).filter(|_| is_leaving(state, task))?.emptied_from()
+}
+
+/// Whether a task is to leave its node now, whatever the policies of its service say.
+pub(super) fn is_driven_out(state: &State, task: &Task, now: Timestamp) -> bool {
+    leaves_from(state, task).is_some_and(|from| from <= now)
+}
+
+/// The order in force in one place. A task that is driven out does not stay until its successor runs.
+pub(super) fn order_in(state: &State, service: &Service, slot: &Slot, now: Timestamp) -> UpdateOrder {
+    let is_driven_out = slot.live().any(|task| is_driven_out(state, task, now));
+    if is_driven_out { UpdateOrder::StopFirst } else { order(service) }
+}
+
 /// The one of several tasks in a place that is to stay: the newest of those that are what the service wants, where it
 /// wants them. One that failed, or found no node, is dropped when the other one need not leave, or no longer.
 fn successor<'a>(state: &State, service: &Service, slot: &'a Slot) -> Option<&'a Arc<Task>> {
@@ -86,7 +102,6 @@ fn is_prepared(task: &Task, now: Timestamp) -> bool {
 
 /// Where a new task runs beside an old one, or is prepared to take over, the old one goes.
 fn finish(planner: &mut Planner, service: &Service) {
-    let stop_first = order(service) == UpdateOrder::StopFirst;
     let mut done = Vec::new();
     let slots = planner.slots(service);
     let slots = &slots.shown;
@@ -101,7 +116,8 @@ fn finish(planner: &mut Planner, service: &Service) {
         let known = done.len();
         done.extend(outdated(&planner.state, service, slot));
         let Some(keep) = successor(&planner.state, service, slot) else { continue };
-        let takes_over = keep.status.state == TaskState::Running || stop_first && is_prepared(keep, planner.now);
+        let stop_first = || order_in(&planner.state, service, slot, planner.now) == UpdateOrder::StopFirst;
+        let takes_over = keep.status.state == TaskState::Running || is_prepared(keep, planner.now) && stop_first();
         // On a node that is silent it may be lost, and the other one is all that serves in its place.
         let other_serves = || slot.live().any(|task| task.id != keep.id && planner.state.serves(task));
         if !takes_over || !planner.state.is_on_ready_node(keep) && other_serves() {
@@ -163,17 +179,18 @@ impl Stage {
 }
 
 /// A place in the eyes of a drain.
-fn stage_of_move(state: &State, service: &Service, kinship: &Kinship, slot: &Slot) -> Stage {
+fn stage_of_move(state: &State, service: &Service, kinship: &Kinship, slot: &Slot, now: Timestamp) -> Stage {
     let clean = |task: &Arc<Task>| !kinship.is_dirty(state, service, task);
     // What has ended there is for the restart policy to judge.
     if slot.live().any(|task| !task.status.state.is_terminal() && is_leaving(state, task)) {
         let has_successor = slot.live().any(|task| clean(task) && !is_leaving(state, task));
-        // What was to take over failed for good: the task that is there stays rather than that nothing runs.
-        let gave_up = slot.finished(service).is_some_and(|task| task.status.state != TaskState::Shutdown);
-        return match (has_successor, gave_up) {
-            (true, _) => Stage::UnderWay,
-            (false, true) => Stage::Clean,
-            (false, false) => Stage::Stale,
+        // What was to take over failed for good: the task that is there stays rather than that nothing runs, unless its
+        // node is to be empty.
+        let stays = || slot.has_given_up(service) && !slot.live().any(|task| is_driven_out(state, task, now));
+        return match has_successor {
+            true => Stage::UnderWay,
+            false if stays() => Stage::Clean,
+            false => Stage::Stale,
         };
     }
     match slot.live().next_back() {
@@ -299,8 +316,15 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
         |place: &Place, slot: &Slot| slot.is_taken(service) && !global::is_retired(planner, &constraints, *place);
     let places: Vec<(&Place, &Slot)> = slots.iter().filter(|(place, slot)| wanted(place, slot)).collect();
     let kinship = Kinship::default();
+    let mut driven_out: BTreeSet<Place> = BTreeSet::new();
     for (place, slot) in places {
-        let of_move = stage_of_move(&planner.state, service, &kinship, slot);
+        let deadline = slot.live().filter_map(|task| leaves_from(&planner.state, task)).min();
+        match deadline {
+            Some(at) if at <= planner.now => drop(driven_out.insert(*place)),
+            Some(Timestamp::MAX) | None => {}
+            Some(at) => planner.wake(service.id, at),
+        }
+        let of_move = stage_of_move(&planner.state, service, &kinship, slot, planner.now);
         let of_update = match paused {
             true => Stage::Clean,
             false => stage_of_update_now(planner, service, &kinship, slot),
@@ -324,8 +348,9 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
         }
     }
     // Without a policy of its own a service is drained all at once, as in Swarm.
-    let at_once = |cause: &Cause| *cause == Cause::Move && service.spec.update_config.is_none();
-    let is_limited = config.parallelism > 0 && stale.iter().any(|(_, cause)| !at_once(cause));
+    let has_policy = service.spec.update_config.is_some();
+    let at_once = |(place, cause): &(Place, Cause)| driven_out.contains(place) || *cause == Cause::Move && !has_policy;
+    let is_limited = config.parallelism > 0 && stale.iter().any(|place| !at_once(place));
     if planner.part.is_some() && is_limited {
         return planner.widen(service.id); // How many others are under way is for a look at all to say.
     }
@@ -344,21 +369,21 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     }
     // What does not run anyway comes first.
     stale.sort_by_key(|(place, _)| slots[place].runs());
-    let (all, mut some): (Vec<_>, Vec<_>) = stale.into_iter().partition(|(_, cause)| at_once(cause));
+    let (all, mut some): (Vec<_>, Vec<_>) = stale.into_iter().partition(at_once);
     some.truncate(room);
     let mut needs = Vec::new();
     let mut ends: Vec<TaskId> = Vec::new();
     // What is being prepared will take a task away when it is ready: no more is prepared than may then go.
     let mut budget = Budget::of(planner, &service);
-    let order = order(&service);
     for slot in under_way.iter().map(|place| &slots[place]).filter(|slot| slot.live().count() > 1) {
-        budget.take_for_move(&planner.state, slot, order);
+        budget.take_for_move(&planner.state, slot, order_in(&planner.state, &service, slot, planner.now));
     }
     let never_again = service.spec.task_template.restart().condition == RestartCondition::None;
     for (place, cause) in all.into_iter().chain(begun).chain(idle).chain(some) {
         let slot = &slots[&place];
         // It is to be started once and never again, not elsewhere either (swarm-behaviour §3.5).
-        let ends_here = cause == Cause::Move && never_again;
+        let ends_here = cause == Cause::Move && (never_again || slot.has_given_up(&service));
+        let order = order_in(&planner.state, &service, slot, planner.now);
         let order_of_end = if ends_here { UpdateOrder::StopFirst } else { order };
         if !budget.take_for_move(&planner.state, slot, order_of_end) {
             continue;
@@ -413,7 +438,7 @@ pub(super) fn replacement(
 /// The task in whose place a waiting one is prepared, and which runs until it can take over. One that was made to start
 /// first, by a policy that has changed since, is no other.
 pub(super) fn kept_beside(planner: &Planner, service: &Service, slot: &Slot, waiting: &Task) -> Option<TaskId> {
-    let takes_over = order(service) == UpdateOrder::StopFirst
+    let takes_over = order_in(&planner.state, service, slot, planner.now) == UpdateOrder::StopFirst
         && successor(&planner.state, service, slot).is_some_and(|task| task.id == waiting.id);
     // What waits itself holds no room, and may find its node in the same look.
     let is_there = |task: &&Arc<Task>| task.id != waiting.id && task.status.state != TaskState::Pending;

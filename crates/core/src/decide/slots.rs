@@ -65,6 +65,11 @@ impl Slot {
         (!newest.desired.is_live() && !restart::allowed(&service.spec, self, newest)).then_some(newest)
     }
 
+    /// Whether its newest task failed, and is not to be restarted.
+    pub(super) fn has_given_up(&self, service: &Service) -> bool {
+        self.finished(service).is_some_and(|task| task.status.state != TaskState::Shutdown)
+    }
+
     /// Whether its tasks that are meant to live wait for a node, and nothing of an earlier one is left on a node.
     pub(super) fn waits_for_node(&self) -> bool {
         self.live().next().is_some()

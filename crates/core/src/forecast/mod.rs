@@ -234,7 +234,8 @@ fn leave_out_preparations(waves: &mut Vec<Wave>) {
 fn differs(before: &State, after: &State, event: &Event) -> bool {
     match *event {
         Event::Service(id) => {
-            let written = |state: &State| state.service(id).map(|service| (service.spec.clone(), service.revision));
+            // The same spec, written in another way, makes no revision.
+            let written = |state: &State| state.service(id).map(|service| service.revision);
             written(before) != written(after)
         }
         Event::Node(id) => {
@@ -263,7 +264,7 @@ fn planned(change: &Tx) -> Planned {
 /// The node that a change drains.
 fn drained(op: &Op) -> Option<NodeId> {
     match op {
-        Op::UpdateNode { node, spec } if spec.availability == Availability::Drain => Some(*node),
+        Op::UpdateNode { node, spec, .. } if spec.availability == Availability::Drain => Some(*node),
         _ => None,
     }
 }

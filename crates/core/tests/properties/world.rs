@@ -50,6 +50,7 @@ pub(crate) enum Step {
     Availability {
         node: usize,
         availability: Availability,
+        by_policy: bool,
     },
     RemoveNode {
         node: usize,
@@ -108,7 +109,9 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         2 => (any::<usize>(), 0..8_u64).prop_map(|(service, replicas)| Step::Scale { service, replicas }),
         1 => any::<usize>().prop_map(|service| Step::Remove { service }),
         2 => (any::<usize>(), node_state).prop_map(|(node, state)| Step::Node { node, state }),
-        2 => (any::<usize>(), availability).prop_map(|(node, availability)| Step::Availability { node, availability }),
+        2 => (any::<usize>(), availability, any::<bool>()).prop_map(|(node, availability, by_policy)| {
+            Step::Availability { node, availability, by_policy }
+        }),
         1 => any::<usize>().prop_map(|node| Step::RemoveNode { node }),
         12 => (any::<usize>(), 0..TaskState::ALL.len())
             .prop_map(|(task, state)| Step::Report { task, state: TaskState::ALL[state] }),
@@ -124,6 +127,8 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
 }
 
 /// More pieces than all that there may be to do.
+/// A drain by policy goes on for some steps.
+const DRAIN_TIMEOUT_NS: i64 = 60_000_000_000;
 const PIECES_MAX: usize = 3000;
 
 /// Tasks of a job at the same time.
@@ -136,6 +141,12 @@ pub(crate) struct World {
     pub(crate) deadlines: BTreeMap<ServiceId, Timestamp>,
     pub(crate) seed: u64,
     pub(crate) made: u128,
+}
+
+/// Whether the drain of its node takes a task away whatever the policies say.
+fn is_driven_out(state: &State, task: &Task, now: Timestamp) -> bool {
+    let node = task.node.and_then(|id| state.node(id)).filter(|node| node.status.state != NodeState::Down);
+    node.and_then(|node| node.emptied_from()).is_some_and(|from| from <= now)
 }
 
 impl World {
@@ -255,7 +266,9 @@ impl World {
         };
         let available = |state: &State| {
             let serves = |task: &&Arc<Task>| {
-                task.desired.is_live() && task.status.state == TaskState::Running && is_ready(state, task)
+                let is_up = task.status.state == TaskState::Running && is_ready(state, task);
+                // A drain without policy is not held up.
+                task.desired.is_live() && is_up && !is_driven_out(state, task, self.now)
             };
             state.tasks_of_service(service.id).filter(serves).map(|t| t.slot).collect::<BTreeSet<u32>>().len() as u64
         };
@@ -295,9 +308,11 @@ impl World {
             let mut tasks = before.tasks_of_slot(service.id, slot);
             tasks.any(|task| task.spec_version == service.spec_version && (made(task) || comes(task)))
         };
+        // A drain without policy waits for no turn.
+        let is_free = |slot| before.tasks_of_slot(service.id, slot).any(|task| is_driven_out(before, task, self.now));
         let begins = |op: &Op| match op {
             Op::CreateTasks { service: id, cause: Cause::Update | Cause::Move, tasks, .. } => {
-                *id == service.id && tasks.iter().any(|task| !is_begun(task.slot))
+                *id == service.id && tasks.iter().any(|task| !is_begun(task.slot) && !is_free(task.slot))
             }
             _ => false,
         };
@@ -314,7 +329,8 @@ impl World {
                     && live.all(|other| other.status.state == TaskState::Pending)
                     && !others().any(|other| other.holds_resources())
             };
-            task.desired.is_live() && fresh && began(task) && !waits(&self.state) && !waits(before)
+            let counts = !waits(&self.state) && !waits(before) && !is_free(task.slot);
+            task.desired.is_live() && fresh && began(task) && counts
         });
         // A drain of its node may take what is under way on, in the same place.
         let under_way = under_way.map(|task| task.slot).collect::<BTreeSet<u32>>().len() as u64;
@@ -386,18 +402,20 @@ impl World {
                 Some(Op::CreateService { service: ServiceId::make(self.now, self.made), spec, registry_auth: None })
             }
             Step::Scale { service, replicas } => pick(services.len(), *service).map(|n| {
-                let mut spec = (*self.state.service(services[n]).expect("listed").spec).clone();
+                let old = self.state.service(services[n]).expect("listed");
+                let mut spec = (*old.spec).clone();
                 match &mut spec.mode {
                     ServiceMode::Replicated { replicas: old } => *old = *replicas,
                     ServiceMode::ReplicatedJob(job) => job.total_completions = Some(*replicas),
                     ServiceMode::Global | ServiceMode::GlobalJob => {}
                 }
-                Op::UpdateService { service: services[n], spec: spec.into(), registry_auth: None }
+                Op::update_service(&self.state, old, spec.into(), None)
             }),
             Step::Update { service } => pick(services.len(), *service).map(|n| {
-                let mut spec = (*self.state.service(services[n]).expect("listed").spec).clone();
+                let old = self.state.service(services[n]).expect("listed");
+                let mut spec = (*old.spec).clone();
                 spec.task_template.force_update += 1;
-                Op::UpdateService { service: services[n], spec: spec.into(), registry_auth: None }
+                Op::update_service(&self.state, old, spec.into(), None)
             }),
             Step::RollBack { service } => pick(services.len(), *service).map(|n| Op::RollBack {
                 service: services[n],
@@ -416,10 +434,12 @@ impl World {
                 status: status(*state),
                 description: None,
             }),
-            Step::Availability { node, availability } => pick(nodes.len(), *node).map(|n| {
+            Step::Availability { node, availability, by_policy } => pick(nodes.len(), *node).map(|n| {
                 let mut spec = (*self.state.node(nodes[n]).expect("listed").spec).clone();
                 spec.availability = *availability;
-                Op::UpdateNode { node: nodes[n], spec: spec.into() }
+                let by_policy = *by_policy && *availability == Availability::Drain;
+                let drain_deadline = by_policy.then(|| self.now.plus_ns(DRAIN_TIMEOUT_NS));
+                Op::UpdateNode { node: nodes[n], spec: spec.into(), drain_deadline }
             }),
             Step::RemoveNode { node } => {
                 pick(nodes.len(), *node).map(|n| Op::RemoveNode { node: nodes[n], force: false })
@@ -517,7 +537,7 @@ impl World {
         let nodes: Vec<NodeId> = self.state.nodes().map(|n| n.id).collect();
         for node in nodes {
             self.commit(vec![Tx::new(vec![
-                Op::UpdateNode { node, spec: Arc::default() },
+                Op::UpdateNode { node, spec: Arc::default(), drain_deadline: None },
                 Op::ReportNode { node, status: status(NodeState::Ready), description: None },
             ])]);
         }

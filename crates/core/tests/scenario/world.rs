@@ -7,9 +7,9 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use swarm_core::{Context, Dirty, ENTRY_VERSION, Entry, Op, Outcome, Place, State, Tx, apply, decide};
 use swarm_model::{
-    Availability, Cluster, ClusterId, ClusterSpec, DesiredState, GenericResource, Id, JoinTokens, NodeDescription,
-    NodeId, NodeRole, NodeState, NodeStatus, Redacted, RootCa, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState,
-    TaskStatus, Timestamp,
+    Availability, Cluster, ClusterId, ClusterSpec, DRAIN_TIMEOUT_DEFAULT_NS, DesiredState, GenericResource, Id,
+    JoinTokens, NodeDescription, NodeId, NodeRole, NodeState, NodeStatus, Redacted, RootCa, ServiceId, ServiceMode,
+    ServiceSpec, TaskId, TaskState, TaskStatus, Timestamp, parse_duration,
 };
 
 const SECOND_NS: i64 = 1_000_000_000;
@@ -212,15 +212,20 @@ impl World {
                 return self.user(Op::ReportNode { node, status, description: None });
             }
             _ => {
-                let availability = match what {
-                    "active" => Availability::Active,
-                    "pause" => Availability::Pause,
-                    "drain" => Availability::Drain,
+                let now = self.now;
+                // `drain` as by Docker's clients; `drain:policy` as by `node drain`; `drain:60s` with a deadline.
+                let (availability, drain_deadline) = match what.split_once(':').unwrap_or((what, "")) {
+                    ("active", "") => (Availability::Active, None),
+                    ("pause", "") => (Availability::Pause, None),
+                    ("drain", "") => (Availability::Drain, None),
+                    ("drain", "policy") if self.planning => (Availability::Drain, Some(Timestamp::MAX)),
+                    ("drain", "policy") => (Availability::Drain, Some(now.plus_ns(DRAIN_TIMEOUT_DEFAULT_NS))),
+                    ("drain", timeout) => (Availability::Drain, Some(now.plus_ns(parse_duration(timeout)?))),
                     _ => return Err(format!("a node cannot be {what}")),
                 };
                 let mut spec = (*self.state.node(node).ok_or("the node was removed")?.spec).clone();
                 spec.availability = availability;
-                return self.user(Op::UpdateNode { node, spec: spec.into() });
+                return self.user(Op::UpdateNode { node, spec: spec.into(), drain_deadline });
             }
         };
         self.user(Op::ReportNode { node, status: status(state), description: None })
@@ -239,7 +244,8 @@ impl World {
         let node = self.node(name)?;
         let mut spec = (*self.state.node(node).ok_or("the node was removed")?.spec).clone();
         spec.labels.extend(labels.iter().map(|(k, v)| (k.to_string(), v.to_string())));
-        self.user(Op::UpdateNode { node, spec: spec.into() })
+        let drain_deadline = self.state.node(node).and_then(|node| node.drain_deadline);
+        self.user(Op::UpdateNode { node, spec: spec.into(), drain_deadline })
     }
 
     fn create(&mut self, name: &str, options: &Options<'_>) -> Result<String, String> {
@@ -268,6 +274,7 @@ impl World {
                 "ContainerSpec": {
                     "Image": options.get("image").unwrap_or(&"hello:1"), "Mounts": describe::mounts(options),
                     "StopGracePeriod": int(options, "grace", 10)? * SECOND_NS,
+                    "Healthcheck": {"StartInterval": int(options, "start-interval", 0)? * SECOND_NS},
                 },
                 "LogDriver": options.get("log").map(|name| serde_json::json!({"Name": name})),
                 "Resources": {"Reservations": {
@@ -295,17 +302,19 @@ impl World {
 
     fn scale(&mut self, name: &str, replicas: u64) -> Result<String, String> {
         let service = self.service(name)?;
-        let mut spec = (*self.state.service(service).ok_or("the service was removed")?.spec).clone();
+        let old = self.state.service(service).ok_or("the service was removed")?.clone();
+        let mut spec = (*old.spec).clone();
         match &mut spec.mode {
             ServiceMode::ReplicatedJob(job) => job.total_completions = Some(replicas),
             mode => *mode = ServiceMode::Replicated { replicas },
         }
-        self.user(Op::UpdateService { service, spec: spec.into(), registry_auth: None })
+        self.user(Op::update_service(&self.state, &old, spec.into(), None))
     }
 
     fn update(&mut self, name: &str, options: &Options<'_>) -> Result<String, String> {
         let service = self.service(name)?;
-        let mut spec = (*self.state.service(service).ok_or("the service was removed")?.spec).clone();
+        let old = self.state.service(service).ok_or("the service was removed")?.clone();
+        let mut spec = (*old.spec).clone();
         let template = &mut spec.task_template;
         if let Some(image) = options.get("image") {
             template.container_spec.image = image.to_string();
@@ -333,7 +342,7 @@ impl World {
         }
         let settings = options.iter().filter(|(key, _)| key.starts_with("swarmd."));
         spec.labels.extend(settings.map(|(key, value)| (key.to_string(), value.to_string())));
-        self.user(Op::UpdateService { service, spec: spec.into(), registry_auth: None })
+        self.user(Op::update_service(&self.state, &old, spec.into(), None))
     }
 
     fn revisions(&self, name: &str) -> Result<String, String> {

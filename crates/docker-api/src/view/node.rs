@@ -29,6 +29,9 @@ pub struct NodeView {
     /// Absent on workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manager_status: Option<ManagerStatusView>,
+    /// Ours: until when a drain goes by the policies of services. Absent where none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_deadline: Option<Time>,
 }
 
 impl NodeView {
@@ -46,6 +49,7 @@ impl NodeView {
             description: NodeDescriptionView { description, tls_info },
             status: NodeStatusView::new(&node.status),
             manager_status,
+            drain_deadline: node.drain_deadline.map(Into::into),
         }
     }
 

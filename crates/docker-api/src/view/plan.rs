@@ -40,6 +40,9 @@ pub enum PlanRequest {
     Drain {
         /// Id, host name or start of an id.
         node: String,
+        /// Whatever the policies of its services say, as by Docker's clients.
+        #[serde(default, skip_serializing_if = "is_default")]
+        now: bool,
     },
 }
 

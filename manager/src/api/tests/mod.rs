@@ -243,6 +243,7 @@ fn cluster() -> TestPlane {
         overlay: Default::default(),
         root_rotation: None,
     }))]);
+    plane.apply(vec![Op::RaiseFeatureLevel { level: ENTRY_VERSION }]);
     for (node, role, hostname) in [(MANAGER, NodeRole::Manager, "alpha"), (WORKER, NodeRole::Worker, "beta")] {
         plane.apply(vec![Op::AdmitNode {
             node,

@@ -77,6 +77,48 @@ async fn what_the_operator_sets_is_kept() {
 }
 
 #[tokio::test]
+async fn a_drain_goes_by_policy_where_that_is_said() {
+    let plane = cluster();
+    let update = async |query: &str, availability: &str, label: Option<&str>| {
+        let version = plane.state().node(WORKER).expect("node").version;
+        let labels: serde_json::Map<String, Value> =
+            label.map(|v| ("swarmd.drain".to_owned(), v.into())).into_iter().collect();
+        let spec = json!({"Labels": labels, "Role": "worker", "Availability": availability});
+        post(&plane, &format!("/nodes/beta/update?version={version}{query}"), &spec).await
+    };
+    let shown = async || get(&plane, "/nodes/beta").await.ok().json().get("DrainDeadline").is_some();
+    for (query, availability, label, by_policy) in [
+        ("", "drain", None, false),
+        ("&drain=policy", "drain", None, true),
+        // Another change by a client that knows nothing of policies.
+        ("", "drain", None, true),
+        ("&drain=now", "drain", None, false),
+        ("", "active", Some("policy"), false),
+        ("", "drain", Some("policy"), true),
+        ("", "drain", None, false),
+        ("", "drain", Some("policy"), true),
+        ("", "pause", Some("policy"), false),
+    ] {
+        update(query, availability, label).await.ok();
+        assert_eq!(shown().await, by_policy, "{query} {availability} {label:?}");
+    }
+    update("&drain=policy&drainTimeout=90s", "drain", None).await.ok();
+    let node = plane.state().node(WORKER).expect("node").clone();
+    let deadline = node.drain_deadline.expect("by policy");
+    assert!((0..=90_000_000_000).contains(&deadline.since_ns(node.updated_at)));
+    for (query, availability, label, part) in [
+        ("&drain=policy", "active", None, "the request has active"),
+        ("&drain=later", "drain", None, "possible are policy and now"),
+        ("&drain=now&drainTimeout=1m", "drain", None, "belongs to drain=policy"),
+        ("&drain=policy&drainTimeout=soon", "drain", None, "'soon' is not a duration"),
+        ("", "drain", Some("polite"), "it must be policy"),
+    ] {
+        let message = update(query, availability, label).await.error(400);
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn roles_must_be_said_and_the_last_manager_stays() {
     let plane = cluster();
     let update = async |node: NodeId, spec: Value| {

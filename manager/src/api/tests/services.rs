@@ -2,7 +2,7 @@
 
 use swarm_model::{UpdateState, UpdateStatus};
 
-use super::*;
+use super::{rollout::settle, *};
 
 /// `docker service create --publish mode=host,… ` as the real CLI sends it.
 const RECORDED: &str = include_str!(concat!(
@@ -220,7 +220,7 @@ async fn what_an_older_version_took_is_not_refused_when_it_comes_back() {
     stored["Novelty"] = json!({"a": 1});
     stored["TaskTemplate"]["ContainerSpec"]["Mounts"] = json!([{"Type": "volume", "Target": "/a"}, {"Type": "volume", "Target": "/b", "VolumeOptions": {"Subpath": "c"}}]);
     let spec = serde_json::from_value(stored.clone()).expect("a spec");
-    plane.apply(vec![Op::UpdateService { service, spec: Arc::new(spec), registry_auth: None }]);
+    plane.apply(vec![Op::UpdateService { service, spec: Arc::new(spec), registry_auth: None, alike: None }]);
     update(&plane, &id, |_| {}).await.ok();
     update(&plane, &id, |spec| spec["Labels"]["a"] = json!("b")).await.ok();
     update(&plane, &id, |spec| {
@@ -294,13 +294,53 @@ async fn other_changes_are_refused() {
     assert_eq!(inspect(&plane, &id).await["Version"]["Index"], version);
 }
 
+/// Tools wait for a version that moves, and compare the spec before an update with the one after it.
 #[tokio::test]
-async fn the_same_spec_again_changes_nothing() {
+async fn the_same_spec_again_moves_the_version_and_nothing_else() {
     let plane = cluster();
     let id = create(&plane, "web").await;
-    let before = inspect(&plane, &id).await;
-    update(&plane, &id, |_| {}).await.ok();
-    assert_eq!(inspect(&plane, &id).await, before);
+    let version = |view: &Value| view["Version"]["Index"].as_u64().expect("a number");
+    let history = async || get(&plane, &format!("/swarmd/services/{id}/history")).await.ok().json();
+    let spec_version = || plane.state().service_by_name("web").expect("service").spec_version;
+    let roll_back = async || {
+        let at = version(&inspect(&plane, &id).await);
+        let path = format!("/services/{id}/update?version={at}&rollback=previous");
+        post(&plane, &path, &inspect(&plane, &id).await["Spec"]).await
+    };
+    for round in 0..2 {
+        let (before, history_before, tasks) = (inspect(&plane, &id).await, history().await, spec_version());
+        update(&plane, &id, |_| {}).await.ok();
+        let after = inspect(&plane, &id).await;
+        assert!(version(&after) > version(&before));
+        assert_eq!((&after["Spec"], &after["PreviousSpec"]), (&before["Spec"], &before["Spec"]));
+        assert_eq!((after.get("UpdateStatus"), spec_version()), (before.get("UpdateStatus"), tasks));
+        assert_eq!(history().await, history_before, "round {round}");
+    }
+    assert!(roll_back().await.error(400).contains("service web does not have a previous spec"));
+
+    update(&plane, &id, |spec| spec["TaskTemplate"]["ContainerSpec"]["Env"] = json!(["V=bad"])).await.ok();
+    let changed = inspect(&plane, &id).await;
+    assert_eq!(changed["PreviousSpec"]["TaskTemplate"]["ContainerSpec"].get("Env"), None);
+    // As clients write the same spec: with its defaults, and with nulls and empty lists.
+    let long = get(&plane, &format!("/services/{id}?insertDefaults=true")).await.ok().json()["Spec"].clone();
+    let revisions = || plane.state().service_by_name("web").expect("service").history.len();
+    update(&plane, &id, |spec| *spec = long.clone()).await.ok();
+    assert_eq!(revisions(), 2);
+    update(&plane, &id, |spec| {
+        spec["TaskTemplate"]["ContainerSpec"]["Labels"] = json!(null);
+        spec["TaskTemplate"]["Placement"] = json!({"Constraints": []});
+        spec["TaskTemplate"]["ContainerSpec"]["Secrets"] = json!([]);
+        spec["EndpointSpec"] = json!({});
+    })
+    .await
+    .ok();
+    assert_eq!(revisions(), 2);
+    let same = inspect(&plane, &id).await;
+    assert_eq!(same["PreviousSpec"]["TaskTemplate"]["ContainerSpec"]["Env"], json!(["V=bad"]));
+    roll_back().await.ok();
+    let back = inspect(&plane, &id).await;
+    assert_eq!(back["Spec"]["TaskTemplate"]["ContainerSpec"].get("Env"), None, "the last different spec");
+    assert_eq!(back["PreviousSpec"]["TaskTemplate"]["ContainerSpec"]["Env"], json!(["V=bad"]));
 }
 
 /// The credentials that the tasks of a service's present spec pull with.
@@ -403,7 +443,8 @@ async fn a_removed_service_is_gone_and_its_tasks_stop() {
     let answer = delete(&plane, "/services/web").await.ok();
     assert_eq!((answer.status, answer.body.len()), (200, 0));
     assert_eq!(delete(&plane, "/services/web").await.error(404), "service web not found");
-    assert_eq!(plane.state().task(task).expect("kept until it has ended").desired, DesiredState::Remove);
+    settle(&plane);
+    assert!(plane.state().task(task).is_none());
     assert_eq!(get(&plane, "/services").await.ok().json(), json!([]));
 }
 

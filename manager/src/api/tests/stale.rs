@@ -49,7 +49,7 @@ async fn the_managers_page_says_what_to_worry_about() {
     let manager = &page["Managers"][0];
     assert_eq!((&manager["AppliedIndex"], &manager["ClockSkewMs"]), (&json!(9), &json!(-1500)));
     assert_eq!((&page["SnapshotBytes"], &manager["Reachability"]), (&json!(77), &json!("reachable")));
-    assert_eq!((&page["FeatureLevel"], &manager["FeatureLevel"]), (&json!(1), &json!(1)));
+    assert_eq!((&page["FeatureLevel"], &manager["FeatureLevel"]), (&json!(2), &json!(1)));
     let warnings = page["Warnings"].to_string();
     for part in ["the clock of the manager at", "nearly full (50MiB free)", "there is one manager"] {
         assert!(warnings.contains(part), "{part}: {warnings}");

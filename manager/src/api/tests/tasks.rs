@@ -90,7 +90,7 @@ async fn tasks_of_an_older_spec_are_not_up_to_date() {
     let service: ServiceId = id.parse().expect("id");
     let mut spec = plane.state().service(service).expect("service").spec.as_ref().clone();
     spec.task_template.force_update = 1;
-    plane.apply(vec![Op::UpdateService { service, spec: Arc::new(spec), registry_auth: None }]);
+    plane.apply(vec![Op::UpdateService { service, spec: Arc::new(spec), registry_auth: None, alike: None }]);
     let new = add_task(&plane, &id, 2, WORKER, TaskState::Running);
     let filters = json!({"_up-to-date": ["true"], "service": [id]});
     assert_eq!(filtered(&plane, "/tasks", filters).await.all("/ID"), [new.to_string()]);

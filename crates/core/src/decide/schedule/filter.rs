@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use swarm_model::{
-    Constraint, ConstraintKey, Node, NodeId, Operator, Platform, PortProtocol, ResourceReservations, Service,
-    ServiceSpec,
+    Constraint, ConstraintKey, EngineNeed, Node, NodeId, Operator, Platform, PortProtocol, ResourceReservations,
+    Service, ServiceSpec,
 };
 
 use super::plugins;
@@ -30,6 +30,7 @@ pub(super) struct Traits {
     drivers: Vec<plugins::Driver>,
     constraints: Vec<Constraint>,
     platforms: Vec<Platform>,
+    engine: Option<EngineNeed>,
 }
 
 /// The filters, in the order in which they are asked.
@@ -40,6 +41,7 @@ pub(super) enum Filter {
     Plugins,
     Constraints,
     Platform,
+    Engine,
     HostPort,
     MaxReplicas,
 }
@@ -55,6 +57,7 @@ impl<'a> Request<'a> {
                 drivers: plugins::drivers(spec),
                 constraints: placement.map_or(Vec::new(), |placement| parse(&placement.constraints)),
                 platforms: placement.map_or(Vec::new(), |placement| placement.platforms.clone()),
+                engine: spec.engine_need(),
             },
             ports: host_ports(spec).collect(),
             max_replicas: spec.max_replicas_per_node(),
@@ -128,7 +131,11 @@ impl Traits {
             .description
             .as_ref()
             .is_some_and(|d| self.platforms.iter().any(|wanted| same_platform(wanted, &d.platform)));
-        if self.platforms.is_empty() || has_platform { Ok(()) } else { Err(Filter::Platform) }
+        if !self.platforms.is_empty() && !has_platform {
+            return Err(Filter::Platform);
+        }
+        let version = node.description.as_ref().map_or("", |description| &description.engine.engine_version);
+        if self.engine.is_none_or(|need| need.is_met_by(version)) { Ok(()) } else { Err(Filter::Engine) }
     }
 }
 
@@ -278,6 +285,7 @@ pub(super) fn reason(filter: Filter, count: u32) -> String {
         Filter::Plugins => format!("missing plugin on {nodes}"),
         Filter::Constraints => format!("scheduling constraints not satisfied on {nodes}"),
         Filter::Platform => format!("unsupported platform on {nodes}"),
+        Filter::Engine => format!("Docker Engine too old on {nodes}"),
         Filter::HostPort => format!("host-mode port already in use on {nodes}"),
         Filter::MaxReplicas => "max replicas per node limit exceed".to_owned(),
     }

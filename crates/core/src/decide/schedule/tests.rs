@@ -184,7 +184,7 @@ fn build(machines: &[Machine], services: &[serde_json::Value]) -> State {
                     manager_addr: None,
                     availability: Availability::Active,
                 },
-                Op::UpdateNode { node, spec: NodeSpec { labels, ..NodeSpec::default() }.into() },
+                Op::UpdateNode { node, spec: NodeSpec { labels, ..NodeSpec::default() }.into(), drain_deadline: None },
                 Op::ReportNode { node, status, description: Some(Arc::new(description)) },
             ],
         );

@@ -87,7 +87,7 @@ impl Limit {
         let more = self.allowed.max(self.wanted.saturating_sub(self.serving)).saturating_add(1);
         let mut spec = (*service.spec).clone();
         spec.labels.insert(LABEL.to_owned(), more.to_string());
-        let change = Op::UpdateService { service: service.id, spec: Arc::new(spec), registry_auth: None };
+        let change = Op::update_service(state, service, Arc::new(spec), None);
         let mut changed = state.clone();
         apply_tx(&mut changed, &Tx::new(vec![change]), &mut Vec::new()).ok()?;
         let dirty = Dirty { services: [service.id].into(), ..Dirty::default() };

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use swarm_model::{
-    Availability, Constraint, ConstraintKey, Mount, Node, NodeId, NodeState, Operator, Placement, Service, ServiceId,
-    ServiceMode, ServiceSpec, Timestamp, format_duration,
+    Availability, Constraint, ConstraintKey, EngineNeed, Mount, Node, NodeId, NodeState, Operator, Placement, Service,
+    ServiceId, ServiceMode, ServiceSpec, Timestamp, format_duration,
 };
 
 use super::{NodeRejection, Rejection, resources};
@@ -65,6 +65,7 @@ enum What {
     Resource { kind: String, amount: i64 },
     Constraint { text: String, parsed: Option<Constraint> },
     Platform,
+    Engine(EngineNeed),
     Driver { kind: &'static str },
     Port(swarm_model::PortProtocol, u16),
     MaxReplicas { needed: u64 },
@@ -234,7 +235,7 @@ fn all_ready(state: &State) -> State {
     for node in state.nodes() {
         let spec = swarm_model::NodeSpec { availability: Availability::Active, ..(*node.spec).clone() };
         let status = swarm_model::NodeStatus { state: NodeState::Ready, engine_reachable: true, ..node.status.clone() };
-        let change = Op::UpdateNode { node: node.id, spec: Arc::new(spec) };
+        let change = Op::UpdateNode { node: node.id, spec: Arc::new(spec), drain_deadline: None };
         // A node that never reported has nothing to offer, but its labels may fit.
         let description = node.description.is_none().then(Arc::default);
         let report = Op::ReportNode { node: node.id, status, description };
@@ -280,6 +281,14 @@ fn requirements(state: &State, service: &Service) -> Vec<Requirement> {
         add("platform", names.join(" or "), What::Platform, &|alone| {
             let platforms = placement.platforms.clone();
             alone.task_template.placement = Some(Placement { platforms, ..Placement::default() });
+        });
+    }
+    if let Some(need) = spec.engine_need() {
+        add("engine", format!("Docker Engine {}", need.major), What::Engine(need), &|alone| {
+            alone.task_template.container_spec.healthcheck.clone_from(&spec.task_template.container_spec.healthcheck);
+            alone.task_template.container_spec.mounts.clone_from(&spec.task_template.container_spec.mounts);
+            // What they ask for beside that is another requirement.
+            alone.task_template.container_spec.mounts.iter_mut().for_each(|mount| mount.volume_options = None);
         });
     }
     for (kind, driver) in schedule::named_drivers(spec) {
@@ -382,6 +391,11 @@ impl Requirement {
                 let has = format!("{}/{}", has.os, has.architecture);
                 let text = format!("use an image for {has}, or add a node of {}", self.asked);
                 (format!("is {has}"), fix(0, text))
+            }
+            What::Engine(need) => {
+                let version = node.description.as_ref().map_or("", |description| &description.engine.engine_version);
+                let text = format!("upgrade the engine of {node_name}, or leave {} out", need.flag);
+                (format!("has {version}"), fix(0, text))
             }
             What::Driver { kind } => {
                 let engine = node.description.as_ref().map(|description| &description.engine);

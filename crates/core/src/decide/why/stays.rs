@@ -8,7 +8,7 @@ use super::{RECENT_NS, limit::Limit, nodes, task::failed_before};
 use crate::{
     State,
     decide::{
-        rolling::{is_leaving, order},
+        rolling::{is_driven_out, is_leaving, order},
         slots::{self, Kinship, Place, Slot},
     },
 };
@@ -67,7 +67,7 @@ pub(crate) fn why_staying(state: &State, service: &Service, now: Timestamp) -> S
             continue;
         }
         // What starts first asks for nothing before it runs.
-        let asks = heir.is_some() || order(service) == UpdateOrder::StopFirst;
+        let asks = (heir.is_some() || order(service) == UpdateOrder::StopFirst) && !is_driven_out(state, first, now);
         let limited = limit.as_mut().filter(|_| asks).is_some_and(|limit| limit.keeps(state, slot));
         if heir.is_some() && !limited && slow_heir.is_none() {
             continue;
@@ -79,7 +79,7 @@ pub(crate) fn why_staying(state: &State, service: &Service, now: Timestamp) -> S
             (true, heir.status.err.as_deref().unwrap_or("what is to come waits for a node").to_owned())
         } else if let Some(node) = slot.live().find_map(|task| paused_node(state, task)) {
             (true, format!("{node} is paused and takes nothing new"))
-        } else if slot.finished(service).is_some_and(|newest| newest.status.state != TaskState::Shutdown) {
+        } else if slot.has_given_up(service) {
             (true, "what was to come failed for good".to_owned())
         } else if slow_heir.is_some() {
             (true, "what takes over from it does not run yet".to_owned())

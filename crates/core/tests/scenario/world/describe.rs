@@ -5,8 +5,8 @@ use swarm_model::EnginePlugin;
 use super::*;
 
 impl World {
-    /// A node says anew what it has: `cpu=`, `mem=` in GiB, `addr=`, `engine=KEY:VALUE` for a label, `log=` and
-    /// `volume=` for plugins.
+    /// A node says anew what it has: `cpu=`, `mem=` in GiB, `addr=`, `engine=KEY:VALUE` for a label,
+    /// `version=` of the engine, `log=` and `volume=` for plugins.
     pub(super) fn describe(&mut self, name: &str, options: &Options<'_>) -> Result<String, String> {
         let id = self.node(name)?;
         let node = self.state.node(id).ok_or("the node was removed")?;
@@ -23,6 +23,7 @@ impl World {
                     let (key, value) = value.split_once(':').ok_or("engine=KEY:VALUE")?;
                     description.engine.labels.insert(key.into(), value.into());
                 }
+                "version" => description.engine.engine_version = value.to_string(),
                 "log" => description.engine.plugins.push(plugin("Log")),
                 "volume" => description.engine.plugins.push(plugin("Volume")),
                 other => return Err(format!("a node says nothing of {other}")),
@@ -48,8 +49,12 @@ pub(super) fn platforms(options: &Options<'_>) -> serde_json::Value {
     options.get("platforms").map_or(serde_json::json!([]), |texts| texts.split(',').map(platform).collect())
 }
 
-/// One volume, if the service is to have one: `volume=DRIVER`.
+/// One volume, if the service is to have one: `volume=DRIVER`; or a folder that the engine is to make: `folder=PATH`.
 pub(super) fn mounts(options: &Options<'_>) -> serde_json::Value {
+    if let Some(folder) = options.get("folder") {
+        let options = serde_json::json!({"CreateMountpoint": true});
+        return serde_json::json!([{"Type": "bind", "Source": folder, "Target": "/v", "BindOptions": options}]);
+    }
     options.get("volume").map_or(serde_json::json!([]), |driver| {
         let options = serde_json::json!({"DriverConfig": {"Name": driver}});
         serde_json::json!([{"Type": "volume", "Source": "v", "Target": "/v", "VolumeOptions": options}])
