@@ -163,7 +163,7 @@ mod tests {
     fn what_is_empty_or_null_or_a_default_says_the_same_as_nothing() {
         let short = web(json!({"Image": "x"}));
         for long in [
-            json!({"Name": "web", "Labels": null, "TaskTemplate": {"ContainerSpec": {"Image": "x", "Env": [], "Mounts": null}}}),
+            json!({"Name": "web", "Labels": {}, "Networks": null, "TaskTemplate": {"ContainerSpec": {"Image": "x", "Env": [], "Configs": null}}}),
             json!({"Name": "web", "TaskTemplate": {"ContainerSpec": {"Image": "x", "Secrets": [], "DNSConfig": {}}, "Placement": {}}}),
             json!({"Name": "web", "TaskTemplate": {"ContainerSpec": {"Image": "x", "Unknown": {"A": [], "B": ""}},
                 "Resources": {"Limits": {}, "Reservations": null}, "LogDriver": null, "Networks": []}}),
@@ -289,11 +289,13 @@ mod tests {
             image in "[a-z]{0,3}", env in prop::option::of(prop::collection::vec("[A-C]=[a-b]?", 0..3)),
             window in prop::option::of(0..3_i64), replicas in 0..3_u64, init in prop::option::of(any::<bool>()),
         ) {
-            let given = spec(json!({
-                "TaskTemplate": {"ContainerSpec": {"Image": image, "Env": env, "Init": init},
-                    "RestartPolicy": window.map(|window| json!({"Window": window}))},
+            let mut given = spec(json!({
+                "TaskTemplate": {"ContainerSpec": {"Image": image, "Init": init}},
                 "Mode": {"Replicated": {"Replicas": replicas}},
             }));
+            given.task_template.container_spec.env = env.unwrap_or_default();
+            given.task_template.restart_policy =
+                window.map(|window| RestartPolicy { window_ns: Some(window), ..RestartPolicy::default() });
             let mut kept = given.clone();
             kept.normalize();
             let shown = spec(serde_json::to_value(kept.with_defaults()).expect("JSON"));

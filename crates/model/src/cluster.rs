@@ -193,6 +193,8 @@ pub struct OverlaySettings {
 }
 
 impl OverlaySettings {
+    /// The network that addresses come from when none is given.
+    pub const ADDR_POOL_DEFAULT: &str = "10.0.0.0/8";
     /// The prefix length when none is given.
     pub const SUBNET_SIZE_DEFAULT: u32 = 24;
     /// The port when none is given.
@@ -211,7 +213,7 @@ impl OverlaySettings {
     /// Whether something was chosen that takes effect with overlay networks only. Clients always send a prefix length.
     pub fn says_something(&self) -> bool {
         let port = self.data_path_port_or_default();
-        !self.addr_pools.is_empty()
+        self.addr_pools.iter().any(|pool| pool != Self::ADDR_POOL_DEFAULT)
             || self.subnet_size_or_default() != Self::SUBNET_SIZE_DEFAULT
             || port != Self::DATA_PATH_PORT_DEFAULT
     }

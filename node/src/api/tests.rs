@@ -149,15 +149,24 @@ async fn a_swarm_shows_in_ping_and_info() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_overlay_networks_are_made_from_is_kept_and_shown() {
     let mut client = Client::start().await;
-    let request = r#"{"ListenAddr": "0.0.0.0:2377", "DefaultAddrPool": ["10.20.0.0/16"], "SubnetSize": 26,
-        "DataPathAddr": "127.0.0.1", "DataPathPort": 7777}"#;
-    assert_eq!(client.ask("POST", "/v1.50/swarm/init", request).await.0, 200);
-    let expected = serde_json::json!([["10.20.0.0/16"], 26, 7777]);
     let shown = |cluster: &Value| ["DefaultAddrPool", "SubnetSize", "DataPathPort"].map(|name| cluster[name].clone());
-    let (_, swarm) = client.get("/swarm").await;
-    let (_, info) = client.get("/info").await;
-    assert_eq!(Value::from(shown(&swarm).to_vec()), expected);
-    assert_eq!(Value::from(shown(&info["Swarm"]["Cluster"]).to_vec()), expected);
+    for (request, expected) in [
+        (
+            r#"{"ListenAddr": "0.0.0.0:2377", "DefaultAddrPool": ["10.20.0.0/16"], "SubnetSize": 26,
+                "DataPathAddr": "127.0.0.1", "DataPathPort": 7777}"#,
+            serde_json::json!([["10.20.0.0/16"], 26, 7777]),
+        ),
+        // docker-py says nothing of pools, the docker CLI sends an empty list: dockerd shows them so.
+        (r#"{"DefaultAddrPool": null}"#, serde_json::json!([["10.0.0.0/8"], 24, 4789])),
+        (r#"{"DefaultAddrPool": []}"#, serde_json::json!([null, 24, 4789])),
+    ] {
+        assert_eq!(client.ask("POST", "/v1.50/swarm/init", request).await.0, 200);
+        let (_, swarm) = client.get("/swarm").await;
+        let (_, info) = client.get("/info").await;
+        assert_eq!(Value::from(shown(&swarm).to_vec()), expected);
+        assert_eq!(Value::from(shown(&info["Swarm"]["Cluster"]).to_vec()), expected);
+        assert_eq!(client.ask("POST", "/v1.50/swarm/leave?force=1", "").await.0, 200);
+    }
     client.end().await;
 }
 

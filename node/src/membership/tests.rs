@@ -223,7 +223,11 @@ async fn impossible_requests_change_nothing() {
     let own_root = settings(json!({ "SigningCACert": "PEM", "SigningCAKey": "PEM" }));
     for (request, status, text) in [
         (InitRequest { force_new_cluster: true, ..default() }, 503, "not part of a swarm"),
-        (InitRequest { default_addr_pool: vec!["10.0.0.0".to_owned()], ..default() }, 400, "address pool 10.0.0.0"),
+        (
+            InitRequest { default_addr_pool: Some(vec!["10.0.0.0".to_owned()]), ..default() },
+            400,
+            "address pool 10.0.0.0",
+        ),
         (InitRequest { subnet_size: 30, ..default() }, 400, "subnet size 30"),
         (InitRequest { data_path_port: 80, ..default() }, 400, "data path port 80"),
         (InitRequest { data_path_addr: "eth77".to_owned(), ..default() }, 400, "data path address: \"eth77\""),

@@ -66,7 +66,7 @@ impl Init {
             force_new_cluster: self.force_new_cluster,
             auto_lock_managers: self.autolock,
             availability: self.availability.as_str().to_owned(),
-            default_addr_pool: self.default_addr_pool,
+            default_addr_pool: Some(self.default_addr_pool),
             subnet_size: self.default_addr_pool_mask_length.into(),
             ..InitRequest::default()
         };

@@ -133,8 +133,9 @@ pub struct InitRequest {
     pub auto_lock_managers: bool,
     /// `active`, `pause`, `drain`; empty means active.
     pub availability: String,
-    /// Networks from which overlay networks get their addresses.
-    pub default_addr_pool: Vec<String>,
+    /// Networks from which overlay networks get their addresses; none for Docker's own. An empty list is shown as none, and
+    /// means the same.
+    pub default_addr_pool: Option<Vec<String>>,
     /// Prefix length of an overlay network.
     pub subnet_size: u32,
 }
@@ -143,7 +144,10 @@ impl InitRequest {
     /// The settings of overlay networks.
     pub fn overlay(&self) -> OverlaySettings {
         OverlaySettings {
-            addr_pools: self.default_addr_pool.clone(),
+            addr_pools: self
+                .default_addr_pool
+                .clone()
+                .unwrap_or_else(|| vec![OverlaySettings::ADDR_POOL_DEFAULT.to_owned()]),
             subnet_size: self.subnet_size,
             data_path_port: self.data_path_port,
         }

@@ -56,7 +56,7 @@ pub enum TlsError {
     #[error("the TLS handshake failed: {0}")]
     Handshake(String),
     /// This node's own certificate, key or root CA cannot be used.
-    #[error("this node's TLS identity cannot be used: {0}")]
+    #[error("this node's TLS identity (swarm-node.crt, swarm-node.key, swarm-root-ca.crt) cannot be used: {0}")]
     Identity(String),
 }
 
