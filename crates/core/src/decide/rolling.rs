@@ -370,7 +370,9 @@ fn roll(planner: &mut Planner, service: &Arc<Service>) {
     // What does not run anyway comes first.
     stale.sort_by_key(|(place, _)| slots[place].runs());
     let (all, mut some): (Vec<_>, Vec<_>) = stale.into_iter().partition(at_once);
-    some.truncate(room);
+    // A place that an update begins for a drain takes a turn as well.
+    let taken = all.iter().filter(|(_, cause)| *cause == Cause::Update).count();
+    some.truncate(room.saturating_sub(taken));
     let mut needs = Vec::new();
     let mut ends: Vec<TaskId> = Vec::new();
     // What is being prepared will take a task away when it is ready: no more is prepared than may then go.
