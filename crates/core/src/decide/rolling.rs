@@ -201,6 +201,20 @@ fn stage_of_move(state: &State, service: &Service, kinship: &Kinship, slot: &Slo
     }
 }
 
+/// Until when a place that an update or a drain is done with lets no other one begin.
+pub(super) fn delayed_until(
+    state: &State,
+    service: &Service,
+    kinship: &Kinship,
+    slot: &Slot,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let config = config(service);
+    let of_move = stage_of_move(state, service, kinship, slot, now);
+    let of_update = stage_of_update(state, service, kinship, slot, now);
+    [of_move, of_update].into_iter().filter_map(|stage| stage.is_busy(&config, now).1).max()
+}
+
 impl update::Progress {
     fn add(&mut self, stage: Stage, is_busy: bool) {
         if let Stage::Reached(at) = stage {

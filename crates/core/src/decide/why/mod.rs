@@ -241,7 +241,7 @@ pub fn why_service(state: &State, id: ServiceId, now: Timestamp) -> Option<Why> 
     if let Some(told) = rolled_back(state, service) {
         summary = format!("{summary}; {told}");
     }
-    summary.push_str(&limited(state, service, now, &tasks, &mut advice));
+    summary.push_str(&kept(state, service, now, &tasks, &mut advice));
     if let Some(first) = tasks.first() {
         summary = format!("{summary}; {}", first.summary);
     }
@@ -271,10 +271,21 @@ fn stays_so_far(
     format!("; it is to go, but stays so far: {}", stay.reason)
 }
 
-/// How many tasks that are to go a limit keeps; what would help is added to `advice` if things do not move by themselves.
-fn limited(state: &State, service: &Service, now: Timestamp, tells: &[TaskWhy], advice: &mut Vec<String>) -> String {
+/// How many tasks that are to go stay so far, and what keeps them, such as a limit; what would help is added to `advice` if things do not move by themselves.
+fn kept(state: &State, service: &Service, now: Timestamp, tells: &[TaskWhy], advice: &mut Vec<String>) -> String {
     let staying = why_staying(state, service, now);
-    let Some(limit) = staying.limit else { return String::new() };
+    let stay = |count: usize| match count {
+        1 => "a task that is to go stays so far".to_owned(),
+        count => format!("{count} tasks that are to go stay so far"),
+    };
+    let Some(limit) = staying.limit else {
+        let Some(held) = staying.tasks.iter().find(|stay| stay.is_held) else { return String::new() };
+        let stays = stay(staying.tasks.len());
+        return match tells.first().is_some_and(|told| told.summary.contains(&held.reason)) {
+            true => format!("; {stays}"), // The reason follows.
+            false => format!("; {stays}: {}", held.reason),
+        };
+    };
     let moves = |told: &TaskWhy| {
         let state = told.task.status.state;
         told.failures.is_empty() && TaskState::Pending < state && state < TaskState::Running
@@ -282,10 +293,7 @@ fn limited(state: &State, service: &Service, now: Timestamp, tells: &[TaskWhy], 
     if !tells.iter().all(moves) {
         advice.extend(staying.fix);
     }
-    match staying.tasks.iter().filter(|stay| stay.is_limited).count() {
-        1 => format!("; {limit}: a task that is to go stays so far"),
-        count => format!("; {limit}: {count} tasks that are to go stay so far"),
-    }
+    format!("; {limit}: {}", stay(staying.tasks.iter().filter(|stay| stay.is_limited).count()))
 }
 
 /// That the service is back at an earlier spec, and why: of an automatic rollback the task that it names, of one by hand the

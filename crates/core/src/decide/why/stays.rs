@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 
-use swarm_model::{Availability, Cause, DesiredState, Service, Task, TaskState, Timestamp, UpdateOrder};
+use swarm_model::{
+    Availability, Cause, DesiredState, Service, Task, TaskState, Timestamp, UpdateOrder, format_duration,
+};
 
 use super::{RECENT_NS, limit::Limit, nodes, task::failed_before};
 use crate::{
     State,
     decide::{
-        rolling::{is_driven_out, is_leaving, order},
+        rolling::{self, is_driven_out, is_leaving, order},
         slots::{self, Kinship, Place, Slot},
     },
 };
 
 /// A task that is not made ready, or does not run, for so long is worth a word: 10 s.
 const SLOW_NS: i64 = 10_000_000_000;
+
+const SECOND_NS: i64 = 1_000_000_000;
 
 /// Tasks of a service that run although they are to go.
 #[derive(Default)]
@@ -43,8 +47,15 @@ pub(crate) struct Stay {
 /// left: what is to come instead waits for a node, or its turn does not come.
 pub(crate) fn why_staying(state: &State, service: &Service, now: Timestamp) -> Staying {
     let (places, kinship) = (slots::of(state, service), Kinship::default());
-    let waits = places.iter().find_map(|(place, slot)| waiting(slot).map(|task| (*place, task)));
     let mut limit = Limit::used_up(state, service, &places, now);
+    // A place where nothing runs holds nobody up, but is away where a limit counts.
+    let mut holds_up = places.iter().filter(|(_, slot)| limit.is_some() || !slot.waits_for_node());
+    let waits = holds_up.find_map(|(place, slot)| waiting(slot).map(|task| (*place, task)));
+    let delay = places.iter().find_map(|(place, slot)| {
+        let until = rolling::delayed_until(state, service, &kinship, slot, now)?;
+        let left = format_duration(nodes::whole_seconds(until.since_ns(now)).max(SECOND_NS));
+        Some(format!("the delay after {} lasts another {left}", name(state, service, *place)))
+    });
     let is_to_go = |task: &&Arc<Task>| {
         let serves = task.holds_resources() && !service.spec.mode.is_job();
         serves && (is_leaving(state, task) || kinship.is_dirty(state, service, task))
@@ -94,7 +105,7 @@ pub(crate) fn why_staying(state: &State, service: &Service, now: Timestamp) -> S
             match (turn, limit) {
                 (Some(turn), Some(limit)) => (true, format!("{turn}: {limit}")),
                 (Some(text), None) | (None, Some(text)) => (true, text),
-                (None, None) => (false, "its turn does not come".to_owned()),
+                (None, None) => (delay.is_some(), delay.clone().unwrap_or_else(|| "its turn does not come".to_owned())),
             }
         };
         let stays = slot.live().filter(is_to_go);
