@@ -44,8 +44,10 @@ pub(crate) fn parallelism(before: &State, after: &State, ops: &[&Op]) -> Result<
         }
         // What the same plan has ended is under way no longer, though it may be started again.
         let ended = ended_by(before, ops);
-        // A place that has no node, or had none before, takes nobody's turn.
-        let is_idle = |place: Place| waits_for_node(before, place) || waits_for_node(after, place);
+        // A place that has no node, or had none before, takes nobody's turn. One where nothing was left gets a task that
+        // waits for a node, and finds one in the same plan perhaps.
+        let is_idle =
+            |place: Place| nothing_runs(before, place) || nothing_runs(after, place) && is_taken(after, place);
         let under_way: BTreeSet<Place> = before
             .tasks_of_service(id)
             .filter(|task| is_made_by_update(service, task))
@@ -76,11 +78,15 @@ pub(crate) fn parallelism(before: &State, after: &State, ops: &[&Op]) -> Result<
     Ok(())
 }
 
-/// Whether nothing runs in a place, and its task waits for a node.
-fn waits_for_node(state: &State, place: Place) -> bool {
+/// Whether nothing runs in a place: its tasks, if it has some that are meant to live, wait for a node.
+fn nothing_runs(state: &State, place: Place) -> bool {
     let waits = |task: &Arc<Task>| task.status.state == TaskState::Pending;
-    let mut live = tasks_of(state, place).filter(|task| task.desired.is_live()).peekable();
-    live.peek().is_some() && live.all(waits) && !tasks_of(state, place).any(|task| task.holds_resources())
+    let mut live = tasks_of(state, place).filter(|task| task.desired.is_live());
+    live.all(waits) && !tasks_of(state, place).any(|task| task.holds_resources())
+}
+
+fn is_taken(state: &State, place: Place) -> bool {
+    tasks_of(state, place).any(|task| task.desired.is_live())
 }
 
 fn is_under_way(state: &State, service: &Service, place: Place) -> bool {

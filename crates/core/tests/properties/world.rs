@@ -324,9 +324,8 @@ impl World {
             // A place that has no node, or had none before, takes nobody's turn.
             let waits = |state: &State| {
                 let others = || state.tasks_of_slot(service.id, task.slot);
-                let mut live = others().filter(|other| other.desired.is_live()).peekable();
-                live.peek().is_some()
-                    && live.all(|other| other.status.state == TaskState::Pending)
+                let mut live = others().filter(|other| other.desired.is_live());
+                live.all(|other| other.status.state == TaskState::Pending)
                     && !others().any(|other| other.holds_resources())
             };
             let counts = !waits(&self.state) && !waits(before) && !is_free(task.slot);
