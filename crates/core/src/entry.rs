@@ -9,9 +9,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    Alike, Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, Labels, NodeDescription, NodeId, NodeRole,
-    NodeSpec, NodeStatus, ObjectContent, ObjectId, ObjectKey, Redacted, RootRotation, Service, ServiceId, ServiceSpec,
-    TaskId, TaskStatus, Timestamp, UpdateStatus,
+    Alike, Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, Labels, NodeDescription, NodeId,
+    NodeRole, NodeSpec, NodeStatus, ObjectContent, ObjectId, ObjectKey, Redacted, RootRotation, Service, ServiceId,
+    ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
 };
 use thiserror::Error;
 

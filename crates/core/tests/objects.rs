@@ -60,8 +60,8 @@ fn create(service: u128, spec: Arc<ServiceSpec>) -> Op {
 }
 
 fn update(world: &World, service: u128, spec: Arc<ServiceSpec>) -> Op {
-    assert!(world.state.service(ServiceId(service)).is_some());
-    Op::UpdateService { service: ServiceId(service), spec, registry_auth: None }
+    let old = world.state.service(ServiceId(service)).expect("it was made");
+    Op::update_service(&world.state, old, spec, None)
 }
 
 fn users(world: &World) -> Vec<u128> {
