@@ -204,8 +204,9 @@ impl World {
             Availability::Drain => "drain node",
         };
         // Half of the drains go by the services' policies, for a while.
-        let by_policy = availability == Availability::Drain && self.rng.per_mille(500);
-        let drain_deadline = by_policy.then(|| self.wall().plus_ns(self.rng.between(10, 1_200) as i64 * 1_000_000_000));
+        let by_policy = availability == Availability::Drain && node.0.is_multiple_of(2);
+        let timeout_s = 10 + i64::from(node.0 as u8) * 5;
+        let drain_deadline = by_policy.then(|| self.wall().plus_ns(timeout_s * 1_000_000_000));
         self.submit(name, Tx::new(vec![Op::UpdateNode { node, spec: Arc::new(spec), drain_deadline }]));
     }
 
