@@ -200,22 +200,15 @@ impl Applied {
             (None, Some(last)) => format!("{leader} has its log up to {} at least", describe(*last)),
             (None, None) => format!("what {leader} has is not known"),
         };
-        let only_here = match common.map(|common| common + 1) {
-            Some(from) => {
-                let beyond = |last: Option<LogId>| last.map_or(0, |last| last.index + 1).saturating_sub(from);
-                let (entries, applied) = (beyond(own), beyond(self.last));
-                format!(
-                    "{entries} entries from entry {from} on are only here, and {applied} of them are applied: they were \
-                     committed"
-                )
-            }
-            None => "How many entries are only here is not known".to_owned(),
-        };
+        let (from, applied) = (common.map_or(0, |common| common + 1), self.last.map_or(0, |last| last.index + 1));
+        let only_here = own.map_or(0, |own| own.index + 1).saturating_sub(from);
         format!(
-            "this manager and the leader have different histories. This manager has its log up to {}; {theirs}. {only_here}. \
-             One of the two went back to an older copy of its state folder, or lost what was written; which one is right \
-             cannot be told here, and nothing was changed. {KEEP_EITHER}",
+            "this manager and the leader have different histories. This manager has its log up to {}; {theirs}. {only_here} \
+             entries from entry {from} on are only here, and {} of them are applied: they were committed. One of the two \
+             went back to an older copy of its state folder, or lost what was written; which one is right cannot be told \
+             here, and nothing was changed. {KEEP_EITHER}",
             own.map_or("nothing".to_owned(), describe),
+            applied.saturating_sub(from),
         )
     }
 }

@@ -107,9 +107,8 @@ async fn comes_back(managers: &mut Managers, a: u64) {
         end = timeout(PATIENCE, end) => end.expect("it stops"),
     };
     let Role::Stopped { reason } = end else { panic!("{end:?}") };
-    // It may stop before the leader has told its history.
-    let says = ["20 of them are applied", "21 of them are applied", "How many entries are only here is not known"];
-    assert!(says.iter().any(|part| reason.contains(part)), "{reason}");
+    // It may stop before the leader has told its history, and then counts from its own beginning.
+    assert!(reason.contains("of them are applied"), "{reason}");
     assert!(reason.contains("which one is right cannot be told here"), "{reason}");
     assert!(manager.differs());
     let error = manager.read_barrier().await.unwrap_err();
