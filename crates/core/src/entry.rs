@@ -15,8 +15,6 @@ use swarm_model::{
 };
 use thiserror::Error;
 
-use crate::State;
-
 /// The feature level of this program: the newest version of commands that it applies, and writes as soon as all managers
 /// do ([`State::feature_level`](crate::State::feature_level)).
 pub const ENTRY_VERSION: u16 = 2;
@@ -24,8 +22,15 @@ pub const ENTRY_VERSION: u16 = 2;
 /// The level of a swarm of which nothing else is said.
 pub const FEATURE_LEVEL_MIN: u16 = 1;
 
-/// From this feature level on, an update of a service says what it changes.
-const UPDATES_SAY_WHAT_CHANGES: u16 = 2;
+/// From this feature level on, an update of a service says which parts of the spec are as before.
+pub(crate) const ALIKE_LEVEL: u16 = 2;
+
+/// From this feature level on, the drain of a node has a deadline, or goes by no policy. Below it each drain goes by policy,
+/// for ever, as managers of 0.1.0 take it.
+pub const DRAIN_DEADLINES_LEVEL: u16 = 2;
+
+/// From this feature level on, there are named objects.
+const OBJECTS_LEVEL: u16 = 2;
 
 /// Transactions in one entry: bounds the time that one entry keeps others waiting.
 pub const ENTRY_TXS_MAX: usize = 1024;
@@ -245,8 +250,8 @@ pub enum Op {
         spec: Arc<ServiceSpec>,
         /// Registry credentials; none keeps those that there are, empty ones take them away.
         registry_auth: Option<Redacted>,
-        /// What it has in common with the spec of the version that the transaction names: the proposer found out. None
-        /// below feature level 2.
+        /// Which parts of the new spec are as before. The proposer compared it with the spec of the version that the
+        /// transaction names. None below feature level 2.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         alike: Option<Alike>,
     },
@@ -346,7 +351,7 @@ pub enum Op {
         name: String,
         /// Its labels.
         labels: Labels,
-        /// What it holds, for good.
+        /// Its content, which never changes.
         content: Arc<ObjectContent>,
     },
     /// New labels of an object.
@@ -364,26 +369,16 @@ pub enum Op {
 }
 
 impl Op {
-    /// A new spec of a service as it is in this state. What it changes is decided here, so that all managers apply it
-    /// alike, whatever they know of specs.
-    pub fn update_service(
-        state: &State,
-        service: &Service,
-        spec: Arc<ServiceSpec>,
-        registry_auth: Option<Redacted>,
-    ) -> Self {
-        let compare = || service.spec.canonical().compare(&spec.canonical());
-        let alike = (state.feature_level() >= UPDATES_SAY_WHAT_CHANGES).then(compare);
-        Self::UpdateService { service: service.id, spec, registry_auth, alike }
-    }
-
     /// The lowest feature level whose programs know this change. All that the first level has need no more than that; a
     /// change that comes later names its own level here.
     pub fn feature_level(&self) -> u16 {
         match self {
-            Self::CreateObject { .. } | Self::LabelObject { .. } | Self::RemoveObject { .. } => 2,
-            Self::UpdateNode { drain_deadline: Some(_), .. } | Self::UpdateService { alike: Some(_), .. } => 2,
-            Self::CreateService { spec, .. } | Self::UpdateService { spec, .. } if spec.names_objects() => 2,
+            Self::CreateObject { .. } | Self::LabelObject { .. } | Self::RemoveObject { .. } => OBJECTS_LEVEL,
+            Self::UpdateNode { drain_deadline: Some(_), .. } => DRAIN_DEADLINES_LEVEL,
+            Self::UpdateService { alike: Some(_), .. } => ALIKE_LEVEL,
+            Self::CreateService { spec, .. } | Self::UpdateService { spec, .. } if spec.names_objects() => {
+                OBJECTS_LEVEL
+            }
             _ => FEATURE_LEVEL_MIN,
         }
     }

@@ -7,6 +7,7 @@ mod apply;
 mod decide;
 mod entry;
 mod forecast;
+mod propose;
 mod state;
 
 pub use apply::{Event, apply};
@@ -15,7 +16,8 @@ pub use decide::{
     is_up_to_date, why_service, why_task, why_waiting,
 };
 pub use entry::{
-    ENTRY_TXS_MAX, ENTRY_VERSION, Entry, FEATURE_LEVEL_MIN, Guard, NewTask, Op, Outcome, Place, Refusal, Tx,
+    DRAIN_DEADLINES_LEVEL, ENTRY_TXS_MAX, ENTRY_VERSION, Entry, FEATURE_LEVEL_MIN, Guard, NewTask, Op, Outcome, Place,
+    Refusal, Tx,
 };
 pub use forecast::{Action, Forecast, RolledBack, Step, WAVES_MAX, Wave, forecast};
 pub use state::{NODE_LEFT, NodeLoad, Object, State};

@@ -339,3 +339,25 @@ fn a_plan_made_before_a_change_of_policies_alone_does_not_hold_after_it() {
     let outcomes = commit(&mut state, plan.txs);
     assert!(outcomes.iter().all(|text| text.contains("was updated")), "{outcomes:?}");
 }
+
+/// Managers of 0.1.0 drain by policy only: a leader of this version does the same while one of them may lead next.
+#[test]
+fn a_drain_goes_by_policy_until_all_managers_know_another_way() {
+    let mut spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
+    spec.mode = ServiceMode::Replicated { replicas: 3 };
+    spec.update_config = Some(UpdateConfig::when_absent());
+    let mut state = with_three_running(&spec);
+    let drained = swarm_model::NodeSpec { availability: Availability::Drain, ..Default::default() };
+    let drain = Op::update_node(&state, NODE, drained.into(), Some(Timestamp::from_millis(9)));
+    assert!(matches!(drain, Op::UpdateNode { drain_deadline: None, .. }), "no older manager knows a deadline");
+    assert_eq!(commit(&mut state, vec![Tx::new(vec![drain])]), [""]);
+    let stopped = |state: &State| {
+        let plan = decide(state, &Dirty::everything(), &Context::at(Timestamp::from_millis(20), 1));
+        let ops = plan.txs.iter().flat_map(|tx| &tx.ops);
+        ops.filter(|op| matches!(op, Op::SetDesired { desired: DesiredState::Shutdown, .. })).count()
+    };
+    assert_eq!(stopped(&state), 0, "there is no room elsewhere");
+    let raise = Tx::new(vec![Op::RaiseFeatureLevel { level: ENTRY_VERSION }]);
+    assert_eq!(commit(&mut state, vec![raise]), [""]);
+    assert!(stopped(&state) > 0, "the node is emptied");
+}

@@ -155,7 +155,7 @@ fn a_snapshot_holds_the_objects_and_the_indexes_follow() {
     assert_eq!(copy.state.object(KEY), world.state.object(KEY));
 }
 
-/// What the first level has needs no more than that; a spec that names objects does.
+/// An update that names no object needs the first feature level only. One that names an object needs the second.
 #[test]
 fn an_operation_names_its_level_from_its_content() {
     let world = {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{RestartPolicy, ServiceMode, ServiceSpec, UpdateConfig};
+use crate::{ServiceMode, ServiceSpec, UpdateConfig};
 
 /// Fields whose keys and values are the user's: an empty value there is a value.
 const USERS_MAPS: [&str; 4] = ["Labels", "Options", "DriverOpts", "Sysctls"];
@@ -13,14 +13,31 @@ const USERS_MAPS: [&str; 4] = ["Labels", "Options", "DriverOpts", "Sysctls"];
 #[derive(Clone, Debug, PartialEq)]
 pub struct CanonicalSpec(Map<String, Value>);
 
-/// What the spec of a service has in common with the one before it.
+/// What the tasks of a spec are made from, in canonical form: the template and the endpoint, and nothing else
+/// (swarm-behaviour §4.1).
+#[derive(Clone, Debug, PartialEq)]
+pub struct CanonicalTasks {
+    /// Without the placement.
+    template: Value,
+    placement: Option<Value>,
+    endpoint: Option<Value>,
+}
+
+impl CanonicalTasks {
+    /// Whether nothing but the nodes differs that the tasks may run on.
+    pub fn differ_only_in_placement(&self, other: &Self) -> bool {
+        (&self.template, &self.endpoint) == (&other.template, &other.endpoint)
+    }
+}
+
+/// Which parts of a service's spec say the same as in the spec before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alike {
     /// All of it.
     pub all: bool,
     /// All but the number of replicas.
     pub all_but_replicas: bool,
-    /// What makes tasks: the template and the endpoint (swarm-behaviour §4.1).
+    /// The parts that tasks are made from: the template and the endpoint (swarm-behaviour §4.1).
     pub tasks: bool,
     /// The policies of updates and rollbacks.
     pub policies: bool,
@@ -31,12 +48,7 @@ impl CanonicalSpec {
         fields.iter().all(|field| self.0.get(*field) == other.0.get(*field))
     }
 
-    /// Whether tasks of the one are as good as tasks of the other.
-    pub fn makes_same_tasks(&self, other: &Self) -> bool {
-        self.fields_equal(other, &["TaskTemplate", "EndpointSpec"])
-    }
-
-    /// What it has in common with another one.
+    /// Which parts are equal to those of another one.
     pub fn compare(&self, other: &Self) -> Alike {
         let but_mode = |spec: &Self| -> Map<String, Value> {
             spec.0.iter().filter(|(field, _)| *field != "Mode").map(|(k, v)| (k.clone(), v.clone())).collect()
@@ -44,7 +56,7 @@ impl CanonicalSpec {
         Alike {
             all: self == other,
             all_but_replicas: but_mode(self) == but_mode(other),
-            tasks: self.makes_same_tasks(other),
+            tasks: self.fields_equal(other, &["TaskTemplate", "EndpointSpec"]),
             policies: self.fields_equal(other, &["UpdateConfig", "RollbackConfig"]),
         }
     }
@@ -89,29 +101,24 @@ impl ServiceSpec {
         let mut spec = self.with_defaults();
         spec.normalize();
         spec.endpoint_spec.get_or_insert_default().mode.get_or_insert_default();
-        spec.task_template.restart_policy.get_or_insert_with(RestartPolicy::default).window_ns.get_or_insert(0);
+        spec.task_template.restart_policy.get_or_insert_default().window_ns.get_or_insert(0);
         match serde_json::to_value(spec).map(without_empty) {
             Ok(Some(Value::Object(fields))) => CanonicalSpec(fields),
             _ => unreachable!("a spec is written as an object, and has a mode"),
         }
     }
 
-    /// Whether a task of this spec is as good as one of the other. Only the task template and the endpoint count
-    /// (swarm-behaviour §4.1).
-    pub fn makes_same_tasks(&self, other: &Self) -> bool {
-        let (ours, theirs) = (&self.task_template, &other.task_template);
-        ours == theirs && self.endpoint_spec == other.endpoint_spec
-            || !ours.differs_plainly(theirs) && self.canonical().makes_same_tasks(&other.canonical())
+    /// What its tasks are made from.
+    pub fn canonical_tasks(&self) -> CanonicalTasks {
+        let CanonicalSpec(mut fields) = self.canonical();
+        let mut template = fields.remove("TaskTemplate").unwrap_or_default();
+        let placement = template.as_object_mut().and_then(|template| template.remove("Placement"));
+        CanonicalTasks { template, placement, endpoint: fields.remove("EndpointSpec") }
     }
 
-    /// The same, wherever the tasks may run.
-    pub fn makes_same_tasks_elsewhere(&self, other: &Self) -> bool {
-        if self.task_template.differs_plainly(&other.task_template) {
-            return false;
-        }
-        let mut moved = self.clone();
-        moved.task_template.placement.clone_from(&other.task_template.placement);
-        moved.makes_same_tasks(other)
+    /// Whether a task of this spec is as good as one of the other.
+    pub fn makes_same_tasks(&self, other: &Self) -> bool {
+        self.canonical_tasks() == other.canonical_tasks()
     }
 }
 
@@ -150,6 +157,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::RestartPolicy;
 
     fn spec(json: Value) -> ServiceSpec {
         serde_json::from_value(json).expect("test spec")

@@ -36,7 +36,7 @@ mod units;
 mod update;
 mod validate;
 
-pub use canonical::{Alike, CanonicalSpec};
+pub use canonical::{Alike, CanonicalSpec, CanonicalTasks};
 pub use cluster::{
     CaConfig, Cluster, ClusterSpec, DispatcherConfig, EncryptionConfig, JoinTokens, OrchestrationConfig,
     OverlaySettings, RaftConfig, RootCa, RootRotation, TaskDefaults,

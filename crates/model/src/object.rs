@@ -1,10 +1,9 @@
-//! Named objects: what people make for services to use, such as secrets. All kinds are kept, changed and removed alike;
-//! only what an object holds differs.
+//! Named objects, such as secrets: people make them, and services use them. All kinds are kept, changed and removed in one
+//! way. Only their contents differ.
 
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-
 use serde_json::Value;
 
 use crate::{
@@ -56,7 +55,7 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// An object. Its name and what it holds stay as they were when it was made.
+/// An object. Its name and its content stay as they were when it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedObject {
     /// Its id.
@@ -71,7 +70,7 @@ pub struct NamedObject {
     pub name: String,
     /// Its labels: all of it that can be changed.
     pub labels: Labels,
-    /// What it holds.
+    /// Its content.
     pub content: Arc<ObjectContent>,
 }
 
@@ -82,7 +81,7 @@ impl NamedObject {
     }
 }
 
-/// What an object holds, by its kind.
+/// The content of an object, by its kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ObjectContent {
     /// Of a secret.
@@ -100,7 +99,7 @@ impl ObjectContent {
         }
     }
 
-    /// What a secret holds, if it is one.
+    /// The content of a secret, if it is one.
     pub const fn as_secret(&self) -> Option<&SecretContent> {
         match self {
             Self::Secret(content) => Some(content),
@@ -108,7 +107,7 @@ impl ObjectContent {
         }
     }
 
-    /// What a config holds, if it is one.
+    /// The content of a config, if it is one.
     pub const fn as_config(&self) -> Option<&ConfigContent> {
         match self {
             Self::Config(content) => Some(content),
@@ -117,7 +116,7 @@ impl ObjectContent {
     }
 }
 
-/// What fills placeholders in, in data that has some: `{{env "NAME"}}` and the like (swarm-behaviour §7.5).
+/// How the placeholders of an object's data, such as `{{env "NAME"}}`, are filled in (swarm-behaviour §7.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Templating {

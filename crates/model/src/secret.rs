@@ -11,12 +11,12 @@ use crate::{Invalid, Templating};
 /// The data of a secret has fewer bytes than this (500 KiB), as in Swarm: each node that uses it keeps it in memory.
 pub const SECRET_BYTES_LIMIT: usize = 500 << 10;
 
-/// What a secret holds.
+/// The content of a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretContent {
     /// The data.
     pub data: SecretBytes,
-    /// What fills placeholders in.
+    /// How placeholders in the data are filled in; none if they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub templating: Option<Templating>,
 }
@@ -27,13 +27,7 @@ impl SecretContent {
     /// # Errors
     /// There is no data, or too much of it.
     pub fn validate(&self) -> Result<(), Invalid> {
-        let size = self.data.expose().len();
-        if (1..SECRET_BYTES_LIMIT).contains(&size) {
-            return Ok(());
-        }
-        Err(Invalid(format!(
-            "secret data must be larger than 0 and less than {SECRET_BYTES_LIMIT} bytes: these are {size}"
-        )))
+        self.data.check_size("secret", SECRET_BYTES_LIMIT)
     }
 }
 
@@ -43,6 +37,19 @@ impl SecretContent {
 pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
 impl SecretBytes {
+    /// Checks how many bytes there are. `kind` is that of the object, for the text of the error.
+    ///
+    /// # Errors
+    /// There are none, or as many as `limit` or more.
+    pub(crate) fn check_size(&self, kind: &str, limit: usize) -> Result<(), Invalid> {
+        match self.0.len() {
+            size if (1..limit).contains(&size) => Ok(()),
+            size => {
+                Err(Invalid(format!("{kind} data must be larger than 0 and less than {limit} bytes: these are {size}")))
+            }
+        }
+    }
+
     /// The bytes themselves.
     pub fn expose(&self) -> &[u8] {
         &self.0

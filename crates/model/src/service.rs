@@ -110,18 +110,6 @@ impl TaskSpec {
         task
     }
 
-    /// Whether the other differs in something that has no default. What updates mostly change is looked at: this is asked
-    /// of each task of a service again and again, and to write defaults out takes a copy.
-    pub(crate) fn differs_plainly(&self, other: &Self) -> bool {
-        let (ours, theirs) = (&self.container_spec, &other.container_spec);
-        let attempts = |task: &Self| task.restart_policy.as_ref().map_or(0, |policy| policy.max_attempts);
-        self.force_update != other.force_update
-            || ours.image != theirs.image
-            || ours.args != theirs.args
-            || ours.env != theirs.env
-            || attempts(self) != attempts(other)
-    }
-
     /// What the scheduler sets aside for a task.
     pub fn reservations(&self) -> ResourceReservations {
         self.resources.as_ref().and_then(|r| r.reservations.clone()).unwrap_or_default()
@@ -427,9 +415,9 @@ pub struct Service {
     pub spec_version: u64,
     /// The spec before the last update that changed it: what a rollback goes back to.
     pub previous: Option<PreviousSpec>,
-    /// The spec before an update that said the same again, the last one: what clients are shown as the previous one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub repeated: Option<Arc<ServiceSpec>>,
+    /// Whether the last update said the same as the spec in force. Clients are then shown that spec as the previous one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeated: bool,
     /// The rolling update or rollback that is under way, or the last one.
     pub update: Option<UpdateStatus>,
     /// Number of the revision in force.

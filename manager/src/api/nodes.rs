@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract;
 use serde_json::Value;
 use swarm_consensus::Status;
-use swarm_core::{Guard, Op, State, Tx};
+use swarm_core::{DRAIN_DEADLINES_LEVEL, Guard, Op, State, Tx};
 use swarm_docker_api::{
     ApiError, Filters,
     view::{ManagerStatusView, NodeView},
@@ -97,9 +97,13 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
         }
         check_role(&managers, state, node, spec.role)?;
         validate_node_spec(&spec)?;
+        if drain == Some(Drain::Now) && state.feature_level() < DRAIN_DEADLINES_LEVEL {
+            let text = "a drain without policy needs managers that all know it: upgrade them, or drain by policy";
+            return Err(ApiError::bad_request(text).into());
+        }
         check_node_settings(&spec.labels, &node.spec.labels)?;
         let drain_deadline = drain_deadline(node, &spec, drain, plane.now().max(state.time()));
-        let op = Op::UpdateNode { node: node.id, spec: Arc::new(spec.clone()), drain_deadline };
+        let op = Op::update_node(state, node.id, Arc::new(spec.clone()), drain_deadline);
         Ok((Tx::new(vec![op]).guard(Guard::Node { node: node.id, version }), ()))
     })
     .await?;

@@ -38,13 +38,13 @@ pub(super) trait Kind: 'static {
     /// Name and labels of a request.
     fn head(request: &Self::Request) -> ObjectSpecView;
 
-    /// What a new object is to hold, checked.
+    /// The content of a new object, checked.
     ///
     /// # Errors
     /// It cannot be.
     fn content(request: Self::Request) -> Result<ObjectContent, ApiError>;
 
-    /// Whether a request that updates an object leaves what that holds as it is.
+    /// Whether a request that updates an object leaves its content as it is.
     fn keeps(request: &Self::Request, content: &ObjectContent) -> bool;
 
     /// Shows an object.

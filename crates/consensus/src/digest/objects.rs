@@ -157,7 +157,7 @@ fn write_service(out: &mut Writer, service: &Service, spec_digest: u128) {
     out.number(*revision);
     out.number(history.len() as u64);
     out.number((*rebalance).into());
-    out.number(repeated.is_some().into());
+    out.number((*repeated).into());
 }
 
 fn write_task(out: &mut Writer, task: &Task, generic_resources: u128) {

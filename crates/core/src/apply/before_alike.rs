@@ -1,10 +1,12 @@
-//! What an update changes, for entries that do not say so: those from below feature level 2. Managers of 0.1.0 compare
-//! specs in the same way. It stays as it is.
+//! The comparison of specs that managers of 0.1.0 make. An entry from before feature level 2 does not say what its new spec
+//! changes, so each manager compares the specs itself, and all of them must come to the same result. This code never changes.
 
-use swarm_model::{Alike, ServiceSpec};
+use swarm_model::{Alike, ServiceSpec, TaskSpec};
 
 pub(super) fn compare(old: &ServiceSpec, new: &ServiceSpec) -> Alike {
-    let (old, new) = (&with_window(old), &with_window(new));
+    let as_known =
+        |spec: &ServiceSpec| ServiceSpec { task_template: with_window(spec.task_template.clone()), ..spec.clone() };
+    let (old, new) = (&as_known(old), &as_known(new));
     let policies = |spec: &ServiceSpec| (spec.update_config.clone(), spec.rollback_config.clone());
     let without_mode = |spec: &ServiceSpec| ServiceSpec { mode: Default::default(), ..spec.clone() };
     Alike {
@@ -21,19 +23,16 @@ fn makes_same_tasks(old: &ServiceSpec, new: &ServiceSpec) -> bool {
         endpoint.mode.get_or_insert_default();
         endpoint
     };
-    let whole = |spec: &ServiceSpec| {
-        with_window(&ServiceSpec { task_template: spec.task_template.with_defaults(), ..spec.clone() })
-    };
-    whole(old).task_template == whole(new).task_template && endpoint(old) == endpoint(new)
+    let task = |spec: &ServiceSpec| with_window(spec.task_template.with_defaults());
+    task(old) == task(new) && endpoint(old) == endpoint(new)
 }
 
 /// To 0.1.0 no window and a window of 0 are the same.
-fn with_window(spec: &ServiceSpec) -> ServiceSpec {
-    let mut spec = spec.clone();
-    if let Some(policy) = &mut spec.task_template.restart_policy {
+fn with_window(mut task: TaskSpec) -> TaskSpec {
+    if let Some(policy) = &mut task.restart_policy {
         policy.window_ns.get_or_insert(0);
     }
-    spec
+    task
 }
 
 #[cfg(test)]

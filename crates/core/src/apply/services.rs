@@ -31,7 +31,12 @@ pub(super) fn create(
     check_ports(state, id, spec)?;
     objects::check_named(state, None, spec)?;
     let version = state.revision;
-    state.put_spec(SpecVersion { service: id, version, spec: spec.clone(), registry_auth: registry_auth.cloned() });
+    state.put_spec(Arc::new(SpecVersion {
+        service: id,
+        version,
+        spec: spec.clone(),
+        registry_auth: registry_auth.cloned(),
+    }));
     state.service_names.insert(spec.name.to_lowercase(), id);
     let mut service = Service {
         id,
@@ -47,7 +52,7 @@ pub(super) fn create(
         history: Vec::new(),
         job: spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: state.time }),
         rebalance: false,
-        repeated: None,
+        repeated: false,
     };
     service.record_revision(false, state.time);
     state.index_users(id, None, Some(spec));
@@ -76,25 +81,30 @@ pub(super) fn update(
     let (revision, time) = (state.revision, state.time);
     let current = state.spec(id, old.spec_version).cloned().expect("a service's current spec version is kept");
     let auth = registry_auth.or(current.registry_auth.as_ref()).filter(|auth| !auth.expose().is_empty()).cloned();
-    let says = alike.unwrap_or_else(|| before_alike::compare(&old.spec, spec));
-    if says.all && alike.is_none() && auth == current.registry_auth {
-        return Ok(());
-    }
+    let says = match alike {
+        Some(says) => says,
+        None => {
+            let says = before_alike::compare(&old.spec, spec);
+            if says.all && auth == current.registry_auth {
+                return Ok(());
+            }
+            says
+        }
+    };
     // Only template and endpoint make a task dirty (swarm-behaviour §4.1); other changes keep the version.
     let version = if says.tasks { old.spec_version } else { revision };
-    state.put_spec(SpecVersion { service: id, version, spec: spec.clone(), registry_auth: auth });
+    state.put_spec(Arc::new(SpecVersion { service: id, version, spec: spec.clone(), registry_auth: auth }));
     let mut service = Service::clone(&old);
     service.spec = spec.clone();
     service.spec_version = version;
     (service.version, service.updated_at) = (revision, time);
-    if says.all && alike.is_some() {
+    service.repeated = says.all && alike.is_some();
+    if service.repeated {
         // The same spec again: no task restarts, no update begins or ends, the way back stays (design §8).
-        service.repeated = Some(old.spec.clone());
         state.services.insert(id, Arc::new(service));
         events.push(Event::Service(id));
         return Ok(());
     }
-    service.repeated = None;
     // An update that goes on keeps its state, and one that is paused is not resumed by a label or another number of tasks;
     // otherwise clients must not see that of an earlier one (docker-api §0.7).
     let under_way = service.update.as_ref().map(|update| update.state);
@@ -187,9 +197,9 @@ pub(super) fn roll_back(
     service.generation += if keep_previous { 1 } else { GENERATIONS_BY_HAND };
     // The version may have been kept through a change that touched no task, such as one of labels.
     if let Some(version) = state.spec(id, target.spec_version).cloned() {
-        state.put_spec(SpecVersion { spec: target.spec.clone(), ..SpecVersion::clone(&version) });
+        state.put_spec(Arc::new(SpecVersion { spec: target.spec.clone(), ..SpecVersion::clone(&version) }));
     }
-    service.repeated = None;
+    service.repeated = false;
     service.spec = target.spec;
     service.spec_version = target.spec_version;
     service.revision = target.revision;

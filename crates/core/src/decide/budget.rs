@@ -2,9 +2,9 @@
 //!
 //! Whatever stops a running task of its own accord asks here: update, drain and rebalance together never leave fewer
 //! than the wanted tasks less the limit. Crashes and lost nodes may; then those wait. What has ended and is not to be
-//! restarted is no longer wanted, until an update begins there anew. A task that a drain without policy drives
-//! out is not counted on, and not held. What an update made, or a restart after a failure,
-//! counts once it has run for the monitor period: an image that crashes runs for a moment each time.
+//! restarted is no longer wanted, until an update begins there anew. A task that a drain without policy drives out goes in
+//! any case, so it does not count. A task that an update made, or a restart after a failure, counts once it has run for the
+//! monitor period: an image that crashes runs for a moment each time.
 
 use std::collections::BTreeSet;
 
@@ -105,7 +105,7 @@ impl Budget {
     /// Stops tasks that were taken, or serve no more.
     pub(super) fn stop(&self, planner: &mut Planner, service: &Service, tasks: &[TaskId]) {
         for batch in planner.fitting(tasks).chunks(TASKS_BATCH_MAX) {
-            // What the limit does not hold up must not fall with what it does.
+            // Tasks that are driven out stop in a transaction of their own: the limit may make the other one fall.
             let (free, held): (Vec<_>, Vec<_>) = batch.iter().partition(|id| self.is_driven_out(&planner.state, **id));
             for tasks in [free, held].into_iter().filter(|tasks| !tasks.is_empty()) {
                 let tx = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks }]);

@@ -69,7 +69,7 @@ impl Dirty {
             Event::Task { service, slot, .. } => drop(self.places.entry(service).or_default().insert(slot)),
             Event::Service(service) => drop(self.services.insert(service)),
             Event::Room(node) => drop(self.room.insert(node)),
-            // What a service has of it, its spec says.
+            // An object concerns a service only through the spec of that service, which has an event of its own.
             Event::Object(_) => {}
         }
     }

@@ -20,7 +20,7 @@ use super::{
     slots::{self, Kinship, Place, Slot},
     update::{self, is_of_update},
 };
-use crate::{State, state::host_ports};
+use crate::{DRAIN_DEADLINES_LEVEL, State, state::host_ports};
 
 /// The policy in force: that of the spec which the service is on its way to.
 pub(super) fn config(service: &Service) -> UpdateConfig {
@@ -60,7 +60,10 @@ pub(super) fn is_leaving(state: &State, task: &Task) -> bool {
 
 /// From when on a task that is to leave its node does so whatever the policies of its service say.
 fn leaves_from(state: &State, task: &Task) -> Option<Timestamp> {
-    state.node(task.node?).filter(|_| is_leaving(state, task))?.emptied_from()
+    if state.feature_level() < DRAIN_DEADLINES_LEVEL || !is_leaving(state, task) {
+        return None;
+    }
+    state.node(task.node?)?.emptied_from()
 }
 
 /// Whether a task is to leave its node now, whatever the policies of its service say.
@@ -184,8 +187,8 @@ fn stage_of_move(state: &State, service: &Service, kinship: &Kinship, slot: &Slo
     // What has ended there is for the restart policy to judge.
     if slot.live().any(|task| !task.status.state.is_terminal() && is_leaving(state, task)) {
         let has_successor = slot.live().any(|task| clean(task) && !is_leaving(state, task));
-        // What was to take over failed for good: the task that is there stays rather than that nothing runs, unless its
-        // node is to be empty.
+        // If the successor failed for good, the old task stays, or nothing would run. It does not stay on a node that is to
+        // be empty.
         let stays = || slot.has_given_up(service) && !slot.live().any(|task| is_driven_out(state, task, now));
         return match has_successor {
             true => Stage::UnderWay,
@@ -201,7 +204,8 @@ fn stage_of_move(state: &State, service: &Service, kinship: &Kinship, slot: &Slo
     }
 }
 
-/// Until when a place that an update or a drain is done with lets no other one begin.
+/// An update and a drain wait for the delay of the policy after each place that they have finished. Until when they wait
+/// for this place; none if they do not.
 pub(super) fn delayed_until(
     state: &State,
     service: &Service,
@@ -210,6 +214,9 @@ pub(super) fn delayed_until(
     now: Timestamp,
 ) -> Option<Timestamp> {
     let config = config(service);
+    if config.delay_ns == 0 {
+        return None;
+    }
     let of_move = stage_of_move(state, service, kinship, slot, now);
     let of_update = stage_of_update(state, service, kinship, slot, now);
     [of_move, of_update].into_iter().filter_map(|stage| stage.is_busy(&config, now).1).max()

@@ -281,9 +281,10 @@ impl Kinship {
                 .is_some_and(|u| u.state == UpdateState::RollbackStarted && task.created_at < u.started_at);
             return is_taken_back && fits(state, service, task) == Some(false);
         }
-        let compare = || match state.spec(service.id, task.spec_version) {
-            Some(old) if old.spec.makes_same_tasks(&service.spec) => Kin::Same,
-            Some(old) if old.spec.makes_same_tasks_elsewhere(&service.spec) => Kin::Elsewhere,
+        let tasks_of = |version| state.canonical_tasks(service.id, version);
+        let compare = || match (tasks_of(task.spec_version), tasks_of(service.spec_version)) {
+            (Some(old), Some(new)) if old == new => Kin::Same,
+            (Some(old), Some(new)) if old.differ_only_in_placement(new) => Kin::Elsewhere,
             _ => Kin::Other,
         };
         match *self.0.borrow_mut().entry(task.spec_version).or_insert_with(compare) {

@@ -5,6 +5,7 @@ mod load;
 mod objects;
 mod rows;
 mod snapshot;
+mod specs;
 mod table;
 mod tasks;
 
@@ -17,13 +18,14 @@ use std::{
 use by_node::ByNode;
 use imbl::OrdMap;
 use objects::Objects;
-use swarm_model::{Cluster, Node, NodeId, Service, ServiceId, SpecVersion, Task, TaskId, Timestamp};
+use swarm_model::{Cluster, Node, NodeId, Service, ServiceId, Task, TaskId, Timestamp};
 
 pub use load::NodeLoad;
 pub(crate) use load::{host_ports, is_active, offered, reserved};
 pub(crate) use rows::NOT_READY;
 use rows::Rows;
 pub use snapshot::Object;
+use specs::Specs;
 use table::{Table, Value};
 
 use crate::FEATURE_LEVEL_MIN;
@@ -45,7 +47,7 @@ pub struct State {
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(crate) services: OrdMap<ServiceId, Arc<Service>>,
     objects: Objects,
-    specs: OrdMap<(ServiceId, u64), Arc<SpecVersion>>,
+    specs: Specs,
     /// By service, slot and id: a look at a service walks along its tasks.
     tasks: Table<TaskKey, Seat>,
 
@@ -144,12 +146,6 @@ impl State {
     /// A service by its name, without regard to case.
     pub fn service_by_name(&self, name: &str) -> Option<&Arc<Service>> {
         self.service_names.get(&name.to_lowercase()).and_then(|id| self.services.get(id))
-    }
-
-    /// A version of a service's spec: the current one, or one that a task still refers to, also after the service
-    /// itself was removed.
-    pub fn spec(&self, service: ServiceId, version: u64) -> Option<&Arc<SpecVersion>> {
-        self.specs.get(&(service, version))
     }
 
     /// All tasks, in order of their ids: the oldest first.

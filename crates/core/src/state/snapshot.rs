@@ -42,7 +42,7 @@ impl State {
             .chain(self.cluster.iter().cloned().map(Object::Cluster))
             .chain(self.nodes.values().cloned().map(Object::Node))
             .chain(self.services.values().cloned().map(Object::Service))
-            .chain(self.specs.values().cloned().map(Object::SpecVersion))
+            .chain(self.all_specs().cloned().map(Object::SpecVersion))
             .chain(self.tasks().cloned().map(Object::Task))
             .chain(self.all_objects().cloned().map(Object::Named))
     }
@@ -68,7 +68,7 @@ impl State {
                     state.index_users(service.id, None, Some(&service.spec));
                     state.services.insert(service.id, service);
                 }
-                Object::SpecVersion(spec) => drop(state.specs.insert((spec.service, spec.version), spec)),
+                Object::SpecVersion(spec) => state.put_spec(spec),
                 Object::Task(task) => tasks.push(task),
                 Object::Named(object) => state.put_object(Arc::unwrap_or_clone(object)),
             }

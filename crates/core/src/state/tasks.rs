@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use swarm_model::{DesiredState, NodeId, NodeState, ServiceId, ServiceSpec, SpecVersion, Task, TaskId, TaskState};
+use swarm_model::{DesiredState, NodeId, NodeState, ServiceId, ServiceSpec, Task, TaskId, TaskState};
 
 use super::{NodeLoad, SLOTS_OF_ROW, Seat, State, TaskKey, is_active, table::Table};
 
@@ -99,28 +99,6 @@ impl State {
             self.spec_refs.remove(&key);
             self.forget_spec(service, version);
         }
-    }
-
-    /// Stores a version of a spec, or changes its registry credentials.
-    pub(crate) fn put_spec(&mut self, spec: SpecVersion) {
-        self.specs.insert((spec.service, spec.version), Arc::new(spec));
-    }
-
-    /// Deletes a version of a spec if no task refers to it and its service has no use for it: it is neither the current
-    /// nor the previous one, nor that of a revision in the history.
-    pub(crate) fn forget_spec(&mut self, service: ServiceId, version: u64) {
-        let current = self.services.get(&service).is_some_and(|s| {
-            s.spec_version == version
-                || s.previous.as_ref().is_some_and(|p| p.spec_version == version)
-                || s.history.iter().any(|revision| revision.spec_version == version)
-        });
-        if !current && !self.spec_refs.contains(&(service, version)) {
-            self.specs.remove(&(service, version));
-        }
-    }
-
-    fn spec_of(&self, task: &Task) -> Arc<SpecVersion> {
-        self.specs.get(&(task.service, task.spec_version)).expect("a task's spec version is kept").clone()
     }
 
     /// Notes what a task that is not there yet will hold of its node.

@@ -47,10 +47,10 @@ impl ServiceView {
             created_at: service.created_at.into(),
             updated_at: service.updated_at.into(),
             spec: service.spec.clone(),
-            previous_spec: service
-                .repeated
-                .clone()
-                .or_else(|| service.previous.as_ref().map(|previous| previous.spec.clone())),
+            previous_spec: match &service.previous {
+                _ if service.repeated => Some(service.spec.clone()),
+                previous => previous.as_ref().map(|previous| previous.spec.clone()),
+            },
             endpoint: EndpointView {
                 spec: service.spec.endpoint_spec.clone().unwrap_or_default(),
                 ports: service.spec.ports().to_vec(),

@@ -271,7 +271,8 @@ fn stays_so_far(
     format!("; it is to go, but stays so far: {}", stay.reason)
 }
 
-/// How many tasks that are to go stay so far, and what keeps them, such as a limit; what would help is added to `advice` if things do not move by themselves.
+/// How many tasks that are to go stay so far, and why, such as a limit. Advice is added if things do not move by
+/// themselves.
 fn kept(state: &State, service: &Service, now: Timestamp, tells: &[TaskWhy], advice: &mut Vec<String>) -> String {
     let staying = why_staying(state, service, now);
     let stay = |count: usize| match count {

@@ -287,7 +287,7 @@ fn requirements(state: &State, service: &Service) -> Vec<Requirement> {
         add("engine", format!("Docker Engine {}", need.major), What::Engine(need), &|alone| {
             alone.task_template.container_spec.healthcheck.clone_from(&spec.task_template.container_spec.healthcheck);
             alone.task_template.container_spec.mounts.clone_from(&spec.task_template.container_spec.mounts);
-            // What they ask for beside that is another requirement.
+            // Volume options name drivers, which are a requirement of their own.
             alone.task_template.container_spec.mounts.iter_mut().for_each(|mount| mount.volume_options = None);
         });
     }
