@@ -5,7 +5,8 @@ use swarm_core::{Op, Tx};
 
 use crate::{Consensus, ProposeError};
 
-/// What is wrong with a state of a feature level for a program that knows levels up to `known`.
+/// Checks that a program which knows feature levels up to `known` can use a state of this level. The error is a text for
+/// people.
 pub(crate) fn check(level: u16, known: u16) -> Result<(), String> {
     if level <= known {
         return Ok(());

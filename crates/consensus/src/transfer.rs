@@ -192,8 +192,8 @@ mod tests {
     fn nothing_is_read_behind_the_head_of_a_newer_state() {
         let head = |feature_level| Object::Head { revision: 1, time: swarm_model::Timestamp(1), feature_level };
         for (level, objects) in [(2, None), (3, Some(1))] {
-            let mut part = rmp_serde::to_vec_named(&head(level)).unwrap();
-            part.extend(rmp_serde::to_vec_named(&[("Balloon", 99)]).unwrap());
+            let mut part = rmp_serde::to_vec_named(&head(level)).expect("it can be written");
+            part.extend(rmp_serde::to_vec_named(&[("Balloon", 99)]).expect("it can be written"));
             assert_eq!(decode(&part, 2).ok().map(|objects| objects.len()), objects, "{level}");
         }
     }

@@ -449,7 +449,7 @@ mod tests {
         params.distinguished_name.push(DnType::CountryName, DnValue::PrintableString("DE".try_into().unwrap()));
         params.distinguished_name.push(DnType::CommonName, "Root 1");
         change(&mut params);
-        (params.self_signed(&key).unwrap().pem(), Redacted::new(key.serialize_pem()))
+        (params.self_signed(&key).expect("the parameters are right").pem(), Redacted::new(key.serialize_pem()))
     }
 
     #[test]

@@ -50,17 +50,17 @@ pub(crate) struct Drain {
     check: CheckVersion,
 }
 
-/// What a drain goes by.
+/// Whether a drain keeps to the policies of the services.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum How {
-    /// No policy.
+    /// No: the node is emptied at once.
     Now,
-    /// The policies of the services, for so long.
+    /// Yes, for so long; then the node is emptied.
     ByPolicy { timeout_ns: i64 },
 }
 
 impl How {
-    /// With the parameters that say so.
+    /// Adds the parameters of the request that say so.
     pub(super) fn add_to(self, query: Query) -> Query {
         match self {
             Self::Now => query.with("drain", "now"),

@@ -38,7 +38,7 @@ pub(crate) struct Update {
     /// Remove a label; can be repeated
     #[arg(long, group = "change", value_name = "KEY")]
     label_rm: Vec<String>,
-    /// What a drain goes by, where that is said.
+    /// Whether a drain keeps to policies; none leaves that to the node's label.
     #[arg(skip)]
     drain: Option<How>,
 }

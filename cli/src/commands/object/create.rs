@@ -30,7 +30,7 @@ pub(crate) struct Create {
     /// Add a label; can be repeated
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse_label)]
     label: Vec<(String, String)>,
-    /// What fills placeholders in the data in, on the node of each task: golang
+    /// Template driver: each node fills in the placeholders of the data for its tasks (golang)
     #[arg(long, value_name = "DRIVER")]
     template_driver: Option<String>,
 }

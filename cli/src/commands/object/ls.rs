@@ -73,13 +73,13 @@ mod tests {
                 "ID": "hvxd25i1aj492kikrao8sjqx7", "CreatedAt": times.0, "UpdatedAt": times.1,
                 "Spec": {"Name": name, "Labels": {}}, "Services": services,
             }))
-            .unwrap()
+            .expect("an object as swarmd shows it")
         };
-        let Time(now) = Time::parse("2026-11-22T11:48:00Z").unwrap();
+        let Time(now) = Time::parse("2026-11-22T11:48:00Z").expect("a time");
         let objects = [object("tls.key", json!(["web", "api"])), object("unused", json!([]))];
         let rows = objects.iter().map(|object| object_row(object, now)).collect();
         assert_eq!(
-            render(&COLUMNS, rows, None, false).unwrap(),
+            render(&COLUMNS, rows, None, false).expect("the default format"),
             "\
 ID             NAME      CREATED         UPDATED         SERVICES
 hvxd25i1aj49   tls.key   5 minutes ago   3 minutes ago   api, web

@@ -16,7 +16,7 @@ pub struct ConfigRequest {
     pub labels: Labels,
     /// The data, in base64.
     pub data: SecretBytes,
-    /// What fills placeholders in.
+    /// The template driver; absent if the data has no placeholders.
     pub templating: Option<DriverView>,
 }
 
@@ -30,7 +30,7 @@ pub struct ConfigSpecView {
     pub labels: Labels,
     /// The data, in base64.
     pub data: String,
-    /// What fills placeholders in.
+    /// The template driver; absent if the data has no placeholders.
     #[serde(skip_serializing_if = "is_default")]
     pub templating: Option<DriverView>,
 }

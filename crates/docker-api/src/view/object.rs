@@ -1,4 +1,4 @@
-//! Named objects: what all kinds look like.
+//! Named objects: the shapes that all kinds share.
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{Labels, NamedObject, Templating};
@@ -19,7 +19,7 @@ pub struct ObjectView<S> {
     pub created_at: Time,
     /// When it was last changed.
     pub updated_at: Time,
-    /// What the user made.
+    /// The spec that the user wrote.
     pub spec: S,
     /// Names of the services that use it; only when it was asked for with `services=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ impl<S> ObjectView<S> {
     }
 }
 
-/// What the specs of all kinds have.
+/// The fields that the specs of all kinds have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ObjectSpecView {
@@ -63,10 +63,10 @@ pub struct DriverView {
 }
 
 impl DriverView {
-    /// Reads what fills placeholders in.
+    /// The template driver of this name.
     ///
     /// # Errors
-    /// 400: it is not known, or has options.
+    /// 400: there is none, or it has options.
     pub fn templating(&self) -> Result<Templating, ApiError> {
         if self.name != Templating::Golang.as_str() {
             return Err(ApiError::bad_request(format!(
@@ -87,7 +87,7 @@ impl From<Templating> for DriverView {
     }
 }
 
-/// What the answer to a request for a new object says.
+/// Response of `POST /secrets/create` and the like.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CreateObjectResponse {

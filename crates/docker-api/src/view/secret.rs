@@ -15,9 +15,9 @@ pub struct SecretRequest {
     pub labels: Labels,
     /// The data, in base64.
     pub data: SecretBytes,
-    /// What keeps the data, if the swarm does not.
+    /// The driver that keeps the data; absent if the managers do.
     pub driver: Option<DriverView>,
-    /// What fills placeholders in.
+    /// The template driver; absent if the data has no placeholders.
     pub templating: Option<DriverView>,
 }
 
@@ -29,10 +29,10 @@ pub struct SecretSpecView {
     pub name: String,
     /// Labels.
     pub labels: Labels,
-    /// What keeps the data, if the swarm does not.
+    /// The driver that keeps the data; absent if the managers do.
     #[serde(skip_serializing_if = "is_default")]
     pub driver: Option<DriverView>,
-    /// What fills placeholders in.
+    /// The template driver; absent if the data has no placeholders.
     #[serde(skip_serializing_if = "is_default")]
     pub templating: Option<DriverView>,
 }
