@@ -70,8 +70,9 @@ fn a_snapshot_of_a_newer_level_is_refused_by_its_head() {
     let raise = vec![Tx::new(vec![Op::RaiseFeatureLevel { level: ENTRY_VERSION }])];
     swarm_core::apply(&mut state, 9, &Entry { v: ENTRY_VERSION, at: Timestamp(1), txs: raise });
     let bytes = snapshot(&state);
-    let (_, _, mut reader) =
-        Reader::open(Cursor::new(&bytes), &seal(), ENTRY_VERSION - 1).ok().expect("its head is readable");
+    let Ok((_, _, mut reader)) = Reader::open(Cursor::new(&bytes), &seal(), ENTRY_VERSION - 1) else {
+        panic!("its head is readable")
+    };
     let Err(ReadError::Newer(detail)) = reader.object() else { panic!("it was understood") };
     assert_eq!(detail, "the swarm uses feature level 2, this swarmd knows levels up to 1; upgrade it");
     assert_eq!(read(&bytes).expect("this program knows its level").len(), 4);
