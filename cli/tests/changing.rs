@@ -301,7 +301,10 @@ fn create_shows_what_the_server_says() {
     assert!(ran.stderr.ends_with("\nWarning: no digest\n"), "{}", ran.stderr);
 
     let ran = fake.run(&["service", "create", "--secret", "s", "x"]);
-    assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), "Error: --secret s: secrets are not available yet\n"));
+    assert_eq!(
+        (ran.code, ran.stderr.as_str()),
+        (Some(1), "Error: --secret s: services cannot use secrets yet, leave it out\n")
+    );
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub(crate) struct CreateFlags {
     /// Network of the engine: bridge, host or none
     #[arg(long, value_name = "NETWORK", value_parser = parse_network)]
     network: Vec<NetworkAttachment>,
-    // Secrets and configs are not available yet: the flags are there to say so.
+    // Services cannot use secrets and configs yet: the flags are there to say so.
     #[arg(long, value_name = "SECRET", hide = true)]
     secret: Vec<String>,
     #[arg(long, value_name = "CONFIG", hide = true)]
@@ -54,7 +54,7 @@ impl CreateFlags {
     pub(crate) fn spec(&self, lookup: Lookup<'_>) -> anyhow::Result<Draft> {
         for (flag, what, given) in [("--secret", "secrets", &self.secret), ("--config", "configs", &self.config)] {
             if let Some(name) = given.first() {
-                bail!("{flag} {name}: {what} are not available yet");
+                bail!("{flag} {name}: services cannot use {what} yet, leave it out");
             }
         }
         let mut draft = Draft::new();
@@ -150,8 +150,14 @@ mod tests {
 
     #[test]
     fn what_is_not_there_yet_says_so() {
-        assert_eq!(spec(&["--secret", "s", "x"]), Err("--secret s: secrets are not available yet".into()));
-        assert_eq!(spec(&["--config", "c", "x"]), Err("--config c: configs are not available yet".into()));
+        assert_eq!(
+            spec(&["--secret", "s", "x"]),
+            Err("--secret s: services cannot use secrets yet, leave it out".into())
+        );
+        assert_eq!(
+            spec(&["--config", "c", "x"]),
+            Err("--config c: services cannot use configs yet, leave it out".into())
+        );
     }
 
     #[test]

@@ -176,8 +176,8 @@ const CONTAINER: Shape = Object(&[
             privileges,
         ),
     ),
-    ("Secrets", NotYet(LEAVE_OUT)),
-    ("Configs", NotYet(LEAVE_OUT)),
+    ("Secrets", NotYet("cannot be used by services yet: leave it out")),
+    ("Configs", NotYet("cannot be used by services yet: leave it out")),
 ]);
 
 const NOT_BOUND_SO: &str = "is not supported: leave it out, or bind with NonRecursive";

@@ -132,7 +132,7 @@ fn values_that_no_engine_takes_are_refused() {
         ("Mounts", json!([{"Type": "bind", "BindOptions": {"Propagation": "odd"}}]), "Propagation \"odd\": possible"),
         ("Mounts", json!([{"Type": "bind", "BindOptions": {"ReadOnlyForceRecursive": true}}]), "is not supported"),
         ("Mounts", json!([{"Type": "bind", "VolumeOptions": {"NoCopy": true}}]), "do not fit its type bind"),
-        ("Secrets", json!([{"SecretID": "x"}]), "Secrets is not available yet"),
+        ("Secrets", json!([{"SecretID": "x"}]), "Secrets cannot be used by services yet"),
     ] {
         let problem = problem(&format!("TaskTemplate/ContainerSpec/{path}"), value);
         assert!(problem.contains("TaskTemplate.ContainerSpec.") && problem.contains(expected), "{problem}");
