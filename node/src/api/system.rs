@@ -137,9 +137,14 @@ async fn swarm_info(node: &Node) -> SwarmInfo {
                 info.managers = info.remote_managers.as_ref().map_or(0, Vec::len) as u64;
                 info.cluster = Some(cluster);
             }
-            // What is wrong with this node comes before what that leads to.
-            _ if !info.error.is_empty() => {}
-            _ => info.error = member.problem().unwrap_or_else(|| "the swarm does not have a leader".to_owned()),
+            // The cause comes before its effects: a manager that has stopped also refuses the session of its own node,
+            // and a node that was removed has lost both.
+            _ if state == "error" => {}
+            _ => match member.problem() {
+                Some(problem) => info.error = problem,
+                None if info.error.is_empty() => info.error = "the swarm does not have a leader".to_owned(),
+                None => {}
+            },
         }
     }
     info
