@@ -1,10 +1,16 @@
 //! From a tree and a value to text.
 
 use crate::{
-    DEPTH_MAX, Limits, Missing, TemplateError, error, functions,
+    DEPTH_MAX, Limits, Missing, TemplateError, error,
+    functions::{self, LOOKS_ONLY, check_bytes},
     parse::{Branch, Node, Operand, Pipe, Tree},
     value::Value,
 };
+
+/// Variables at one time: to find one costs time in proportion. People need three.
+const VARIABLES_MAX: usize = 1000;
+/// What a function walks over or makes for one step, in bytes.
+const STEP_WEIGHT: usize = 64;
 
 /// A template that is applied to a value.
 pub(crate) struct Run<'t> {
@@ -44,22 +50,19 @@ impl<'t> Run<'t> {
     }
 
     fn step(&mut self) -> Result<(), TemplateError> {
-        self.steps += 1;
+        self.spend(1)
+    }
+
+    fn spend(&mut self, steps: usize) -> Result<(), TemplateError> {
+        self.steps = self.steps.saturating_add(steps);
         if self.steps > self.limits.steps_max {
             return error(format!("it takes more than {} steps", self.limits.steps_max));
         }
         Ok(())
     }
 
-    fn check_bytes(&self, bytes: usize) -> Result<(), TemplateError> {
-        if bytes > self.limits.bytes_max {
-            return error(format!("it makes a text of more than {} bytes", self.limits.bytes_max));
-        }
-        Ok(())
-    }
-
     fn write(&mut self, text: &str) -> Result<(), TemplateError> {
-        self.check_bytes(self.out.len().saturating_add(text.len()))?;
+        check_bytes(self.out.len().saturating_add(text.len()), self.limits.bytes_max)?;
         self.out.push_str(text);
         Ok(())
     }
@@ -122,16 +125,20 @@ impl<'t> Run<'t> {
         let asked = std::mem::replace(&mut self.asks, self.missing == Missing::Asked);
         let list = self.calls(&branch.pipe, dot);
         self.asks = asked;
-        let items: Vec<(Value, Value)> = match list? {
+        let list = list?;
+        self.spend(match &list {
+            Value::List(items) => items.len(),
+            Value::Map(fields) => fields.len(),
+            _ => 0,
+        })?;
+        let items: Vec<(Value, Value)> = match list {
             _ if self.is_header => Vec::new(),
             Value::Null => Vec::new(),
             Value::List(items) => (0..).map(Value::integer).zip(items.iter().cloned()).collect(),
             Value::Map(fields) => fields.iter().map(|(key, value)| (Value::text(key), value.clone())).collect(),
             Value::Number(number) => {
                 let count = number.as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or_default();
-                if count > self.limits.steps_max.saturating_sub(self.steps) {
-                    return error(format!("range over {number} takes more than {} steps", self.limits.steps_max));
-                }
+                self.spend(count)?;
                 (0..count).map(|n| (Value::integer(n), Value::integer(n))).collect()
             }
             other => return error(format!("range needs a list, not {}", other.kind())),
@@ -141,13 +148,14 @@ impl<'t> Run<'t> {
         }
         let known = self.variables.len();
         for (key, item) in items {
-            self.step()?;
             let values = match branch.pipe.variables.len() {
                 1 => vec![item.clone()],
                 _ => vec![key, item.clone()],
             };
             if branch.pipe.declares {
-                self.variables.extend(branch.pipe.variables.iter().map(String::as_str).zip(values));
+                for (name, value) in branch.pipe.variables.iter().zip(values) {
+                    self.declare(name, value)?;
+                }
             } else {
                 for (name, value) in branch.pipe.variables.iter().zip(values) {
                     self.assign(name, value)?;
@@ -191,11 +199,19 @@ impl<'t> Run<'t> {
         let value = self.calls(pipe, dot)?;
         match pipe.variables.as_slice() {
             [] => {}
-            [name] if pipe.declares => self.variables.push((name, value.clone())),
+            [name] if pipe.declares => self.declare(name, value.clone())?,
             [name] => self.assign(name, value.clone())?,
             _ => return error("two variables are set by 'range' only"),
         }
         Ok(value)
+    }
+
+    fn declare(&mut self, name: &'t str, value: Value) -> Result<(), TemplateError> {
+        if self.variables.len() >= VARIABLES_MAX {
+            return error(format!("there are more than {VARIABLES_MAX} variables"));
+        }
+        self.variables.push((name, value));
+        Ok(())
     }
 
     fn assign(&mut self, name: &str, value: Value) -> Result<(), TemplateError> {
@@ -261,12 +277,18 @@ impl<'t> Run<'t> {
         {
             return Ok(title.clone());
         }
+        let limit = self.limits.bytes_max;
         let bytes: usize =
             arguments.iter().map(|value| if let Value::Text(text) = value { text.len() } else { 0 }).sum();
-        self.check_bytes(bytes)?;
-        let value = functions::apply(function, arguments)?;
+        check_bytes(bytes, limit)?;
+        if LOOKS_ONLY.contains(&function) {
+            return functions::apply(function, arguments, limit);
+        }
+        self.spend(arguments.iter().map(Value::weight).sum::<usize>() / STEP_WEIGHT)?;
+        let value = functions::apply(function, arguments, limit)?;
+        self.spend(value.weight() / STEP_WEIGHT)?;
         if let Value::Text(text) = &value {
-            self.check_bytes(text.len())?;
+            check_bytes(text.len(), limit)?;
         }
         Ok(value)
     }

@@ -10,14 +10,17 @@ pub(crate) const FUNCTIONS: [&str; 26] = [
     "html", "js", "urlquery", "json", "join", "split", "title", "upper", "lower", "pad", "truncate",
 ];
 
+/// The functions that look at values without walking over all of them.
+pub(crate) const LOOKS_ONLY: [&str; 5] = ["and", "or", "not", "len", "index"];
+
 /// What changes how a text looks: titles of columns stay as they are.
 pub(crate) const CHANGES_TEXT: [&str; 8] = ["json", "join", "split", "title", "upper", "lower", "pad", "truncate"];
 
 /// Blanks on one side of a text, and characters that a number is filled up to: people need a line.
 pub(crate) const WIDTH_MAX: usize = 4096;
 
-/// What a function makes of its arguments.
-pub(crate) fn apply(function: &str, arguments: &[Value]) -> Result<Value, TemplateError> {
+/// What a function makes of its arguments. It gives up before a text has many more than `bytes_max` bytes.
+pub(crate) fn apply(function: &str, arguments: &[Value], bytes_max: usize) -> Result<Value, TemplateError> {
     use Value::{Bool, List, Map, Null, Number, Text};
     match (function, arguments) {
         ("and", [.., last]) => Ok(arguments.iter().find(|value| !value.is_true()).unwrap_or(last).clone()),
@@ -42,21 +45,18 @@ pub(crate) fn apply(function: &str, arguments: &[Value]) -> Result<Value, Templa
         ("len", [Null]) => Ok(Value::integer(0)),
         ("index", [first, keys @ ..]) => keys.iter().try_fold(first.clone(), |value, key| index(&value, key)),
         ("slice", [value, ends @ ..]) if ends.len() <= 2 => slice(value, ends),
-        ("print", values) => Ok(Value::text(print(values))),
-        ("println", values) => {
-            let words: Vec<String> = values.iter().map(|value| value.show("<nil>")).collect();
-            Ok(Value::text(words.join(" ") + "\n"))
-        }
-        ("printf", [Text(format), values @ ..]) => printf(format, values).map(Value::text),
+        ("print", values) => print(values, bytes_max).map(Value::text),
+        ("println", values) => Ok(Value::text(joined(values, " ", bytes_max)? + "\n")),
+        ("printf", [Text(format), values @ ..]) => printf(format, values, bytes_max).map(Value::text),
         ("html" | "js" | "urlquery", values) => {
-            let text = print(values);
+            let text = print(values, bytes_max)?;
             Ok(Value::text(text.chars().map(|c| escaped(function, c)).collect::<String>()))
         }
         ("json", [value]) => Ok(Value::text(value.json())),
-        ("join", [List(items), Text(between)]) => Ok(Value::text(joined(items, between))),
+        ("join", [List(items), Text(between)]) => joined(items, between, bytes_max).map(Value::text),
         // In the specs of services the separator comes first, and the texts follow.
         ("join", [Text(between), items @ ..]) if !items.iter().any(|item| matches!(item, List(_) | Map(_))) => {
-            Ok(Value::text(joined(items, between)))
+            joined(items, between, bytes_max).map(Value::text)
         }
         ("split", [Text(text), Text(between)]) if between.is_empty() => {
             Ok(List(text.chars().map(|c| Value::text(c.to_string())).collect()))
@@ -136,8 +136,16 @@ fn slice(value: &Value, ends: &[Value]) -> Result<Value, TemplateError> {
     part.map_or_else(|| error(format!("slice {} does not fit a length of {length}", shown.join(" "))), Ok)
 }
 
+/// Refuses a text that has become too long.
+pub(crate) fn check_bytes(bytes: usize, bytes_max: usize) -> Result<(), TemplateError> {
+    if bytes > bytes_max {
+        return error(format!("it makes a text of more than {bytes_max} bytes"));
+    }
+    Ok(())
+}
+
 /// Blanks between two values if neither is a text.
-fn print(values: &[Value]) -> String {
+fn print(values: &[Value], bytes_max: usize) -> Result<String, TemplateError> {
     let mut text = String::new();
     for (at, value) in values.iter().enumerate() {
         let is_text = |value: &Value| matches!(value, Value::Text(_));
@@ -145,12 +153,21 @@ fn print(values: &[Value]) -> String {
             text.push(' ');
         }
         text += &value.show("<nil>");
+        check_bytes(text.len(), bytes_max)?;
     }
-    text
+    Ok(text)
 }
 
-fn joined(items: &[Value], between: &str) -> String {
-    items.iter().map(|item| item.show("<nil>")).collect::<Vec<_>>().join(between)
+fn joined(items: &[Value], between: &str, bytes_max: usize) -> Result<String, TemplateError> {
+    let mut text = String::new();
+    for (at, item) in items.iter().enumerate() {
+        if at > 0 {
+            text += between;
+        }
+        text += &item.show("<nil>");
+        check_bytes(text.len(), bytes_max)?;
+    }
+    Ok(text)
 }
 
 /// The first letter of each word is large.

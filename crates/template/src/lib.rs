@@ -32,7 +32,8 @@ pub struct TemplateError(pub(crate) String);
 /// What a template may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Pieces that are looked at. A million take less than a second.
+    /// Pieces that are looked at; a text or list on which a function works is one for each 64 bytes. A million take less
+    /// than a second, and 64 MB.
     pub steps_max: usize,
     /// Bytes of the text that comes out, and of each text on the way.
     pub bytes_max: usize,

@@ -94,7 +94,21 @@ enum Stop {
 }
 
 /// What is left of an action.
-type Words = std::iter::Peekable<IntoIter<Word>>;
+struct Words(IntoIter<Word>);
+
+impl Words {
+    fn peek(&self) -> Option<&Word> {
+        self.0.as_slice().first()
+    }
+
+    fn next(&mut self) -> Option<Word> {
+        self.0.next()
+    }
+
+    fn next_if(&mut self, fits: impl Fn(&Word) -> bool) -> Option<Word> {
+        self.peek().is_some_and(fits).then(|| self.next()).flatten()
+    }
+}
 
 struct Parser {
     pieces: IntoIter<Piece>,
@@ -125,7 +139,7 @@ impl Parser {
                 }
                 Piece::Action(words) => words,
             };
-            let mut words = words.into_iter().peekable();
+            let mut words = Words(words.into_iter());
             let keyword = match words.peek() {
                 Some(Word::Name(name)) if !FUNCTIONS.contains(&name.as_str()) => name.clone(),
                 _ => String::new(),
@@ -256,7 +270,7 @@ fn pipe(words: &mut Words, depth: usize) -> Result<Pipe, TemplateError> {
             (None, _) if !calls.is_empty() => return error("after '|' a function is needed"),
             _ => calls.push(call),
         }
-        if words.next_if_eq(&Word::Pipe).is_none() {
+        if words.next_if(|word| *word == Word::Pipe).is_none() {
             return Ok(Pipe { variables, declares, calls });
         }
     }
@@ -264,21 +278,23 @@ fn pipe(words: &mut Words, depth: usize) -> Result<Pipe, TemplateError> {
 
 /// `$a :=`, `$a, $b :=` or `$a =`.
 fn variables(words: &mut Words) -> Result<(Vec<String>, bool), TemplateError> {
-    let mut ahead = words.clone();
+    let mut ahead = words.0.as_slice().iter();
     let mut names = Vec::new();
     while let Some(Word::Variable(name, fields)) = ahead.next() {
         if !fields.is_empty() {
             break;
         }
-        names.push(name);
+        names.push(name.clone());
         match ahead.next() {
             Some(Word::Comma) => {}
             Some(word @ (Word::Declare | Word::Assign)) => {
-                *words = ahead;
+                let declares = *word == Word::Declare;
                 if names.iter().any(String::is_empty) {
                     return error("'$' is the whole value, and cannot be set");
                 }
-                return Ok((names, word == Word::Declare));
+                // Each name has a word behind it.
+                words.0.nth(2 * names.len() - 1);
+                return Ok((names, declares));
             }
             _ => break,
         }

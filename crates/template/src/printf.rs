@@ -1,6 +1,10 @@
 //! Go's `printf`, for values of JSON.
 
-use crate::{TemplateError, error, functions::WIDTH_MAX, value::Value};
+use crate::{
+    TemplateError, error,
+    functions::{WIDTH_MAX, check_bytes},
+    value::Value,
+};
 
 /// What is between `%` and the verb.
 #[derive(Default)]
@@ -14,8 +18,9 @@ struct Flags {
     precision: Option<usize>,
 }
 
-/// Fills in a format. What does not fit shows as Go shows it: `%!d(string=x)`.
-pub(crate) fn printf(format: &str, values: &[Value]) -> Result<String, TemplateError> {
+/// Fills in a format. What does not fit shows as Go shows it: `%!d(string=x)`. It gives up before the text has many more than
+/// `bytes_max` bytes.
+pub(crate) fn printf(format: &str, values: &[Value], bytes_max: usize) -> Result<String, TemplateError> {
     let (mut out, mut values) = (String::new(), values.iter());
     let mut rest = format.chars().peekable();
     while let Some(c) = rest.next() {
@@ -45,6 +50,7 @@ pub(crate) fn printf(format: &str, values: &[Value]) -> Result<String, TemplateE
                 Some(value) => out += &filled(&flags, &shown(&flags, verb, value)),
             },
         }
+        check_bytes(out.len(), bytes_max)?;
     }
     let extra: Vec<String> = values.map(|value| format!("{}={}", go_type(value), value.show("<nil>"))).collect();
     if !extra.is_empty() {

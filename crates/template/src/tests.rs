@@ -187,6 +187,20 @@ fn everything_has_a_limit() {
     assert!(spec("{{range 99999999999}}{{end}}").is_err_and(|e| e.0.contains("steps")));
     let doubles = r#"{{$x := "0123456789"}}{{range 100}}{{$x = print $x $x}}{{end}}"#;
     assert!(spec(doubles).is_err_and(|e| e.0.contains("bytes")));
+    // Long texts and lists cost more, and so does a value that is found late.
+    let copies =
+        r#"{{$x := "0123456789"}}{{range 12}}{{$x = print $x $x}}{{end}}{{range 99}}{{$y := upper $x}}{{end}}"#;
+    assert!(spec(copies).is_err_and(|e| e.0.contains("steps")));
+    let letters =
+        r#"{{$x := "0123456789"}}{{range 12}}{{$x = print $x $x}}{{end}}{{range 9}}{{$y := split $x ""}}{{end}}"#;
+    assert!(spec(letters).is_err_and(|e| e.0.contains("steps")));
+    let list = r#"{{$x := "0123456789"}}{{range 9}}{{$x = print $x $x}}{{end}}{{$l := split $x ""}}"#;
+    assert!(spec(&format!("{list}{{{{range 99}}}}{{{{range $l}}}}{{{{break}}}}{{{{end}}}}{{{{end}}}}")).is_err());
+    assert!(spec(&format!("{list}{{{{len (join $l $x)}}}}")).is_err_and(|e| e.0.contains("bytes")));
+    let padded = format!(r#"{{{{len (printf "{}"{})}}}}"#, "%4096d".repeat(20), " 1".repeat(20));
+    assert!(spec(&padded).is_err_and(|e| e.0.contains("bytes")));
+    let variables = (0..1001).map(|number| format!("{{{{$v{number} := 1}}}}")).collect::<String>();
+    assert!(spec(&variables).is_err_and(|e| e.0.contains("more than 1000 variables")));
     let long = r#"{{range 2000}}{{print "0123456789012345678901234567890123456789"}}{{end}}"#;
     assert!(spec(long).is_err_and(|e| e.0.contains("bytes")));
 }
@@ -207,6 +221,6 @@ proptest! {
     #[test]
     fn any_format_is_filled_in(format in "(%|[-+# 0]|[0-9]|\\.|\\*|[a-zA-Z]|\\PC){0,12}", text in "\\PC{0,6}", number in any::<i64>()) {
         let values = [json!(text), json!(number), json!(0.5), json!(null), json!([1, "a"])];
-        let _ = printf::printf(&format, &values.iter().map(value::Value::from).collect::<Vec<_>>());
+        let _ = printf::printf(&format, &values.iter().map(value::Value::from).collect::<Vec<_>>(), 1 << 20);
     }
 }

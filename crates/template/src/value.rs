@@ -4,6 +4,9 @@ use std::{cmp::Ordering, collections::BTreeMap, rc::Rc};
 
 use serde_json::{Number, Value as Json};
 
+/// Bytes that a value in a list weighs beside its text: about what it takes in memory.
+const VALUE_WEIGHT: usize = 64;
+
 /// A value of JSON.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
@@ -48,6 +51,16 @@ impl Value {
             Self::Text(text) => !text.is_empty(),
             Self::List(items) => !items.is_empty(),
             Self::Map(fields) => !fields.is_empty(),
+        }
+    }
+
+    /// How much there is to walk over: bytes of texts, and some for each value.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::Null | Self::Bool(_) | Self::Number(_) => VALUE_WEIGHT,
+            Self::Text(text) => text.len(),
+            Self::List(items) => items.iter().map(|item| VALUE_WEIGHT + item.weight()).sum(),
+            Self::Map(fields) => fields.iter().map(|(key, value)| VALUE_WEIGHT + key.len() + value.weight()).sum(),
         }
     }
 
