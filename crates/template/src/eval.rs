@@ -1,9 +1,10 @@
 //! From a tree and a value to text.
 
 use crate::{
-    DEPTH_MAX, Limits, Missing, TemplateError, error,
-    functions::{self, LOOKS_ONLY, check_bytes},
+    DEPTH_MAX, Limits, Missing, TemplateError, error, error_of,
+    functions::{self, LOOKS_ONLY, PAYLOAD_FUNCTIONS, check_bytes},
     parse::{Branch, Node, Operand, Pipe, Tree},
+    spec::Sources,
     value::Value,
 };
 
@@ -19,6 +20,10 @@ pub(crate) struct Run<'t> {
     limits: Limits,
     /// Whether the value is titles.
     is_header: bool,
+    /// What the functions of payloads ask.
+    sources: Option<&'t dyn Sources>,
+    /// The line of the action that is evaluated.
+    line: usize,
     steps: usize,
     out: String,
     variables: Vec<(&'t str, Value)>,
@@ -37,16 +42,39 @@ enum Flow {
 }
 
 impl<'t> Run<'t> {
-    pub(crate) fn new(tree: &'t Tree, missing: Missing, limits: Limits, is_header: bool) -> Self {
-        let (out, variables) = (String::new(), Vec::new());
-        Self { tree, missing, limits, is_header, steps: 0, out, variables, depth: 0, asks: false }
+    pub(crate) fn new(tree: &'t Tree, missing: Missing, limits: Limits) -> Self {
+        Self {
+            tree,
+            missing,
+            limits,
+            is_header: false,
+            sources: None,
+            line: 1,
+            steps: 0,
+            out: String::new(),
+            variables: Vec::new(),
+            depth: 0,
+            asks: false,
+        }
+    }
+
+    /// The value is titles.
+    pub(crate) fn with_titles(self) -> Self {
+        Self { is_header: true, ..self }
+    }
+
+    /// The template may ask for these.
+    pub(crate) fn with_sources(self, sources: &'t dyn Sources) -> Self {
+        Self { sources: Some(sources), ..self }
     }
 
     pub(crate) fn render(mut self, value: &serde_json::Value) -> Result<String, TemplateError> {
         let dot = Value::from(value);
         self.variables.push(("", dot.clone()));
-        self.block(&self.tree.nodes, &dot)?;
-        Ok(self.out)
+        match self.block(&self.tree.nodes, &dot) {
+            Ok(_) => Ok(self.out),
+            Err(error) => Err(error.at(self.line)),
+        }
     }
 
     fn step(&mut self) -> Result<(), TemplateError> {
@@ -101,7 +129,8 @@ impl<'t> Run<'t> {
                 Node::Range(branch) => self.scoped(|run| run.range(branch, dot))?,
                 Node::Break => Flow::Break,
                 Node::Continue => Flow::Continue,
-                Node::Call(name, pipe) => {
+                Node::Call(name, pipe, line) => {
+                    self.line = *line;
                     self.call(name, pipe.as_ref(), dot)?;
                     Flow::On
                 }
@@ -172,7 +201,7 @@ impl<'t> Run<'t> {
 
     fn call(&mut self, name: &'t str, pipe: Option<&'t Pipe>, dot: &Value) -> Result<(), TemplateError> {
         let Some(nodes) = self.tree.defined.get(name) else {
-            return error(format!("there is no template '{name}'"));
+            return error_of("there is no template of this name", format!("there is no template '{name}'"));
         };
         let value = pipe.map_or(Ok(Value::Null), |pipe| self.pipe(pipe, dot))?;
         if self.depth == DEPTH_MAX {
@@ -220,11 +249,15 @@ impl<'t> Run<'t> {
                 *old = value;
                 Ok(())
             }
-            None => error(format!("there is no variable '${name}'; '${name} := …' makes one")),
+            None => error_of(
+                "there is no variable of this name; ':=' makes one",
+                format!("there is no variable '${name}'; '${name} := …' makes one"),
+            ),
         }
     }
 
     fn calls(&mut self, pipe: &'t Pipe, dot: &Value) -> Result<Value, TemplateError> {
+        self.line = pipe.line;
         let mut result = None;
         for call in &pipe.calls {
             self.step()?;
@@ -242,9 +275,10 @@ impl<'t> Run<'t> {
                     break;
                 }
             }
+            let is_literal = matches!(call.operands.as_slice(), [Operand::Literal(_)]);
             arguments.extend(result.take());
             result = match &call.function {
-                Some(name) => Some(self.apply(name, &arguments)?),
+                Some(name) => Some(self.apply(name, &arguments, is_literal)?),
                 None => arguments.pop(),
             };
         }
@@ -257,10 +291,10 @@ impl<'t> Run<'t> {
             Operand::Fields(path) => self.lookup(dot, path),
             Operand::Variable(name, path) => match self.variables.iter().rev().find(|(known, _)| known == name) {
                 Some((_, value)) => self.lookup(value, path),
-                None => error(format!("there is no variable '${name}'")),
+                None => error_of("there is no variable of this name", format!("there is no variable '${name}'")),
             },
             Operand::Literal(value) => Ok(Value::from(value)),
-            Operand::Function(name) => self.apply(name, &[]),
+            Operand::Function(name) => self.apply(name, &[], false),
             Operand::Group(pipe, path) => {
                 let known = self.variables.len();
                 let value = self.pipe(pipe, dot)?;
@@ -270,7 +304,8 @@ impl<'t> Run<'t> {
         }
     }
 
-    fn apply(&mut self, function: &str, arguments: &[Value]) -> Result<Value, TemplateError> {
+    /// `is_literal`: the only argument stands in the template as it is.
+    fn apply(&mut self, function: &str, arguments: &[Value], is_literal: bool) -> Result<Value, TemplateError> {
         if self.is_header
             && functions::CHANGES_TEXT.contains(&function)
             && let Some(title) = arguments.iter().find(|value| matches!(value, Value::Text(_)))
@@ -285,12 +320,33 @@ impl<'t> Run<'t> {
             return functions::apply(function, arguments, limit);
         }
         self.spend(arguments.iter().map(Value::weight).sum::<usize>() / STEP_WEIGHT)?;
-        let value = functions::apply(function, arguments, limit)?;
+        let value = match PAYLOAD_FUNCTIONS.contains(&function) {
+            true => self.read(function, arguments, is_literal)?,
+            false => functions::apply(function, arguments, limit)?,
+        };
         self.spend(value.weight() / STEP_WEIGHT)?;
         if let Value::Text(text) = &value {
             check_bytes(text.len(), limit)?;
         }
         Ok(value)
+    }
+
+    /// Asks a source. The reason of a refusal is shown only if the template itself says what is asked for: another name may
+    /// come from a secret, and reasons repeat names.
+    fn read(&self, function: &str, arguments: &[Value], is_literal: bool) -> Result<Value, TemplateError> {
+        let (Some(sources), [Value::Text(name)]) = (self.sources, arguments) else {
+            return error(format!("{function} needs one text, and nothing else"));
+        };
+        let found = match function {
+            "secret" => sources.secret(name),
+            "config" => sources.config(name),
+            _ => sources.env(name),
+        };
+        match found {
+            Ok(text) => Ok(Value::text(text)),
+            Err(why) if is_literal => error(format!("{function}: {why}")),
+            Err(_) => error(format!("{function}: what it asks for is not there, or cannot be read")),
+        }
     }
 
     fn lookup(&self, value: &Value, path: &[String]) -> Result<Value, TemplateError> {
@@ -304,15 +360,24 @@ impl<'t> Run<'t> {
                     None => {
                         let known: Vec<&str> = fields.keys().map(String::as_str).collect();
                         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                        return error(format!("unknown field '{}'; the fields there are: {known}", so_far()));
+                        let hint = format!("the fields there are: {known}");
+                        return error_of(
+                            format!("unknown field; {hint}"),
+                            format!("unknown field '{}'; {hint}", so_far()),
+                        );
                     }
                 },
                 Value::Null if self.asks => return Ok(Value::Null),
                 Value::List(_) => {
                     let hint = "this is a list; use {{range …}} or {{index … 0}}";
-                    return error(format!("'{}': {hint}", so_far()));
+                    return error_of(hint, format!("'{}': {hint}", so_far()));
                 }
-                other => return error(format!("'{}': the value {} has no fields", so_far(), other.show("<nil>"))),
+                other => {
+                    return error_of(
+                        format!("{} has no fields", other.kind()),
+                        format!("'{}': the value {} has no fields", so_far(), other.show("<nil>")),
+                    );
+                }
             };
         }
         Ok(found)

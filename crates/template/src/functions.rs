@@ -2,13 +2,41 @@
 
 use std::cmp::Ordering;
 
-use crate::{TemplateError, error, printf::printf, value::Value};
+use crate::{TemplateError, error, error_of, printf::printf, value::Value};
 
-/// Names of all functions.
-pub(crate) const FUNCTIONS: [&str; 26] = [
+/// The functions that all templates have.
+const FUNCTIONS: [&str; 26] = [
     "and", "or", "not", "eq", "ne", "lt", "le", "gt", "ge", "len", "index", "slice", "print", "printf", "println",
     "html", "js", "urlquery", "json", "join", "split", "title", "upper", "lower", "pad", "truncate",
 ];
+
+/// The functions that only the data of secrets and configs has; [`crate::spec::Sources`] answers them.
+pub(crate) const PAYLOAD_FUNCTIONS: [&str; 3] = ["secret", "config", "env"];
+
+/// Which functions there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Language {
+    /// Those of `--format` and of specs.
+    Common,
+    /// Those of the data of secrets and configs.
+    Payload,
+}
+
+impl Language {
+    /// Whether a function is one of them.
+    pub(crate) fn has(self, name: &str) -> bool {
+        self.parts().iter().any(|part| part.contains(&name))
+    }
+
+    /// All of them, for people.
+    pub(crate) fn names(self) -> String {
+        self.parts().concat().join(", ")
+    }
+
+    fn parts(self) -> [&'static [&'static str]; 2] {
+        [&FUNCTIONS, if self == Self::Payload { &PAYLOAD_FUNCTIONS } else { &[] }]
+    }
+}
 
 /// The functions that look at values without walking over all of them.
 pub(crate) const LOOKS_ONLY: [&str; 5] = ["and", "or", "not", "len", "index"];
@@ -101,13 +129,18 @@ fn index(value: &Value, key: &Value) -> Result<Value, TemplateError> {
         (Value::Null, Value::Text(_)) => Ok(Value::text("")),
         (Value::List(items), Value::Number(n)) => match position(n).and_then(|at| items.get(at)) {
             Some(item) => Ok(item.clone()),
-            None => error(format!("index {n} is outside a list of {}", items.len())),
+            None => error_of("index is outside of the list", format!("index {n} is outside a list of {}", items.len())),
         },
         (Value::Text(text), Value::Number(n)) => match position(n).and_then(|at| text.as_bytes().get(at).copied()) {
             Some(byte) => Ok(Value::integer(byte.into())),
-            None => error(format!("index {n} is outside a text of {} bytes", text.len())),
+            None => {
+                error_of("index is outside of the text", format!("index {n} is outside a text of {} bytes", text.len()))
+            }
         },
-        _ => error(format!("index {} does not fit {}", key.show("<nil>"), value.kind())),
+        _ => error_of(
+            format!("index of {} does not fit {}", key.kind(), value.kind()),
+            format!("index {} does not fit {}", key.show("<nil>"), value.kind()),
+        ),
     }
 }
 
@@ -133,7 +166,8 @@ fn slice(value: &Value, ends: &[Value]) -> Result<Value, TemplateError> {
         _ => None,
     };
     let shown: Vec<String> = ends.iter().map(|end| end.show("<nil>")).collect();
-    part.map_or_else(|| error(format!("slice {} does not fit a length of {length}", shown.join(" "))), Ok)
+    let problem = || format!("slice {} does not fit a length of {length}", shown.join(" "));
+    part.map_or_else(|| error_of("slice does not fit the length", problem()), Ok)
 }
 
 /// Refuses a text that has become too long.
@@ -184,7 +218,10 @@ fn width(number: &Value) -> Result<usize, TemplateError> {
     let found = if let Value::Number(number) = number { position(number) } else { None };
     match found.filter(|width| *width <= WIDTH_MAX) {
         Some(width) => Ok(width),
-        None => error(format!("a width of {} is not between 0 and {WIDTH_MAX}", number.show("<nil>"))),
+        None => {
+            let problem = format!("is not between 0 and {WIDTH_MAX}");
+            error_of(format!("a width {problem}"), format!("a width of {} {problem}", number.show("<nil>")))
+        }
     }
 }
 

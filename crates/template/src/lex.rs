@@ -2,13 +2,16 @@
 
 use serde_json::{Number, Value as Json};
 
-use crate::{TemplateError, error};
+use crate::{TemplateError, error, error_of};
 
-/// A text, or an action: what is between `{{` and `}}`.
+/// Characters of a template that a message shows.
+const SHOWN_LEN: usize = 40;
+
+/// A text, or an action: what is between `{{` and `}}`, with the line on which it begins.
 #[derive(Clone, Debug)]
 pub(crate) enum Piece {
     Text(String),
-    Action(Vec<Word>),
+    Action(Vec<Word>, usize),
 }
 
 /// A word of an action.
@@ -37,7 +40,11 @@ pub(crate) enum Word {
 pub(crate) fn split(text: &str) -> Result<Vec<Piece>, TemplateError> {
     let mut pieces = Vec::new();
     let (mut rest, mut trims) = (text, false);
+    let (mut line, mut counted) = (1, 0);
     while let Some((mut before, mut after)) = rest.split_once("{{") {
+        let begin = text.len() - after.len();
+        line += text[counted..begin].matches('\n').count();
+        counted = begin;
         if trims {
             before = before.trim_start();
         }
@@ -48,15 +55,18 @@ pub(crate) fn split(text: &str) -> Result<Vec<Piece>, TemplateError> {
         let comment = after.trim_start().strip_prefix("/*");
         let (words, tail) = match comment {
             Some(comment) => {
-                let Some((_, tail)) = comment.split_once("*/") else { return error("a comment is not closed with */") };
-                end(tail).map_or_else(|| error("a comment is alone in its '{{ }}'"), |end| Ok((None, end)))?
+                let after_comment = match comment.split_once("*/") {
+                    None => error("a comment is not closed with */"),
+                    Some((_, tail)) => end(tail).map_or_else(|| error("a comment is alone in its '{{ }}'"), Ok),
+                };
+                (None, after_comment.map_err(|error| error.at(line))?)
             }
             None => {
-                let (words, tail) = words(after)?;
+                let (words, tail) = words(after).map_err(|error| error.at(line))?;
                 (Some(words), tail)
             }
         };
-        pieces.extend(words.map(Piece::Action));
+        pieces.extend(words.map(|words| Piece::Action(words, line)));
         (rest, trims) = tail;
     }
     push_text(&mut pieces, if trims { rest.trim_start() } else { rest });
@@ -88,7 +98,7 @@ fn words(text: &str) -> Result<(Vec<Word>, (&str, bool)), TemplateError> {
         }
         rest = rest.trim_start();
         let Some(first) = rest.chars().next() else {
-            return error(format!("'}}}}' is missing after '{{{{{}'", text.chars().take(40).collect::<String>()));
+            return error_of("'}}' is missing", format!("'}}}}' is missing after '{{{{{}'", beginning(text)));
         };
         let word;
         (word, rest) = match first {
@@ -102,7 +112,10 @@ fn words(text: &str) -> Result<(Vec<Word>, (&str, bool)), TemplateError> {
             '=' => (Word::Assign, &rest[1..]),
             ':' => match rest.strip_prefix(":=") {
                 Some(tail) => (Word::Declare, tail),
-                None => return error(format!("':' is not understood in '{{{{{text}'")),
+                None => {
+                    let problem = "':' is not understood";
+                    return error_of(problem, format!("{problem} in '{{{{{}'", beginning(text)));
+                }
             },
             '.' if !rest[1..].starts_with(|c: char| c.is_ascii_digit()) => {
                 let (fields, tail) = fields(rest)?;
@@ -130,6 +143,11 @@ fn words(text: &str) -> Result<(Vec<Word>, (&str, bool)), TemplateError> {
     }
 }
 
+/// As much of a text as a message shows.
+fn beginning(text: &str) -> String {
+    text.chars().take(SHOWN_LEN).collect()
+}
+
 fn name(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len()))
 }
@@ -143,7 +161,11 @@ fn fields(text: &str) -> Result<(Vec<String>, &str), TemplateError> {
             if fields.is_empty() && !after.starts_with('.') {
                 break;
             }
-            return error(format!("'{}' is not a field; write for example .Spec.Name", excerpt(text)));
+            let hint = "write for example .Spec.Name";
+            return error_of(
+                format!("a field has no name; {hint}"),
+                format!("'{}' is not a field; {hint}", excerpt(text)),
+            );
         }
         fields.push(field.to_owned());
         rest = tail;
@@ -173,7 +195,7 @@ fn number(text: &str) -> Result<(Word, &str), TemplateError> {
         Some(number) => Ok((Word::Literal(Json::Number(number)), tail)),
         None => {
             let word = if word.is_empty() { excerpt(text) } else { word };
-            error(format!("'{word}' is not understood"))
+            error_of("a word is not understood", format!("'{word}' is not understood"))
         }
     }
 }
@@ -190,7 +212,10 @@ fn quoted(quote: char, text: &str) -> Result<(Word, &str), TemplateError> {
             let mut chars = value.chars();
             return match (chars.next(), chars.next()) {
                 (Some(c), None) => Ok((Word::Literal(u32::from(c).into()), tail)),
-                _ => error(format!("'{value}' in single quotes is not one character; put texts in double quotes")),
+                _ => {
+                    let problem = "in single quotes is not one character; put texts in double quotes";
+                    error_of(format!("what stands {problem}"), format!("'{value}' {problem}"))
+                }
             };
         }
         if c != '\\' || quote == '`' {
@@ -218,8 +243,11 @@ fn quoted(quote: char, text: &str) -> Result<(Word, &str), TemplateError> {
         };
         match found {
             Some(c) => value.push(c),
-            None => return error(format!("'\\{escaped}' in a quoted text is not understood")),
+            None => {
+                let problem = "in a quoted text is not understood";
+                return error_of(format!("a backslash {problem}"), format!("'\\{escaped}' {problem}"));
+            }
         }
     }
-    error(format!("a quote is not closed in '{{{{{}'", text.chars().take(40).collect::<String>()))
+    error_of("a quote is not closed", format!("a quote is not closed in '{{{{{}'", beginning(text)))
 }

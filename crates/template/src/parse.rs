@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, vec::IntoIter};
 use serde_json::Value as Json;
 
 use crate::{
-    DEPTH_MAX, TemplateError, error,
-    functions::FUNCTIONS,
+    DEPTH_MAX, TemplateError, error, error_of,
+    functions::Language,
     lex::{self, Piece, Word},
 };
 
@@ -30,8 +30,8 @@ pub(crate) enum Node {
     Range(Branch),
     Break,
     Continue,
-    /// Another template, with the value that it is applied to.
-    Call(String, Option<Pipe>),
+    /// Another template, with the value that it is applied to, and the line.
+    Call(String, Option<Pipe>, usize),
 }
 
 /// What depends on a value.
@@ -45,6 +45,8 @@ pub(crate) struct Branch {
 /// Commands joined by `|`: each gets the result of the one before as its last argument.
 #[derive(Clone, Debug)]
 pub(crate) struct Pipe {
+    /// The line on which its action begins.
+    pub(crate) line: usize,
     /// Variables that get the result.
     pub(crate) variables: Vec<String>,
     /// Whether they are new.
@@ -74,12 +76,17 @@ pub(crate) enum Operand {
     Group(Pipe, Vec<String>),
 }
 
-pub(crate) fn parse(text: &str) -> Result<Tree, TemplateError> {
-    let mut parser = Parser { pieces: lex::split(text)?.into_iter(), defined: BTreeMap::new(), depth: 0, loops: 0 };
-    match parser.block()? {
-        (nodes, Stop::Eof) => Ok(Tree { nodes, defined: parser.defined }),
-        (_, Stop::End) => error("'{{end}}' without 'if', 'with', 'range', 'define' or 'block'"),
-        (_, Stop::Else(_)) => error("'{{else}}' without 'if', 'with' or 'range'"),
+pub(crate) fn parse(text: &str, language: Language) -> Result<Tree, TemplateError> {
+    let pieces = lex::split(text)?.into_iter();
+    let mut parser = Parser { pieces, language, line: 1, defined: BTreeMap::new(), depth: 0, loops: 0 };
+    let whole = parser.block().and_then(|(nodes, stop)| match stop {
+        Stop::Eof => Ok(nodes),
+        Stop::End => error("'{{end}}' without 'if', 'with', 'range', 'define' or 'block'"),
+        Stop::Else(_) => error("'{{else}}' without 'if', 'with' or 'range'"),
+    });
+    match whole {
+        Ok(nodes) => Ok(Tree { nodes, defined: parser.defined }),
+        Err(error) => Err(error.at(parser.line)),
     }
 }
 
@@ -94,15 +101,19 @@ enum Stop {
 }
 
 /// What is left of an action.
-struct Words(IntoIter<Word>);
+struct Words {
+    words: IntoIter<Word>,
+    language: Language,
+    line: usize,
+}
 
 impl Words {
     fn peek(&self) -> Option<&Word> {
-        self.0.as_slice().first()
+        self.words.as_slice().first()
     }
 
     fn next(&mut self) -> Option<Word> {
-        self.0.next()
+        self.words.next()
     }
 
     fn next_if(&mut self, fits: impl Fn(&Word) -> bool) -> Option<Word> {
@@ -112,6 +123,9 @@ impl Words {
 
 struct Parser {
     pieces: IntoIter<Piece>,
+    language: Language,
+    /// The line of the action that is read.
+    line: usize,
     defined: BTreeMap<String, Vec<Node>>,
     depth: usize,
     /// Levels of `range`.
@@ -132,16 +146,17 @@ impl Parser {
     fn nodes(&mut self) -> Result<(Vec<Node>, Stop), TemplateError> {
         let mut nodes = Vec::new();
         while let Some(piece) = self.pieces.next() {
-            let words = match piece {
+            let (words, line) = match piece {
                 Piece::Text(text) => {
                     nodes.push(Node::Text(text));
                     continue;
                 }
-                Piece::Action(words) => words,
+                Piece::Action(words, line) => (words.into_iter(), line),
             };
-            let mut words = Words(words.into_iter());
+            self.line = line;
+            let mut words = Words { words, language: self.language, line };
             let keyword = match words.peek() {
-                Some(Word::Name(name)) if !FUNCTIONS.contains(&name.as_str()) => name.clone(),
+                Some(Word::Name(name)) if !self.language.has(name) => name.clone(),
                 _ => String::new(),
             };
             if !keyword.is_empty() {
@@ -170,24 +185,24 @@ impl Parser {
                     self.define(name)?;
                 }
                 "block" => {
-                    let name = template_name(&mut words, "block")?;
+                    let (name, line) = (template_name(&mut words, "block")?, self.line);
                     let pipe = whole(words)?;
                     self.define(name.clone())?;
-                    nodes.push(Node::Call(name, Some(pipe)));
+                    nodes.push(Node::Call(name, Some(pipe), line));
                 }
                 "template" => {
                     let name = template_name(&mut words, "template")?;
                     let pipe = words.peek().is_some().then(|| whole(words)).transpose()?;
-                    nodes.push(Node::Call(name, pipe));
+                    nodes.push(Node::Call(name, pipe, self.line));
                 }
-                name => return unknown(name),
+                name => return unknown(name, self.language),
             }
         }
         Ok((nodes, Stop::Eof))
     }
 
     fn define(&mut self, name: String) -> Result<(), TemplateError> {
-        let loops = std::mem::take(&mut self.loops);
+        let (loops, line) = (std::mem::take(&mut self.loops), self.line);
         let block = self.block()?;
         self.loops = loops;
         match block {
@@ -195,24 +210,24 @@ impl Parser {
                 self.defined.insert(name, nodes);
                 Ok(())
             }
-            (_, Stop::Eof) => error("'{{end}}' is missing"),
+            (_, Stop::Eof) => end_is_missing(line),
             (_, Stop::Else(_)) => error("'{{else}}' without 'if', 'with' or 'range'"),
         }
     }
 
     fn branch(&mut self, words: Words, kind: &str) -> Result<Branch, TemplateError> {
-        let pipe = whole(words)?;
+        let (pipe, line) = (whole(words)?, self.line);
         if pipe.variables.len() > if kind == "range" { 2 } else { 1 } {
             return error(format!("too many variables in '{kind}'"));
         }
         let (then, stop) = self.block()?;
         let otherwise = match stop {
             Stop::End => Vec::new(),
-            Stop::Eof => return error("'{{end}}' is missing"),
+            Stop::Eof => return end_is_missing(line),
             Stop::Else(mut words) => match words.next() {
                 None => match self.block()? {
                     (nodes, Stop::End) => nodes,
-                    (_, Stop::Eof) => return error("'{{end}}' is missing"),
+                    (_, Stop::Eof) => return end_is_missing(line),
                     (_, Stop::Else(_)) => return error("a second '{{else}}' where '{{end}}' was expected"),
                 },
                 Some(Word::Name(name)) if name == kind && kind != "range" => {
@@ -228,8 +243,14 @@ impl Parser {
     }
 }
 
-fn unknown<T>(name: &str) -> Result<T, TemplateError> {
-    error(format!("unknown function '{name}'; there are {}", FUNCTIONS.join(", ")))
+/// The line is that of what has no end: where the end should be, nobody knows.
+fn end_is_missing<T>(line: usize) -> Result<T, TemplateError> {
+    error("'{{end}}' is missing").map_err(|error| error.at(line))
+}
+
+fn unknown<T>(name: &str, language: Language) -> Result<T, TemplateError> {
+    let known = language.names();
+    error_of(format!("unknown function; there are {known}"), format!("unknown function '{name}'; there are {known}"))
 }
 
 fn finish(mut words: Words, keyword: &str) -> Result<(), TemplateError> {
@@ -260,7 +281,7 @@ fn pipe(words: &mut Words, depth: usize) -> Result<Pipe, TemplateError> {
     if depth > DEPTH_MAX {
         return error(format!("parentheses are nested more than {DEPTH_MAX} deep"));
     }
-    let (variables, declares) = variables(words)?;
+    let (line, (variables, declares)) = (words.line, variables(words)?);
     let mut calls = Vec::new();
     loop {
         let call = call(words, depth)?;
@@ -271,14 +292,14 @@ fn pipe(words: &mut Words, depth: usize) -> Result<Pipe, TemplateError> {
             _ => calls.push(call),
         }
         if words.next_if(|word| *word == Word::Pipe).is_none() {
-            return Ok(Pipe { variables, declares, calls });
+            return Ok(Pipe { line, variables, declares, calls });
         }
     }
 }
 
 /// `$a :=`, `$a, $b :=` or `$a =`.
 fn variables(words: &mut Words) -> Result<(Vec<String>, bool), TemplateError> {
-    let mut ahead = words.0.as_slice().iter();
+    let mut ahead = words.words.as_slice().iter();
     let mut names = Vec::new();
     while let Some(Word::Variable(name, fields)) = ahead.next() {
         if !fields.is_empty() {
@@ -293,7 +314,7 @@ fn variables(words: &mut Words) -> Result<(Vec<String>, bool), TemplateError> {
                     return error("'$' is the whole value, and cannot be set");
                 }
                 // Each name has a word behind it.
-                words.0.nth(2 * names.len() - 1);
+                words.words.nth(2 * names.len() - 1);
                 return Ok((names, declares));
             }
             _ => break,
@@ -311,7 +332,7 @@ fn call(words: &mut Words, depth: usize) -> Result<Call, TemplateError> {
         };
         match words.next_if(is_operand) {
             None => return Ok(call),
-            Some(Word::Name(name)) if !FUNCTIONS.contains(&name.as_str()) => return unknown(&name),
+            Some(Word::Name(name)) if !words.language.has(&name) => return unknown(&name, words.language),
             Some(Word::Name(name)) if is_first => call.function = Some(name),
             Some(Word::Name(name)) => call.operands.push(Operand::Function(name)),
             Some(Word::Fields(fields)) => call.operands.push(Operand::Fields(fields)),
