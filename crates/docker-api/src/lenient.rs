@@ -51,8 +51,10 @@ const FIELDS: &[&str] = &[
     "EndpointSpec",
     "Env",
     "FailureAction",
+    "File",
     "ForceNewCluster",
     "ForceUpdate",
+    "GID",
     "GenericResources",
     "Global",
     "GlobalJob",
@@ -160,6 +162,7 @@ const FIELDS: &[&str] = &[
     "To",
     "TotalCompletions",
     "Type",
+    "UID",
     "Ulimits",
     "UnlockKey",
     "UpdateConfig",
@@ -377,7 +380,8 @@ mod tests {
             "name": "web",
             "LABELS": null,
             "taskTemplate": {
-                "ContainerSpec": {"image": "x", "Env": null, "Sysctls": {"Net.Core": null}, "Mounts": [{"type": "tmpfs", "Target": "/t", "tmpfsoptions": {"sizeBYTES": 5}}]},
+                "ContainerSpec": {"image": "x", "Env": null, "Sysctls": {"Net.Core": null}, "Mounts": [{"type": "tmpfs", "Target": "/t", "tmpfsoptions": {"sizeBYTES": 5}}],
+                    "secrets": [{"file": {"name": "a", "uid": "1", "gid": "2", "mode": null}, "secretID": "x"}]},
                 "RestartPolicy": null,
                 "LogDriver": {"Name": "local", "Options": {"Mode": "name", "name": "x"}}
             },
@@ -389,6 +393,10 @@ mod tests {
         let container = &spec.task_template.container_spec;
         assert_eq!(container.sysctls["Net.Core"], "");
         assert_eq!(container.mounts[0].tmpfs_options.as_ref().expect("given").size_bytes, 5);
+        assert_eq!(
+            container.extra["Secrets"],
+            json!([{"File": {"Name": "a", "UID": "1", "GID": "2"}, "SecretID": "x"}])
+        );
         assert_eq!(spec.task_template.log_driver.expect("given").options.keys().collect::<Vec<_>>(), ["Mode", "name"]);
         assert_eq!(spec.extra["Own"], json!({"Name": 1}));
         let spec: ServiceSpec = read(&json!({"Name": "proper", "NAME": "other"})).expect("lenient");

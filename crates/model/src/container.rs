@@ -26,7 +26,8 @@ impl ContainerSpec {
     }
 }
 
-/// Docker's `ContainerSpec`. Secrets and configs are kept in `extra`: see [`ContainerSpec::references`].
+/// Docker's `ContainerSpec`. Secrets and configs are kept in `extra`: see [`ContainerSpec::references`] and
+/// [`ContainerSpec::object_files`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ContainerSpec {

@@ -176,9 +176,12 @@ const CONTAINER: Shape = Object(&[
             privileges,
         ),
     ),
-    ("Secrets", NotYet("cannot be used by services yet: leave it out")),
-    ("Configs", NotYet("cannot be used by services yet: leave it out")),
+    // What they ask for is for `ContainerSpec::object_files` to judge.
+    ("Secrets", List(&Object(&[("File", FILE), ("SecretID", Any), ("SecretName", Any)]))),
+    ("Configs", List(&Object(&[("File", FILE), ("Runtime", Object(&[])), ("ConfigID", Any), ("ConfigName", Any)]))),
 ]);
+
+const FILE: Shape = Object(&[("Name", Any), ("UID", Any), ("GID", Any), ("Mode", Any)]);
 
 const NOT_BOUND_SO: &str = "is not supported: leave it out, or bind with NonRecursive";
 

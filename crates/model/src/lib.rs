@@ -24,6 +24,7 @@ mod mode;
 pub mod mutant;
 mod node;
 mod object;
+mod object_file;
 mod privileges;
 mod redacted;
 mod revision;
@@ -60,9 +61,10 @@ pub use node::{
     NodeResources, NodeRole, NodeSpec, NodeState, NodeStatus, Platform,
 };
 pub use object::{
-    NamedObject, OBJECT_NAME_LEN_MAX, ObjectContent, ObjectKey, ObjectKind, ObjectReference, Templating,
-    validate_object,
+    NamedObject, OBJECT_NAME_LEN_MAX, ObjectContent, ObjectKey, ObjectKind, ObjectReference, REFERENCES, ReferenceList,
+    Templating, validate_object,
 };
+pub use object_file::{OBJECT_FILE_MODE_DEFAULT, ObjectFile};
 pub use privileges::{MemorySwap, security_options};
 pub use redacted::Redacted;
 pub use revision::{REVISIONS_MAX, Revision};

@@ -133,10 +133,31 @@ impl Templating {
     }
 }
 
-/// Where a container spec names objects: the field, their kind, and the fields of an item that have the id and the name.
-const REFERENCES: &[(&str, ObjectKind, &str, &str)] = &[
-    ("Secrets", ObjectKind::Secret, "SecretID", "SecretName"),
-    ("Configs", ObjectKind::Config, "ConfigID", "ConfigName"),
+/// A list of a container spec that names objects.
+#[derive(Clone, Copy, Debug)]
+pub struct ReferenceList {
+    /// The field.
+    pub field: &'static str,
+    /// What it names.
+    pub kind: ObjectKind,
+    /// The field of an item that has the id.
+    pub id: &'static str,
+    /// The field of an item that has the name.
+    pub name: &'static str,
+    /// Folder of the files in the container whose target is not absolute.
+    pub folder: &'static str,
+}
+
+/// The lists of a container spec that name objects.
+pub const REFERENCES: &[ReferenceList] = &[
+    ReferenceList {
+        field: "Secrets",
+        kind: ObjectKind::Secret,
+        id: "SecretID",
+        name: "SecretName",
+        folder: "/run/secrets",
+    },
+    ReferenceList { field: "Configs", kind: ObjectKind::Config, id: "ConfigID", name: "ConfigName", folder: "" },
 ];
 
 /// An object as a container spec names it.
@@ -168,14 +189,14 @@ impl ContainerSpec {
     /// The objects that it names. The lists of them are kept as they came: managers of 0.1.0 know nothing of them, and
     /// compare specs in the same way.
     pub fn references(&self) -> Vec<ObjectReference> {
-        let lists = REFERENCES.iter().filter_map(|place| Some((place, self.extra.get(place.0)?.as_array()?)));
-        let items = lists.flat_map(|(place, list)| list.iter().map(move |item| (place, item)));
+        let lists = REFERENCES.iter().filter_map(|list| Some((list, self.extra.get(list.field)?.as_array()?)));
+        let items = lists.flat_map(|(list, items)| items.iter().map(move |item| (list, item)));
         let text = |item: &Value, field: &str| item.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
         items
-            .map(|((_, kind, id, name), item)| ObjectReference {
-                kind: *kind,
-                id: text(item, id),
-                name: text(item, name),
+            .map(|(list, item)| ObjectReference {
+                kind: list.kind,
+                id: text(item, list.id),
+                name: text(item, list.name),
             })
             .collect()
     }

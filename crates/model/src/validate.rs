@@ -187,6 +187,11 @@ fn validate_container(task: &TaskSpec) -> Result<(), Invalid> {
             MountType::Volume => {}
         }
     }
+    for file in c.object_files()? {
+        check(!targets.contains(file.path.as_str()), || {
+            format!("ContainerSpec: duplicate mount point: {} is that of a mount and of {}", file.path, file.label())
+        })?;
+    }
     check(c.stop_grace_period_ns.unwrap_or(0) >= 0, || "ContainerSpec: stop-grace-period cannot be negative".into())?;
     if let Some(h) = &c.healthcheck {
         for (name, ns) in [
@@ -387,6 +392,22 @@ mod tests {
             (|s| s.name = "x".repeat(64), "63 characters"),
             (|s| s.task_template.container_spec.image.clear(), "must be provided"),
             (|s| s.task_template.container_spec.image = "A B".into(), "not a valid repository/tag"),
+            (
+                |s| {
+                    let mount = r#"{"Type": "tmpfs", "Target": "/run/secrets/a/"}"#;
+                    s.task_template.container_spec.mounts = vec![serde_json::from_str(mount).expect("test mount")];
+                    let secret = serde_json::json!([{"SecretID": "x", "SecretName": "a"}]);
+                    s.task_template.container_spec.extra.insert("Secrets".into(), secret);
+                },
+                "duplicate mount point: /run/secrets/a is that of a mount and of secret 'a'",
+            ),
+            (
+                |s| {
+                    let config = serde_json::json!([{"ConfigName": "a"}]);
+                    s.task_template.container_spec.extra.insert("Configs".into(), config);
+                },
+                "ContainerSpec.Configs[0]: ConfigID \"\"",
+            ),
             (|s| drop(s.labels.insert("k".into(), "v".repeat(1 << 20))), "labels of"),
             (|s| s.mode = ServiceMode::Replicated { replicas: 1 << 40 }, "replicas"),
             (

@@ -69,6 +69,18 @@ fn a_field_that_nobody_knows_is_named_with_the_nearest_one() {
         ("TaskTemplate/ContainerSpec/Privileges", json!({"Novelty": 1}), "Privileges.Novelty is not a field"),
         ("TaskTemplate/Networks", json!([{"Target": "host", "Mac": "x"}]), "Networks[0].Mac is not a field"),
         (
+            "TaskTemplate/ContainerSpec/Secrets",
+            json!([{"SecretID": "x"}, {"Secretname": "x"}]),
+            "the nearest one is TaskTemplate.ContainerSpec.Secrets[1].SecretName",
+        ),
+        (
+            "TaskTemplate/ContainerSpec/Secrets",
+            json!([{"File": {"Owner": "0"}}]),
+            "TaskTemplate.ContainerSpec.Secrets[0].File.Owner is not a field",
+        ),
+        ("TaskTemplate/ContainerSpec/Configs", json!([{"SecretID": "x"}]), "Configs[0].SecretID is not a field"),
+        ("TaskTemplate/ContainerSpec/Configs", json!([{"File": {"Path": "x"}}]), "Configs[0].File.Path is not a field"),
+        (
             "TaskTemplate/Resources/Reservations/GenericResources",
             json!([{"DiscreteResourceSpec": {"Kind": "gpu", "Value": 1, "Shared": true}}]),
             "GenericResources[0].DiscreteResourceSpec.Shared is not a field",
@@ -132,7 +144,6 @@ fn values_that_no_engine_takes_are_refused() {
         ("Mounts", json!([{"Type": "bind", "BindOptions": {"Propagation": "odd"}}]), "Propagation \"odd\": possible"),
         ("Mounts", json!([{"Type": "bind", "BindOptions": {"ReadOnlyForceRecursive": true}}]), "is not supported"),
         ("Mounts", json!([{"Type": "bind", "VolumeOptions": {"NoCopy": true}}]), "do not fit its type bind"),
-        ("Secrets", json!([{"SecretID": "x"}]), "Secrets cannot be used by services yet"),
     ] {
         let problem = problem(&format!("TaskTemplate/ContainerSpec/{path}"), value);
         assert!(problem.contains("TaskTemplate.ContainerSpec.") && problem.contains(expected), "{problem}");
@@ -182,7 +193,11 @@ fn the_table_has_the_fields_of_the_types() {
                 "Sysctls": {"a.b": "1"}, "CapabilityAdd": ["ALL"], "CapabilityDrop": ["ALL"],
                 "Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": -1}], "OomScoreAdj": -1000, "Isolation": "default",
                 "Privileges": {"SELinuxContext": {"User": "u", "Role": "r", "Type": "t", "Level": "l"},
-                    "Seccomp": {"Mode": "unconfined"}, "AppArmor": {"Mode": "disabled"}, "NoNewPrivileges": true}
+                    "Seccomp": {"Mode": "unconfined"}, "AppArmor": {"Mode": "disabled"}, "NoNewPrivileges": true},
+                "Secrets": [{"File": {"Name": "a", "UID": "1", "GID": "1", "Mode": 292}, "SecretID": "x",
+                    "SecretName": "a"}],
+                "Configs": [{"File": {"Name": "a", "UID": "1", "GID": "1", "Mode": 292}, "ConfigID": "x",
+                    "ConfigName": "a"}]
             },
             "Resources": {
                 "Limits": {"NanoCPUs": 1, "MemoryBytes": 1, "Pids": 1}, "SwapBytes": 1, "MemorySwappiness": 1,

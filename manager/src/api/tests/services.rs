@@ -169,8 +169,8 @@ async fn what_cannot_be_is_refused_and_nothing_is_written() {
         (with("/TaskTemplate/Networks", json!([{"Target": "host"}, {"Target": "none"}])), 400, "only one of the"),
         (with("/TaskTemplate/Networks", json!([{"Target": "host", "Aliases": ["a"]}])), 400, "neither aliases nor"),
         (with("/Networks", json!([{"Target": "n"}])), 501, "overlay networks are not available yet"),
-        (with(&format!("{container}/Secrets"), json!([{"SecretID": "x"}])), 501, "ContainerSpec.Secrets"),
-        (with(&format!("{container}/configs"), json!([{"ConfigID": "x"}])), 501, "ContainerSpec.Configs"),
+        (with(&format!("{container}/Secrets"), json!([{"SecretID": "x"}])), 400, "ContainerSpec.Secrets[0]: SecretID"),
+        (with(&format!("{container}/configs"), json!([{"ConfigID": "x"}])), 400, "ContainerSpec.Configs[0]: ConfigID"),
         (
             with(&format!("{container}/Privileges"), json!({"AppArmor": {"Mode": "odd"}})),
             400,
