@@ -1,8 +1,11 @@
-//! What specs may ask for that this version cannot do yet: it is refused, never quietly left out.
+//! What specs may ask for and cannot have: it is refused, never quietly left out.
 
 use serde_json::Value;
+use swarm_core::State;
 use swarm_docker_api::ApiError;
-use swarm_model::{ClusterSpec, Extra, NetworkAttachment, PublishMode, ServiceSpec, says_nothing};
+use swarm_model::{
+    ClusterSpec, Extra, NetworkAttachment, ObjectKind, ObjectReference, PublishMode, ServiceSpec, says_nothing,
+};
 
 /// Networks that every engine has of its own; the agent takes them by name.
 const PREDEFINED_NETWORKS: &[&str] = &["bridge", "host", "none"];
@@ -36,6 +39,32 @@ pub(super) fn check_templates(spec: &ServiceSpec, old: Option<&ServiceSpec>) -> 
         }
     }
     Ok(())
+}
+
+/// Refuses objects that are not there, and an id and a name that belong to two objects, all of one kind in one text as Swarm
+/// does. What the service names already stays, also when the object has gone since: a rollback leads back to it.
+pub(super) fn check_objects(state: &State, spec: &ServiceSpec, old: Option<&ServiceSpec>) -> Result<(), ApiError> {
+    let known = old.map(|old| old.task_template.container_spec.references()).unwrap_or_default();
+    let references = spec.task_template.container_spec.references();
+    let missing: Vec<(ObjectKind, String)> = references
+        .into_iter()
+        .filter(|reference| !known.contains(reference))
+        .filter_map(|reference| Some((reference.kind, missing(state, reference)?)))
+        .collect();
+    let Some((kind, _)) = missing.first() else { return Ok(()) };
+    let names: Vec<&str> = missing.iter().filter(|(other, _)| other == kind).map(|(_, text)| text.as_str()).collect();
+    let plural = if names.len() == 1 { "" } else { "s" };
+    Err(ApiError::bad_request(format!("{kind}{plural} not found: {}", names.join(", "))))
+}
+
+/// What is said of an object that is not there; none if it is.
+fn missing(state: &State, reference: ObjectReference) -> Option<String> {
+    let ObjectReference { kind, id, name } = &reference;
+    match reference.key().and_then(|key| state.object(key)) {
+        Some(object) if object.name == *name => None,
+        Some(object) => Some(format!("{name} (the id {id} is that of {kind} '{}')", object.name)),
+        None => Some(name.clone()),
+    }
 }
 
 /// A task can be in one of the engine's own networks, which know neither aliases nor driver options.

@@ -51,7 +51,7 @@ fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest, fields: &Val
             if spec.name.is_empty() {
                 spec.name = names::random_name(plane.random(), |name| state.service_by_name(name).is_some());
             }
-            services::check(&mut spec, fields, None)?;
+            services::check(state, &mut spec, fields, None)?;
             let service = ServiceId::make(plane.now(), plane.random());
             let subject = spec.name.clone();
             let op = Op::CreateService { service, spec: Arc::new(*spec), registry_auth: None };
@@ -90,7 +90,7 @@ fn change<P: Plane>(plane: &P, state: &State, request: PlanRequest, fields: &Val
 }
 
 fn update(state: &State, old: &Service, fields: &Value, mut spec: ServiceSpec) -> Result<Op, Failure> {
-    services::check(&mut spec, fields, Some(&old.spec))?;
+    services::check(state, &mut spec, fields, Some(&old.spec))?;
     Ok(Op::update_service(state, old, Arc::new(spec), None))
 }
 

@@ -108,7 +108,7 @@ pub(super) async fn create<P: Plane>(extract::State(plane): extract::State<P>, c
         if spec.name.is_empty() {
             spec.name = names::random_name(random, |name| state.service_by_name(name).is_some());
         }
-        check(&mut spec, &fields, None)?;
+        check(state, &mut spec, &fields, None)?;
         let warnings = service_warnings(&spec);
         let op = Op::CreateService { service, spec: Arc::new(spec), registry_auth: registry_auth.clone() };
         Ok((Tx::new(vec![op]), warnings))
@@ -122,11 +122,17 @@ pub(super) async fn create<P: Plane>(extract::State(plane): extract::State<P>, c
 
 /// Whether a spec, of a service that is to be made or that is there, is one that this version can run; brings it into its
 /// normal form. `fields` is the spec as the client sent it, null where none was sent.
-pub(super) fn check(spec: &mut ServiceSpec, fields: &Value, old: Option<&ServiceSpec>) -> Result<(), reply::Failure> {
+pub(super) fn check(
+    state: &State,
+    spec: &mut ServiceSpec,
+    fields: &Value,
+    old: Option<&ServiceSpec>,
+) -> Result<(), reply::Failure> {
     spec.normalize();
     validate_service_spec(spec)?;
     available::check_fields(fields, old)?;
     available::check_templates(spec, old)?;
+    available::check_objects(state, spec, old)?;
     Ok(available::check_service(spec)?)
 }
 
@@ -162,7 +168,7 @@ fn new_spec(state: &State, old: &Service, call: &Call) -> Result<Op, reply::Fail
     let fields: Value = call.body()?;
     let mut spec: ServiceSpec = read_value(fields.clone())?;
     check_change(old, &spec)?;
-    check(&mut spec, &fields, Some(&old.spec))?;
+    check(state, &mut spec, &fields, Some(&old.spec))?;
     let registry_auth = match call.registry_auth()? {
         None => kept_registry_auth(state, old, call.param("registryAuthFrom").unwrap_or_default())?,
         given => given,

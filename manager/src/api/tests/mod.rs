@@ -4,6 +4,7 @@ mod change;
 mod configs;
 mod logs;
 mod nodes;
+mod object_use;
 mod plan;
 mod revisions;
 mod rollout;

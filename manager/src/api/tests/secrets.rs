@@ -17,13 +17,11 @@ async fn add(plane: &TestPlane, name: &str) -> String {
     answer.json()["ID"].as_str().expect("an id").to_owned()
 }
 
-/// Makes a service that names a secret: of those the API makes none yet.
-fn use_secret(plane: &TestPlane, service: u128, name: &str, secret: &str) {
-    let mut spec = swarm_model::ServiceSpec { name: name.into(), ..Default::default() };
-    let references = json!([{"SecretID": secret, "SecretName": "key"}]);
-    spec.task_template.container_spec.extra.insert("Secrets".into(), references);
-    let spec = Arc::new(spec);
-    plane.apply(vec![Op::CreateService { service: ServiceId(service), spec, registry_auth: None }]);
+/// Makes a service that names a secret.
+async fn use_secret(plane: &TestPlane, service: &str, secret: &str) {
+    let mut spec = plain(service);
+    spec["TaskTemplate"]["ContainerSpec"]["Secrets"] = json!([{"SecretID": secret, "SecretName": "key"}]);
+    post(plane, "/services/create", &spec).await.ok();
 }
 
 #[tokio::test]
@@ -134,9 +132,9 @@ async fn only_labels_can_be_changed() {
 async fn what_a_service_names_stays() {
     let plane = cluster();
     let id = add(&plane, "key").await;
-    use_secret(&plane, 1, "web", &id);
+    use_secret(&plane, "web", &id).await;
     assert_eq!(delete(&plane, "/secrets/key").await.error(400), "secret 'key' is in use by the following service: web");
-    use_secret(&plane, 2, "api", &id);
+    use_secret(&plane, "api", &id).await;
     assert_eq!(
         delete(&plane, "/secrets/key").await.error(400),
         "secret 'key' is in use by the following services: api, web"
