@@ -6,7 +6,7 @@ use swarm_docker_api::{
 };
 use swarm_model::{ConfigContent, NamedObject, ObjectContent, ObjectKind};
 
-use super::objects::Kind;
+use super::objects::{Kind, check_template};
 
 /// How configs look to clients.
 pub(super) struct Configs;
@@ -25,6 +25,7 @@ impl Kind for Configs {
         let templating = request.templating.map(|driver| driver.templating()).transpose()?;
         let content = ConfigContent { data: request.data, templating };
         content.validate().map_err(|error| ApiError::bad_request(error.to_string()))?;
+        check_template(content.templating, &content.data)?;
         Ok(ObjectContent::Config(content))
     }
 

@@ -14,7 +14,7 @@ use swarm_docker_api::{
     ApiError, Filters,
     view::{CreateObjectResponse, ObjectSpecView, ObjectView},
 };
-use swarm_model::{Id, NamedObject, ObjectContent, ObjectId, ObjectKind, validate_object};
+use swarm_model::{Id, NamedObject, ObjectContent, ObjectId, ObjectKind, SecretBytes, Templating, validate_object};
 
 use super::{
     Plane,
@@ -49,6 +49,21 @@ pub(super) trait Kind: 'static {
 
     /// Shows an object.
     fn show(object: &NamedObject) -> Self::Spec;
+}
+
+/// Refuses data whose placeholders no node could fill in. No error shows anything of it.
+pub(super) fn check_template(templating: Option<Templating>, data: &SecretBytes) -> Result<(), ApiError> {
+    if templating.is_none() {
+        return Ok(());
+    }
+    let text = std::str::from_utf8(data.expose()).map_err(|error| {
+        ApiError::bad_request(format!(
+            "Data is no text from byte {} on: a template must be UTF-8, leave the template driver out",
+            error.valid_up_to()
+        ))
+    })?;
+    swarm_template::spec::check_payload(text)
+        .map_err(|error| ApiError::bad_request(format!("invalid template in Data, {error}")))
 }
 
 /// The routes of a kind.

@@ -6,7 +6,7 @@ use swarm_docker_api::{
 };
 use swarm_model::{NamedObject, ObjectContent, ObjectKind, SecretContent};
 
-use super::objects::Kind;
+use super::objects::{Kind, check_template};
 
 /// How secrets look to clients.
 pub(super) struct Secrets;
@@ -31,6 +31,7 @@ impl Kind for Secrets {
         let templating = request.templating.map(|driver| driver.templating()).transpose()?;
         let content = SecretContent { data: request.data, templating };
         content.validate().map_err(|error| ApiError::bad_request(error.to_string()))?;
+        check_template(content.templating, &content.data)?;
         Ok(ObjectContent::Secret(content))
     }
 

@@ -24,12 +24,17 @@ async fn a_config_is_made_shown_with_its_data_and_removed() {
     assert_eq!(delete(&plane, "/configs/nginx.conf").await.status, 204);
     assert_eq!(get(&plane, "/configs/nginx.conf").await.error(404), "config nginx.conf not found");
     assert_eq!(get(&plane, "/secrets").await.all("/Spec/Name"), ["nginx.conf"]);
+    // Two braces.
+    let broken = json!({"Name": "broken", "Data": "e3s=", "Templating": {"Name": "golang"}});
+    let error = post(&plane, "/configs/create", &broken).await.error(400);
+    assert_eq!(error, "invalid template in Data, line 1: '}}' is missing");
 }
 
 #[tokio::test]
 async fn the_data_of_a_config_has_a_limit() {
     use base64::{Engine, prelude::BASE64_STANDARD};
     let plane = cluster();
+    assert_eq!(swarm_template::Limits::PAYLOAD.bytes_max + 1, swarm_model::CONFIG_BYTES_LIMIT);
     for (size, status) in [(0, 400), (1, 201), (1_023_999, 201), (1_024_000, 400)] {
         let body = json!({"Name": format!("of-{size}"), "Data": BASE64_STANDARD.encode(vec![7; size])});
         let answer = post(&plane, "/configs/create", &body).await;

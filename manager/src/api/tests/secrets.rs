@@ -68,6 +68,8 @@ async fn what_cannot_be_is_refused_and_not_shown() {
         secret[field] = value;
         secret
     };
+    let template =
+        |data: &[u8]| json!({"Name": "key", "Data": BASE64_STANDARD.encode(data), "Templating": {"Name": "golang"}});
     for (body, part) in [
         (with("Name", json!("")), "name must be provided"),
         (with("Name", json!("a b")), "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed"),
@@ -81,6 +83,9 @@ async fn what_cannot_be_is_refused_and_not_shown() {
             with("Templating", json!({"Name": "golang", "Options": {"a": "b"}})),
             "template driver golang has no option 'a'",
         ),
+        (template(format!("a\n{{{{{DATA}}}}}").as_bytes()), "invalid template in Data, line 2: "),
+        (template(format!("{DATA}\n\n{{{{if env \"{DATA}\"}}}}\n").as_bytes()), "Data, line 3: '{{end}}' is missing"),
+        (template(b"{{upper\xff}}"), "Data is no text from byte 7 on: a template must be UTF-8"),
     ] {
         let message = post(&plane, "/secrets/create", &body).await.error(400);
         assert!(message.contains(part), "{message}");
@@ -88,7 +93,11 @@ async fn what_cannot_be_is_refused_and_not_shown() {
     }
     assert!(plane.inner().proposed.is_empty());
     post(&plane, "/secrets/create", &with("Data", json!(BASE64_STANDARD.encode(vec![0; 511_999])))).await.ok();
-    post(&plane, "/secrets/create", &json!({"Name": "t", "Data": "eA==", "Templating": {"Name": "golang"}})).await.ok();
+    let mut good = template(b"{{secret \"key\"}} {{config \"site\"}} {{env \"A\"}} {{.Task.Slot}}");
+    good["Name"] = json!("t");
+    post(&plane, "/secrets/create", &good).await.ok();
+    // Without a driver it is no template.
+    post(&plane, "/secrets/create", &json!({"Name": "braces", "Data": BASE64_STANDARD.encode("{{")})).await.ok();
     assert_eq!(get(&plane, "/secrets/t").await.json()["Spec"]["Templating"], json!({"Name": "golang"}));
 }
 
