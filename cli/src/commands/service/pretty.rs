@@ -1,7 +1,10 @@
 //! `service inspect --pretty`
 
 use swarm_docker_api::view::ServiceView;
-use swarm_model::{ContainerSpec, HealthConfig, Mount, RestartPolicy, ServiceMode, UpdateConfig};
+use swarm_model::{
+    ContainerSpec, HealthConfig, Mount, OBJECT_FILE_MODE_DEFAULT, ObjectFile, ObjectKind, RestartPolicy, ServiceMode,
+    UpdateConfig,
+};
 
 use crate::{
     pretty::Page,
@@ -126,6 +129,23 @@ fn container(page: &mut Page, container: &ContainerSpec) {
             one_mount(page, mount);
         }
     }
+    // What a server of another version shows may not be what this one understands: `inspect` has it in full.
+    let files = container.object_files().unwrap_or_default();
+    for (title, kind) in [("Configs", ObjectKind::Config), ("Secrets", ObjectKind::Secret)] {
+        object_files(page, title, files.iter().filter(|file| file.reference.kind == kind));
+    }
+}
+
+fn object_files<'a>(page: &mut Page, title: &str, files: impl Iterator<Item = &'a ObjectFile>) {
+    for (at, file) in files.enumerate() {
+        if at == 0 {
+            page.title(title);
+        }
+        page.indented("Target", &file.target);
+        page.deeper("Source", &file.reference.name);
+        page.deeper_some("Owner", ((file.uid, file.gid) != (0, 0)).then(|| format!("{}:{}", file.uid, file.gid)));
+        page.deeper_some("Mode", (file.mode != OBJECT_FILE_MODE_DEFAULT).then(|| format!("0{:03o}", file.mode)));
+    }
 }
 
 fn one_mount(page: &mut Page, mount: &Mount) {
@@ -178,7 +198,11 @@ mod tests {
         let view = serde_json::from_value(json!({
             "ID": "hyf", "Spec": {"Name": "web", "Labels": {"tier": "web"}, "Mode": {"Replicated": {"Replicas": 2}},
                 "TaskTemplate": {"ContainerSpec": {"Image": "busybox:1.35", "Args": ["sh", "-c", "x"],
-                        "Mounts": [{"Type": "volume", "Source": "v", "Target": "/data"}]},
+                        "Mounts": [{"Type": "volume", "Source": "v", "Target": "/data"}],
+                        "Secrets": [
+                            {"SecretID": "a", "SecretName": "key", "File": {"Name": "tls.key", "Mode": 292}},
+                            {"SecretID": "b", "SecretName": "db", "File": {"UID": "7", "GID": "8", "Mode": 256}}],
+                        "Configs": [{"ConfigID": "c", "ConfigName": "site", "File": {"Name": "/etc/site.conf"}}]},
                     "Resources": {"Limits": {"NanoCPUs": 500_000_000, "MemoryBytes": 67_108_864}},
                     "RestartPolicy": {"Condition": "on-failure", "MaxAttempts": 3}},
                 "UpdateConfig": {"Parallelism": 1, "FailureAction": "pause", "Order": "stop-first"}},
@@ -212,6 +236,16 @@ Mounts:
   Source:       v
   ReadOnly:     false
   Type:         volume
+Configs:
+ Target:        /etc/site.conf
+  Source:       site
+Secrets:
+ Target:        tls.key
+  Source:       key
+ Target:        db
+  Source:       db
+  Owner:        7:8
+  Mode:         0400
 Resources:
  Limits:
   CPU:          0.5
