@@ -1,9 +1,14 @@
 //! What differs between two specs of a service, field by field.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use swarm_model::ServiceSpec;
 
-use crate::units::{ellipsis, format_bytes, format_cpus, format_duration, one_line};
+use crate::{
+    spec_flags::notation,
+    units::{ellipsis, format_bytes, format_cpus, format_duration, one_line},
+};
 
 /// Fields that hold nanoseconds.
 const DURATIONS: &[&str] =
@@ -67,7 +72,7 @@ fn compare(path: &mut Vec<String>, old: &Value, new: &Value, found: &mut Vec<Dif
     }
     match (old, new) {
         (Value::Object(a), Value::Object(b)) => {
-            let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             for key in keys {
                 path.push(key.clone());
                 compare(path, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), found);
@@ -79,9 +84,12 @@ fn compare(path: &mut Vec<String>, old: &Value, new: &Value, found: &mut Vec<Dif
         (Value::Array(_), Value::Array(_) | Value::Null) | (Value::Null, Value::Array(_)) => {
             let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
             let (gone, come) = (without(items(old), items(new)), without(items(new), items(old)));
-            let shown = |item: &Value| Some(show(path, item));
-            found.extend(gone.iter().map(|item| Difference { path: path.clone(), old: shown(item), new: None }));
-            found.extend(come.iter().map(|item| Difference { path: path.clone(), old: None, new: shown(item) }));
+            let texts = |items: &[Value]| items.iter().map(|item| show(path, item)).collect::<Vec<_>>();
+            let (gone_texts, come_texts) = (texts(&gone), texts(&come));
+            let lost = told_apart(&gone, &gone_texts, &come_texts).into_iter();
+            let gained = told_apart(&come, &come_texts, &gone_texts).into_iter();
+            found.extend(lost.map(|text| Difference { path: path.clone(), old: Some(text), new: None }));
+            found.extend(gained.map(|text| Difference { path: path.clone(), old: None, new: Some(text) }));
             if gone.is_empty() && come.is_empty() {
                 // The same items in another order, which matters to arguments and DNS servers.
                 let (old, new) = (Some(show(path, old)), Some(show(path, new)));
@@ -93,6 +101,13 @@ fn compare(path: &mut Vec<String>, old: &Value, new: &Value, found: &mut Vec<Dif
             found.push(Difference { path: path.clone(), old: shown(old), new: shown(new) });
         }
     }
+}
+
+/// The texts of items, in full where others have the same text: an object that was made anew under its name has another id.
+fn told_apart(items: &[Value], texts: &[String], others: &[String]) -> Vec<String> {
+    let others: BTreeSet<&String> = others.iter().collect();
+    let pairs = items.iter().zip(texts);
+    pairs.map(|(item, text)| if others.contains(text) { item.to_string() } else { text.clone() }).collect()
 }
 
 /// The items of a list that are not in another one, each as often as it is missing there.
@@ -125,7 +140,7 @@ fn show(path: &[String], value: &Value) -> String {
         ("NanoCPUs", Some(nano_cpus), _) => format_cpus(nano_cpus),
         ("MemoryBytes" | "SizeBytes", Some(bytes), _) => format_bytes(bytes),
         (_, _, Value::String(text)) if !text.is_empty() => text.clone(),
-        (_, _, other) => other.to_string(),
+        (field, _, other) => notation(field, other).unwrap_or_else(|| other.to_string()),
     }
 }
 
@@ -168,6 +183,28 @@ mod tests {
             ]
         );
         assert!(lines(old.clone(), old).is_empty());
+    }
+
+    #[test]
+    fn files_of_objects_read_as_their_flags() {
+        let spec = |secrets: Value| json!({"TaskTemplate": {"ContainerSpec": {"Secrets": secrets}}});
+        let secret = |id: &str, name: &str, target: &str, mode: u32| {
+            json!({"SecretID": id, "SecretName": name,
+            "File": {"Name": target, "UID": "0", "GID": "0", "Mode": mode}})
+        };
+        let (a, b) = (secret("1", "a", "a", 0o444), secret("2", "b", "/etc/b", 0o400));
+        const PATH: &str = "TaskTemplate.ContainerSpec.Secrets";
+        assert_eq!(
+            lines(spec(json!([a])), spec(json!([b]))),
+            [format!("- {PATH}: a"), format!("+ {PATH}: source=b,target=/etc/b,mode=0400")]
+        );
+        assert_eq!(
+            lines(spec(json!([a, b])), spec(json!([b, a]))),
+            [format!("~ {PATH}: [a; source=b,target=/etc/b,mode=0400] -> [source=b,target=/etc/b,mode=0400; a]")]
+        );
+        // Only the id tells them apart.
+        let anew = lines(spec(json!([a, b])), spec(json!([secret("3", "a", "a", 0o444), b])));
+        assert_eq!(anew, [format!("- {PATH}: {a}"), format!("+ {PATH}: {}", secret("3", "a", "a", 0o444))]);
     }
 
     #[test]

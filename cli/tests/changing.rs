@@ -299,12 +299,6 @@ fn create_shows_what_the_server_says() {
         "Warning: image local:1 could not be looked up in a registry, nodes may run different versions of it: ";
     assert!(ran.stderr.starts_with(warning) && ran.stderr.lines().count() == 2, "{}", ran.stderr);
     assert!(ran.stderr.ends_with("\nWarning: no digest\n"), "{}", ran.stderr);
-
-    let ran = fake.run(&["service", "create", "--secret", "s", "x"]);
-    assert_eq!(
-        (ran.code, ran.stderr.as_str()),
-        (Some(1), "Error: --secret s: services cannot use secrets yet, leave it out\n")
-    );
 }
 
 #[test]

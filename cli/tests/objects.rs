@@ -5,7 +5,7 @@ mod support;
 use std::{fs, io::Write, process::Stdio};
 
 use serde_json::{Value, json};
-use support::{Fake, Ran, Reply};
+use support::{Fake, Ran, Reply, recorded};
 
 const ID: &str = "hvxd25i1aj492kikrao8sjqx7";
 const DATA: &str = "s3cr3t-7d1f";
@@ -131,4 +131,66 @@ fn a_config_is_made_and_shown_with_its_data() {
     assert!(page.ends_with("Updated at:     2026-11-22T11:43:19Z\nData:\nlisten 80;\n"), "{page}");
     let error = with_input(&fake, &["config", "create", "a", "-"], &[b'x'; 1_024_000]).failed();
     assert_eq!(error, "Error: standard input holds too much: the data of a config has fewer than 1024000 bytes\n");
+}
+
+/// A swarmd with some objects, whose names begin alike.
+fn with_objects() -> Fake {
+    let fake = Fake::start();
+    let (mut longer, mut site) = (object("tls.key.old"), object("site.conf"));
+    (longer["ID"], site["ID"]) = (json!("longer"), json!("2mpkrntjpw6aif4hho0w74222"));
+    fake.on_json("GET /secrets", &json!([longer, object("tls.key")])).on_json("GET /configs", &json!([site]));
+    fake
+}
+
+#[test]
+fn a_new_service_names_objects_by_name_and_id() {
+    let fake = with_objects();
+    fake.on_json("POST /services/create", &json!({"ID": "s1"})).on_json("POST /swarmd/plan", &json!({}));
+    let files = ["--secret", "tls.key", "--config", "source=site.conf,target=/etc/site.conf,uid=7,mode=0440", "x"];
+    let line = [&["service", "create", "-d", "--no-resolve-image"], &files[..]].concat();
+    assert_eq!(fake.run(&line).ok(), "s1\n");
+    assert_eq!(fake.seen("GET /secrets")[0].query["filters"], r#"{"name":{"tls.key":true}}"#);
+    let container = &fake.seen("POST /services/create")[0].body["TaskTemplate"]["ContainerSpec"];
+    assert_eq!(
+        container["Secrets"],
+        json!([{"File": {"Name": "tls.key", "UID": "0", "GID": "0", "Mode": 292}, "SecretID": ID, "SecretName": "tls.key"}])
+    );
+    assert_eq!(
+        container["Configs"],
+        json!([{"File": {"Name": "/etc/site.conf", "UID": "7", "GID": "0", "Mode": 288},
+            "ConfigID": "2mpkrntjpw6aif4hho0w74222", "ConfigName": "site.conf"}])
+    );
+    fake.run(&[&["service", "plan", "create", "--no-resolve-image"], &files[..]].concat());
+    assert_eq!(&fake.seen("POST /swarmd/plan")[0].body["Spec"]["TaskTemplate"]["ContainerSpec"], container);
+
+    // The beginning of a name is not the name.
+    let error = fake.run(&["service", "create", "--secret", "tls", "x"]).failed();
+    assert_eq!(error, "Error: secret not found: tls\n`swarmctl secret ls` lists all secrets.\n");
+    let error = fake.run(&["service", "create", "--config", "SITE.conf", "x"]).failed();
+    assert_eq!(error, "Error: config not found: SITE.conf\n`swarmctl config ls` lists all configs.\n");
+    assert_eq!(fake.seen("POST /services/create").len(), 1);
+    let asked = fake.seen("GET /secrets").len();
+    fake.run(&["service", "create", "-d", "--no-resolve-image", "x"]).ok();
+    assert_eq!(fake.seen("GET /secrets").len(), asked);
+}
+
+#[test]
+fn the_objects_of_a_service_are_changed() {
+    let fake = with_objects();
+    let web = recorded("service_inspect");
+    let update = format!("POST /services/{}/update", web["ID"].as_str().unwrap());
+    fake.on_json("GET /services/web", &web).on_json("GET /tasks", &json!([])).on_json(&update, &json!({}));
+    let line =
+        ["service", "update", "-d", "--secret-rm", "sm23027sec", "--secret-add", "source=tls.key,target=sm23027sec"];
+    let ran = fake.run(&[&line[..], &["--config-rm", "/cfg/sm23027cfg", "--config-rm", "nope", "web"]].concat());
+    assert_eq!((ran.code, &*ran.stderr), (Some(0), "Warning: --config-rm nope: the service has none\n"));
+    let mut expected = web["Spec"].clone();
+    let container = expected["TaskTemplate"]["ContainerSpec"].as_object_mut().unwrap();
+    container.remove("Configs");
+    container["Secrets"][0]["SecretName"] = json!("tls.key");
+    container["Secrets"][0]["SecretID"] = json!(ID);
+    assert_eq!(fake.seen(&update)[0].body, expected);
+    let error = fake.run(&["service", "update", "--config-add", "nope", "web"]).failed();
+    assert!(error.starts_with("Error: config not found: nope\n"), "{error}");
+    assert_eq!(fake.seen(&update).len(), 1);
 }

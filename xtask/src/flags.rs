@@ -12,7 +12,7 @@ use crate::{process, programs, ui};
 /// The version of Docker's CLI that the table is of.
 const VERSION: &str = "28.2.";
 /// The groups of commands that a swarm has.
-const GROUPS: [&str; 3] = ["swarm", "node", "service"];
+const GROUPS: [&str; 5] = ["swarm", "node", "service", "secret", "config"];
 const BEGIN: &str = "<!-- flags -->";
 const END: &str = "<!-- end of flags -->";
 
@@ -36,9 +36,8 @@ impl Fate {
     }
 }
 
-const NO_SECRETS: &str = "services use no secrets and configs yet";
-const NOTHING_TO_REMOVE: &str =
-    "services use no secrets and configs yet: Docker's CLI changes nothing, swarmctl has no such flag";
+const MODE: &str = "with swarmctl `mode` is octal and begins with 0; Docker's CLI takes other numbers for decimal ones";
+const GOLANG: &str = "`golang` is the only one, and the data must be a template";
 const NO_NETWORKS: &str = "there are no networks of the swarm yet: Docker's CLI finds none, swarmctl has no such flag";
 const OVERLAY_KEPT: &str = "checked, kept and shown, with a warning: it takes effect with overlay networks";
 const WINDOWS: &str = "for Windows";
@@ -56,12 +55,13 @@ const NOTES: &[(&str, &str, Fate, &str)] = &[
     ("swarm init", "dispatcher-heartbeat", Differs, "2 s where nothing is said"),
     ("swarm init", "force-new-cluster", Differs, "refused while a majority of the managers leads"),
     ("swarm leave", "force", Differs, "a manager that the others can do without leaves without it"),
-    ("service create", "config", Refused, NO_SECRETS),
-    ("service create", "secret", Refused, NO_SECRETS),
-    ("service update", "config-add", Refused, NO_SECRETS),
-    ("service update", "config-rm", Differs, NOTHING_TO_REMOVE),
-    ("service update", "secret-add", Refused, NO_SECRETS),
-    ("service update", "secret-rm", Differs, NOTHING_TO_REMOVE),
+    ("service create", "config", Differs, MODE),
+    ("service create", "secret", Differs, MODE),
+    ("service update", "config-add", Differs, MODE),
+    ("service update", "secret-add", Differs, MODE),
+    ("secret create", "driver", Refused, "there are no secret plugins, the managers keep the data"),
+    ("secret create", "template-driver", Differs, GOLANG),
+    ("config create", "template-driver", Differs, GOLANG),
     ("service create", "credential-spec", Refused, WINDOWS),
     ("service update", "credential-spec", Refused, WINDOWS),
     ("service create", "isolation", Refused, "for Windows; `default` is taken from Docker's CLI"),

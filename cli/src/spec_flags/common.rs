@@ -2,13 +2,14 @@
 
 use anyhow::bail;
 use serde_json::Value;
-use swarm_model::{EndpointMode, PortConfig};
+use swarm_model::{EndpointMode, ObjectKind, PortConfig};
 
 use super::{
     container::ContainerFlags,
     draft::Draft,
     env::Lookup,
     key_value::{Pair, parse_label},
+    objects::{ObjectFlags, ObjectIds},
     placement::PlacementFlags,
     port::parse_ports,
     resources::ResourceFlags,
@@ -50,6 +51,8 @@ pub(super) struct CommonFlags {
     resources: ResourceFlags,
     #[command(flatten)]
     container: ContainerFlags,
+    #[command(flatten)]
+    objects: ObjectFlags,
 }
 
 /// The ports of one flag. A type of its own, since a flag that gives a list would be read as one value for each.
@@ -62,11 +65,16 @@ impl CommonFlags {
         self.replicas
     }
 
-    /// Writes what is set into a spec that has a mode.
+    /// The objects that are named.
+    pub(super) fn objects(&self) -> Vec<(ObjectKind, &str)> {
+        self.objects.names()
+    }
+
+    /// Writes what is set into a spec that has a mode. `ids` has those of the objects that are named.
     ///
     /// # Errors
     /// Flags that do not fit the mode, or values that are wrong.
-    pub(super) fn apply(&self, draft: &mut Draft, lookup: Lookup<'_>) -> anyhow::Result<()> {
+    pub(super) fn apply(&self, draft: &mut Draft, lookup: Lookup<'_>, ids: &ObjectIds) -> anyhow::Result<()> {
         self.apply_numbers(draft)?;
         draft.merge_map("Labels", &self.label);
         draft.merge(PORTS, self.publish.iter().flat_map(|ports| &ports.0), is_same_port);
@@ -76,6 +84,7 @@ impl CommonFlags {
         self.update.apply(draft);
         self.rollback.apply(draft);
         self.resources.apply(draft);
+        self.objects.apply(draft, ids)?;
         self.container.apply(draft, lookup)
     }
 

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use serde_json::json;
-use swarm_model::NetworkAttachment;
+use swarm_model::{NetworkAttachment, ObjectKind};
 
 use super::{
     common::CommonFlags,
@@ -12,6 +11,7 @@ use super::{
     csv,
     draft::Draft,
     env::{self, Lookup},
+    objects::ObjectIds,
 };
 
 /// All that says what a new service is.
@@ -29,11 +29,6 @@ pub(crate) struct CreateFlags {
     /// Network of the engine: bridge, host or none
     #[arg(long, value_name = "NETWORK", value_parser = parse_network)]
     network: Vec<NetworkAttachment>,
-    // Services cannot use secrets and configs yet: the flags are there to say so.
-    #[arg(long, value_name = "SECRET", hide = true)]
-    secret: Vec<String>,
-    #[arg(long, value_name = "CONFIG", hide = true)]
-    config: Vec<String>,
     /// File of environment variables, one a line; can be repeated
     #[arg(long, value_name = "FILE", help_heading = "Container")]
     env_file: Vec<PathBuf>,
@@ -47,16 +42,16 @@ impl CreateFlags {
         self.image_and_args.first().map_or("", String::as_str)
     }
 
-    /// The spec that the flags describe.
+    /// The objects that the flags name.
+    pub(crate) fn objects(&self) -> Vec<(ObjectKind, &str)> {
+        self.common.objects()
+    }
+
+    /// The spec that the flags describe. `ids` has those of the objects that they name.
     ///
     /// # Errors
     /// Flags that do not fit each other, or a file that cannot be read.
-    pub(crate) fn spec(&self, lookup: Lookup<'_>) -> anyhow::Result<Draft> {
-        for (flag, what, given) in [("--secret", "secrets", &self.secret), ("--config", "configs", &self.config)] {
-            if let Some(name) = given.first() {
-                bail!("{flag} {name}: services cannot use {what} yet, leave it out");
-            }
-        }
+    pub(crate) fn spec(&self, lookup: Lookup<'_>, ids: &ObjectIds) -> anyhow::Result<Draft> {
         let mut draft = Draft::new();
         draft.put("Name", self.name.as_ref());
         let replicas = self.common.replicas();
@@ -76,7 +71,7 @@ impl CreateFlags {
         draft.put(&container("Args"), self.image_and_args.get(1..));
         draft.put("TaskTemplate/Networks", &self.network);
         draft.merge(ENV, env::variables(&self.env_file, &[], lookup)?, is_same_variable);
-        self.common.apply(&mut draft, lookup)?;
+        self.common.apply(&mut draft, lookup, ids)?;
         Ok(draft)
     }
 }
@@ -146,18 +141,6 @@ mod tests {
         let spec = spec(&line).unwrap();
         assert_eq!(spec.ports().len(), 3);
         assert_eq!(json!(spec.task_template.networks), json!([{"Target": "host"}]));
-    }
-
-    #[test]
-    fn what_is_not_there_yet_says_so() {
-        assert_eq!(
-            spec(&["--secret", "s", "x"]),
-            Err("--secret s: services cannot use secrets yet, leave it out".into())
-        );
-        assert_eq!(
-            spec(&["--config", "c", "x"]),
-            Err("--config c: services cannot use configs yet, leave it out".into())
-        );
     }
 
     #[test]

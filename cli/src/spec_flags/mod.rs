@@ -14,6 +14,7 @@ mod health;
 mod image;
 mod key_value;
 mod mount;
+mod objects;
 mod placement;
 mod port;
 mod remove;
@@ -26,6 +27,7 @@ pub(crate) use create::CreateFlags;
 pub(crate) use draft::Draft;
 pub(crate) use image::registry_of;
 pub(crate) use key_value::parse_label;
+pub(crate) use objects::{ObjectIds, notation};
 pub(crate) use update::ChangeFlags;
 
 #[cfg(test)]
@@ -36,7 +38,7 @@ pub(crate) mod testing {
     use serde_json::Value;
     use swarm_model::ServiceSpec;
 
-    use super::{ChangeFlags, CreateFlags, Draft};
+    use super::{ChangeFlags, CreateFlags, Draft, ObjectIds};
 
     #[derive(Debug, Parser)]
     #[command(no_binary_name = true, disable_help_flag = true)]
@@ -49,10 +51,19 @@ pub(crate) mod testing {
         (name == "FROM_ENV").then(|| "outside".to_owned())
     }
 
+    /// All objects that are named are there; the id says which one it is.
+    fn ids<'a>(names: impl IntoIterator<Item = (swarm_model::ObjectKind, &'a str)>) -> ObjectIds {
+        let mut ids = ObjectIds::default();
+        for (kind, name) in names {
+            ids.insert(kind, name, &format!("id-of-{kind}-{name}"));
+        }
+        ids
+    }
+
     /// The spec that a line of `service create` makes, or the text of the error.
     pub(crate) fn spec(line: &[&str]) -> Result<ServiceSpec, String> {
         let line = Line::<CreateFlags>::try_parse_from(line).map_err(|e| e.to_string())?;
-        let draft = line.flags.spec(&lookup).map_err(|e| format!("{e:#}"))?;
+        let draft = line.flags.spec(&lookup, &ids(line.flags.objects())).map_err(|e| format!("{e:#}"))?;
         let spec: ServiceSpec = serde_json::from_value(draft.spec().clone()).map_err(|e| e.to_string())?;
         // No flag makes what this version cannot run, nor a field that is misspelt.
         assert_eq!(swarm_model::check_fields(draft.spec(), None), Ok(()));
@@ -63,7 +74,7 @@ pub(crate) mod testing {
     pub(crate) fn change(spec: Value, line: &[&str]) -> Result<Draft, String> {
         let line = Line::<ChangeFlags>::try_parse_from(line).map_err(|e| e.to_string())?;
         let mut draft = Draft::of(spec);
-        line.flags.apply(&mut draft, &lookup).map_err(|e| format!("{e:#}"))?;
+        line.flags.apply(&mut draft, &lookup, &ids(line.flags.objects())).map_err(|e| format!("{e:#}"))?;
         Ok(draft)
     }
 

@@ -1,14 +1,14 @@
 //! The flags of `service update` that take something out of a list.
 
 use serde_json::Value;
-use swarm_model::{PlacementPreference, PortConfig, PortProtocol, PublishMode};
+use swarm_model::{ObjectKind, PlacementPreference, PortConfig, PortProtocol, PublishMode};
 
 use super::{
     common::PORTS,
     container::{DNS, DNS_OPTIONS, DNS_SEARCH, ENV, GROUPS, HOSTS, LABELS, MOUNTS, SYSCTLS, ULIMITS},
     csv,
     draft::Draft,
-    env,
+    env, objects,
     placement::{CONSTRAINTS, PREFERENCES, is_same_constraint, parse_preference},
     port::parse_ports,
     resources::{GENERIC, generic_kind},
@@ -63,6 +63,12 @@ pub(super) struct RemoveFlags {
     /// Remove a limit of processes
     #[arg(long, value_name = "NAME")]
     ulimit_rm: Vec<String>,
+    /// Remove a secret by its name, or by its target
+    #[arg(long, value_name = "SECRET")]
+    secret_rm: Vec<String>,
+    /// Remove a config by its name, or by its target
+    #[arg(long, value_name = "CONFIG")]
+    config_rm: Vec<String>,
 }
 
 impl RemoveFlags {
@@ -118,6 +124,11 @@ impl RemoveFlags {
         }
         for host in &self.host_rm {
             remove_host(draft, host);
+        }
+        for (kind, names) in [(ObjectKind::Secret, &self.secret_rm), (ObjectKind::Config, &self.config_rm)] {
+            for name in names {
+                objects::discard(draft, kind, name);
+            }
         }
     }
 }
@@ -236,6 +247,23 @@ mod tests {
                 ["--host-rm", "db:10.0.0.1"],
                 ["--host-add", "db:10.0.0.2"],
                 json!(["10.0.0.2 db"]),
+            ),
+            (
+                "Secrets",
+                json!([{"SecretID": "1", "SecretName": "old"}, {"SecretID": "2", "SecretName": "b", "X": 1}]),
+                ["--secret-rm", "old"],
+                ["--secret-add", "source=new,target=old"],
+                json!([{"SecretID": "2", "SecretName": "b", "X": 1},
+                    {"File": {"Name": "old", "UID": "0", "GID": "0", "Mode": 292}, "SecretID": "id-of-secret-new",
+                        "SecretName": "new"}]),
+            ),
+            // The name counts before the target.
+            (
+                "Configs",
+                json!([{"ConfigName": "a", "File": {"Name": "b"}}, {"ConfigName": "b", "File": {"Name": "/c"}}]),
+                ["--config-rm", "b"],
+                ["--group-rm", "none"],
+                json!([{"ConfigName": "a", "File": {"Name": "b"}}]),
             ),
         ] {
             check(container(json!({field: before})), &[&rm[..], &add].concat(), container(json!({field: after})));

@@ -1,18 +1,20 @@
 //! The flags of `service update`.
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use swarm_model::ObjectKind;
 
 use super::{
     common::CommonFlags,
     container::{container, words},
     draft::Draft,
     env::Lookup,
+    objects::ObjectIds,
     remove::RemoveFlags,
 };
 
 /// The common flags that can be repeated, as they are called here: beside each stands one that removes.
 /// `--cap-add` and `--cap-drop` are such a pair already, and `--log-opt` has none.
-const ADDING: [(&str, &str); 15] = [
+const ADDING: [(&str, &str); 17] = [
     ("label", "label-add"),
     ("publish", "publish-add"),
     ("constraints", "constraint-add"),
@@ -28,6 +30,8 @@ const ADDING: [(&str, &str); 15] = [
     ("dns_search", "dns-search-add"),
     ("sysctl", "sysctl-add"),
     ("ulimit", "ulimit-add"),
+    ("secret", "secret-add"),
+    ("config", "config-add"),
 ];
 
 /// All that can change in a service.
@@ -54,11 +58,16 @@ impl ChangeFlags {
         self.image.as_deref()
     }
 
-    /// Changes a spec: first what goes, then what comes.
+    /// The objects that are to come.
+    pub(crate) fn objects(&self) -> Vec<(ObjectKind, &str)> {
+        self.common.0.objects()
+    }
+
+    /// Changes a spec: first what goes, then what comes. `ids` has those of the objects that are to come.
     ///
     /// # Errors
     /// Flags that do not fit the mode of the service, or values that are wrong.
-    pub(crate) fn apply(&self, draft: &mut Draft, lookup: Lookup<'_>) -> anyhow::Result<()> {
+    pub(crate) fn apply(&self, draft: &mut Draft, lookup: Lookup<'_>, ids: &ObjectIds) -> anyhow::Result<()> {
         if let Some(image) = &self.image {
             draft.set_image(image);
         }
@@ -71,7 +80,7 @@ impl ChangeFlags {
             draft.set(FORCE, count.wrapping_add(1));
         }
         self.remove.apply(draft);
-        self.common.0.apply(draft, lookup)
+        self.common.0.apply(draft, lookup, ids)
     }
 }
 

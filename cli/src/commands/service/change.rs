@@ -25,6 +25,7 @@ const COMMUTING: &[&str] = &[
     "TaskTemplate/Resources/Reservations/GenericResources",
     "TaskTemplate/ContainerSpec/CapabilityAdd",
     "TaskTemplate/ContainerSpec/CapabilityDrop",
+    "TaskTemplate/ContainerSpec/Configs",
     "TaskTemplate/ContainerSpec/DNSConfig/Nameservers",
     "TaskTemplate/ContainerSpec/DNSConfig/Options",
     "TaskTemplate/ContainerSpec/DNSConfig/Search",
@@ -33,6 +34,7 @@ const COMMUTING: &[&str] = &[
     "TaskTemplate/ContainerSpec/Hosts",
     "TaskTemplate/ContainerSpec/Labels",
     "TaskTemplate/ContainerSpec/Mounts",
+    "TaskTemplate/ContainerSpec/Secrets",
     "TaskTemplate/ContainerSpec/Sysctls",
     "TaskTemplate/ContainerSpec/Ulimits",
 ];

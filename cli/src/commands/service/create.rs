@@ -5,6 +5,7 @@ use swarm_model::Redacted;
 
 use super::{
     super::check_version::CheckVersion,
+    object_ids,
     registry_flags::{RegistryFlags, environment},
     wait::WaitFlags,
 };
@@ -26,6 +27,10 @@ Examples:
 
   One task on each worker, without waiting:
     swarmctl service create -d --name agent --mode global --constraint node.role==worker example/agent
+
+  A secret and a config, as the files /run/secrets/db-password and /etc/nginx/nginx.conf:
+    swarmctl service create --name web --secret db-password \\
+      --config source=nginx.conf,target=/etc/nginx/nginx.conf,mode=0440 nginx:1
 
   Give up after a minute:
     swarmctl service create --name slow --timeout 1m busybox sleep 3600
@@ -69,13 +74,14 @@ impl Create {
 /// The spec of a new service, its image pinned, and the credentials that go with it.
 ///
 /// # Errors
-/// Flags that do not fit each other, or credentials that are not there.
+/// Flags that do not fit each other, or objects or credentials that are not there.
 pub(super) async fn draft(
     context: &mut Context,
     service: &CreateFlags,
     registry: &RegistryFlags,
 ) -> anyhow::Result<(Draft, Option<Redacted>)> {
-    let mut draft = service.spec(&environment)?;
+    let ids = object_ids::find(&context.client, &service.objects()).await?;
+    let mut draft = service.spec(&environment, &ids)?;
     let auth = registry.credentials(&draft)?;
     registry.pin_image(context, &mut draft, auth.as_ref()).await;
     Ok((draft, auth))

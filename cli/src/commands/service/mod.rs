@@ -7,6 +7,7 @@ mod history;
 mod inspect;
 mod logs;
 mod ls;
+mod object_ids;
 mod plan;
 mod pretty;
 mod ps;

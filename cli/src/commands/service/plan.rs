@@ -8,7 +8,7 @@ use swarm_docker_api::view::{PlanView, WaitingView, WaveView};
 
 use super::{
     change::Current,
-    create, history, no_such_service,
+    create, history, no_such_service, object_ids,
     registry_flags::RegistryFlags,
     scale::{parse_target, scaled},
     update,
@@ -144,7 +144,8 @@ impl Plan {
             }
             Self::Update(command) => {
                 let current = Current::read(context, &command.service).await?;
-                let (draft, _) = update::draft(context, &current, &command.change, &command.registry).await?;
+                let ids = object_ids::find(&context.client, &command.change.objects()).await?;
+                let (draft, _) = update::draft(context, &current, &command.change, &ids, &command.registry).await?;
                 let format = AnswerFormat { format: command.format };
                 let request = json!({"Kind": "update", "Service": current.view.id, "Spec": draft.spec()});
                 (request, format, Some(command.service), changed(&current, draft.spec()))

@@ -5,6 +5,7 @@ use swarm_model::Redacted;
 use super::{
     super::check_version::CheckVersion,
     change::{Changed, Current, tasks_of},
+    object_ids,
     registry_flags::{RegistryFlags, environment},
     wait::WaitFlags,
 };
@@ -13,7 +14,7 @@ use crate::{
     context::Context,
     error::Hinted,
     progress::{Outcome, last_failure},
-    spec_flags::{ChangeFlags, Draft},
+    spec_flags::{ChangeFlags, Draft, ObjectIds},
     tasks::with_name,
 };
 
@@ -25,6 +26,10 @@ Examples:
   Another environment and another port:
     swarmctl service update --env-add LEVEL=debug --env-rm TRACE --publish-rm 80 \\
       --publish-add published=8081,target=80,mode=host web
+
+  Another secret in the place of the one before:
+    swarmctl service update --secret-rm db-password-1 \\
+      --secret-add source=db-password-2,target=db-password web
 
   Replace all tasks, or go back to what the service was before:
     swarmctl service update --force web
@@ -70,7 +75,8 @@ impl Update {
         let changed = match self.rollback {
             true => current.roll_back(context, None).await?,
             false => {
-                let (draft, auth) = draft(context, &current, &self.change, &self.registry).await?;
+                let ids = object_ids::find(&context.client, &self.change.objects()).await?;
+                let (draft, auth) = draft(context, &current, &self.change, &ids, &self.registry).await?;
                 // Without new credentials the nodes go on with those of the spec.
                 let query = match auth {
                     Some(_) => Query::new(),
@@ -78,7 +84,7 @@ impl Update {
                 };
                 let redo = |current: &Current| {
                     let mut draft = Draft::of(current.spec.clone());
-                    self.change.apply(&mut draft, &environment)?;
+                    self.change.apply(&mut draft, &environment, &ids)?;
                     Ok(draft.spec().clone())
                 };
                 current.write(context, query, draft.spec().clone(), auth.as_ref(), Some(&redo)).await?
@@ -108,7 +114,8 @@ impl Update {
     }
 }
 
-/// The spec of a service as the flags change it, and the credentials that go with it.
+/// The spec of a service as the flags change it, and the credentials that go with it. `ids` has those of the objects that the
+/// flags name.
 ///
 /// # Errors
 /// Flags that do not fit the service, or credentials that are not there.
@@ -116,10 +123,11 @@ pub(super) async fn draft(
     context: &mut Context,
     current: &Current,
     change: &ChangeFlags,
+    ids: &ObjectIds,
     registry: &RegistryFlags,
 ) -> anyhow::Result<(Draft, Option<Redacted>)> {
     let mut draft = Draft::of(current.spec.clone());
-    change.apply(&mut draft, &environment)?;
+    change.apply(&mut draft, &environment, ids)?;
     for note in draft.notes() {
         context.out.note(&format!("Warning: {note}"));
     }

@@ -1,0 +1,42 @@
+//! The ids of secrets and configs that flags name.
+
+use swarm_docker_api::view::{ObjectSpecView, ObjectView};
+use swarm_model::{ObjectKind, REFERENCES};
+
+use crate::{
+    client::{Client, Query},
+    error::Hinted,
+    filters,
+    spec_flags::ObjectIds,
+};
+
+/// Looks objects up by their whole names, all of a kind at once.
+///
+/// # Errors
+/// One is not there, or swarmd does not answer.
+pub(super) async fn find(client: &Client, names: &[(ObjectKind, &str)]) -> anyhow::Result<ObjectIds> {
+    let mut ids = ObjectIds::default();
+    for kind in REFERENCES.iter().map(|list| list.kind) {
+        let names: Vec<&str> = names.iter().filter(|(of, _)| *of == kind).map(|(_, name)| *name).collect();
+        if names.is_empty() {
+            continue;
+        }
+        // It matches beginnings of names.
+        let filters: Vec<_> = names.iter().map(|name| ("name".to_owned(), (*name).to_owned())).collect();
+        let query = Query::new().with_some("filters", filters::to_json(&filters));
+        let found: Vec<ObjectView<ObjectSpecView>> = client.get(&format!("/{kind}s"), query).await?;
+        for name in names {
+            match found.iter().find(|object| object.spec.name == name) {
+                Some(object) => ids.insert(kind, name, &object.id),
+                None => {
+                    return Err(Hinted {
+                        message: format!("{kind} not found: {name}"),
+                        hint: format!("`swarmctl {kind} ls` lists all {kind}s."),
+                    }
+                    .into());
+                }
+            }
+        }
+    }
+    Ok(ids)
+}
