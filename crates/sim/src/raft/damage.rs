@@ -18,8 +18,9 @@ use super::{
     world::{World, hold},
 };
 
-/// Time until a leader has spoken to a manager that starts: the longest pause between its attempts, and a question.
-const HEARD_MS: u64 = 1_000;
+/// Time until a leader has spoken to a manager that starts. It may wait for a second for an answer on a connection from
+/// before, notices that a moment later, and comes again; then the manager asks it.
+const HEARD_MS: u64 = 2_000;
 /// Between two looks whether it still leads: less than an election takes.
 const LOOK_MS: u64 = 50;
 
@@ -39,6 +40,8 @@ struct Damaged {
     witnessed: Option<u64>,
     /// The log says that there is a witness.
     noted: bool,
+    /// What it started without, if it has started since.
+    loss: Option<String>,
 }
 
 /// A leader that a manager can ask when it starts.
@@ -112,7 +115,7 @@ impl World {
         if let Some(noted) = done {
             self.fault(damage.name());
             self.event(&format!("{id}: {}", damage.name()));
-            hold(&self.damages).now = Some(Damaged { id, damage, witnessed, noted });
+            hold(&self.damages).now = Some(Damaged { id, damage, witnessed, noted, loss: None });
         }
         self.start_later(id, 1_000);
     }
@@ -165,11 +168,23 @@ impl World {
     /// A manager has read its disk. Says whether it may take part.
     pub(crate) fn has_read(self: &Arc<Self>, id: u64, consensus: &Consensus, asked: Option<InReach>) -> bool {
         let found = consensus.durable();
-        let Err(loss) = hold(&self.oracle).started(id, found) else {
-            if self.is_damaged(id) {
-                self.other("damage that cost nothing");
-                self.forget_damage(id);
+        let started = hold(&self.oracle).started(id, found);
+        let loss = {
+            let mut damages = hold(&self.damages);
+            let damaged = damages.now.as_mut().filter(|damaged| damaged.id == id);
+            match (started, damaged) {
+                (Err(loss), None) => Some(loss),
+                // It may start more than once before somebody tells it.
+                (started, Some(damaged)) => {
+                    damaged.loss = started.err().or(damaged.loss.take());
+                    damaged.loss.clone()
+                }
+                (Ok(()), None) => return true,
             }
+        };
+        let Some(loss) = loss else {
+            self.other("damage that cost nothing");
+            self.forget_damage(id);
             return true;
         };
         // Nothing came between the question and the answer.
@@ -206,9 +221,11 @@ impl World {
         false
     }
 
-    /// A manager that has lost entries meets a leader that it does not know. It is ended before there can be another one.
+    /// A manager that has lost entries meets a leader that it does not know. Until then it reaches nobody else: it could
+    /// help another one to lead.
     fn expect_refusal(self: &Arc<Self>, id: u64, leader: InReach, loss: String) {
         let world = Arc::clone(self);
+        hold(&self.network).keep_to(id, Some(leader.leader.1));
         tokio::spawn(async move {
             for _ in 0..HEARD_MS / LOOK_MS {
                 sleep(Duration::from_millis(LOOK_MS)).await;
@@ -228,6 +245,7 @@ impl World {
     /// Ends a manager for good; another one takes its place.
     fn give_up(self: &Arc<Self>, id: u64) {
         self.end(id, End::Kill);
+        hold(&self.network).keep_to(id, None);
         hold(&self.damages).given_up.insert(id);
         self.forget_damage(id);
         let world = Arc::clone(self);

@@ -43,6 +43,8 @@ pub(crate) struct Network {
     pub(crate) loss: u64,
     /// How often something kept, or may have kept, managers from each other for a moment.
     disturbances: u64,
+    /// Managers that reach one other and no more.
+    only: BTreeMap<u64, u64>,
     pipes: Vec<Weak<Mutex<Pipe>>>,
     /// By direction: the last number that was given, and the last that has arrived.
     numbers: BTreeMap<(u64, u64), (u64, u64)>,
@@ -95,7 +97,16 @@ impl Network {
     }
 
     pub(crate) fn is_cut(&self, from: u64, to: u64) -> bool {
-        self.cuts.contains(&(from, to))
+        let is_kept_from = |one: u64, other: u64| self.only.get(&one).is_some_and(|only| *only != other);
+        self.cuts.contains(&(from, to)) || is_kept_from(from, to) || is_kept_from(to, from)
+    }
+
+    /// From now on a manager and one other reach each other, and nobody else the first; with none, all reach it again.
+    pub(crate) fn keep_to(&mut self, id: u64, other: Option<u64>) {
+        match other {
+            Some(other) => drop(self.only.insert(id, other)),
+            None => drop(self.only.remove(&id)),
+        }
     }
 
     /// All that was cut is whole again; what was held back arrives soon. Returns how much that is.
