@@ -72,10 +72,10 @@ pub enum AgentError {
 }
 
 /// A running agent. Dropping it stops the agent as [`Agent::shutdown`] does, without waiting.
-#[derive(Debug)]
 pub struct Agent {
     node: NodeId,
     state_dir: Option<PathBuf>,
+    executor: Arc<dyn Executor>,
     session: watch::Receiver<SessionState>,
     left: watch::Receiver<bool>,
     events: mpsc::Sender<Event>,
@@ -124,7 +124,7 @@ impl Agent {
         let stop = CancellationToken::new();
         let shell = Shell {
             worker,
-            executor: options.executor,
+            executor: options.executor.clone(),
             connector: options.connector,
             started: Instant::now(),
             events: events.clone(),
@@ -140,7 +140,16 @@ impl Agent {
             left: left_out,
         };
         let main = tokio::spawn(shell.run(incoming));
-        Ok(Self { node: options.node, state_dir: options.state_dir, session, left, events, stop, main })
+        Ok(Self {
+            node: options.node,
+            state_dir: options.state_dir,
+            executor: options.executor,
+            session,
+            left,
+            events,
+            stop,
+            main,
+        })
     }
 
     /// How the session with the managers stands.
@@ -165,11 +174,12 @@ impl Agent {
         // The main loop ends only with `stop`, which nobody else can cancel.
         let _ = self.events.send(Event::Input(Input::Leave)).await;
         let gone = timeout(LEAVE_TIME_MAX, self.left.wait_for(|left| *left)).await.is_ok_and(|r| r.is_ok());
-        let (node, folder) = (self.node, self.state_dir.clone());
+        let (node, folder, executor) = (self.node, self.state_dir.clone(), self.executor.clone());
         self.shutdown().await;
         if !gone {
             return Err(AgentError::ContainersLeft { node });
         }
+        executor.keep_files(node, Vec::new()).await;
         folder.map_or(Ok(()), |f| Store::wipe(&f)).map_err(AgentError::from)
     }
 }
@@ -201,6 +211,9 @@ struct Shell {
 
 impl Shell {
     async fn run(mut self, mut incoming: mpsc::Receiver<Event>) {
+        let with_files = self.worker.tasks().filter(|task| !task.assigned.needs.is_empty());
+        let kept = with_files.filter(|task| !task.status.state.is_terminal()).map(|task| task.assigned.id).collect();
+        self.executor.keep_files(self.worker.node_id(), kept).await;
         self.tracker.spawn(engine::watch(
             self.executor.clone(),
             self.worker.node_id(),
@@ -289,6 +302,10 @@ impl Shell {
                 });
             }
             Output::CheckEngine => self.check_engine.notify_one(),
+            Output::DropFiles(task) => {
+                let (executor, node) = (self.executor.clone(), self.worker.node_id());
+                self.tracker.spawn(async move { executor.drop_files(node, task).await });
+            }
             Output::Save(changes) => self.saver.add(changes),
             Output::Logs(request) => {
                 let source = |task| self.worker.container_id(task).map(str::to_owned);
@@ -329,7 +346,11 @@ impl Shell {
             let result = match operation {
                 Operation::Inspect(request) => executor.inspect(request).await,
                 Operation::Prepare(request) => executor.prepare(request, cancel).await,
-                Operation::Start(id) => executor.start(id).await,
+                Operation::Start(id, None) => executor.start(id).await,
+                Operation::Start(id, Some(request)) => match executor.put_files(*request).await {
+                    Ok(()) => executor.start(id).await,
+                    Err(error) => Err(error),
+                },
                 Operation::Stop(id, grace_secs) => executor.stop(id, grace_secs).await,
                 Operation::Remove(id, grace_secs) => {
                     executor.remove(id, grace_secs).await.map(|()| crate::executor::Observed::Absent)

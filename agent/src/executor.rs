@@ -9,7 +9,7 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use swarm_model::{EngineDescription, NodeId, NodeResources, Platform, PortStatus, TaskId, Timestamp};
-use swarm_wire::agent::{AssignedSpec, AssignedTask};
+use swarm_wire::agent::{AssignedObject, AssignedSpec, AssignedTask};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +60,8 @@ pub struct ContainerRequest {
     pub task: AssignedTask,
     /// What to run.
     pub spec: Arc<AssignedSpec>,
+    /// The objects that the spec names, as the node has them.
+    pub objects: Arc<[Arc<AssignedObject>]>,
 }
 
 impl ContainerRequest {
@@ -250,6 +252,25 @@ pub trait Executor: Send + Sync + 'static {
 
     /// Stops a container and removes it with its anonymous volumes; one that is gone is fine.
     fn remove(&self, id: String, grace_secs: u32) -> BoxFuture<'_, Result<(), EngineError>>;
+
+    /// Puts the files of a task, made of its secrets and configs, where its container finds them. Those that are there stay
+    /// as they are. [`Executor::prepare`] does the same by itself.
+    fn put_files(&self, request: ContainerRequest) -> BoxFuture<'_, Result<(), EngineError>> {
+        let _ = request;
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Removes the files of a task of a node.
+    fn drop_files(&self, node: NodeId, task: TaskId) -> BoxFuture<'_, ()> {
+        let _ = (node, task);
+        Box::pin(async {})
+    }
+
+    /// Removes the files of all tasks of a node but these, which an earlier run left.
+    fn keep_files(&self, node: NodeId, tasks: Vec<TaskId>) -> BoxFuture<'_, ()> {
+        let _ = (node, tasks);
+        Box::pin(async {})
+    }
 
     /// Output of a container.
     fn logs(&self, id: String, selection: LogSelection) -> BoxStream<'static, Result<LogLine, EngineError>>;

@@ -1,6 +1,6 @@
 //! Templates in a spec, filled in on the node (swarm-behaviour §7.5).
 
-use swarm_template::spec::{self, Task};
+use swarm_template::spec::{self, Sources, Task};
 
 use crate::executor::ContainerRequest;
 
@@ -9,23 +9,31 @@ use crate::executor::ContainerRequest;
 /// # Errors
 /// What cannot be filled in, for people.
 pub(crate) fn expand(text: &str, request: &ContainerRequest) -> Result<String, String> {
-    let ContainerRequest { node, task, spec } = request;
-    let filled = spec::expand(
-        text,
-        &Task {
-            service_id: &task.service.to_string(),
-            service_name: &spec.service_name,
-            service_labels: &spec.service_labels,
-            node_id: &node.id.to_string(),
-            hostname: &node.hostname,
-            os: &node.platform.os,
-            architecture: &node.platform.architecture,
-            id: &task.id.to_string(),
-            name: &request.name(),
-            slot: &request.slot(),
-        },
-    );
-    filled.map_err(|error| error.to_string())
+    with_task(request, |task| spec::expand(text, task)).map_err(|error| error.to_string())
+}
+
+/// Fills in the data of a secret or of a config.
+///
+/// # Errors
+/// What cannot be filled in, for people. The text shows nothing of secrets.
+pub(crate) fn expand_payload(text: &str, request: &ContainerRequest, from: &dyn Sources) -> Result<String, String> {
+    with_task(request, |task| spec::expand_payload(text, task, from)).map_err(|error| error.to_string())
+}
+
+fn with_task<T>(request: &ContainerRequest, work: impl FnOnce(&Task<'_>) -> T) -> T {
+    let ContainerRequest { node, task, spec, .. } = request;
+    work(&Task {
+        service_id: &task.service.to_string(),
+        service_name: &spec.service_name,
+        service_labels: &spec.service_labels,
+        node_id: &node.id.to_string(),
+        hostname: &node.hostname,
+        os: &node.platform.os,
+        architecture: &node.platform.architecture,
+        id: &task.id.to_string(),
+        name: &request.name(),
+        slot: &request.slot(),
+    })
 }
 
 #[cfg(test)]
@@ -45,7 +53,12 @@ mod tests {
         spec.service_labels.insert("com.example.team".into(), "blue".into());
         let platform = Platform { os: "linux".into(), architecture: "x86_64".into() };
         let node = NodeIdentity { id: NodeId(3), hostname: "one".into(), platform, bind_addr: None };
-        ContainerRequest { node: node.into(), task: assigned_task(7, DesiredState::Running), spec: spec.into() }
+        ContainerRequest {
+            node: node.into(),
+            task: assigned_task(7, DesiredState::Running),
+            spec: spec.into(),
+            objects: [].into(),
+        }
     }
 
     #[test]

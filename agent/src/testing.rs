@@ -11,6 +11,7 @@ pub(crate) fn assigned_task(id: u128, desired: DesiredState) -> AssignedTask {
         slot: Some(1),
         desired,
         generic_resources: Default::default(),
+        needs: Default::default(),
     }
 }
 

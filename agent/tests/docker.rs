@@ -9,11 +9,14 @@ use std::{future::Future, io::Read, net::TcpStream, sync::Arc};
 
 use bollard::{models::ContainerCreateBody, query_parameters::CreateContainerOptionsBuilder};
 use common::{Manager, no_container_of, only_containers_of, options, spec, start, unique};
-use engine::{Engine, IMAGE, PrivateEngine};
+use engine::{Engine, IMAGE, PrivateEngine, files_dir};
 use serde_json::{Value, json};
 use swarm_agent::AgentOptions;
-use swarm_model::{DesiredState as D, NodeId, TaskId, TaskState as S, Timestamp};
-use swarm_wire::agent::{LogMessage, LogRequest};
+use swarm_model::{
+    ConfigContent, DesiredState as D, NodeId, ObjectContent, SecretContent, TaskId, TaskState as S, Templating,
+    Timestamp,
+};
+use swarm_wire::agent::{AssignedObject, LogMessage, LogRequest};
 
 /// A node on a shared engine, under an id of its own.
 struct Node {
@@ -409,6 +412,134 @@ async fn a_container_that_is_started_after_its_task_ended_is_stopped() {
         node.manager.unassign(job);
         no_container_of(&*node.engine.executor, node.id).await;
         agent.shutdown().await;
+    })
+    .await;
+}
+
+fn secret(name: &str, text: &str) -> AssignedObject {
+    let content = SecretContent { data: text.as_bytes().to_vec().into(), templating: None };
+    AssignedObject { id: unique(), name: name.into(), content: Arc::new(ObjectContent::Secret(content)) }
+}
+
+fn config(name: &str, text: &str, templating: Option<Templating>) -> AssignedObject {
+    let content = ConfigContent { data: text.as_bytes().to_vec().into(), templating };
+    AssignedObject { id: unique(), name: name.into(), content: Arc::new(ObjectContent::Config(content)) }
+}
+
+/// A reference as the docker CLI makes it.
+fn reference(object: &AssignedObject, file: Value) -> Value {
+    let (id, name) = match *object.content {
+        ObjectContent::Secret(_) => ("SecretID", "SecretName"),
+        ObjectContent::Config(_) => ("ConfigID", "ConfigName"),
+    };
+    json!({ id: object.id.to_string(), name: object.name, "File": file })
+}
+
+fn file(name: &str, owner: &str, mode: u32) -> Value {
+    json!({ "Name": name, "UID": owner, "GID": owner, "Mode": mode })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_finds_its_secrets_and_configs_as_files_which_go_when_it_has_ended() {
+    on_a_node(async |node: Arc<Node>| {
+        let agent = start(node.options());
+        let (key, own) = (secret("key", "s3cret"), secret("own", "of app"));
+        let plain = config("app.conf", "plain {{.Task.Slot}}", None);
+        let filled = "{{.Service.Name}}.{{.Task.Slot}} {{env \"NAME\"}} {{secret \"key\"}} {{config \"app.conf\"}}";
+        let filled = config("filled", filled, Some(Templating::Golang));
+        let paths = ["/run/secrets/key", "/run/secrets/a/b/own", "/app.conf", "/etc/app/filled"];
+        let task = app(
+            &[&["show"][..], &paths].concat(),
+            json!({
+                "Env": ["NAME=first", "NAME=last"],
+                "Secrets": [
+                    reference(&key, file("key", "0", 0o444)), reference(&own, file("a/b/own", "1000", 0o400)),
+                ],
+                "Configs": [
+                    reference(&plain, file("app.conf", "0", 0o444)),
+                    reference(&filled, file("/etc/app/filled", "7", 0o440)),
+                ],
+            }),
+        );
+        let (spec, id) = (spec(task, json!([])), unique::<TaskId>());
+        node.manager.want_with(&spec, &[key, own, plain, filled], id, D::Running);
+        node.manager.state(id, S::Running).await;
+        for line in [
+            "/run/secrets/key 0:0 0444 s3cret",
+            "/run/secrets/a/b/own 1000:1000 0400 of app",
+            "/app.conf 0:0 0444 plain {{.Task.Slot}}",
+            "/etc/app/filled 7:7 0440 web.1 last s3cret plain {{.Task.Slot}}",
+        ] {
+            node.engine.said(id, line).await;
+        }
+        let inspected = format!("{:?}", node.engine.container(id).await);
+        assert!(!inspected.contains("s3cret") && !inspected.contains("of app"), "{inspected}");
+        let folder = files_dir().join(node.id.to_string());
+        assert!(folder.join(id.to_string()).join("3").exists());
+
+        node.manager.desire(id, D::Shutdown);
+        node.manager.state(id, S::Shutdown).await;
+        common::within("its files to go", async {
+            while folder.join(id.to_string()).exists() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        agent.leave().await.expect("it leaves");
+        assert!(!folder.exists());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_that_cannot_be_filled_in_is_the_end_of_the_task_and_tells_no_secret() {
+    on_a_node(async |node: Arc<Node>| {
+        let agent = start(node.options());
+        let key = secret("key", "s3cret");
+        let bad = config("bad", "{{secret \"key\"}} {{env \"NONE\"}}", Some(Templating::Golang));
+        let list = json!({
+            "Secrets": [reference(&key, file("key", "0", 0o444))], "Configs": [reference(&bad, file("bad", "0", 0o444))],
+        });
+        let (spec, id) = (spec(app(&["wait"], list), json!([])), unique::<TaskId>());
+        node.manager.want_with(&spec, &[key, bad], id, D::Running);
+        let status = node.manager.state(id, S::Rejected).await;
+        let error = status.err.unwrap_or_default();
+        assert!(error.contains("config bad") && error.contains("NONE") && !error.contains("s3cret"), "{error}");
+        agent.shutdown().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn running_tasks_keep_their_files_when_the_agent_is_killed_and_others_lose_them() {
+    on_a_node(async |node: Arc<Node>| {
+        let state = tempfile::tempdir().unwrap();
+        let with_state = || AgentOptions { state_dir: Some(state.path().into()), ..node.options() };
+        let agent = start(with_state());
+        let key = secret("key", "s3cret");
+        let list = || json!({ "Secrets": [reference(&key, file("key", "0", 0o444))] });
+        let (spec, id) = (spec(app(&["wait"], list()), json!([])), unique::<TaskId>());
+        node.manager.want_with(&spec, std::slice::from_ref(&key), id, D::Running);
+        node.manager.state(id, S::Running).await;
+        agent.shutdown().await;
+        let folder = files_dir().join(node.id.to_string());
+        // A task of which this agent knows nothing any more.
+        std::fs::create_dir(folder.join(unique::<TaskId>().to_string())).unwrap();
+        node.manager.set_reachable(false);
+        let agent = start(with_state());
+        common::within("what nobody needs to go", async {
+            while std::fs::read_dir(&folder).unwrap().count() > 1 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let kept = folder.join(id.to_string()).join("0");
+        assert_eq!(std::fs::read(&kept).unwrap(), b"s3cret");
+        node.manager.set_reachable(true);
+        node.manager.unassign(id);
+        no_container_of(&*node.engine.executor, node.id).await;
+        agent.leave().await.expect("it leaves");
+        assert!(!folder.exists());
     })
     .await;
 }

@@ -34,14 +34,19 @@ pub enum AssignmentKey {
 }
 
 impl AssignmentKey {
-    /// What an event changes of what a node is assigned. A report of a task changes nothing of it: what is wanted of the
-    /// task stays, and the agent that says how it is knows it.
-    pub fn of(event: &Event) -> Option<(NodeId, Self)> {
-        match *event {
-            Event::Task { task, node: Some(node), reported: None, .. } => Some((node, Self::Task(task))),
-            _ => None,
-        }
+    /// What an event changes of what a node is assigned. A report of a task changes nothing of that: what is wanted of the
+    /// task stays, and the agent that says how it is knows it. Only the objects of a task go with the report that it has
+    /// ended.
+    pub fn of(event: &Event, state: &State) -> Option<(NodeId, Self)> {
+        let Event::Task { task, node: Some(node), reported, .. } = *event else { return None };
+        let changes = reported.is_none_or(|(_, now)| now.is_terminal() && needs_objects(state, task));
+        changes.then_some((node, Self::Task(task)))
     }
+}
+
+fn needs_objects(state: &State, task: TaskId) -> bool {
+    let spec = state.task(task).and_then(|task| state.spec(task.service, task.spec_version));
+    spec.is_some_and(|spec| spec.spec.names_objects())
 }
 
 /// What may have changed of what a node is assigned.
@@ -183,7 +188,7 @@ impl Observer for Feed {
         // Also when nothing changed: the leader waits for the state to reach the end of its plan.
         self.dirtied.notify_one();
         for event in events {
-            AssignmentKey::of(event).into_iter().for_each(|change| watchers.gather(change));
+            AssignmentKey::of(event, state).into_iter().for_each(|change| watchers.gather(change));
             match *event {
                 Event::Cluster => watchers.wake_all(),
                 Event::Node(node) => {

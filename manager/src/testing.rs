@@ -110,7 +110,7 @@ impl World {
     /// What changed of what a node is assigned, since this was asked last.
     pub(crate) fn changes(&mut self, node: NodeId) -> Changes {
         let mut changes = Changes::default();
-        let keys = self.events.drain(..).filter_map(|event| AssignmentKey::of(&event));
+        let keys = self.events.drain(..).filter_map(|event| AssignmentKey::of(&event, &self.state));
         keys.filter(|(of, _)| *of == node).for_each(|(_, key)| changes.add(key));
         changes
     }

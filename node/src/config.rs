@@ -21,6 +21,8 @@ const FILE_DEFAULT: &str = "/etc/swarmd/swarmd.toml";
 /// Where state is kept unless said otherwise.
 pub(crate) const STATE_DIR_DEFAULT: &str = "/var/lib/swarmd";
 const SOCKET_DEFAULT: &str = "/run/swarmd/swarmd.sock";
+/// Beside the socket: `/run` is in memory.
+const SECRETS_DIR_DEFAULT: &str = "/run/swarmd/secrets";
 const ENGINE_DEFAULT: &str = "unix:///var/run/docker.sock";
 /// Where managers listen unless said otherwise. `docker swarm init` sends this when it was told nothing.
 pub(crate) const LISTEN_ADDR_DEFAULT: &str = "0.0.0.0:2377";
@@ -69,6 +71,10 @@ struct Layer {
     /// Container engine: unix://PATH, or `simulated` for none [default: unix:///var/run/docker.sock]
     #[arg(long, value_name = "ENGINE")]
     engine: Option<String>,
+    /// Folder in memory, as /run and /dev/shm are, for the files of tasks' secrets and configs; the engine must see it
+    /// [default: /run/swarmd/secrets]
+    #[arg(long, value_name = "DIR")]
+    secrets_dir: Option<String>,
     /// Where this node listens as a manager; host-mode ports open on this address, too [default: 0.0.0.0:2377]
     #[arg(long, value_name = "IP[:PORT]")]
     listen_addr: Option<String>,
@@ -104,6 +110,8 @@ pub(crate) struct Config {
     pub(crate) socket: PathBuf,
     /// The container engine.
     pub(crate) engine: Engine,
+    /// Folder for the files of tasks' secrets and configs.
+    pub(crate) secrets_dir: PathBuf,
     /// Where to listen as a manager.
     pub(crate) listen_addr: SocketAddr,
     /// What to tell others; none to find out.
@@ -143,6 +151,7 @@ impl Layer {
             state_dir: env("SWARMD_STATE_DIR"),
             socket: env("SWARMD_SOCKET"),
             engine: env("SWARMD_ENGINE"),
+            secrets_dir: env("SWARMD_SECRETS_DIR"),
             listen_addr: env("SWARMD_LISTEN_ADDR"),
             advertise_addr: env("SWARMD_ADVERTISE_ADDR"),
             hostname: env("SWARMD_HOSTNAME"),
@@ -205,6 +214,7 @@ impl Sources {
             state_dir: self.pick("state-dir", |l| l.state_dir.as_deref(), STATE_DIR_DEFAULT, folder)?,
             socket: self.pick("socket", |l| l.socket.as_deref(), SOCKET_DEFAULT, folder)?,
             engine: self.pick("engine", |l| l.engine.as_deref(), ENGINE_DEFAULT, parse_engine)?,
+            secrets_dir: self.pick("secrets-dir", |l| l.secrets_dir.as_deref(), SECRETS_DIR_DEFAULT, folder)?,
             listen_addr: self.pick(
                 "listen-addr",
                 |l| l.listen_addr.as_deref(),

@@ -47,7 +47,9 @@ impl Node {
     /// A node that has not started what its state folder says.
     pub(crate) fn new(config: Config, state: StateDir) -> Result<Self> {
         let executor: Arc<dyn Executor> = match &config.engine {
-            engine @ Engine::Docker(_) => Arc::new(DockerExecutor::new(&engine.to_string())?),
+            engine @ Engine::Docker(_) => {
+                Arc::new(DockerExecutor::new(&engine.to_string(), config.secrets_dir.clone())?)
+            }
             Engine::Simulated => Arc::new(SimulatedExecutor::new()),
         };
         Ok(Self {

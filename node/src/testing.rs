@@ -50,6 +50,7 @@ impl TestNode {
             state_dir: folder.to_owned(),
             socket: folder.join("unused.sock"),
             engine: Engine::Simulated,
+            secrets_dir: folder.join("unused"),
             listen_addr: "127.0.0.1:0".parse().unwrap(),
             advertise_addr: None,
             hostname: "test".to_owned(),

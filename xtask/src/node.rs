@@ -20,6 +20,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// What each node says that it has, so that three of them do not promise the machine three times.
 const RESOURCES: &str = "cpu=2,memory=2g";
 
+/// In memory, as secrets want it. Each node makes a folder of its own there.
+const SECRETS_DIR: &str = "/dev/shm/swarmd-demo";
+
 /// A node: a swarmd with folders, a name and an address of its own.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -78,6 +81,7 @@ impl Node {
             .arg(self.folder.join("state"))
             .arg("--socket")
             .arg(self.folder.join("swarmd.sock"))
+            .args(["--secrets-dir", SECRETS_DIR])
             .args(["--engine", &self.engine, "--hostname", &self.name, "--resources", RESOURCES])
             .args(["--listen-addr", &self.peer_address(), "--advertise-addr", &self.peer_address()])
             .stdin(Stdio::null())

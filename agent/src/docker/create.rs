@@ -12,7 +12,7 @@ use swarm_model::{
     says_nothing,
 };
 
-use super::{LABEL_NODE, LABEL_TASK};
+use super::{LABEL_NODE, LABEL_TASK, folder::Folder};
 use crate::{executor::ContainerRequest, template};
 
 /// Networks that every engine has; a task may name one of them.
@@ -22,22 +22,22 @@ const PREDEFINED_NETWORKS: [&str; 3] = ["bridge", "host", "none"];
 ///
 /// # Errors
 /// What is not supported, for people.
-pub(super) fn check(request: &ContainerRequest) -> Result<(), String> {
-    body(request).map(drop)
+pub(super) fn check(request: &ContainerRequest, folder: &Folder) -> Result<(), String> {
+    body(request, folder).map(drop)
 }
 
 /// The engine's request.
 ///
 /// # Errors
 /// As [`check`].
-pub(super) fn body(request: &ContainerRequest) -> Result<ContainerCreateBody, String> {
+pub(super) fn body(request: &ContainerRequest, folder: &Folder) -> Result<ContainerCreateBody, String> {
     let task = &request.spec.task;
     let spec = &task.container_spec;
     refuse_unknown("TaskSpec", &task.extra, &[])?;
     if let Some(resources) = &task.resources {
         refuse_unknown("Resources", &resources.extra, &["SwapBytes", "MemorySwappiness"])?;
     }
-    refuse_unknown("ContainerSpec", &spec.extra, &["Privileges", "Isolation"])?;
+    refuse_unknown("ContainerSpec", &spec.extra, &["Privileges", "Isolation", "Secrets", "Configs"])?;
     let expand = |text: &String| template::expand(text, request);
     let ports: Vec<_> = request.spec.ports.iter().filter(|p| p.publish_mode == PublishMode::Host).collect();
     Ok(ContainerCreateBody {
@@ -55,14 +55,14 @@ pub(super) fn body(request: &ContainerRequest) -> Result<ContainerCreateBody, St
         open_stdin: Some(spec.open_stdin),
         healthcheck: spec.healthcheck.as_ref().map(health).transpose()?,
         exposed_ports: (!ports.is_empty()).then(|| ports.iter().map(|p| target(p)).collect()),
-        host_config: Some(host_config(request, &ports)?),
+        host_config: Some(host_config(request, &ports, folder)?),
         ..ContainerCreateBody::default()
     })
 }
 
 /// The spec's environment, then what the task got of the node's generic resources: `DOCKER_RESOURCE_GPU=uuid1,uuid2`
 /// for names, `DOCKER_RESOURCE_SSD=3` for a count (swarm-behaviour §5.7).
-fn env(request: &ContainerRequest) -> Result<Vec<String>, String> {
+pub(super) fn env(request: &ContainerRequest) -> Result<Vec<String>, String> {
     let spec = &request.spec.task.container_spec;
     let mut env = spec.env.iter().map(|text| template::expand(text, request)).collect::<Result<Vec<_>, _>>()?;
     let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -77,13 +77,14 @@ fn env(request: &ContainerRequest) -> Result<Vec<String>, String> {
     Ok(env)
 }
 
-fn host_config(request: &ContainerRequest, ports: &[&PortConfig]) -> Result<HostConfig, String> {
+fn host_config(request: &ContainerRequest, ports: &[&PortConfig], folder: &Folder) -> Result<HostConfig, String> {
     let task = &request.spec.task;
     let spec = &task.container_spec;
     let limits = task.resources.as_ref().and_then(|r| r.limits.clone()).unwrap_or_default();
     let swap = task.resources.as_ref().map(MemorySwap::of).transpose().map_err(|e| e.to_string())?.unwrap_or_default();
     let dns = spec.dns_config.clone().unwrap_or_default();
-    let mounts = spec.mounts.iter().map(|m| mount(m, request)).collect::<Result<Vec<_>, _>>()?;
+    let mut mounts = spec.mounts.iter().map(|m| mount(m, request)).collect::<Result<Vec<_>, _>>()?;
+    mounts.extend(file_mounts(request, folder)?);
     Ok(HostConfig {
         network_mode: network_mode(request)?,
         port_bindings: (!ports.is_empty()).then(|| bindings(request, ports).collect()),
@@ -220,6 +221,19 @@ fn mount(mount: &Mount, request: &ContainerRequest) -> Result<DockerMount, Strin
     Ok(result)
 }
 
+/// The files made of secrets and configs, as the folder has them.
+fn file_mounts(request: &ContainerRequest, folder: &Folder) -> Result<Vec<DockerMount>, String> {
+    let files = request.spec.task.container_spec.object_files().map_err(|e| e.to_string())?;
+    let mounts = files.into_iter().enumerate().map(|(number, file)| DockerMount {
+        target: Some(file.path),
+        source: Some(folder.file(request.task.id, number).display().to_string()),
+        typ: Some(DockerMountType::BIND),
+        read_only: Some(true),
+        ..DockerMount::default()
+    });
+    Ok(mounts.collect())
+}
+
 fn propagation(name: &str) -> Result<Option<Propagation>, String> {
     Ok(Some(match name {
         "" => return Ok(None),
@@ -275,9 +289,6 @@ fn security_options(spec: &ContainerSpec) -> Result<Option<Vec<String>>, String>
 /// A field that this program does not know and that says something is an error: the task would not run as asked.
 fn refuse_unknown(place: &str, extra: &Extra, known: &[&str]) -> Result<(), String> {
     match extra.iter().find(|(name, value)| !known.contains(&name.as_str()) && !says_nothing(value)) {
-        Some((name, _)) if name == "Secrets" || name == "Configs" => {
-            Err(format!("{} are not supported yet; remove them from the service", name.to_lowercase()))
-        }
         Some((name, _)) => Err(format!("{place}.{name} is not supported yet; remove it from the service")),
         None => Ok(()),
     }

@@ -4,13 +4,19 @@
 //! and shares the engine with a bounded number of others, so that a hung engine costs bounded memory and nothing else.
 
 mod create;
+mod files;
+mod folder;
 mod image;
 mod logs;
 mod observe;
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,7 +30,7 @@ use bollard::{
     },
 };
 use futures_util::{
-    FutureExt, StreamExt, TryFutureExt,
+    FutureExt, StreamExt,
     future::{self, BoxFuture},
     stream::{self, BoxStream},
 };
@@ -35,6 +41,8 @@ use swarm_model::{
 use thiserror::Error;
 use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
+
+use folder::Folder;
 
 use crate::executor::{
     ContainerEvent, ContainerRequest, EngineError, EngineReport, Executor, Listed, LogLine, LogSelection, Observed,
@@ -66,6 +74,10 @@ const CLIENT_TIME_MAX_SECS: u64 = 24 * 3600;
 const ENGINE_TROUBLE: [&str; 4] =
     ["context canceled", "transport is closing", "the connection is unavailable", "containerd.sock: connect:"];
 
+/// Why tasks with secrets or configs cannot run on an engine that maps users.
+const MAPS_USERS: &str = "secrets and configs need an engine without user namespaces: this one has userns-remap, or runs \
+                          without root";
+
 /// An address that no engine can have.
 #[derive(Debug, Error)]
 #[error("the engine address \"{0}\" is not supported; give a Unix socket, for example unix:///var/run/docker.sock")]
@@ -76,6 +88,9 @@ pub struct BadEngineAddress(String);
 pub struct DockerExecutor {
     socket: String,
     client: Mutex<Option<Docker>>,
+    files_dir: PathBuf,
+    /// Whether the engine maps the users of containers to others: they could not read files that belong to root.
+    maps_users: AtomicBool,
     images: image::Images,
     creates: Semaphore,
     starts: Semaphore,
@@ -84,15 +99,18 @@ pub struct DockerExecutor {
 }
 
 impl DockerExecutor {
-    /// The engine at an address like `unix:///var/run/docker.sock`. It need not be there yet.
+    /// The engine at an address like `unix:///var/run/docker.sock`. It need not be there yet. The files of a node's tasks lie
+    /// in a folder for each node inside `files_dir`, which the engine has to see under the same path.
     ///
     /// # Errors
     /// An address that is not a Unix socket.
-    pub fn new(address: &str) -> Result<Self, BadEngineAddress> {
+    pub fn new(address: &str, files_dir: PathBuf) -> Result<Self, BadEngineAddress> {
         let socket = address.strip_prefix("unix://").filter(|path| path.starts_with('/'));
         Ok(Self {
             socket: socket.ok_or_else(|| BadEngineAddress(address.into()))?.into(),
             client: Mutex::default(),
+            files_dir,
+            maps_users: AtomicBool::new(false),
             images: image::Images::default(),
             creates: Semaphore::new(CREATES_MAX),
             starts: Semaphore::new(STARTS_MAX),
@@ -148,7 +166,7 @@ impl DockerExecutor {
     }
 
     async fn create(&self, request: &ContainerRequest) -> Result<Observed, EngineError> {
-        let body = create::body(request).map_err(EngineError::Fatal)?;
+        let body = create::body(request, &self.folder(request.node.id)).map_err(EngineError::Fatal)?;
         let name = request.name();
         let options = CreateContainerOptions { name: Some(name.clone()), ..CreateContainerOptions::default() };
         let created = self
@@ -169,6 +187,24 @@ impl DockerExecutor {
             ))),
             found => Ok(found),
         }
+    }
+
+    /// Where the files of a node's tasks are.
+    fn folder(&self, node: NodeId) -> Folder {
+        Folder::new(&self.files_dir, node)
+    }
+
+    /// Puts the files of a task in their place.
+    async fn provide_files(&self, request: &ContainerRequest) -> Result<(), EngineError> {
+        let files = files::task_files(request).map_err(EngineError::Fatal)?;
+        if files.is_empty() {
+            return Ok(());
+        }
+        if self.maps_users.load(Ordering::Relaxed) {
+            return Err(EngineError::Fatal(MAPS_USERS.into()));
+        }
+        let (folder, task) = (self.folder(request.node.id), request.task.id);
+        off_the_runtime(move || folder.put(task, &files)).await?
     }
 
     async fn info(&self) -> Result<SystemInfo, EngineError> {
@@ -239,7 +275,12 @@ impl Executor for DockerExecutor {
     }
 
     fn describe(&self) -> BoxFuture<'_, Result<EngineReport, EngineError>> {
-        self.info().map_ok(report).boxed()
+        async {
+            let info = self.info().await?;
+            self.maps_users.store(maps_users(&info), Ordering::Relaxed);
+            Ok(report(info))
+        }
+        .boxed()
     }
 
     fn list(&self, node: NodeId) -> BoxFuture<'_, Result<Vec<Listed>, EngineError>> {
@@ -280,7 +321,8 @@ impl Executor for DockerExecutor {
         cancel: CancellationToken,
     ) -> BoxFuture<'_, Result<Observed, EngineError>> {
         async move {
-            create::check(&request).map_err(EngineError::Fatal)?;
+            create::check(&request, &self.folder(request.node.id)).map_err(EngineError::Fatal)?;
+            self.provide_files(&request).await?;
             let client = self.client()?;
             let image = &request.spec.task.container_spec.image;
             tokio::select! {
@@ -349,12 +391,37 @@ impl Executor for DockerExecutor {
         .boxed()
     }
 
+    fn put_files(&self, request: ContainerRequest) -> BoxFuture<'_, Result<(), EngineError>> {
+        async move { self.provide_files(&request).await }.boxed()
+    }
+
+    fn drop_files(&self, node: NodeId, task: TaskId) -> BoxFuture<'_, ()> {
+        let folder = self.folder(node);
+        off_the_runtime(move || folder.drop_files(task)).map(drop).boxed()
+    }
+
+    fn keep_files(&self, node: NodeId, tasks: Vec<TaskId>) -> BoxFuture<'_, ()> {
+        let folder = self.folder(node);
+        off_the_runtime(move || folder.keep(&tasks)).map(drop).boxed()
+    }
+
     fn logs(&self, id: String, selection: LogSelection) -> BoxStream<'static, Result<LogLine, EngineError>> {
         match self.client() {
             Ok(client) => logs::lines(client, id, selection),
             Err(error) => stream::iter([Err(error)]).boxed(),
         }
     }
+}
+
+/// Work on files, where it may wait.
+async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| EngineError::Temporary(error.to_string()))
+}
+
+/// Security options are texts like `name=userns`.
+fn maps_users(info: &SystemInfo) -> bool {
+    let options = info.security_options.iter().flatten();
+    options.flat_map(|option| option.split(',')).any(|part| part == "name=userns" || part == "name=rootless")
 }
 
 fn told(event: &EventMessage) -> Option<ContainerEvent> {

@@ -1,39 +1,64 @@
 //! Assignments: what the managers want this node to run (swarm-behaviour §7.2).
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, io, sync::Arc};
 
-use swarm_model::{ServiceId, TaskId};
-use swarm_wire::agent::{AssignedSpec, AssignedTask, Assignments};
+use swarm_model::{ObjectKey, ServiceId, TaskId};
+use swarm_wire::agent::{AssignedObject, AssignedSpec, AssignedTask, Changeset, Item, ItemChange, ItemKey};
 
 use super::{Change, Now, Output, SpecEntry, Worker, tasks};
 use crate::{executor::Observed, step::LocalTask};
 
+/// What a full set that is still arriving has put so far.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    pub(super) tasks: BTreeSet<TaskId>,
+    objects: BTreeSet<ObjectKey>,
+}
+
 impl Worker {
-    pub(super) fn assign(&mut self, now: Now, assignments: Assignments, out: &mut Vec<Output>) {
+    /// Takes changes of what the node is to have.
+    ///
+    /// # Errors
+    /// One of them cannot be read. Those before it are taken, and the set or difference stays open.
+    pub(super) fn assign(&mut self, now: Now, changeset: Changeset, out: &mut Vec<Output>) -> io::Result<()> {
         let mut touched = BTreeSet::new();
-        for spec in assignments.specs {
-            self.learn_spec(spec, &mut touched);
+        if changeset.full {
+            self.incoming = Some(Incoming::default());
         }
-        if assignments.full {
-            self.incoming = Some(BTreeSet::new());
+        for change in changeset.changes {
+            match change {
+                ItemChange::Put(Item::Spec(spec)) => self.learn_spec(spec.open()?, &mut touched),
+                ItemChange::Put(Item::Object(object)) => self.learn_object(object.open()?, &mut touched),
+                ItemChange::Put(Item::Task(task)) => {
+                    touched.insert(task.id);
+                    self.take_on(now, task);
+                }
+                ItemChange::Remove(ItemKey::Task(task)) => self.part_with(now, task, out),
+                // Tasks that have their files keep them.
+                ItemChange::Remove(ItemKey::Object(object)) => drop(self.objects.remove(&object)),
+            }
         }
-        for task in assignments.tasks {
-            touched.insert(task.id);
-            self.take_on(now, task);
-        }
-        for id in assignments.removed {
-            self.part_with(now, id, out);
-        }
-        if assignments.complete {
-            self.revision = Some(assignments.revision);
+        if changeset.complete {
+            self.revision = Some(changeset.revision);
             self.session.proved();
             if let Some(named) = self.incoming.take() {
-                self.full_set(now, &named, out);
+                self.full_set(now, named, out);
             }
         }
         for id in touched {
             self.pump(now, id, out);
         }
+        Ok(())
+    }
+
+    /// Tasks that wait for an object go on.
+    fn learn_object(&mut self, object: AssignedObject, touched: &mut BTreeSet<TaskId>) {
+        let key = object.key();
+        if let Some(named) = &mut self.incoming {
+            named.objects.insert(key);
+        }
+        self.objects.insert(key, Arc::new(object));
+        touched.extend(self.waiting.remove(&key).unwrap_or_default());
     }
 
     fn learn_spec(&mut self, spec: AssignedSpec, touched: &mut BTreeSet<TaskId>) {
@@ -51,7 +76,7 @@ impl Worker {
     fn take_on(&mut self, now: Now, task: AssignedTask) {
         let id = task.id;
         if let Some(named) = &mut self.incoming {
-            named.insert(id);
+            named.tasks.insert(id);
         }
         if self.leaving {
             return;
@@ -83,13 +108,14 @@ impl Worker {
 
     /// A full set is complete: what it does not name goes, and the managers hear of everything once more, since they
     /// may have lost what they once acknowledged (a restored backup).
-    fn full_set(&mut self, now: Now, named: &BTreeSet<TaskId>, out: &mut Vec<Output>) {
-        let gone: Vec<_> = self.tasks.keys().filter(|id| !named.contains(id)).copied().collect();
+    fn full_set(&mut self, now: Now, named: Incoming, out: &mut Vec<Output>) {
+        let gone: Vec<_> = self.tasks.keys().filter(|id| !named.tasks.contains(id)).copied().collect();
         for id in gone {
             self.part_with(now, id, out);
         }
-        for id in named {
-            self.outbox.mark(*id, now.mono_ms, false);
+        self.objects.retain(|key, _| named.objects.contains(key));
+        for id in named.tasks {
+            self.outbox.mark(id, now.mono_ms, false);
         }
         self.adopting = self.adopting || !self.synced;
         self.synced = true;
@@ -97,9 +123,17 @@ impl Worker {
     }
 
     /// Forgets a task, and with the last task of a spec the spec: managers send it again with the next one.
-    pub(super) fn forget(&mut self, id: TaskId) {
+    pub(super) fn forget(&mut self, id: TaskId, out: &mut Vec<Output>) {
         let Some(entry) = self.tasks.remove(&id) else { return };
         self.unsaved.insert(id);
+        if entry.has_files {
+            out.push(Output::DropFiles(id));
+        }
+        for key in entry.task.assigned.needs.iter() {
+            if let Some(waiting) = self.waiting.get_mut(key) {
+                waiting.remove(&id);
+            }
+        }
         if let Some(at) = entry.retry_at_ms {
             self.retries.remove(&(at, id));
         }

@@ -22,15 +22,16 @@ use std::{
 };
 
 use swarm_model::{
-    Labels, NodeCertificate, NodeDescription, NodeId, NodeResources, NodeRole, ServiceId, TaskId, Timestamp,
+    Labels, NodeCertificate, NodeDescription, NodeId, NodeResources, NodeRole, ObjectKey, ServiceId, TaskId, Timestamp,
     mutant::mutant,
 };
-use swarm_wire::agent::{AssignedSpec, Authority, LogRequest, NodeReport, ToAgent, ToManager};
+use swarm_wire::agent::{AssignedObject, AssignedSpec, Authority, LogRequest, NodeReport, ToAgent, ToManager};
 
 use crate::{
     executor::{ContainerEvent, ContainerRequest, EngineError, EngineReport, Listed, NodeIdentity, Observed},
     step::LocalTask,
 };
+use assign::Incoming;
 use outbox::Outbox;
 use session::Session;
 use tasks::Entry;
@@ -96,8 +97,9 @@ pub enum Operation {
     Inspect(ContainerRequest),
     /// [`Executor::prepare`](crate::Executor::prepare).
     Prepare(ContainerRequest),
-    /// [`Executor::start`](crate::Executor::start) of the container of this id.
-    Start(String),
+    /// [`Executor::start`](crate::Executor::start) of the container of this id. With a request, the files of the task are
+    /// put in their place before ([`Executor::put_files`](crate::Executor::put_files)).
+    Start(String, Option<Box<ContainerRequest>>),
     /// [`Executor::stop`](crate::Executor::stop) of the container of this id, with so many seconds of grace.
     Stop(String, u32),
     /// [`Executor::remove`](crate::Executor::remove) of the container of this id, with so many seconds of grace.
@@ -164,6 +166,8 @@ pub enum Output {
     RemoveStray(String),
     /// A call failed for want of an answer: find out whether the engine is there.
     CheckEngine,
+    /// The files of this task are needed no more.
+    DropFiles(TaskId),
     /// Keep this on disk.
     Save(Vec<Change>),
     /// Serve logs.
@@ -231,8 +235,12 @@ pub struct Worker {
     touches: u64,
     /// A complete assignment has arrived in this run: what is not in it is not ours to keep.
     synced: bool,
-    /// Tasks named so far by a full set that is still arriving.
-    incoming: Option<BTreeSet<TaskId>>,
+    /// A full set that is still arriving.
+    incoming: Option<Incoming>,
+    /// The objects that the managers have told the node. They are in memory only.
+    objects: BTreeMap<ObjectKey, Arc<AssignedObject>>,
+    /// The tasks that wait for an object.
+    waiting: BTreeMap<ObjectKey, BTreeSet<TaskId>>,
     /// Revision of the last complete assignment of this run.
     revision: Option<u64>,
     retries: BTreeSet<(u64, TaskId)>,
@@ -251,7 +259,13 @@ impl Worker {
     /// A worker with what an earlier run left.
     pub fn new(options: WorkerOptions, stored: Stored) -> Self {
         let observed = if mutant("adopt-nothing") { Observed::Absent } else { Observed::Unknown };
-        let tasks = stored.tasks.into_iter().map(|t| (t.assigned.id, Entry::new(t, observed.clone()))).collect();
+        let entry = |task: LocalTask| {
+            let (id, has_files) = (task.assigned.id, !task.assigned.needs.is_empty());
+            let mut entry = Entry::new(task, observed.clone());
+            entry.has_files = has_files;
+            (id, entry)
+        };
+        let tasks = stored.tasks.into_iter().map(entry).collect();
         let specs: BTreeMap<_, _> = stored
             .specs
             .into_iter()
@@ -279,6 +293,8 @@ impl Worker {
             touches: 0,
             synced: false,
             incoming: None,
+            objects: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             revision: None,
             retries: BTreeSet::new(),
             strays: BTreeSet::new(),
@@ -319,6 +335,11 @@ impl Worker {
     /// The tasks of the node.
     pub fn tasks(&self) -> impl Iterator<Item = &LocalTask> {
         self.tasks.values().map(|e| &e.task)
+    }
+
+    /// The objects that the managers have told the node of.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectKey> {
+        self.objects.keys().copied()
     }
 
     /// Id of the container of a task, if it has one.
@@ -385,7 +406,7 @@ impl Worker {
 
     /// How much each table holds.
     #[cfg(test)]
-    fn sizes(&self) -> [(&'static str, usize); 8] {
+    fn sizes(&self) -> [(&'static str, usize); 10] {
         [
             ("tasks", self.tasks.len()),
             ("specs", self.specs.len()),
@@ -394,7 +415,9 @@ impl Worker {
             ("strays", self.strays.len()),
             ("unsaved tasks", self.unsaved.len()),
             ("changes", self.changes.len()),
-            ("tasks of a set that arrives", self.incoming.as_ref().map_or(0, BTreeSet::len)),
+            ("tasks of a set that arrives", self.incoming.as_ref().map_or(0, |named| named.tasks.len())),
+            ("objects", self.objects.len()),
+            ("tasks that wait for an object", self.waiting.values().map(BTreeSet::len).sum()),
         ]
     }
 

@@ -1,6 +1,11 @@
 //! The session with a manager: connect, say hello, heartbeats, reconnect (swarm-behaviour §7.1).
 
-use swarm_wire::agent::{AGENT_PROTOCOL, Hello, Resume, TaskReport, ToAgent, ToManager, Welcome, digest};
+use std::{collections::BTreeSet, io};
+
+use swarm_wire::agent::{
+    AGENT_PROTOCOL, AGENT_PROTOCOL_NEWEST, Changeset, Held, Hello, Resume, TaskReport, ToAgent, ToManager, Welcome,
+    digest,
+};
 
 use super::{Input, Now, Output, SessionState, Worker};
 use crate::rng::Rng;
@@ -166,12 +171,35 @@ impl Worker {
         let node = self.report();
         self.told = Some(node.clone());
         let resume = self.revision.map(|revision| {
-            let tasks = self.tasks.values().filter(|e| !e.task.leaving);
-            Resume { revision, digest: digest(tasks.map(|e| (e.task.assigned.id, e.task.assigned.desired))) }
+            let tasks: Vec<_> = self.held_tasks().collect();
+            let digest_of = |rest: &[Held]| digest(tasks.iter().chain(rest).copied());
+            let (digest, all) = (digest_of(&[]), digest_of(&self.held_for_tasks()));
+            Resume { revision, digest, all: Some(all) }
         });
         let program = self.options.program.clone();
-        let run = Some(self.options.seed);
-        out.push(Output::Send(ToManager::Hello(Hello { protocol: AGENT_PROTOCOL, program, node, resume, run })));
+        let (run, newest) = (Some(self.options.seed), Some(AGENT_PROTOCOL_NEWEST));
+        out.push(Output::Send(ToManager::Hello(Hello {
+            protocol: AGENT_PROTOCOL,
+            program,
+            node,
+            resume,
+            run,
+            newest,
+        })));
+    }
+
+    fn held_tasks(&self) -> impl Iterator<Item = Held> {
+        let tasks = self.tasks.values().filter(|e| !e.task.leaving);
+        tasks.map(|e| Held::Task(e.task.assigned.id, e.task.assigned.desired))
+    }
+
+    /// What is held beside the tasks that the managers count on.
+    fn held_for_tasks(&self) -> Vec<Held> {
+        let tasks = self.tasks.values().filter(|e| !e.task.leaving).map(|e| &e.task.assigned);
+        let used: BTreeSet<_> = tasks.map(|task| (task.service, task.spec_version)).collect();
+        let specs = used.into_iter().filter(|key| self.specs.contains_key(key));
+        let specs = specs.map(|(service, version)| Held::Spec(service, version));
+        specs.chain(self.objects.keys().map(|key| Held::Object(*key))).collect()
     }
 
     pub(super) fn disconnected(&mut self, now: Now, reason: String, out: &mut Vec<Output>) {
@@ -211,13 +239,20 @@ impl Worker {
             }
             (ToAgent::HeartbeatAck, Phase::Open { .. }) => {}
             (ToAgent::StatusAck { batch }, Phase::Open { .. }) => self.outbox.acknowledge(batch),
-            (ToAgent::Assignments(assignments), Phase::Open { .. }) => self.assign(now, assignments, out),
+            (ToAgent::Changes(changeset), Phase::Open { .. }) => self.assigned(now, Ok(changeset), out),
+            (ToAgent::Assignments(assignments), Phase::Open { .. }) => self.assigned(now, assignments.changes(), out),
             (ToAgent::StartLogs(request), Phase::Open { .. }) => out.push(Output::Logs(request)),
             (_, Phase::Greeting { .. }) => {
                 self.hang_up(now, "the manager sent a message that does not belong here".into(), out);
             }
             // Left over from a stream that was given up.
             (_, Phase::Unready | Phase::Waiting { .. } | Phase::Connecting { .. } | Phase::Over) => {}
+        }
+    }
+
+    fn assigned(&mut self, now: Now, changeset: io::Result<Changeset>, out: &mut Vec<Output>) {
+        if let Err(error) = changeset.and_then(|changeset| self.assign(now, changeset, out)) {
+            self.hang_up(now, format!("the manager sent an assignment that cannot be read: {error}"), out);
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use swarm_model::{ContainerSpec, DesiredState, TaskId, TaskState, TaskStatus, Timestamp};
+use swarm_model::{ContainerSpec, DesiredState, ObjectKey, TaskId, TaskState, TaskStatus, Timestamp};
 
 use super::{LIST_PERIOD_MS, Now, Operation, Output, RETRY_MS, Worker};
 use crate::{
@@ -44,6 +44,8 @@ pub(super) struct Entry {
     pub(super) retry_at_ms: Option<u64>,
     /// [`Worker::touches`] when it was last observed.
     touched: u64,
+    /// Files for its container may be there.
+    pub(super) has_files: bool,
 }
 
 impl Entry {
@@ -58,6 +60,7 @@ impl Entry {
             started: false,
             retry_at_ms: None,
             touched: 0,
+            has_files: false,
         }
     }
 
@@ -96,12 +99,12 @@ impl Worker {
                 return;
             }
             match step::step(&entry.task, &entry.observed) {
-                Action::Park => return,
+                Action::Park => return self.drop_files(id, out),
                 Action::Enter(state, err) => {
                     let status = step::status(state, err, &entry.observed, now.wall);
                     self.set_status(now, id, status);
                 }
-                Action::Forget => return self.forget(id),
+                Action::Forget => return self.forget(id, out),
                 action => return self.call(now, id, action, out),
             }
         }
@@ -127,14 +130,23 @@ impl Worker {
             // The call succeeded and changed nothing: no reason to hammer the engine.
             return self.retry_later(now, id);
         }
+        let needs = entry.task.assigned.needs.clone();
+        let has_needs = !needs.is_empty() && matches!(call, Call::Prepare | Call::Start);
+        if let Some(missing) = needs.iter().find(|key| has_needs && !self.objects.contains_key(key)) {
+            return self.wait_for(now, id, *missing);
+        }
         let request = |spec: &Arc<_>| ContainerRequest {
             node: self.options.node.clone(),
             task: entry.task.assigned.clone(),
             spec: Arc::clone(spec),
+            objects: needs.iter().filter_map(|key| self.objects.get(key)).cloned().collect(),
         };
         let grace = spec.map_or(GRACE_SECS_DEFAULT, |s| grace_secs(&s.spec.task.container_spec));
         let operation = match (action, spec) {
-            (Action::Start(container), _) => Operation::Start(container),
+            (Action::Start(container), Some(s)) if has_needs => {
+                Operation::Start(container, Some(request(&s.spec).into()))
+            }
+            (Action::Start(container), _) => Operation::Start(container, None),
             (Action::Stop(container), _) => Operation::Stop(container, grace),
             (Action::Kill(container), _) => Operation::Stop(container, 0),
             (Action::Remove(container), _) => Operation::Remove(container, grace),
@@ -146,11 +158,34 @@ impl Worker {
         };
         entry.call = Some(call);
         entry.cancelled = false;
+        entry.has_files |= has_needs;
         (entry.stale, entry.started) = (false, false);
         if matches!(operation, Operation::Stop(_, 0)) && entry.task.status.state.is_terminal() {
             tracing::warn!(task = %id, "the container of a task that has ended runs again: it is stopped");
         }
         out.push(Output::Run(id, operation));
+    }
+
+    /// A task waits until the managers have told the node of an object that it needs, and says so.
+    fn wait_for(&mut self, now: Now, id: TaskId, object: ObjectKey) {
+        let Some(entry) = self.tasks.get(&id) else { return };
+        self.waiting.entry(object).or_default().insert(id);
+        let spec = self.specs.get(&(entry.task.assigned.service, entry.task.assigned.spec_version));
+        let references = spec.map(|s| s.spec.task.container_spec.references()).unwrap_or_default();
+        let named = references.into_iter().find(|reference| reference.key() == Some(object));
+        let name = named.map_or_else(|| object.id.to_string(), |reference| reference.name);
+        let kind = object.kind;
+        self.note_error(now, id, format!("waits for {kind} {name}, which no manager has told this node of yet"));
+    }
+
+    /// A task that has ended, and whose container does not run, needs its files no more.
+    fn drop_files(&mut self, id: TaskId, out: &mut Vec<Output>) {
+        let Some(entry) = self.tasks.get_mut(&id) else { return };
+        let stands = matches!(entry.observed, Observed::Absent | Observed::Created { .. } | Observed::Exited(_));
+        if entry.has_files && stands && entry.task.status.state.is_terminal() {
+            entry.has_files = false;
+            out.push(Output::DropFiles(id));
+        }
     }
 
     /// The outcome of a call.

@@ -4,7 +4,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
 };
@@ -24,9 +24,14 @@ use swarm_model::{NodeId, TaskId};
 use tokio::sync::oneshot;
 
 /// The image that [`import_image`] makes.
-pub const IMAGE: &str = "swarm-agent-test:5";
+pub const IMAGE: &str = "swarm-agent-test:6";
 
 const SOURCE: &str = include_str!("../fixture/app.rs");
+
+/// Where files of tasks go: in memory, as secrets want it.
+pub fn files_dir() -> PathBuf {
+    PathBuf::from(format!("/dev/shm/swarm-agent-test-{}", std::process::id()))
+}
 
 /// An engine.
 pub struct Engine {
@@ -38,7 +43,7 @@ impl Engine {
     /// The engine that the environment names, or none, saying so. Under `CI=true` there must be one.
     pub async fn of_this_machine() -> Option<Self> {
         let address = std::env::var("SWARM_TEST_DOCKER").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
-        let executor = DockerExecutor::new(&address).expect("SWARM_TEST_DOCKER is a Unix socket");
+        let executor = DockerExecutor::new(&address, files_dir()).expect("SWARM_TEST_DOCKER is a Unix socket");
         if let Err(error) = executor.ping().await {
             assert!(!ci(), "no Docker Engine at {address}, and CI needs one: {error}");
             eprintln!("SKIPPED: no Docker Engine at {address}; set SWARM_TEST_DOCKER=unix:///… ({error})");
@@ -51,7 +56,7 @@ impl Engine {
 
     /// The engine at an address.
     pub fn at(address: &str) -> Self {
-        let executor = Arc::new(DockerExecutor::new(address).expect("a Unix socket"));
+        let executor = Arc::new(DockerExecutor::new(address, files_dir()).expect("a Unix socket"));
         let client = Docker::connect_with_unix(address, 120, API_DEFAULT_VERSION).expect("a client");
         Self { executor, client }
     }

@@ -19,8 +19,8 @@ use swarm_agent::{Agent, AgentOptions, ByteStream, Connector, Executor, Purpose}
 use swarm_model::{DesiredState, Id, NodeId, ServiceId, TaskId, TaskState, TaskStatus, Timestamp};
 use swarm_wire::{
     agent::{
-        AssignedSpec, AssignedTask, Assignments, Hello, LogMessage, LogRequest, NodeReport, TaskReport, ToAgent,
-        Welcome,
+        AssignedObject, AssignedSpec, AssignedTask, Changeset, Hello, Item, ItemChange, ItemKey, LogMessage,
+        LogRequest, NodeReport, Shared, TaskReport, ToAgent, Welcome,
     },
     channel,
 };
@@ -75,9 +75,17 @@ enum Command {
     Tell(ToAgent),
 }
 
+/// What a node is to have.
+#[derive(Default)]
+struct Wanted {
+    objects: Vec<AssignedObject>,
+    specs: Vec<AssignedSpec>,
+    tasks: BTreeMap<TaskId, AssignedTask>,
+}
+
 /// A manager: keeps what it wants and what it is told.
 pub struct Manager {
-    wanted: Mutex<(Vec<AssignedSpec>, BTreeMap<TaskId, AssignedTask>)>,
+    wanted: Mutex<Wanted>,
     commands: broadcast::Sender<Command>,
     pub statuses: watch::Sender<BTreeMap<TaskId, TaskStatus>>,
     pub node: watch::Sender<Option<NodeReport>>,
@@ -86,6 +94,16 @@ pub struct Manager {
     logs: Mutex<BTreeMap<u64, mpsc::UnboundedSender<LogMessage>>>,
     reachable: Mutex<(bool, CancellationToken)>,
     revision: AtomicU64,
+}
+
+fn puts(
+    objects: &[AssignedObject],
+    specs: &[AssignedSpec],
+    tasks: impl IntoIterator<Item = AssignedTask>,
+) -> Vec<ItemChange> {
+    let objects = objects.iter().map(|object| Item::Object(Shared::new(object).unwrap()));
+    let specs = specs.iter().map(|spec| Item::Spec(Shared::new(spec).unwrap()));
+    objects.chain(specs).chain(tasks.into_iter().map(Item::Task)).map(ItemChange::Put).collect()
 }
 
 impl Manager {
@@ -103,42 +121,49 @@ impl Manager {
         })
     }
 
-    fn tell(&self, change: Assignments) {
+    fn tell(&self, changes: Vec<ItemChange>) {
         let revision = self.revision.fetch_add(1, Ordering::SeqCst) + 1;
-        let change = Assignments { complete: true, revision, ..change };
+        let changes = Changeset { full: false, complete: true, revision, changes };
         // Nobody listens while there is no session.
-        let _ = self.commands.send(Command::Tell(ToAgent::Assignments(change)));
+        let _ = self.commands.send(Command::Tell(ToAgent::Changes(changes)));
     }
 
     /// Wants a task of a spec.
     pub fn want(&self, spec: &AssignedSpec, id: TaskId, desired: DesiredState) {
+        self.want_with(spec, &[], id, desired);
+    }
+
+    /// Wants a task of a spec that names these objects.
+    pub fn want_with(&self, spec: &AssignedSpec, objects: &[AssignedObject], id: TaskId, desired: DesiredState) {
         let (service, spec_version) = (spec.service, spec.version);
         let generic_resources = Default::default();
-        let task = AssignedTask { id, service, spec_version, slot: Some(1), desired, generic_resources };
+        let needs = objects.iter().map(AssignedObject::key).collect();
+        let task = AssignedTask { id, service, spec_version, slot: Some(1), desired, generic_resources, needs };
         {
             let mut wanted = self.wanted.lock().unwrap();
-            wanted.0.retain(|s| s.service != spec.service);
-            wanted.0.push(spec.clone());
-            wanted.1.insert(id, task.clone());
+            wanted.specs.retain(|s| s.service != spec.service);
+            wanted.specs.push(spec.clone());
+            wanted.tasks.insert(id, task.clone());
+            wanted.objects.extend(objects.iter().cloned());
         }
-        self.tell(Assignments { specs: vec![spec.clone()], tasks: vec![task], ..Default::default() });
+        self.tell(puts(objects, std::slice::from_ref(spec), [task]));
     }
 
     /// Wants something else of a task.
     pub fn desire(&self, id: TaskId, desired: DesiredState) {
         let task = {
             let mut wanted = self.wanted.lock().unwrap();
-            let task = wanted.1.get_mut(&id).unwrap();
+            let task = wanted.tasks.get_mut(&id).unwrap();
             task.desired = desired;
             task.clone()
         };
-        self.tell(Assignments { tasks: vec![task], ..Default::default() });
+        self.tell(puts(&[], &[], [task]));
     }
 
     /// Takes a task out of the assignment.
     pub fn unassign(&self, id: TaskId) {
-        self.wanted.lock().unwrap().1.remove(&id);
-        self.tell(Assignments { removed: vec![id], ..Default::default() });
+        self.wanted.lock().unwrap().tasks.remove(&id);
+        self.tell(vec![ItemChange::Remove(ItemKey::Task(id))]);
     }
 
     /// Ends all sessions and, unless reachable, lets no new one in.
@@ -196,10 +221,10 @@ impl Manager {
         let full = {
             let wanted = self.wanted.lock().unwrap();
             let revision = self.revision.load(Ordering::SeqCst);
-            let tasks = wanted.1.values().cloned().collect();
-            Assignments { full: true, complete: true, revision, specs: wanted.0.clone(), tasks, removed: Vec::new() }
+            let changes = puts(&wanted.objects, &wanted.specs, wanted.tasks.values().cloned());
+            Changeset { full: true, complete: true, revision, changes }
         };
-        sender.send(&ToAgent::Assignments(full)).await?;
+        sender.send(&ToAgent::Changes(full)).await?;
         self.sessions.send_modify(|n| *n += 1);
         let (answers, mut to_send) = mpsc::unbounded_channel();
         let read = async {

@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_agent::Observed;
 use swarm_core::{Context, Dirty, State, decide};
-use swarm_model::{DesiredState, Node, RestartCondition, Service, ServiceSpec, Task, TaskId, TaskState, UpdateState};
+use swarm_model::{
+    DesiredState, Node, NodeId, ObjectReference, RestartCondition, Service, ServiceSpec, Task, TaskId, TaskState,
+    UpdateState,
+};
 
 use crate::{
     jobs,
     lead::rest,
     oracle::{Place, constraints_hold, is_eligible, pieces_of, place_of, tasks_of},
+    peers,
     specs::GPU,
     world::World,
 };
@@ -54,6 +58,7 @@ impl World {
             if has != wanted {
                 return Err(format!("{at} is to have {wanted:?} and its agent has {has:?}"));
             }
+            self.check_objects(state, *id).map_err(|wrong| format!("{at}: {wrong}"))?;
             if !host.tasks_on_disk.keys().eq(wanted.keys()) {
                 return Err(format!("{at} has on disk {:?} and is to have {wanted:?}", host.tasks_on_disk.keys()));
             }
@@ -77,6 +82,37 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+impl World {
+    /// An agent has the objects that its tasks need which have not ended, and no others; those tasks have their files.
+    fn check_objects(&self, state: &State, node: NodeId) -> Result<(), String> {
+        let Some((host, worker)) = self.hosts.get(&node).and_then(|host| Some((host, host.worker.as_ref()?))) else {
+            return Ok(());
+        };
+        let mut wanted = BTreeSet::new();
+        let tasks = state.tasks_of_node(node).filter(|task| task.status.state >= TaskState::Assigned);
+        for task in tasks.filter(|_| !peers::is_old(node)) {
+            let spec = state.spec(task.service, task.spec_version).ok_or("a task without a spec")?;
+            let needs: Vec<_> = spec.spec.task_template.container_spec.references();
+            let is_over = task.status.state.is_terminal();
+            if !is_over {
+                wanted.extend(needs.iter().filter_map(ObjectReference::key));
+            }
+            let (has, runs) = (host.files.contains(&task.id), task.status.state == TaskState::Running);
+            if has && (is_over || needs.is_empty()) || !has && runs && !needs.is_empty() {
+                return Err(format!("task {} is {} and its files are there: {has}", task.id, task.status.state));
+            }
+        }
+        let has: BTreeSet<_> = worker.objects().collect();
+        if has != wanted {
+            return Err(format!("it is to have the objects {wanted:?} and has {has:?}"));
+        }
+        match host.files.iter().find(|task| state.task(**task).is_none_or(|task| task.node != Some(node))) {
+            Some(task) => Err(format!("files of task {task} are left, which is not its")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -34,7 +34,7 @@ const FAULTS: [&str; 27] = [
 ];
 
 /// Every kind of operation, and every setting that a service is given with one.
-const OPERATIONS: [&str; 26] = [
+const OPERATIONS: [&str; 27] = [
     "activate node",
     "change constraints",
     "change policies",
@@ -61,6 +61,7 @@ const OPERATIONS: [&str; 26] = [
     "swarmd.restart.backoff",
     "swarmd.update.deadline",
     "update",
+    "use secrets",
 ];
 
 /// What can be counted.

@@ -2,7 +2,7 @@
 //!
 //! What a container does follows from the image that an operator chose, `app:v7-crash`; see [`Kind`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_agent::{
     ContainerEvent, ContainerRequest, EngineError, EngineReport, Exited, Health, Input, Listed, Observed, Operation,
@@ -173,7 +173,7 @@ impl World {
                 let slow = !self.healed && Kind::of(image) == Kind::Slow;
                 if slow { self.rng.between(5_000, 40_000) } else { self.rng.between(50, 800) }
             }
-            Operation::Start(_) => self.rng.between(50, 500),
+            Operation::Start(..) => self.rng.between(50, 500),
             Operation::Stop(..) | Operation::Remove(..) if self.rng.per_mille(100) => self.rng.between(3_000, 10_000),
             Operation::Stop(..) | Operation::Remove(..) => self.rng.between(20, 1_500),
         };
@@ -193,6 +193,12 @@ impl World {
         // A call of an agent that died meanwhile may have been on its way.
         if (orphaned || loses) && !acts {
             return self.lose_call(node, boot, task, orphaned);
+        }
+        // An agent that died puts no files.
+        match operation {
+            Operation::Prepare(request) if !orphaned => put_files(&mut host.files, request),
+            Operation::Start(_, Some(request)) if !orphaned => put_files(&mut host.files, request),
+            _ => {}
         }
         let result = self.act(node, task, operation);
         if orphaned || loses {
@@ -222,7 +228,7 @@ impl World {
                 }
                 result
             }
-            Operation::Start(id) => self.start_container(node, id),
+            Operation::Start(id, _) => self.start_container(node, id),
             Operation::Stop(id, _) => {
                 if let Some(container) = engine.containers.get_mut(id) {
                     container.end(0);
@@ -405,5 +411,13 @@ impl World {
             let notice = self.rng.between(10, 1_000);
             self.look_at_engine(node, notice, true);
         }
+    }
+}
+
+/// What the executor does with the objects of a request.
+fn put_files(files: &mut BTreeSet<TaskId>, request: &ContainerRequest) {
+    assert_eq!(request.objects.len(), request.task.needs.len(), "a task is prepared when what it needs is there");
+    if !request.objects.is_empty() {
+        files.insert(request.task.id);
     }
 }

@@ -95,6 +95,9 @@ impl World {
     fn power_cut(&mut self, node: NodeId) {
         self.counts.fault("power cut");
         self.kill_agent(node, false);
+        if let Some(host) = self.hosts.get_mut(&node) {
+            host.files.clear();
+        }
         let long = self.rng.per_mille(300);
         let pause = if long { LONG_OUTAGE_MS } else { 40_000 };
         let pause = self.rng.between(5_000, pause);

@@ -1,6 +1,9 @@
 //! The shell around an agent's worker: its streams, its disk, its clock (`agent/src/agent.rs` does the same on tokio).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use swarm_agent::{Change, Input, LocalTask, NodeIdentity, Now, Output, Stored, Worker, WorkerOptions};
 use swarm_model::{Labels, NodeId, ServiceId, TaskId, TaskState};
@@ -33,6 +36,8 @@ pub(crate) struct Host {
     pub(crate) tasks_on_disk: BTreeMap<TaskId, LocalTask>,
     specs_on_disk: BTreeMap<(ServiceId, u64), (AssignedSpec, bool)>,
     pub(crate) unwritten: Unwritten,
+    /// Tasks whose files are there: in memory, as secrets are.
+    pub(crate) files: BTreeSet<TaskId>,
     pub(crate) engine: Engine,
     /// Until then nothing that it sends arrives; it arrives late.
     pub(crate) up_stuck_ms: u64,
@@ -59,6 +64,7 @@ impl Host {
             tasks_on_disk: BTreeMap::new(),
             specs_on_disk: BTreeMap::new(),
             unwritten: Unwritten::new(),
+            files: BTreeSet::new(),
             engine,
             up_stuck_ms: 0,
             down_stuck_ms: 0,
@@ -101,6 +107,9 @@ impl World {
             tasks: host.tasks_on_disk.values().cloned().collect(),
             specs: host.specs_on_disk.values().cloned().collect(),
         };
+        // As the shell of an agent does it at its start.
+        let keeps = |task: &LocalTask| !task.status.state.is_terminal();
+        host.files.retain(|task| host.tasks_on_disk.get(task).is_some_and(keeps));
         host.worker = Some(Worker::new(options, stored));
         host.boot += 1;
         host.started_ms = self.now_ms;
@@ -183,6 +192,11 @@ impl World {
                     host.unwritten.push_back(changes);
                 }
                 self.after(delay, Event::Write { node, boot });
+            }
+            Output::DropFiles(task) => {
+                if let Some(host) = self.hosts.get_mut(&node) {
+                    host.files.remove(&task);
+                }
             }
             Output::Left => {
                 if let Some(host) = self.hosts.get_mut(&node) {

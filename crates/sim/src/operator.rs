@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use swarm_agent::Input;
 use swarm_core::{ENTRY_VERSION, Guard, Op, Tx};
 use swarm_model::{
-    Availability, Cluster, ClusterSpec, JoinTokens, NodeId, NodeResources, NodeRole, NodeSpec, NodeState,
-    PlacementStrategy, Redacted, RootCa, Service, ServiceId, ServiceMode, ServiceSpec, Settings, validate_service_spec,
+    Availability, Cluster, ClusterSpec, JoinTokens, Labels, NodeId, NodeResources, NodeRole, NodeSpec, NodeState,
+    ObjectContent, ObjectId, PlacementStrategy, Redacted, RootCa, SecretContent, Service, ServiceId, ServiceMode,
+    ServiceSpec, Settings, validate_service_spec,
 };
 
 use crate::{
@@ -48,7 +50,17 @@ impl World {
             root_rotation: None,
         };
         let level = Op::RaiseFeatureLevel { level: ENTRY_VERSION };
-        self.commit_now(vec![Tx::new(vec![level, Op::CreateCluster(Arc::new(cluster))])]);
+        let secrets = (1..=specs::SECRETS).map(|number| Op::CreateObject {
+            id: ObjectId(number),
+            name: format!("secret{number}"),
+            labels: Labels::new(),
+            content: Arc::new(ObjectContent::Secret(SecretContent {
+                data: b"s3cret".to_vec().into(),
+                templating: None,
+            })),
+        });
+        let ops = [level, Op::CreateCluster(Arc::new(cluster))].into_iter().chain(secrets);
+        self.commit_now(vec![Tx::new(ops.collect())]);
     }
 
     /// A machine joins the cluster. Its certificate is issued at once; its agent starts a little later.
@@ -119,6 +131,16 @@ impl World {
             }),
             (57..61, Some(service), _) => self.change("force update", &service, |_, spec| {
                 spec.task_template.force_update += 1;
+                let secrets = specs::secrets(spec.task_template.force_update);
+                let extra = &mut spec.task_template.container_spec.extra;
+                // To name none is the same as to have none, in two ways.
+                match secrets.is_empty() {
+                    true if spec.task_template.force_update % 8 == 3 => {
+                        drop(extra.insert("Secrets".into(), Value::Null))
+                    }
+                    true => drop(extra.remove("Secrets")),
+                    false => drop(extra.insert("Secrets".into(), secrets.into())),
+                }
             }),
             (61..67, Some(service), _) if service.previous.is_some() => {
                 let message = "manually requested rollback".into();
@@ -146,7 +168,12 @@ impl World {
     fn create(&mut self) {
         self.named += 1;
         let (mode, name) = specs::mode(&mut self.rng);
-        let spec = specs::service(&mut self.rng, format!("s{}", self.named), mode);
+        let mut spec = specs::service(&mut self.rng, format!("s{}", self.named), mode);
+        let secrets = specs::secrets(self.named);
+        if !secrets.is_empty() {
+            self.counts.operation("use secrets");
+            spec.task_template.container_spec.extra.insert("Secrets".into(), secrets.into());
+        }
         let service: ServiceId = self.id();
         if let Some(spec) = self.valid(spec) {
             self.submit(name, Tx::new(vec![Op::CreateService { service, spec, registry_auth: None }]));

@@ -22,6 +22,14 @@ use crate::{
 /// Pause before a node report that was not committed is tried again.
 const PRESENCE_RETRY_MS: u64 = 500;
 
+/// One node of so many has an agent that speaks as in version 0.1.0.
+const OLD_AGENTS: u128 = 4;
+
+/// Whether the agent of a node does.
+pub(crate) fn is_old(node: NodeId) -> bool {
+    node.0.is_multiple_of(OLD_AGENTS)
+}
+
 /// A stream between an agent and a manager.
 pub(crate) struct Conn {
     pub(crate) node: NodeId,
@@ -38,6 +46,8 @@ pub(crate) struct Conn {
 pub(crate) struct Peer {
     conn: ConnId,
     session: Session,
+    /// Whether its agent speaks as in version 0.1.0.
+    is_old: bool,
     /// Whether it was welcomed: before that the state has to say what the node says.
     open: bool,
     resume: Option<Resume>,
@@ -170,11 +180,13 @@ impl World {
             addr: format!("10.0.{}.{}", node.0 as u8, (node.0 >> 8) as u8),
             engine_reachable,
         };
+        let is_old = is_old(node);
         let peer = Peer {
             conn,
-            session: Session::new(node),
+            session: Session::new(node, Arc::default()),
+            is_old,
             open: false,
-            resume: hello.resume,
+            resume: if is_old { hello.resume.map(|resume| Resume { all: None, ..resume }) } else { hello.resume },
             wanted: (status, Arc::new(description)),
             flying: false,
             leaving: false,
@@ -241,12 +253,16 @@ impl World {
         }
         let mut messages = Vec::new();
         if peer.open {
-            messages.extend(peer.session.update(&self.log.state).into_iter().flatten().map(ToAgent::Assignments));
+            let outbox = peer.session.update(&self.log.state);
+            messages.extend(
+                outbox.into_iter().flatten().filter_map(|changes| ToAgent::changes(changes.ok()?, !peer.is_old).ok()),
+            );
         } else if in_sync {
             peer.open = true;
             messages.push(ToAgent::Welcome(welcome(&self.log.state)));
             let resume = peer.resume.take();
-            messages.extend(peer.session.open(&self.log.state, resume).map(ToAgent::Assignments));
+            let outbox = peer.session.open(&self.log.state, resume);
+            messages.extend(outbox.filter_map(|changes| ToAgent::changes(changes.ok()?, !peer.is_old).ok()));
         }
         for message in messages {
             self.down(conn, message);

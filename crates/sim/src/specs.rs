@@ -1,7 +1,8 @@
 //! Services at random: every policy that an operator can choose.
 
+use serde_json::{Value, json};
 use swarm_model::{
-    EndpointSpec, FailureAction, GenericResource, HealthConfig, Placement, PlacementPreference, PortConfig,
+    EndpointSpec, FailureAction, GenericResource, HealthConfig, ObjectId, Placement, PlacementPreference, PortConfig,
     PublishMode, ReplicatedJob, ResourceReservations, Resources, RestartCondition, RestartPolicy, ServiceMode,
     ServiceSpec, SpreadOver, UpdateConfig, UpdateOrder,
 };
@@ -58,6 +59,22 @@ pub(crate) fn service(rng: &mut Rng, name: String, mode: ServiceMode) -> Service
         spec.endpoint_spec = Some(EndpointSpec { ports: vec![port], ..EndpointSpec::default() });
     }
     spec
+}
+
+/// The secrets that there are: their ids count from 1.
+pub(crate) const SECRETS: u128 = 3;
+
+/// What a service names of them, by a number: every other one names none.
+pub(crate) fn secrets(number: u64) -> Vec<Value> {
+    let named: &[u128] = match number % 8 {
+        1 => &[1],
+        3 => &[2, 1],
+        5 => &[3],
+        7 => &[1, 2, 3],
+        _ => &[],
+    };
+    let reference = |id: &u128| json!({"SecretID": ObjectId(*id).to_string(), "SecretName": format!("secret{id}")});
+    named.iter().map(reference).collect()
 }
 
 /// How many replicas a service gets.

@@ -4,21 +4,31 @@
 //! [`ToAgent::Refused`] and closes. From then on assignments come down and statuses go up until either side closes.
 //! Whose stream it is follows from the peer's certificate, never from a message.
 
-use std::sync::Arc;
+mod before_changes;
+mod changes;
+mod shared;
+
+use std::io;
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{
-    DesiredState, GenericResource, Labels, NodeDescription, NodeId, NodeRole, PortConfig, Redacted, ServiceId, TaskId,
-    TaskSpec, TaskStatus, Timestamp,
+use swarm_model::{NodeDescription, NodeId, NodeRole, TaskId, TaskStatus, Timestamp};
+
+pub use self::{
+    before_changes::Assignments,
+    changes::{AssignedObject, AssignedSpec, AssignedTask, Changeset, Held, Item, ItemChange, ItemKey, digest},
+    shared::Shared,
 };
 
-/// Version of these messages, said in [`Hello`]. Fields may be added without a new one.
+/// Version of these messages that all programs speak, said in [`Hello`]. Fields may be added without a new one.
 pub const AGENT_PROTOCOL: u16 = 1;
+
+/// Newest version that this program speaks. From 2 on, a node is told [`Changeset`]s.
+pub const AGENT_PROTOCOL_NEWEST: u16 = 2;
 
 /// Task reports in one message; more go into the next one.
 pub const STATUS_BATCH_MAX: usize = 1024;
 
-/// Tasks in one assignment message; more follow in further messages.
+/// Tasks and removals in one message to an agent; more follow in further messages.
 pub const ASSIGNMENT_BATCH_MAX: usize = 1024;
 
 /// What an agent says.
@@ -61,6 +71,16 @@ pub struct Hello {
     /// version 0.1.0 says none.
     #[serde(default)]
     pub run: Option<u64>,
+    /// Newest version of these messages that the agent speaks; [`AGENT_PROTOCOL`] if it says none.
+    #[serde(default)]
+    pub newest: Option<u16>,
+}
+
+impl Hello {
+    /// Whether the agent takes [`Changeset`]s.
+    pub fn takes_changes(&self) -> bool {
+        self.newest.is_some_and(|newest| newest >= 2)
+    }
 }
 
 /// What a node is like.
@@ -72,13 +92,16 @@ pub struct NodeReport {
     pub engine_reachable: bool,
 }
 
-/// The assignments that an agent holds from an earlier session.
+/// What an agent holds from an earlier session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resume {
-    /// Revision of the last complete assignment message.
+    /// Revision of the last complete set or difference.
     pub revision: u64,
-    /// [`digest`] of what it holds.
+    /// [`digest`] of the tasks that it holds, for managers of version 0.1.0.
     pub digest: u64,
+    /// [`digest`] of all that it holds. An agent of version 0.1.0 says none: it holds nothing but tasks and their specs.
+    #[serde(default)]
+    pub all: Option<u64>,
 }
 
 /// Status of one task.
@@ -106,7 +129,7 @@ pub enum ToAgent {
     },
     /// Answer to a heartbeat.
     HeartbeatAck,
-    /// What the node is to run.
+    /// What the node is to run, for an agent of version 0.1.0.
     Assignments(Assignments),
     /// A batch of statuses is committed.
     StatusAck {
@@ -115,6 +138,18 @@ pub enum ToAgent {
     },
     /// Open a stream for logs ([`ToManager::Logs`]) and send these.
     StartLogs(LogRequest),
+    /// What the node is to run, and what it needs for that.
+    Changes(Changeset),
+}
+
+impl ToAgent {
+    /// What a node is to run, in the form that its agent takes ([`Hello::takes_changes`]).
+    ///
+    /// # Errors
+    /// A spec cannot be read.
+    pub fn changes(changeset: Changeset, takes_changes: bool) -> io::Result<Self> {
+        if takes_changes { Ok(Self::Changes(changeset)) } else { Assignments::of(changeset).map(Self::Assignments) }
+    }
 }
 
 /// Opens a session.
@@ -140,77 +175,6 @@ pub struct Authority {
     pub issuer: String,
     /// The root certificates to trust, PEM.
     pub trusted: String,
-}
-
-/// A change of what a node is to run. Messages of one session are applied in their order.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Assignments {
-    /// Whether this starts a full set: what no message up to the next `complete` names is to be removed.
-    pub full: bool,
-    /// Whether the set or difference ends here; only then does `revision` hold.
-    pub complete: bool,
-    /// Log index of the state that this comes from.
-    pub revision: u64,
-    /// Specs that the tasks below are the first to need.
-    pub specs: Vec<AssignedSpec>,
-    /// Tasks that are new or changed.
-    pub tasks: Vec<AssignedTask>,
-    /// Tasks that no longer exist.
-    pub removed: Vec<TaskId>,
-}
-
-/// One version of a service's spec, as agents need it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AssignedSpec {
-    /// The service.
-    pub service: ServiceId,
-    /// The version.
-    pub version: u64,
-    /// Name of the service.
-    pub service_name: String,
-    /// Labels of the service, for templates.
-    pub service_labels: Labels,
-    /// What to run.
-    pub task: TaskSpec,
-    /// Published ports; the agent opens those in host mode.
-    pub ports: Vec<PortConfig>,
-    /// Registry credentials; never written to disk by the agent.
-    pub registry_auth: Option<Redacted>,
-}
-
-/// One task, as its agent needs it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AssignedTask {
-    /// Id.
-    pub id: TaskId,
-    /// Its service.
-    pub service: ServiceId,
-    /// Version of the service's spec.
-    pub spec_version: u64,
-    /// The number of its slot as people see it; none for a task of a global service.
-    pub slot: Option<u32>,
-    /// What is wanted.
-    pub desired: DesiredState,
-    /// What it got of the node's generic resources.
-    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
-    pub generic_resources: Arc<[GenericResource]>,
-}
-
-/// A number that two equal sets of (task, desired state) share, in whatever order they come.
-pub fn digest(tasks: impl IntoIterator<Item = (TaskId, DesiredState)>) -> u64 {
-    tasks.into_iter().fold(0, |sum: u64, (task, desired)| {
-        // FNV-1a over the id and the state; addition makes the order irrelevant.
-        let hash = task
-            .0
-            .to_be_bytes()
-            .iter()
-            .chain([desired as u8].iter())
-            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
-        // The last byte moves only a few bits of FNV: without a mix, changes of two tasks could cancel each other.
-        let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        sum.wrapping_add(mixed ^ (mixed >> 31))
-    })
 }
 
 /// Logs that somebody wants.
@@ -259,7 +223,7 @@ pub enum LogMessage {
 
 #[cfg(test)]
 mod tests {
-    use swarm_model::TaskState;
+    use swarm_model::{DesiredState, ServiceId, TaskState};
 
     use super::*;
 
@@ -277,7 +241,7 @@ mod tests {
 
     fn hello() -> Hello {
         let node = NodeReport { description: NodeDescription::default(), engine_reachable: true };
-        Hello { protocol: AGENT_PROTOCOL, program: "swarmd 9".into(), node, resume: None, run: None }
+        Hello { protocol: AGENT_PROTOCOL, program: "swarmd 9".into(), node, resume: None, run: None, newest: None }
     }
 
     fn welcome() -> Welcome {
@@ -334,6 +298,23 @@ mod tests {
         let bytes = rmp_serde::to_vec_named(&earlier).unwrap();
         assert_eq!(rmp_serde::from_slice::<Welcome>(&bytes).unwrap(), welcome());
         #[derive(Serialize)]
+        struct EarlierHello {
+            protocol: u16,
+            program: String,
+            node: NodeReport,
+            resume: Option<EarlierResume>,
+        }
+        #[derive(Serialize)]
+        struct EarlierResume {
+            revision: u64,
+            digest: u64,
+        }
+        let Hello { protocol, program, node, .. } = hello();
+        let earlier = EarlierHello { protocol, program, node, resume: Some(EarlierResume { revision: 7, digest: 8 }) };
+        let found: Hello = rmp_serde::from_slice(&rmp_serde::to_vec_named(&earlier).unwrap()).unwrap();
+        assert_eq!(found, Hello { resume: Some(Resume { revision: 7, digest: 8, all: None }), ..hello() });
+        assert!(!found.takes_changes());
+        #[derive(Serialize)]
         struct EarlierTask {
             id: TaskId,
             service: ServiceId,
@@ -349,6 +330,6 @@ mod tests {
             desired: DesiredState::Running,
         };
         let task: AssignedTask = rmp_serde::from_slice(&rmp_serde::to_vec_named(&earlier).unwrap()).unwrap();
-        assert!(task.generic_resources.is_empty() && task.spec_version == 3);
+        assert!(task.generic_resources.is_empty() && task.needs.is_empty() && task.spec_version == 3);
     }
 }

@@ -6,6 +6,7 @@
 //! The steps are pure and tested alone: [`Session`] (what an agent is to be told), [`Liveness`] (who is down),
 //! [`Reports`] (what goes into an entry). The rest of this folder carries their inputs and outputs.
 
+mod encoded;
 mod liveness;
 mod presence;
 mod reports;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::presence::Presence;
 pub use self::{
+    encoded::Encoded,
     liveness::{HEARTBEATS_MISSED_MAX, Liveness, MASS_EXPIRY_PERCENT, Tick, is_mass},
     presence::news,
     reports::{FLUSH_DELAY, FLUSH_ITEMS_MAX, Flush, REPORT_TEXT_MAX, Reports, Waiter},
@@ -68,6 +70,7 @@ struct Term {
     managers: watch::Sender<Vec<String>>,
     /// A session ended.
     ended: Notify,
+    encoded: Arc<Encoded>,
 }
 
 struct Table {
@@ -188,6 +191,7 @@ impl Term {
             reported: Notify::new(),
             managers: watch::Sender::new(managers(state)),
             ended: Notify::new(),
+            encoded: Arc::default(),
         }
     }
 

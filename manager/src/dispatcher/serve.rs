@@ -1,6 +1,7 @@
 //! One stream of an agent, from its first message to its end.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -14,7 +15,8 @@ use swarm_core::{NODE_LEFT, State};
 use swarm_wire::{
     PeerIdentity, Receiver, Sender,
     agent::{
-        AGENT_PROTOCOL, Authority, Hello, LogRequest, NodeReport, Resume, STATUS_BATCH_MAX, ToAgent, ToManager, Welcome,
+        AGENT_PROTOCOL, Authority, Hello, LogRequest, NodeReport, Resume, STATUS_BATCH_MAX, TaskReport, ToAgent,
+        ToManager, Welcome,
     },
     channel,
 };
@@ -73,7 +75,7 @@ const TWIN_WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug, Error)]
 enum End {
     #[error(transparent)]
-    Stream(#[from] std::io::Error),
+    Stream(#[from] io::Error),
     #[error("the agent sent no first message within {} s", HELLO_TIMEOUT.as_secs())]
     Silent,
     #[error("the agent broke the protocol: {0}")]
@@ -116,6 +118,13 @@ struct News {
     watch: Watch,
     assignments: AssignmentWatch,
     ordered: mpsc::Receiver<LogRequest>,
+}
+
+/// What an agent has, and which messages it takes.
+#[derive(Clone, Copy)]
+struct Had {
+    resume: Option<Resume>,
+    takes_changes: bool,
 }
 
 /// A session that wants to begin.
@@ -205,6 +214,7 @@ impl Dispatcher {
             )));
         }
         self.check_member(peer, &self.feed.state())?;
+        let had = Had { takes_changes: hello.takes_changes(), resume: hello.resume };
         let NodeReport { description, engine_reachable } = checked(hello.node)?;
         let (watch, assignments) = (self.feed.watch(Topic::Node(peer.node)), self.feed.assignments(peer.node));
         let (orders, ordered) = mpsc::channel(LOG_ORDERS_MAX);
@@ -224,7 +234,7 @@ impl Dispatcher {
         let end = tokio::select! {
             biased;
             () = stop.cancelled() => Err(End::Replaced),
-            end = ctx.run(hello.resume, sender, receiver, News { watch, assignments, ordered }) => end,
+            end = ctx.run(had, sender, receiver, News { watch, assignments, ordered }) => end,
         };
         ctx.term.unregister(peer, ctx.number);
         end
@@ -362,7 +372,7 @@ impl Term {
 impl Ctx<'_> {
     async fn run<S>(
         &self,
-        resume: Option<Resume>,
+        had: Had,
         sender: &mut Sender<WriteHalf<S>, ToAgent>,
         receiver: Receiver<ReadHalf<S>, ToManager>,
         news: News,
@@ -377,7 +387,7 @@ impl Ctx<'_> {
         let (answers, answered) = mpsc::unbounded_channel();
         tokio::select! {
             end = self.read(receiver, answers) => end,
-            end = self.write(resume, welcome, sender, answered, news) => end,
+            end = self.write(had, welcome, sender, answered, news) => end,
         }
     }
 
@@ -456,6 +466,7 @@ impl Ctx<'_> {
                         trimmed(reports).map_err(|bytes| End::Protocol(format!("a batch of {bytes} bytes")))?;
                     let waiter = self.batch(batch, self.place(&places).await, answers.clone());
                     let state = self.state();
+                    self.check_own(&state, &reports)?;
                     self.term.report(|all| all.tasks(&state, self.peer.node, reports, waiter));
                 }
                 ToManager::Describe(report) => {
@@ -476,6 +487,15 @@ impl Ctx<'_> {
                     return Err(End::Protocol("a first message comes once".into()));
                 }
             }
+        }
+    }
+
+    /// A node speaks of its own tasks only. A task never changes its node.
+    fn check_own(&self, state: &State, reports: &[TaskReport]) -> Result<(), End> {
+        let is_others = |id| state.task(id).is_some_and(|task| task.node.is_some_and(|node| node != self.peer.node));
+        match reports.iter().find(|report| is_others(report.task)) {
+            Some(report) => Err(End::Protocol(format!("it reports on task {}, which is not its own", report.task))),
+            None => Ok(()),
         }
     }
 
@@ -514,7 +534,7 @@ impl Ctx<'_> {
     /// Tells the agent what it is to know.
     async fn write<W>(
         &self,
-        resume: Option<Resume>,
+        had: Had,
         mut welcome: Welcome,
         sender: &mut Sender<W, ToAgent>,
         mut answered: mpsc::UnboundedReceiver<Answer>,
@@ -523,13 +543,13 @@ impl Ctx<'_> {
     where
         W: AsyncWrite + Unpin,
     {
-        let mut session = Session::new(self.peer.node);
+        let mut session = Session::new(self.peer.node, self.term.encoded.clone());
         let mut managers = self.term.managers.subscribe();
         // Changes since the welcome above count as well.
         managers.mark_changed();
         // Everything is looked at, whatever was gathered before.
-        for message in session.open(&assignments.take().0, resume) {
-            sender.send(&ToAgent::Assignments(message)).await?;
+        for message in session.open(&assignments.take().0, had.resume) {
+            sender.send(&ToAgent::changes(message?, had.takes_changes)?).await?;
         }
         loop {
             tokio::select! {
@@ -558,7 +578,7 @@ impl Ctx<'_> {
                 () = assignments.changed() => {
                     let (state, changes) = assignments.take();
                     for message in session.follow(&state, &changes).into_iter().flatten() {
-                        sender.send(&ToAgent::Assignments(message)).await?;
+                        sender.send(&ToAgent::changes(message?, had.takes_changes)?).await?;
                     }
                 }
             }

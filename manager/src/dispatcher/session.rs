@@ -10,60 +10,114 @@ use std::{
 };
 
 use swarm_core::State;
-use swarm_model::{DesiredState, NodeId, ServiceId, SpecVersion, Task, TaskId, TaskState};
+use swarm_model::{
+    DesiredState, NamedObject, NodeId, ObjectKey, ObjectReference, SpecVersion, Task, TaskId, TaskState,
+};
 use swarm_wire::{
     FRAME_BYTES_MAX,
-    agent::{ASSIGNMENT_BATCH_MAX, AssignedSpec, AssignedTask, Assignments, Resume, digest},
+    agent::{ASSIGNMENT_BATCH_MAX, AssignedTask, Changeset, Held, Item, ItemChange, ItemKey, Resume, digest},
 };
 
+use super::encoded::{Encoded, SpecKey};
 use crate::feed::{AssignmentKey, Changes};
 
-/// Specs in one message: half a frame, so that the tasks beside them always fit.
-const SPEC_BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
+/// Specs and objects in one message: half a frame, so that the tasks beside them always fit.
+const SHARED_BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
 
-/// A spec version of a service.
-type SpecKey = (ServiceId, u64);
-
-/// What one agent has been told in its session. Only the desired state of an assigned task ever changes.
+/// What one agent has been told in its session. Of an assigned task only the desired state ever changes, and whether it has
+/// ended: then it needs its objects no more.
 ///
 /// All that a node has is looked at only when its session begins, or fell behind. After that a change costs what it is.
 #[derive(Clone, Debug)]
 pub struct Session {
     node: NodeId,
-    sent: BTreeMap<TaskId, (SpecKey, DesiredState)>,
-    /// How many tasks of `sent` have a spec.
-    used: BTreeMap<SpecKey, usize>,
+    encoded: Arc<Encoded>,
+    sent: BTreeMap<TaskId, Sent>,
+    used: BTreeMap<SpecKey, Used>,
     /// The specs that the agent was told.
     specs: BTreeSet<SpecKey>,
+    /// The objects that it is to have: how many spec versions with a task that has not ended need them, and whether it was
+    /// told of them.
+    objects: BTreeMap<ObjectKey, (usize, bool)>,
+}
+
+/// A task that the agent was told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sent {
+    spec: SpecKey,
+    desired: DesiredState,
+    has_ended: bool,
+}
+
+/// What the tasks of a spec version need.
+#[derive(Clone, Debug)]
+struct Used {
+    tasks: usize,
+    /// Those of them that have not ended.
+    alive: usize,
+    needs: Arc<[ObjectKey]>,
+}
+
+/// What a look at some tasks finds.
+#[derive(Default)]
+struct Found {
+    tasks: VecDeque<(Option<Arc<SpecVersion>>, AssignedTask)>,
+    gone: Vec<TaskId>,
+    /// Objects that more or fewer spec versions need.
+    touched: BTreeSet<ObjectKey>,
 }
 
 impl Session {
     /// A session of an agent that has been told nothing yet.
-    pub fn new(node: NodeId) -> Self {
-        Self { node, sent: BTreeMap::new(), used: BTreeMap::new(), specs: BTreeSet::new() }
+    pub fn new(node: NodeId, encoded: Arc<Encoded>) -> Self {
+        Self {
+            node,
+            encoded,
+            sent: BTreeMap::new(),
+            used: BTreeMap::new(),
+            specs: BTreeSet::new(),
+            objects: BTreeMap::new(),
+        }
     }
 
     /// The first messages of a session; at least one. What the agent says it has is taken for granted when the digest
     /// proves it to be what the state has, or what the state had at that revision; else it gets the full set.
     pub fn open(&mut self, state: &State, resume: Option<Resume>) -> Outbox {
-        *self = Self::new(self.node);
         if let Some(resume) = resume.filter(|resume| resume.revision <= state.revision()) {
-            let at_most = |revision: u64| move |task: &&Arc<Task>| task.version <= revision;
             // Second try: what was changed since then is new to the agent, as after a while without a leader.
             for revision in [state.revision(), resume.revision] {
-                let held = || assigned_tasks(state, self.node).filter(at_most(revision));
-                if digest(held().map(|task| (task.id, task.desired))) == resume.digest {
-                    for task in held() {
-                        self.sent.insert(task.id, (key(task), task.desired));
-                        *self.used.entry(key(task)).or_default() += 1;
-                    }
+                self.assume(state, revision);
+                if self.is_proved_by(&resume) {
+                    // Those of tasks that it has are sent again where credentials may be wanted.
+                    self.specs.clear();
                     let mut outbox = self.difference(state, &Changes::Everything);
                     outbox.specs = self.credentials(state);
                     return outbox;
                 }
             }
         }
+        *self = Self::new(self.node, self.encoded.clone());
         Outbox { full: true, ..self.difference(state, &Changes::Everything) }
+    }
+
+    /// Takes for granted that the agent has the tasks which have not changed since a revision, and what they need.
+    fn assume(&mut self, state: &State, revision: u64) {
+        *self = Self::new(self.node, self.encoded.clone());
+        let mut found = Found::default();
+        for task in assigned_tasks(state, self.node).filter(|task| task.version <= revision) {
+            self.put(state, task, &mut found);
+            found.tasks.clear();
+        }
+        self.settle(state, &found.touched);
+    }
+
+    /// Whether what the agent says it has is what it was told here.
+    fn is_proved_by(&self, resume: &Resume) -> bool {
+        let tasks = self.sent.iter().map(|(task, sent)| Held::Task(*task, sent.desired));
+        let Some(all) = resume.all else { return digest(tasks) == resume.digest };
+        let specs = self.specs.iter().map(|(service, version)| Held::Spec(*service, *version));
+        let objects = self.objects.iter().filter(|(_, (_, told))| *told).map(|(key, _)| Held::Object(*key));
+        digest(tasks.chain(specs).chain(objects)) == all
     }
 
     /// What is new since the last messages, if anything is, found by a look at all that the node has.
@@ -73,58 +127,109 @@ impl Session {
 
     /// The same, where it is known what may be new.
     pub fn follow(&mut self, state: &State, changes: &Changes) -> Option<Outbox> {
-        Some(self.difference(state, changes)).filter(|outbox| !outbox.tasks.is_empty() || !outbox.removed.is_empty())
+        Some(self.difference(state, changes)).filter(|outbox| !outbox.is_empty())
     }
 
     fn difference(&mut self, state: &State, changes: &Changes) -> Outbox {
-        let (mut tasks, mut gone) = (VecDeque::new(), Vec::new());
+        let mut found = Found::default();
         match changes {
             Changes::Everything => {
                 let mut left: BTreeSet<TaskId> = self.sent.keys().copied().collect();
                 for task in assigned_tasks(state, self.node) {
                     left.remove(&task.id);
-                    tasks.extend(self.put(state, task));
+                    self.put(state, task, &mut found);
                 }
-                gone.extend(left);
+                found.gone.extend(left);
             }
             Changes::Keys(keys) => {
                 for AssignmentKey::Task(id) in keys {
                     match state.task(*id).filter(|task| task.node == Some(self.node) && is_assigned(task)) {
-                        Some(task) => tasks.extend(self.put(state, task)),
-                        None if self.sent.contains_key(id) => gone.push(*id),
+                        Some(task) => self.put(state, task, &mut found),
+                        None if self.sent.contains_key(id) => found.gone.push(*id),
                         None => {}
                     }
                 }
             }
         }
-        // After the new tasks: a spec that the last task leaves to a new one is not sent again.
-        gone.iter().for_each(|task| self.remove(*task));
-        Outbox { full: false, revision: state.revision(), specs: VecDeque::new(), tasks, removed: gone, done: false }
+        // After the new tasks: what the last task leaves to a new one is not sent again.
+        for task in std::mem::take(&mut found.gone) {
+            self.remove(task, &mut found);
+        }
+        let (objects, gone) = self.settle(state, &found.touched);
+        let mut removed: Vec<_> = found.gone.into_iter().map(ItemKey::Task).collect();
+        removed.extend(gone.into_iter().map(ItemKey::Object));
+        Outbox {
+            encoded: self.encoded.clone(),
+            full: false,
+            revision: state.revision(),
+            objects: objects.into(),
+            specs: VecDeque::new(),
+            tasks: found.tasks,
+            removed,
+            done: false,
+        }
     }
 
-    /// What the agent is to be told of a task, if that is new, with its spec, if the agent was not told that.
-    fn put(&mut self, state: &State, task: &Task) -> Option<(Option<Arc<SpecVersion>>, AssignedTask)> {
-        let now = (key(task), task.desired);
-        if self.sent.get(&task.id) == Some(&now) {
-            return None;
+    /// Notes a task, and finds what the agent is to be told of it: the task, if what is wanted of it is new, with its
+    /// spec, if the agent was not told that.
+    fn put(&mut self, state: &State, task: &Task, found: &mut Found) {
+        let key = key(task);
+        let now = Sent { spec: key, desired: task.desired, has_ended: task.status.state.is_terminal() };
+        let before = self.sent.insert(task.id, now);
+        if before == Some(now) {
+            return;
         }
-        let is_new = self.sent.insert(task.id, now).is_none();
-        if is_new {
-            *self.used.entry(key(task)).or_default() += 1;
+        let used = self.used.entry(key).or_insert_with(|| Used { tasks: 0, alive: 0, needs: needs(state, task) });
+        used.tasks += usize::from(before.is_none());
+        let was_alive = before.is_some_and(|before| !before.has_ended);
+        match (was_alive, !now.has_ended) {
+            (false, true) => {
+                used.alive += 1;
+                if used.alive == 1 {
+                    need(&mut self.objects, used, found);
+                }
+            }
+            (true, false) => end_one(&mut self.objects, used, found),
+            (false, false) | (true, true) => {}
         }
-        let spec = state.spec(task.service, task.spec_version).filter(|_| is_new && self.specs.insert(key(task)));
-        Some((spec.cloned(), assigned(task)))
+        if before.is_some_and(|before| before.desired == now.desired) {
+            return;
+        }
+        let spec = state.spec(task.service, task.spec_version);
+        let spec = spec.filter(|_| before.is_none() && self.specs.insert(key)).cloned();
+        found.tasks.push_back((spec, assigned(task, used.needs.clone())));
     }
 
-    fn remove(&mut self, task: TaskId) {
-        let Some((spec, _)) = self.sent.remove(&task) else { return };
-        let Some(tasks) = self.used.get_mut(&spec) else { return };
-        *tasks -= 1;
-        if *tasks == 0 {
-            self.used.remove(&spec);
+    fn remove(&mut self, task: TaskId, found: &mut Found) {
+        let Some(sent) = self.sent.remove(&task) else { return };
+        found.gone.push(task);
+        let Some(used) = self.used.get_mut(&sent.spec) else { return };
+        if !sent.has_ended {
+            end_one(&mut self.objects, used, found);
+        }
+        used.tasks -= 1;
+        if used.tasks == 0 {
+            self.used.remove(&sent.spec);
             // An agent may drop a spec with its last task; it comes again with the next one.
-            self.specs.remove(&spec);
+            self.specs.remove(&sent.spec);
         }
+    }
+
+    /// The objects that the agent is to be told of now, and those that it is to have no more.
+    fn settle(&mut self, state: &State, touched: &BTreeSet<ObjectKey>) -> (Vec<Arc<NamedObject>>, Vec<ObjectKey>) {
+        let (mut put, mut gone) = (Vec::new(), Vec::new());
+        for key in touched {
+            let Some((users, told)) = self.objects.get_mut(key) else { continue };
+            if *users == 0 {
+                gone.extend(told.then_some(*key));
+                self.objects.remove(key);
+            } else if !*told {
+                // One that is not there any more is what the task waits for, and says so.
+                put.extend(state.object(*key).cloned());
+                *told = state.object(*key).is_some();
+            }
+        }
+        (put, gone)
     }
 
     /// Specs of tasks that the agent has but may still have to pull the image of: it keeps no credentials on disk.
@@ -138,58 +243,120 @@ impl Session {
     }
 }
 
+/// The first task of a spec version that has not ended needs its objects.
+fn need(objects: &mut BTreeMap<ObjectKey, (usize, bool)>, used: &Used, found: &mut Found) {
+    for key in used.needs.iter() {
+        objects.entry(*key).or_default().0 += 1;
+        found.touched.insert(*key);
+    }
+}
+
+/// With the last task of a spec version that has not ended, its objects are needed no more.
+fn end_one(objects: &mut BTreeMap<ObjectKey, (usize, bool)>, used: &mut Used, found: &mut Found) {
+    used.alive -= 1;
+    if used.alive == 0 {
+        for key in used.needs.iter() {
+            if let Some((users, _)) = objects.get_mut(key) {
+                *users -= 1;
+            }
+            found.touched.insert(*key);
+        }
+    }
+}
+
 /// Messages for an agent, made one by one as they are sent.
 #[derive(Clone, Debug)]
 pub struct Outbox {
+    encoded: Arc<Encoded>,
     full: bool,
     revision: u64,
+    objects: VecDeque<Arc<NamedObject>>,
     specs: VecDeque<Arc<SpecVersion>>,
     tasks: VecDeque<(Option<Arc<SpecVersion>>, AssignedTask)>,
-    removed: Vec<TaskId>,
+    removed: Vec<ItemKey>,
     done: bool,
 }
 
-impl Iterator for Outbox {
-    type Item = Assignments;
+impl Outbox {
+    fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.tasks.is_empty() && self.removed.is_empty()
+    }
 
-    fn next(&mut self) -> Option<Assignments> {
+    /// Fills one message. Returns whether it ends the set or difference.
+    fn fill(&mut self, message: &mut Room) -> io::Result<bool> {
+        while let Some(object) = self.objects.front() {
+            if !message.put(Item::Object(self.encoded.object(object)?)) {
+                return Ok(false);
+            }
+            self.objects.pop_front();
+        }
+        while let Some(spec) = self.specs.front() {
+            if !message.put(Item::Spec(self.encoded.spec(spec)?)) {
+                return Ok(false);
+            }
+            self.specs.pop_front();
+        }
+        while message.items < ASSIGNMENT_BATCH_MAX
+            && let Some((spec, _)) = self.tasks.front()
+        {
+            if let Some(spec) = spec
+                && !message.put(Item::Spec(self.encoded.spec(spec)?))
+            {
+                return Ok(false);
+            }
+            if let Some((_, task)) = self.tasks.pop_front() {
+                message.items += 1;
+                message.changes.push(ItemChange::Put(Item::Task(task)));
+            }
+        }
+        let room = ASSIGNMENT_BATCH_MAX - message.items;
+        message.changes.extend(self.removed.drain(..room.min(self.removed.len())).map(ItemChange::Remove));
+        Ok(self.tasks.is_empty() && self.removed.is_empty())
+    }
+}
+
+/// A message that is being filled.
+#[derive(Default)]
+struct Room {
+    changes: Vec<ItemChange>,
+    /// Tasks in it.
+    items: usize,
+    shared_bytes: usize,
+}
+
+impl Room {
+    /// Adds a spec or an object, if it fits. One always does, however large: its limit is far below a frame.
+    fn put(&mut self, item: Item) -> bool {
+        let size = match &item {
+            Item::Spec(spec) => spec.size(),
+            Item::Object(object) => object.size(),
+            Item::Task(_) => 0,
+        };
+        let fits = self.shared_bytes == 0 || self.shared_bytes + size <= SHARED_BYTES_MAX;
+        if fits {
+            self.shared_bytes += size;
+            self.changes.push(ItemChange::Put(item));
+        }
+        fits
+    }
+}
+
+impl Iterator for Outbox {
+    type Item = io::Result<Changeset>;
+
+    fn next(&mut self) -> Option<io::Result<Changeset>> {
         if self.done {
             return None;
         }
-        let mut message =
-            Assignments { full: std::mem::take(&mut self.full), revision: self.revision, ..Assignments::default() };
-        let mut spec_bytes = 0;
-        // One spec always fits, however large: its limit is far below a frame.
-        let mut fits = |spec: &AssignedSpec| {
-            let first = spec_bytes == 0;
-            spec_bytes += encoded_bytes(spec);
-            first || spec_bytes <= SPEC_BYTES_MAX
-        };
-        while let Some(spec) = self.specs.front() {
-            let spec = assigned_spec(spec);
-            if !fits(&spec) {
-                return Some(message);
-            }
-            message.specs.push(spec);
-            self.specs.pop_front();
-        }
-        while message.tasks.len() < ASSIGNMENT_BATCH_MAX
-            && let Some((spec, _)) = self.tasks.front()
-        {
-            if let Some(spec) = spec {
-                let spec = assigned_spec(spec);
-                if !fits(&spec) {
-                    return Some(message);
-                }
-                message.specs.push(spec);
-            }
-            message.tasks.extend(self.tasks.pop_front().map(|(_, task)| task));
-        }
-        let room = ASSIGNMENT_BATCH_MAX - message.tasks.len();
-        message.removed = self.removed.split_off(self.removed.len().saturating_sub(room));
-        message.complete = self.tasks.is_empty() && self.removed.is_empty();
-        self.done = message.complete;
-        Some(message)
+        let mut message = Room::default();
+        let filled = self.fill(&mut message);
+        self.done = !matches!(filled, Ok(false));
+        Some(filled.map(|complete| Changeset {
+            full: std::mem::take(&mut self.full),
+            complete,
+            revision: self.revision,
+            changes: message.changes,
+        }))
     }
 }
 
@@ -207,7 +374,20 @@ fn key(task: &Task) -> SpecKey {
     (task.service, task.spec_version)
 }
 
-fn assigned(task: &Task) -> AssignedTask {
+/// The objects that a task's spec names.
+fn needs(state: &State, task: &Task) -> Arc<[ObjectKey]> {
+    let spec = state.spec(task.service, task.spec_version);
+    let references = spec.map(|spec| spec.spec.task_template.container_spec.references()).unwrap_or_default();
+    let mut needs = Vec::new();
+    for key in references.iter().filter_map(ObjectReference::key) {
+        if !needs.contains(&key) {
+            needs.push(key);
+        }
+    }
+    needs.into()
+}
+
+fn assigned(task: &Task, needs: Arc<[ObjectKey]>) -> AssignedTask {
     AssignedTask {
         id: task.id,
         service: task.service,
@@ -215,35 +395,6 @@ fn assigned(task: &Task) -> AssignedTask {
         slot: task.number(),
         desired: task.desired,
         generic_resources: task.generic_resources.clone(),
+        needs,
     }
-}
-
-fn assigned_spec(version: &SpecVersion) -> AssignedSpec {
-    AssignedSpec {
-        service: version.service,
-        version: version.version,
-        service_name: version.spec.name.clone(),
-        service_labels: version.spec.labels.clone(),
-        task: version.spec.task_template.clone(),
-        ports: version.spec.ports().to_vec(),
-        registry_auth: version.registry_auth.clone(),
-    }
-}
-
-/// Bytes that a spec takes in a message.
-fn encoded_bytes(spec: &AssignedSpec) -> usize {
-    struct Count(usize);
-    impl io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    // What cannot be encoded is found when the message is sent.
-    let _ = rmp_serde::encode::write_named(&mut count, spec);
-    count.0
 }

@@ -1,5 +1,6 @@
 //! The dispatcher with scripted agents over in-memory streams, on consensus of one.
 
+mod objects;
 mod twins;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -12,7 +13,8 @@ use swarm_model::{
 use swarm_wire::{
     PeerIdentity, Receiver, Sender,
     agent::{
-        AGENT_PROTOCOL, Assignments, Hello, LogMessage, NodeReport, Resume, TaskReport, ToAgent, ToManager, digest,
+        AGENT_PROTOCOL, Assignments, Held, Hello, LogMessage, NodeReport, Resume, TaskReport, ToAgent, ToManager,
+        digest,
     },
     channel,
 };
@@ -127,6 +129,7 @@ fn hello(node: NodeId, resume: Option<Resume>) -> ToManager {
         node: report_of(node),
         resume,
         run: None,
+        newest: None,
     })
 }
 
@@ -183,7 +186,8 @@ async fn a_session_from_hello_to_a_committed_status() {
     assert_eq!(update.tasks[0].desired, DesiredState::Shutdown);
 
     // Back with what it has, it is told that nothing is missing.
-    let held = Resume { revision: update.revision, digest: digest([(task, DesiredState::Shutdown)]) };
+    let held =
+        Resume { revision: update.revision, digest: digest([Held::Task(task, DesiredState::Shutdown)]), all: None };
     let mut again = fixture.agent(N1, Some(held)).await;
     assert!(matches!(again.hear().await, ToAgent::Welcome(_)));
     let ToAgent::Assignments(nothing) = again.hear().await else { panic!("one message says so") };
@@ -223,7 +227,16 @@ async fn what_is_refused_says_why() {
     let (sender, receiver) = channel(fixture.open(N1));
     let mut newer = Agent { sender, receiver };
     let node = report_of(N1);
-    newer.say(ToManager::Hello(Hello { protocol: 99, program: "9.9".into(), node, resume: None, run: None })).await;
+    newer
+        .say(ToManager::Hello(Hello {
+            protocol: 99,
+            program: "9.9".into(),
+            node,
+            resume: None,
+            run: None,
+            newest: None,
+        }))
+        .await;
     let (reason, removed, _) = refusal(newer).await;
     assert!(reason.contains("99") && !removed, "{reason}");
 
@@ -446,7 +459,14 @@ async fn garbage_ends_one_stream_and_nothing_else() {
     let mut node = report_of(N1);
     node.description = NodeDescription { hostname: "x".repeat(1 << 20), ..NodeDescription::default() };
     agent
-        .say(ToManager::Hello(Hello { protocol: AGENT_PROTOCOL, program: "t".into(), node, resume: None, run: None }))
+        .say(ToManager::Hello(Hello {
+            protocol: AGENT_PROTOCOL,
+            program: "t".into(),
+            node,
+            resume: None,
+            run: None,
+            newest: None,
+        }))
         .await;
     assert!(matches!(agent.hear().await, ToAgent::Refused { reason, .. } if reason.contains("description")));
     fixture.ready(N1).await;

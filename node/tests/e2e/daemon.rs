@@ -22,6 +22,9 @@ pub const PORT: u16 = 12_377;
 /// Lines of a log that a failure shows.
 const LOG_LINES: usize = 40;
 
+/// In memory, as secrets want it. Each node makes a folder of its own there.
+pub const SECRETS_DIR: &str = "/dev/shm/swarmd-e2e";
+
 /// A daemon with folders, a name and a loopback address of its own.
 pub struct Daemon {
     pub name: String,
@@ -100,6 +103,7 @@ impl Daemon {
             .arg(self.state_dir())
             .arg("--socket")
             .arg(self.socket())
+            .args(["--secrets-dir", SECRETS_DIR])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log);

@@ -18,6 +18,8 @@ use crate::{interrupt, process};
 
 /// Pause before swarmd is started again: that of deploy/swarmd.service.
 const RESTART: Duration = Duration::from_secs(1);
+/// The default of swarmd.
+const SECRETS_DIR: &str = "/run/swarmd/secrets";
 /// Between two looks at processes that ended.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -59,6 +61,9 @@ fn mounts(host: &Host) -> Result<()> {
         }
         mount(&["--bind", &ours.to_string_lossy(), place])?;
     }
+    // The files of secrets are in memory only.
+    fs::create_dir_all(SECRETS_DIR).with_context(|| format!("cannot make the folder {SECRETS_DIR}"))?;
+    mount(&["-t", "tmpfs", "-o", "mode=0700", "tmpfs", SECRETS_DIR])?;
     let resolver = folder.join("resolv.conf");
     fs::write(&resolver, "nameserver 127.0.0.1\n").context("cannot write resolv.conf")?;
     mount(&["--bind", &resolver.to_string_lossy(), "/etc/resolv.conf"])

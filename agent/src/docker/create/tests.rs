@@ -9,13 +9,31 @@ use crate::{
     testing::{assigned_spec, assigned_task},
 };
 
+/// Where nothing is looked at.
+fn folder() -> Folder {
+    Folder::new(std::path::Path::new("/mem"), NodeId(3))
+}
+
+fn body(request: &ContainerRequest) -> Result<ContainerCreateBody, String> {
+    super::body(request, &folder())
+}
+
+fn check(request: &ContainerRequest) -> Result<(), String> {
+    super::check(request, &folder())
+}
+
 fn request(container: Value, ports: Value) -> ContainerRequest {
     let mut spec = assigned_spec("hello:1");
     spec.task = serde_json::from_value(json!({ "ContainerSpec": container })).expect("a task spec");
     spec.ports = serde_json::from_value(ports).expect("ports");
     let bind_addr = Some(IpAddr::from([127, 0, 0, 2]));
     let node = NodeIdentity { id: NodeId(3), hostname: "one".into(), platform: Default::default(), bind_addr };
-    ContainerRequest { node: node.into(), task: assigned_task(7, DesiredState::Running), spec: spec.into() }
+    ContainerRequest {
+        node: node.into(),
+        task: assigned_task(7, DesiredState::Running),
+        spec: spec.into(),
+        objects: [].into(),
+    }
 }
 
 fn built(container: Value) -> Value {
@@ -152,11 +170,28 @@ fn host_mode_ports_are_bound_to_the_nodes_own_address() {
 }
 
 #[test]
+fn secrets_and_configs_are_mounted_from_the_folder_of_the_node() {
+    let id = swarm_model::ObjectId(9).to_string();
+    let file = |name: &str| json!({ "Name": name, "UID": "0", "GID": "0", "Mode": 292 });
+    let found = built(json!({
+        "Image": "x",
+        "Mounts": [{ "Type": "volume", "Source": "data", "Target": "/data" }],
+        "Secrets": [{ "SecretID": id, "SecretName": "key", "File": file("key") }],
+        "Configs": [{ "ConfigID": id, "ConfigName": "app", "File": file("/etc/app") }],
+    }));
+    let mounts: Vec<_> = found["HostConfig"]["Mounts"].as_array().expect("mounts").iter().skip(1).collect();
+    let (node, task) = (NodeId(3), swarm_model::TaskId(7));
+    for (number, (mount, target)) in mounts.into_iter().zip(["/run/secrets/key", "/etc/app"]).enumerate() {
+        let source = format!("/mem/{node}/{task}/{number}");
+        assert_eq!(*mount, json!({ "Type": "bind", "ReadOnly": true, "Source": source, "Target": target }));
+    }
+}
+
+#[test]
 fn what_is_not_supported_is_said() {
     let refused = |container: Value| check(&request(container, json!([]))).expect_err("refused");
     for (container, part) in [
-        (json!({ "Image": "x", "Secrets": [{ "SecretID": "a" }] }), "secrets are not supported yet"),
-        (json!({ "Image": "x", "Configs": [{ "ConfigID": "a" }] }), "configs are not supported yet"),
+        (json!({ "Image": "x", "Secrets": [{ "SecretID": "a" }] }), "Secrets"),
         (json!({ "Image": "x", "Privileges": { "CredentialSpec": { "File": "x" } } }), "CredentialSpec is for Windows"),
         (json!({ "Image": "x", "Isolation": "hyperv" }), "Isolation"),
         (json!({ "Image": "x", "Novelty": 1 }), "ContainerSpec.Novelty"),

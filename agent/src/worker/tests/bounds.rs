@@ -1,9 +1,9 @@
 //! The tables of a worker do not grow with the tasks that it ever ran.
 
 use swarm_model::{DesiredState as D, TaskId};
-use swarm_wire::agent::{AssignedSpec, AssignedTask, Assignments, ToAgent};
+use swarm_wire::agent::{AssignedSpec, AssignedTask, Assignments, ItemChange, ItemKey, ToAgent};
 
-use super::world::World;
+use super::world::{World, secret};
 use crate::{
     executor::ContainerEvent,
     testing::{assigned_spec, assigned_task},
@@ -52,6 +52,7 @@ fn nothing_is_kept_of_tasks_that_are_gone_also_within_one_session() {
     assert!(world.open, "it is one session");
     let rest = (TASKS - AT_A_TIME + 1..=TASKS).map(|n| TaskId(u128::from(n))).collect();
     tell(&mut world, Assignments { removed: rest, ..Default::default() });
+    world.tell(vec![ItemChange::Remove(ItemKey::Object(secret().key()))]);
     world.wait(120_000);
     for (what, size) in world.worker.sizes() {
         assert_eq!(size, 0, "{what}");

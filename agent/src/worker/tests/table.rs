@@ -1,9 +1,9 @@
 //! Single behaviours of the worker.
 
 use swarm_model::{DesiredState as D, TaskId, TaskState as S};
-use swarm_wire::agent::{Assignments, ToAgent, ToManager};
+use swarm_wire::agent::{AssignedTask, Assignments, Changeset, Item, ItemChange, ItemKey, Shared, ToAgent, ToManager};
 
-use super::world::World;
+use super::world::{World, put_secret, put_task, secret};
 use crate::{
     executor::{ContainerEvent, EngineError, EngineReport, Observed, Running},
     step::{LocalTask, RESTARTED},
@@ -372,9 +372,81 @@ fn our_own_starts_cost_no_look() {
     let mut world = quiet();
     world.want(TASK, D::Running);
     world.answer(0);
-    assert!(matches!(world.calls[0].1, Operation::Start(_)));
+    assert!(matches!(world.calls[0].1, Operation::Start(..)));
     world.input(Input::Container(ContainerEvent::Started(TASK)));
     world.answer(0);
     assert!(world.calls.is_empty());
     assert_eq!(world.state(TASK), Some(S::Running));
+}
+
+#[test]
+fn a_task_waits_for_the_objects_that_it_needs_and_says_which_one_is_missing() {
+    let mut world = quiet();
+    world.tell(vec![ItemChange::Remove(ItemKey::Object(secret().key()))]);
+    let mut spec = assigned_spec("hello:1");
+    let list = serde_json::json!([{"SecretID": secret().id.to_string(), "SecretName": "key"}]);
+    spec.task.container_spec.extra.insert("Secrets".into(), list);
+    world.tell(vec![ItemChange::Put(Item::Spec(Shared::new(&spec).unwrap()))]);
+    let task = AssignedTask { needs: [secret().key()].into(), ..assigned_task(2, D::Running) };
+    world.wanted.insert(task.id, task.clone());
+    world.tell(vec![put_task(task)]);
+    world.wait(5_000);
+    assert!(world.calls.is_empty(), "nothing is pulled or made");
+    let status = &world.known[&TaskId(2)];
+    let expected = "waits for secret key, which no manager has told this node of yet";
+    assert_eq!((status.state, status.err.as_deref()), (S::Preparing, Some(expected)));
+
+    world.tell(vec![put_secret()]);
+    world.settle();
+    let status = &world.known[&TaskId(2)];
+    assert_eq!((status.state, status.err.as_deref()), (S::Running, None));
+    assert!(world.files.contains(&TaskId(2)));
+
+    // The files stay until the task has ended, whatever the node is told of the secret.
+    world.tell(vec![ItemChange::Remove(ItemKey::Object(secret().key()))]);
+    world.settle();
+    assert!(world.files.contains(&TaskId(2)));
+    world.want(TaskId(2), D::Shutdown);
+    world.settle();
+    assert!(world.files.is_empty());
+}
+
+#[test]
+fn a_container_that_is_there_without_its_files_is_not_started_before_they_are() {
+    let mut world = quiet();
+    world.want(TaskId(2), D::Ready);
+    world.settle();
+    assert_eq!(world.state(TaskId(2)), Some(S::Ready));
+    // The machine is switched off and on: the files were in memory. No manager is in reach.
+    world.answers = false;
+    world.restart();
+    world.files.clear();
+    let mut task = world.wanted[&TaskId(2)].clone();
+    task.desired = D::Running;
+    world.wanted.insert(task.id, task);
+    world.wait(200_000);
+    assert!(world.files.is_empty() && matches!(world.containers[&TaskId(2)], Observed::Created { .. }));
+    world.answers = true;
+    world.settle();
+    assert_eq!(world.state(TaskId(2)), Some(S::Running));
+    assert!(world.files.contains(&TaskId(2)));
+}
+
+#[test]
+fn an_assignment_that_cannot_be_read_ends_the_session_and_the_next_one_tells_all() {
+    let mut world = quiet();
+    let bytes = rmp_serde::to_vec_named(&ToAgent::Changes(Changeset {
+        complete: true,
+        revision: 99,
+        changes: vec![put_secret()],
+        ..Default::default()
+    }));
+    let mut bytes = bytes.unwrap();
+    // The name of a field of the object.
+    let at = bytes.windows(7).position(|window| window == b"content").unwrap();
+    bytes[at] = b'x';
+    let damaged: ToAgent = rmp_serde::from_slice(&bytes).unwrap();
+    world.input(Input::Message(damaged));
+    assert!(!world.open, "it hangs up");
+    running(&mut world);
 }

@@ -1,12 +1,23 @@
 //! A manager and an engine in a few lines, to play with a worker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use swarm_model::{DesiredState, TaskId, TaskState, TaskStatus, Timestamp};
-use swarm_wire::agent::{AssignedSpec, AssignedTask, Assignments, Hello, ToAgent, ToManager, Welcome, digest};
+use swarm_model::{
+    DesiredState, ObjectContent, ObjectId, SecretContent, ServiceId, TaskId, TaskState, TaskStatus, Timestamp,
+};
+use swarm_wire::agent::{
+    AssignedObject, AssignedSpec, AssignedTask, Changeset, Held, Hello, Item, ItemChange, ItemKey, Shared, ToAgent,
+    ToManager, Welcome, digest,
+};
 
 use crate::{
-    executor::{ContainerEvent, EngineError, EngineReport, Exited, Health, Listed, NodeIdentity, Observed, Running},
+    executor::{
+        ContainerEvent, ContainerRequest, EngineError, EngineReport, Exited, Health, Listed, NodeIdentity, Observed,
+        Running,
+    },
     testing::{assigned_spec, assigned_task},
     worker::{Change, Input, Now, Operation, Output, SessionState, Stored, Worker, WorkerOptions},
 };
@@ -25,6 +36,8 @@ pub(super) struct World {
     /// Tasks whose container somebody restarted while they ran, and the engine told so; and whether it was a job's.
     restarted: BTreeMap<TaskId, bool>,
     pub(super) calls: Vec<(TaskId, Operation)>,
+    /// Tasks whose files are there.
+    pub(super) files: BTreeSet<TaskId>,
     /// Calls so far that stopped a container.
     pub(super) stops: usize,
     // The manager.
@@ -38,6 +51,26 @@ pub(super) struct World {
     pub(super) sent: Vec<ToManager>,
     pub(super) state: Option<SessionState>,
     pub(super) left: bool,
+    /// Files may be gone that the worker thinks are there.
+    lost_files: bool,
+}
+
+/// The secret that tasks of even ids need.
+pub(super) fn secret() -> AssignedObject {
+    let content = ObjectContent::Secret(SecretContent { data: b"s3cret".to_vec().into(), templating: None });
+    AssignedObject { id: ObjectId(7), name: "key".into(), content: Arc::new(content) }
+}
+
+pub(super) fn put_secret() -> ItemChange {
+    ItemChange::Put(Item::Object(Shared::new(&secret()).unwrap()))
+}
+
+fn put_spec() -> ItemChange {
+    ItemChange::Put(Item::Spec(Shared::new(&assigned_spec("hello:1")).unwrap()))
+}
+
+pub(super) fn put_task(task: AssignedTask) -> ItemChange {
+    ItemChange::Put(Item::Task(task))
 }
 
 fn worker(stored: Stored) -> Worker {
@@ -70,6 +103,7 @@ impl World {
             starts: 0,
             restarted: BTreeMap::new(),
             calls: Vec::new(),
+            files: BTreeSet::new(),
             stops: 0,
             wanted: BTreeMap::new(),
             gone: BTreeSet::new(),
@@ -80,6 +114,7 @@ impl World {
             sent: Vec::new(),
             state: None,
             left: false,
+            lost_files: false,
         };
         world.input(Input::EngineUp(EngineReport::default()));
         world
@@ -128,6 +163,7 @@ impl World {
             }
             Output::CheckEngine if !self.engine_up => inputs.push(Input::EngineDown("down".into())),
             Output::Save(changes) => self.save(changes),
+            Output::DropFiles(task) => drop(self.files.remove(&task)),
             Output::Left => self.left = true,
             Output::Connect { .. }
             | Output::CheckEngine
@@ -171,26 +207,26 @@ impl World {
     fn greet(&mut self, hello: &Hello, inputs: &mut Vec<Input>) {
         let welcome = Welcome { heartbeat_period_ms: 2000, managers: vec!["m:1".into()], role: None, authority: None };
         inputs.push(Input::Message(ToAgent::Welcome(welcome)));
-        let same = hello.resume.is_some_and(|r| r.digest == digest(self.wanted.values().map(|t| (t.id, t.desired))));
-        if same {
+        let tasks = self.wanted.values().map(|task| Held::Task(task.id, task.desired));
+        let spec = Held::Spec(ServiceId(1), 1);
+        let rest = tasks.clone().next().map(|_| spec).into_iter().chain([Held::Object(secret().key())]);
+        if hello.resume.is_some_and(|resume| resume.all == Some(digest(tasks.chain(rest)))) {
             return;
         }
         // A full set in two messages.
-        let all: Vec<_> = self.wanted.values().cloned().collect();
-        let (a, b) = all.split_at(all.len() / 2);
-        let first =
-            Assignments { full: true, specs: vec![assigned_spec("hello:1")], tasks: a.into(), ..Default::default() };
-        let last = Assignments { complete: true, revision: self.revision, tasks: b.into(), ..Default::default() };
-        inputs.extend([first, last].map(|a| Input::Message(ToAgent::Assignments(a))));
+        let mut first: Vec<_> = [put_secret(), put_spec()].into();
+        first.extend(self.wanted.values().cloned().map(put_task));
+        let last = first.split_off(2 + self.wanted.len() / 2);
+        let first = Changeset { full: true, changes: first, ..Default::default() };
+        let last = Changeset { complete: true, revision: self.revision, changes: last, ..Default::default() };
+        inputs.extend([first, last].map(|changes| Input::Message(ToAgent::Changes(changes))));
     }
 
-    fn tell(&mut self, tasks: Vec<AssignedTask>, removed: Vec<TaskId>) {
+    pub(super) fn tell(&mut self, changes: Vec<ItemChange>) {
         self.revision += 1;
         if self.open {
-            let specs = vec![assigned_spec("hello:1")];
-            let revision = self.revision;
-            let change = Assignments { full: false, complete: true, revision, specs, tasks, removed };
-            self.input(Input::Message(ToAgent::Assignments(change)));
+            let changes = Changeset { full: false, complete: true, revision: self.revision, changes };
+            self.input(Input::Message(ToAgent::Changes(changes)));
         }
     }
 
@@ -199,21 +235,30 @@ impl World {
             return;
         }
         let old = self.wanted.get(&id).map_or(desired, |t| t.desired);
-        let task = assigned_task(id.0, desired.max(old));
+        let mut task = assigned_task(id.0, desired.max(old));
+        if id.0.is_multiple_of(2) {
+            task.needs = [secret().key()].into();
+        }
         self.wanted.insert(id, task.clone());
-        self.tell(vec![task], Vec::new());
+        self.tell(vec![put_spec(), put_task(task)]);
     }
 
     pub(super) fn unassign(&mut self, id: TaskId) {
         if self.wanted.remove(&id).is_some() {
             self.gone.insert(id);
-            self.tell(Vec::new(), vec![id]);
+            self.tell(vec![ItemChange::Remove(ItemKey::Task(id))]);
         }
     }
 
     /// Carries a call out.
     fn carry_out(&mut self, task: TaskId, operation: &Operation) -> Observed {
         let id = format!("c{task}");
+        if let Operation::Prepare(request) = operation {
+            self.put_files(task, request);
+        }
+        if let Operation::Start(_, Some(request)) = operation {
+            self.put_files(task, request);
+        }
         match operation {
             Operation::Inspect(_) => {}
             Operation::Prepare(_) => {
@@ -222,7 +267,7 @@ impl World {
                     self.containers.insert(task, Observed::Created { id });
                 }
             }
-            Operation::Start(_) => {
+            Operation::Start(..) => {
                 if let Some(Observed::Created { .. }) = self.containers.get(&task) {
                     self.begin_run(task);
                 }
@@ -233,6 +278,14 @@ impl World {
             Operation::Remove(..) => drop(self.containers.remove(&task)),
         }
         self.containers.get(&task).cloned().unwrap_or(Observed::Absent)
+    }
+
+    fn put_files(&mut self, task: TaskId, request: &ContainerRequest) {
+        let found: Vec<_> = request.objects.iter().map(|object| object.key()).collect();
+        assert_eq!(found, *request.task.needs, "what {task} needs is there");
+        if !found.is_empty() {
+            self.files.insert(task);
+        }
     }
 
     fn begin_run(&mut self, task: TaskId) {
@@ -345,6 +398,10 @@ impl World {
         self.calls.clear();
         self.open = false;
         let specs = self.disk_specs.values().map(|s| (s.clone(), false)).collect();
+        // As the shell does it at its start.
+        let keeps = |task: &crate::step::LocalTask| !task.status.state.is_terminal();
+        self.files.retain(|task| self.disk_tasks.get(task).is_some_and(keeps));
+        self.lost_files = true;
         self.worker = worker(Stored { tasks: self.disk_tasks.values().cloned().collect(), specs });
         self.input(match self.engine_up {
             true => Input::EngineUp(EngineReport::default()),
@@ -408,11 +465,17 @@ impl World {
                 let fits = state > TaskState::Complete || *is_job && state == TaskState::Complete;
                 assert!(fits, "{id} was restarted by hand and is {state}");
             }
+            let has_ended = state.is_terminal() && !runs;
+            assert!(!has_ended || !self.files.contains(id), "files of {id} are left, which is {state}");
+            let was_started_here = runs && !task.assigned.needs.is_empty() && !self.lost_files;
+            assert!(!was_started_here || self.files.contains(id), "{id} runs without its files");
             if desired == DesiredState::Remove {
                 assert!(!self.containers.contains_key(id), "the container of {id} is left");
             }
         }
         let strays: Vec<_> = self.containers.keys().filter(|id| !self.wanted.contains_key(id)).collect();
         assert!(strays.is_empty(), "containers without a task: {strays:?}");
+        let strays: Vec<_> = self.files.iter().filter(|id| !self.wanted.contains_key(id)).collect();
+        assert!(strays.is_empty(), "files without a task: {strays:?}");
     }
 }

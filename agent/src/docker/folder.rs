@@ -1,0 +1,235 @@
+//! The folder of a node with the files of its tasks: `FOLDER/NODE/TASK/NUMBER`, all of it closed to everybody else. The
+//! container engine mounts each file into its container.
+
+use std::{
+    fs::{self, DirBuilder, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::FsWord,
+    process::{getegid, geteuid},
+};
+use swarm_model::{NodeId, TaskId};
+
+use super::files::TaskFile;
+use crate::executor::EngineError;
+
+/// What `statfs` says of file systems that are in memory only.
+const TMPFS_MAGIC: FsWord = 0x0102_1994;
+const RAMFS_MAGIC: FsWord = 0x8584_58f6;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Folder {
+    /// The one of all nodes.
+    root: PathBuf,
+    node: PathBuf,
+}
+
+impl Folder {
+    pub(super) fn new(root: &Path, node: NodeId) -> Self {
+        Self { root: root.to_owned(), node: root.join(node.to_string()) }
+    }
+
+    /// Where a file of a task is: the number is its place in the spec.
+    pub(super) fn file(&self, task: TaskId, number: usize) -> PathBuf {
+        self.node.join(task.to_string()).join(number.to_string())
+    }
+
+    /// Puts the files of a task in their place. Those that are there stay as they are: what they are made from does not
+    /// change.
+    pub(super) fn put(&self, task: TaskId, files: &[TaskFile]) -> Result<(), EngineError> {
+        let failed =
+            |error| EngineError::Temporary(format!("the files of the task, in {}: {error}", self.node.display()));
+        if !self.root.is_dir() {
+            DirBuilder::new().recursive(true).mode(0o700).create(&self.root).map_err(failed)?;
+        }
+        self.make_own(&self.node)?;
+        if let Some(file) = files.iter().find(|file| file.is_secret)
+            && !is_in_memory(&self.node).map_err(failed)?
+        {
+            return Err(EngineError::Fatal(format!(
+                "{}: secrets are kept in memory only, and {} is no memory file system; give swarmd on this node a folder \
+                 on one with --secrets-dir, such as /run/swarmd/secrets or /dev/shm/swarmd",
+                file.of,
+                self.root.display()
+            )));
+        }
+        let folder = self.node.join(task.to_string());
+        self.make_own(&folder)?;
+        for (number, file) in files.iter().enumerate() {
+            let path = self.file(task, number);
+            if !path.try_exists().map_err(failed)? {
+                write(&path, file)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a folder that only this program may look into, or takes one that it made.
+    fn make_own(&self, path: &Path) -> Result<(), EngineError> {
+        let failed = |error| EngineError::Temporary(format!("folder {}: {error}", path.display()));
+        match DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed(error)),
+        }
+        // Not through a link: in a folder that all may write to, somebody else may have made it.
+        let found = fs::symlink_metadata(path).map_err(failed)?;
+        if !found.is_dir() || found.uid() != geteuid().as_raw() {
+            return Err(EngineError::Fatal(format!(
+                "{} is not a folder that belongs to swarmd: remove it, or give swarmd another folder with --secrets-dir",
+                path.display()
+            )));
+        }
+        if found.mode() & 0o777 != 0o700 {
+            fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the files of a task.
+    pub(super) fn drop_files(&self, task: TaskId) {
+        remove(&self.node.join(task.to_string()));
+    }
+
+    /// Removes the files of all tasks but these; with the last one, the folder.
+    pub(super) fn keep(&self, tasks: &[TaskId]) {
+        let Ok(found) = fs::read_dir(&self.node) else { return };
+        for entry in found.flatten() {
+            let task = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if task.is_none_or(|task: TaskId| !tasks.contains(&task)) {
+                remove(&entry.path());
+            }
+        }
+        if tasks.is_empty() {
+            remove(&self.node);
+            // Not that of other nodes.
+            let _ = fs::remove_dir(&self.root);
+        }
+    }
+}
+
+fn is_in_memory(path: &Path) -> io::Result<bool> {
+    let kind = rustix::fs::statfs(path)?.f_type;
+    Ok([TMPFS_MAGIC, RAMFS_MAGIC].contains(&kind))
+}
+
+/// Writes a file under another name, so that one that is there is whole.
+fn write(path: &Path, file: &TaskFile) -> Result<(), EngineError> {
+    let failed = |error| EngineError::Temporary(format!("{}: {error}", path.display()));
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let mut open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(failed)?;
+    open.write_all(file.data.expose()).map_err(failed)?;
+    // In this order: who has given a file away may not change its mode.
+    open.set_permissions(Permissions::from_mode(file.mode)).map_err(failed)?;
+    if (file.uid, file.gid) != (geteuid().as_raw(), getegid().as_raw())
+        && let Err(error) = fchown(&open, Some(file.uid), Some(file.gid))
+    {
+        let _ = fs::remove_file(&new);
+        return Err(match error.kind() {
+            io::ErrorKind::PermissionDenied => EngineError::Fatal(format!(
+                "the file of {} is to belong to user {} and group {}, and swarmd on this node may not give files away: it \
+                 runs without the capability CAP_CHOWN",
+                file.of, file.uid, file.gid
+            )),
+            _ => failed(error),
+        });
+    }
+    fs::rename(&new, path).map_err(failed)
+}
+
+fn remove(path: &Path) {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "files of a task that needs them no more are left");
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TASK: TaskId = TaskId(7);
+
+    fn file(text: &str, mode: u32, is_secret: bool) -> TaskFile {
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        TaskFile { of: "secret key".into(), data: text.as_bytes().to_vec().into(), uid, gid, mode, is_secret }
+    }
+
+    fn memory() -> tempfile::TempDir {
+        tempfile::tempdir_in("/dev/shm").expect("/dev/shm is there on Linux")
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn files_have_their_content_and_mode_in_folders_that_are_closed() {
+        let (root, node) = (memory(), NodeId(3));
+        let folder = Folder::new(&root.path().join("a/b"), node);
+        folder.put(TASK, &[file("one", 0o444, true), file("two", 0o400, false)]).unwrap();
+        assert_eq!(fs::read(folder.file(TASK, 0)).unwrap(), b"one");
+        assert_eq!((mode(&folder.file(TASK, 0)), mode(&folder.file(TASK, 1))), (0o444, 0o400));
+        for closed in [&folder.root, &folder.node, &folder.node.join(TASK.to_string())] {
+            assert_eq!(mode(closed), 0o700);
+        }
+        // What is there stays, and what is missing comes again.
+        fs::remove_file(folder.file(TASK, 1)).unwrap();
+        fs::write(folder.file(TASK, 1).with_extension("new"), "half of").unwrap();
+        folder.put(TASK, &[file("other", 0o444, true), file("two", 0o400, false)]).unwrap();
+        assert_eq!(fs::read(folder.file(TASK, 0)).unwrap(), b"one");
+        assert_eq!(fs::read(folder.file(TASK, 1)).unwrap(), b"two");
+    }
+
+    #[test]
+    fn files_go_with_their_task_and_what_nobody_keeps_goes_at_the_start() {
+        let root = memory();
+        let folder = Folder::new(&root.path().join("own"), NodeId(3));
+        let other = Folder::new(&root.path().join("own"), NodeId(4));
+        for task in [TASK, TaskId(8), TaskId(9)] {
+            folder.put(task, &[file("x", 0o444, true)]).unwrap();
+        }
+        other.put(TASK, &[file("x", 0o444, true)]).unwrap();
+        fs::create_dir(folder.node.join("no task")).unwrap();
+        folder.drop_files(TASK);
+        folder.keep(&[TaskId(8)]);
+        let left: Vec<_> = fs::read_dir(&folder.node).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [TaskId(8).to_string().as_str()]);
+        folder.keep(&[]);
+        assert!(!folder.node.exists() && other.file(TASK, 0).exists());
+        other.keep(&[]);
+        assert!(!folder.root.exists());
+    }
+
+    #[test]
+    fn secrets_are_not_written_to_a_disk_and_configs_are() {
+        // The folder of the sources is on a disk.
+        let root = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let folder = Folder::new(root.path(), NodeId(3));
+        folder.put(TASK, &[file("open", 0o444, false)]).unwrap();
+        let Err(EngineError::Fatal(reason)) = folder.put(TaskId(8), &[file("closed", 0o444, true)]) else {
+            panic!("refused")
+        };
+        assert!(reason.contains(&root.path().display().to_string()) && reason.contains("--secrets-dir"), "{reason}");
+        assert!(!folder.file(TaskId(8), 0).exists());
+    }
+
+    #[test]
+    fn a_folder_that_is_a_link_is_refused() {
+        let root = memory();
+        let folder = Folder::new(root.path(), NodeId(3));
+        std::os::unix::fs::symlink("/tmp", &folder.node).unwrap();
+        assert!(matches!(folder.put(TASK, &[file("x", 0o444, true)]), Err(EngineError::Fatal(_))));
+    }
+}
