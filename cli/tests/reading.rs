@@ -319,18 +319,28 @@ fn history_and_diff_tell_what_changed() {
         "GET /swarmd/services/web/history",
         &json!([
             {"Number": 2, "Base": 1, "CreatedAt": at, "Previous": true, "Spec": spec("hello:2", 2)},
-            {"Number": 3, "Base": 2, "CreatedAt": at, "Spec": spec("hello:3", 2)},
+            {"Number": 3, "Base": 2, "CreatedAt": at, "Spec": spec("hello:3", 2),
+                "By": {"Kind": "user", "Name": "alice", "ID": "1000", "Node": {"ID": swarm_model::NodeId(7).to_string(), "Name": "m1"}},
+                "RestoredAt": at, "RestoredBy": {"Kind": "policy", "Name": "update"}},
             {"Number": 4, "Base": 2, "CreatedAt": at, "Current": true, "Spec": spec("hello:2", 5)},
         ]),
     );
     let format = "{{.Version}}|{{.Mark}}|{{.Changes}}";
     assert_eq!(
         fake.run(&["service", "history", "--format", format, "web"]).ok(),
-        "4|current|from 2: Replicas 2 -> 5\n3||Image hello:2 -> hello:3\n\
-         2|previous|hello:2 (version 1, which it changed, is no longer kept)\n"
+        format!(
+            "4|current|from 2: Replicas 2 -> 5\n\
+             3||Image hello:2 -> hello:3; restored {} ago by the update policy\n\
+             2|previous|hello:2 (version 1, which it changed, is no longer kept)\n",
+            human_years(at)
+        )
     );
     let table = fake.run(&["service", "history", "web"]).ok();
-    assert!(table.starts_with("VERSION   CREATED"), "{table}");
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].starts_with("VERSION   CREATED       BY                        MARK"), "{table}");
+    assert!(lines[2].contains("   user alice (1000) on m1   "), "{table}");
+    let by = fake.run(&["service", "history", "--format", "{{.By}}|{{.RestoredBy}}", "web"]).ok();
+    assert_eq!(by, "|\nuser alice (1000) on m1|the update policy\n|\n");
     let diff = |args: &[&str]| fake.run(&[&["service", "diff", "web"], args].concat());
     assert_eq!(diff(&[]).ok(), "web: version 2 -> 4\n~ Mode.Replicated.Replicas: 2 -> 5\n");
     assert_eq!(

@@ -9,9 +9,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    Alike, Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, Labels, NodeDescription, NodeId,
-    NodeRole, NodeSpec, NodeStatus, ObjectContent, ObjectId, ObjectKey, Redacted, RootRotation, Service, ServiceId,
-    ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
+    Alike, Author, Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, Labels, NodeDescription,
+    NodeId, NodeRole, NodeSpec, NodeStatus, ObjectContent, ObjectId, ObjectKey, Redacted, RootRotation, Service,
+    ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
 };
 use thiserror::Error;
 
@@ -28,6 +28,10 @@ pub(crate) const ALIKE_LEVEL: u16 = 2;
 /// From this feature level on, the drain of a node has a deadline, or goes by no policy. Below it each drain goes by policy,
 /// for ever, as managers of 0.1.0 take it.
 pub const DRAIN_DEADLINES_LEVEL: u16 = 2;
+
+/// From this feature level on, the state says who asked for a revision of a service. Below it nobody is kept, as managers of
+/// 0.1.0 keep nobody.
+pub(crate) const AUTHORS_LEVEL: u16 = 2;
 
 /// From this feature level on, there are named objects.
 const OBJECTS_LEVEL: u16 = 2;
@@ -53,12 +57,22 @@ pub struct Tx {
     pub guards: Vec<Guard>,
     /// Changes, in order.
     pub ops: Vec<Op>,
+    /// Who asked for them; none for what the managers decide by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Arc<Author>>,
 }
 
 impl Tx {
     /// A transaction without guards.
     pub fn new(ops: Vec<Op>) -> Self {
-        Self { guards: Vec::new(), ops }
+        Self { guards: Vec::new(), ops, by: None }
+    }
+
+    /// The same, asked for by somebody.
+    #[must_use]
+    pub fn by(mut self, author: Arc<Author>) -> Self {
+        self.by = Some(author);
+        self
     }
 
     /// The same with one more guard.

@@ -295,6 +295,8 @@ fn what_a_plan_decides_after_a_rollback_falls_with_it() {
     let is_rollback = |tx: &Tx| matches!(tx.ops[..], [Op::RollBack { .. }]);
     let rollback = plan.txs.iter().position(is_rollback).expect("the update failed");
     assert!(plan.txs.len() > rollback + 1, "{plan:?}");
+    let by = plan.txs[rollback].by.as_ref().expect("no user asks for it");
+    assert_eq!(by.to_string(), "the update policy");
 
     // The user sets the spec, as often as the plan does.
     spec.mode = ServiceMode::Replicated { replicas: 4 };

@@ -8,6 +8,7 @@
 //!
 //! Not here: time, randomness, I/O, policy. Leniency towards clients is in `swarm-docker-api`.
 
+mod author;
 mod canonical;
 mod cluster;
 mod config;
@@ -37,6 +38,7 @@ mod units;
 mod update;
 mod validate;
 
+pub use author::{AUTHOR_TEXT_LEN_MAX, Author, NodeName, Principal};
 pub use canonical::{Alike, CanonicalSpec, CanonicalTasks};
 pub use cluster::{
     CaConfig, Cluster, ClusterSpec, DispatcherConfig, EncryptionConfig, JoinTokens, OrchestrationConfig,
@@ -67,7 +69,7 @@ pub use object::{
 pub use object_file::{OBJECT_FILE_MODE_DEFAULT, ObjectFile};
 pub use privileges::{MemorySwap, security_options};
 pub use redacted::Redacted;
-pub use revision::{REVISIONS_MAX, Revision};
+pub use revision::{REVISIONS_MAX, Restored, Revision};
 pub use secret::{SECRET_BYTES_LIMIT, SecretBytes, SecretContent};
 pub use service::{
     EndpointMode, EndpointSpec, LogDriver, NetworkAttachment, Placement, PlacementPreference, PortConfig, PortProtocol,

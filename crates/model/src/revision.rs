@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Service, ServiceSpec, Timestamp};
+use crate::{Author, Service, ServiceSpec, Timestamp};
 
 /// Revisions kept of a service, the one in force included: a rollback reaches nine releases back (design §4.8).
 pub const REVISIONS_MAX: usize = 10;
@@ -26,16 +26,32 @@ pub struct Revision {
     /// look at every spec of the history.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub scales: bool,
+    /// Who asked for it; none if that was not kept, as below feature level 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Arc<Author>>,
+    /// When it last was gone back to, and by whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
+}
+
+/// That a service went back to a revision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Restored {
+    /// When (the cluster's clock).
+    pub at: Timestamp,
+    /// Who asked for it: a user, or the policy of the update that failed.
+    pub by: Arc<Author>,
 }
 
 impl Service {
-    /// Adds the spec in force to the history as a new revision; `scales` says that it changed the number of replicas and
-    /// nothing else. When there are more than [`REVISIONS_MAX`], one goes: the oldest that only scaled, since many of those must not push out the
+    /// Adds the spec in force to the history as a new revision, which `by` asked for; `scales` says that it changed the
+    /// number of replicas and nothing else. When there are more than [`REVISIONS_MAX`], one goes: the oldest that only scaled, since many of those must not push out the
     /// releases; or else the oldest. Neither the revision in force nor the one that a rollback leads to goes.
-    pub fn record_revision(&mut self, scales: bool, at: Timestamp) {
+    pub fn record_revision(&mut self, scales: bool, at: Timestamp, by: Option<Arc<Author>>) {
         let number = self.history.last().map_or(0, |newest| newest.number) + 1;
         let (base, spec, spec_version) = (self.revision, self.spec.clone(), self.spec_version);
-        self.history.push(Revision { number, base, created_at: at, spec, spec_version, scales });
+        let restored = None;
+        self.history.push(Revision { number, base, created_at: at, spec, spec_version, scales, by, restored });
         self.revision = number;
         let previous = self.previous.as_ref().map(|previous| previous.revision);
         let may_go = |revision: &Revision| revision.number != number && Some(revision.number) != previous;

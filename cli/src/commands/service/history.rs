@@ -1,6 +1,9 @@
 //! `service history` and `service diff`
 
-use swarm_docker_api::view::RevisionView;
+use std::sync::Arc;
+
+use swarm_docker_api::view::{RevisionView, Time};
+use swarm_model::Author;
 
 use super::no_such_service;
 use crate::{
@@ -14,14 +17,21 @@ use crate::{
 };
 
 const COLUMNS: Columns = Columns {
-    default: "{{.Version}}\t{{.Created}}\t{{.Mark}}\t{{.Changes}}",
-    titles: &[("Version", "VERSION"), ("Created", "CREATED"), ("Mark", "MARK"), ("Changes", "CHANGES")],
+    default: "{{.Version}}\t{{.Created}}\t{{.By}}\t{{.Mark}}\t{{.Changes}}",
+    titles: &[
+        ("Version", "VERSION"),
+        ("Created", "CREATED"),
+        ("By", "BY"),
+        ("Mark", "MARK"),
+        ("Changes", "CHANGES"),
+        ("RestoredBy", "RESTORED BY"),
+    ],
 };
 
 const HISTORY_EXAMPLES: &str = "\
 Examples:
   swarmctl service history web
-  swarmctl service history --format '{{.Version}} {{.Changes}}' web
+  swarmctl service history --format '{{.Version}} {{.By}}' web
   swarmctl service rollback --to 3 web
 
 The last 10 versions are kept. Those that only changed the number of tasks are the first to go.";
@@ -48,12 +58,19 @@ impl History {
                 (_, true) => "previous",
                 _ => "",
             };
-            let age = human_duration(now.since_ns(revision.created_at.0)).to_lowercase();
+            let ago = |at: Time| format!("{} ago", human_duration(now.since_ns(at.0)).to_lowercase());
+            let by = |author: &Option<Arc<Author>>| author.as_ref().map(ToString::to_string).unwrap_or_default();
+            let mut changes = changes(&history, revision);
+            if let Some(at) = revision.restored_at {
+                changes += &format!("; restored {} by {}", ago(at), by(&revision.restored_by));
+            }
             row([
                 ("Version", revision.number.to_string()),
-                ("Created", format!("{age} ago")),
+                ("Created", ago(revision.created_at)),
+                ("By", by(&revision.by)),
                 ("Mark", mark.to_owned()),
-                ("Changes", changes(&history, revision)),
+                ("Changes", changes),
+                ("RestoredBy", by(&revision.restored_by)),
             ])
         });
         let rows: Vec<Row> = rows.collect();

@@ -300,6 +300,26 @@ mod tests {
     }
 
     #[test]
+    fn who_asked_for_a_revision_and_who_went_back_to_it_count() {
+        use swarm_model::{Author, Principal};
+        let by = |uid| Arc::new(Author::of(Principal::user(uid, Some("alice"))));
+        let sum = |made: u32, restored: u32| {
+            let mut world = World::default();
+            world.op(Op::RaiseFeatureLevel { level: DIGEST_LEVEL });
+            world.entry(vec![Tx::new(vec![create(3)]).by(by(made))]);
+            let found = world.state.service(SERVICE).unwrap().clone();
+            let spec = ServiceSpec { labels: [("a".into(), "b".into())].into(), ..ServiceSpec::clone(&found.spec) };
+            world.op(Op::update_service(&world.state, &found, Arc::new(spec), None));
+            let back = Op::RollBack { service: SERVICE, keep_previous: true, message: "x".into(), to: None };
+            assert_eq!(world.entry(vec![Tx::new(vec![back]).by(by(restored))]), [Ok(())]);
+            world.sum()
+        };
+        assert_eq!(sum(1, 2), sum(1, 2));
+        assert_ne!(sum(1, 2), sum(3, 2));
+        assert_ne!(sum(1, 2), sum(1, 3));
+    }
+
+    #[test]
     fn what_became_of_a_transaction_counts() {
         let world = world();
         let (before, mut after) = (world.state.clone(), world.state.clone());

@@ -1,7 +1,9 @@
 //! What of an entry goes into the digest: what became of its transactions, and the objects that it changed.
 
 use swarm_core::{Event, Outcome, Refusal, State};
-use swarm_model::{Cause, NamedObject, ObjectKey, Service, ServiceId, Task, TaskId, TaskStatus, Timestamp};
+use swarm_model::{
+    Cause, NamedObject, ObjectKey, Restored, Revision, Service, ServiceId, Task, TaskId, TaskStatus, Timestamp,
+};
 use xxhash_rust::xxh3::xxh3_128;
 use zeroize::Zeroizing;
 
@@ -156,8 +158,20 @@ fn write_service(out: &mut Writer, service: &Service, spec_digest: u128) {
     out.digest(digest(job).unwrap_or_default());
     out.number(*revision);
     out.number(history.len() as u64);
+    let of_force = history.iter().find(|known| known.number == *revision);
+    out.some(of_force, write_authors);
     out.number((*rebalance).into());
     out.number((*repeated).into());
+}
+
+/// Who asked for a revision, and who went back to it.
+fn write_authors(out: &mut Writer, revision: &Revision) {
+    // An author is nothing but texts.
+    out.digest(digest(&revision.by).unwrap_or_default());
+    out.some(revision.restored.as_ref(), |out, Restored { at, by }| {
+        out.time(*at);
+        out.digest(digest(by).unwrap_or_default());
+    });
 }
 
 fn write_task(out: &mut Writer, task: &Task, generic_resources: u128) {

@@ -9,11 +9,13 @@ mod objects;
 mod services;
 mod tasks;
 
-use swarm_model::{NodeId, ObjectKey, ServiceId, TaskId, TaskState, mutant::mutant};
+use std::sync::Arc;
+
+use swarm_model::{Author, NodeId, ObjectKey, ServiceId, TaskId, TaskState, mutant::mutant};
 
 pub(crate) use tasks::charge;
 
-use crate::{ENTRY_VERSION, Entry, Guard, Op, Outcome, Refusal, State, Tx};
+use crate::{ENTRY_VERSION, Entry, Guard, Op, Outcome, Refusal, State, Tx, entry::AUTHORS_LEVEL};
 
 /// What a change touched; reconcilers and readers mark it dirty and look at the state alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,14 +65,15 @@ pub fn apply(state: &mut State, index: u64, entry: &Entry) -> (Vec<Outcome>, Vec
 /// Applies one transaction, or leaves the state as it is.
 pub(crate) fn apply_tx(state: &mut State, tx: &Tx, events: &mut Vec<Event>) -> Outcome {
     tx.guards.iter().try_for_each(|guard| check(state, guard))?;
+    let by = tx.by.as_ref().filter(|_| state.feature_level() >= AUTHORS_LEVEL);
     match tx.ops.as_slice() {
         [] => Ok(()),
-        [op] => apply_op(state, op, events),
+        [op] => apply_op(state, op, by, events),
         ops => {
             let mut next = state.clone();
             let known = events.len();
             for op in ops {
-                if let Err(refusal) = apply_op(&mut next, op, events) {
+                if let Err(refusal) = apply_op(&mut next, op, by, events) {
                     events.truncate(known);
                     return Err(refusal);
                 }
@@ -133,7 +136,7 @@ fn check(state: &State, guard: &Guard) -> Outcome {
     }
 }
 
-fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
+fn apply_op(state: &mut State, op: &Op, by: Option<&Arc<Author>>, events: &mut Vec<Event>) -> Outcome {
     match op {
         Op::RaiseFeatureLevel { level } => {
             state.feature_level = state.feature_level.max(*level);
@@ -165,14 +168,16 @@ fn apply_op(state: &mut State, op: &Op, events: &mut Vec<Event>) -> Outcome {
         }
         Op::RemoveNode { node, force } => cluster::remove_node(state, *node, *force, events),
         Op::CreateService { service, spec, registry_auth } => {
-            services::create(state, *service, spec, registry_auth.as_ref(), events)
+            services::create(state, *service, spec, registry_auth.as_ref(), by, events)
         }
         Op::UpdateService { service, spec, registry_auth, alike } => {
-            services::update(state, *service, spec, registry_auth.as_ref(), *alike, events)
+            let change = services::Change { spec, registry_auth: registry_auth.as_ref(), alike: *alike, by };
+            services::update(state, *service, &change, events)
         }
         Op::RemoveService { service } => services::remove(state, *service, events),
         Op::RollBack { service, keep_previous, message, to } => {
-            services::roll_back(state, *service, *keep_previous, message, *to, events)
+            let change = services::RollBack { keep_previous: *keep_previous, message, to: *to, by };
+            services::roll_back(state, *service, &change, events)
         }
         Op::SetUpdate { service, update } => services::set_update(state, *service, update, events),
         Op::SetRebalance { service, asked } => services::set_rebalance(state, *service, *asked, events),

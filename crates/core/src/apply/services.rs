@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use swarm_model::{
-    Alike, DesiredState, JobStatus, PreviousSpec, PublishMode, Redacted, Revision, Service, ServiceId, ServiceSpec,
-    SpecVersion, TaskId, UpdateState, UpdateStatus,
+    Alike, Author, DesiredState, JobStatus, PreviousSpec, PublishMode, Redacted, Restored, Revision, Service,
+    ServiceId, ServiceSpec, SpecVersion, TaskId, UpdateState, UpdateStatus,
 };
 
 use super::{Event, before_alike, not_found, objects, tasks};
@@ -19,6 +19,7 @@ pub(super) fn create(
     id: ServiceId,
     spec: &Arc<ServiceSpec>,
     registry_auth: Option<&Redacted>,
+    by: Option<&Arc<Author>>,
     events: &mut Vec<Event>,
 ) -> Outcome {
     let exists = |name: &str| Refusal::Exists { kind: "service".into(), name: name.into() };
@@ -54,21 +55,24 @@ pub(super) fn create(
         rebalance: false,
         repeated: false,
     };
-    service.record_revision(false, state.time);
+    service.record_revision(false, state.time, by.cloned());
     state.index_users(id, None, Some(spec));
     state.services.insert(id, Arc::new(service));
     events.push(Event::Service(id));
     Ok(())
 }
 
-pub(super) fn update(
-    state: &mut State,
-    id: ServiceId,
-    spec: &Arc<ServiceSpec>,
-    registry_auth: Option<&Redacted>,
-    alike: Option<Alike>,
-    events: &mut Vec<Event>,
-) -> Outcome {
+/// A new spec of a service, as [`Op::UpdateService`](crate::Op::UpdateService) says it.
+pub(super) struct Change<'a> {
+    pub(super) spec: &'a Arc<ServiceSpec>,
+    pub(super) registry_auth: Option<&'a Redacted>,
+    pub(super) alike: Option<Alike>,
+    /// Who asks for it, if that is kept.
+    pub(super) by: Option<&'a Arc<Author>>,
+}
+
+pub(super) fn update(state: &mut State, id: ServiceId, change: &Change<'_>, events: &mut Vec<Event>) -> Outcome {
+    let Change { spec, registry_auth, alike, by } = *change;
     let old = state.service(id).cloned().ok_or_else(|| not_found("service", id))?;
     if old.spec.name != spec.name {
         return Err(Refusal::Invalid("renaming services is not supported".into()));
@@ -114,7 +118,7 @@ pub(super) fn update(
         // The way back from an update stays while that goes on, and when it was paused: what it brought does not run.
         let leads_back = goes_on || under_way == Some(UpdateState::Paused);
         service.previous = service.previous.filter(|_| leads_back).or_else(|| Some(present(&old)));
-        service.record_revision(says.all_but_replicas, time);
+        service.record_revision(says.all_but_replicas, time, by.cloned());
     }
     if !goes_on {
         service.update = None;
@@ -181,14 +185,17 @@ fn earlier(service: &Service, to: Option<u64>) -> Result<PreviousSpec, Refusal> 
     }
 }
 
-pub(super) fn roll_back(
-    state: &mut State,
-    id: ServiceId,
-    keep_previous: bool,
-    message: &Arc<str>,
-    to: Option<u64>,
-    events: &mut Vec<Event>,
-) -> Outcome {
+/// The way back to an earlier spec, as [`Op::RollBack`](crate::Op::RollBack) says it.
+pub(super) struct RollBack<'a> {
+    pub(super) keep_previous: bool,
+    pub(super) message: &'a Arc<str>,
+    pub(super) to: Option<u64>,
+    /// Who asks for it, if that is kept.
+    pub(super) by: Option<&'a Arc<Author>>,
+}
+
+pub(super) fn roll_back(state: &mut State, id: ServiceId, change: &RollBack<'_>, events: &mut Vec<Event>) -> Outcome {
+    let RollBack { keep_previous, message, to, by } = *change;
     let old = state.service(id).cloned().ok_or_else(|| not_found("service", id))?;
     let target = earlier(&old, to)?;
     check_ports(state, id, &target.spec)?;
@@ -204,6 +211,10 @@ pub(super) fn roll_back(
     service.spec_version = target.spec_version;
     service.revision = target.revision;
     (service.version, service.updated_at) = (state.revision, state.time);
+    let restored = by.map(|by| Restored { at: state.time, by: by.clone() });
+    if let Some(revision) = service.history.iter_mut().find(|revision| revision.number == target.revision) {
+        revision.restored = restored.or(revision.restored.take());
+    }
     service.update = Some(UpdateStatus {
         state: UpdateState::RollbackStarted,
         started_at: state.time,

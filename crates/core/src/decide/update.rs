@@ -4,7 +4,12 @@
 //! (`rolling.rs`) and what has failed. The start, the number of places and the failures are fields of the service, so
 //! a new leader goes on where the old one was.
 
-use swarm_model::{Cause, FailureAction, Service, Settings, Task, Timestamp, UpdateConfig, UpdateState, UpdateStatus};
+use std::sync::Arc;
+
+use swarm_model::{
+    Author, Cause, FailureAction, Principal, Service, Settings, Task, Timestamp, UpdateConfig, UpdateState,
+    UpdateStatus,
+};
 
 use super::{Planner, restart, rolling};
 use crate::{Op, Tx};
@@ -45,7 +50,7 @@ pub(super) fn count_failures(planner: &mut Planner, service: &Service) {
     } else {
         format!("failure or early termination of task {newest}")
     };
-    let mut op = None;
+    let mut rollback = None;
     if ratio > config.max_failure_ratio {
         let pause = |what: &str| format!("{what} paused due to {why}").into();
         match (update.state, config.failure_action) {
@@ -54,13 +59,14 @@ pub(super) fn count_failures(planner: &mut Planner, service: &Service) {
             }
             (_, FailureAction::Rollback) if service.previous.is_some() => {
                 let message = format!("{ROLLED_BACK} {why}").into();
-                op = Some(Op::RollBack { service: service.id, keep_previous: false, message, to: None });
+                let op = Op::RollBack { service: service.id, keep_previous: false, message, to: None };
+                rollback = Some(Tx::new(vec![op]).by(Arc::new(Author::of(Principal::UpdatePolicy))));
             }
             _ => (next.state, next.message) = (UpdateState::Paused, pause("update")),
         }
     }
-    let op = op.unwrap_or(Op::SetUpdate { service: service.id, update: next });
-    planner.push_for(service, Tx::new(vec![op]));
+    let progress = || Tx::new(vec![Op::SetUpdate { service: service.id, update: next }]);
+    planner.push_for(service, rollback.unwrap_or_else(progress));
 }
 
 /// Whether this update made the task, and for the spec that is being rolled out.

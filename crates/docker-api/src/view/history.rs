@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{Revision, Service, ServiceSpec};
+use swarm_model::{Author, Revision, Service, ServiceSpec};
 
 use super::{Time, is_default};
 
@@ -24,6 +24,15 @@ pub struct RevisionView {
     /// Whether a rollback that names none goes back to it.
     #[serde(skip_serializing_if = "is_default")]
     pub previous: bool,
+    /// Who asked for it; absent if that was not kept.
+    #[serde(skip_serializing_if = "is_default")]
+    pub by: Option<Arc<Author>>,
+    /// When it was last gone back to; absent if it never was.
+    #[serde(skip_serializing_if = "is_default")]
+    pub restored_at: Option<Time>,
+    /// Who asked for that, or the policy of the update that failed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub restored_by: Option<Arc<Author>>,
     /// The spec.
     pub spec: Arc<ServiceSpec>,
 }
@@ -37,6 +46,9 @@ impl RevisionView {
             created_at: revision.created_at.into(),
             current: revision.number == service.revision,
             previous: service.previous.as_ref().is_some_and(|previous| previous.revision == revision.number),
+            by: revision.by.clone(),
+            restored_at: revision.restored.as_ref().map(|restored| restored.at.into()),
+            restored_by: revision.restored.as_ref().map(|restored| restored.by.clone()),
             spec: revision.spec.clone(),
         }
     }
