@@ -19,7 +19,7 @@ use axum::{
 use serde_json::json;
 use swarm_consensus::ProposeError;
 use swarm_core::{FEATURE_LEVEL_MIN, Op, State, Tx};
-use swarm_model::{Availability, Cluster, Id, NodeId, NodeRole, Redacted};
+use swarm_model::{Author, Availability, Cluster, Id, NodeId, NodeName, NodeRole, Principal, Redacted};
 use swarm_wire::{
     Ca, CaError, IssuedCert, JoinToken, PeerIdentity, SigningTime,
     join::{CA_PATH, CERTIFICATE_PATH, CertificateRequest, CertificateResponse, JOIN_BODY_BYTES_MAX},
@@ -28,6 +28,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::{
+    api::Caller,
     clock::{self, Clock},
     feed::{Feed, lock},
     raft::Raft,
@@ -116,7 +117,7 @@ impl Authority {
     }
 
     /// The routes. The daemon puts the [`PeerIdentity`] of a peer that showed a certificate into the request's
-    /// extensions.
+    /// extensions, and a [`Caller`] if it wants to know what came of it.
     pub(crate) fn routes(self: &Arc<Self>) -> Router {
         Router::new()
             .route(CA_PATH, get(root))
@@ -125,7 +126,12 @@ impl Authority {
             .with_state(self.clone())
     }
 
-    async fn issue(&self, peer: Option<PeerIdentity>, body: &[u8]) -> Result<CertificateResponse, Denied> {
+    async fn issue(
+        &self,
+        peer: Option<PeerIdentity>,
+        caller: Option<Caller>,
+        body: &[u8],
+    ) -> Result<CertificateResponse, Denied> {
         let request: CertificateRequest =
             serde_json::from_slice(body).map_err(|error| Denied::Malformed(error.to_string()))?;
         let manager_addr = request.manager_addr.clone();
@@ -147,11 +153,17 @@ impl Authority {
         let issued = self.sign(&state, cluster, admission.node, admission.role, &request.csr)?;
         let Admission { node, role, manager_addr, availability } = admission;
         let admit = Op::AdmitNode { node, role, cert_expires_at: issued.expires_at, manager_addr, availability };
-        let committed = self.raft.write(vec![Tx::new(vec![admit])]).await.map_err(denied)?;
+        let name = NodeName::new(node, state.node(node).map_or("", |node| node.hostname()));
+        let author = Arc::new(Author::of(Principal::Node(name)));
+        let committed = self.raft.write(vec![Tx::new(vec![admit]).by(author)]).await.map_err(denied)?;
         if let Some(Err(refusal)) = committed.outcomes.into_iter().next() {
             return Err(Denied::Forbidden(refusal.to_string()));
         }
         tracing::info!(%node, %role, "a certificate was issued");
+        if let Some(caller) = caller {
+            caller.concerns(format!("node {node} as {role}"));
+            caller.changed(committed.index);
+        }
         let raft_id = self.feed.state().node(node).and_then(|node| node.raft_id);
         Ok(response(cluster, &issued, raft_id))
     }
@@ -301,9 +313,11 @@ async fn root(Shared(authority): Shared<Arc<Authority>>) -> Response {
 async fn certificate(
     Shared(authority): Shared<Arc<Authority>>,
     peer: Option<Extension<PeerIdentity>>,
+    caller: Option<Extension<Caller>>,
     body: Bytes,
 ) -> Result<Json<CertificateResponse>, Denied> {
-    authority.issue(peer.map(|Extension(peer)| peer), &body).await.map(Json)
+    let (peer, caller) = (peer.map(|Extension(peer)| peer), caller.map(|Extension(caller)| caller));
+    authority.issue(peer, caller, &body).await.map(Json)
 }
 
 #[cfg(test)]

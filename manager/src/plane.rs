@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, stream::BoxStream};
-use swarm_consensus::{ProposeError, Role, Status, Survey};
-use swarm_core::{Outcome, State, Tx};
+use swarm_consensus::{Committed, ProposeError, Role, Status, Survey};
+use swarm_core::{State, Tx};
 use swarm_docker_api::view::TlsInfo;
 use swarm_model::{Node, NodeCertificate, Redacted, RootCa, RootRotation, Timestamp};
 use swarm_wire::{JoinToken, RootInfo, SigningTime, UnlockKey, agent::LogMessage, clock, root_digest};
@@ -19,8 +19,8 @@ use crate::{
 };
 
 impl Plane for Manager {
-    async fn propose(&self, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
-        self.inner.consensus.write(txs).await.map(|committed| committed.outcomes).map_err(plane_error)
+    async fn propose(&self, txs: Vec<Tx>) -> Result<Committed, PlaneError> {
+        self.inner.consensus.write(txs).await.map_err(plane_error)
     }
 
     fn leading(&self) -> Option<(u64, Arc<State>)> {
@@ -29,9 +29,8 @@ impl Plane for Manager {
         Some((term, self.inner.feed.state()))
     }
 
-    async fn propose_in_term(&self, term: u64, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
-        let committed = self.inner.consensus.propose_in_term(term, txs).await;
-        committed.map(|committed| committed.outcomes).map_err(plane_error)
+    async fn propose_in_term(&self, term: u64, txs: Vec<Tx>) -> Result<Committed, PlaneError> {
+        self.inner.consensus.propose_in_term(term, txs).await.map_err(plane_error)
     }
 
     async fn read(&self) -> Result<State, PlaneError> {

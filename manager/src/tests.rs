@@ -108,7 +108,7 @@ async fn a_cluster_is_made_runs_a_service_and_is_there_after_a_restart() {
     let mut spec = service_spec("web");
     spec.mode = ServiceMode::Replicated { replicas: 4 };
     let create = Op::CreateService { service, spec: Arc::new(spec), registry_auth: None };
-    assert_eq!(manager.propose(vec![Tx::new(vec![create])]).await.unwrap(), [Ok(())]);
+    assert_eq!(manager.propose(vec![Tx::new(vec![create])]).await.unwrap().outcomes, [Ok(())]);
     let running =
         |state: &State| state.tasks_of_service(service).filter(|t| t.status.state == TaskState::Running).count() == 4;
     wait(&manager, Topic::Service(service), running).await;

@@ -2,6 +2,7 @@
 //! answers, and what passes through to the local engine.
 
 mod absent;
+pub(crate) mod authorise;
 mod containers;
 mod respond;
 mod rest;
@@ -11,14 +12,22 @@ mod system;
 use std::sync::Arc;
 
 use axum::body::Body;
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE};
-use swarm_docker_api::{
-    ApiError, ApiVersion, CONTENT_TYPE_JSON, LOCKED, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND, decode_path, encode_path,
-    split_version,
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONTENT_TYPE, HeaderValue},
 };
+use swarm_docker_api::{
+    ApiError, ApiVersion, CONTENT_TYPE_JSON, LOCKED, NO_SWARM, NOT_A_MANAGER, PAGE_NOT_FOUND, WARNING_HEADER,
+    decode_path, encode_path, split_version,
+};
+use swarm_manager::api::Caller;
+use swarm_model::{Author, Principal};
 use tower::ServiceExt;
 
+use self::authorise::Policy;
 use crate::{
+    audit::record::{self, Record},
     forward::{is_for_leader, to_leader},
     node::{Node, Swarm},
 };
@@ -32,24 +41,68 @@ const ERROR_TEXT_BYTES_MAX: usize = 64 << 10;
 #[derive(Clone)]
 pub(crate) struct Api {
     node: Arc<Node>,
+    policy: Policy,
+}
+
+/// Who is at the other end of a connection to the socket.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    /// By what the kernel says of the other end.
+    pub(crate) principal: Principal,
+    /// The socket.
+    pub(crate) from: String,
 }
 
 impl Api {
     /// The API of a node.
     pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self { node }
+        Self { node, policy: authorise::allow_all }
     }
 
     /// Answers a request. Whatever goes wrong becomes a response. What nobody has read of the body by then is taken
     /// from the client.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        respond::finish(self.route(rest::take_unread(request)).await.unwrap_or_else(|e| respond::error(&e)))
+    pub(crate) async fn answer(&self, request: Request<Incoming>, client: &Client) -> Response<Body> {
+        let answer = self.call(rest::take_unread(request), client).await;
+        let mut response = respond::finish(answer.unwrap_or_else(|e| respond::error(&e)));
+        if let Some(problem) = self.node.audit().problem() {
+            let problem = HeaderValue::try_from(problem);
+            let problem = problem.unwrap_or(HeaderValue::from_static("the audit log lacks changes"));
+            response.headers_mut().entry(WARNING_HEADER).or_insert(problem);
+        }
+        response
     }
 
-    async fn route(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    /// Authorises a call, has it answered, and writes down what it changed.
+    async fn call(&self, mut request: Request<Body>, client: &Client) -> Result<Response<Body>, ApiError> {
         // What is looked up here and what the engine gets are the same, whatever the client's spelling of it is.
         let path = decode_path(request.uri().path())?;
         let (version, path) = split_version(&path)?;
+        let author = Arc::new(Author { principal: client.principal.clone(), node: self.node.name() });
+        let caller = Caller::new(author);
+        let record = record::is_change(request.method(), path).then(|| {
+            let name = self.node.config().hostname.clone();
+            let node = record::Node { id: self.node.name().map(|node| node.id), name };
+            Record::begin(self.node.audit().clone(), caller.clone(), node, &client.from, &request, path)
+        });
+        let answer = match (self.policy)(caller.author(), request.method(), path) {
+            Ok(()) => {
+                request.extensions_mut().insert(caller.clone());
+                self.route(request, version, path, &caller).await
+            }
+            Err(refused) => Err(refused),
+        };
+        let Some(record) = record else { return answer };
+        let answer = answer.unwrap_or_else(|e| respond::error(&e));
+        Ok(record.end(answer, self.node.name().map(|node| node.id)).await)
+    }
+
+    async fn route(
+        &self,
+        request: Request<Body>,
+        version: Option<ApiVersion>,
+        path: &str,
+        caller: &Caller,
+    ) -> Result<Response<Body>, ApiError> {
         match (request.method(), path) {
             (&Method::GET | &Method::HEAD, "/_ping") => Ok(system::ping(&self.node)),
             (&Method::GET, "/version") => Ok(system::version(&self.node).await),
@@ -61,7 +114,7 @@ impl Api {
             (&Method::POST, "/swarmd/restore") => swarm::restore(&self.node, request).await,
             (&Method::POST, "/networks/create") => absent::create_network(&self.node, request, version, path).await,
             (&Method::GET, "/containers/json") => containers::list(&self.node, request, version, path).await,
-            _ if is_for_manager(path) => self.ask_manager(request, version, path).await,
+            _ if is_for_manager(path) => self.ask_manager(request, version, path, caller).await,
             _ => self.node.engine().pass(request, version, path).await,
         }
     }
@@ -72,6 +125,7 @@ impl Api {
         mut request: Request<Body>,
         version: Option<ApiVersion>,
         path: &str,
+        caller: &Caller,
     ) -> Result<Response<Body>, ApiError> {
         let swarm = self.node.swarm();
         let (routes, leader) = match &*swarm {
@@ -93,7 +147,8 @@ impl Api {
             request.extensions_mut().insert(version);
         }
         if let Some((identity, addr)) = leader {
-            return Ok(as_json_error(to_leader(&identity, &addr, request.uri().clone()).await?).await);
+            let answer = to_leader(&identity, &addr, request.uri().clone(), &caller.author().principal);
+            return Ok(as_json_error(answer.await?).await);
         }
         let tells_key = request.method() == Method::GET && path == "/swarm/unlockkey";
         let concerns_lock = tells_key || (request.method() == Method::POST && path == "/swarm/update");

@@ -93,6 +93,9 @@ struct Layer {
     /// Label of the node's engine (constraint engine.labels.KEY); repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
+    /// File that gets a line of JSON for each change that is asked for on this node [default: none]
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<String>,
     /// error, warn, info, debug, trace, or a filter such as info,swarm_manager=debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -122,6 +125,8 @@ pub(crate) struct Config {
     pub(crate) limits: NodeLimits,
     /// Labels of the engine.
     pub(crate) labels: Labels,
+    /// The audit log, if there is to be one.
+    pub(crate) audit_log: Option<PathBuf>,
     /// A filter in `tracing`'s syntax.
     pub(crate) log_filter: String,
     /// How log lines look.
@@ -158,6 +163,7 @@ impl Layer {
             resources: env("SWARMD_RESOURCES"),
             generic_resource: list("SWARMD_GENERIC_RESOURCE"),
             label: list("SWARMD_LABEL"),
+            audit_log: env("SWARMD_AUDIT_LOG"),
             log_level: env("SWARMD_LOG_LEVEL"),
             log_format: env("SWARMD_LOG_FORMAT"),
         }
@@ -229,6 +235,12 @@ impl Sources {
                 ..self.pick("resources", |l| l.resources.as_deref(), "", parse_limits)?
             },
             labels: self.labels()?,
+            audit_log: self.pick(
+                "audit-log",
+                |l| l.audit_log.as_deref(),
+                "",
+                |text| Ok(if text.is_empty() { None } else { Some(std::path::absolute(text)?) }),
+            )?,
             log_format: self.pick("log-format", |l| l.log_format.as_deref(), "text", parse_log_format)?,
             log_filter: level,
             hostname,

@@ -13,8 +13,8 @@ use axum::{Router, body::Body};
 use hyper::{Method, Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use swarm_docker_api::{ApiError, CONTENT_TYPE_JSON};
-use swarm_manager::Manager;
-use swarm_model::NodeId;
+use swarm_manager::{Manager, api::Caller};
+use swarm_model::{Author, NodeId, NodeName, Principal};
 use swarm_wire::{
     Accepted, Alpn, BoxedStream, IdentityHolder, PeerIdentity, TlsError,
     join::{CA_PATH, CERTIFICATE_PATH},
@@ -29,7 +29,13 @@ use tower::ServiceExt;
 
 use self::cut::Severable;
 use crate::{
+    api::authorise,
+    audit::{
+        Audit,
+        record::{self, Record},
+    },
     forward,
+    node::Node,
     places::{Entry, Full, Limits, Places, source},
     reminder::{PERIOD, Reminder},
 };
@@ -102,6 +108,9 @@ pub(crate) struct Listener {
     identity: Arc<IdentityHolder>,
     manager: Manager,
     join_routes: Router,
+    audit: Audit,
+    /// This node, as the audit log calls it.
+    own: record::Node,
     handshakes: Places<IpAddr>,
     joins: Places<IpAddr>,
     renewals: Places<NodeId>,
@@ -132,8 +141,11 @@ impl Offence {
 
 impl Listener {
     /// Serves this manager.
-    pub(crate) fn new(identity: Arc<IdentityHolder>, manager: Manager) -> Self {
+    pub(crate) fn new(identity: Arc<IdentityHolder>, manager: Manager, node: &Node) -> Self {
+        let own = record::Node { id: Some(identity.identity().node()), name: node.config().hostname.clone() };
         Self {
+            audit: node.audit().clone(),
+            own,
             identity,
             join_routes: manager.join_routes(),
             manager,
@@ -198,7 +210,7 @@ impl Listener {
         tls::accept(stream, &self.identity).await
     }
 
-    async fn dispatch(&self, accepted: Accepted, addr: SocketAddr) {
+    async fn dispatch(self: &Arc<Self>, accepted: Accepted, addr: SocketAddr) {
         // Who is removed or demoted loses what is open as well.
         let watched = |peer: &PeerIdentity, stream| {
             let (manager, peer, alpn) = (self.manager.clone(), peer.clone(), accepted.alpn);
@@ -225,7 +237,11 @@ impl Listener {
                 self.complain(Offence::Certificate, addr, &format!("{} without a certificate", alpn.as_str()));
             }
             (Alpn::Api, Some(peer)) => match self.manager.admit(&peer) {
-                Ok(()) => forward::serve(self.manager.routes(), watched(&peer, accepted.stream), addr).await,
+                Ok(()) => {
+                    let from = self.name(peer.node);
+                    let stream = watched(&peer, accepted.stream);
+                    forward::serve(self.manager.routes(), stream, addr, from, authorise::allow_all).await;
+                }
                 Err(reason) => self.complain(Offence::Node, addr, &format!("{}: {reason}", Alpn::Api.as_str())),
             },
             (Alpn::Raft, Some(peer)) => {
@@ -242,14 +258,51 @@ impl Listener {
         }
     }
 
-    async fn serve_join(&self, stream: BoxedStream, peer: Option<PeerIdentity>, addr: SocketAddr) {
-        let service = service_fn(|request| join(self.join_routes.clone(), peer.clone(), request));
+    async fn serve_join(self: &Arc<Self>, stream: BoxedStream, peer: Option<PeerIdentity>, addr: SocketAddr) {
+        let service = service_fn(|request| self.clone().join(peer.clone(), addr, request));
         let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
         server.http1().timer(TokioTimer::new());
         let served = timeout(JOIN_TIME_MAX, server.serve_connection(TokioIo::new(stream), service)).await;
         if let Ok(Err(e)) = served {
             tracing::debug!(%addr, "a connection to join ended: {e}");
         }
+    }
+
+    /// Answers what anybody may ask on this port; nothing else is here, with a certificate or without one.
+    async fn join(
+        self: Arc<Self>,
+        peer: Option<PeerIdentity>,
+        addr: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, std::convert::Infallible> {
+        let path = request.uri().path().to_owned();
+        let issues = (request.method(), &*path) == (&Method::POST, CERTIFICATE_PATH);
+        if !issues && (request.method(), &*path) != (&Method::GET, CA_PATH) {
+            return Ok(elsewhere());
+        }
+        let mut request = request.map(Body::new);
+        let principal = match &peer {
+            Some(peer) => Principal::Node(self.name(peer.node)),
+            None => Principal::from_parts("token", "join", ""),
+        };
+        let caller = Caller::new(Arc::new(Author::of(principal)));
+        let (audit, own) = (self.audit.clone(), self.own.clone());
+        let record =
+            issues.then(|| Record::begin(audit, caller.clone(), own, &addr.to_string(), &request, &path).if_ended());
+        request.extensions_mut().insert(caller);
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
+        let Ok(response) = self.join_routes.clone().oneshot(request).await;
+        Ok(match record {
+            Some(record) if response.status().is_success() => record.end(response, None).await,
+            _ => response,
+        })
+    }
+
+    /// What a node is called.
+    fn name(&self, node: NodeId) -> NodeName {
+        NodeName::new(node, self.manager.state().node(node).map_or("", |node| node.hostname()))
     }
 
     /// One log line for many refused connections of a kind.
@@ -276,27 +329,13 @@ fn notice_lost_peer(stream: &TcpStream) -> rustix::io::Result<()> {
     sockopt::set_tcp_user_timeout(stream, UNANSWERED_MAX_MS)
 }
 
-/// Answers what anybody may ask on this port; nothing else is here, with a certificate or without one.
-async fn join(
-    routes: Router,
-    peer: Option<PeerIdentity>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, std::convert::Infallible> {
-    let allowed =
-        matches!((request.method(), request.uri().path()), (&Method::GET, CA_PATH) | (&Method::POST, CERTIFICATE_PATH));
-    if !allowed {
-        let error = ApiError::not_found("on this port nodes join the swarm; the API is on swarmd's Unix socket");
-        let mut response = Response::new(Body::from(error.body()));
-        *response.status_mut() = hyper::StatusCode::NOT_FOUND;
-        let json = hyper::header::HeaderValue::from_static(CONTENT_TYPE_JSON);
-        response.headers_mut().insert(hyper::header::CONTENT_TYPE, json);
-        return Ok(response);
-    }
-    let mut request = request.map(Body::new);
-    if let Some(peer) = peer {
-        request.extensions_mut().insert(peer);
-    }
-    routes.oneshot(request).await
+fn elsewhere() -> Response<Body> {
+    let error = ApiError::not_found("on this port nodes join the swarm; the API is on swarmd's Unix socket");
+    let mut response = Response::new(Body::from(error.body()));
+    *response.status_mut() = hyper::StatusCode::NOT_FOUND;
+    let json = hyper::header::HeaderValue::from_static(CONTENT_TYPE_JSON);
+    response.headers_mut().insert(hyper::header::CONTENT_TYPE, json);
+    response
 }
 
 #[cfg(test)]

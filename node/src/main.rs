@@ -4,12 +4,14 @@
 //! * [`node`] – the node; [`membership`] – init, join, leave; [`member`] – what runs while it belongs to a cluster;
 //!   [`role`] – promoted and demoted; [`autolock`] – locked and unlocked.
 //! * [`socket`], [`api`], [`engine`] – the API on the Unix socket and the pass-through to the Docker Engine.
+//! * [`users`], [`audit`] – who asks, and what is kept of it.
 //! * [`listener`] (with [`places`]), [`connector`], [`certificate`] – the managers' port, the way to it, certificates.
 //! * [`loss`], [`reminder`] – what the log says of trouble that lasts.
 //! * [`memory`] – huge pages for a large state.
 
 mod address;
 mod api;
+mod audit;
 mod autolock;
 mod bounded;
 mod certificate;
@@ -33,6 +35,7 @@ mod socket;
 mod state_dir;
 #[cfg(test)]
 mod testing;
+mod users;
 
 use std::{process::ExitCode, sync::Arc};
 

@@ -108,7 +108,8 @@ impl Member {
                     seal_key: node.state().seal_key(),
                 };
                 let manager = Manager::start(options).await.context("the manager does not start")?;
-                tasks.spawn(Listener::new(identity.clone(), manager.clone()).serve(port, stop.clone()));
+                let listener = Listener::new(identity.clone(), manager.clone(), node);
+                tasks.spawn(listener.serve(port, stop.clone()));
                 Some(manager)
             }
         };

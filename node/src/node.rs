@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use swarm_agent::{DockerExecutor, Executor, SimulatedExecutor};
 use swarm_docker_api::{ApiError, LOCKED};
 use swarm_manager::Start;
-use swarm_model::NodeRole;
+use swarm_model::{NodeName, NodeRole};
 use swarm_wire::PeerIdentity;
 use tokio::{
     net::TcpListener,
@@ -15,6 +15,7 @@ use tokio::{
 
 pub(crate) use crate::member::{Member, MemberState};
 use crate::{
+    audit::Audit,
     config::{Config, Engine},
     engine::EngineClient,
     state_dir::{Membership, StateDir},
@@ -37,6 +38,7 @@ pub(crate) struct Node {
     state: Arc<StateDir>,
     engine: EngineClient,
     executor: Arc<dyn Executor>,
+    audit: Audit,
     swarm: RwLock<Arc<Swarm>>,
     /// Held by whoever changes `swarm`: init, join, leave and the end come one after another.
     changing: Mutex<()>,
@@ -45,6 +47,9 @@ pub(crate) struct Node {
 
 impl Node {
     /// A node that has not started what its state folder says.
+    ///
+    /// # Errors
+    /// The engine's address or the audit log cannot be used.
     pub(crate) fn new(config: Config, state: StateDir) -> Result<Self> {
         let executor: Arc<dyn Executor> = match &config.engine {
             engine @ Engine::Docker(_) => {
@@ -53,6 +58,7 @@ impl Node {
             Engine::Simulated => Arc::new(SimulatedExecutor::new()),
         };
         Ok(Self {
+            audit: Audit::open(config.audit_log.as_deref())?,
             engine: EngineClient::new(&config.engine),
             config,
             state: Arc::new(state),
@@ -109,6 +115,7 @@ impl Node {
             member.shutdown().await;
         }
         self.engine.close().await;
+        self.audit.flush().await;
     }
 
     /// Where what makes the daemon useless is reported.
@@ -132,6 +139,21 @@ impl Node {
     /// The state folder.
     pub(crate) fn state(&self) -> &Arc<StateDir> {
         &self.state
+    }
+
+    /// Where changes are written down.
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// What it is called in its swarm; none outside.
+    pub(crate) fn name(&self) -> Option<NodeName> {
+        let id = match &*self.swarm() {
+            Swarm::Out => return None,
+            Swarm::Locked(peer) => peer.node,
+            Swarm::In(member) => member.identity().node(),
+        };
+        Some(NodeName::new(id, &self.config.hostname))
     }
 
     /// The engine, for requests.

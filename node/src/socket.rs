@@ -5,6 +5,7 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,8 +16,9 @@ use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::Api,
+    api::{Api, Client},
     reminder::{PERIOD, Reminder},
+    users::Users,
 };
 
 /// How long requests that are being answered may take to end when swarmd stops.
@@ -79,6 +81,8 @@ impl ApiSocket {
     pub(crate) async fn serve(self, api: Api, stop: CancellationToken) {
         let connections = TaskTracker::new();
         let mut reminder = Reminder::new(PERIOD);
+        let users = Arc::new(Users::default());
+        let from: Arc<str> = self.path.to_string_lossy().into();
         loop {
             let stream = tokio::select! {
                 () = stop.cancelled() => break,
@@ -93,17 +97,28 @@ impl ApiSocket {
                     }
                 },
             };
-            connections.spawn(serve_connection(stream, api.clone(), stop.clone()));
+            let (api, stop, users, from) = (api.clone(), stop.clone(), users.clone(), from.clone());
+            connections.spawn(async move {
+                match stream.peer_cred() {
+                    Ok(peer) => {
+                        let client = Client { principal: users.principal(peer.uid()).await, from: (*from).to_owned() };
+                        serve_connection(stream, api, client, stop).await;
+                    }
+                    // Without a name nobody is served.
+                    Err(e) => tracing::warn!("a connection to the API was closed: who made it is not known: {e}"),
+                }
+            });
         }
         connections.close();
         connections.wait().await;
     }
 }
 
-async fn serve_connection(stream: UnixStream, api: Api, stop: CancellationToken) {
+async fn serve_connection(stream: UnixStream, api: Api, client: Client, stop: CancellationToken) {
+    let client = Arc::new(client);
     let service = hyper::service::service_fn(move |request| {
-        let api = api.clone();
-        async move { Ok::<_, std::convert::Infallible>(api.answer(request).await) }
+        let (api, client) = (api.clone(), client.clone());
+        async move { Ok::<_, std::convert::Infallible>(api.answer(request, &client).await) }
     });
     let server = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
     let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);

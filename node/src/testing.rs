@@ -1,8 +1,12 @@
 //! What several tests need.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use swarm_model::{ClusterId, Labels, NodeId, NodeRole};
+use swarm_manager::api::Caller;
+use swarm_model::{Author, ClusterId, Labels, NodeId, NodeRole, Principal};
 use swarm_wire::{Ca, IdentityHolder, NodeIdentity, clock, new_key_and_csr};
 
 use crate::{
@@ -33,6 +37,11 @@ impl TestCluster {
     }
 }
 
+/// Who asks a manager's routes in tests.
+pub(crate) fn caller() -> Caller {
+    Caller::new(Arc::new(Author::of(Principal::user(0, Some("root")))))
+}
+
 /// A node without Docker, on a port of its own.
 pub(crate) struct TestNode {
     pub(crate) node: Arc<Node>,
@@ -45,7 +54,18 @@ impl TestNode {
         Self { node: Self::open(folder.path()), folder }
     }
 
-    pub(crate) fn open(folder: &std::path::Path) -> Arc<Node> {
+    /// The same with an audit log, `audit.log` in its folder.
+    pub(crate) fn with_audit_log() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let audit_log = Some(folder.path().join("audit.log"));
+        Self { node: Self::open_with(folder.path(), audit_log), folder }
+    }
+
+    pub(crate) fn open(folder: &Path) -> Arc<Node> {
+        Self::open_with(folder, None)
+    }
+
+    fn open_with(folder: &Path, audit_log: Option<PathBuf>) -> Arc<Node> {
         let config = Config {
             state_dir: folder.to_owned(),
             socket: folder.join("unused.sock"),
@@ -58,6 +78,7 @@ impl TestNode {
             labels: Labels::new(),
             log_filter: "info".to_owned(),
             log_format: LogFormat::Text,
+            audit_log,
         };
         let state = StateDir::open(folder).unwrap();
         Arc::new(Node::new(config, state).unwrap())

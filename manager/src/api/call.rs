@@ -15,7 +15,7 @@ use swarm_docker_api::{
 };
 use swarm_model::Redacted;
 
-use super::reply::Failure;
+use super::{caller::Caller, reply::Failure};
 
 /// Longest body of a request. A spec may have 512 KiB (`swarm_model::SPEC_BYTES_MAX`); spelt with escapes and
 /// indented it needs several times as much.
@@ -27,6 +27,8 @@ pub(super) struct Call {
     query: BTreeMap<String, String>,
     headers: HeaderMap,
     body: Bytes,
+    /// Who makes it.
+    pub(super) caller: Caller,
     /// The version of the API that the client speaks; the newest if it did not say.
     pub(super) api_version: ApiVersion,
 }
@@ -55,7 +57,9 @@ impl<S: Send + Sync> FromRequest<S> for Call {
             }
         })?;
         let api_version = parts.extensions.get().copied().unwrap_or(API_VERSION_MAX);
-        Ok(Self { id, query, headers: parts.headers, body: body.to_bytes(), api_version })
+        let caller =
+            parts.extensions.remove().ok_or_else(|| ApiError::internal("nobody is named who makes this call"))?;
+        Ok(Self { id, query, headers: parts.headers, body: body.to_bytes(), caller, api_version })
     }
 }
 

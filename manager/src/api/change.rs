@@ -4,6 +4,7 @@ use swarm_core::{State, Tx};
 
 use super::{
     Plane, PlaneError,
+    caller::{self, Caller},
     reply::{self, Failure},
 };
 
@@ -15,17 +16,30 @@ use super::{
 /// another manager lead by now, the proposal comes to nothing. When it does, or `make` finds something wrong, or the
 /// transaction falls, nothing has happened yet and all is done again on a state that other managers vouch for: so
 /// nothing is refused for what this manager alone believes. A proposal whose end is unknown is never repeated.
+///
+/// The transaction names the caller, and the caller is told what was changed, and with which entry.
 pub(super) async fn change<P: Plane, T>(
     plane: &P,
+    caller: &Caller,
     make: impl Fn(&State) -> Result<(Tx, T), Failure>,
 ) -> Result<T, Failure> {
+    let make = |state: &State| {
+        let (tx, made) = make(state)?;
+        if let Some(object) = caller::object(state, &tx) {
+            caller.concerns(object);
+        }
+        Ok::<_, Failure>((tx.by(caller.author().clone()), made))
+    };
     if let Some((term, state)) = plane.leading()
         && let Ok((tx, made)) = make(&state)
     {
         // Nobody else needs it once a newer one is published, and this waits until one is.
         drop(state);
         match plane.propose_in_term(term, vec![tx]).await {
-            Ok(outcomes) if reply::outcome(outcomes.clone()).is_ok() => return Ok(made),
+            Ok(committed) if reply::outcome(committed.outcomes.clone()).is_ok() => {
+                caller.changed(committed.index);
+                return Ok(made);
+            }
             Ok(_) | Err(PlaneError::NotLeader { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -33,7 +47,9 @@ pub(super) async fn change<P: Plane, T>(
     // In a box: on a leader hardly any change comes so far, and each would carry the room for it.
     Box::pin(async {
         let (tx, made) = make(&plane.read().await?)?;
-        reply::outcome(plane.propose(vec![tx]).await?)?;
+        let committed = plane.propose(vec![tx]).await?;
+        reply::outcome(committed.outcomes)?;
+        caller.changed(committed.index);
         Ok(made)
     })
     .await

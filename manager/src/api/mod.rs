@@ -2,12 +2,13 @@
 //!
 //! Handlers read the state, check what they are asked for, and propose transactions; they decide nothing. What they
 //! stand on is the small trait [`Plane`]. Paths come without a version: the daemon strips it, leaves it as an
-//! [`ApiVersion`](swarm_docker_api::ApiVersion) in the request's extensions, and adds the headers that every response
-//! has.
+//! [`ApiVersion`](swarm_docker_api::ApiVersion) in the request's extensions beside the [`Caller`], and adds the headers
+//! that every response has.
 
 mod available;
 mod backup;
 mod call;
+mod caller;
 mod change;
 mod configs;
 mod logs;
@@ -41,6 +42,7 @@ use swarm_docker_api::{ApiError, PAGE_NOT_FOUND, WARNING_HEADER};
 
 pub use available::check_cluster;
 pub use call::BODY_BYTES_MAX;
+pub use caller::Caller;
 pub use plane::{LogSelector, LogTarget, Plane, PlaneError, SealedBackup};
 use reply::Failure;
 
@@ -52,6 +54,7 @@ pub fn routes<P: Plane>(plane: P) -> Router {
     all_routes(plane.clone())
         .layer(middleware::from_fn(move |request, next| stale::choose(plane.clone(), stale.clone(), request, next)))
         .layer(middleware::map_response(move |response| std::future::ready(warn(&warned, response))))
+        .layer(middleware::from_fn(caller::demand))
 }
 
 /// Every answer of a manager that must not be counted on says so.

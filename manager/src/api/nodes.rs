@@ -89,7 +89,7 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
         return Err(ApiError::bad_request(text).into());
     }
     let managers = plane.managers().await;
-    change(&plane, |state| {
+    change(&plane, &call.caller, |state| {
         resolve::cluster(state)?;
         let node = resolve::node(state, call.id())?;
         if node.version != version {
@@ -186,7 +186,7 @@ fn check_role(status: &Status, state: &State, node: &Node, role: NodeRole) -> Re
 
 /// `DELETE /nodes/{id}`
 pub(super) async fn remove<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
-    change(&plane, |state| {
+    change(&plane, &call.caller, |state| {
         resolve::cluster(state)?;
         let node = resolve::node(state, call.id())?.id;
         Ok((Tx::new(vec![Op::RemoveNode { node, force: call.truthy("force") }]), ()))

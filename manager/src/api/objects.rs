@@ -111,7 +111,7 @@ async fn create<K: Kind, P: Plane>(extract::State(plane): extract::State<P>, cal
     validate_object(&name, &labels)?;
     let content = Arc::new(K::content(request)?);
     let id = ObjectId::make(plane.now(), plane.random());
-    change(&plane, |state| {
+    change(&plane, &call.caller, |state| {
         resolve::cluster(state)?;
         if state.object_by_name(K::KIND, &name).is_some() {
             return Err(ApiError::conflict(format!("{} {name} already exists", K::KIND)).into());
@@ -129,7 +129,7 @@ async fn update<K: Kind, P: Plane>(extract::State(plane): extract::State<P>, cal
     let request: K::Request = call.body()?;
     let ObjectSpecView { name, labels } = K::head(&request);
     validate_object(&name, &labels)?;
-    change(&plane, |state| {
+    change(&plane, &call.caller, |state| {
         resolve::cluster(state)?;
         let object = resolve::object(state, K::KIND, call.id())?;
         if object.version != version {
@@ -152,7 +152,7 @@ async fn update<K: Kind, P: Plane>(extract::State(plane): extract::State<P>, cal
 }
 
 async fn remove<K: Kind, P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
-    change(&plane, |state| {
+    change(&plane, &call.caller, |state| {
         resolve::cluster(state)?;
         let object = resolve::object(state, K::KIND, call.id())?.key();
         Ok((Tx::new(vec![Op::RemoveObject { object }]), ()))

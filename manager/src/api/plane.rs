@@ -4,8 +4,8 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use swarm_consensus::{Status, Survey};
-use swarm_core::{Outcome, State, Tx};
+use swarm_consensus::{Committed, Status, Survey};
+use swarm_core::{State, Tx};
 use swarm_docker_api::view::TlsInfo;
 use swarm_model::{Node, Redacted, RootCa, RootRotation, ServiceId, TaskId, Timestamp};
 use swarm_wire::agent::LogMessage;
@@ -16,16 +16,16 @@ pub type SealedBackup = BoxStream<'static, io::Result<Bytes>>;
 
 /// A manager, as its API sees it.
 pub trait Plane: Clone + Send + Sync + 'static {
-    /// Commits transactions in one entry. Says what became of each, in their order, once they are applied.
-    fn propose(&self, txs: Vec<Tx>) -> impl Future<Output = Result<Vec<Outcome>, PlaneError>> + Send;
+    /// Commits transactions in one entry. Says which one, and what became of each transaction, in their order, once they
+    /// are applied.
+    fn propose(&self, txs: Vec<Tx>) -> impl Future<Output = Result<Committed, PlaneError>> + Send;
 
     /// On a manager that leads, has applied all that was acknowledged before its term, and believes that it leads still:
     /// that term, and its state.
     fn leading(&self) -> Option<(u64, Arc<State>)>;
 
     /// As [`Plane::propose`], but only as the leader of this term; [`PlaneError::NotLeader`] when it leads no more.
-    fn propose_in_term(&self, term: u64, txs: Vec<Tx>)
-    -> impl Future<Output = Result<Vec<Outcome>, PlaneError>> + Send;
+    fn propose_in_term(&self, term: u64, txs: Vec<Tx>) -> impl Future<Output = Result<Committed, PlaneError>> + Send;
 
     /// The state with everything in it that was acknowledged before the call.
     fn read(&self) -> impl Future<Output = Result<State, PlaneError>> + Send;

@@ -15,7 +15,7 @@ use super::{
 
 /// Asks for the tasks of a service to be spread anew, once. They move by the service's update policy.
 pub(super) async fn ask<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
-    change(&plane, |state| {
+    change(&plane, &call.caller, |state| {
         resolve::cluster(state)?;
         let service = resolve::service(state, call.id())?;
         if !matches!(service.spec.mode, ServiceMode::Replicated { .. }) {

@@ -25,7 +25,7 @@ pub(super) async fn list<P: Plane>(extract::State(plane): extract::State<P>, cal
 pub(super) async fn roll_back<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
     let version = call.version("service")?;
     let to = read_to(call.param("to").unwrap_or_default())?;
-    change(&plane, |state| {
+    change(&plane, &call.caller, |state| {
         resolve::cluster(state)?;
         let service = resolve::service(state, call.id())?.id;
         let message = format!("manually requested rollback to version {to}").into();

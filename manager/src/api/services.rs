@@ -102,7 +102,7 @@ pub(super) async fn create<P: Plane>(extract::State(plane): extract::State<P>, c
     let given: ServiceSpec = read_value(fields.clone())?;
     let registry_auth = call.registry_auth()?;
     let (service, random) = (ServiceId::make(plane.now(), plane.random()), plane.random());
-    let warnings = change(&plane, |state| {
+    let warnings = change(&plane, &call.caller, |state| {
         resolve::cluster(state)?;
         let mut spec = given.clone();
         if spec.name.is_empty() {
@@ -144,7 +144,7 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
         "previous" => true,
         other => return Err(ApiError::bad_request(format!("unrecognized rollback option {other}")).into()),
     };
-    change(&plane, |state| {
+    change(&plane, &call.caller, |state| {
         resolve::cluster(state)?;
         let old = resolve::service(state, call.id())?;
         if old.version != version {
@@ -209,7 +209,7 @@ pub(super) fn check_change(old: &Service, spec: &ServiceSpec) -> Result<(), ApiE
 
 /// `DELETE /services/{id}`
 pub(super) async fn remove<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
-    change(&plane, |state| {
+    change(&plane, &call.caller, |state| {
         resolve::cluster(state)?;
         let service = resolve::service(state, call.id())?.id;
         Ok((Tx::new(vec![Op::RemoveService { service }]), ()))

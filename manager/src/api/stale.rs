@@ -10,8 +10,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::stream::BoxStream;
-use swarm_consensus::{Status, Survey};
-use swarm_core::{Outcome, State, Tx};
+use swarm_consensus::{Committed, Status, Survey};
+use swarm_core::{State, Tx};
 use swarm_docker_api::{ApiError, LEADER_CONTACT_HEADER, REVISION_HEADER, view::TlsInfo};
 use swarm_model::{Node, Redacted, RootCa, RootRotation, Timestamp};
 use swarm_wire::agent::LogMessage;
@@ -53,7 +53,7 @@ fn refuse(message: &str) -> Response {
 }
 
 impl<P: Plane> Plane for Stale<P> {
-    async fn propose(&self, _: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
+    async fn propose(&self, _: Vec<Tx>) -> Result<Committed, PlaneError> {
         Err(PlaneError::NotNow("a stale read changes nothing".into()))
     }
 
@@ -61,7 +61,7 @@ impl<P: Plane> Plane for Stale<P> {
         None
     }
 
-    async fn propose_in_term(&self, _: u64, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
+    async fn propose_in_term(&self, _: u64, txs: Vec<Tx>) -> Result<Committed, PlaneError> {
         self.propose(txs).await
     }
 

@@ -39,7 +39,7 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
     spec.fill_defaults();
     validate_cluster_spec(&spec)?;
 
-    change(&plane, |state| {
+    change(&plane, &call.caller, |state| {
         let cluster = resolve::cluster(state)?;
         if cluster.version != version {
             return Err(reply::out_of_sequence().into());

@@ -102,6 +102,9 @@ async fn a_worker_joins_with_its_token_and_is_in_the_log_before_it_has_its_certi
     let state = fixture.raft.state();
     let node = state.node(identity.node()).expect("it is admitted");
     assert_eq!(node.cert_expires_at, identity.as_peer().cert_expires_at);
+    let admitted = fixture.raft.entries().pop().expect("an entry");
+    let by = admitted[0].by.as_ref().expect("it asked for it").to_string();
+    assert_eq!(by, format!("node {}", identity.node()));
 
     fixture.raft.fail_next(ProposeError::Unknown);
     let (status, _) = fixture.denied(fixture.tokens.worker.expose()).await;

@@ -9,6 +9,8 @@ use swarm_docker_api::{
     API_VERSION_MAX, API_VERSION_MIN, LOCKED,
     view::{ClusterInfo, ComponentView, InfoView, NodeView, PeerView, PlatformView, SwarmInfo, Time, VersionView},
 };
+use swarm_manager::api::Caller;
+use swarm_model::{Author, NodeName, Principal};
 use swarm_wire::clock;
 use tower::ServiceExt;
 
@@ -77,6 +79,9 @@ pub(super) async fn info(node: &Arc<Node>) -> Response<Body> {
     let mut info = engine.unwrap_or_else(|problem| own_info(node, problem.message));
     node.config().hostname.clone_into(&mut info.name);
     info.swarm = swarm;
+    if let Some(problem) = node.audit().problem() {
+        info.warnings.get_or_insert_default().push(format!("WARNING: {problem}"));
+    }
     respond::json(&info)
 }
 
@@ -128,7 +133,9 @@ async fn swarm_info(node: &Node) -> SwarmInfo {
     };
     if let Some(routes) = member.routes() {
         info.control_available = true;
-        match tokio::join!(ask::<ClusterInfo>(&routes, "/swarm"), ask::<Vec<NodeView>>(&routes, "/nodes")) {
+        let name = NodeName::new(member.identity().node(), &node.config().hostname);
+        let own = Caller::new(Arc::new(Author::of(Principal::Node(name))));
+        match tokio::join!(ask::<ClusterInfo>(&routes, "/swarm", &own), ask::<Vec<NodeView>>(&routes, "/nodes", &own)) {
             (Some(cluster), Some(nodes)) => {
                 let managers = nodes.iter().filter_map(|n| Some((n, n.manager_status.as_ref()?)));
                 let peers = managers.map(|(n, m)| PeerView { node_id: n.id.clone(), addr: m.addr.clone() });
@@ -155,9 +162,9 @@ fn known_managers(member: &Member) -> Vec<PeerView> {
 }
 
 /// What our own manager says; nothing if it cannot say it in time.
-async fn ask<T: DeserializeOwned>(routes: &Router, path: &str) -> Option<T> {
+async fn ask<T: DeserializeOwned>(routes: &Router, path: &str, own: &Caller) -> Option<T> {
     let asked = async {
-        let request = Request::get(path).body(Body::empty()).ok()?;
+        let request = Request::get(path).extension(own.clone()).body(Body::empty()).ok()?;
         let Ok(response) = routes.clone().oneshot(request).await;
         let success = response.status().is_success();
         let body = axum::body::to_bytes(response.into_body(), MANAGER_ANSWER_BYTES_MAX).await.ok()?;

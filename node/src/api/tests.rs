@@ -18,11 +18,14 @@ struct Client {
 
 impl Client {
     async fn start() -> Self {
-        let node = TestNode::new();
+        Self::with_policy(TestNode::new(), authorise::allow_all).await
+    }
+
+    async fn with_policy(node: TestNode, policy: Policy) -> Self {
         let path = node.folder.path().join("api.sock");
         let socket = ApiSocket::bind(&path).await.unwrap();
         let stop = CancellationToken::new();
-        let server = tokio::spawn(socket.serve(Api::new(node.node.clone()), stop.clone()));
+        let server = tokio::spawn(socket.serve(Api { policy, ..Api::new(node.node.clone()) }, stop.clone()));
         let stream = UnixStream::connect(&path).await.unwrap();
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
@@ -31,7 +34,10 @@ impl Client {
 
     async fn ask(&mut self, method: &str, path: &str, body: &str) -> (u16, HeaderMap, String) {
         let request = Request::builder().method(method).uri(path).header(HOST, "docker");
-        let request = request.header(CONTENT_TYPE, "application/json").body(body.to_owned()).unwrap();
+        self.send(request.header(CONTENT_TYPE, "application/json").body(body.to_owned()).unwrap()).await
+    }
+
+    async fn send(&mut self, request: Request<String>) -> (u16, HeaderMap, String) {
         self.sender.ready().await.unwrap();
         let response = self.sender.send_request(request).await.unwrap();
         let (parts, body) = response.into_parts();
@@ -254,3 +260,5 @@ async fn errors_of_the_router_are_json_as_well() {
         assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["message"], message);
     }
 }
+
+mod callers;

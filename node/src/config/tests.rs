@@ -37,6 +37,18 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
 }
 
 #[test]
+fn an_audit_log_is_named_like_any_other_setting() {
+    let file = "audit-log = '/file.log'";
+    assert_eq!(load(&[], &[], "").unwrap().audit_log, None);
+    assert_eq!(load(&[], &[], file).unwrap().audit_log.as_deref(), Some(Path::new("/file.log")));
+    let env = [("SWARMD_AUDIT_LOG", "/env.log")];
+    assert_eq!(load(&[], &env, file).unwrap().audit_log.as_deref(), Some(Path::new("/env.log")));
+    assert_eq!(load(&["--audit-log", ""], &env, file).unwrap().audit_log, None, "an empty name switches it off");
+    let relative = load(&["--audit-log", "a.log"], &env, file).unwrap().audit_log.unwrap();
+    assert_eq!(relative, std::env::current_dir().unwrap().join("a.log"));
+}
+
+#[test]
 fn labels_of_all_sources_are_merged() {
     let env = [("SWARMD_LABEL", "a=env,b=env")];
     let config = load(&["--label", "a=flag", "--label", "x=1,2"], &env, "label = ['b=file', 'c=file']").unwrap();

@@ -61,7 +61,7 @@ impl Forger {
 
     async fn write(&self, ops: Vec<Op>) {
         let manager = self.manager.member.manager().unwrap();
-        assert_eq!(manager.propose(vec![Tx::new(ops)]).await.unwrap(), [Ok(())]);
+        assert_eq!(manager.propose(vec![Tx::new(ops)]).await.unwrap().outcomes, [Ok(())]);
     }
 
     async fn admit(&self, role: NodeRole, cert_expires_at: Timestamp) {

@@ -10,7 +10,7 @@ use tokio::{
 use super::*;
 use crate::{
     node::{Member, Swarm},
-    testing::TestNode,
+    testing::{TestNode, caller},
 };
 
 pub(super) struct TestManager {
@@ -95,7 +95,7 @@ async fn raft_is_for_managers_of_the_cluster() {
         join_token: swarm_model::Redacted::new(token),
         ..Default::default()
     };
-    let request = Request::get("/swarm").body(Body::empty()).unwrap();
+    let request = Request::get("/swarm").extension(caller()).body(Body::empty()).unwrap();
     let Ok(response) = manager.member.routes().unwrap().oneshot(request).await;
     let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
     let swarm: serde_json::Value = serde_json::from_slice(&body).unwrap();
@@ -122,7 +122,7 @@ async fn raft_is_for_managers_of_the_cluster() {
         assert!(!answer.contains("Voted"), "{answer:?}");
     }
     // It leads as before.
-    let request = Request::get("/nodes").body(Body::empty()).unwrap();
+    let request = Request::get("/nodes").extension(caller()).body(Body::empty()).unwrap();
     let Ok(response) = manager.member.routes().unwrap().oneshot(request).await;
     assert!(response.status().is_success());
     worker.node.shutdown().await;

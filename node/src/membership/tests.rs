@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
 use super::*;
-use crate::testing::TestNode;
+use crate::testing::{TestNode, caller};
 
 /// Longer than anything here takes, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ impl TestNode {
     }
 
     async fn ask(&self, method: Method, path: &str) -> (StatusCode, Value) {
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let request = Request::builder().method(method).uri(path).extension(caller()).body(Body::empty()).unwrap();
         let Ok(response) = self.member().routes().unwrap().oneshot(request).await;
         let status = response.status();
         let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
@@ -295,4 +295,38 @@ fn a_join_that_goes_on_says_why() {
         assert!(still_joining(&state).starts_with(|c: char| c.is_alphabetic()), "{state:?}");
     }
     assert_eq!(still_joining(&MemberState::Pending("no answer".to_owned())), "no answer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_and_a_renewal_are_lines_of_the_managers_audit_log() {
+    let (manager, worker) = (TestNode::with_audit_log(), TestNode::new());
+    manager.init().await;
+    let token = manager.token("Worker").await;
+    let lines = || -> Vec<Value> {
+        let text = std::fs::read_to_string(manager.folder.path().join("audit.log")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    // A token that was never given out; who does not get in leaves no line.
+    let wrong = JoinToken::parse(&token).unwrap().rotate().unwrap().format();
+    worker.join(&manager.addr(), wrong.expose()).await.unwrap_err();
+    assert_eq!(lines(), Vec::<Value>::new());
+
+    worker.join(&manager.addr(), &token).await.unwrap();
+    let id = worker.member().identity().node().to_string();
+    worker.member().renew_certificate(worker.node.state()).await.unwrap();
+    let found = lines();
+    assert_eq!(found[0]["by"], serde_json::json!({"kind": "token", "name": "join"}));
+    let by = &found.last().unwrap()["by"];
+    assert_eq!((&by["kind"], &by["id"]), (&"node".into(), &id.as_str().into()), "{found:?}");
+    for line in &found {
+        assert_eq!(
+            (&line["object"], &line["outcome"]["status"]),
+            (&format!("node {id} as worker").into(), &200.into())
+        );
+        assert!(line["from"].as_str().unwrap().starts_with("127.0.0.") && line["revision"].is_u64(), "{line}");
+    }
+    let text = serde_json::to_string(&found).unwrap();
+    assert!(!text.contains("SWMTKN") && !text.contains("PRIVATE") && !text.contains("REQUEST-----"), "{text}");
+    worker.node.shutdown().await;
+    manager.node.shutdown().await;
 }

@@ -1,5 +1,6 @@
 //! The routes on a manager in memory, which applies what it is proposed at once.
 
+mod callers;
 mod change;
 mod configs;
 mod logs;
@@ -29,17 +30,18 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream, stream::BoxStream};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use swarm_consensus::{Asked, Local, Member, Status, Survey};
+use swarm_consensus::{Asked, Committed, Local, Member, Status, Survey};
 use swarm_core::{ENTRY_VERSION, Entry, NewTask, Op, Outcome, Place, State, Tx, apply};
 use swarm_docker_api::{ApiVersion, view::TlsInfo};
 use swarm_model::{
-    Cause, Cluster, ClusterId, ClusterSpec, DesiredState, Id, JoinTokens, Node, NodeDescription, NodeId, NodeRole,
-    NodeState, NodeStatus, Redacted, RootCa, RootRotation, ServiceId, TaskId, TaskState, TaskStatus, Timestamp,
+    Author, Cause, Cluster, ClusterId, ClusterSpec, DesiredState, Id, JoinTokens, Node, NodeDescription, NodeId,
+    NodeName, NodeRole, NodeState, NodeStatus, Principal, Redacted, RootCa, RootRotation, ServiceId, TaskId, TaskState,
+    TaskStatus, Timestamp,
 };
 use swarm_wire::agent::LogMessage;
 use tower::ServiceExt;
 
-use super::{LogSelector, Plane, PlaneError, SealedBackup, routes};
+use super::{Caller, LogSelector, Plane, PlaneError, SealedBackup, routes};
 
 /// A manager in memory.
 #[derive(Clone)]
@@ -52,6 +54,8 @@ struct Inner {
     now: Timestamp,
     calls: i64,
     proposed: Vec<Op>,
+    /// Who asked for each transaction.
+    authors: Vec<Option<Arc<Author>>>,
     failure: Option<PlaneError>,
     /// The term that the swarm is in.
     term: u64,
@@ -85,6 +89,7 @@ impl TestPlane {
 impl Inner {
     fn apply(&mut self, txs: Vec<Tx>) -> Vec<Outcome> {
         self.proposed.extend(txs.iter().flat_map(|tx| tx.ops.clone()));
+        self.authors.extend(txs.iter().map(|tx| tx.by.clone()));
         let index = self.state.revision() + 1;
         let at = Timestamp(1_700_000_000_000_000_000 + i64::try_from(index).expect("few entries") * 1_000_000_000);
         apply(&mut self.state, index, &Entry { v: ENTRY_VERSION, at: at.max(self.now), txs }).0
@@ -96,11 +101,12 @@ impl Inner {
 }
 
 impl Plane for TestPlane {
-    async fn propose(&self, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
+    async fn propose(&self, txs: Vec<Tx>) -> Result<Committed, PlaneError> {
         let mut inner = self.inner();
         inner.proposals += 1;
         inner.answer()?;
-        Ok(inner.apply(txs))
+        let outcomes = inner.apply(txs);
+        Ok(Committed { index: inner.state.revision(), outcomes })
     }
 
     fn leading(&self) -> Option<(u64, Arc<State>)> {
@@ -108,7 +114,7 @@ impl Plane for TestPlane {
         inner.leading.clone().map(|(term, outdated)| (term, Arc::new(outdated.unwrap_or_else(|| inner.state.clone()))))
     }
 
-    async fn propose_in_term(&self, term: u64, txs: Vec<Tx>) -> Result<Vec<Outcome>, PlaneError> {
+    async fn propose_in_term(&self, term: u64, txs: Vec<Tx>) -> Result<Committed, PlaneError> {
         if self.inner().term != term {
             return Err(PlaneError::NotLeader { leader: None });
         }
@@ -260,6 +266,7 @@ fn cluster() -> TestPlane {
     }
     let mut inner = plane.inner();
     inner.proposed.clear();
+    inner.authors.clear();
     (inner.term, inner.leading) = (1, Some((1, None)));
     drop(inner);
     plane
@@ -325,8 +332,19 @@ impl Answer {
     }
 }
 
+/// Who asks in these tests.
+fn alice() -> Arc<Author> {
+    let node = NodeName::new(MANAGER, "alpha");
+    Arc::new(Author { principal: Principal::user(1000, Some("alice")), node: Some(node) })
+}
+
 async fn send(plane: &TestPlane, request: Request<Body>) -> Answer {
+    send_as(plane, &Caller::new(alice()), request).await
+}
+
+async fn send_as(plane: &TestPlane, caller: &Caller, mut request: Request<Body>) -> Answer {
     let router: Router = routes(plane.clone());
+    request.extensions_mut().insert(caller.clone());
     let response: Response<Body> = router.oneshot(request).await.expect("a router always answers");
     let content_type = response.headers().get(CONTENT_TYPE).map_or("", |v| v.to_str().expect("text")).to_owned();
     let status = response.status().as_u16();

@@ -7,7 +7,7 @@ fn silent() -> PlaneError {
 }
 
 async fn head(plane: &TestPlane, path: &str) -> (u16, String, String) {
-    let request = Request::get(path).body(Body::empty()).expect("a request");
+    let request = Request::get(path).extension(Caller::new(alice())).body(Body::empty()).expect("a request");
     let response = routes(plane.clone()).oneshot(request).await.expect("a router always answers");
     let header = |name: &str| response.headers().get(name).map_or("", |v| v.to_str().expect("text")).to_owned();
     (response.status().as_u16(), header("x-swarmd-revision"), header("x-swarmd-leader-contact-ms"))

@@ -86,7 +86,8 @@ async fn the_root_is_replaced_once_at_a_time() {
     // The end comes when all nodes have certificates of the new root, and no sooner.
     let join_tokens = Arc::new(JoinTokens { worker: Redacted::new("W2"), manager: Redacted::new("M2") });
     let finish = |key_id: &str| Op::FinishRootRotation { key_id: key_id.into(), join_tokens: join_tokens.clone() };
-    let try_finish = async |key_id| plane.propose(vec![Tx::new(vec![finish(key_id)])]).await.unwrap().remove(0).is_ok();
+    let try_finish =
+        async |key_id| plane.propose(vec![Tx::new(vec![finish(key_id)])]).await.unwrap().outcomes.remove(0).is_ok();
     for node in [MANAGER, WORKER] {
         assert!(!try_finish("new").await);
         let mut description = NodeDescription::default();
