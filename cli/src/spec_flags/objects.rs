@@ -72,7 +72,7 @@ fn name<'v>(list: &ReferenceList, item: &'v Value) -> Option<&'v str> {
     item.get(list.name)?.as_str()
 }
 
-/// Where its file goes.
+/// The target of its file.
 fn target<'v>(list: &ReferenceList, item: &'v Value) -> Option<&'v str> {
     let given = item.pointer("/File/Name").and_then(Value::as_str).filter(|target| !target.is_empty());
     given.or_else(|| name(list, item))
@@ -164,8 +164,8 @@ impl FileFlag {
     }
 }
 
-/// How people write what stands in a field of a container spec that names objects; none if it is not such a field, or not as
-/// this program writes it.
+/// The value of a field that names objects, as people write it; none if the field names none, or the value is not one that this
+/// program writes.
 pub(crate) fn notation(field: &str, value: &Value) -> Option<String> {
     let list = REFERENCES.iter().find(|list| list.field == field)?;
     match value {

@@ -176,7 +176,7 @@ const CONTAINER: Shape = Object(&[
             privileges,
         ),
     ),
-    // What they ask for is for `ContainerSpec::object_files` to judge.
+    // `ContainerSpec::object_files` judges what they ask for.
     ("Secrets", List(&Object(&[("File", FILE), ("SecretID", Any), ("SecretName", Any)]))),
     ("Configs", List(&Object(&[("File", FILE), ("Runtime", Object(&[])), ("ConfigID", Any), ("ConfigName", Any)]))),
 ]);

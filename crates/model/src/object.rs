@@ -138,7 +138,7 @@ impl Templating {
 pub struct ReferenceList {
     /// The field.
     pub field: &'static str,
-    /// What it names.
+    /// The kind of what it names.
     pub kind: ObjectKind,
     /// The field of an item that has the id.
     pub id: &'static str,

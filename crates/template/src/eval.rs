@@ -10,7 +10,7 @@ use crate::{
 
 /// Variables at one time: to find one costs time in proportion. People need three.
 const VARIABLES_MAX: usize = 1000;
-/// What a function walks over or makes for one step, in bytes.
+/// Bytes that a function walks over or makes in one step.
 const STEP_WEIGHT: usize = 64;
 
 /// A template that is applied to a value.
@@ -20,7 +20,7 @@ pub(crate) struct Run<'t> {
     limits: Limits,
     /// Whether the value is titles.
     is_header: bool,
-    /// What the functions of payloads ask.
+    /// Answers the functions of payloads.
     sources: Option<&'t dyn Sources>,
     /// The line of the action that is evaluated.
     line: usize,

@@ -43,7 +43,7 @@ impl TemplateError {
         Self { line: if self.line == 0 { line } else { self.line }, ..self }
     }
 
-    /// What to say where the template or what it works on may be a secret: the place, and the kind of mistake.
+    /// For a template that may be a secret, or works on one: the text has the line and the kind of mistake, and nothing else.
     fn hiding(self) -> Self {
         let text = format!("line {}: {}", self.line, self.bare);
         Self { bare: text.clone(), text, line: self.line }

@@ -79,8 +79,8 @@ pub fn check(text: &str, service_name: &str, service_labels: &BTreeMap<String, S
     expand(text, &task).map(drop)
 }
 
-/// What the data of a secret or of a config may ask for: what the service of its task names. An answer is inserted as it is,
-/// also if it looks like a template. The reason of a refusal is shown to people: it must have nothing in it of what was read.
+/// Answers what the data of a secret or of a config asks for, out of what the service of its task names. An answer is inserted
+/// as it is, also if it looks like a template. People see the reason of a refusal: it must have nothing in it of what was read.
 pub trait Sources {
     /// The data of the secret that the service has under a target, for `{{secret "TARGET"}}`.
     ///
@@ -101,8 +101,8 @@ pub trait Sources {
     fn env(&self, name: &str) -> Result<String, String>;
 }
 
-/// Fills in the data of a secret or of a config. No error shows anything of the data, of what it asks for, or of what was read:
-/// they name the line.
+/// Fills in the data of a secret or of a config. An error names the line and the kind of mistake, and shows nothing of the data
+/// or of what was read. The reason of a source is shown where the name that it was asked for stands in the data as it is.
 ///
 /// # Errors
 /// The data is no template, names what is not there, or asks for too much.
@@ -256,7 +256,7 @@ mod tests {
             r#"{{truncate "a" 500000}}"#,
             r#"{{upper (secret "key") 1}}"#,
             r#"{{lt 1 (secret "key")}}"#,
-            // What is asked for comes from a secret.
+            // The name that is asked for comes from a secret.
             r#"{{secret (secret "key")}}"#,
             r#"{{secret "key" | secret}}"#,
             r#"{{$x := secret "key"}}{{secret $x}}"#,

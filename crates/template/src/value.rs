@@ -54,7 +54,7 @@ impl Value {
         }
     }
 
-    /// How much there is to walk over: bytes of texts, and some for each value.
+    /// Bytes of its texts, and some for each value in it: about what it costs to walk over it.
     pub(crate) fn weight(&self) -> usize {
         match self {
             Self::Null | Self::Bool(_) | Self::Number(_) => VALUE_WEIGHT,

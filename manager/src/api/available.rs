@@ -1,4 +1,4 @@
-//! What specs may ask for and cannot have: it is refused, never quietly left out.
+//! Specs that ask for what they cannot have are refused: nothing is quietly left out.
 
 use serde_json::Value;
 use swarm_core::State;
@@ -57,7 +57,7 @@ pub(super) fn check_objects(state: &State, spec: &ServiceSpec, old: Option<&Serv
     Err(ApiError::bad_request(format!("{kind}{plural} not found: {}", names.join(", "))))
 }
 
-/// What is said of an object that is not there; none if it is.
+/// The text about an object that is not there; none if it is.
 fn missing(state: &State, reference: ObjectReference) -> Option<String> {
     let ObjectReference { kind, id, name } = &reference;
     match reference.key().and_then(|key| state.object(key)) {

@@ -129,7 +129,7 @@ fn container(page: &mut Page, container: &ContainerSpec) {
             one_mount(page, mount);
         }
     }
-    // What a server of another version shows may not be what this one understands: `inspect` has it in full.
+    // A server of another version may show files that this program does not understand: `inspect` has them in full.
     let files = container.object_files().unwrap_or_default();
     for (title, kind) in [("Configs", ObjectKind::Config), ("Secrets", ObjectKind::Secret)] {
         object_files(page, title, files.iter().filter(|file| file.reference.kind == kind));
