@@ -47,6 +47,13 @@ impl Folder {
         if !self.root.is_dir() {
             DirBuilder::new().recursive(true).mode(0o700).create(&self.root).map_err(failed)?;
         }
+        if !self.is_safe().map_err(failed)? {
+            return Err(EngineError::Fatal(format!(
+                "other users can change what is in {}: give swarmd on this node a folder with --secrets-dir that belongs to \
+                 root or to its own user, and that nobody else may write to",
+                self.root.display()
+            )));
+        }
         self.make_own(&self.node)?;
         if let Some(file) = files.iter().find(|file| file.is_secret)
             && !is_in_memory(&self.node).map_err(failed)?
@@ -67,6 +74,15 @@ impl Folder {
             }
         }
         Ok(())
+    }
+
+    /// Whether nobody else can put another folder in the place of the node's. Where all may write, as in `/dev/shm`, the
+    /// sticky bit keeps them from that.
+    fn is_safe(&self) -> io::Result<bool> {
+        let is_trusted = |uid: u32| uid == 0 || uid == geteuid().as_raw();
+        let (link, folder) = (fs::symlink_metadata(&self.root)?, fs::metadata(&self.root)?);
+        let may_be_written = folder.mode() & 0o022 != 0 && folder.mode() & 0o1000 == 0;
+        Ok(is_trusted(link.uid()) && is_trusted(folder.uid()) && !may_be_written)
     }
 
     /// Makes a folder that only this program may look into, or takes one that it made.
@@ -223,6 +239,17 @@ mod tests {
         };
         assert!(reason.contains(&root.path().display().to_string()) && reason.contains("--secrets-dir"), "{reason}");
         assert!(!folder.file(TaskId(8), 0).exists());
+    }
+
+    #[test]
+    fn a_folder_that_others_may_change_is_refused() {
+        let root = memory();
+        let folder = Folder::new(root.path(), NodeId(3));
+        for (mode, is_safe) in [(0o777, false), (0o770, false), (0o1777, true), (0o755, true)] {
+            fs::set_permissions(root.path(), Permissions::from_mode(mode)).unwrap();
+            let put = folder.put(TASK, &[file("x", 0o444, true)]);
+            assert_eq!(put.is_ok(), is_safe, "{mode:o}: {put:?}");
+        }
     }
 
     #[test]
