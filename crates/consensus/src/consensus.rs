@@ -14,7 +14,7 @@ use openraft::{
     impls::ProgressResponder,
     raft::ClientWriteResponse,
 };
-use swarm_core::{ENTRY_TXS_MAX, Event, FEATURE_LEVEL_MIN, Op, Outcome, State, Tx};
+use swarm_core::{ENTRY_TXS_MAX, Event, FEATURE_LEVEL_MIN, Outcome, State, Tx};
 use swarm_model::mutant::mutant;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
@@ -298,7 +298,7 @@ impl Consensus {
         if txs.len() > ENTRY_TXS_MAX {
             return Err(ProposeError::TooMany { txs: txs.len(), limit: ENTRY_TXS_MAX });
         }
-        let needed = txs.iter().flat_map(|tx| &tx.ops).map(Op::feature_level).max().unwrap_or(FEATURE_LEVEL_MIN);
+        let needed = txs.iter().map(Tx::feature_level).max().unwrap_or(FEATURE_LEVEL_MIN);
         self.check_feature_level(needed).await?;
         let proposal = Proposal::new(txs, needed, term, handed_over);
         let proposal = proposal.map_err(|error| ProposeError::Stopped(error.to_string()))?;

@@ -15,6 +15,8 @@ use swarm_model::{
 };
 use thiserror::Error;
 
+use crate::State;
+
 /// The feature level of this program: the newest version of commands that it applies, and writes as soon as all managers
 /// do ([`State::feature_level`](crate::State::feature_level)).
 pub const ENTRY_VERSION: u16 = 2;
@@ -24,6 +26,9 @@ pub const FEATURE_LEVEL_MIN: u16 = 1;
 
 /// From this feature level on, an update of a service says which parts of the spec are as before.
 pub(crate) const ALIKE_LEVEL: u16 = 2;
+
+/// From this feature level on, the proposer draws the stamp of a spec that it sets.
+const STAMPS_LEVEL: u16 = 2;
 
 /// From this feature level on, the drain of a node has a deadline, or goes by no policy. Below it each drain goes by policy,
 /// for ever, as managers of 0.1.0 take it.
@@ -60,12 +65,15 @@ pub struct Tx {
     /// Who asked for them; none for what the managers decide by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Arc<Author>>,
+    /// [`Service::stamp`] of the services whose specs it sets. None below feature level 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stamp: Option<u64>,
 }
 
 impl Tx {
     /// A transaction without guards.
     pub fn new(ops: Vec<Op>) -> Self {
-        Self { guards: Vec::new(), ops, by: None }
+        Self { guards: Vec::new(), ops, by: None, stamp: None }
     }
 
     /// The same, asked for by somebody.
@@ -73,6 +81,20 @@ impl Tx {
     pub fn by(mut self, author: Arc<Author>) -> Self {
         self.by = Some(author);
         self
+    }
+
+    /// The same; the specs that it sets, in a swarm in this state, get this stamp: a number that was drawn for it.
+    #[must_use]
+    pub fn stamped(mut self, state: &State, stamp: u64) -> Self {
+        let sets_spec = self.ops.iter().any(Op::sets_spec);
+        self.stamp = Some(stamp).filter(|_| sets_spec && state.feature_level() >= STAMPS_LEVEL);
+        self
+    }
+
+    /// The lowest feature level whose programs know all of it.
+    pub fn feature_level(&self) -> u16 {
+        let of_stamp = if self.stamp.is_some() { STAMPS_LEVEL } else { FEATURE_LEVEL_MIN };
+        self.ops.iter().map(Op::feature_level).max().unwrap_or(FEATURE_LEVEL_MIN).max(of_stamp)
     }
 
     /// The same with one more guard.
@@ -110,8 +132,9 @@ pub enum Guard {
     Wanted {
         /// The service.
         service: ServiceId,
-        /// Its generation.
-        generation: u64,
+        /// Its stamp.
+        #[serde(rename = "generation")]
+        stamp: u64,
     },
     /// The tasks that the transaction stops can be spared (`swarmd.max-unavailable`): so many places of the service have
     /// another one that serves ([`State::serves`](crate::State::serves)), or each of theirs has. The one fact that
@@ -150,7 +173,7 @@ pub enum Guard {
 impl Guard {
     /// [`Guard::Wanted`] as a service is.
     pub fn wanted(service: &Service) -> Self {
-        Self::Wanted { service: service.id, generation: service.generation }
+        Self::Wanted { service: service.id, stamp: service.stamp }
     }
 }
 
@@ -383,6 +406,11 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether it sets the spec of a service.
+    fn sets_spec(&self) -> bool {
+        matches!(self, Self::CreateService { .. } | Self::UpdateService { .. } | Self::RollBack { .. })
+    }
+
     /// The lowest feature level whose programs know this change. All that the first level has need no more than that; a
     /// change that comes later names its own level here.
     pub fn feature_level(&self) -> u16 {

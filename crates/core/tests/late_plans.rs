@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use swarm_core::{Context, Dirty, ENTRY_VERSION, Entry, NewTask, Op, Place, Plan, State, Tx, apply, decide};
+use swarm_core::{Context, Dirty, ENTRY_VERSION, Entry, Guard, NewTask, Op, Place, Plan, State, Tx, apply, decide};
 use swarm_model::{
     Availability, Cause, DesiredState, FailureAction, NodeId, NodeRole, NodeState, NodeStatus, Placement,
     RestartCondition, RestartPolicy, ServiceId, ServiceMode, ServiceSpec, TaskId, TaskState, TaskStatus, Timestamp,
@@ -303,6 +303,45 @@ fn what_a_plan_decides_after_a_rollback_falls_with_it() {
     commit(&mut state, vec![update(&spec)]);
     let outcomes = commit(&mut state, plan.txs);
     assert!(outcomes.iter().all(|text| text.contains("was updated")), "{outcomes:?}");
+}
+
+#[test]
+fn a_stamp_is_the_number_that_was_drawn_and_is_only_compared() {
+    let spec = ServiceSpec { name: "web".into(), ..ServiceSpec::default() };
+    let create = || Op::CreateService { service: SERVICE, spec: Arc::new(spec.clone()), registry_auth: None };
+    let stamp = |state: &State| state.service(SERVICE).expect("it is there").stamp;
+    let mut other = spec.clone();
+    other.labels.insert("a".into(), "b".into());
+
+    // Managers of version 0.1.0 count, and so does everybody as long as there is one.
+    let mut state = State::default();
+    let tx = Tx::new(vec![create()]).stamped(&state, 77);
+    assert_eq!((tx.stamp, tx.feature_level()), (None, 1));
+    commit(&mut state, vec![tx]);
+    assert_eq!(stamp(&state), 1);
+    let tx = update(&other).stamped(&state, 78);
+    commit(&mut state, vec![tx]);
+    assert_eq!(stamp(&state), 2);
+
+    commit(&mut state, vec![Tx::new(vec![Op::RaiseFeatureLevel { level: ENTRY_VERSION }])]);
+    let planned = Guard::wanted(state.service(SERVICE).expect("it is there"));
+    let tx = update(&spec).stamped(&state, 5);
+    assert_eq!((tx.stamp, tx.feature_level()), (Some(5), 2));
+    commit(&mut state, vec![tx]);
+    assert_eq!(stamp(&state), 5);
+    let label = || Op::SetRebalance { service: SERVICE, asked: true };
+    let found = commit(&mut state, vec![Tx::new(vec![label()]).guard(planned)]);
+    assert!(found[0].contains("was updated"), "{found:?}");
+    // The largest number is one like any other.
+    for (drawn, then) in [(Some(u64::MAX), u64::MAX), (None, 0)] {
+        let spec = if drawn.is_some() { &other } else { &spec };
+        let tx = update(spec);
+        let tx = drawn.map_or(tx.clone(), |drawn| tx.stamped(&state, drawn));
+        commit(&mut state, vec![tx]);
+        assert_eq!(stamp(&state), then);
+    }
+    // What sets no spec needs none.
+    assert_eq!(Tx::new(vec![label()]).stamped(&state, 9).stamp, None);
 }
 
 #[test]

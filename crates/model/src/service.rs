@@ -407,10 +407,10 @@ pub struct Service {
     pub updated_at: Timestamp,
     /// The spec in force.
     pub spec: Arc<ServiceSpec>,
-    /// Grows whenever the spec is set: what was decided for one generation does not hold for the next, even where a
-    /// rollback brought the same spec again.
-    #[serde(default)]
-    pub generation: u64,
+    /// Another number each time that the spec is set, also where a rollback brings the same spec again: what was decided
+    /// before does not hold then. It is only compared; in version 0.1.0, which called it so, it counted.
+    #[serde(default, rename = "generation")]
+    pub stamp: u64,
     /// Number of the spec version that new tasks get; see [`SpecVersion`].
     pub spec_version: u64,
     /// The spec before the last update that changed it: what a rollback goes back to.

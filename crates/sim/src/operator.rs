@@ -162,6 +162,8 @@ impl World {
 
     fn submit(&mut self, name: &'static str, tx: Tx) {
         self.note(|| format!("operator: {name}"));
+        // No other operation has this moment. Drawn at random it would change what is drawn after it.
+        let tx = tx.stamped(&self.log.state, self.now_ms.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         self.propose(vec![tx], Origin::Operator(name));
     }
 

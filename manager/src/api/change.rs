@@ -23,12 +23,13 @@ pub(super) async fn change<P: Plane, T>(
     caller: &Caller,
     make: impl Fn(&State) -> Result<(Tx, T), Failure>,
 ) -> Result<T, Failure> {
+    let stamp = plane.random() as u64;
     let make = |state: &State| {
         let (tx, made) = make(state)?;
         if let Some(object) = caller::object(state, &tx) {
             caller.concerns(object);
         }
-        Ok::<_, Failure>((tx.by(caller.author().clone()), made))
+        Ok::<_, Failure>((tx.by(caller.author().clone()).stamped(state, stamp), made))
     };
     if let Some((term, state)) = plane.leading()
         && let Ok((tx, made)) = make(&state)

@@ -135,7 +135,7 @@ fn write_service(out: &mut Writer, service: &Service, spec_digest: u128) {
         created_at,
         updated_at,
         spec: _,
-        generation,
+        stamp,
         spec_version,
         previous,
         update,
@@ -150,7 +150,7 @@ fn write_service(out: &mut Writer, service: &Service, spec_digest: u128) {
     out.time(*created_at);
     out.time(*updated_at);
     out.digest(spec_digest);
-    out.number(*generation);
+    out.number(*stamp);
     out.number(*spec_version);
     out.some(previous.as_ref(), |out, previous| out.number(previous.spec_version));
     // Neither has anything that is no JSON.

@@ -3,15 +3,13 @@
 //! It checks guards and stores; it holds no policy, so that two versions of the program apply the same entry alike.
 //! An operation that falls leaves no trace, so that a transaction of one operation needs no way back.
 
-mod before_alike;
+mod before_decisions;
 mod cluster;
 mod objects;
 mod services;
 mod tasks;
 
-use std::sync::Arc;
-
-use swarm_model::{Author, NodeId, ObjectKey, ServiceId, TaskId, TaskState, mutant::mutant};
+use swarm_model::{NodeId, ObjectKey, ServiceId, TaskId, TaskState, mutant::mutant};
 
 pub(crate) use tasks::charge;
 
@@ -66,14 +64,15 @@ pub fn apply(state: &mut State, index: u64, entry: &Entry) -> (Vec<Outcome>, Vec
 pub(crate) fn apply_tx(state: &mut State, tx: &Tx, events: &mut Vec<Event>) -> Outcome {
     tx.guards.iter().try_for_each(|guard| check(state, guard))?;
     let by = tx.by.as_ref().filter(|_| state.feature_level() >= AUTHORS_LEVEL);
+    let setting = services::Setting { by, stamp: tx.stamp };
     match tx.ops.as_slice() {
         [] => Ok(()),
-        [op] => apply_op(state, op, by, events),
+        [op] => apply_op(state, op, setting, events),
         ops => {
             let mut next = state.clone();
             let known = events.len();
             for op in ops {
-                if let Err(refusal) = apply_op(&mut next, op, by, events) {
+                if let Err(refusal) = apply_op(&mut next, op, setting, events) {
                     events.truncate(known);
                     return Err(refusal);
                 }
@@ -100,8 +99,8 @@ fn check(state: &State, guard: &Guard) -> Outcome {
         Guard::Object { object: key, version } => {
             in_sequence(version, state.object(key).ok_or_else(|| not_found(key.kind.as_str(), key.id))?.version)
         }
-        Guard::Wanted { service, generation } => match state.service(service) {
-            Some(found) if found.generation == generation => Ok(()),
+        Guard::Wanted { service, stamp } => match state.service(service) {
+            Some(found) if found.stamp == stamp => Ok(()),
             Some(_) => Err(Refusal::Stale(format!("service {service} was updated"))),
             None => Err(Refusal::Stale(format!("service {service} was removed"))),
         },
@@ -136,7 +135,7 @@ fn check(state: &State, guard: &Guard) -> Outcome {
     }
 }
 
-fn apply_op(state: &mut State, op: &Op, by: Option<&Arc<Author>>, events: &mut Vec<Event>) -> Outcome {
+fn apply_op(state: &mut State, op: &Op, setting: services::Setting<'_>, events: &mut Vec<Event>) -> Outcome {
     match op {
         Op::RaiseFeatureLevel { level } => {
             state.feature_level = state.feature_level.max(*level);
@@ -168,15 +167,15 @@ fn apply_op(state: &mut State, op: &Op, by: Option<&Arc<Author>>, events: &mut V
         }
         Op::RemoveNode { node, force } => cluster::remove_node(state, *node, *force, events),
         Op::CreateService { service, spec, registry_auth } => {
-            services::create(state, *service, spec, registry_auth.as_ref(), by, events)
+            services::create(state, *service, spec, registry_auth.as_ref(), setting, events)
         }
         Op::UpdateService { service, spec, registry_auth, alike } => {
-            let change = services::Change { spec, registry_auth: registry_auth.as_ref(), alike: *alike, by };
+            let change = services::Change { spec, registry_auth: registry_auth.as_ref(), alike: *alike, setting };
             services::update(state, *service, &change, events)
         }
         Op::RemoveService { service } => services::remove(state, *service, events),
         Op::RollBack { service, keep_previous, message, to } => {
-            let change = services::RollBack { keep_previous: *keep_previous, message, to: *to, by };
+            let change = services::RollBack { keep_previous: *keep_previous, message, to: *to, setting };
             services::roll_back(state, *service, &change, events)
         }
         Op::SetUpdate { service, update } => services::set_update(state, *service, update, events),

@@ -7,19 +7,28 @@ use swarm_model::{
     ServiceId, ServiceSpec, SpecVersion, TaskId, UpdateState, UpdateStatus,
 };
 
-use super::{Event, before_alike, not_found, objects, tasks};
+use super::{Event, before_decisions, not_found, objects, tasks};
 use crate::{Outcome, Refusal, State};
 
 /// From this feature level on, the entry that removes a service leaves it to the leader's plan to stop its tasks: to mark
 /// 100,000 tasks in one entry would hold everything else up.
 const TASKS_STOPPED_BY_PLAN: u16 = 2;
 
+/// How a spec is set.
+#[derive(Clone, Copy)]
+pub(super) struct Setting<'a> {
+    /// Who asks for it, if that is kept.
+    pub(super) by: Option<&'a Arc<Author>>,
+    /// The stamp that the proposer drew.
+    pub(super) stamp: Option<u64>,
+}
+
 pub(super) fn create(
     state: &mut State,
     id: ServiceId,
     spec: &Arc<ServiceSpec>,
     registry_auth: Option<&Redacted>,
-    by: Option<&Arc<Author>>,
+    setting: Setting<'_>,
     events: &mut Vec<Event>,
 ) -> Outcome {
     let exists = |name: &str| Refusal::Exists { kind: "service".into(), name: name.into() };
@@ -45,7 +54,7 @@ pub(super) fn create(
         created_at: state.time,
         updated_at: state.time,
         spec: spec.clone(),
-        generation: 1,
+        stamp: setting.stamp.unwrap_or(before_decisions::STAMP_FIRST),
         spec_version: version,
         previous: None,
         update: None,
@@ -55,7 +64,7 @@ pub(super) fn create(
         rebalance: false,
         repeated: false,
     };
-    service.record_revision(false, state.time, by.cloned());
+    service.record_revision(false, state.time, setting.by.cloned());
     state.index_users(id, None, Some(spec));
     state.services.insert(id, Arc::new(service));
     events.push(Event::Service(id));
@@ -67,12 +76,11 @@ pub(super) struct Change<'a> {
     pub(super) spec: &'a Arc<ServiceSpec>,
     pub(super) registry_auth: Option<&'a Redacted>,
     pub(super) alike: Option<Alike>,
-    /// Who asks for it, if that is kept.
-    pub(super) by: Option<&'a Arc<Author>>,
+    pub(super) setting: Setting<'a>,
 }
 
 pub(super) fn update(state: &mut State, id: ServiceId, change: &Change<'_>, events: &mut Vec<Event>) -> Outcome {
-    let Change { spec, registry_auth, alike, by } = *change;
+    let Change { spec, registry_auth, alike, setting } = *change;
     let old = state.service(id).cloned().ok_or_else(|| not_found("service", id))?;
     if old.spec.name != spec.name {
         return Err(Refusal::Invalid("renaming services is not supported".into()));
@@ -88,7 +96,7 @@ pub(super) fn update(state: &mut State, id: ServiceId, change: &Change<'_>, even
     let says = match alike {
         Some(says) => says,
         None => {
-            let says = before_alike::compare(&old.spec, spec);
+            let says = before_decisions::compare(&old.spec, spec);
             if says.all && auth == current.registry_auth {
                 return Ok(());
             }
@@ -118,25 +126,21 @@ pub(super) fn update(state: &mut State, id: ServiceId, change: &Change<'_>, even
         // The way back from an update stays while that goes on, and when it was paused: what it brought does not run.
         let leads_back = goes_on || under_way == Some(UpdateState::Paused);
         service.previous = service.previous.filter(|_| leads_back).or_else(|| Some(present(&old)));
-        service.record_revision(says.all_but_replicas, time, by.cloned());
+        service.record_revision(says.all_but_replicas, time, setting.by.cloned());
     }
     if !goes_on {
         service.update = None;
     }
-    service.generation += 1;
+    service.stamp = setting.stamp.unwrap_or_else(|| before_decisions::next_stamp(&old, true));
     store(state, &old, service, events);
     Ok(())
 }
-
-/// Step of the generation when a plan sets the spec, for a failed update. What the plan decides after that would hold,
-/// though it was refused, if a user set the spec meanwhile, and both counted alike. No user sets one so often.
-const GENERATIONS_BY_HAND: u64 = 1 << 32;
 
 /// Stores a service whose spec was set and forgets spec versions that nothing refers to any more. A job whose tasks are to be
 /// other ones runs again; it has no rolling updates (swarm-behaviour §3.4).
 fn store(state: &mut State, old: &Service, mut new: Service, events: &mut Vec<Event>) {
     let id = new.id;
-    debug_assert_ne!(new.generation, old.generation, "each time that the spec is set is another one");
+    debug_assert_ne!(new.stamp, old.stamp, "each time that the spec is set is another one");
     if let Some(job) = &mut new.job {
         new.update = None;
         if new.spec_version != old.spec_version {
@@ -190,18 +194,17 @@ pub(super) struct RollBack<'a> {
     pub(super) keep_previous: bool,
     pub(super) message: &'a Arc<str>,
     pub(super) to: Option<u64>,
-    /// Who asks for it, if that is kept.
-    pub(super) by: Option<&'a Arc<Author>>,
+    pub(super) setting: Setting<'a>,
 }
 
 pub(super) fn roll_back(state: &mut State, id: ServiceId, change: &RollBack<'_>, events: &mut Vec<Event>) -> Outcome {
-    let RollBack { keep_previous, message, to, by } = *change;
+    let RollBack { keep_previous, message, to, setting } = *change;
     let old = state.service(id).cloned().ok_or_else(|| not_found("service", id))?;
     let target = earlier(&old, to)?;
     check_ports(state, id, &target.spec)?;
     let mut service = Service::clone(&old);
     service.previous = keep_previous.then(|| present(&old));
-    service.generation += if keep_previous { 1 } else { GENERATIONS_BY_HAND };
+    service.stamp = setting.stamp.unwrap_or_else(|| before_decisions::next_stamp(&old, keep_previous));
     // The version may have been kept through a change that touched no task, such as one of labels.
     if let Some(version) = state.spec(id, target.spec_version).cloned() {
         state.put_spec(Arc::new(SpecVersion { spec: target.spec.clone(), ..SpecVersion::clone(&version) }));
@@ -211,7 +214,7 @@ pub(super) fn roll_back(state: &mut State, id: ServiceId, change: &RollBack<'_>,
     service.spec_version = target.spec_version;
     service.revision = target.revision;
     (service.version, service.updated_at) = (state.revision, state.time);
-    let restored = by.map(|by| Restored { at: state.time, by: by.clone() });
+    let restored = setting.by.map(|by| Restored { at: state.time, by: by.clone() });
     if let Some(revision) = service.history.iter_mut().find(|revision| revision.number == target.revision) {
         revision.restored = restored.or(revision.restored.take());
     }

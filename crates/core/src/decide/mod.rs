@@ -231,8 +231,8 @@ fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
     reap::orphans(planner, service);
     let service = match service.spec.mode {
         ServiceMode::Replicated { replicas } => {
-            let (generation, service) = (service.generation, rolling::advance(planner, service));
-            if service.generation != generation {
+            let (stamp, service) = (service.stamp, rolling::advance(planner, service));
+            if service.stamp != stamp {
                 // It was rolled back, to fewer places perhaps: the next look begins anew with that.
                 return;
             }
@@ -241,8 +241,8 @@ fn reconcile(planner: &mut Planner, service: &Arc<Service>) {
         }
         ServiceMode::Global => {
             global::retire(planner, service);
-            let (generation, service) = (service.generation, rolling::advance(planner, service));
-            if service.generation != generation {
+            let (stamp, service) = (service.stamp, rolling::advance(planner, service));
+            if service.stamp != stamp {
                 return;
             }
             global::fill(planner, &service);

@@ -36,13 +36,13 @@ pub(super) fn order(service: &Service) -> UpdateOrder {
 }
 
 /// Takes an update and a drain one step further: counts failures, finishes places, begins the next ones. Returns the
-/// service as it is afterwards: of another generation if the update failed and is rolled back, and nothing else is done.
+/// service as it is afterwards: with another stamp if the update failed and is rolled back, and nothing else is done.
 pub(super) fn advance(planner: &mut Planner, service: &Arc<Service>) -> Arc<Service> {
     let current = |planner: &Planner| planner.state.service(service.id).cloned().expect("nothing removes it here");
-    let known = service.generation;
+    let known = service.stamp;
     update::count_failures(planner, service);
     let service = current(planner);
-    if service.generation != known {
+    if service.stamp != known {
         return service;
     }
     finish(planner, &service);

@@ -60,7 +60,9 @@ pub(super) fn count_failures(planner: &mut Planner, service: &Service) {
             (_, FailureAction::Rollback) if service.previous.is_some() => {
                 let message = format!("{ROLLED_BACK} {why}").into();
                 let op = Op::RollBack { service: service.id, keep_previous: false, message, to: None };
-                rollback = Some(Tx::new(vec![op]).by(Arc::new(Author::of(Principal::UpdatePolicy))));
+                let stamp = planner.random();
+                let tx = Tx::new(vec![op]).by(Arc::new(Author::of(Principal::UpdatePolicy)));
+                rollback = Some(tx.stamped(&planner.state, stamp));
             }
             _ => (next.state, next.message) = (UpdateState::Paused, pause("update")),
         }

@@ -1,7 +1,20 @@
-//! The comparison of specs that managers of 0.1.0 make. An entry from before feature level 2 does not say what its new spec
-//! changes, so each manager compares the specs itself, and all of them must come to the same result. This code never changes.
+//! What managers of 0.1.0 decide when they apply an entry: one from before feature level 2 does not say what its new spec
+//! changes, nor which stamp it gets. So each manager finds that itself, and all of them must come to the same result. This
+//! code never changes.
 
-use swarm_model::{Alike, ServiceSpec, TaskSpec};
+use swarm_model::{Alike, Service, ServiceSpec, TaskSpec};
+
+/// The stamp of a service that is new.
+pub(super) const STAMP_FIRST: u64 = 1;
+
+/// Step of the stamp when a plan sets the spec, for a failed update. What the plan decides after that would hold, though it
+/// was refused, if a user set the spec meanwhile, and both counted alike. No user sets one so often.
+const STAMPS_BY_HAND: u64 = 1 << 32;
+
+/// The stamp of a service whose spec is set again, by hand or by a plan.
+pub(super) fn next_stamp(service: &Service, by_hand: bool) -> u64 {
+    service.stamp.wrapping_add(if by_hand { 1 } else { STAMPS_BY_HAND })
+}
 
 pub(super) fn compare(old: &ServiceSpec, new: &ServiceSpec) -> Alike {
     let as_known =
