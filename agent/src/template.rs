@@ -7,7 +7,7 @@ use crate::executor::ContainerRequest;
 /// Fills in a text.
 ///
 /// # Errors
-/// What cannot be filled in, for people.
+/// A placeholder that cannot be filled in, for people.
 pub(crate) fn expand(text: &str, request: &ContainerRequest) -> Result<String, String> {
     with_task(request, |task| spec::expand(text, task)).map_err(|error| error.to_string())
 }
@@ -15,7 +15,7 @@ pub(crate) fn expand(text: &str, request: &ContainerRequest) -> Result<String, S
 /// Fills in the data of a secret or of a config.
 ///
 /// # Errors
-/// What cannot be filled in, for people. The text shows nothing of secrets.
+/// A placeholder that cannot be filled in, for people. The text shows nothing of secrets.
 pub(crate) fn expand_payload(text: &str, request: &ContainerRequest, from: &dyn Sources) -> Result<String, String> {
     with_task(request, |task| spec::expand_payload(text, task, from)).map_err(|error| error.to_string())
 }

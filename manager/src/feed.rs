@@ -34,9 +34,9 @@ pub enum AssignmentKey {
 }
 
 impl AssignmentKey {
-    /// What an event changes of what a node is assigned. A report of a task changes nothing of that: what is wanted of the
-    /// task stays, and the agent that says how it is knows it. Only the objects of a task go with the report that it has
-    /// ended.
+    /// The item of a node that an event changes. A report of a task changes no item: the desired state stays, and the agent
+    /// knows the status that it reports. The report that a task has ended is the exception: the objects of the task go with
+    /// it.
     pub fn of(event: &Event, state: &State) -> Option<(NodeId, Self)> {
         let Event::Task { task, node: Some(node), reported, .. } = *event else { return None };
         let changes = reported.is_none_or(|(_, now)| now.is_terminal() && needs_objects(state, task));

@@ -44,10 +44,10 @@ pub(crate) struct Api {
     policy: Policy,
 }
 
-/// Who is at the other end of a connection to the socket.
+/// The other end of a connection to the socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    /// By what the kernel says of the other end.
+    /// The user, as the kernel says.
     pub(crate) principal: Principal,
     /// The socket.
     pub(crate) from: String,

@@ -31,7 +31,7 @@ const WAIT_MAX: Duration = Duration::from_secs(2);
 /// Lines that wait for the disk; more are lost. A line has a kilobyte at most, mostly a quarter of that.
 const WAITING_MAX: usize = 1024;
 
-/// Where lines go. Clones are handles of the same file.
+/// The audit log. Clones are handles of the same file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Audit(Option<Arc<Inner>>);
 
@@ -41,14 +41,14 @@ struct Inner {
     shared: Arc<Shared>,
 }
 
-/// One thing to do for the thread that writes. The other end of `done` hears of its end.
+/// An order for the thread that writes. The other end of `done` hears when the order is done.
 struct Order {
-    /// None to do nothing: whoever waits for that waits for all that came before.
+    /// The line; none to write nothing. A caller that waits for such an order waits for all orders before it.
     line: Option<Vec<u8>>,
     done: oneshot::Sender<()>,
 }
 
-/// How the file is.
+/// The state of the file.
 #[derive(Debug)]
 struct Shared {
     name: String,
@@ -77,7 +77,7 @@ impl Audit {
     /// Opens the file; without one nothing is written.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// The file cannot be opened.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self> {
         let Some(path) = path else { return Ok(Self(None)) };
         let file = AuditFile::open(path).with_context(|| {
@@ -95,7 +95,7 @@ impl Audit {
                 if let Some(line) = line {
                     known.write(&mut file, &line);
                 }
-                // Nobody has to listen.
+                // The caller may have stopped waiting.
                 let _ = done.send(());
             }
         })?;
@@ -177,7 +177,7 @@ impl Shared {
             lost => to_line(&Gap { at: Time(clock::now()), lost, why: &why }).and_then(|gap| file.append(&gap)),
         };
         if written.is_ok() {
-            // Others may have been lost since.
+            // More lines may have been lost since.
             self.trouble().lost -= lost;
         }
         let written = written.and_then(|()| file.append(line));
@@ -296,13 +296,13 @@ mod tests {
     async fn lines_that_cannot_wait_are_counted() {
         let (_folder, path) = path();
         let shared = Arc::new(Shared { name: "x".into(), trouble: Mutex::default() });
-        // Nobody takes them, as while a disk hangs.
+        // No thread takes the orders, as while a disk hangs.
         let (lines, _orders) = sync_channel(2);
         let audit = Audit(Some(Arc::new(Inner { lines, shared: shared.clone() })));
         (0..5).for_each(|n| audit.put(&json!(n)));
         let problem = audit.problem().unwrap();
         assert!(problem.contains("x lacks 3 changes") && problem.contains("wait for the disk"), "{problem}");
-        // Nobody is held up by what is known to be wrong.
+        // A call does not wait for a file that is known to be in trouble.
         audit.write(&json!(5)).await;
         let mut file = AuditFile::open(&path).unwrap();
         shared.write(&mut file, b"\"now\"\n");

@@ -1,5 +1,5 @@
-//! What only the leader can answer: logs, which come over the sessions that agents have with it. Another manager passes
-//! the request on, one hop, over `swarm-api/1` on the managers' port, and the answer back as it comes.
+//! Requests that only the leader can answer: those for logs, which come over the sessions that agents have with it. Another
+//! manager passes the request on, one hop, over `swarm-api/1` on the managers' port, and the answer back as it comes.
 //!
 //! The manager that passes a request on says who asks. That is believed because only managers come so far, each with its
 //! certificate, and none of them takes it from a client; the certificate also says on which node was asked.
@@ -28,7 +28,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// Longest wait for the head of the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Who asks, as JSON. Only the managers' port knows this header.
+/// The header that names the author of a call, as JSON. Only the managers' port knows it.
 const CALLER_HEADER: &str = "x-swarmd-caller";
 /// Longest such JSON: three texts, each at its longest, escaped.
 const CALLER_BYTES_MAX: usize = 16 << 10;
@@ -76,7 +76,8 @@ fn write_caller(principal: &Principal) -> Result<HeaderValue, ApiError> {
     value.map_err(|e| ApiError::internal(format!("who asks cannot be passed on to the leader: {e}")))
 }
 
-/// Who asks, by the word of the manager that passes a request on. One of 0.1.0 says nothing: then it is that manager.
+/// The author of a call, as the manager says that passes the call on. A manager of 0.1.0 names no author: it is the author
+/// then.
 fn read_caller(headers: &HeaderMap, from: NodeName) -> Result<Author, ApiError> {
     let Some(value) = headers.get(CALLER_HEADER) else { return Ok(Author::of(Principal::Node(from))) };
     let refuse = |problem: &dyn std::fmt::Display| {
@@ -198,7 +199,7 @@ mod tests {
         }
     }
 
-    /// What the leader answers a request that another manager passes on; its route says who asks.
+    /// The leader's answer to a request that another manager passes on. The route answers with the author of the call.
     async fn passed_on(policy: Policy, path: &str, caller: Option<&str>) -> (u16, String) {
         let who = async |request: axum::extract::Request| {
             request.extensions().get::<Caller>().map_or("nobody".to_owned(), |caller| caller.author().to_string())

@@ -300,7 +300,7 @@ impl Listener {
         })
     }
 
-    /// What a node is called.
+    /// The name of a node.
     fn name(&self, node: NodeId) -> NodeName {
         NodeName::new(node, self.manager.state().node(node).map_or("", |node| node.hostname()))
     }

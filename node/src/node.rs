@@ -141,12 +141,12 @@ impl Node {
         &self.state
     }
 
-    /// Where changes are written down.
+    /// The audit log.
     pub(crate) fn audit(&self) -> &Audit {
         &self.audit
     }
 
-    /// What it is called in its swarm; none outside.
+    /// The id and the name of the node in its swarm; none outside a swarm.
     pub(crate) fn name(&self) -> Option<NodeName> {
         let id = match &*self.swarm() {
             Swarm::Out => return None,

@@ -37,7 +37,7 @@ impl TestCluster {
     }
 }
 
-/// Who asks a manager's routes in tests.
+/// The author of calls to a manager's routes in tests.
 pub(crate) fn caller() -> Caller {
     Caller::new(Arc::new(Author::of(Principal::user(0, Some("root")))))
 }

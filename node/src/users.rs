@@ -1,4 +1,4 @@
-//! Which user of this machine a number belongs to.
+//! The names of this machine's users, by their numbers.
 
 use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
@@ -9,8 +9,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// How long a name is taken for that of its number: users are seldom renamed, and a client may make a connection for each
-/// call.
+/// The time for which a name is remembered: users are seldom renamed, and a client may make a connection for each call.
 const FRESH: Duration = Duration::from_secs(60);
 /// Longest wait for a name. It comes from a file, or from a directory service, which may not answer: the number will do.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);

@@ -20,7 +20,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// What each node says that it has, so that three of them do not promise the machine three times.
 const RESOURCES: &str = "cpu=2,memory=2g";
 
-/// In memory, as secrets want it. Each node makes a folder of its own there.
+/// A folder in memory for the files of secrets. Each node makes a folder of its own in it.
 const SECRETS_DIR: &str = "/dev/shm/swarmd-demo";
 
 /// A node: a swarmd with folders, a name and an address of its own.

@@ -1,8 +1,8 @@
 //! The files of a task: what its secrets and configs become in its container (swarm-behaviour §7.4, §7.5).
 
-use std::cell::Cell;
+use std::{cell::Cell, collections::BTreeMap};
 
-use swarm_model::{ObjectContent, ObjectFile, ObjectKind, SecretBytes};
+use swarm_model::{ObjectFile, ObjectKind, SecretBytes};
 use swarm_template::spec::Sources;
 use swarm_wire::agent::AssignedObject;
 
@@ -31,23 +31,22 @@ pub(super) fn task_files(request: &ContainerRequest) -> Result<Vec<TaskFile>, St
     let spec = &request.spec.task.container_spec;
     let files = spec.object_files().map_err(|error| error.to_string())?;
     let env = create::env(request)?;
+    // Of two variables with one name the last one wins, as in a container.
+    let env = env.iter().filter_map(|pair| pair.split_once('=')).collect();
     files.iter().map(|file| task_file(file, &files, &env, request)).collect()
 }
 
 fn task_file(
     file: &ObjectFile,
     files: &[ObjectFile],
-    env: &[String],
+    env: &BTreeMap<&str, &str>,
     request: &ContainerRequest,
 ) -> Result<TaskFile, String> {
     let of = format!("{} {}", file.reference.kind, file.reference.name);
     let object = object(file, request).ok_or_else(|| format!("{of} did not arrive at the node"))?;
-    let (data, is_template) = match &*object.content {
-        ObjectContent::Secret(content) => (&content.data, content.templating.is_some()),
-        ObjectContent::Config(content) => (&content.data, content.templating.is_some()),
-    };
+    let data = object.content.data();
     let sources = Filled { files, env, request, read_secret: Cell::new(false) };
-    let data = if is_template {
+    let data = if object.content.templating().is_some() {
         let text = text(&of, data)?;
         let filled = template::expand_payload(text, request, &sources).map_err(|error| format!("{of}: {error}"))?;
         filled.into_bytes().into()
@@ -67,10 +66,10 @@ fn text<'a>(of: &str, data: &'a SecretBytes) -> Result<&'a str, String> {
     std::str::from_utf8(data.expose()).map_err(|_| format!("{of} is not UTF-8 text, which templates need"))
 }
 
-/// What the template of a payload can ask for: the files of its own service, and its environment.
+/// The sources that a template in a secret or config reads: the files of its own service, and its environment.
 struct Filled<'a> {
     files: &'a [ObjectFile],
-    env: &'a [String],
+    env: &'a BTreeMap<&'a str, &'a str>,
     request: &'a ContainerRequest,
     read_secret: Cell<bool>,
 }
@@ -83,11 +82,7 @@ impl Filled<'_> {
         let file = by_target.or_else(|| of_kind().find(|file| file.reference.name == target));
         let object = file.and_then(|file| object(file, self.request));
         let object = object.ok_or_else(|| format!("the service has no {kind} with the target {target}"))?;
-        let data = match &*object.content {
-            ObjectContent::Secret(content) => &content.data,
-            ObjectContent::Config(content) => &content.data,
-        };
-        text(&format!("{kind} {}", object.name), data).map(str::to_owned)
+        text(&format!("{kind} {}", object.name), object.content.data()).map(str::to_owned)
     }
 }
 
@@ -102,9 +97,7 @@ impl Sources for Filled<'_> {
     }
 
     fn env(&self, name: &str) -> Result<String, String> {
-        // The last one wins, as in a container.
-        let mut pairs = self.env.iter().rev().filter_map(|pair| pair.split_once('='));
-        let value = pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
+        let value = self.env.get(name).map(|value| (*value).to_owned());
         value.ok_or_else(|| format!("the service has no environment variable {name}"))
     }
 }

@@ -17,14 +17,14 @@ use swarm_model::{NodeId, TaskId};
 use super::files::TaskFile;
 use crate::executor::EngineError;
 
-/// What `statfs` says of file systems that are in memory only.
+/// The numbers of file systems that are in memory only, as `statfs` gives them.
 const TMPFS_MAGIC: FsWord = 0x0102_1994;
 const RAMFS_MAGIC: FsWord = 0x8584_58f6;
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Folder {
-    /// The one of all nodes.
+    /// The folder of all nodes.
     root: PathBuf,
     node: PathBuf,
 }
@@ -34,13 +34,12 @@ impl Folder {
         Self { root: root.to_owned(), node: root.join(node.to_string()) }
     }
 
-    /// Where a file of a task is: the number is its place in the spec.
+    /// The path of a file of a task. `number` is the place of the file in the spec.
     pub(super) fn file(&self, task: TaskId, number: usize) -> PathBuf {
         self.node.join(task.to_string()).join(number.to_string())
     }
 
-    /// Puts the files of a task in their place. Those that are there stay as they are: what they are made from does not
-    /// change.
+    /// Puts the files of a task in their place. A file that is there stays as it is: its secret or config never changes.
     pub(super) fn put(&self, task: TaskId, files: &[TaskFile]) -> Result<(), EngineError> {
         let failed =
             |error| EngineError::Temporary(format!("the files of the task, in {}: {error}", self.node.display()));
@@ -114,8 +113,12 @@ impl Folder {
 
     /// Removes the files of all tasks but these; with the last one, the folder.
     pub(super) fn keep(&self, tasks: &[TaskId]) {
-        let Ok(found) = fs::read_dir(&self.node) else { return };
-        for entry in found.flatten() {
+        let found = match fs::read_dir(&self.node) {
+            Ok(found) => found.flatten(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => return warn_left(&self.node, &error),
+        };
+        for entry in found {
             let task = entry.file_name().to_str().and_then(|name| name.parse().ok());
             if task.is_none_or(|task: TaskId| !tasks.contains(&task)) {
                 remove(&entry.path());
@@ -164,99 +167,14 @@ fn write(path: &Path, file: &TaskFile) -> Result<(), EngineError> {
 
 fn remove(path: &Path) {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "files of a task that needs them no more are left");
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => warn_left(path, &error),
         _ => {}
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TASK: TaskId = TaskId(7);
-
-    fn file(text: &str, mode: u32, is_secret: bool) -> TaskFile {
-        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-        TaskFile { of: "secret key".into(), data: text.as_bytes().to_vec().into(), uid, gid, mode, is_secret }
-    }
-
-    fn memory() -> tempfile::TempDir {
-        tempfile::tempdir_in("/dev/shm").expect("/dev/shm is there on Linux")
-    }
-
-    fn mode(path: &Path) -> u32 {
-        fs::symlink_metadata(path).unwrap().mode() & 0o7777
-    }
-
-    #[test]
-    fn files_have_their_content_and_mode_in_folders_that_are_closed() {
-        let (root, node) = (memory(), NodeId(3));
-        let folder = Folder::new(&root.path().join("a/b"), node);
-        folder.put(TASK, &[file("one", 0o444, true), file("two", 0o400, false)]).unwrap();
-        assert_eq!(fs::read(folder.file(TASK, 0)).unwrap(), b"one");
-        assert_eq!((mode(&folder.file(TASK, 0)), mode(&folder.file(TASK, 1))), (0o444, 0o400));
-        for closed in [&folder.root, &folder.node, &folder.node.join(TASK.to_string())] {
-            assert_eq!(mode(closed), 0o700);
-        }
-        // What is there stays, and what is missing comes again.
-        fs::remove_file(folder.file(TASK, 1)).unwrap();
-        fs::write(folder.file(TASK, 1).with_extension("new"), "half of").unwrap();
-        folder.put(TASK, &[file("other", 0o444, true), file("two", 0o400, false)]).unwrap();
-        assert_eq!(fs::read(folder.file(TASK, 0)).unwrap(), b"one");
-        assert_eq!(fs::read(folder.file(TASK, 1)).unwrap(), b"two");
-    }
-
-    #[test]
-    fn files_go_with_their_task_and_what_nobody_keeps_goes_at_the_start() {
-        let root = memory();
-        let folder = Folder::new(&root.path().join("own"), NodeId(3));
-        let other = Folder::new(&root.path().join("own"), NodeId(4));
-        for task in [TASK, TaskId(8), TaskId(9)] {
-            folder.put(task, &[file("x", 0o444, true)]).unwrap();
-        }
-        other.put(TASK, &[file("x", 0o444, true)]).unwrap();
-        fs::create_dir(folder.node.join("no task")).unwrap();
-        folder.drop_files(TASK);
-        folder.keep(&[TaskId(8)]);
-        let left: Vec<_> = fs::read_dir(&folder.node).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, [TaskId(8).to_string().as_str()]);
-        folder.keep(&[]);
-        assert!(!folder.node.exists() && other.file(TASK, 0).exists());
-        other.keep(&[]);
-        assert!(!folder.root.exists());
-    }
-
-    #[test]
-    fn secrets_are_not_written_to_a_disk_and_configs_are() {
-        // The folder of the sources is on a disk.
-        let root = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let folder = Folder::new(root.path(), NodeId(3));
-        folder.put(TASK, &[file("open", 0o444, false)]).unwrap();
-        let Err(EngineError::Fatal(reason)) = folder.put(TaskId(8), &[file("closed", 0o444, true)]) else {
-            panic!("refused")
-        };
-        assert!(reason.contains(&root.path().display().to_string()) && reason.contains("--secrets-dir"), "{reason}");
-        assert!(!folder.file(TaskId(8), 0).exists());
-    }
-
-    #[test]
-    fn a_folder_that_others_may_change_is_refused() {
-        let root = memory();
-        let folder = Folder::new(root.path(), NodeId(3));
-        for (mode, is_safe) in [(0o777, false), (0o770, false), (0o1777, true), (0o755, true)] {
-            fs::set_permissions(root.path(), Permissions::from_mode(mode)).unwrap();
-            let put = folder.put(TASK, &[file("x", 0o444, true)]);
-            assert_eq!(put.is_ok(), is_safe, "{mode:o}: {put:?}");
-        }
-    }
-
-    #[test]
-    fn a_folder_that_is_a_link_is_refused() {
-        let root = memory();
-        let folder = Folder::new(root.path(), NodeId(3));
-        std::os::unix::fs::symlink("/tmp", &folder.node).unwrap();
-        assert!(matches!(folder.put(TASK, &[file("x", 0o444, true)]), Err(EngineError::Fatal(_))));
-    }
+fn warn_left(path: &Path, error: &io::Error) {
+    tracing::warn!(path = %path.display(), %error, "files of tasks that need them no more are left: remove them by hand");
 }
+
+#[cfg(test)]
+mod tests;

@@ -189,7 +189,7 @@ impl DockerExecutor {
         }
     }
 
-    /// Where the files of a node's tasks are.
+    /// The folder of the files of a node's tasks.
     fn folder(&self, node: NodeId) -> Folder {
         Folder::new(&self.files_dir, node)
     }

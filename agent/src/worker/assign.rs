@@ -8,7 +8,7 @@ use swarm_wire::agent::{AssignedObject, AssignedSpec, AssignedTask, Changeset, I
 use super::{Change, Now, Output, SpecEntry, Worker, tasks};
 use crate::{executor::Observed, step::LocalTask};
 
-/// What a full set that is still arriving has put so far.
+/// The tasks and objects that a full set has named so far, while it is still arriving.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
     pub(super) tasks: BTreeSet<TaskId>,
@@ -16,10 +16,10 @@ pub(super) struct Incoming {
 }
 
 impl Worker {
-    /// Takes changes of what the node is to have.
+    /// Takes changes of the items that the node is to have.
     ///
     /// # Errors
-    /// One of them cannot be read. Those before it are taken, and the set or difference stays open.
+    /// A change cannot be read. The changes before it are taken, and the set or difference stays open.
     pub(super) fn assign(&mut self, now: Now, changeset: Changeset, out: &mut Vec<Output>) -> io::Result<()> {
         let mut touched = BTreeSet::new();
         if changeset.full {
@@ -132,6 +132,9 @@ impl Worker {
         for key in entry.task.assigned.needs.iter() {
             if let Some(waiting) = self.waiting.get_mut(key) {
                 waiting.remove(&id);
+                if waiting.is_empty() {
+                    self.waiting.remove(key);
+                }
             }
         }
         if let Some(at) = entry.retry_at_ms {

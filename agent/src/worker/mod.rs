@@ -417,7 +417,7 @@ impl Worker {
             ("changes", self.changes.len()),
             ("tasks of a set that arrives", self.incoming.as_ref().map_or(0, |named| named.tasks.len())),
             ("objects", self.objects.len()),
-            ("tasks that wait for an object", self.waiting.values().map(BTreeSet::len).sum()),
+            ("objects that are waited for", self.waiting.len()),
         ]
     }
 

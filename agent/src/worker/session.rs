@@ -193,7 +193,7 @@ impl Worker {
         tasks.map(|e| Held::Task(e.task.assigned.id, e.task.assigned.desired))
     }
 
-    /// What is held beside the tasks that the managers count on.
+    /// The specs and objects that this node holds for its tasks, as the managers count them.
     fn held_for_tasks(&self) -> Vec<Held> {
         let tasks = self.tasks.values().filter(|e| !e.task.leaving).map(|e| &e.task.assigned);
         let used: BTreeSet<_> = tasks.map(|task| (task.service, task.spec_version)).collect();

@@ -28,7 +28,7 @@ pub const IMAGE: &str = "swarm-agent-test:6";
 
 const SOURCE: &str = include_str!("../fixture/app.rs");
 
-/// Where files of tasks go: in memory, as secrets want it.
+/// The folder for the files of tasks. It is in memory, which secrets need.
 pub fn files_dir() -> PathBuf {
     PathBuf::from(format!("/dev/shm/swarm-agent-test-{}", std::process::id()))
 }

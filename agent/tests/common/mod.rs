@@ -75,7 +75,7 @@ enum Command {
     Tell(ToAgent),
 }
 
-/// What a node is to have.
+/// The items that a node is to have.
 #[derive(Default)]
 struct Wanted {
     objects: Vec<AssignedObject>,

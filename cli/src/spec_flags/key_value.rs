@@ -1,5 +1,15 @@
 //! `KEY=VALUE` flags.
 
+/// The largest permission bits.
+pub(super) const MODE_MAX: u32 = 0o7777;
+
+/// Reads permission bits in octal digits.
+pub(super) fn parse_octal(digits: &str) -> Option<u32> {
+    // `from_str_radix` takes a sign as well.
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    u32::from_str_radix(digits, 8).ok().filter(|mode| is_number && *mode <= MODE_MAX)
+}
+
 /// A key with its value; a label may have none.
 pub(super) type Pair = (String, String);
 

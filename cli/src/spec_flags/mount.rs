@@ -3,7 +3,10 @@
 use serde_json::Value;
 use swarm_model::{BindOptions, Mount, MountType, TmpfsOptions, VolumeDriver, VolumeOptions};
 
-use super::{csv, key_value::parse_label};
+use super::{
+    csv,
+    key_value::{parse_label, parse_octal},
+};
 use crate::units::parse_bytes;
 
 /// Reads one mount.
@@ -68,9 +71,7 @@ fn field(mount: &mut Mount, key: &str, value: Option<&str>, text: &str) -> Resul
         }
         "tmpfs-size" => tmpfs(mount).size_bytes = parse_bytes(&needed()?)?,
         "tmpfs-mode" => {
-            tmpfs(mount).mode = u32::from_str_radix(&needed()?, 8)
-                .ok()
-                .filter(|mode| *mode <= 0o7777)
+            tmpfs(mount).mode = parse_octal(&needed()?)
                 .ok_or_else(|| format!("tmpfs-mode in '{text}' must be octal, for example 1777"))?;
         }
         _ => {
@@ -147,6 +148,7 @@ mod tests {
             ("target=/a,tmpfs-size=1m", "tmpfs-…"),
             ("type=bind,target=/a,volume-nocopy", "volume-…"),
             ("type=tmpfs,target=/a,tmpfs-mode=9", "octal"),
+            ("type=tmpfs,target=/a,tmpfs-mode=+777", "octal"),
             ("type=tmpfs,target=/a,tmpfs-size=big", "'big'"),
             ("target=/a,frob=1", "unknown key 'frob'"),
             ("target=/a,volume-subpath=b", "unknown key 'volume-subpath'"),

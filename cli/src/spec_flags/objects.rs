@@ -6,12 +6,15 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use swarm_model::{OBJECT_FILE_MODE_DEFAULT, ObjectKind, REFERENCES, ReferenceList};
 
-use super::{container::container, csv, draft::Draft};
+use super::{
+    container::container,
+    csv,
+    draft::Draft,
+    key_value::{MODE_MAX, parse_octal},
+};
 
 /// User and group of a file of which nothing is said.
 const OWNER_DEFAULT: &str = "0";
-/// The largest permission bits.
-const MODE_MAX: u32 = 0o7777;
 
 /// The objects that tasks get as files.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args)]
@@ -39,17 +42,15 @@ impl ObjectFlags {
         REFERENCES.iter().flat_map(|list| of(list.kind)).collect()
     }
 
-    /// Adds the files to a spec. One of the same object with the same target takes the place of the one before; what cannot
-    /// go together is for the server to refuse.
+    /// Adds the files to a spec. A file of the same object with the same target is replaced. The server refuses files that
+    /// cannot go together.
     ///
     /// # Errors
     /// An object whose id is not there.
     pub(super) fn apply(&self, draft: &mut Draft, ids: &ObjectIds) -> anyhow::Result<()> {
         for list in REFERENCES {
-            let mut items = Vec::new();
-            for file in self.of(list.kind) {
-                items.push(file.reference(list, ids.get(list.kind, &file.source)?));
-            }
+            let item = |file: &FileFlag| Ok(file.reference(list, ids.get(list.kind, &file.source)?));
+            let items = self.of(list.kind).iter().map(item).collect::<anyhow::Result<Vec<_>>>()?;
             let key = |item: &Value| Some((name(list, item)?.to_owned(), target(list, item)?.to_owned()));
             draft.merge(&container(list.field), items, |a, b| key(a) == key(b));
         }
@@ -209,14 +210,16 @@ fn parse_file(text: &str) -> Result<FileFlag, String> {
     if file.target.is_empty() {
         file.target.clone_from(&file.source);
     }
+    for owner in [&mut file.uid, &mut file.gid].into_iter().filter(|owner| owner.is_empty()) {
+        OWNER_DEFAULT.clone_into(owner);
+    }
     Ok(file)
 }
 
 /// Permission bits in octal, with a 0 in front. Without one Docker takes a number for a decimal one, and people do not.
 fn parse_mode(text: &str) -> Option<u32> {
     let digits = text.strip_prefix("0o").or_else(|| text.starts_with('0').then_some(text))?;
-    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
-    u32::from_str_radix(digits, 8).ok().filter(|mode| is_number && *mode <= MODE_MAX)
+    parse_octal(digits)
 }
 
 #[cfg(test)]
@@ -234,24 +237,15 @@ mod tests {
         assert!(spec(&line).is_err_and(|e| e.contains("middle of a field")));
         let line = [&line[..7], &["\"target=a,b\",source=c", "x"]].concat();
         let container = serde_json::to_value(spec(&line).unwrap().task_template.container_spec).unwrap();
-        assert_eq!(
-            container["Secrets"],
-            json!([
-                {"File": {"Name": "key", "UID": "0", "GID": "0", "Mode": 292}, "SecretID": "id-of-secret-key",
-                    "SecretName": "key"},
-                {"File": {"Name": "/etc/db", "UID": "1000", "GID": "7", "Mode": 256}, "SecretID": "id-of-secret-db",
-                    "SecretName": "db"},
-            ])
-        );
-        assert_eq!(
-            container["Configs"],
-            json!([
-                {"File": {"Name": "site.conf", "UID": "0", "GID": "0", "Mode": 292}, "ConfigID": "id-of-config-site.conf",
-                    "ConfigName": "site.conf"},
-                {"File": {"Name": "a,b", "UID": "0", "GID": "0", "Mode": 292}, "ConfigID": "id-of-config-c",
-                    "ConfigName": "c"},
-            ])
-        );
+        let item = |kind: &str, source: &str, target: &str, (uid, gid, mode): (&str, &str, u32)| {
+            let id = format!("id-of-{}-{source}", kind.to_lowercase());
+            let file = json!({"Name": target, "UID": uid, "GID": gid, "Mode": mode});
+            json!({"File": file, (format!("{kind}ID")): id, (format!("{kind}Name")): source})
+        };
+        let plain = ("0", "0", 292);
+        let secrets = [item("Secret", "key", "key", plain), item("Secret", "db", "/etc/db", ("1000", "7", 256))];
+        let configs = [item("Config", "site.conf", "site.conf", plain), item("Config", "c", "a,b", plain)];
+        assert_eq!((&container["Secrets"], &container["Configs"]), (&json!(secrets), &json!(configs)));
         // The id must have been looked up.
         let flags = ObjectFlags { secret: vec![FileFlag::new("key")], config: Vec::new() };
         let error = flags.apply(&mut Draft::of(json!({})), &ObjectIds::default()).unwrap_err();
@@ -279,6 +273,8 @@ mod tests {
         ] {
             assert!(parse_file(text).is_err_and(|error| error.contains(part)), "{text}: {:?}", parse_file(text));
         }
+        let owned = parse_file("source=key,uid=,gid=").map(|file| (file.uid, file.gid));
+        assert_eq!(owned, Ok((OWNER_DEFAULT.to_owned(), OWNER_DEFAULT.to_owned())));
         let mode = |text: &str| parse_file(&format!("src=key,mode={text}")).map(|file| file.mode);
         assert_eq!([mode("0"), mode("00"), mode("0o440"), mode("07777")], [Ok(0), Ok(0), Ok(0o440), Ok(0o7777)]);
     }

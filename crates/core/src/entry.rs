@@ -62,7 +62,7 @@ pub struct Tx {
     pub guards: Vec<Guard>,
     /// Changes, in order.
     pub ops: Vec<Op>,
-    /// Who asked for them; none for what the managers decide by themselves.
+    /// The author of the changes; none for changes that the managers decide by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Arc<Author>>,
     /// [`Service::stamp`] of the services whose specs it sets. None below feature level 2.
@@ -83,7 +83,8 @@ impl Tx {
         self
     }
 
-    /// The same; the specs that it sets, in a swarm in this state, get this stamp: a number that was drawn for it.
+    /// The same with a stamp for the specs that it sets: a random number that the proposer has drawn. Below feature level 2
+    /// of the state the transaction gets none.
     #[must_use]
     pub fn stamped(mut self, state: &State, stamp: u64) -> Self {
         let sets_spec = self.ops.iter().any(Op::sets_spec);
@@ -287,8 +288,8 @@ pub enum Op {
         spec: Arc<ServiceSpec>,
         /// Registry credentials; none keeps those that there are, empty ones take them away.
         registry_auth: Option<Redacted>,
-        /// Which parts of the new spec are as before. The proposer compared it with the spec of the version that the
-        /// transaction names. None below feature level 2.
+        /// The parts of the new spec that are as before. The proposer compared the new spec with the one of the version that
+        /// the transaction names. None below feature level 2.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         alike: Option<Alike>,
     },

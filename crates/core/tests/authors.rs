@@ -1,4 +1,4 @@
-//! Who asked for a revision of a service: what the state keeps of it.
+//! The authors of the revisions of a service, as the state keeps them.
 
 use std::sync::Arc;
 

@@ -340,7 +340,7 @@ fn a_stamp_is_the_number_that_was_drawn_and_is_only_compared() {
         commit(&mut state, vec![tx]);
         assert_eq!(stamp(&state), then);
     }
-    // What sets no spec needs none.
+    // A transaction that sets no spec gets no stamp.
     assert_eq!(Tx::new(vec![label()]).stamped(&state, 9).stamp, None);
 }
 

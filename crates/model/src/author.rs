@@ -1,4 +1,4 @@
-//! Who asked for a change.
+//! Authors of changes.
 
 use std::{fmt, sync::Arc};
 
@@ -8,7 +8,7 @@ use crate::NodeId;
 
 /// Longest text of a principal, in characters; what is longer is cut. Linux allows names of users up to 256 bytes, host
 /// names have at most 253.
-pub const AUTHOR_TEXT_LEN_MAX: usize = 256;
+const TEXT_LEN_MAX: usize = 256;
 
 const USER: &str = "user";
 const NODE: &str = "node";
@@ -16,7 +16,7 @@ const POLICY: &str = "policy";
 /// The only policy that changes what users set: `FailureAction: rollback`.
 const UPDATE: &str = "update";
 
-/// Who acts. That is found out by the manager, never taken from what the caller says of itself.
+/// A user, a node or a policy that acts. The manager finds out which one; it never believes what the caller says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
     /// A user of the machine whose socket was called.
@@ -50,13 +50,13 @@ pub struct NodeName {
     pub name: Arc<str>,
 }
 
-/// Who asked for a change, and the node whose socket the call came to.
+/// The author of a change: a principal, and the node whose socket was called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
 pub struct Author {
-    /// Who acts.
+    /// The principal.
     pub principal: Principal,
-    /// Where the call came in; none for what came in by no call.
+    /// The node whose socket was called; none for a change that no call asked for.
     pub node: Option<NodeName>,
 }
 
@@ -66,7 +66,7 @@ impl Principal {
         Self::User { uid, name: name.map(plain).filter(|name| !name.is_empty()) }
     }
 
-    /// What it is: `user`, `node`, ….
+    /// The kind of the principal, such as `user` or `node`.
     pub fn kind(&self) -> &str {
         match self {
             Self::User { .. } => USER,
@@ -121,7 +121,7 @@ impl NodeName {
 }
 
 impl Author {
-    /// One that no call stands for.
+    /// The author of a change that no call asked for.
     pub fn of(principal: Principal) -> Self {
         Self { principal, node: None }
     }
@@ -130,11 +130,11 @@ impl Author {
 /// A text for a line of a log or a table: nothing in it steers a terminal, and it has an end.
 fn plain(text: &str) -> Arc<str> {
     let is_plain = |c: char| !c.is_control();
-    if text.len() <= AUTHOR_TEXT_LEN_MAX && text.chars().all(is_plain) {
+    if text.len() <= TEXT_LEN_MAX && text.chars().all(is_plain) {
         return text.into();
     }
     let shown = |c| if is_plain(c) { c } else { char::REPLACEMENT_CHARACTER };
-    text.chars().take(AUTHOR_TEXT_LEN_MAX).map(shown).collect::<String>().into()
+    text.chars().take(TEXT_LEN_MAX).map(shown).collect::<String>().into()
 }
 
 impl fmt::Display for Principal {
@@ -161,7 +161,7 @@ impl fmt::Display for Author {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.principal.fmt(f)?;
         match &self.node {
-            // It would only be said twice.
+            // A node that called its own socket is not named twice.
             Some(node) if !matches!(&self.principal, Principal::Node(own) if own.id == node.id) => {
                 write!(f, " on {node}")
             }
@@ -249,7 +249,7 @@ mod tests {
         let id = NodeId(7);
         let json = format!(r#"{{"Kind":"user","Name":"root","ID":"0","Node":{{"ID":"{id}","Name":"m1"}}}}"#);
         assert_eq!(serde_json::to_string(&author).expect("texts"), json);
-        // What a later version adds does not stop this one.
+        // A kind that a later version adds is read by this version as well.
         let later = r#"{"Kind":"certificate","Name":"ci","ID":"9f","Issuer":"x","Node":null}"#;
         let author: Author = serde_json::from_str(later).expect("an author");
         assert_eq!(author.to_string(), "certificate ci");
@@ -266,7 +266,7 @@ mod tests {
             prop_assert_eq!(parts, [&kind, &name, &id].map(|part| plain(part).to_string()), "nothing is lost");
             author.node = named.then(|| NodeName::new(NodeId(n), &name));
             let text = author.to_string();
-            prop_assert!(!text.chars().any(char::is_control) && text.chars().count() <= 2 * AUTHOR_TEXT_LEN_MAX + 32);
+            prop_assert!(!text.chars().any(char::is_control) && text.chars().count() <= 2 * TEXT_LEN_MAX + 32);
             let bytes = rmp_serde::to_vec_named(&author).expect("texts");
             prop_assert_eq!(&rmp_serde::from_slice::<Author>(&bytes).expect("what was written can be read"), &author);
             let json = serde_json::to_vec(&author).expect("texts");

@@ -13,8 +13,8 @@ const USERS_MAPS: [&str; 4] = ["Labels", "Options", "DriverOpts", "Sysctls"];
 #[derive(Clone, Debug, PartialEq)]
 pub struct CanonicalSpec(Map<String, Value>);
 
-/// What the tasks of a spec are made from, in canonical form: the template and the endpoint, and nothing else
-/// (swarm-behaviour §4.1).
+/// The parts of a spec that its tasks are made from, in canonical form: the template and the endpoint (swarm-behaviour
+/// §4.1).
 #[derive(Clone, Debug, PartialEq)]
 pub struct CanonicalTasks {
     /// Without the placement.
@@ -30,7 +30,7 @@ impl CanonicalTasks {
     }
 }
 
-/// Which parts of a service's spec say the same as in the spec before it.
+/// The parts of a service's spec that say the same as in the spec before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alike {
     /// All of it.
@@ -48,7 +48,7 @@ impl CanonicalSpec {
         fields.iter().all(|field| self.0.get(*field) == other.0.get(*field))
     }
 
-    /// Which parts are equal to those of another one.
+    /// Compares the parts of two specs.
     pub fn compare(&self, other: &Self) -> Alike {
         let but_mode = |spec: &Self| -> Map<String, Value> {
             spec.0.iter().filter(|(field, _)| *field != "Mode").map(|(k, v)| (k.clone(), v.clone())).collect()
@@ -108,7 +108,7 @@ impl ServiceSpec {
         }
     }
 
-    /// What its tasks are made from.
+    /// The parts that its tasks are made from.
     pub fn canonical_tasks(&self) -> CanonicalTasks {
         let CanonicalSpec(mut fields) = self.canonical();
         let mut template = fields.remove("TaskTemplate").unwrap_or_default();

@@ -38,7 +38,7 @@ mod units;
 mod update;
 mod validate;
 
-pub use author::{AUTHOR_TEXT_LEN_MAX, Author, NodeName, Principal};
+pub use author::{Author, NodeName, Principal};
 pub use canonical::{Alike, CanonicalSpec, CanonicalTasks};
 pub use cluster::{
     CaConfig, Cluster, ClusterSpec, DispatcherConfig, EncryptionConfig, JoinTokens, OrchestrationConfig,

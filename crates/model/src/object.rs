@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    ConfigContent, ContainerSpec, Invalid, Labels, ObjectId, SecretContent, ServiceSpec, Timestamp,
+    ConfigContent, ContainerSpec, Invalid, Labels, ObjectId, SecretBytes, SecretContent, ServiceSpec, Timestamp,
     validate::validate_labels,
 };
 
@@ -99,6 +99,22 @@ impl ObjectContent {
         }
     }
 
+    /// The data.
+    pub const fn data(&self) -> &SecretBytes {
+        match self {
+            Self::Secret(content) => &content.data,
+            Self::Config(content) => &content.data,
+        }
+    }
+
+    /// The language of the placeholders in the data; none if the data has no placeholders.
+    pub const fn templating(&self) -> Option<Templating> {
+        match self {
+            Self::Secret(content) => content.templating,
+            Self::Config(content) => content.templating,
+        }
+    }
+
     /// The content of a secret, if it is one.
     pub const fn as_secret(&self) -> Option<&SecretContent> {
         match self {
@@ -116,7 +132,7 @@ impl ObjectContent {
     }
 }
 
-/// How the placeholders of an object's data, such as `{{env "NAME"}}`, are filled in (swarm-behaviour §7.5).
+/// The language of the placeholders in an object's data, such as `{{env "NAME"}}` (swarm-behaviour §7.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Templating {

@@ -26,7 +26,7 @@ pub struct Revision {
     /// look at every spec of the history.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub scales: bool,
-    /// Who asked for it; none if that was not kept, as below feature level 2.
+    /// The author of the revision; none below feature level 2, where authors are not kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Arc<Author>>,
     /// When it last was gone back to, and by whom.
@@ -34,19 +34,20 @@ pub struct Revision {
     pub restored: Option<Restored>,
 }
 
-/// That a service went back to a revision.
+/// A rollback to a revision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Restored {
     /// When (the cluster's clock).
     pub at: Timestamp,
-    /// Who asked for it: a user, or the policy of the update that failed.
+    /// The author of the rollback: a user, or the policy of the update that failed.
     pub by: Arc<Author>,
 }
 
 impl Service {
-    /// Adds the spec in force to the history as a new revision, which `by` asked for; `scales` says that it changed the
-    /// number of replicas and nothing else. When there are more than [`REVISIONS_MAX`], one goes: the oldest that only scaled, since many of those must not push out the
-    /// releases; or else the oldest. Neither the revision in force nor the one that a rollback leads to goes.
+    /// Adds the spec in force to the history as a new revision, which `by` asked for. `scales` says that the revision changes
+    /// the number of replicas and nothing else. When there are more than [`REVISIONS_MAX`], one goes: the oldest that only
+    /// scales, since many of those must not push out the releases; or else the oldest. Neither the revision in force nor the
+    /// one that a rollback leads to goes.
     pub fn record_revision(&mut self, scales: bool, at: Timestamp, by: Option<Arc<Author>>) {
         let number = self.history.last().map_or(0, |newest| newest.number) + 1;
         let (base, spec, spec_version) = (self.revision, self.spec.clone(), self.spec_version);

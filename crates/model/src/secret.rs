@@ -16,7 +16,7 @@ pub const SECRET_BYTES_LIMIT: usize = 500 << 10;
 pub struct SecretContent {
     /// The data.
     pub data: SecretBytes,
-    /// How placeholders in the data are filled in; none if they are not.
+    /// The language of the placeholders in the data; none if the data has no placeholders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub templating: Option<Templating>,
 }

@@ -407,8 +407,8 @@ pub struct Service {
     pub updated_at: Timestamp,
     /// The spec in force.
     pub spec: Arc<ServiceSpec>,
-    /// Another number each time that the spec is set, also where a rollback brings the same spec again: what was decided
-    /// before does not hold then. It is only compared; in version 0.1.0, which called it so, it counted.
+    /// A number that changes each time that the spec is set, also when a rollback brings the same spec again. A decision made
+    /// for another stamp does not hold. Stamps are only compared. Version 0.1.0 counted them, and called them generations.
     #[serde(default, rename = "generation")]
     pub stamp: u64,
     /// Number of the spec version that new tasks get; see [`SpecVersion`].

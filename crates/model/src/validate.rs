@@ -187,9 +187,23 @@ fn validate_container(task: &TaskSpec) -> Result<(), Invalid> {
             MountType::Volume => {}
         }
     }
-    for file in c.object_files()? {
+    let files = c.object_files()?;
+    check(files.len() <= LIST_LEN_MAX, || {
+        format!("ContainerSpec: Secrets and Configs have {} items, the limit is {LIST_LEN_MAX}", files.len())
+    })?;
+    for file in files {
         check(!targets.contains(file.path.as_str()), || {
             format!("ContainerSpec: duplicate mount point: {} is that of a mount and of {}", file.path, file.label())
+        })?;
+        let inside = format!("{}/", file.path);
+        let mount = targets.range(inside.as_str()..).next().filter(|target| target.starts_with(&inside));
+        check(mount.is_none(), || {
+            let mount = mount.unwrap_or(&"");
+            format!(
+                "ContainerSpec: the mount target '{mount}' lies in {}, which is a file of {}",
+                file.path,
+                file.label()
+            )
         })?;
     }
     check(c.stop_grace_period_ns.unwrap_or(0) >= 0, || "ContainerSpec: stop-grace-period cannot be negative".into())?;
@@ -400,6 +414,24 @@ mod tests {
                     s.task_template.container_spec.extra.insert("Secrets".into(), secret);
                 },
                 "duplicate mount point: /run/secrets/a is that of a mount and of secret 'a'",
+            ),
+            (
+                |s| {
+                    let mount = r#"{"Type": "tmpfs", "Target": "/run/secrets/a/b"}"#;
+                    s.task_template.container_spec.mounts = vec![serde_json::from_str(mount).expect("test mount")];
+                    let secret = serde_json::json!([{"SecretID": "x", "SecretName": "a"}]);
+                    s.task_template.container_spec.extra.insert("Secrets".into(), secret);
+                },
+                "'/run/secrets/a/b' lies in /run/secrets/a, which is a file of secret 'a'",
+            ),
+            (
+                |s| {
+                    let secret =
+                        |n| serde_json::json!({"SecretID": "x", "SecretName": "a", "File": {"Name": format!("f{n}")}});
+                    let secrets = (0..=LIST_LEN_MAX).map(secret).collect();
+                    s.task_template.container_spec.extra.insert("Secrets".into(), secrets);
+                },
+                "Secrets and Configs have 4097 items",
             ),
             (
                 |s| {

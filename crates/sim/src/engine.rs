@@ -414,7 +414,7 @@ impl World {
     }
 }
 
-/// What the executor does with the objects of a request.
+/// Puts the files of a task, as an executor does.
 fn put_files(files: &mut BTreeSet<TaskId>, request: &ContainerRequest) {
     assert_eq!(request.objects.len(), request.task.needs.len(), "a task is prepared when what it needs is there");
     if !request.objects.is_empty() {

@@ -22,7 +22,7 @@ use crate::{
 /// Pause before a node report that was not committed is tried again.
 const PRESENCE_RETRY_MS: u64 = 500;
 
-/// One node of so many has an agent that speaks as in version 0.1.0.
+/// Among so many nodes, one has an agent that speaks as in version 0.1.0.
 const OLD_AGENTS: u128 = 4;
 
 /// Whether the agent of a node does.

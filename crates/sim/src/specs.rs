@@ -61,10 +61,10 @@ pub(crate) fn service(rng: &mut Rng, name: String, mode: ServiceMode) -> Service
     spec
 }
 
-/// The secrets that there are: their ids count from 1.
+/// The number of secrets in a simulated swarm. Their ids count from 1.
 pub(crate) const SECRETS: u128 = 3;
 
-/// What a service names of them, by a number: every other one names none.
+/// The secrets that a service names, by the number of the service. Every second service names none.
 pub(crate) fn secrets(number: u64) -> Vec<Value> {
     let named: &[u128] = match number % 8 {
         1 => &[1],

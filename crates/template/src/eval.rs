@@ -8,10 +8,12 @@ use crate::{
     value::Value,
 };
 
-/// Variables at one time: to find one costs time in proportion. People need three.
+/// Most variables at one time: the time to find one grows with their number. People need three.
 const VARIABLES_MAX: usize = 1000;
 /// Bytes that a function walks over or makes in one step.
 const STEP_WEIGHT: usize = 64;
+/// Steps of a question to a source, which looks through the files of a service.
+const READ_STEPS: usize = 64;
 
 /// A template that is applied to a value.
 pub(crate) struct Run<'t> {
@@ -304,7 +306,7 @@ impl<'t> Run<'t> {
         }
     }
 
-    /// `is_literal`: the only argument stands in the template as it is.
+    /// `is_literal` says that the template spells the only argument out.
     fn apply(&mut self, function: &str, arguments: &[Value], is_literal: bool) -> Result<Value, TemplateError> {
         if self.is_header
             && functions::CHANGES_TEXT.contains(&function)
@@ -331,9 +333,10 @@ impl<'t> Run<'t> {
         Ok(value)
     }
 
-    /// Asks a source. The reason of a refusal is shown only if the template itself says what is asked for: another name may
+    /// Asks a source. An error shows the reason of the source only if the template spells the name out: any other name may
     /// come from a secret, and reasons repeat names.
-    fn read(&self, function: &str, arguments: &[Value], is_literal: bool) -> Result<Value, TemplateError> {
+    fn read(&mut self, function: &str, arguments: &[Value], is_literal: bool) -> Result<Value, TemplateError> {
+        self.spend(READ_STEPS)?;
         let (Some(sources), [Value::Text(name)]) = (self.sources, arguments) else {
             return error(format!("{function} needs one text, and nothing else"));
         };
@@ -345,7 +348,9 @@ impl<'t> Run<'t> {
         match found {
             Ok(text) => Ok(Value::text(text)),
             Err(why) if is_literal => error(format!("{function}: {why}")),
-            Err(_) => error(format!("{function}: what it asks for is not there, or cannot be read")),
+            Err(_) => {
+                error(format!("{function}: the name that it is given is not known here, or its data cannot be read"))
+            }
         }
     }
 

@@ -13,12 +13,12 @@ const FUNCTIONS: [&str; 26] = [
 /// The functions that only the data of secrets and configs has; [`crate::spec::Sources`] answers them.
 pub(crate) const PAYLOAD_FUNCTIONS: [&str; 3] = ["secret", "config", "env"];
 
-/// Which functions there are.
+/// The functions that a template may call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Language {
-    /// Those of `--format` and of specs.
+    /// The functions of `--format` and of specs.
     Common,
-    /// Those of the data of secrets and configs.
+    /// The functions of the data of secrets and configs.
     Payload,
 }
 
@@ -47,7 +47,7 @@ pub(crate) const CHANGES_TEXT: [&str; 8] = ["json", "join", "split", "title", "u
 /// Blanks on one side of a text, and characters that a number is filled up to: people need a line.
 pub(crate) const WIDTH_MAX: usize = 4096;
 
-/// What a function makes of its arguments. It gives up before a text has many more than `bytes_max` bytes.
+/// Calls a function. The call gives up before a text has many more than `bytes_max` bytes.
 pub(crate) fn apply(function: &str, arguments: &[Value], bytes_max: usize) -> Result<Value, TemplateError> {
     use Value::{Bool, List, Map, Null, Number, Text};
     match (function, arguments) {

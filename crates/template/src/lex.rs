@@ -214,7 +214,7 @@ fn quoted(quote: char, text: &str) -> Result<(Word, &str), TemplateError> {
                 (Some(c), None) => Ok((Word::Literal(u32::from(c).into()), tail)),
                 _ => {
                     let problem = "in single quotes is not one character; put texts in double quotes";
-                    error_of(format!("what stands {problem}"), format!("'{value}' {problem}"))
+                    error_of(format!("a text {problem}"), format!("'{value}' {problem}"))
                 }
             };
         }

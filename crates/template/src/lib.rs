@@ -31,7 +31,7 @@ const DEPTH_MAX: usize = 32;
 #[error("{text}")]
 pub struct TemplateError {
     text: String,
-    /// The same, with nothing in it of what the template says or of what it works on.
+    /// The same text without anything of the template or of its values.
     bare: String,
     /// The line of the template, 0 if it is not known yet.
     line: usize,
@@ -53,8 +53,8 @@ impl TemplateError {
 /// What a template may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Pieces that are looked at; a text or list on which a function works is one for each 64 bytes. A million take less
-    /// than a second, and 64 MB.
+    /// Steps. Each piece that is looked at is one. A function takes one more for each 64 bytes that it reads or makes. A
+    /// million steps take less than a second, and 64 MB.
     pub steps_max: usize,
     /// Bytes of the text that comes out, and of each text on the way.
     pub bytes_max: usize,
@@ -109,13 +109,13 @@ impl Template {
     }
 }
 
-/// A mistake whose text says nothing of what the template says or of what it works on.
+/// A mistake whose text shows nothing of the template or of its values.
 fn error<T>(text: impl Into<String>) -> Result<T, TemplateError> {
     let text = text.into();
     Err(TemplateError { bare: text.clone(), text, line: 0 })
 }
 
-/// A mistake whose text does; `bare` does not.
+/// A mistake whose text shows some of the template or of its values. `bare` shows nothing of them.
 fn error_of<T>(bare: impl Into<String>, text: String) -> Result<T, TemplateError> {
     Err(TemplateError { text, bare: bare.into(), line: 0 })
 }

@@ -243,7 +243,7 @@ impl Parser {
     }
 }
 
-/// The line is that of what has no end: where the end should be, nobody knows.
+/// The error has the line of the action that is not closed: nobody knows where its end should be.
 fn end_is_missing<T>(line: usize) -> Result<T, TemplateError> {
     error("'{{end}}' is missing").map_err(|error| error.at(line))
 }

@@ -79,8 +79,8 @@ pub fn check(text: &str, service_name: &str, service_labels: &BTreeMap<String, S
     expand(text, &task).map(drop)
 }
 
-/// Answers what the data of a secret or of a config asks for, out of what the service of its task names. An answer is inserted
-/// as it is, also if it looks like a template. People see the reason of a refusal: it must have nothing in it of what was read.
+/// The secrets, configs and variables that a template in a secret or config may read: those of the service of its task.
+/// The text that a source gives is not a template again. People see the reason of a refusal: no data may be in it.
 pub trait Sources {
     /// The data of the secret that the service has under a target, for `{{secret "TARGET"}}`.
     ///
@@ -101,8 +101,8 @@ pub trait Sources {
     fn env(&self, name: &str) -> Result<String, String>;
 }
 
-/// Fills in the data of a secret or of a config. An error names the line and the kind of mistake, and shows nothing of the data
-/// or of what was read. The reason of a source is shown where the name that it was asked for stands in the data as it is.
+/// Fills in the data of a secret or of a config. An error has the line and the kind of mistake. Nothing of the data is in
+/// it, except for a name that the data spells out as the argument of a function.
 ///
 /// # Errors
 /// The data is no template, names what is not there, or asks for too much.
@@ -115,10 +115,10 @@ pub fn expand_payload(text: &str, task: &Task<'_>, sources: &dyn Sources) -> Res
     run.render(&task.json()).map_err(TemplateError::hiding)
 }
 
-/// Whether the data of a secret or of a config is a template at all. No error shows anything of it.
+/// Checks that the data of a secret or of a config is a template. No error shows any of the data.
 ///
 /// # Errors
-/// It is none: where, and why.
+/// The data is no template; the text names the line and the mistake.
 pub fn check_payload(text: &str) -> Result<(), TemplateError> {
     parse::parse(text, Language::Payload).map(drop).map_err(TemplateError::hiding)
 }
@@ -281,6 +281,8 @@ mod tests {
         assert!(payload(r#"{{range 3}}{{secret "big"}}{{end}}"#).is_err_and(|e| e.contains("bytes")));
         let copies = r#"{{$x := secret "big"}}{{range 1000}}{{$y := print $x "a"}}{{end}}"#;
         assert_eq!(payload(copies), Err("line 1: it takes more than 1000000 steps".into()));
+        let questions = r#"{{range 100000}}{{$x := secret "key"}}{{end}}"#;
+        assert_eq!(payload(questions), Err("line 1: it takes more than 1000000 steps".into()));
     }
 
     proptest! {

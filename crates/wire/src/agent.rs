@@ -92,7 +92,7 @@ pub struct NodeReport {
     pub engine_reachable: bool,
 }
 
-/// What an agent holds from an earlier session.
+/// The items that an agent holds from an earlier session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resume {
     /// Revision of the last complete set or difference.
@@ -129,7 +129,7 @@ pub enum ToAgent {
     },
     /// Answer to a heartbeat.
     HeartbeatAck,
-    /// What the node is to run, for an agent of version 0.1.0.
+    /// The tasks that the node is to run, for an agent of version 0.1.0.
     Assignments(Assignments),
     /// A batch of statuses is committed.
     StatusAck {
@@ -138,12 +138,12 @@ pub enum ToAgent {
     },
     /// Open a stream for logs ([`ToManager::Logs`]) and send these.
     StartLogs(LogRequest),
-    /// What the node is to run, and what it needs for that.
+    /// Changes of the items that the node is to have.
     Changes(Changeset),
 }
 
 impl ToAgent {
-    /// What a node is to run, in the form that its agent takes ([`Hello::takes_changes`]).
+    /// Changes of the items that a node is to have, in the form that its agent takes ([`Hello::takes_changes`]).
     ///
     /// # Errors
     /// A spec cannot be read.

@@ -41,15 +41,17 @@ pub(super) fn check_templates(spec: &ServiceSpec, old: Option<&ServiceSpec>) -> 
     Ok(())
 }
 
-/// Refuses objects that are not there, and an id and a name that belong to two objects, all of one kind in one text as Swarm
-/// does. What the service names already stays, also when the object has gone since: a rollback leads back to it.
+/// Refuses a spec that names an object that is not there, or an id and a name of two objects. The error names all missing
+/// objects of one kind, as Swarm's does. A reference that the service has already stays, even if its object is gone: a
+/// rollback may have led back to it.
 pub(super) fn check_objects(state: &State, spec: &ServiceSpec, old: Option<&ServiceSpec>) -> Result<(), ApiError> {
     let known = old.map(|old| old.task_template.container_spec.references()).unwrap_or_default();
     let references = spec.task_template.container_spec.references();
     let missing: Vec<(ObjectKind, String)> = references
         .into_iter()
-        .filter(|reference| !known.contains(reference))
-        .filter_map(|reference| Some((reference.kind, missing(state, reference)?)))
+        .filter_map(|reference| Some((missing(state, &reference)?, reference)))
+        .filter(|(_, reference)| !known.contains(reference))
+        .map(|(text, reference)| (reference.kind, text))
         .collect();
     let Some((kind, _)) = missing.first() else { return Ok(()) };
     let names: Vec<&str> = missing.iter().filter(|(other, _)| other == kind).map(|(_, text)| text.as_str()).collect();
@@ -58,8 +60,8 @@ pub(super) fn check_objects(state: &State, spec: &ServiceSpec, old: Option<&Serv
 }
 
 /// The text about an object that is not there; none if it is.
-fn missing(state: &State, reference: ObjectReference) -> Option<String> {
-    let ObjectReference { kind, id, name } = &reference;
+fn missing(state: &State, reference: &ObjectReference) -> Option<String> {
+    let ObjectReference { kind, id, name } = reference;
     match reference.key().and_then(|key| state.object(key)) {
         Some(object) if object.name == *name => None,
         Some(object) => Some(format!("{name} (the id {id} is that of {kind} '{}')", object.name)),

@@ -15,7 +15,10 @@ use swarm_docker_api::{
 };
 use swarm_model::Redacted;
 
-use super::{caller::Caller, reply::Failure};
+use super::{
+    caller::{self, Caller},
+    reply::Failure,
+};
 
 /// Longest body of a request. A spec may have 512 KiB (`swarm_model::SPEC_BYTES_MAX`); spelt with escapes and
 /// indented it needs several times as much.
@@ -27,7 +30,7 @@ pub(super) struct Call {
     query: BTreeMap<String, String>,
     headers: HeaderMap,
     body: Bytes,
-    /// Who makes it.
+    /// The caller.
     pub(super) caller: Caller,
     /// The version of the API that the client speaks; the newest if it did not say.
     pub(super) api_version: ApiVersion,
@@ -57,8 +60,7 @@ impl<S: Send + Sync> FromRequest<S> for Call {
             }
         })?;
         let api_version = parts.extensions.get().copied().unwrap_or(API_VERSION_MAX);
-        let caller =
-            parts.extensions.remove().ok_or_else(|| ApiError::internal("nobody is named who makes this call"))?;
+        let caller = parts.extensions.remove().ok_or_else(caller::unknown)?;
         Ok(Self { id, query, headers: parts.headers, body: body.to_bytes(), caller, api_version })
     }
 }

@@ -1,4 +1,4 @@
-//! Who makes a call, and what became of it.
+//! The caller of a route, and the notes that the route makes on the call.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,8 +13,8 @@ use swarm_model::Author;
 
 use super::reply::Failure;
 
-/// Who makes a call. The daemon finds it out, lets the call pass, and puts this into the request's extensions; without it
-/// no route answers. What the call changes is noted here for whoever made it; clones note in the same place.
+/// The caller of a route. The daemon puts it into the request's extensions once the call is authorised; no route answers
+/// without it. Routes note here what the call changed, for the daemon to read. All clones share the notes.
 #[derive(Clone, Debug)]
 pub struct Caller {
     author: Arc<Author>,
@@ -28,12 +28,12 @@ impl Caller {
         Self { author, object: Arc::default(), revision: Arc::default() }
     }
 
-    /// Who makes the call.
+    /// The author of the changes that the call makes.
     pub fn author(&self) -> &Arc<Author> {
         &self.author
     }
 
-    /// What the call was to change, for people, such as `service web`; none if it did not come so far.
+    /// The object that the call was to change, for people, such as `service web`; none if the call did not come so far.
     pub fn object(&self) -> Option<&str> {
         self.object.get().map(String::as_str)
     }
@@ -43,7 +43,7 @@ impl Caller {
         self.revision.get().copied()
     }
 
-    /// Notes what is to be changed. The first word counts: a change that is made again concerns the same.
+    /// Notes the object that is to be changed. The first note stays: a change that is made again has the same object.
     pub(crate) fn concerns(&self, object: String) {
         let _ = self.object.set(object);
     }
@@ -54,18 +54,20 @@ impl Caller {
     }
 }
 
-/// Answers no request that names nobody.
+/// Refuses a request without a caller.
 pub(super) async fn demand(request: Request, next: Next) -> Response {
     if request.extensions().get::<Caller>().is_some() {
         return next.run(request).await;
     }
-    Failure::from(ApiError::internal(
-        "this call came past the place that authorises calls: this is a mistake of swarmd",
-    ))
-    .into_response()
+    Failure::from(unknown()).into_response()
 }
 
-/// What a transaction changes, for people: by the names that the state has before it.
+/// The error of a call whose caller is not known.
+pub(super) fn unknown() -> ApiError {
+    ApiError::internal("this call came past the place that authorises calls: this is a mistake of swarmd")
+}
+
+/// The object that a transaction changes, for people. The name is the one that the object has before the transaction.
 pub(super) fn object(state: &State, tx: &Tx) -> Option<String> {
     tx.ops.iter().find_map(|op| {
         Some(match op {

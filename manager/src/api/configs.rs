@@ -6,7 +6,7 @@ use swarm_docker_api::{
 };
 use swarm_model::{ConfigContent, NamedObject, ObjectContent, ObjectKind};
 
-use super::objects::{Kind, check_template};
+use super::objects::Kind;
 
 /// How configs look to clients.
 pub(super) struct Configs;
@@ -25,21 +25,19 @@ impl Kind for Configs {
         let templating = request.templating.map(|driver| driver.templating()).transpose()?;
         let content = ConfigContent { data: request.data, templating };
         content.validate().map_err(|error| ApiError::bad_request(error.to_string()))?;
-        check_template(content.templating, &content.data)?;
         Ok(ObjectContent::Config(content))
     }
 
     fn keeps(request: &ConfigRequest, content: &ObjectContent) -> bool {
-        request.data.expose().is_empty() || content.as_config().is_some_and(|config| request.data == config.data)
+        request.data.expose().is_empty() || request.data == *content.data()
     }
 
     fn show(object: &NamedObject) -> ConfigSpecView {
-        let config = object.content.as_config();
         ConfigSpecView {
             name: object.name.clone(),
             labels: object.labels.clone(),
-            data: config.map(|config| ConfigSpecView::encode(&config.data)).unwrap_or_default(),
-            templating: config.and_then(|config| config.templating).map(DriverView::from),
+            data: ConfigSpecView::encode(object.content.data()),
+            templating: object.content.templating().map(DriverView::from),
         }
     }
 }

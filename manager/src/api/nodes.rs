@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::extract;
+use axum::{extract, http::HeaderValue};
 use serde_json::Value;
 use swarm_consensus::Status;
 use swarm_core::{DRAIN_DEADLINES_LEVEL, Guard, Op, State, Tx};
 use swarm_docker_api::{
-    ApiError, Filters,
+    ApiError, Filters, WARNING_HEADER,
     view::{ManagerStatusView, NodeView},
 };
 use swarm_model::{
@@ -89,7 +89,7 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
         return Err(ApiError::bad_request(text).into());
     }
     let managers = plane.managers().await;
-    change(&plane, &call.caller, |state| {
+    let is_without_deadline = change(&plane, &call.caller, |state| {
         resolve::cluster(state)?;
         let node = resolve::node(state, call.id())?;
         if node.version != version {
@@ -103,11 +103,17 @@ pub(super) async fn update<P: Plane>(extract::State(plane): extract::State<P>, c
         }
         check_node_settings(&spec.labels, &node.spec.labels)?;
         let drain_deadline = drain_deadline(node, &spec, drain, plane.now().max(state.time()));
+        let is_without_deadline = drain.is_some() && state.feature_level() < DRAIN_DEADLINES_LEVEL;
         let op = Op::update_node(state, node.id, Arc::new(spec.clone()), drain_deadline);
-        Ok((Tx::new(vec![op]).guard(Guard::Node { node: node.id, version }), ()))
+        Ok((Tx::new(vec![op]).guard(Guard::Node { node: node.id, version }), is_without_deadline))
     })
     .await?;
-    Ok(reply::empty())
+    let mut answer = reply::empty();
+    if is_without_deadline {
+        let text = HeaderValue::from_static("this drain has no deadline: not all managers know deadlines yet");
+        answer.headers_mut().insert(WARNING_HEADER, text);
+    }
+    Ok(answer)
 }
 
 /// How a node is to be drained (`?drain=`).

@@ -14,7 +14,7 @@ use swarm_docker_api::{
     ApiError, Filters,
     view::{CreateObjectResponse, ObjectSpecView, ObjectView},
 };
-use swarm_model::{Id, NamedObject, ObjectContent, ObjectId, ObjectKind, SecretBytes, Templating, validate_object};
+use swarm_model::{Id, NamedObject, ObjectContent, ObjectId, ObjectKind, validate_object};
 
 use super::{
     Plane,
@@ -52,11 +52,11 @@ pub(super) trait Kind: 'static {
 }
 
 /// Refuses data whose placeholders no node could fill in. No error shows anything of it.
-pub(super) fn check_template(templating: Option<Templating>, data: &SecretBytes) -> Result<(), ApiError> {
-    if templating.is_none() {
+fn check_template(content: &ObjectContent) -> Result<(), ApiError> {
+    if content.templating().is_none() {
         return Ok(());
     }
-    let text = std::str::from_utf8(data.expose()).map_err(|error| {
+    let text = std::str::from_utf8(content.data().expose()).map_err(|error| {
         ApiError::bad_request(format!(
             "Data is no text from byte {} on: a template must be UTF-8, leave the template driver out",
             error.valid_up_to()
@@ -110,6 +110,7 @@ async fn create<K: Kind, P: Plane>(extract::State(plane): extract::State<P>, cal
     let ObjectSpecView { name, labels } = K::head(&request);
     validate_object(&name, &labels)?;
     let content = Arc::new(K::content(request)?);
+    check_template(&content)?;
     let id = ObjectId::make(plane.now(), plane.random());
     change(&plane, &call.caller, |state| {
         resolve::cluster(state)?;

@@ -6,7 +6,7 @@ use swarm_docker_api::{
 };
 use swarm_model::{NamedObject, ObjectContent, ObjectKind, SecretContent};
 
-use super::objects::{Kind, check_template};
+use super::objects::Kind;
 
 /// How secrets look to clients.
 pub(super) struct Secrets;
@@ -31,21 +31,19 @@ impl Kind for Secrets {
         let templating = request.templating.map(|driver| driver.templating()).transpose()?;
         let content = SecretContent { data: request.data, templating };
         content.validate().map_err(|error| ApiError::bad_request(error.to_string()))?;
-        check_template(content.templating, &content.data)?;
         Ok(ObjectContent::Secret(content))
     }
 
     fn keeps(request: &SecretRequest, content: &ObjectContent) -> bool {
-        request.data.expose().is_empty() || content.as_secret().is_some_and(|secret| request.data == secret.data)
+        request.data.expose().is_empty() || request.data == *content.data()
     }
 
     fn show(object: &NamedObject) -> SecretSpecView {
-        let templating = object.content.as_secret().and_then(|secret| secret.templating);
         SecretSpecView {
             name: object.name.clone(),
             labels: object.labels.clone(),
             driver: None,
-            templating: templating.map(DriverView::from),
+            templating: object.content.templating().map(DriverView::from),
         }
     }
 }

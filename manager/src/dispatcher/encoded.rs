@@ -1,9 +1,9 @@
-//! What many nodes are told is encoded once.
+//! Specs and objects that many nodes are told of are encoded once.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
 };
 
 use swarm_model::{NamedObject, ObjectContent, ObjectKey, ServiceId, SpecVersion};
@@ -11,9 +11,11 @@ use swarm_wire::agent::{AssignedObject, AssignedSpec, Shared};
 
 use crate::feed::lock;
 
-/// Bytes of specs, and of objects, that are kept for the next node: a new service reaches all its nodes within a second, and
-/// few services are new at a time.
+/// Bytes of specs, and as many of objects, that are kept for the next node.
 const BYTES_MAX: usize = 16 << 20;
+/// Specs, and as many objects, that are kept: a new service reaches all its nodes within a second, and few services are new
+/// at a time.
+const KEPT_MAX: usize = 128;
 
 /// A spec version of a service.
 pub(super) type SpecKey = (ServiceId, u64);
@@ -29,7 +31,7 @@ impl Encoded {
     /// A spec.
     ///
     /// # Errors
-    /// It cannot be encoded.
+    /// The spec cannot be encoded.
     pub(super) fn spec(&self, spec: &Arc<SpecVersion>) -> io::Result<Shared<AssignedSpec>> {
         lock(&self.specs).get((spec.service, spec.version), spec, || assigned_spec(spec))
     }
@@ -37,48 +39,42 @@ impl Encoded {
     /// An object.
     ///
     /// # Errors
-    /// It cannot be encoded.
+    /// The object cannot be encoded.
     pub(super) fn object(&self, object: &NamedObject) -> io::Result<Shared<AssignedObject>> {
         let assigned = || AssignedObject { id: object.id, name: object.name.clone(), content: object.content.clone() };
         lock(&self.objects).get(object.key(), &object.content, assigned)
     }
 }
 
-/// Encoded values, each with what it was made from. The oldest ones go first.
+/// The last encoded values, the oldest first, each with its source. A value goes when its source is gone: a secret that was
+/// removed is not kept here.
 #[derive(Debug)]
-struct Cache<K, S, T> {
-    held: BTreeMap<K, (Arc<S>, Shared<T>)>,
-    order: VecDeque<K>,
-    bytes: usize,
-}
+struct Cache<K, S, T>(VecDeque<(K, Weak<S>, Shared<T>)>);
 
 impl<K, S, T> Default for Cache<K, S, T> {
     fn default() -> Self {
-        Self { held: BTreeMap::new(), order: VecDeque::new(), bytes: 0 }
+        Self(VecDeque::new())
     }
 }
 
-impl<K: Copy + Ord, S, T: serde::Serialize> Cache<K, S, T> {
+impl<K: Copy + Eq, S, T: serde::Serialize> Cache<K, S, T> {
     fn get(&mut self, key: K, source: &Arc<S>, make: impl FnOnce() -> T) -> io::Result<Shared<T>> {
-        if let Some((known, shared)) = self.held.get(&key)
-            && Arc::ptr_eq(known, source)
-        {
+        self.0.retain(|(_, source, _)| source.strong_count() > 0);
+        // The same key may have other credentials, or come from a restored backup.
+        let is_it = |known: &K, of: &Weak<S>| (*known, of.as_ptr()) == (key, Arc::as_ptr(source));
+        if let Some((.., shared)) = self.0.iter().find(|(known, of, _)| is_it(known, of)) {
             return Ok(shared.clone());
         }
         let shared = Shared::new(&make())?;
-        self.bytes += shared.size();
-        match self.held.insert(key, (source.clone(), shared.clone())) {
-            // The same key with other credentials, or of a restored backup.
-            Some((_, old)) => self.bytes -= old.size(),
-            None => self.order.push_back(key),
-        }
-        while self.bytes > BYTES_MAX
-            && let Some(oldest) = self.order.pop_front()
-            && let Some((_, old)) = self.held.remove(&oldest)
-        {
-            self.bytes -= old.size();
+        self.0.push_back((key, Arc::downgrade(source), shared.clone()));
+        while self.0.len() > KEPT_MAX || self.bytes() > BYTES_MAX {
+            self.0.pop_front();
         }
         Ok(shared)
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|(.., shared)| shared.size()).sum()
     }
 }
 
@@ -98,30 +94,47 @@ fn assigned_spec(version: &SpecVersion) -> AssignedSpec {
 mod tests {
     use super::*;
 
+    /// Gets a value, and says whether it was encoded for that.
+    fn is_made(cache: &mut Cache<u8, Vec<u8>, Vec<u8>>, key: u8, source: &Arc<Vec<u8>>) -> bool {
+        let mut made = false;
+        let make = || {
+            made = true;
+            source.to_vec()
+        };
+        assert_eq!(cache.get(key, source, make).unwrap().open().unwrap(), **source);
+        made
+    }
+
     #[test]
     fn a_value_is_encoded_once_and_the_oldest_ones_go() {
-        let mut cache = Cache::<u8, Vec<u8>, Vec<u8>>::default();
-        let sources = [1_u8, 2, 3].map(|byte| Arc::new(vec![byte; BYTES_MAX / 4]));
-        let mut made = 0;
-        let mut get = |cache: &mut Cache<_, _, _>, key: usize| {
-            let make = || {
-                made += 1;
-                sources[key].to_vec()
-            };
-            assert_eq!(cache.get(key as u8, &sources[key], make).unwrap().open().unwrap(), *sources[key]);
-            made
-        };
-        assert_eq!([get(&mut cache, 0), get(&mut cache, 0), get(&mut cache, 0)], [1, 1, 1]);
-        // A vector of numbers takes more than a byte for each: a third one is too much.
-        let large = Arc::new(vec![200_u8; BYTES_MAX / 4]);
-        assert_eq!(get(&mut cache, 1), 2);
-        cache.get(9, &large, || large.to_vec()).unwrap();
-        cache.get(8, &large, || large.to_vec()).unwrap();
-        assert!(cache.bytes <= BYTES_MAX && cache.held.len() == cache.order.len());
-        assert_eq!(cache.bytes, cache.held.values().map(|(_, shared)| shared.size()).sum::<usize>());
-        assert_eq!([get(&mut cache, 0), get(&mut cache, 0)], [3, 3]);
+        let mut cache = Cache::default();
+        // A number from 128 on takes two bytes.
+        let sources = [200_u8, 201, 202].map(|byte| Arc::new(vec![byte; BYTES_MAX / 5]));
+        let of = |cache: &mut _, key: u8| is_made(cache, key, &sources[usize::from(key)]);
+        assert_eq!(
+            [of(&mut cache, 0), of(&mut cache, 0), of(&mut cache, 1), of(&mut cache, 0)],
+            [true, false, true, false]
+        );
+        // There is no room for three.
+        assert_eq!(
+            [of(&mut cache, 2), of(&mut cache, 2), of(&mut cache, 1), of(&mut cache, 0)],
+            [true, false, false, true]
+        );
+        assert!(cache.bytes() <= BYTES_MAX);
         // Another source under the same key is another value.
-        let other = Arc::new(vec![7_u8]);
-        assert_eq!(cache.get(0, &other, || other.to_vec()).unwrap().open().unwrap(), [7]);
+        assert!(is_made(&mut cache, 0, &Arc::new(vec![7])));
+        let small: Vec<_> = (0..=255).map(|byte| Arc::new(vec![byte])).collect();
+        small.iter().for_each(|source| assert!(is_made(&mut cache, 9, source)));
+        assert_eq!(cache.0.len(), KEPT_MAX);
+    }
+
+    #[test]
+    fn a_value_goes_with_its_source() {
+        let mut cache = Cache::default();
+        let (removed, stays) = (Arc::new(vec![1]), Arc::new(vec![2]));
+        assert!(is_made(&mut cache, 1, &removed) && is_made(&mut cache, 2, &stays));
+        drop(removed);
+        assert!(!is_made(&mut cache, 2, &stays));
+        assert_eq!(cache.0.len(), 1);
     }
 }

@@ -120,7 +120,7 @@ struct News {
     ordered: mpsc::Receiver<LogRequest>,
 }
 
-/// What an agent has, and which messages it takes.
+/// The hello of an agent: the items that it has, and the form of messages that it takes.
 #[derive(Clone, Copy)]
 struct Had {
     resume: Option<Resume>,

@@ -24,10 +24,10 @@ use crate::feed::{AssignmentKey, Changes};
 /// Specs and objects in one message: half a frame, so that the tasks beside them always fit.
 const SHARED_BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
 
-/// What one agent has been told in its session. Of an assigned task only the desired state ever changes, and whether it has
-/// ended: then it needs its objects no more.
+/// The items that one agent has been told of in its session. Two facts of an assigned task change: its desired state, and
+/// whether it has ended. A task that has ended needs its objects no more.
 ///
-/// All that a node has is looked at only when its session begins, or fell behind. After that a change costs what it is.
+/// All items of a node are looked at only when its session begins, or fell behind. After that a change costs what it is.
 #[derive(Clone, Debug)]
 pub struct Session {
     node: NodeId,
@@ -49,16 +49,16 @@ struct Sent {
     has_ended: bool,
 }
 
-/// What the tasks of a spec version need.
+/// The tasks of a spec version, counted, and the objects that they need.
 #[derive(Clone, Debug)]
 struct Used {
     tasks: usize,
-    /// Those of them that have not ended.
+    /// The number of tasks that have not ended.
     alive: usize,
     needs: Arc<[ObjectKey]>,
 }
 
-/// What a look at some tasks finds.
+/// The changes that a look at some tasks has found.
 #[derive(Default)]
 struct Found {
     tasks: VecDeque<(Option<Arc<SpecVersion>>, AssignedTask)>,
@@ -88,7 +88,7 @@ impl Session {
             for revision in [state.revision(), resume.revision] {
                 self.assume(state, revision);
                 if self.is_proved_by(&resume) {
-                    // Those of tasks that it has are sent again where credentials may be wanted.
+                    // A spec is sent again where its task may still need the registry credentials.
                     self.specs.clear();
                     let mut outbox = self.difference(state, &Changes::Everything);
                     outbox.specs = self.credentials(state);
@@ -224,7 +224,7 @@ impl Session {
                 gone.extend(told.then_some(*key));
                 self.objects.remove(key);
             } else if !*told {
-                // One that is not there any more is what the task waits for, and says so.
+                // The task of an object that was removed waits for it, and says so.
                 put.extend(state.object(*key).cloned());
                 *told = state.object(*key).is_some();
             }

@@ -1,6 +1,6 @@
-//! The one place that says who may call what.
+//! The one place that decides whether an author may make a call.
 //!
-//! It is asked for each call of the API, whichever route it has: on the Unix socket before anything else looks at the
+//! The policy is asked for each call of the API, whichever route it has: on the Unix socket before anything else looks at the
 //! request, and on the leader once more for what another manager passes on. Joining and renewals are no calls of the API:
 //! what they need is a token or a certificate.
 
@@ -11,7 +11,7 @@ use swarm_model::Author;
 /// Whether an author may make a call. The path is decoded and without a version.
 pub(crate) type Policy = fn(&Author, &Method, &str) -> Result<(), ApiError>;
 
-/// Whoever may open the socket may do everything: its mode and its group are the policy.
+/// A user who may open the socket may do everything: the mode and the group of the socket are the policy.
 ///
 /// # Errors
 /// None today.

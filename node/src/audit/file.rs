@@ -22,7 +22,7 @@ impl AuditFile {
     /// Opens the file, or makes it with mode 0600.
     ///
     /// # Errors
-    /// It cannot be opened, or is not a regular file.
+    /// The file cannot be opened, or is not a regular file.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let refuse = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
         // To open a device may do something.
@@ -45,7 +45,7 @@ impl AuditFile {
     /// Goes on with a new file if this one was moved away or removed.
     ///
     /// # Errors
-    /// It was, and the new one cannot be opened. The old one stays in use.
+    /// The file is gone, and a new file cannot be opened. The old file stays in use.
     pub(super) fn follow(&mut self) -> io::Result<()> {
         match fs::metadata(&self.path) {
             Ok(found) if (found.dev(), found.ino()) == self.id => Ok(()),
@@ -59,7 +59,7 @@ impl AuditFile {
     /// Adds a line, which ends with a line feed, in one write.
     ///
     /// # Errors
-    /// It was not written, or not all of it.
+    /// The line was not written, or only a part of it.
     pub(super) fn append(&mut self, line: &[u8]) -> io::Result<()> {
         let whole;
         let bytes = if self.torn {
@@ -103,7 +103,7 @@ mod tests {
         let path = folder.path().join("audit.log");
         AuditFile::open(&path).unwrap().append(b"one\n").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        // What a rotation gave to a group stays so.
+        // A mode that a rotation has set stays.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let mut file = AuditFile::open(&path).unwrap();
         file.append(b"two\n").unwrap();
@@ -136,7 +136,7 @@ mod tests {
         file.follow().unwrap();
         file.append(b"two\n").unwrap();
         assert_eq!((fs::read(&moved).unwrap(), fs::read(&path).unwrap()), (b"one\n".to_vec(), b"two\n".to_vec()));
-        // Where no new one can be made, the old one goes on.
+        // Where no new file can be made, lines go on into the old file.
         fs::remove_file(&path).unwrap();
         fs::rename(&moved, &path).unwrap();
         file.follow().unwrap();

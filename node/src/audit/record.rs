@@ -1,4 +1,4 @@
-//! What is kept of a change: a line in the log, and one in the audit log if there is one.
+//! The record of a change: a line in the log, and a line in the audit log if there is one.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use axum::{
     body::{Body, HttpBody},
     extract::Query,
 };
-use hyper::{Method, Request, Response, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use serde::Serialize;
 use swarm_docker_api::view::{ErrorMessage, Time};
 use swarm_manager::api::Caller;
@@ -204,7 +204,7 @@ fn cut(text: &str, length_max: usize) -> String {
     cut
 }
 
-/// What an answer that is an error says; the answer is given back as it was.
+/// Reads the text of an answer that is an error. The answer is given back as it was.
 async fn error_text(response: Response<Body>) -> (Response<Body>, Option<String>) {
     let is_short = response.body().size_hint().upper().is_some_and(|bytes| bytes <= ERROR_BYTES_MAX);
     if response.status().as_u16() < 400 || !is_short {
@@ -218,16 +218,17 @@ async fn error_text(response: Response<Body>) -> (Response<Body>, Option<String>
         Ok(error) => error.message,
         Err(_) => String::from_utf8_lossy(&bytes).into_owned(),
     };
-    (Response::from_parts(parts, Body::from(bytes)), Some(cut(&without_value(text.trim()), ERROR_LEN_MAX)))
+    let text = text.trim();
+    let text = if parts.status == StatusCode::BAD_REQUEST { without_quotes(text) } else { text.into() };
+    (Response::from_parts(parts, Body::from(bytes)), Some(cut(&text, ERROR_LEN_MAX)))
 }
 
-/// The text of an error without a value that the client sent where another type belongs: `string "…", expected a list`.
-/// Whoever sent it reads it, but an environment variable, say, does not belong into a log.
-fn without_value(text: &str) -> Cow<'_, str> {
-    const BEGIN: &str = ": string \"";
-    let begin = text.find(BEGIN).map(|at| at + BEGIN.len());
-    match (begin, text.rfind("\", expected ")) {
-        (Some(begin), Some(end)) if begin <= end => format!("{}…{}", &text[..begin], &text[end..]).into(),
+/// The text of an error about a request, without all that stands between its first and its last quote. An error quotes the
+/// values that a client sent; a log must not have them, for one may be an environment variable.
+fn without_quotes(text: &str) -> Cow<'_, str> {
+    const QUOTES: [char; 3] = ['"', '\'', '`'];
+    match (text.find(QUOTES), text.rfind(QUOTES)) {
+        (Some(first), Some(last)) if first < last => format!("{}…{}", &text[..=first], &text[last..]).into(),
         _ => text.into(),
     }
 }
@@ -321,6 +322,12 @@ mod tests {
                 r#"{"message":"invalid value in Env: invalid type: string \"KEY=s3\"cret\", expected a sequence"}"#,
                 Some(r#"invalid value in Env: invalid type: string "…", expected a sequence"#),
             ),
+            (
+                400,
+                r#"{"message":"Env[0]: template \"KEY={{.x}}s3cret\": unknown field '.x'; the fields there are: ID"}"#,
+                Some(r#"Env[0]: template "…'; the fields there are: ID"#),
+            ),
+            (409, r#"{"message":"secret 'x' is there"}"#, Some("secret 'x' is there")),
             (500, &"x".repeat(70 << 10), None),
         ] {
             let (response, error) = error_text(answer(status, body)).await;

@@ -22,7 +22,7 @@ pub const PORT: u16 = 12_377;
 /// Lines of a log that a failure shows.
 const LOG_LINES: usize = 40;
 
-/// In memory, as secrets want it. Each node makes a folder of its own there.
+/// A folder in memory for the files of secrets. Each node makes a folder of its own in it.
 pub const SECRETS_DIR: &str = "/dev/shm/swarmd-e2e";
 
 /// A daemon with folders, a name and a loopback address of its own.

@@ -108,17 +108,18 @@ impl Cluster for Swarm {
 pub(super) fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let (kills, etcd_kills) = if bench.quick { (KILLS_QUICK, ETCD_KILLS_QUICK) } else { (KILLS, ETCD_KILLS) };
     let mut figures = ours(bench, kills)?;
-    // Ours are known: they are not given up for what goes wrong with another program.
-    for (peer, theirs) in [("etcd", of_etcd(etcd_kills)), ("Swarm", of_swarm(bench))] {
-        match theirs {
-            Ok(theirs) => figures.extend(theirs),
-            Err(error) => {
-                interrupt::check()?;
-                ui::warn(&format!("there are no figures of {peer}: {error:#}"));
-            }
-        }
-    }
+    figures.extend(of_peer("etcd", of_etcd(etcd_kills))?);
+    figures.extend(of_peer("Swarm", of_swarm(bench))?);
     Ok(figures)
+}
+
+/// The figures of another program, or none, with a warning: ours are not given up for what goes wrong there.
+fn of_peer(name: &str, figures: Result<Vec<Figure>>) -> Result<Vec<Figure>> {
+    figures.or_else(|error| {
+        interrupt::check()?;
+        ui::warn(&format!("there are no figures of {name}: {error:#}"));
+        Ok(Vec::new())
+    })
 }
 
 fn of_etcd(kills: u32) -> Result<Vec<Figure>> {

@@ -18,7 +18,7 @@ use crate::{interrupt, process};
 
 /// Pause before swarmd is started again: that of deploy/swarmd.service.
 const RESTART: Duration = Duration::from_secs(1);
-/// The default of swarmd.
+/// The folder for the files of secrets: the default of swarmd.
 const SECRETS_DIR: &str = "/run/swarmd/secrets";
 /// Between two looks at processes that ended.
 const POLL: Duration = Duration::from_millis(50);

@@ -9,7 +9,7 @@ use crate::{
     testing::{assigned_spec, assigned_task},
 };
 
-/// Where nothing is looked at.
+/// A folder that no test reads or writes.
 fn folder() -> Folder {
     Folder::new(std::path::Path::new("/mem"), NodeId(3))
 }

@@ -13,7 +13,7 @@ use crate::{
 /// Looks objects up by their whole names, all of a kind at once.
 ///
 /// # Errors
-/// One is not there, or swarmd does not answer.
+/// An object is not there, or swarmd does not answer.
 pub(super) async fn find(client: &Client, names: &[(ObjectKind, &str)]) -> anyhow::Result<ObjectIds> {
     let mut ids = ObjectIds::default();
     for kind in REFERENCES.iter().map(|list| list.kind) {
@@ -21,7 +21,7 @@ pub(super) async fn find(client: &Client, names: &[(ObjectKind, &str)]) -> anyho
         if names.is_empty() {
             continue;
         }
-        // It matches beginnings of names.
+        // The filter matches beginnings of names.
         let filters: Vec<_> = names.iter().map(|name| ("name".to_owned(), (*name).to_owned())).collect();
         let query = Query::new().with_some("filters", filters::to_json(&filters));
         let found: Vec<ObjectView<ObjectSpecView>> = client.get(&format!("/{kind}s"), query).await?;

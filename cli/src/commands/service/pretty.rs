@@ -129,8 +129,14 @@ fn container(page: &mut Page, container: &ContainerSpec) {
             one_mount(page, mount);
         }
     }
-    // A server of another version may show files that this program does not understand: `inspect` has them in full.
-    let files = container.object_files().unwrap_or_default();
+    let files = match container.object_files() {
+        Ok(files) => files,
+        // A server of another version may show files that this program does not understand.
+        Err(error) => {
+            page.title("Configs and secrets");
+            return page.indented("Not understood", format!("{error}; inspect without --pretty shows them"));
+        }
+    };
     for (title, kind) in [("Configs", ObjectKind::Config), ("Secrets", ObjectKind::Secret)] {
         object_files(page, title, files.iter().filter(|file| file.reference.kind == kind));
     }

@@ -164,7 +164,7 @@ fn write_service(out: &mut Writer, service: &Service, spec_digest: u128) {
     out.number((*repeated).into());
 }
 
-/// Who asked for a revision, and who went back to it.
+/// The author of a revision, and the author of the last rollback to it.
 fn write_authors(out: &mut Writer, revision: &Revision) {
     // An author is nothing but texts.
     out.digest(digest(&revision.by).unwrap_or_default());

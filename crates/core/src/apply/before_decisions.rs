@@ -1,14 +1,14 @@
-//! What managers of 0.1.0 decide when they apply an entry: one from before feature level 2 does not say what its new spec
-//! changes, nor which stamp it gets. So each manager finds that itself, and all of them must come to the same result. This
-//! code never changes.
+//! The decisions that managers of 0.1.0 make while they apply an entry. An entry from before feature level 2 does not say
+//! which parts of a spec it changes, nor which stamp the spec gets. So each manager decides both by itself, and all of them
+//! must come to the same result. This code never changes.
 
 use swarm_model::{Alike, Service, ServiceSpec, TaskSpec};
 
 /// The stamp of a service that is new.
 pub(super) const STAMP_FIRST: u64 = 1;
 
-/// Step of the stamp when a plan sets the spec, for a failed update. What the plan decides after that would hold, though it
-/// was refused, if a user set the spec meanwhile, and both counted alike. No user sets one so often.
+/// Step of the stamp when a plan sets the spec, for a failed update. With the step of users, the rest of a plan whose
+/// rollback was refused would hold after a user had set the spec. No user sets a spec so often.
 const STAMPS_BY_HAND: u64 = 1 << 32;
 
 /// The stamp of a service whose spec is set again, by hand or by a plan.

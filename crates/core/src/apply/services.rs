@@ -14,10 +14,10 @@ use crate::{Outcome, Refusal, State};
 /// 100,000 tasks in one entry would hold everything else up.
 const TASKS_STOPPED_BY_PLAN: u16 = 2;
 
-/// How a spec is set.
+/// The author and the stamp of a setting of a spec.
 #[derive(Clone, Copy)]
 pub(super) struct Setting<'a> {
-    /// Who asks for it, if that is kept.
+    /// The author, if the state keeps authors.
     pub(super) by: Option<&'a Arc<Author>>,
     /// The stamp that the proposer drew.
     pub(super) stamp: Option<u64>,

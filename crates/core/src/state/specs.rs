@@ -14,8 +14,8 @@ pub(super) type Specs = OrdMap<(ServiceId, u64), Arc<Kept>>;
 #[derive(Debug)]
 pub(super) struct Kept {
     version: Arc<SpecVersion>,
-    /// What its tasks are made from. Written at the first comparison: an update asks for it once for each of its tasks, and
-    /// most versions are never compared.
+    /// The canonical form of the parts that tasks are made from. It is made at the first comparison: an update compares it
+    /// once for each of its tasks, and most versions are never compared.
     tasks: OnceLock<CanonicalTasks>,
 }
 
@@ -31,7 +31,7 @@ impl State {
         self.specs.values().map(|kept| &kept.version)
     }
 
-    /// What the tasks of a version are made from.
+    /// The canonical form of the parts of a version that tasks are made from.
     pub(crate) fn canonical_tasks(&self, service: ServiceId, version: u64) -> Option<&CanonicalTasks> {
         let kept = self.specs.get(&(service, version))?;
         Some(kept.tasks.get_or_init(|| kept.version.spec.canonical_tasks()))

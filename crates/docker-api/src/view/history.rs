@@ -24,13 +24,13 @@ pub struct RevisionView {
     /// Whether a rollback that names none goes back to it.
     #[serde(skip_serializing_if = "is_default")]
     pub previous: bool,
-    /// Who asked for it; absent if that was not kept.
+    /// The author of the revision; absent if the managers did not keep authors then.
     #[serde(skip_serializing_if = "is_default")]
     pub by: Option<Arc<Author>>,
     /// When it was last gone back to; absent if it never was.
     #[serde(skip_serializing_if = "is_default")]
     pub restored_at: Option<Time>,
-    /// Who asked for that, or the policy of the update that failed.
+    /// The author of that rollback: a user, or the policy of the update that failed.
     #[serde(skip_serializing_if = "is_default")]
     pub restored_by: Option<Arc<Author>>,
     /// The spec.

@@ -40,7 +40,7 @@ struct Damaged {
     witnessed: Option<u64>,
     /// The log says that there is a witness.
     noted: bool,
-    /// What it started without, if it has started since.
+    /// The loss with which the manager has started since; none as long as it has not.
     loss: Option<String>,
 }
 
@@ -174,7 +174,7 @@ impl World {
             let damaged = damages.now.as_mut().filter(|damaged| damaged.id == id);
             match (started, damaged) {
                 (Err(loss), None) => Some(loss),
-                // It may start more than once before somebody tells it.
+                // The manager may start more than once before a leader speaks to it.
                 (started, Some(damaged)) => {
                     damaged.loss = started.err().or(damaged.loss.take());
                     damaged.loss.clone()

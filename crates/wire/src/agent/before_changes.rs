@@ -1,4 +1,4 @@
-//! What nodes were told before there were changes of items: agents and managers of version 0.1.0 know nothing else.
+//! Assignments in the form of version 0.1.0, whose agents and managers know no changes of items.
 
 use std::{io, sync::Arc};
 

@@ -1,7 +1,7 @@
-//! What a node is told: changes of what it is to have, each of one item.
+//! Changes of the items that a node is to have. Each change concerns one item.
 //!
-//! An item has a kind and an id. What a node is to have follows from the tasks that it was assigned: the tasks, the specs of
-//! them, and the objects that the tasks which have not ended need.
+//! An item has a kind and an id. The items of a node follow from the tasks that are assigned to it: the tasks themselves,
+//! their specs, and the objects that the tasks need until they have ended.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use swarm_model::{
 
 use super::Shared;
 
-/// Changes of what a node is to have. Messages of one session are applied in their order.
+/// Changes of the items that a node is to have. Messages of one session are applied in their order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Changeset {
-    /// Whether this starts a full set: what no message up to the next `complete` puts is to be removed.
+    /// Whether this starts a full set: an item that no message up to the next `complete` puts is to be removed.
     pub full: bool,
     /// Whether the set or difference ends here; only then does `revision` hold.
     pub complete: bool,
     /// Log index of the state that this comes from.
     pub revision: u64,
-    /// The changes, in their order: what a task needs comes before it.
+    /// The changes, in their order: the items that a task needs come before the task.
     pub changes: Vec<ItemChange>,
 }
 
@@ -66,7 +66,7 @@ pub struct AssignedSpec {
     pub service_name: String,
     /// Labels of the service, for templates.
     pub service_labels: Labels,
-    /// What to run.
+    /// The spec of the tasks.
     pub task: TaskSpec,
     /// Published ports; the agent opens those in host mode.
     pub ports: Vec<PortConfig>,
@@ -85,9 +85,9 @@ pub struct AssignedTask {
     pub spec_version: u64,
     /// The number of its slot as people see it; none for a task of a global service.
     pub slot: Option<u32>,
-    /// What is wanted.
+    /// The desired state.
     pub desired: DesiredState,
-    /// What it got of the node's generic resources.
+    /// The generic resources of the node that the task has got.
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     pub generic_resources: Arc<[GenericResource]>,
     /// The objects that the node must have before it prepares the task, in the order in which the spec names them.
@@ -102,7 +102,7 @@ pub struct AssignedObject {
     pub id: ObjectId,
     /// Its name, for templates and for people.
     pub name: String,
-    /// What it holds.
+    /// Its content.
     pub content: Arc<ObjectContent>,
 }
 
@@ -113,10 +113,10 @@ impl AssignedObject {
     }
 }
 
-/// What is held of an item, as far as two holders of it can differ.
+/// An item that somebody holds, reduced to the parts in which two holders of it can differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
-    /// A task, and what is wanted of it.
+    /// A task, and its desired state.
     Task(TaskId, DesiredState),
     /// A version of a service's spec.
     Spec(ServiceId, u64),

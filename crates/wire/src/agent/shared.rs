@@ -16,7 +16,7 @@ impl<T: Serialize> Shared<T> {
     /// Encodes a value.
     ///
     /// # Errors
-    /// It cannot be.
+    /// The value cannot be encoded.
     pub fn new(value: &T) -> io::Result<Self> {
         let mut bytes = Vec::new();
         rmp_serde::encode::write_named(&mut bytes, value).map_err(io::Error::other)?;
@@ -36,7 +36,7 @@ impl<T: DeserializeOwned> Shared<T> {
 }
 
 impl<T> Shared<T> {
-    /// How many bytes it takes in a message.
+    /// The number of bytes of the value in a message.
     pub fn size(&self) -> usize {
         self.bytes.expose().len()
     }

@@ -1,10 +1,10 @@
-//! Who asks for a change, and what is noted of it.
+//! Authors of changes, and the notes on their calls.
 
 use axum::http::Method;
 
 use super::*;
 
-/// What a call notes, and who is in its transaction.
+/// The notes on a call, and the author of its transaction.
 async fn noted(plane: &TestPlane, request: Request<Body>) -> (Option<String>, Option<u64>, Option<String>) {
     let caller = Caller::new(alice());
     plane.inner().authors.clear();
@@ -49,7 +49,7 @@ async fn each_change_names_who_asked_for_it() {
         assert_eq!(made, (Some(object.into()), revision, by()), "{path}");
     }
 
-    // What is refused has no revision.
+    // A call that is refused has no revision.
     assert_eq!(noted(&plane, request(delete, "/services/web", &Value::Null)).await, (None, None, None));
     plane.inner().failure = Some(PlaneError::Unknown);
     let made = noted(&plane, request(post, "/services/create", &plain("api"))).await;

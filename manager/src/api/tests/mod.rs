@@ -32,7 +32,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use swarm_consensus::{Asked, Committed, Local, Member, Status, Survey};
 use swarm_core::{ENTRY_VERSION, Entry, NewTask, Op, Outcome, Place, State, Tx, apply};
-use swarm_docker_api::{ApiVersion, view::TlsInfo};
+use swarm_docker_api::{ApiVersion, WARNING_HEADER, view::TlsInfo};
 use swarm_model::{
     Author, Cause, Cluster, ClusterId, ClusterSpec, DesiredState, Id, JoinTokens, Node, NodeDescription, NodeId,
     NodeName, NodeRole, NodeState, NodeStatus, Principal, Redacted, RootCa, RootRotation, ServiceId, TaskId, TaskState,
@@ -54,7 +54,7 @@ struct Inner {
     now: Timestamp,
     calls: i64,
     proposed: Vec<Op>,
-    /// Who asked for each transaction.
+    /// The author of each transaction.
     authors: Vec<Option<Arc<Author>>>,
     failure: Option<PlaneError>,
     /// The term that the swarm is in.
@@ -233,6 +233,11 @@ const WORKER: NodeId = NodeId(0x0000_0000_0000_0002_5555_5555_5555_5555);
 
 /// A cluster of the manager `alpha`, which leads, and the worker `beta`.
 fn cluster() -> TestPlane {
+    cluster_of_level(ENTRY_VERSION)
+}
+
+/// The same at a feature level.
+fn cluster_of_level(level: u16) -> TestPlane {
     let plane = TestPlane(Arc::default());
     let mut spec = ClusterSpec::default();
     spec.fill_defaults();
@@ -250,7 +255,7 @@ fn cluster() -> TestPlane {
         overlay: Default::default(),
         root_rotation: None,
     }))]);
-    plane.apply(vec![Op::RaiseFeatureLevel { level: ENTRY_VERSION }]);
+    plane.apply(vec![Op::RaiseFeatureLevel { level }]);
     for (node, role, hostname) in [(MANAGER, NodeRole::Manager, "alpha"), (WORKER, NodeRole::Worker, "beta")] {
         plane.apply(vec![Op::AdmitNode {
             node,
@@ -301,6 +306,7 @@ fn add_task(plane: &TestPlane, service: &str, slot: u32, node: NodeId, state: Ta
 struct Answer {
     status: u16,
     content_type: String,
+    warning: String,
     body: Bytes,
 }
 
@@ -332,7 +338,7 @@ impl Answer {
     }
 }
 
-/// Who asks in these tests.
+/// The author of all calls in these tests.
 fn alice() -> Arc<Author> {
     let node = NodeName::new(MANAGER, "alpha");
     Arc::new(Author { principal: Principal::user(1000, Some("alice")), node: Some(node) })
@@ -346,10 +352,11 @@ async fn send_as(plane: &TestPlane, caller: &Caller, mut request: Request<Body>)
     let router: Router = routes(plane.clone());
     request.extensions_mut().insert(caller.clone());
     let response: Response<Body> = router.oneshot(request).await.expect("a router always answers");
-    let content_type = response.headers().get(CONTENT_TYPE).map_or("", |v| v.to_str().expect("text")).to_owned();
+    let header = |name: &str| response.headers().get(name).map_or("", |v| v.to_str().expect("text")).to_owned();
+    let (content_type, warning) = (header(CONTENT_TYPE.as_str()), header(WARNING_HEADER));
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.expect("a whole body").to_bytes();
-    Answer { status, content_type, body }
+    Answer { status, content_type, warning, body }
 }
 
 async fn get(plane: &TestPlane, path: &str) -> Answer {

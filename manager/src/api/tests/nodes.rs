@@ -119,6 +119,23 @@ async fn a_drain_goes_by_policy_where_that_is_said() {
 }
 
 #[tokio::test]
+async fn a_drain_that_gets_no_deadline_says_so() {
+    for (level, query, warning) in [
+        (1, "", ""),
+        (1, "&drain=policy&drainTimeout=90s", "this drain has no deadline: not all managers know deadlines yet"),
+        (2, "&drain=policy&drainTimeout=90s", ""),
+    ] {
+        let plane = cluster_of_level(level);
+        let version = plane.state().node(WORKER).expect("node").version;
+        let spec = json!({"Role": "worker", "Availability": "drain"});
+        let answer = post(&plane, &format!("/nodes/beta/update?version={version}{query}"), &spec).await.ok();
+        assert_eq!(answer.warning, warning, "{level} {query}");
+        let has_deadline = plane.state().node(WORKER).expect("node").drain_deadline.is_some();
+        assert_eq!(has_deadline, level == 2);
+    }
+}
+
+#[tokio::test]
 async fn roles_must_be_said_and_the_last_manager_stays() {
     let plane = cluster();
     let update = async |node: NodeId, spec: Value| {

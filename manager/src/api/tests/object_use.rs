@@ -46,7 +46,7 @@ async fn a_service_names_its_objects_and_shows_them_as_they_came() {
         (&json!([secret(&key, "key")]), &json!([config(&site, "site")]))
     );
     assert_eq!(get(&plane, "/configs/site?services=1").await.json()["Services"], json!(["web"]));
-    // They go when the service names them no longer.
+    // The objects can be removed once the service names them no longer.
     update(&plane, |spec| spec["TaskTemplate"]["ContainerSpec"]["Configs"] = json!([])).await.ok();
     delete(&plane, "/configs/site").await.ok();
     assert_eq!(delete(&plane, "/secrets/key").await.status, 400);

@@ -80,7 +80,7 @@ impl Model {
         Resume { revision: self.revision, digest: digest(tasks), all: Some(all) }
     }
 
-    /// What it is to have: the tasks, and the objects that those of them need which have not ended.
+    /// Checks that the agent has its tasks, and the objects that the tasks need which have not ended.
     fn check(&self, state: &State) {
         let wanted: BTreeMap<_, _> = assigned_tasks(state, NODE).map(|task| (task.id, task.desired)).collect();
         let found = self.tasks.values().map(|task| (task.id, task.desired)).collect();

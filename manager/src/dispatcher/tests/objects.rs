@@ -1,4 +1,4 @@
-//! What nodes are told of secrets.
+//! Secrets in the sessions of agents.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ async fn a_node_is_told_no_secret_of_another_nodes_task_whatever_it_says() {
     assert!(matches!(owner.hear().await, ToAgent::Welcome(_)));
     assert_eq!(puts_of_objects(&owner.hear().await), 1);
 
-    // It says that it has what the other node has, or a part of that.
+    // The second node says that it has the items of the first node, or a part of them.
     for resume in [None, Some(resume), Some(Resume { all: None, ..resume }), Some(Resume { all: Some(0), ..resume })] {
         let mut other = hello_of_now(&fixture, N2, resume).await;
         assert!(matches!(other.hear().await, ToAgent::Welcome(_)));
@@ -64,7 +64,7 @@ async fn a_node_is_told_no_secret_of_another_nodes_task_whatever_it_says() {
         other.say(ToManager::Describe(report_of(N1))).await;
         other.say(ToManager::Heartbeat).await;
         assert_eq!(other.hear().await, ToAgent::HeartbeatAck);
-        // It reports on the other node's task.
+        // The second node reports on a task of the first node.
         other.report(1, task, TaskState::Running).await;
         assert!(other.closed().await);
     }

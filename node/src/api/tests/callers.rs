@@ -1,6 +1,6 @@
-//! Who calls, whether they may, and what is written down of it.
+//! Callers: how they are told apart, authorised and written down.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use serde_json::json;
 use swarm_model::Principal;
@@ -14,8 +14,8 @@ fn own_user() -> Principal {
     Principal::user(uid.as_raw(), name.as_deref())
 }
 
-fn lines(client: &Client) -> Vec<Value> {
-    let text = fs::read_to_string(client.node.folder.path().join("audit.log")).unwrap();
+fn lines(node: &TestNode) -> Vec<Value> {
+    let text = fs::read_to_string(node.folder.path().join("audit.log")).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -26,7 +26,7 @@ const WEB: &str =
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_is_authorised_before_anything_else_happens() {
     fn reads_only(author: &Author, method: &Method, path: &str) -> Result<(), ApiError> {
-        // What a policy would look at.
+        // The values that a policy would look at.
         assert!(author.principal == own_user() && path.starts_with('/'), "{author} {path}");
         match *method {
             Method::GET => Ok(()),
@@ -62,8 +62,8 @@ async fn every_call_is_authorised_before_anything_else_happens() {
     }
     assert_eq!(client.ask("HEAD", "/_ping", "").await.0, 403);
     assert_eq!(client.ask("GET", "/_ping", "").await.0, 200);
-    // What was refused is written down as well.
-    let found = lines(&client);
+    // A call that was refused is written down as well.
+    let found = lines(&client.node);
     assert_eq!(found.len(), calls.len());
     assert_eq!((&found[1]["what"], &found[1]["outcome"]["status"]), (&json!("POST /swarm/join"), &json!(403)));
     client.end().await;
@@ -102,7 +102,7 @@ async fn each_change_is_a_line_of_the_audit_log() {
     ] {
         assert_eq!(client.ask(method, path, body).await.0, status, "{method} {path}");
     }
-    let found = lines(&client);
+    let found = lines(&client.node);
     let shown: Vec<_> = found.iter().map(|line| (&line["what"], &line["object"], &line["outcome"]["status"])).collect();
     let expected = [
         (json!("POST /swarm/init"), Value::Null, json!(200)),
@@ -135,24 +135,28 @@ async fn each_change_is_a_line_of_the_audit_log() {
 /// A client that hangs up does not get past the audit log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_whose_client_left_is_a_line_as_well() {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let client = Client::with_policy(TestNode::with_audit_log(), authorise::allow_all).await;
     let mut stream = UnixStream::connect(client.node.folder.path().join("api.sock")).await.unwrap();
     // The body is not all there, so that the call waits for the rest of it.
-    let head = "POST /swarm/init HTTP/1.1\r\nHost: docker\r\nContent-Length: 100\r\n\r\n{";
+    let head = "POST /swarm/init HTTP/1.1\r\nHost: docker\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n{";
     stream.write_all(head.as_bytes()).await.unwrap();
+    // The server asks for the body once the call has begun.
+    let mut begun = [0; 12];
+    stream.read_exact(&mut begun).await.unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 100");
     drop(stream);
-    let written = async {
-        while lines(&client).is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), written).await.expect("a line is written");
-    let found = lines(&client);
+    // A server that ends waits for its calls, and the log for its lines.
+    let Client { node, stop, server, sender } = client;
+    stop.cancel();
+    drop(sender);
+    server.await.unwrap();
+    node.node.audit().flush().await;
+    let found = lines(&node);
     assert_eq!((found.len(), &found[0]["what"]), (1, &json!("POST /swarm/init")));
     let error = found[0]["outcome"]["error"].as_str().unwrap();
     assert!(error.contains("the client left") || error.contains("cut off"), "{error}");
-    client.end().await;
+    node.node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,6 +174,6 @@ async fn answers_say_that_the_audit_log_lacks_changes() {
     fs::remove_dir(&log).unwrap();
     let (status, headers, _) = client.ask("POST", "/services/create", WEB).await;
     assert_eq!((status, headers.get(WARNING_HEADER)), (201, None));
-    assert_eq!(lines(&client)[0]["what"], "POST /services/create");
+    assert_eq!(lines(&client.node)[0]["what"], "POST /services/create");
     client.end().await;
 }

@@ -107,7 +107,7 @@ async fn comes_back(managers: &mut Managers, a: u64) {
         end = timeout(PATIENCE, end) => end.expect("it stops"),
     };
     let Role::Stopped { reason } = end else { panic!("{end:?}") };
-    // It may stop before the leader has told its history, and then counts from its own beginning.
+    // The manager may stop before the leader has told its history. It then counts from its own beginning.
     assert!(reason.contains("of them are applied"), "{reason}");
     assert!(reason.contains("which one is right cannot be told here"), "{reason}");
     assert!(manager.differs());
