@@ -4,6 +4,7 @@ pub mod agent;
 mod ca;
 mod channel;
 pub mod clock;
+pub mod endpoints;
 mod files;
 mod identity;
 pub mod join;

@@ -3,13 +3,14 @@
 use crate::workspace::Package;
 
 /// Each crate of ours, and those of ours that it may import. Imports point down only.
-const IMPORTS: [(&str, &[&str]); 14] = [
+const IMPORTS: [(&str, &[&str]); 15] = [
     ("base2histogram", &[]),
     ("swarm-model", &[]),
     ("swarm-template", &[]),
     ("swarm-core", &["swarm-model"]),
     ("swarm-wire", &["swarm-model"]),
     ("swarm-docker-api", &["swarm-model"]),
+    ("swarm-dataplane", &["swarm-wire", "swarm-model"]),
     ("swarm-consensus", &["swarm-core", "swarm-wire", "swarm-model"]),
     (
         "swarm-manager",
@@ -21,6 +22,7 @@ const IMPORTS: [(&str, &[&str]); 14] = [
         &[
             "swarm-manager",
             "swarm-agent",
+            "swarm-dataplane",
             "swarm-consensus",
             "swarm-core",
             "swarm-wire",

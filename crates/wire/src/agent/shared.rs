@@ -36,6 +36,11 @@ impl<T: DeserializeOwned> Shared<T> {
 }
 
 impl<T> Shared<T> {
+    /// The encoded value.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.expose()
+    }
+
     /// The number of bytes of the value in a message.
     pub fn size(&self) -> usize {
         self.bytes.expose().len()

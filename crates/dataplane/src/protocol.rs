@@ -1,0 +1,137 @@
+//! What swarmd and its data plane say to each other, over a Unix socket that the data plane listens on
+//! (`swarm_wire::channel`).
+//!
+//! The data plane greets with [`FromData::Hello`]. swarmd then says everything that it knows: its configuration, its
+//! identity, its own tasks, and the table, if the data plane does not have it yet. After that it says what changes. When a
+//! new connection of swarmd comes, the old one is closed. What swarmd said holds until it says otherwise, also while it is
+//! away.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use swarm_model::{NodeId, PortProtocol, Redacted, TaskId};
+use swarm_wire::endpoints::{TableUpdate, TableVersion};
+
+/// Version of these messages. Fields and messages may be added without a new one.
+pub const DATA_PROTOCOL: u16 = 1;
+
+/// What swarmd says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToData {
+    /// The first message; again when it changes.
+    Configure(Configuration),
+    /// The node's certificate and key, for links to other nodes; again when they are renewed.
+    Identity(Identity),
+    /// The tasks of this node that can be connected to: all of them, at the beginning.
+    LocalTasks(Vec<LocalTask>),
+    /// A task of this node can be connected to.
+    PutLocal(LocalTask),
+    /// A task of this node has ended.
+    RemoveLocal(TaskId),
+    /// Changes of the endpoint table.
+    Table(TableUpdate),
+    /// Says how things are: answered by [`FromData::Stats`].
+    Stats,
+    /// Ends the process: the node left its cluster.
+    Stop,
+}
+
+/// How a data plane listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// This node.
+    pub node: NodeId,
+    /// The addresses that published ports listen on.
+    pub ingress: Vec<IngressAddr>,
+    /// Where links of other nodes are taken.
+    pub data_addr: SocketAddr,
+}
+
+/// An address that published ports listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngressAddr {
+    /// The address; `0.0.0.0` and `::` stand for all of their family.
+    pub addr: IpAddr,
+    /// Whether a port that is taken there is no warning: another node of the host may have it.
+    pub is_optional: bool,
+}
+
+/// The identity of a node, as PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: Redacted,
+    /// The root certificates to trust.
+    pub trusted: String,
+}
+
+/// A task of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalTask {
+    /// The task.
+    pub task: TaskId,
+    /// The address of its container, as this node reaches it.
+    pub addr: IpAddr,
+}
+
+/// What a data plane says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromData {
+    /// The first message.
+    Hello {
+        /// [`DATA_PROTOCOL`].
+        protocol: u16,
+        /// Version of the program, for people.
+        program: String,
+        /// The table that it has.
+        table: Option<TableVersion>,
+    },
+    /// The table is this one from now on: no connection that comes from now on goes by an earlier one.
+    Applied(TableVersion),
+    /// The update was refused; the table is as before. A full table is needed.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// A task of this node that is draining has no connections left. Said once for each.
+    Drained(TaskId),
+    /// What does not work on this node, for people: all of it; said whenever it changes.
+    Warnings(Vec<Warning>),
+    /// Answer to [`ToData::Stats`].
+    Stats(Stats),
+}
+
+/// Something that does not work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// The published port that it is about, if it is about one.
+    pub port: Option<(PortProtocol, u16)>,
+    /// What does not work, and why.
+    pub text: String,
+}
+
+/// Counters since the process began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Of each endpoint that this node's data plane sent connections to.
+    pub endpoints: Vec<EndpointStats>,
+}
+
+/// Counters of an endpoint, of the connections that came in at this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStats {
+    /// The task.
+    pub task: TaskId,
+    /// Connections now.
+    pub connections: u64,
+    /// Connections so far.
+    pub connections_total: u64,
+    /// Bytes to the task.
+    pub bytes_in: u64,
+    /// Bytes from the task.
+    pub bytes_out: u64,
+    /// Connections that it did not take, or that failed.
+    pub errors: u64,
+}
