@@ -10,8 +10,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde::{Deserialize, Serialize};
 use swarm_model::{
     Alike, Author, Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, Labels, NodeDescription,
-    NodeId, NodeRole, NodeSpec, NodeStatus, ObjectContent, ObjectId, ObjectKey, Redacted, RootRotation, Service,
-    ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
+    NodeId, NodeRole, NodeSpec, NodeStatus, ObjectContent, ObjectId, ObjectKey, PublishedPort, Redacted, RootRotation,
+    Service, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
 };
 use thiserror::Error;
 
@@ -40,6 +40,9 @@ pub(crate) const AUTHORS_LEVEL: u16 = 2;
 
 /// From this feature level on, there are named objects.
 const OBJECTS_LEVEL: u16 = 2;
+
+/// From this feature level on, services have ports that all nodes open.
+const PORTS_LEVEL: u16 = 2;
 
 /// Transactions in one entry: bounds the time that one entry keeps others waiting.
 pub const ENTRY_TXS_MAX: usize = 1024;
@@ -306,6 +309,14 @@ pub enum Op {
         #[serde(default)]
         to: Option<u64>,
     },
+    /// The ports that all nodes open for a service: all of them. The proposer chose the numbers that the spec leaves open; the
+    /// transaction falls if another service has one of them.
+    SetPorts {
+        /// The service.
+        service: ServiceId,
+        /// The ports.
+        ports: Arc<[PublishedPort]>,
+    },
     /// How far a rolling update is.
     SetUpdate {
         /// The service.
@@ -417,6 +428,7 @@ impl Op {
     pub fn feature_level(&self) -> u16 {
         match self {
             Self::CreateObject { .. } | Self::LabelObject { .. } | Self::RemoveObject { .. } => OBJECTS_LEVEL,
+            Self::SetPorts { .. } => PORTS_LEVEL,
             Self::UpdateNode { drain_deadline: Some(_), .. } => DRAIN_DEADLINES_LEVEL,
             Self::UpdateService { alike: Some(_), .. } => ALIKE_LEVEL,
             Self::CreateService { spec, .. } | Self::UpdateService { spec, .. } if spec.names_objects() => {

@@ -7,6 +7,7 @@ mod apply;
 mod decide;
 mod entry;
 mod forecast;
+mod ports;
 mod propose;
 mod state;
 

@@ -382,6 +382,26 @@ impl PortProtocol {
     }
 }
 
+/// A port that each node of the cluster opens for a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// Transport protocol.
+    pub protocol: PortProtocol,
+    /// The port that nodes open.
+    pub published: u16,
+    /// The port in the container.
+    pub target: u16,
+}
+
+impl PublishedPort {
+    /// Whether a spec asks for this port: it names the number, or leaves it to the cluster.
+    pub fn is_asked_for(&self, port: &PortConfig) -> bool {
+        port.publish_mode == PublishMode::Ingress
+            && (port.protocol, port.target_port) == (self.protocol, self.target)
+            && (port.published_port == 0 || port.published_port == self.published)
+    }
+}
+
 /// Where a published port is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -432,6 +452,9 @@ pub struct Service {
     /// Whether the user asked for its tasks to be spread anew; they have not been since.
     #[serde(default)]
     pub rebalance: bool,
+    /// The ports that all nodes open for it, with the numbers that the cluster chose.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub ports: Arc<[PublishedPort]>,
 }
 
 impl Service {

@@ -7,7 +7,8 @@
 use std::{collections::BTreeMap, io, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{NodeId, PortProtocol, ServiceId, TaskId};
+pub use swarm_model::PublishedPort;
+use swarm_model::{NodeId, ServiceId, TaskId};
 use thiserror::Error;
 
 use crate::agent::Shared;
@@ -33,17 +34,6 @@ pub struct ServiceRecord {
     pub name: String,
     /// Its ports; none is 0.
     pub ports: Vec<PublishedPort>,
-}
-
-/// A port that each node opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct PublishedPort {
-    /// Transport protocol.
-    pub protocol: PortProtocol,
-    /// The port that nodes open.
-    pub published: u16,
-    /// The port in the container.
-    pub target: u16,
 }
 
 /// A task that serves the ports of its service.

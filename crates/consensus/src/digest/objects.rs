@@ -2,7 +2,8 @@
 
 use swarm_core::{Event, Outcome, Refusal, State};
 use swarm_model::{
-    Cause, NamedObject, ObjectKey, Restored, Revision, Service, ServiceId, Task, TaskId, TaskStatus, Timestamp,
+    Cause, NamedObject, ObjectKey, PublishedPort, Restored, Revision, Service, ServiceId, Task, TaskId, TaskStatus,
+    Timestamp,
 };
 use xxhash_rust::xxh3::xxh3_128;
 use zeroize::Zeroizing;
@@ -144,6 +145,7 @@ fn write_service(out: &mut Writer, service: &Service, spec_digest: u128) {
         job,
         rebalance,
         repeated,
+        ports,
     } = service;
     out.digest(id.0);
     out.number(*version);
@@ -162,6 +164,12 @@ fn write_service(out: &mut Writer, service: &Service, spec_digest: u128) {
     out.some(of_force, write_authors);
     out.number((*rebalance).into());
     out.number((*repeated).into());
+    out.number(ports.len() as u64);
+    for PublishedPort { protocol, published, target } in ports.iter() {
+        out.number(*protocol as u64);
+        out.number((*published).into());
+        out.number((*target).into());
+    }
 }
 
 /// The author of a revision, and the author of the last rollback to it.

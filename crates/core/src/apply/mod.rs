@@ -11,9 +11,10 @@ mod tasks;
 
 use swarm_model::{NodeId, ObjectKey, ServiceId, TaskId, TaskState, mutant::mutant};
 
+pub(crate) use services::earlier;
 pub(crate) use tasks::charge;
 
-use crate::{ENTRY_VERSION, Entry, Guard, Op, Outcome, Refusal, State, Tx, entry::AUTHORS_LEVEL};
+use crate::{ENTRY_VERSION, Entry, Guard, Op, Outcome, Refusal, State, Tx, entry::AUTHORS_LEVEL, ports};
 
 /// What a change touched; reconcilers and readers mark it dirty and look at the state alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,7 +84,7 @@ pub(crate) fn apply_tx(state: &mut State, tx: &Tx, events: &mut Vec<Event>) -> O
     }
 }
 
-fn not_found(kind: &str, id: impl ToString) -> Refusal {
+pub(crate) fn not_found(kind: &str, id: impl ToString) -> Refusal {
     Refusal::NotFound { kind: kind.into(), id: id.to_string() }
 }
 
@@ -178,6 +179,7 @@ fn apply_op(state: &mut State, op: &Op, setting: services::Setting<'_>, events: 
             let change = services::RollBack { keep_previous: *keep_previous, message, to: *to, setting };
             services::roll_back(state, *service, &change, events)
         }
+        Op::SetPorts { service, ports } => ports::set(state, *service, ports, events),
         Op::SetUpdate { service, update } => services::set_update(state, *service, update, events),
         Op::SetRebalance { service, asked } => services::set_rebalance(state, *service, *asked, events),
         Op::CreateTasks { service, spec_version, desired, cause, beside, start_at, restarts, tasks } => {

@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use swarm_model::{
-    Alike, Author, DesiredState, JobStatus, PreviousSpec, PublishMode, Redacted, Restored, Revision, Service,
-    ServiceId, ServiceSpec, SpecVersion, TaskId, UpdateState, UpdateStatus,
+    Alike, Author, DesiredState, JobStatus, PreviousSpec, Redacted, Restored, Revision, Service, ServiceId,
+    ServiceSpec, SpecVersion, TaskId, UpdateState, UpdateStatus,
 };
 
 use super::{Event, before_decisions, not_found, objects, tasks};
-use crate::{Outcome, Refusal, State};
+use crate::{Outcome, Refusal, State, ports};
 
 /// From this feature level on, the entry that removes a service leaves it to the leader's plan to stop its tasks: to mark
 /// 100,000 tasks in one entry would hold everything else up.
@@ -38,7 +38,7 @@ pub(super) fn create(
     if state.service(id).is_some() {
         return Err(exists(&id.to_string()));
     }
-    check_ports(state, id, spec)?;
+    ports::check(state, id, spec)?;
     objects::check_named(state, None, spec)?;
     let version = state.revision;
     state.put_spec(Arc::new(SpecVersion {
@@ -63,10 +63,13 @@ pub(super) fn create(
         job: spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: state.time }),
         rebalance: false,
         repeated: false,
+        ports: Arc::default(),
     };
     service.record_revision(false, state.time, setting.by.cloned());
     state.index_users(id, None, Some(spec));
-    state.services.insert(id, Arc::new(service));
+    let service = Arc::new(service);
+    state.index_ports(None, Some(&service));
+    state.services.insert(id, service);
     events.push(Event::Service(id));
     Ok(())
 }
@@ -88,7 +91,7 @@ pub(super) fn update(state: &mut State, id: ServiceId, change: &Change<'_>, even
     if std::mem::discriminant(&old.spec.mode) != std::mem::discriminant(&spec.mode) {
         return Err(Refusal::Invalid("service mode change is not allowed".into()));
     }
-    check_ports(state, id, spec)?;
+    ports::check(state, id, spec)?;
     objects::check_named(state, Some(&old.spec), spec)?;
     let (revision, time) = (state.revision, state.time);
     let current = state.spec(id, old.spec_version).cloned().expect("a service's current spec version is kept");
@@ -148,7 +151,10 @@ fn store(state: &mut State, old: &Service, mut new: Service, events: &mut Vec<Ev
         }
     }
     state.index_users(id, Some(&old.spec), Some(&new.spec));
-    state.services.insert(id, Arc::new(new));
+    ports::release(&mut new);
+    let new = Arc::new(new);
+    state.index_ports(Some(old), Some(&new));
+    state.services.insert(id, new);
     forget_specs(state, old);
     events.push(Event::Service(id));
 }
@@ -168,7 +174,7 @@ fn present(service: &Service) -> PreviousSpec {
 }
 
 /// What a rollback goes back to.
-fn earlier(service: &Service, to: Option<u64>) -> Result<PreviousSpec, Refusal> {
+pub(crate) fn earlier(service: &Service, to: Option<u64>) -> Result<PreviousSpec, Refusal> {
     let name = &service.spec.name;
     let Some(number) = to else {
         let none = || Refusal::Invalid(format!("service {name} does not have a previous spec"));
@@ -201,7 +207,7 @@ pub(super) fn roll_back(state: &mut State, id: ServiceId, change: &RollBack<'_>,
     let RollBack { keep_previous, message, to, setting } = *change;
     let old = state.service(id).cloned().ok_or_else(|| not_found("service", id))?;
     let target = earlier(&old, to)?;
-    check_ports(state, id, &target.spec)?;
+    ports::check(state, id, &target.spec)?;
     let mut service = Service::clone(&old);
     service.previous = keep_previous.then(|| present(&old));
     service.stamp = setting.stamp.unwrap_or_else(|| before_decisions::next_stamp(&old, keep_previous));
@@ -253,32 +259,12 @@ pub(super) fn remove(state: &mut State, id: ServiceId, events: &mut Vec<Event>) 
     let service = state.services.remove(&id).ok_or_else(|| not_found("service", id))?;
     state.service_names.remove(&service.spec.name.to_lowercase());
     state.index_users(id, Some(&service.spec), None);
+    state.index_ports(Some(&service), None);
     if state.feature_level() < TASKS_STOPPED_BY_PLAN {
         let tasks: Vec<TaskId> = state.tasks_of_service(id).map(|task| task.id).collect();
         tasks.iter().for_each(|task| tasks::set_desired(state, *task, DesiredState::Remove, events));
     }
     forget_specs(state, &service);
     events.push(Event::Service(id));
-    Ok(())
-}
-
-/// No two services publish the same port, unless both do it in host mode: the scheduler keeps those apart
-/// (swarm-behaviour §1.7).
-fn check_ports(state: &State, id: ServiceId, spec: &ServiceSpec) -> Outcome {
-    for port in spec.ports().iter().filter(|port| port.published_port != 0) {
-        for other in state.services().filter(|other| other.id != id) {
-            let clash = other.spec.ports().iter().find(|theirs| {
-                (theirs.protocol, theirs.published_port) == (port.protocol, port.published_port)
-                    && !(theirs.publish_mode == PublishMode::Host && port.publish_mode == PublishMode::Host)
-            });
-            if let Some(theirs) = clash {
-                let mode = if theirs.publish_mode == PublishMode::Host { "a host-published" } else { "an ingress" };
-                return Err(Refusal::Invalid(format!(
-                    "port '{}' is already in use by service '{}' ({}) as {mode} port",
-                    port.published_port, other.spec.name, other.id
-                )));
-            }
-        }
-    }
     Ok(())
 }

@@ -62,7 +62,9 @@ pub(super) fn count_failures(planner: &mut Planner, service: &Service) {
                 let op = Op::RollBack { service: service.id, keep_previous: false, message, to: None };
                 let stamp = planner.random();
                 let tx = Tx::new(vec![op]).by(Arc::new(Author::of(Principal::UpdatePolicy)));
-                rollback = Some(tx.stamped(&planner.state, stamp));
+                let tx = tx.stamped(&planner.state, stamp);
+                // Without a free port the service goes back all the same.
+                rollback = Some(tx.clone().with_ports(&planner.state).unwrap_or(tx));
             }
             _ => (next.state, next.message) = (UpdateState::Paused, pause("update")),
         }

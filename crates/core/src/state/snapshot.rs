@@ -66,6 +66,7 @@ impl State {
                 Object::Service(service) => {
                     state.service_names.insert(service.spec.name.to_lowercase(), service.id);
                     state.index_users(service.id, None, Some(&service.spec));
+                    state.index_ports(None, Some(&service));
                     state.services.insert(service.id, service);
                 }
                 Object::SpecVersion(spec) => state.put_spec(spec),

@@ -1,6 +1,7 @@
 //! Tests of the endpoint table.
 
 use proptest::prelude::*;
+use swarm_model::PortProtocol;
 
 use super::*;
 
