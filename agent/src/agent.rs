@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use swarm_dataplane::protocol::ToData;
 use swarm_model::{Labels, NodeId, NodeResources, Platform, ServiceId, TaskId};
 use swarm_wire::agent::ToManager;
 use thiserror::Error;
@@ -14,11 +15,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     connection::{self, Connector, Event, OUTGOING_MAX},
+    data::{self, DataPlane},
     engine,
     executor::{Executor, NodeIdentity},
     logs,
     store::{Store, StoreError},
-    worker::{Change, Input, Now, Operation, Output, SessionState, Stored, Worker, WorkerOptions},
+    worker::{Change, DataInput, Input, Now, Operation, Output, SessionState, Stored, Worker, WorkerOptions},
 };
 
 /// Things that happened and wait for the main loop; when it is full, those who bring more wait.
@@ -50,6 +52,8 @@ pub struct AgentOptions {
     pub executor: Arc<dyn Executor>,
     /// The way to the managers.
     pub connector: Arc<dyn Connector>,
+    /// The way to the node's data plane; none for a node that opens no published ports.
+    pub data_plane: Option<Arc<dyn DataPlane>>,
     /// Seed of the randomness (reconnection delays). Another one in each run: it also tells this run from others.
     pub seed: u64,
 }
@@ -115,6 +119,7 @@ impl Agent {
                 resources: options.resources,
                 engine_labels: options.engine_labels,
                 seed: options.seed,
+                data_address: options.data_plane.as_ref().map(|plane| plane.address()),
             },
             stored,
         );
@@ -126,6 +131,9 @@ impl Agent {
             worker,
             executor: options.executor.clone(),
             connector: options.connector,
+            data_plane: options.data_plane,
+            data: None,
+            need_data: Arc::default(),
             started: Instant::now(),
             events: events.clone(),
             check_engine: Arc::new(Notify::new()),
@@ -194,6 +202,11 @@ struct Shell {
     worker: Worker,
     executor: Arc<dyn Executor>,
     connector: Arc<dyn Connector>,
+    data_plane: Option<Arc<dyn DataPlane>>,
+    /// The connection to the data plane, if there is one.
+    data: Option<mpsc::Sender<ToData>>,
+    /// Says that there is to be one.
+    need_data: Arc<Notify>,
     started: Instant,
     events: mpsc::Sender<Event>,
     check_engine: Arc<Notify>,
@@ -221,6 +234,9 @@ impl Shell {
             self.events.clone(),
             self.stop.clone(),
         ));
+        if let Some(plane) = self.data_plane.take() {
+            self.tracker.spawn(data::run(plane, self.need_data.clone(), self.events.clone(), self.stop.clone()));
+        }
         let mut certificate = self.connector.certificate();
         // Before the first session, so that it says all at once.
         let known = Input::Certificate(certificate.borrow_and_update().clone());
@@ -266,6 +282,12 @@ impl Shell {
     fn accept(&mut self, event: Event) -> Option<Input> {
         let input = match event {
             Event::Input(input) => input,
+            Event::Data(connection, input) => {
+                if let DataInput::Up(_) | DataInput::Down = input {
+                    self.data = connection;
+                }
+                Input::Data(input)
+            }
             Event::Stream(number, input) if self.stream.as_ref().is_some_and(|s| s.number == number) => input,
             Event::Stream(..) => return None,
         };
@@ -280,6 +302,13 @@ impl Shell {
             Output::Connect { leader } => self.connect(leader),
             Output::Disconnect => self.disconnect(),
             Output::Send(message) => self.send(message),
+            Output::NeedData => self.need_data.notify_one(),
+            Output::Data(message) => {
+                // A data plane that does not keep up is told everything anew.
+                if self.data.as_ref().is_some_and(|data| data.try_send(message).is_err()) {
+                    self.data = None;
+                }
+            }
             Output::Managers(addrs) => self.connector.managers(&addrs),
             Output::Role(role) => self.connector.role(role),
             Output::Authority(authority) => self.connector.authority(authority),

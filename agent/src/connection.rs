@@ -3,6 +3,7 @@
 use std::{io, sync::Arc};
 
 use futures_util::future::BoxFuture;
+use swarm_dataplane::protocol::ToData;
 use swarm_model::{NodeCertificate, NodeRole};
 use swarm_wire::{
     agent::{Authority, ToAgent, ToManager},
@@ -14,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::worker::Input;
+use crate::worker::{DataInput, Input};
 
 /// A stream of bytes in both directions.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -58,6 +59,8 @@ pub(crate) const OUTGOING_MAX: usize = 64;
 pub(crate) enum Event {
     /// From anywhere but a stream.
     Input(Input),
+    /// From the connection to the data plane; with the way to it, where it is new.
+    Data(Option<mpsc::Sender<ToData>>, DataInput),
     /// From the stream of this number.
     Stream(u64, Input),
 }

@@ -103,6 +103,8 @@ pub struct Running {
     pub health: Health,
     /// Open host-mode ports.
     pub ports: Vec<PortStatus>,
+    /// The address at which its node reaches it, if it has one.
+    pub addr: Option<IpAddr>,
 }
 
 /// A container that ended.
@@ -173,6 +175,8 @@ pub struct Listed {
 /// An event of the engine about the container of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContainerEvent {
+    /// The container of this task has ended.
+    Ended(TaskId),
     /// It ended, changed its health or is gone.
     Changed(TaskId),
     /// It was started, by us or by somebody else.

@@ -9,6 +9,7 @@
 
 mod agent;
 mod connection;
+mod data;
 mod docker;
 mod engine;
 mod executor;
@@ -24,6 +25,7 @@ mod worker;
 
 pub use agent::{Agent, AgentError, AgentOptions};
 pub use connection::{ByteStream, Connector, Purpose};
+pub use data::DataPlane;
 pub use docker::{BadEngineAddress, DockerExecutor};
 pub use executor::{
     ContainerEvent, ContainerRequest, EngineError, EngineReport, Executor, Exited, Health, Listed, LogLine,
@@ -33,5 +35,6 @@ pub use simulated::SimulatedExecutor;
 pub use step::{Action, LocalTask, step};
 pub use store::StoreError;
 pub use worker::{
-    Change, Input, LIST_PERIOD_MS, Now, Operation, Output, RETRY_MS, SessionState, Stored, Worker, WorkerOptions,
+    Change, DataInput, Input, LIST_PERIOD_MS, Now, Operation, Output, RETRY_MS, SessionState, Stored, Worker,
+    WorkerOptions,
 };

@@ -245,7 +245,7 @@ impl World {
         };
         self.starts += 1;
         let started_at = Timestamp(self.starts);
-        let running = Running { id: id.to_owned(), started_at, pid: 1, health, ports: c.ports.clone() };
+        let running = Running { id: id.to_owned(), started_at, pid: 1, health, ports: c.ports.clone(), addr: None };
         c.state = Observed::Running(running);
         c.log.push((swarm_wire::clock::now(), format!("{} runs\n", c.name)));
         let started = c.state.clone();

@@ -9,7 +9,9 @@ use arc_swap::ArcSwap;
 use swarm_consensus::Observer;
 use swarm_core::{Dirty, Event, State};
 use swarm_model::{NodeId, ServiceId, TaskId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+
+use crate::endpoints::Endpoints;
 
 /// Keys that wait for one session. With more of them the session looks at all that its node has: beside so many
 /// changes a walk is cheap, and a session whose agent does not read keeps no more than this.
@@ -85,11 +87,14 @@ pub struct Feed {
     dirty: Mutex<Dirty>,
     dirtied: Notify,
     watchers: Mutex<Watchers>,
+    /// The revision of the endpoint table.
+    table: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Watchers {
     next: u64,
+    endpoints: Endpoints,
     wakers: BTreeMap<(Topic, u64), Arc<Notify>>,
     sessions: BTreeMap<(NodeId, u64), Gathered>,
 }
@@ -135,6 +140,16 @@ impl Feed {
         let waker = Arc::new(Notify::new());
         watchers.wakers.insert(key, waker.clone());
         Watch { feed: self.clone(), key, waker }
+    }
+
+    /// Watches the revision of the endpoint table.
+    pub fn watch_endpoints(&self) -> watch::Receiver<u64> {
+        self.table.subscribe()
+    }
+
+    /// Looks at the endpoint table of the newest state. No entry is applied meanwhile.
+    pub fn endpoints<T>(&self, look: impl FnOnce(&Endpoints) -> T) -> T {
+        look(&lock(&self.watchers).endpoints)
     }
 
     /// Gathers what changes of what a node is assigned, until it is dropped.
@@ -185,6 +200,8 @@ impl Observer for Feed {
             let mut dirty = lock(&self.dirty);
             events.iter().for_each(|event| dirty.mark(event));
         }
+        watchers.endpoints.follow(state, events);
+        self.tell_of_table(&watchers);
         // Also when nothing changed: the leader waits for the state to reach the end of its plan.
         self.dirtied.notify_one();
         for event in events {
@@ -207,7 +224,16 @@ impl Observer for Feed {
         self.state.store(Arc::clone(state));
         *lock(&self.dirty) = Dirty::everything();
         self.dirtied.notify_one();
+        watchers.endpoints = Endpoints::of(state);
+        self.tell_of_table(&watchers);
         watchers.start_anew();
+    }
+}
+
+impl Feed {
+    fn tell_of_table(&self, watchers: &Watchers) {
+        let revision = watchers.endpoints.version().revision;
+        self.table.send_if_modified(|known| std::mem::replace(known, revision) != revision);
     }
 }
 

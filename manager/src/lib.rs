@@ -7,6 +7,7 @@ pub mod api;
 mod backup;
 mod clock;
 pub mod dispatcher;
+pub mod endpoints;
 pub mod feed;
 mod init;
 mod join;

@@ -60,8 +60,15 @@ fn agent(manager: &Manager, identity: &NodeIdentity) -> tokio::task::JoinHandle<
         let (mut sender, mut receiver) = channel::<_, ToManager, ToAgent>(ours);
         let description = NodeDescription { ..description("alpha") };
         let node = NodeReport { description, engine_reachable: true };
-        let hello =
-            Hello { protocol: AGENT_PROTOCOL, program: "test".into(), node, resume: None, run: None, newest: None };
+        let hello = Hello {
+            protocol: AGENT_PROTOCOL,
+            program: "test".into(),
+            node,
+            resume: None,
+            run: None,
+            newest: None,
+            table: None,
+        };
         sender.send(&ToManager::Hello(hello)).await.unwrap();
         let mut batch = 0;
         while let Ok(Some(message)) = receiver.recv().await {

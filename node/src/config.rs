@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser};
+use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 use swarm_model::{GenericResource, Labels};
 
@@ -26,18 +26,22 @@ const SECRETS_DIR_DEFAULT: &str = "/run/swarmd/secrets";
 const ENGINE_DEFAULT: &str = "unix:///var/run/docker.sock";
 /// Where managers listen unless said otherwise. `docker swarm init` sends this when it was told nothing.
 pub(crate) const LISTEN_ADDR_DEFAULT: &str = "0.0.0.0:2377";
+/// Open wherever Swarm ran, which gossips on it (data-plane §6).
+const DATA_PORT_DEFAULT: &str = "7946";
 /// Largest configuration file that is read; a real one has a few hundred bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The node daemon of a swarm: joins this machine to a cluster and runs containers on its Docker Engine.
 #[derive(Debug, Parser)]
-#[command(name = "swarmd", version, after_help = EXAMPLES)]
+#[command(name = "swarmd", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
     /// TOML file with the same settings, named as the flags are [default: /etc/swarmd/swarmd.toml if it is there]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
     flags: Layer,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
 }
 
 const EXAMPLES: &str = "\
@@ -57,6 +61,18 @@ Examples:
 
   # Then, with swarmctl or with Docker's own client:
   docker -H unix:///run/swarmd/swarmd.sock swarm init";
+
+/// What swarmd is to be instead of a node daemon.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Be the data plane of a node: hold its published ports and forward connections, also while swarmd is away. swarmd starts
+    /// it itself, or a unit of its own does (see --data-socket)
+    Data {
+        /// Unix socket for swarmd, in a folder of mode 0700
+        #[arg(long, value_name = "PATH")]
+        socket: PathBuf,
+    },
+}
 
 /// One source of settings. All are texts here, so that an error can name the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Deserialize)]
@@ -81,6 +97,12 @@ struct Layer {
     /// What other nodes reach this one by: an address or a network interface [default: the only address there is]
     #[arg(long, value_name = "IP|INTERFACE[:PORT]")]
     advertise_addr: Option<String>,
+    /// TCP port for connections between the data planes of nodes, on the address of --listen-addr [default: 7946]
+    #[arg(long, value_name = "PORT")]
+    data_port: Option<String>,
+    /// Unix socket of a data plane that a unit of its own starts (`swarmd data`) [default: swarmd starts it where needed]
+    #[arg(long, value_name = "PATH")]
+    data_socket: Option<String>,
     /// Name of the node [default: the machine's host name]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
@@ -119,6 +141,10 @@ pub(crate) struct Config {
     pub(crate) listen_addr: SocketAddr,
     /// What to tell others; none to find out.
     pub(crate) advertise_addr: Option<String>,
+    /// The port for other nodes' data planes.
+    pub(crate) data_port: u16,
+    /// The socket of a data plane that somebody else starts.
+    pub(crate) data_socket: Option<PathBuf>,
     /// Name of the node.
     pub(crate) hostname: String,
     /// What the node offers, where it is not what the engine has.
@@ -159,6 +185,8 @@ impl Layer {
             secrets_dir: env("SWARMD_SECRETS_DIR"),
             listen_addr: env("SWARMD_LISTEN_ADDR"),
             advertise_addr: env("SWARMD_ADVERTISE_ADDR"),
+            data_port: env("SWARMD_DATA_PORT"),
+            data_socket: env("SWARMD_DATA_SOCKET"),
             hostname: env("SWARMD_HOSTNAME"),
             resources: env("SWARMD_RESOURCES"),
             generic_resource: list("SWARMD_GENERIC_RESOURCE"),
@@ -230,6 +258,21 @@ impl Sources {
             advertise_addr: self
                 .pick("advertise-addr", |l| l.advertise_addr.as_deref(), "", |text| Ok(text.to_owned()))
                 .map(|text| (!text.is_empty()).then_some(text))?,
+            data_port: self.pick(
+                "data-port",
+                |l| l.data_port.as_deref(),
+                DATA_PORT_DEFAULT,
+                |text| match text.parse() {
+                    Ok(0) | Err(_) => bail!("a port is a number from 1 to 65535"),
+                    Ok(port) => Ok(port),
+                },
+            )?,
+            data_socket: self.pick(
+                "data-socket",
+                |l| l.data_socket.as_deref(),
+                "",
+                |text| Ok(if text.is_empty() { None } else { Some(std::path::absolute(text)?) }),
+            )?,
             limits: NodeLimits {
                 generic: self.generic_resources()?,
                 ..self.pick("resources", |l| l.resources.as_deref(), "", parse_limits)?

@@ -5,6 +5,7 @@
 //!   [`role`] – promoted and demoted; [`autolock`] – locked and unlocked.
 //! * [`socket`], [`api`], [`engine`] – the API on the Unix socket and the pass-through to the Docker Engine.
 //! * [`users`], [`audit`] – who asks, and what is kept of it.
+//! * [`data_plane`] – the process that holds published ports.
 //! * [`listener`] (with [`places`]), [`connector`], [`certificate`] – the managers' port, the way to it, certificates.
 //! * [`loss`], [`reminder`] – what the log says of trouble that lasts.
 //! * [`memory`] – huge pages for a large state.
@@ -17,6 +18,7 @@ mod bounded;
 mod certificate;
 mod config;
 mod connector;
+mod data_plane;
 mod engine;
 mod forward;
 mod http;
@@ -47,7 +49,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     api::Api,
-    config::{Cli, Config, LogFormat},
+    config::{Cli, Command, Config, LogFormat},
     node::Node,
     socket::ApiSocket,
     state_dir::StateDir,
@@ -62,10 +64,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     memory::start_small();
     let run = || {
-        let config = Config::load(Cli::parse(), |name| std::env::var(name).ok())?;
+        let mut cli = Cli::parse();
+        let command = cli.command.take();
+        let config = Config::load(cli, |name| std::env::var(name).ok())?;
         start_log(&config);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(run(config))
+        match command {
+            Some(Command::Data { socket }) => runtime.block_on(data_plane::run(socket)),
+            None => runtime.block_on(run(config)),
+        }
     };
     match run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -27,6 +27,7 @@ use crate::{
     autolock::Lock,
     certificate,
     connector::ManagerConnector,
+    data_plane::NodeDataPlane,
     listener::Listener,
     loss,
     node::Node,
@@ -119,6 +120,7 @@ impl Member {
             manager.is_some().then(|| local_addr(listen)),
             membership.managers.clone(),
         ));
+        let data_plane = NodeDataPlane::new(node.data_place(), address, identity.clone(), connector.certificate());
         let agent = Agent::start(AgentOptions {
             state_dir: Some(node.state().agent()),
             node: id,
@@ -130,6 +132,7 @@ impl Member {
             executor: node.executor(),
             connector: connector.clone(),
             seed: random::bits() as u64,
+            data_plane: Some(Arc::new(data_plane)),
         });
         let agent = match agent {
             Ok(agent) => agent,

@@ -216,6 +216,7 @@ impl Node {
         if let Err(e) = &left {
             tracing::warn!("leaving the swarm: {e}");
         }
+        self.data_place().stop().await;
         self.state().wipe().map_err(internal)?;
         self.set(Swarm::Out);
         tracing::info!("this node left the swarm");

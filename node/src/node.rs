@@ -17,6 +17,7 @@ pub(crate) use crate::member::{Member, MemberState};
 use crate::{
     audit::Audit,
     config::{Config, Engine},
+    data_plane::Place,
     engine::EngineClient,
     state_dir::{Membership, StateDir},
 };
@@ -134,6 +135,11 @@ impl Node {
     /// The settings.
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Where its data plane is.
+    pub(crate) fn data_place(&self) -> Place {
+        Place::new(self.config.data_socket.clone(), self.state.data(), self.config.data_port)
     }
 
     /// The state folder.

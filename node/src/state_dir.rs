@@ -141,6 +141,11 @@ impl StateDir {
         self.path.join("agent")
     }
 
+    /// Folder of the data plane that swarmd starts.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.path.join("data")
+    }
+
     fn certificates(&self) -> PathBuf {
         self.path.join("certificates")
     }

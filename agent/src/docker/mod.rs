@@ -428,6 +428,7 @@ fn told(event: &EventMessage) -> Option<ContainerEvent> {
     let task: TaskId = event.actor.as_ref()?.attributes.as_ref()?.get(LABEL_TASK)?.parse().ok()?;
     Some(match event.action.as_deref() {
         Some("start") => ContainerEvent::Started(task),
+        Some("die") => ContainerEvent::Ended(task),
         Some("restart") => ContainerEvent::Restarted(task),
         _ => ContainerEvent::Changed(task),
     })

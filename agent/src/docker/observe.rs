@@ -1,8 +1,10 @@
 //! What the engine's descriptions of containers mean.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status, ContainerSummary,
-    ContainerSummaryStateEnum as SummaryState, HealthStatusEnum,
+    ContainerSummaryStateEnum as SummaryState, EndpointSettings, HealthStatusEnum,
 };
 use swarm_model::{PortProtocol, PortStatus, Timestamp};
 
@@ -30,6 +32,7 @@ pub(super) fn inspected(container: &ContainerInspectResponse) -> Observed {
             pid: state.pid.unwrap_or_default(),
             health: health(state),
             ports: ports(container),
+            addr: addr(container),
         }),
         Some(Status::EXITED | Status::DEAD | Status::REMOVING) => Observed::Exited(Exited {
             id,
@@ -71,6 +74,19 @@ fn ports(container: &ContainerInspectResponse) -> Vec<PortStatus> {
     ports.sort_by_key(|p| (p.target_port, p.protocol, p.published_port));
     ports.dedup();
     ports
+}
+
+/// The address of a container. One in the host's network is reached at the loopback address.
+fn addr(container: &ContainerInspectResponse) -> Option<IpAddr> {
+    let mode = container.host_config.as_ref().and_then(|config| config.network_mode.as_deref());
+    if mode == Some("host") {
+        return Some(Ipv4Addr::LOCALHOST.into());
+    }
+    let networks = container.network_settings.as_ref()?.networks.as_ref()?;
+    let read = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<IpAddr>().ok());
+    let first =
+        |addr: fn(&EndpointSettings) -> &Option<String>| networks.values().find_map(|network| read(addr(network)));
+    first(|network| &network.ip_address).or_else(|| first(|network| &network.global_ipv6_address))
 }
 
 /// From a key like `80/tcp` and a port number.

@@ -125,6 +125,7 @@ impl Worker {
     /// Forgets a task, and with the last task of a spec the spec: managers send it again with the next one.
     pub(super) fn forget(&mut self, id: TaskId, out: &mut Vec<Output>) {
         let Some(entry) = self.tasks.remove(&id) else { return };
+        self.serve_no_more(id, out);
         self.unsaved.insert(id);
         if entry.has_files {
             out.push(Output::DropFiles(id));

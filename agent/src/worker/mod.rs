@@ -9,6 +9,7 @@
 //! Not here: sockets, files, the engine, clocks.
 
 mod assign;
+mod data;
 mod outbox;
 mod session;
 mod tasks;
@@ -21,9 +22,10 @@ use std::{
     sync::Arc,
 };
 
+use swarm_dataplane::protocol::ToData;
 use swarm_model::{
-    Labels, NodeCertificate, NodeDescription, NodeId, NodeResources, NodeRole, ObjectKey, ServiceId, TaskId, Timestamp,
-    mutant::mutant,
+    DataAddress, Labels, NodeCertificate, NodeDescription, NodeId, NodeResources, NodeRole, ObjectKey, ServiceId,
+    TaskId, Timestamp, mutant::mutant,
 };
 use swarm_wire::agent::{AssignedObject, AssignedSpec, Authority, LogRequest, NodeReport, ToAgent, ToManager};
 
@@ -32,6 +34,8 @@ use crate::{
     step::LocalTask,
 };
 use assign::Incoming;
+use data::Data;
+pub use data::DataInput;
 use outbox::Outbox;
 use session::Session;
 use tasks::Entry;
@@ -84,6 +88,8 @@ pub enum Input {
         /// Whether it is gone.
         result: Result<(), EngineError>,
     },
+    /// The data plane of the node.
+    Data(DataInput),
     /// The node has another certificate, or trusts others.
     Certificate(NodeCertificate),
     /// The node leaves the cluster.
@@ -148,6 +154,10 @@ pub enum Output {
     Disconnect,
     /// Send on the stream.
     Send(ToManager),
+    /// Connect to the data plane: from now on it is needed. Comes once.
+    NeedData,
+    /// Tell the data plane.
+    Data(ToData),
     /// The cluster's managers are now these (`host:port`).
     Managers(Vec<String>),
     /// The managers want the node to have this role.
@@ -187,6 +197,8 @@ pub struct WorkerOptions {
     pub resources: Option<NodeResources>,
     /// Labels on top of the engine's own.
     pub engine_labels: Labels,
+    /// Where other nodes reach the data plane; none for a node that has none.
+    pub data_address: Option<DataAddress>,
     /// Seed of the randomness (reconnection delays). Also tells this run of the agent from others.
     pub seed: u64,
 }
@@ -217,6 +229,7 @@ pub struct Worker {
     specs: BTreeMap<(ServiceId, u64), SpecEntry>,
     session: Session,
     outbox: Outbox,
+    data: Data,
     /// The node as last described by its engine.
     engine: EngineReport,
     engine_up: bool,
@@ -281,6 +294,7 @@ impl Worker {
             tasks,
             specs,
             outbox: Outbox::default(),
+            data: Data::default(),
             engine: EngineReport::default(),
             engine_up: false,
             certificate: NodeCertificate::default(),
@@ -365,6 +379,7 @@ impl Worker {
             Input::Listed(result) => self.listed(now, result, out),
             Input::Done { task, result } => self.done(now, task, result, out),
             Input::StrayRemoved { id, result } => self.stray_removed(now, &id, result, out),
+            Input::Data(input) => self.data_input(now, input, out),
             Input::Certificate(certificate) => {
                 self.certificate = certificate;
                 self.tell(out);
@@ -431,6 +446,8 @@ impl Worker {
                 resources: self.options.resources.clone().unwrap_or_else(|| self.engine.resources.clone()),
                 engine,
                 certificate: self.certificate.clone(),
+                data_address: self.options.data_address,
+                warnings: self.warnings(),
             },
             engine_reachable: self.engine_up,
         }

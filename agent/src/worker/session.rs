@@ -185,6 +185,7 @@ impl Worker {
             resume,
             run,
             newest,
+            table: self.held_table(),
         })));
     }
 
@@ -232,6 +233,7 @@ impl Worker {
                     out.push(Output::Send(ToManager::Leaving));
                 }
                 self.tell(out);
+                self.data_session(out);
             }
             (ToAgent::Welcome(welcome), Phase::Open { .. }) => self.welcomed(welcome, out),
             (ToAgent::Refused { reason, leader, removed }, Phase::Greeting { .. } | Phase::Open { .. }) => {
@@ -241,6 +243,7 @@ impl Worker {
             (ToAgent::StatusAck { batch }, Phase::Open { .. }) => self.outbox.acknowledge(batch),
             (ToAgent::Changes(changeset), Phase::Open { .. }) => self.assigned(now, Ok(changeset), out),
             (ToAgent::Assignments(assignments), Phase::Open { .. }) => self.assigned(now, assignments.changes(), out),
+            (ToAgent::Table(update), Phase::Open { .. }) => self.table_changed(update, out),
             (ToAgent::StartLogs(request), Phase::Open { .. }) => out.push(Output::Logs(request)),
             (_, Phase::Greeting { .. }) => {
                 self.hang_up(now, "the manager sent a message that does not belong here".into(), out);

@@ -46,6 +46,18 @@ pub(super) struct Entry {
     touched: u64,
     /// Files for its container may be there.
     pub(super) has_files: bool,
+    drain: Drain,
+}
+
+/// How far connections to a task are that is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drain {
+    /// The stop is not waited with, as far as is known.
+    NotBegun,
+    /// The stop waits until then for the end of the connections.
+    Until(u64),
+    /// There is none left, or the time is over.
+    Over,
 }
 
 impl Entry {
@@ -61,6 +73,7 @@ impl Entry {
             retry_at_ms: None,
             touched: 0,
             has_files: false,
+            drain: Drain::NotBegun,
         }
     }
 
@@ -88,6 +101,7 @@ fn grace_secs(spec: &ContainerSpec) -> u32 {
 impl Worker {
     /// Takes a task as far as it goes without waiting.
     pub(super) fn pump(&mut self, now: Now, id: TaskId, out: &mut Vec<Output>) {
+        self.serve(id, out);
         loop {
             let Some(entry) = self.tasks.get_mut(&id) else { return };
             let wanted = entry.task.assigned.desired.is_live() && !entry.task.leaving;
@@ -135,13 +149,17 @@ impl Worker {
         if let Some(missing) = needs.iter().find(|key| has_needs && !self.objects.contains_key(key)) {
             return self.wait_for(now, id, *missing);
         }
+        let grace = spec.map_or(GRACE_SECS_DEFAULT, |s| grace_secs(&s.spec.task.container_spec));
+        if matches!(action, Action::Stop(_) | Action::Remove(_)) && self.waits_for_connections(now, id, grace) {
+            return;
+        }
+        let (Some(entry), spec) = (self.tasks.get_mut(&id), self.specs.get(&key)) else { return };
         let request = |spec: &Arc<_>| ContainerRequest {
             node: self.options.node.clone(),
             task: entry.task.assigned.clone(),
             spec: Arc::clone(spec),
             objects: needs.iter().filter_map(|key| self.objects.get(key)).cloned().collect(),
         };
-        let grace = spec.map_or(GRACE_SECS_DEFAULT, |s| grace_secs(&s.spec.task.container_spec));
         let operation = match (action, spec) {
             (Action::Start(container), Some(s)) if has_needs => {
                 Operation::Start(container, Some(request(&s.spec).into()))
@@ -164,6 +182,42 @@ impl Worker {
             tracing::warn!(task = %id, "the container of a task that has ended runs again: it is stopped");
         }
         out.push(Output::Run(id, operation));
+    }
+
+    /// Whether the stop of a task that runs waits for the end of its connections: at most for the grace of its stop.
+    fn waits_for_connections(&mut self, now: Now, id: TaskId, grace_secs: u32) -> bool {
+        let is_served = self.data.serves(id);
+        let Some(entry) = self.tasks.get_mut(&id) else { return false };
+        let is_wanted = entry.task.assigned.desired.is_live() && !entry.task.leaving;
+        if is_wanted || !is_served {
+            return false;
+        }
+        let until = match entry.drain {
+            Drain::Over => return false,
+            Drain::NotBegun => now.mono_ms.saturating_add(u64::from(grace_secs) * 1_000),
+            Drain::Until(until) => until,
+        };
+        if now.mono_ms >= until {
+            entry.drain = Drain::Over;
+            return false;
+        }
+        entry.drain = Drain::Until(until);
+        entry.retry_at_ms = Some(until);
+        entry.last_call = None;
+        self.retries.insert((until, id));
+        true
+    }
+
+    /// No connection to a task that is to stop is left.
+    pub(super) fn drained(&mut self, now: Now, id: TaskId, out: &mut Vec<Output>) {
+        let Some(entry) = self.tasks.get_mut(&id) else { return };
+        if let Drain::Until(until) = std::mem::replace(&mut entry.drain, Drain::Over) {
+            if entry.retry_at_ms == Some(until) {
+                entry.retry_at_ms = None;
+                self.retries.remove(&(until, id));
+            }
+            self.pump(now, id, out);
+        }
     }
 
     /// A task waits until the managers have told the node of an object that it needs, and says so.
@@ -311,6 +365,10 @@ impl Worker {
 
     pub(super) fn container_event(&mut self, now: Now, event: ContainerEvent, out: &mut Vec<Output>) {
         match event {
+            ContainerEvent::Ended(id) => {
+                self.serve_no_more(id, out);
+                self.container_changed(now, id, out);
+            }
             ContainerEvent::Changed(id) => self.container_changed(now, id, out),
             ContainerEvent::Started(id) => self.container_started(now, id, out),
             ContainerEvent::Restarted(id) => self.container_restarted(now, id),

@@ -352,6 +352,7 @@ pub fn options(manager: &Arc<Manager>, node: NodeId, executor: Arc<dyn Executor>
         executor,
         connector: Arc::new(Way(manager.clone())),
         seed: 1,
+        data_plane: None,
     }
 }
 

@@ -59,8 +59,8 @@ pub use job::{JobStatus, ReplicatedJob};
 pub use known::{Unfit, check_fields};
 pub use mode::ServiceMode;
 pub use node::{
-    Availability, EngineDescription, EnginePlugin, GenericResource, Node, NodeCertificate, NodeDescription,
-    NodeResources, NodeRole, NodeSpec, NodeState, NodeStatus, Platform,
+    Availability, DataAddress, EngineDescription, EnginePlugin, GenericResource, Node, NodeCertificate,
+    NodeDescription, NodeResources, NodeRole, NodeSpec, NodeState, NodeStatus, Platform,
 };
 pub use object::{
     NamedObject, OBJECT_NAME_LEN_MAX, ObjectContent, ObjectKey, ObjectKind, ObjectReference, REFERENCES, ReferenceList,

@@ -1,6 +1,6 @@
 //! Nodes: what operators set, what agents report, and the record that the cluster keeps.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +90,23 @@ pub struct NodeDescription {
     /// Its certificate.
     #[serde(skip_serializing_if = "NodeCertificate::is_unknown")]
     pub certificate: NodeCertificate,
+    /// Where its data plane takes connections of other nodes; none if it has no data plane.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_address: Option<DataAddress>,
+    /// What does not work on it, for people.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// Where the data plane of a node takes connections of other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct DataAddress {
+    /// The address; none for the one that the node's agent comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addr: Option<IpAddr>,
+    /// The TCP port.
+    pub port: u16,
 }
 
 /// The certificate that a node has, and whom it trusts.

@@ -102,6 +102,7 @@ impl World {
             resources: None,
             engine_labels: Labels::new(),
             seed,
+            data_address: None,
         };
         let stored = Stored {
             tasks: host.tasks_on_disk.values().cloned().collect(),
@@ -184,6 +185,8 @@ impl World {
                 let delay = self.rng.between(20, 2_000);
                 self.after(delay, Event::RemoveStray { node, boot, container });
             }
+            // No node of the simulation has a data plane.
+            Output::NeedData | Output::Data(_) => {}
             Output::CheckEngine => self.look_at_engine(node, 100, false),
             Output::Save(changes) => {
                 let slow = !self.healed && self.rng.per_mille(60);

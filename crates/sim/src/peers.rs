@@ -157,7 +157,7 @@ impl World {
                 self.tell_peer(node);
                 self.after_reports();
             }
-            ToManager::Hello(_) | ToManager::Logs { .. } => self.close(conn),
+            ToManager::Hello(_) | ToManager::Logs { .. } | ToManager::Table(_) => self.close(conn),
         }
     }
 
@@ -253,7 +253,7 @@ impl World {
         }
         let mut messages = Vec::new();
         if peer.open {
-            let outbox = peer.session.update(&self.log.state);
+            let outbox = peer.session.update(&self.log.state, &mut |_| true);
             messages.extend(
                 outbox.into_iter().flatten().filter_map(|changes| ToAgent::changes(changes.ok()?, !peer.is_old).ok()),
             );
@@ -261,7 +261,7 @@ impl World {
             peer.open = true;
             messages.push(ToAgent::Welcome(welcome(&self.log.state)));
             let resume = peer.resume.take();
-            let outbox = peer.session.open(&self.log.state, resume);
+            let outbox = peer.session.open(&self.log.state, resume, &mut |_| true);
             messages.extend(outbox.filter_map(|changes| ToAgent::changes(changes.ok()?, !peer.is_old).ok()));
         }
         for message in messages {

@@ -13,6 +13,8 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use swarm_model::{NodeDescription, NodeId, NodeRole, TaskId, TaskStatus, Timestamp};
 
+use crate::endpoints::{TableUpdate, TableVersion};
+
 pub use self::{
     before_changes::Assignments,
     changes::{AssignedObject, AssignedSpec, AssignedTask, Changeset, Held, Item, ItemChange, ItemKey, digest},
@@ -49,6 +51,8 @@ pub enum ToManager {
     },
     /// The node leaves the cluster: it is down from now on.
     Leaving,
+    /// The endpoint table that the node's data plane goes by; none asks for the whole table.
+    Table(Option<TableVersion>),
     /// First and only message of a stream opened for logs; [`LogMessage`]s follow.
     Logs {
         /// The subscription, from [`ToAgent::StartLogs`].
@@ -74,6 +78,16 @@ pub struct Hello {
     /// Newest version of these messages that the agent speaks; [`AGENT_PROTOCOL`] if it says none.
     #[serde(default)]
     pub newest: Option<u16>,
+    /// The endpoint table that the agent holds. Not there in an agent without a data plane, which is sent none.
+    #[serde(default)]
+    pub table: Option<HeldTable>,
+}
+
+/// An endpoint table that an agent holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldTable {
+    /// The table; none before the first.
+    pub version: Option<TableVersion>,
 }
 
 impl Hello {
@@ -140,6 +154,8 @@ pub enum ToAgent {
     StartLogs(LogRequest),
     /// Changes of the items that the node is to have.
     Changes(Changeset),
+    /// Changes of the endpoint table, for an agent with a data plane.
+    Table(TableUpdate),
 }
 
 impl ToAgent {
@@ -241,7 +257,15 @@ mod tests {
 
     fn hello() -> Hello {
         let node = NodeReport { description: NodeDescription::default(), engine_reachable: true };
-        Hello { protocol: AGENT_PROTOCOL, program: "swarmd 9".into(), node, resume: None, run: None, newest: None }
+        Hello {
+            protocol: AGENT_PROTOCOL,
+            program: "swarmd 9".into(),
+            node,
+            resume: None,
+            run: None,
+            newest: None,
+            table: None,
+        }
     }
 
     fn welcome() -> Welcome {

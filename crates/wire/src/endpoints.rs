@@ -198,6 +198,11 @@ impl EndpointTable {
         self.records.values().map(|(_, record)| record)
     }
 
+    /// Whether a service has published ports.
+    pub fn has_services(&self) -> bool {
+        self.records.range(RecordKey::Service(ServiceId(0))..).next().is_some()
+    }
+
     /// One record.
     pub fn get(&self, key: RecordKey) -> Option<&Record> {
         self.records.get(&key).map(|(_, record)| record)

@@ -4,7 +4,8 @@ use serde_json::Value;
 use swarm_core::State;
 use swarm_docker_api::ApiError;
 use swarm_model::{
-    ClusterSpec, Extra, NetworkAttachment, ObjectKind, ObjectReference, PublishMode, ServiceSpec, says_nothing,
+    ClusterSpec, Extra, NetworkAttachment, ObjectKind, ObjectReference, PortProtocol, PublishMode, ServiceSpec,
+    says_nothing,
 };
 
 /// Networks that every engine has of its own; the agent takes them by name.
@@ -12,10 +13,14 @@ const PREDEFINED_NETWORKS: &[&str] = &["bridge", "host", "none"];
 
 /// Checks a service spec.
 pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
-    if spec.ports().iter().any(|port| port.publish_mode == PublishMode::Ingress) {
-        return Err(not_yet(
-            "ingress-mode ports need the routing mesh, which is not available yet: publish with mode=host",
-        ));
+    let ingress = || spec.ports().iter().filter(|port| port.publish_mode == PublishMode::Ingress);
+    if let Some(port) = ingress().find(|port| port.protocol == PortProtocol::Sctp) {
+        let text = "is published in ingress mode with SCTP, which is not available: publish it with mode=host";
+        return Err(not_yet(&format!("port {} {text}", port.target_port)));
+    }
+    if ingress().next().is_some() && spec.task_template.networks.iter().any(|network| network.target == "none") {
+        let text = "a task in the network none cannot be reached: leave the network or the published ports out";
+        return Err(ApiError::bad_request(text));
     }
     check_networks(&spec.task_template.networks)
 }
@@ -85,10 +90,7 @@ fn check_networks(networks: &[NetworkAttachment]) -> Result<(), ApiError> {
 }
 
 fn no_overlay() -> ApiError {
-    not_yet(
-        "overlay networks are not available yet: leave the networks out, or name one of bridge, host and none, and \
-         publish ports with mode=host",
-    )
+    not_yet("overlay networks are not available yet: leave the networks out, or name one of bridge, host and none")
 }
 
 /// Checks the settings of a cluster, also of one that is to be made.

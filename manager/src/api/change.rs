@@ -17,7 +17,7 @@ use super::{
 /// transaction falls, nothing has happened yet and all is done again on a state that other managers vouch for: so
 /// nothing is refused for what this manager alone believes. A proposal whose end is unknown is never repeated.
 ///
-/// The transaction names the caller, and the caller is told what was changed, and with which entry.
+/// Where it sets the spec of a service, the transaction names the ports that the cluster chooses for it. It names the caller, and the caller is told what was changed, and with which entry.
 pub(super) async fn change<P: Plane, T>(
     plane: &P,
     caller: &Caller,
@@ -29,6 +29,7 @@ pub(super) async fn change<P: Plane, T>(
         if let Some(object) = caller::object(state, &tx) {
             caller.concerns(object);
         }
+        let tx = tx.with_ports(state)?;
         Ok::<_, Failure>((tx.by(caller.author().clone()).stamped(state, stamp), made))
     };
     if let Some((term, state)) = plane.leading()

@@ -12,9 +12,11 @@ mod presence;
 mod reports;
 mod serve;
 mod session;
+mod stops;
 #[cfg(test)]
 mod tests;
 mod twins;
+mod write;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,7 +40,8 @@ pub use self::{
     liveness::{HEARTBEATS_MISSED_MAX, Liveness, MASS_EXPIRY_PERCENT, Tick, is_mass},
     presence::news,
     reports::{FLUSH_DELAY, FLUSH_ITEMS_MAX, Flush, REPORT_TEXT_MAX, Reports, Waiter},
-    session::{Outbox, Session},
+    session::{Gate, Outbox, Session},
+    stops::{Stops, WAIT_MAX},
     twins::{Machine, QUIET, Twins, Verdict},
 };
 use crate::{
@@ -71,6 +74,9 @@ struct Term {
     /// A session ended.
     ended: Notify,
     encoded: Arc<Encoded>,
+    stops: Mutex<Stops>,
+    /// The revision of the endpoint table that all nodes go by; none without a node.
+    lowest: watch::Sender<Option<u64>>,
 }
 
 struct Table {
@@ -192,6 +198,8 @@ impl Term {
             managers: watch::Sender::new(managers(state)),
             ended: Notify::new(),
             encoded: Arc::default(),
+            stops: Mutex::default(),
+            lowest: watch::Sender::new(None),
         }
     }
 

@@ -15,8 +15,8 @@ use swarm_core::{NODE_LEFT, State};
 use swarm_wire::{
     PeerIdentity, Receiver, Sender,
     agent::{
-        AGENT_PROTOCOL, Authority, Hello, LogRequest, NodeReport, Resume, STATUS_BATCH_MAX, TaskReport, ToAgent,
-        ToManager, Welcome,
+        AGENT_PROTOCOL, Authority, HeldTable, Hello, LogRequest, NodeReport, Resume, STATUS_BATCH_MAX, TaskReport,
+        ToAgent, ToManager, Welcome,
     },
     channel,
 };
@@ -29,7 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Dispatcher, Machine, Registered, Session, Table, Term, Verdict, heartbeat_period,
+    Dispatcher, Machine, Registered, Table, Term, Verdict, heartbeat_period,
     presence::Presence,
     reports::{Waiter, encoded_bytes, trimmed},
 };
@@ -65,7 +65,7 @@ const LOG_ORDERS_MAX: usize = 64;
 const DESCRIPTION_BYTES_MAX: usize = 256 << 10;
 
 /// Pause before a node report that was not committed is tried again.
-const REPORT_RETRY: Duration = Duration::from_millis(500);
+pub(super) const REPORT_RETRY: Duration = Duration::from_millis(500);
 
 /// How long a machine that comes with the id of another one is kept waiting, before it is told why and comes again: less
 /// than an agent waits for an answer.
@@ -73,7 +73,7 @@ const TWIN_WAIT: Duration = Duration::from_secs(10);
 
 /// Why a stream ends. Shown in the log; the agent only sees the stream close, or a refusal.
 #[derive(Debug, Error)]
-enum End {
+pub(super) enum End {
     #[error(transparent)]
     Stream(#[from] io::Error),
     #[error("the agent sent no first message within {} s", HELLO_TIMEOUT.as_secs())]
@@ -94,7 +94,7 @@ enum End {
 
 /// A session that cannot be.
 #[derive(Debug, Default)]
-struct Refusal {
+pub(super) struct Refusal {
     reason: String,
     leader: Option<String>,
     removed: bool,
@@ -107,24 +107,28 @@ fn refused(reason: impl Into<String>) -> End {
 }
 
 /// An answer that waits to be sent, with its place among those that may wait.
-enum Answer {
+pub(super) enum Answer {
     Heartbeat(OwnedSemaphorePermit),
     Status(u64, OwnedSemaphorePermit),
+    /// The whole endpoint table.
+    Table(OwnedSemaphorePermit),
 }
 
 /// What a session waits for to tell its agent of.
-struct News {
+pub(super) struct News {
     /// The node and the cluster.
-    watch: Watch,
-    assignments: AssignmentWatch,
-    ordered: mpsc::Receiver<LogRequest>,
+    pub(super) watch: Watch,
+    pub(super) assignments: AssignmentWatch,
+    pub(super) ordered: mpsc::Receiver<LogRequest>,
 }
 
 /// The hello of an agent: the items that it has, and the form of messages that it takes.
 #[derive(Clone, Copy)]
-struct Had {
-    resume: Option<Resume>,
-    takes_changes: bool,
+pub(super) struct Had {
+    pub(super) resume: Option<Resume>,
+    pub(super) takes_changes: bool,
+    /// None of an agent without a data plane.
+    pub(super) table: Option<HeldTable>,
 }
 
 /// A session that wants to begin.
@@ -144,13 +148,13 @@ struct Twin {
 }
 
 /// What reading and writing half of a session share.
-struct Ctx<'a> {
-    dispatcher: &'a Dispatcher,
-    term: Arc<Term>,
-    peer: &'a PeerIdentity,
+pub(super) struct Ctx<'a> {
+    pub(super) dispatcher: &'a Dispatcher,
+    pub(super) term: Arc<Term>,
+    pub(super) peer: &'a PeerIdentity,
     number: u64,
     stop: CancellationToken,
-    presence: Arc<Presence>,
+    pub(super) presence: Arc<Presence>,
     /// Batches that are not committed yet.
     uncommitted: Arc<AtomicUsize>,
 }
@@ -214,7 +218,7 @@ impl Dispatcher {
             )));
         }
         self.check_member(peer, &self.feed.state())?;
-        let had = Had { takes_changes: hello.takes_changes(), resume: hello.resume };
+        let had = Had { takes_changes: hello.takes_changes(), resume: hello.resume, table: hello.table };
         let NodeReport { description, engine_reachable } = checked(hello.node)?;
         let (watch, assignments) = (self.feed.watch(Topic::Node(peer.node)), self.feed.assignments(peer.node));
         let (orders, ordered) = mpsc::channel(LOG_ORDERS_MAX);
@@ -300,7 +304,7 @@ impl Dispatcher {
     }
 
     /// Whether the peer is a node of this cluster, now.
-    fn check_member(&self, peer: &PeerIdentity, state: &State) -> Result<(), End> {
+    pub(super) fn check_member(&self, peer: &PeerIdentity, state: &State) -> Result<(), End> {
         if peer.cluster != self.cluster {
             return Err(refused(format!("the node is of swarm {}, this is swarm {}", peer.cluster, self.cluster)));
         }
@@ -364,6 +368,7 @@ impl Term {
             table.sessions.remove(&peer.node);
             table.liveness.disconnect(peer.node);
             drop(table);
+            self.forget_table(peer.node);
             self.ended.notify_waiters();
         }
     }
@@ -391,7 +396,7 @@ impl Ctx<'_> {
         }
     }
 
-    fn state(&self) -> Arc<State> {
+    pub(super) fn state(&self) -> Arc<State> {
         self.dispatcher.feed.state()
     }
 
@@ -409,7 +414,7 @@ impl Ctx<'_> {
     }
 
     /// Tells the agent what is new of that.
-    async fn greet_again<W: AsyncWrite + Unpin>(
+    pub(super) async fn greet_again<W: AsyncWrite + Unpin>(
         &self,
         told: &mut Welcome,
         state: &State,
@@ -483,6 +488,13 @@ impl Ctx<'_> {
                     lock(&self.term.table).liveness.forget(self.peer.node);
                     return Err(End::Left);
                 }
+                ToManager::Table(held) => {
+                    let place = self.place(&places).await;
+                    match held {
+                        Some(version) => self.term.acknowledge(self.peer.node, version.revision),
+                        None => drop(answers.send(Answer::Table(place))),
+                    }
+                }
                 ToManager::Hello(_) | ToManager::Logs { .. } => {
                     return Err(End::Protocol("a first message comes once".into()));
                 }
@@ -529,60 +541,6 @@ impl Ctx<'_> {
                 stop.cancel();
             }
         })
-    }
-
-    /// Tells the agent what it is to know.
-    async fn write<W>(
-        &self,
-        had: Had,
-        mut welcome: Welcome,
-        sender: &mut Sender<W, ToAgent>,
-        mut answered: mpsc::UnboundedReceiver<Answer>,
-        News { watch, assignments, mut ordered }: News,
-    ) -> Result<(), End>
-    where
-        W: AsyncWrite + Unpin,
-    {
-        let mut session = Session::new(self.peer.node, self.term.encoded.clone());
-        let mut managers = self.term.managers.subscribe();
-        // Changes since the welcome above count as well.
-        managers.mark_changed();
-        // Everything is looked at, whatever was gathered before.
-        for message in session.open(&assignments.take().0, had.resume) {
-            sender.send(&ToAgent::changes(message?, had.takes_changes)?).await?;
-        }
-        loop {
-            tokio::select! {
-                Some(answer) = answered.recv() => {
-                    // The place is free again once the answer is sent: an agent that does not read gets no more.
-                    let (message, _place) = match answer {
-                        Answer::Heartbeat(place) => (ToAgent::HeartbeatAck, place),
-                        Answer::Status(batch, place) => (ToAgent::StatusAck { batch }, place),
-                    };
-                    sender.send(&message).await?;
-                }
-                Some(request) = ordered.recv() => sender.send(&ToAgent::StartLogs(request)).await?,
-                stood = self.presence.landed() => {
-                    if !stood {
-                        sleep(REPORT_RETRY).await;
-                    }
-                    self.presence.sync(&self.state(), &self.term);
-                }
-                Ok(()) = managers.changed() => self.greet_again(&mut welcome, &self.state(), sender).await?,
-                () = watch.changed() => {
-                    let state = self.state();
-                    self.dispatcher.check_member(self.peer, &state)?;
-                    self.greet_again(&mut welcome, &state, sender).await?;
-                    self.presence.sync(&state, &self.term);
-                }
-                () = assignments.changed() => {
-                    let (state, changes) = assignments.take();
-                    for message in session.follow(&state, &changes).into_iter().flatten() {
-                        sender.send(&ToAgent::changes(message?, had.takes_changes)?).await?;
-                    }
-                }
-            }
-        }
     }
 }
 

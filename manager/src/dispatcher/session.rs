@@ -39,7 +39,12 @@ pub struct Session {
     /// The objects that it is to have: how many spec versions with a task that has not ended need them, and whether it was
     /// told of them.
     objects: BTreeMap<ObjectKey, (usize, bool)>,
+    /// The tasks whose stop the agent is not to be told of yet.
+    held: BTreeSet<TaskId>,
 }
+
+/// Says of a task that is to stop whether its agent may be told.
+pub type Gate<'a> = &'a mut dyn FnMut(TaskId) -> bool;
 
 /// A task that the agent was told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +82,13 @@ impl Session {
             used: BTreeMap::new(),
             specs: BTreeSet::new(),
             objects: BTreeMap::new(),
+            held: BTreeSet::new(),
         }
     }
 
     /// The first messages of a session; at least one. What the agent says it has is taken for granted when the digest
     /// proves it to be what the state has, or what the state had at that revision; else it gets the full set.
-    pub fn open(&mut self, state: &State, resume: Option<Resume>) -> Outbox {
+    pub fn open(&mut self, state: &State, resume: Option<Resume>, gate: Gate<'_>) -> Outbox {
         if let Some(resume) = resume.filter(|resume| resume.revision <= state.revision()) {
             // Second try: what was changed since then is new to the agent, as after a while without a leader.
             for revision in [state.revision(), resume.revision] {
@@ -90,14 +96,14 @@ impl Session {
                 if self.is_proved_by(&resume) {
                     // A spec is sent again where its task may still need the registry credentials.
                     self.specs.clear();
-                    let mut outbox = self.difference(state, &Changes::Everything);
+                    let mut outbox = self.difference(state, &Changes::Everything, gate);
                     outbox.specs = self.credentials(state);
                     return outbox;
                 }
             }
         }
         *self = Self::new(self.node, self.encoded.clone());
-        Outbox { full: true, ..self.difference(state, &Changes::Everything) }
+        Outbox { full: true, ..self.difference(state, &Changes::Everything, gate) }
     }
 
     /// Takes for granted that the agent has the tasks which have not changed since a revision, and what they need.
@@ -105,7 +111,7 @@ impl Session {
         *self = Self::new(self.node, self.encoded.clone());
         let mut found = Found::default();
         for task in assigned_tasks(state, self.node).filter(|task| task.version <= revision) {
-            self.put(state, task, &mut found);
+            self.put(state, task, &mut found, &mut |_| true);
             found.tasks.clear();
         }
         self.settle(state, &found.touched);
@@ -121,30 +127,35 @@ impl Session {
     }
 
     /// What is new since the last messages, if anything is, found by a look at all that the node has.
-    pub fn update(&mut self, state: &State) -> Option<Outbox> {
-        self.follow(state, &Changes::Everything)
+    pub fn update(&mut self, state: &State, gate: Gate<'_>) -> Option<Outbox> {
+        self.follow(state, &Changes::Everything, gate)
     }
 
     /// The same, where it is known what may be new.
-    pub fn follow(&mut self, state: &State, changes: &Changes) -> Option<Outbox> {
-        Some(self.difference(state, changes)).filter(|outbox| !outbox.is_empty())
+    pub fn follow(&mut self, state: &State, changes: &Changes, gate: Gate<'_>) -> Option<Outbox> {
+        Some(self.difference(state, changes, gate)).filter(|outbox| !outbox.is_empty())
     }
 
-    fn difference(&mut self, state: &State, changes: &Changes) -> Outbox {
+    /// The tasks whose stop the agent is not to be told of yet, as changes to look at again.
+    pub fn held(&self) -> Changes {
+        Changes::Keys(self.held.iter().copied().map(AssignmentKey::Task).collect())
+    }
+
+    fn difference(&mut self, state: &State, changes: &Changes, gate: Gate<'_>) -> Outbox {
         let mut found = Found::default();
         match changes {
             Changes::Everything => {
                 let mut left: BTreeSet<TaskId> = self.sent.keys().copied().collect();
                 for task in assigned_tasks(state, self.node) {
                     left.remove(&task.id);
-                    self.put(state, task, &mut found);
+                    self.put(state, task, &mut found, gate);
                 }
                 found.gone.extend(left);
             }
             Changes::Keys(keys) => {
                 for AssignmentKey::Task(id) in keys {
                     match state.task(*id).filter(|task| task.node == Some(self.node) && is_assigned(task)) {
-                        Some(task) => self.put(state, task, &mut found),
+                        Some(task) => self.put(state, task, &mut found, gate),
                         None if self.sent.contains_key(id) => found.gone.push(*id),
                         None => {}
                     }
@@ -172,9 +183,20 @@ impl Session {
 
     /// Notes a task, and finds what the agent is to be told of it: the task, if what is wanted of it is new, with its
     /// spec, if the agent was not told that.
-    fn put(&mut self, state: &State, task: &Task, found: &mut Found) {
+    fn put(&mut self, state: &State, task: &Task, found: &mut Found, gate: Gate<'_>) {
         let key = key(task);
-        let now = Sent { spec: key, desired: task.desired, has_ended: task.status.state.is_terminal() };
+        let told = self.sent.get(&task.id).map(|sent| sent.desired);
+        let has_ended = task.status.state.is_terminal();
+        let is_stop = !task.desired.is_live() && told.is_none_or(DesiredState::is_live);
+        let desired = if is_stop && !has_ended && !gate(task.id) {
+            self.held.insert(task.id);
+            // An agent that was told to stop the task in an earlier session does not go back.
+            told.unwrap_or(DesiredState::Running)
+        } else {
+            self.held.remove(&task.id);
+            task.desired
+        };
+        let now = Sent { spec: key, desired, has_ended };
         let before = self.sent.insert(task.id, now);
         if before == Some(now) {
             return;
@@ -197,10 +219,11 @@ impl Session {
         }
         let spec = state.spec(task.service, task.spec_version);
         let spec = spec.filter(|_| before.is_none() && self.specs.insert(key)).cloned();
-        found.tasks.push_back((spec, assigned(task, used.needs.clone())));
+        found.tasks.push_back((spec, assigned(task, desired, used.needs.clone())));
     }
 
     fn remove(&mut self, task: TaskId, found: &mut Found) {
+        self.held.remove(&task);
         let Some(sent) = self.sent.remove(&task) else { return };
         found.gone.push(task);
         let Some(used) = self.used.get_mut(&sent.spec) else { return };
@@ -387,13 +410,13 @@ fn needs(state: &State, task: &Task) -> Arc<[ObjectKey]> {
     needs.into()
 }
 
-fn assigned(task: &Task, needs: Arc<[ObjectKey]>) -> AssignedTask {
+fn assigned(task: &Task, desired: DesiredState, needs: Arc<[ObjectKey]>) -> AssignedTask {
     AssignedTask {
         id: task.id,
         service: task.service,
         spec_version: task.spec_version,
         slot: task.number(),
-        desired: task.desired,
+        desired,
         generic_resources: task.generic_resources.clone(),
         needs,
     }

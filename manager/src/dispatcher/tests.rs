@@ -130,6 +130,7 @@ fn hello(node: NodeId, resume: Option<Resume>) -> ToManager {
         resume,
         run: None,
         newest: None,
+        table: None,
     })
 }
 
@@ -235,6 +236,7 @@ async fn what_is_refused_says_why() {
             resume: None,
             run: None,
             newest: None,
+            table: None,
         }))
         .await;
     let (reason, removed, _) = refusal(newer).await;
@@ -466,6 +468,7 @@ async fn garbage_ends_one_stream_and_nothing_else() {
             resume: None,
             run: None,
             newest: None,
+            table: None,
         }))
         .await;
     assert!(matches!(agent.hear().await, ToAgent::Refused { reason, .. } if reason.contains("description")));

@@ -16,7 +16,7 @@ const IMPORTS: [(&str, &[&str]); 15] = [
         "swarm-manager",
         &["swarm-consensus", "swarm-core", "swarm-wire", "swarm-docker-api", "swarm-template", "swarm-model"],
     ),
-    ("swarm-agent", &["swarm-wire", "swarm-docker-api", "swarm-template", "swarm-model"]),
+    ("swarm-agent", &["swarm-dataplane", "swarm-wire", "swarm-docker-api", "swarm-template", "swarm-model"]),
     (
         "swarmd",
         &[

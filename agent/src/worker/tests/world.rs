@@ -86,6 +86,7 @@ fn worker(stored: Stored) -> Worker {
         resources: None,
         engine_labels: Default::default(),
         seed: 1,
+        data_address: None,
     };
     Worker::new(options, stored)
 }
@@ -171,6 +172,8 @@ impl World {
             | Output::Role(_)
             | Output::Authority(_)
             | Output::Cancel(_)
+            | Output::NeedData
+            | Output::Data(_)
             | Output::Logs(_) => {}
         }
     }
@@ -200,7 +203,7 @@ impl World {
                 }
                 inputs.push(Input::Message(ToAgent::StatusAck { batch }));
             }
-            ToManager::Describe(_) | ToManager::Leaving | ToManager::Logs { .. } => {}
+            ToManager::Describe(_) | ToManager::Leaving | ToManager::Logs { .. } | ToManager::Table(_) => {}
         }
     }
 

@@ -32,6 +32,9 @@ pub struct NodeView {
     /// Ours: until when a drain goes by the policies of services. Absent where none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_deadline: Option<Time>,
+    /// Ours: what does not work on the node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl NodeView {
@@ -39,7 +42,10 @@ impl NodeView {
     pub fn new(node: &Node, tls_info: TlsInfo, manager_status: Option<ManagerStatusView>) -> Self {
         let mut description = node.description.clone().unwrap_or_default();
         // Said by `tls_info`, in Docker's words.
-        Arc::make_mut(&mut description).certificate = NodeCertificate::default();
+        let described = Arc::make_mut(&mut description);
+        described.certificate = NodeCertificate::default();
+        described.data_address = None;
+        let warnings = std::mem::take(&mut described.warnings);
         Self {
             id: node.id.to_string(),
             version: Version { index: node.version },
@@ -50,6 +56,7 @@ impl NodeView {
             status: NodeStatusView::new(&node.status),
             manager_status,
             drain_deadline: node.drain_deadline.map(Into::into),
+            warnings,
         }
     }
 

@@ -53,7 +53,7 @@ impl ServiceView {
             },
             endpoint: EndpointView {
                 spec: service.spec.endpoint_spec.clone().unwrap_or_default(),
-                ports: service.spec.ports().to_vec(),
+                ports: open_ports(service),
                 virtual_ips: Vec::new(),
             },
             update_status: service.update.as_ref().map(UpdateStatusView::new),
@@ -61,6 +61,16 @@ impl ServiceView {
             job_status: service.job.as_ref().map(JobStatusView::new),
         }
     }
+}
+
+/// The ports of the spec, with the numbers that the cluster chose.
+fn open_ports(service: &Service) -> Vec<PortConfig> {
+    let open = |port: &PortConfig| {
+        let chosen = service.ports.iter().find(|chosen| chosen.is_asked_for(port));
+        let published_port = chosen.map_or(port.published_port, |chosen| chosen.published);
+        PortConfig { published_port, ..port.clone() }
+    };
+    service.spec.ports().iter().map(open).collect()
 }
 
 /// How a service is reached.

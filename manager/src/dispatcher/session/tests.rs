@@ -139,7 +139,7 @@ const NODE: NodeId = NodeId(1);
 /// What follows from all that changed since the last call.
 fn update(session: &mut Session, world: &mut World) -> Option<Outbox> {
     let changes = world.changes(NODE);
-    session.follow(&world.state, &changes)
+    session.follow(&world.state, &changes, &mut |_| true)
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn one_spec_serves_many_tasks_and_batches_end() {
         world.task(service, n, NODE);
     }
     let mut session = new_session();
-    let messages = all(session.open(&world.state, None));
+    let messages = all(session.open(&world.state, None, &mut |_| true));
     assert_eq!(messages.iter().map(|m| tasks(m).len()).collect::<Vec<_>>(), [1024, 1024, 452]);
     assert_eq!(messages.iter().map(specs).collect::<Vec<_>>(), [1, 0, 0]);
     let ends: Vec<_> = messages.iter().map(|m| (m.full, m.complete)).collect();
@@ -167,7 +167,7 @@ fn large_specs_are_spread_over_messages_that_fit_a_frame() {
         });
         world.task(service, n, NODE);
     }
-    let messages = all(new_session().open(&world.state, None));
+    let messages = all(new_session().open(&world.state, None, &mut |_| true));
     assert!(messages.len() >= 4);
     for message in &messages {
         assert!(rmp_serde::to_vec_named(message).unwrap().len() <= FRAME_BYTES_MAX);
@@ -183,11 +183,11 @@ fn who_has_everything_is_told_only_that() {
     let service = world.service("web");
     let task = world.task(service, 1, NODE);
     let mut model = Model::default();
-    model.apply(new_session().open(&world.state, None));
+    model.apply(new_session().open(&world.state, None, &mut |_| true));
     // A status changes nothing that an agent needs.
     let status = TaskStatus::new(TaskState::Running, Timestamp(5));
     world.apply(Op::ReportTasks { node: NODE, reports: vec![(task, status)] });
-    let messages = all(new_session().open(&world.state, Some(model.resume())));
+    let messages = all(new_session().open(&world.state, Some(model.resume()), &mut |_| true));
     let nothing = Changeset { complete: true, revision: world.state.revision(), ..Changeset::default() };
     assert_eq!(messages, [nothing]);
 }
@@ -198,9 +198,9 @@ fn who_was_away_gets_the_new_tasks_with_their_specs_and_not_the_old_ones() {
     let service = world.service("web");
     world.task(service, 1, NODE);
     let mut model = Model::default();
-    model.apply(new_session().open(&world.state, None));
+    model.apply(new_session().open(&world.state, None, &mut |_| true));
     world.task(service, 2, NODE);
-    let messages = all(new_session().open(&world.state, Some(model.resume())));
+    let messages = all(new_session().open(&world.state, Some(model.resume()), &mut |_| true));
     assert_eq!((messages.len(), messages[0].full), (1, false));
     assert_eq!((tasks(&messages[0]), specs(&messages[0])), (vec![task_id(2)], 1));
 }
@@ -212,8 +212,8 @@ fn credentials_are_sent_again_while_an_image_may_have_to_be_pulled() {
     world.credentials(service, Redacted::new("secret"));
     let task = world.task(service, 1, NODE);
     let mut model = Model::default();
-    model.apply(new_session().open(&world.state, None));
-    let resumed = |world: &World| all(new_session().open(&world.state, Some(model.resume()))).remove(0);
+    model.apply(new_session().open(&world.state, None, &mut |_| true));
+    let resumed = |world: &World| all(new_session().open(&world.state, Some(model.resume()), &mut |_| true)).remove(0);
     assert_eq!(specs(&resumed(&world)), 1);
     let status = TaskStatus::new(TaskState::Running, Timestamp(5));
     world.apply(Op::ReportTasks { node: NODE, reports: vec![(task, status)] });
@@ -226,7 +226,7 @@ fn a_task_that_waits_on_its_node_is_sent_when_there_is_room() {
     let service = world.service("web");
     let task = world.waiting_task(service, 1, NODE);
     let mut session = new_session();
-    let messages = all(session.open(&world.state, None));
+    let messages = all(session.open(&world.state, None, &mut |_| true));
     assert_eq!((messages.len(), tasks(&messages[0]), specs(&messages[0])), (1, vec![], 0));
     // Another reason to wait is no news either.
     world.apply(Op::PlaceTask { task, place: Place::PendingOn(NODE, "no room".into()) });
@@ -239,7 +239,7 @@ fn a_task_that_waits_on_its_node_is_sent_when_there_is_room() {
     // So it is for an agent that was away meanwhile.
     for all_of_it in [None, Some(digest([]))] {
         let resume = Resume { revision, digest: digest([]), all: all_of_it };
-        let messages = all(new_session().open(&world.state, Some(resume)));
+        let messages = all(new_session().open(&world.state, Some(resume), &mut |_| true));
         assert_eq!((messages[0].full, tasks(&messages[0]).len()), (false, 1));
     }
 }
@@ -249,14 +249,14 @@ fn only_what_changed_is_looked_at_unless_the_session_fell_behind() {
     let mut world = World::new(1);
     let service = world.service("web");
     let mut session = new_session();
-    assert_eq!(session.open(&world.state, None).count(), 1);
+    assert_eq!(session.open(&world.state, None, &mut |_| true).count(), 1);
     world.task(service, 1, NODE);
     world.task(service, 2, NODE);
     let one = Changes::Keys([AssignmentKey::Task(task_id(2))].into());
     let ids = |outbox: Option<Outbox>| all(outbox.into_iter().flatten()).iter().flat_map(tasks).collect::<Vec<_>>();
-    assert_eq!(ids(session.follow(&world.state, &Changes::default())), []);
-    assert_eq!(ids(session.follow(&world.state, &one)), [task_id(2)]);
-    assert_eq!(ids(session.follow(&world.state, &Changes::Everything)), [task_id(1)]);
+    assert_eq!(ids(session.follow(&world.state, &Changes::default(), &mut |_| true)), []);
+    assert_eq!(ids(session.follow(&world.state, &one, &mut |_| true)), [task_id(2)]);
+    assert_eq!(ids(session.follow(&world.state, &Changes::Everything, &mut |_| true)), [task_id(1)]);
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn a_spec_goes_with_its_last_task_and_comes_with_the_next_one() {
     let mut world = World::new(1);
     let service = world.service("web");
     let mut session = new_session();
-    assert_eq!(session.open(&world.state, None).count(), 1);
+    assert_eq!(session.open(&world.state, None, &mut |_| true).count(), 1);
     let mut specs_of = |world: &mut World| {
         let outbox = update(&mut session, world);
         all(outbox.into_iter().flatten()).iter().map(specs).sum::<usize>()
@@ -293,7 +293,7 @@ fn an_object_comes_before_its_first_task_and_goes_when_the_last_one_has_ended() 
     let (one, two) = (secret(&mut world, 1), secret(&mut world, 2));
     let (web, db) = (user_of(&mut world, "web", &[one, two]), user_of(&mut world, "db", &[two]));
     let mut session = new_session();
-    assert_eq!(session.open(&world.state, None).count(), 1);
+    assert_eq!(session.open(&world.state, None, &mut |_| true).count(), 1);
     let changes = |session: &mut Session, world: &mut World| {
         let found = all(update(session, world).into_iter().flatten());
         found.iter().flat_map(objects).collect::<Vec<_>>()
@@ -320,7 +320,7 @@ fn an_object_comes_before_its_first_task_and_goes_when_the_last_one_has_ended() 
     assert_eq!(changes(&mut session, &mut world), [(false, one)]);
     end(&mut world, db_task);
     assert_eq!(changes(&mut session, &mut world), [(false, two)]);
-    assert!(session.follow(&world.state, &Changes::Everything).is_none());
+    assert!(session.follow(&world.state, &Changes::Everything, &mut |_| true).is_none());
 }
 
 #[test]
@@ -330,15 +330,17 @@ fn an_agent_without_an_object_that_it_should_have_gets_the_full_set() {
     let web = user_of(&mut world, "web", &[one]);
     let task = world.task(web, 1, NODE);
     let mut model = Model::default();
-    model.apply(new_session().open(&world.state, None));
-    let answer = |world: &World, model: &Model| all(new_session().open(&world.state, Some(model.resume()))).remove(0);
+    model.apply(new_session().open(&world.state, None, &mut |_| true));
+    let answer = |world: &World, model: &Model| {
+        all(new_session().open(&world.state, Some(model.resume()), &mut |_| true)).remove(0)
+    };
     assert_eq!(answer(&world, &model).changes, []);
     let poorer = Model { objects: BTreeSet::new(), ..model.clone() };
     let message = answer(&world, &poorer);
     assert_eq!((message.full, objects(&message)), (true, vec![(true, one)]));
     // The node was silent while its task was given up: it is to have the secret no more.
     world.apply(Op::EndTasks { status: TaskStatus::new(TaskState::Orphaned, Timestamp(1)), tasks: vec![task] });
-    model.apply(new_session().open(&world.state, Some(model.resume())));
+    model.apply(new_session().open(&world.state, Some(model.resume()), &mut |_| true));
     model.check(&world.state);
     assert!(model.objects.is_empty());
 }
@@ -349,7 +351,7 @@ fn an_agent_of_the_first_version_is_told_specs_and_tasks() {
     let one = secret(&mut world, 1);
     let web = user_of(&mut world, "web", &[one]);
     let task = world.task(web, 1, NODE);
-    let changeset = all(new_session().open(&world.state, None)).remove(0);
+    let changeset = all(new_session().open(&world.state, None, &mut |_| true)).remove(0);
     let old = Assignments::of(changeset).unwrap();
     assert_eq!((old.full, old.complete, old.revision), (true, true, world.state.revision()));
     assert_eq!((old.specs.len(), old.tasks[0].id), (1, task));
@@ -424,7 +426,7 @@ proptest! {
         let services = services.map(|(name, secrets)| user_of(&mut world, name, &secrets));
         let mut session = new_session();
         let mut model = Model::default();
-        model.apply(session.open(&world.state, None));
+        model.apply(session.open(&world.state, None, &mut |_| true));
         let mut made: u32 = 0;
         for step in steps {
             let pick = |n: usize, made: u32| task_id(u32::try_from(n % made.max(1) as usize).expect("small"));
@@ -460,11 +462,11 @@ proptest! {
                         model.apply(messages);
                     }
                     model.check(&world.state);
-                    prop_assert!(session.follow(&world.state, &Changes::Everything).is_none());
+                    prop_assert!(session.follow(&world.state, &Changes::Everything, &mut |_| true).is_none());
                 }
                 Step::FallBehind => {
                     world.changes(NODE);
-                    if let Some(messages) = session.follow(&world.state, &Changes::Everything) {
+                    if let Some(messages) = session.follow(&world.state, &Changes::Everything, &mut |_| true) {
                         model.apply(messages);
                     }
                     model.check(&world.state);
@@ -481,13 +483,13 @@ proptest! {
                     }
                     session = new_session();
                     model.named = None;
-                    model.apply(session.open(&world.state, Some(model.resume())));
+                    model.apply(session.open(&world.state, Some(model.resume()), &mut |_| true));
                     model.check(&world.state);
                 }
                 Step::Fresh => {
                     model = Model::default();
                     session = new_session();
-                    model.apply(session.open(&world.state, None));
+                    model.apply(session.open(&world.state, None, &mut |_| true));
                     model.check(&world.state);
                 }
             }

@@ -12,7 +12,15 @@ impl Fixture {
         let (sender, receiver) = channel(self.open_from(N1, &format!("{ip}:40000")));
         let mut agent = Agent { sender, receiver };
         let node = NodeReport { description: description(&format!("host-{ip}")), engine_reachable: true };
-        let hello = Hello { protocol: AGENT_PROTOCOL, program: "test".into(), node, resume: None, run, newest: None };
+        let hello = Hello {
+            protocol: AGENT_PROTOCOL,
+            program: "test".into(),
+            node,
+            resume: None,
+            run,
+            newest: None,
+            table: None,
+        };
         agent.say(ToManager::Hello(hello)).await;
         agent
     }

@@ -1,0 +1,183 @@
+//! The endpoint table, and the tasks of this node in it. The data plane of the node goes by both.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use swarm_dataplane::protocol::{FromData, LocalTask, ToData, Warning};
+use swarm_model::{PublishMode, TaskId};
+use swarm_wire::{
+    agent::{HeldTable, ToManager},
+    endpoints::{TableReceiver, TableUpdate, TableVersion},
+};
+
+use super::{Now, Output, Worker};
+use crate::executor::Observed;
+
+/// Warnings of a data plane that managers are told: they are kept for each node.
+const WARNINGS_MAX: usize = 16;
+/// Characters of a warning that managers are told.
+const WARNING_CHARS_MAX: usize = 300;
+
+/// What happened to the data plane.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DataInput {
+    /// There is a connection to it; it has this table.
+    Up(Option<TableVersion>),
+    /// There is none.
+    Down,
+    /// It says something.
+    Says(FromData),
+}
+
+/// What the worker knows of the data plane.
+#[derive(Debug, Default)]
+pub(super) struct Data {
+    is_up: bool,
+    /// Whether a service has published ports, or had: until then there is no data plane.
+    is_needed: bool,
+    table: TableReceiver,
+    /// Whether the managers were asked for the whole table and have not begun to send it.
+    asked: bool,
+    /// The table that the data plane goes by.
+    applied: Option<TableVersion>,
+    /// The tasks that the data plane can connect to.
+    local: BTreeMap<TaskId, IpAddr>,
+    warnings: Vec<Warning>,
+}
+
+impl Data {
+    /// Whether connections to a task may be open.
+    pub(super) fn serves(&self, task: TaskId) -> bool {
+        self.is_up && self.local.contains_key(&task)
+    }
+}
+
+impl Worker {
+    /// The table that this agent holds, for the first message of a session.
+    pub(super) fn held_table(&self) -> Option<HeldTable> {
+        self.options.data_address.map(|_| HeldTable { version: self.data.table.table().version() })
+    }
+
+    pub(super) fn data_input(&mut self, now: Now, input: DataInput, out: &mut Vec<Output>) {
+        match input {
+            DataInput::Up(version) => {
+                self.data.is_up = true;
+                let local = self.data.local.iter().map(|(task, addr)| LocalTask { task: *task, addr: *addr });
+                out.push(Output::Data(ToData::LocalTasks(local.collect())));
+                let held = self.data.table.table().version();
+                if held.is_some() && held == version {
+                    self.applied(version, out);
+                } else {
+                    self.data.applied = None;
+                    self.send_table(out);
+                }
+            }
+            DataInput::Down => (self.data.is_up, self.data.applied) = (false, None),
+            DataInput::Says(FromData::Applied(version)) => self.applied(Some(version), out),
+            DataInput::Says(FromData::Refused { reason }) => {
+                tracing::warn!(%reason, "the data plane refused a change of the endpoint table; it gets the whole table");
+                self.send_table(out);
+            }
+            DataInput::Says(FromData::Drained(task)) => self.drained(now, task, out),
+            DataInput::Says(FromData::Warnings(warnings)) => {
+                for warning in warnings.iter().filter(|warning| !self.data.warnings.contains(warning)) {
+                    tracing::warn!("{}", warning.text);
+                }
+                self.data.warnings = warnings;
+                self.tell(out);
+            }
+            DataInput::Says(FromData::Hello { .. } | FromData::Stats(_)) => {}
+        }
+    }
+
+    /// What does not work on the data plane of this node, for people.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let texts = self.data.warnings.iter().map(|warning| warning.text.chars().take(WARNING_CHARS_MAX).collect());
+        texts.take(WARNINGS_MAX).collect()
+    }
+
+    fn send_table(&self, out: &mut Vec<Output>) {
+        if self.data.table.table().version().is_some() {
+            out.extend(
+                self.data.table.table().to_updates().into_iter().map(|update| Output::Data(ToData::Table(update))),
+            );
+        }
+    }
+
+    fn applied(&mut self, version: Option<TableVersion>, out: &mut Vec<Output>) {
+        self.data.applied = version;
+        self.tell_table(out);
+    }
+
+    /// A session begins: what was asked for in the last one does not come.
+    pub(super) fn data_session(&mut self, out: &mut Vec<Output>) {
+        self.data.asked = false;
+        self.tell_table(out);
+    }
+
+    /// Tells the managers by which table the data plane goes.
+    fn tell_table(&self, out: &mut Vec<Output>) {
+        if self.session.is_open() && self.data.applied.is_some() {
+            out.push(Output::Send(ToManager::Table(self.data.applied)));
+        }
+    }
+
+    /// The managers say what changed.
+    pub(super) fn table_changed(&mut self, update: TableUpdate, out: &mut Vec<Output>) {
+        if update.full {
+            self.data.asked = false;
+        }
+        match self.data.table.take(&update) {
+            Ok(_) if self.data.is_up => out.push(Output::Data(ToData::Table(update))),
+            Ok(true) if !self.data.is_needed => self.look_whether_needed(out),
+            Ok(_) => {}
+            Err(_) if self.data.asked => {}
+            Err(reason) => {
+                tracing::warn!(%reason, "a change of the endpoint table was refused; the whole table is asked for");
+                self.data.asked = true;
+                out.push(Output::Send(ToManager::Table(None)));
+            }
+        }
+    }
+
+    /// Without a data plane no connection comes, so that each table is gone by at once.
+    fn look_whether_needed(&mut self, out: &mut Vec<Output>) {
+        self.data.is_needed = self.data.table.table().has_services();
+        if self.data.is_needed {
+            self.data.applied = None;
+            out.push(Output::NeedData);
+        } else {
+            self.applied(self.data.table.table().version(), out);
+        }
+    }
+
+    /// Tells the data plane whether it can connect to a task, if that has changed.
+    pub(super) fn serve(&mut self, task: TaskId, out: &mut Vec<Output>) {
+        let addr = self.tasks.get(&task).and_then(|entry| {
+            let key = (entry.task.assigned.service, entry.task.assigned.spec_version);
+            let ports = &self.specs.get(&key)?.spec.ports;
+            match &entry.observed {
+                _ if ports.iter().all(|port| port.publish_mode != PublishMode::Ingress) => None,
+                Observed::Running(running) => running.addr,
+                // Most often it runs on: nothing was seen of its end.
+                Observed::Unknown => self.data.local.get(&task).copied(),
+                Observed::Absent | Observed::Created { .. } | Observed::Exited(_) => None,
+            }
+        });
+        match addr {
+            Some(addr) if self.data.local.insert(task, addr) != Some(addr) => {
+                if self.data.is_up {
+                    out.push(Output::Data(ToData::PutLocal(LocalTask { task, addr })));
+                }
+            }
+            Some(_) => {}
+            None => self.serve_no_more(task, out),
+        }
+    }
+
+    /// The container of a task has ended.
+    pub(super) fn serve_no_more(&mut self, task: TaskId, out: &mut Vec<Output>) {
+        if self.data.local.remove(&task).is_some() && self.data.is_up {
+            out.push(Output::Data(ToData::RemoveLocal(task)));
+        }
+    }
+}
