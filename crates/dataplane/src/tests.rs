@@ -1,0 +1,9 @@
+//! Tests of the whole process, with real sockets: a test is swarmd, the clients, and the tasks.
+
+mod control;
+mod draining;
+mod host;
+mod listening;
+mod relaying;
+mod remote;
+mod tcp;
