@@ -19,8 +19,12 @@ use crate::{
 const CLOSED: u64 = 1 << 63;
 /// Set while somebody waits for the endpoint to have no connections.
 const DRAINING: u64 = 1 << 62;
+/// Set while there is nothing to be reached: the task has ended, or is not there yet.
+const GONE: u64 = 1 << 61;
+/// All that is no count.
+const FLAGS: u64 = CLOSED | DRAINING | GONE;
 /// A connection that came over a link; connections that came in at this node are counted in the bits below. Neither
-/// number comes near 2^31: each connection has descriptors.
+/// number comes near 2^30: each connection has descriptors.
 const LINKED: u64 = 1 << 31;
 /// A connection that came in at this node.
 const OWN: u64 = 1;
@@ -30,7 +34,9 @@ const OWN: u64 = 1;
 pub(crate) enum Standing {
     /// It gets new ones.
     Open,
-    /// It gets none from this node: it cannot be reached, or drains on another node.
+    /// It gets none: it cannot be reached.
+    Gone,
+    /// It gets none from this node, and drains on another node.
     Closed,
     /// It gets none from this node, runs here, and swarmd is told when it has none left.
     Draining,
@@ -51,11 +57,11 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// A new one is closed.
+    /// A new one cannot be reached yet.
     pub(crate) fn new(task: TaskId, drains: Arc<Drains>) -> Self {
         Self {
             task,
-            usage: AtomicU64::new(CLOSED),
+            usage: AtomicU64::new(CLOSED | GONE),
             turns: AtomicU64::new(0),
             connections_total: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
@@ -70,13 +76,14 @@ impl Endpoint {
     pub(crate) fn stand(&self, standing: Standing) -> bool {
         let flags = match standing {
             Standing::Open => 0,
+            Standing::Gone => CLOSED | GONE,
             Standing::Closed => CLOSED,
             Standing::Draining => CLOSED | DRAINING,
         };
-        let before = self.update(|usage| Some((usage & !(CLOSED | DRAINING)) | flags)).unwrap_or_default();
+        let before = self.update(|usage| Some((usage & !FLAGS) | flags)).unwrap_or_default();
         match standing {
             Standing::Draining => self.drains.review(self),
-            Standing::Open | Standing::Closed => self.drains.forget(self.task),
+            Standing::Open | Standing::Closed | Standing::Gone => self.drains.forget(self.task),
         }
         standing == Standing::Open && before & CLOSED != 0
     }
@@ -137,7 +144,7 @@ impl Endpoint {
     }
 
     fn has_connections(&self) -> bool {
-        self.usage.load(Ordering::Acquire) & !(CLOSED | DRAINING) != 0
+        self.usage.load(Ordering::Acquire) & !FLAGS != 0
     }
 
     fn update(&self, change: impl FnMut(u64) -> Option<u64>) -> Option<u64> {
@@ -152,6 +159,16 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
+    /// Whether the endpoint gets new connections from this node.
+    pub(crate) fn is_open(&self) -> bool {
+        self.endpoint.is_open()
+    }
+
+    /// Whether the endpoint cannot be reached any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.endpoint.usage.load(Ordering::Acquire) & GONE != 0
+    }
+
     /// The endpoint.
     pub(crate) fn task(&self) -> TaskId {
         self.endpoint.task

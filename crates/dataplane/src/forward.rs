@@ -104,6 +104,15 @@ impl Forwarder {
         }
     }
 
+    /// What the program keeps for a connection, but for its sockets.
+    #[cfg(test)]
+    pub(crate) fn connection_bytes(self: &Arc<Self>) -> usize {
+        fn size<F>(_: fn(Arc<Forwarder>, TcpStream, SocketAddr, Arc<Port>, Reserved) -> F) -> usize {
+            size_of::<F>()
+        }
+        size(Self::serve)
+    }
+
     async fn serve(self: Arc<Self>, client: TcpStream, from: SocketAddr, port: Arc<Port>, _reserved: Reserved) {
         match self.connect(&client, from, &port).await {
             Some((lease, Upstream::Local(task))) => relay::local(client, task, &lease, &self.pipes).await,

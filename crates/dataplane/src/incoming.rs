@@ -1,6 +1,6 @@
 //! Streams that other nodes open to tasks of this one.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use swarm_model::PortProtocol;
 use tokio::sync::mpsc;
@@ -10,6 +10,7 @@ use crate::{
     plane::Served,
     relay,
     remote::{Arrival, OpenRequest},
+    udp,
 };
 
 /// Takes what comes until the links have ended.
@@ -36,9 +37,17 @@ async fn serve<A: Arrival>(arrival: A, forwarder: Arc<Forwarder>) {
     };
     let lease = served.endpoint.begin_linked();
     let addr = SocketAddr::new(served.addr, request.port.target);
-    match connect_local(addr).await {
-        Ok(task) => relay::linked(task, arrival.accept(), false, &lease).await,
-        Err(e) => refuse(arrival, format!("the task does not accept: {e}")),
+    let failed = |e: io::Error| format!("the task does not accept: {e}");
+    match request.port.protocol {
+        PortProtocol::Tcp => match connect_local(addr).await {
+            Ok(task) => relay::linked(task, arrival.accept(), false, &lease).await,
+            Err(e) => refuse(arrival, failed(e)),
+        },
+        PortProtocol::Udp => match udp::connect_task(addr) {
+            Ok(task) => udp::serve_linked(arrival.accept(), task).await,
+            Err(e) => refuse(arrival, failed(e)),
+        },
+        PortProtocol::Sctp => refuse(arrival, "SCTP is not forwarded".to_owned()),
     }
 }
 
@@ -50,8 +59,5 @@ fn check(request: &OpenRequest, forwarder: &Forwarder) -> Result<Served, String>
         let (published, protocol, target) = (port.published, port.protocol.as_str(), port.target);
         return Err(format!("the service of task {task} does not publish {published}:{target}/{protocol}"));
     }
-    match port.protocol {
-        PortProtocol::Tcp => Ok(served),
-        PortProtocol::Udp | PortProtocol::Sctp => Err(format!("{} is not forwarded", port.protocol.as_str())),
-    }
+    Ok(served)
 }

@@ -1,6 +1,7 @@
 //! The data plane of a node: a process that holds the published ports, forwards connections to tasks, and goes on with
 //! its last table while swarmd is away.
 
+mod buffer;
 mod control;
 mod descriptors;
 mod endpoint;
@@ -14,6 +15,7 @@ pub mod protocol;
 mod relay;
 pub mod remote;
 mod route;
+mod udp;
 mod voice;
 
 pub use control::Control;

@@ -23,7 +23,9 @@ use crate::{
     holder::holder_of,
     plane::Wanted,
     protocol::IngressAddr,
+    remote::Remote,
     route::Port,
+    udp::{self, PublicSocket},
     voice::About,
 };
 
@@ -51,9 +53,17 @@ struct Plan {
     is_optional: bool,
 }
 
+/// A socket, as it is used.
+enum Socket {
+    Tcp(Arc<TcpListener>),
+    Udp(Arc<PublicSocket>),
+    /// The links have it.
+    Links,
+}
+
 /// A socket that listens.
 struct Open {
-    listener: Option<Arc<TcpListener>>,
+    socket: Socket,
     plan: Plan,
     accepting: Option<JoinHandle<()>>,
     _reserved: Reserved,
@@ -125,21 +135,15 @@ impl Listeners {
     async fn open(&mut self, place: Place, plan: Plan) {
         let is_optional = plan.is_optional;
         let opened = match self.forwarder.descriptors.reserve(1) {
-            Some(reserved) => listen(place, &plan).map(|listener| (listener, reserved)),
+            Some(reserved) => open(place, &plan, &*self.forwarder.plane.remote).map(|socket| (socket, reserved)),
             None => Err(Errno::MFILE.into()),
         };
         match opened {
-            Ok((listener, reserved)) => {
+            Ok((socket, reserved)) => {
                 self.failed.remove(&place);
                 self.warn(place, None);
-                let mut open = Open { listener: None, plan: plan.clone(), accepting: None, _reserved: reserved };
-                match place {
-                    Place::Links(_) => self.forwarder.plane.remote.listen(listener),
-                    Place::Published(..) => {
-                        open.listener = Some(Arc::new(listener));
-                        open.serve(plan, &self.forwarder).await;
-                    }
-                }
+                let mut open = Open { socket, plan: plan.clone(), accepting: None, _reserved: reserved };
+                open.serve(plan, &self.forwarder).await;
                 self.open.insert(place, open);
             }
             Err(e) => {
@@ -177,9 +181,13 @@ impl Open {
         if let Some(accepting) = self.accepting.take() {
             end(accepting).await;
         }
-        if let (Some(listener), Some(port)) = (&self.listener, &plan.port) {
-            let accept = Arc::clone(forwarder).accept(Arc::clone(listener), Arc::clone(port));
-            self.accepting = Some(tokio::spawn(accept));
+        if let Some(port) = plan.port.clone() {
+            let forwarder = Arc::clone(forwarder);
+            self.accepting = match &self.socket {
+                Socket::Tcp(listener) => Some(tokio::spawn(forwarder.accept(Arc::clone(listener), port))),
+                Socket::Udp(socket) => Some(tokio::spawn(udp::serve(Arc::clone(socket), port, forwarder))),
+                Socket::Links => None,
+            };
         }
         self.plan = plan;
     }
@@ -212,8 +220,9 @@ fn plans(wanted: &Wanted) -> BTreeMap<Place, Plan> {
     let has_all_v4 = configuration.ingress.iter().any(|ingress| ingress.addr == Ipv4Addr::UNSPECIFIED);
     let links = Plan { port: None, is_v6_only: true, is_optional: false };
     let mut plans = BTreeMap::from([(Place::Links(configuration.data_addr), links)]);
-    let tcp = wanted.ports.iter().filter(|port| port.protocol == PortProtocol::Tcp);
-    for port in tcp {
+    // The API refuses SCTP.
+    let ports = wanted.ports.iter().filter(|port| port.protocol != PortProtocol::Sctp);
+    for port in ports {
         for IngressAddr { addr, is_optional } in &configuration.ingress {
             let is_v6_only = has_all_v4 || !addr.is_unspecified();
             let plan = Plan { port: Some(Arc::clone(port)), is_v6_only, is_optional: *is_optional };
@@ -223,15 +232,27 @@ fn plans(wanted: &Wanted) -> BTreeMap<Place, Plan> {
     plans
 }
 
-fn listen(place: Place, plan: &Plan) -> io::Result<TcpListener> {
-    let addr = match place {
-        Place::Published(_, port, addr) => SocketAddr::new(addr, port),
-        Place::Links(addr) => addr,
-    };
+fn open(place: Place, plan: &Plan, links: &dyn Remote) -> io::Result<Socket> {
+    match place {
+        Place::Published(PortProtocol::Udp, port, addr) => {
+            let socket = PublicSocket::open(SocketAddr::new(addr, port), plan.is_v6_only)?;
+            Ok(Socket::Udp(Arc::new(socket)))
+        }
+        Place::Published(_, port, addr) => {
+            Ok(Socket::Tcp(Arc::new(listen(SocketAddr::new(addr, port), plan.is_v6_only)?)))
+        }
+        Place::Links(addr) => {
+            links.listen(listen(addr, plan.is_v6_only)?);
+            Ok(Socket::Links)
+        }
+    }
+}
+
+fn listen(addr: SocketAddr, is_v6_only: bool) -> io::Result<TcpListener> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     if addr.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, plan.is_v6_only)?;
+        sockopt::set_ipv6_v6only(&socket, is_v6_only)?;
     }
     // Connections that it accepts inherit these options.
     forward::prepare(&socket)?;

@@ -198,7 +198,7 @@ impl Plane {
         endpoints.retain(|task, endpoint| {
             let is_present = present.contains(task);
             if !is_present {
-                endpoint.stand(Standing::Closed);
+                endpoint.stand(Standing::Gone);
             }
             is_present
         });
@@ -225,7 +225,8 @@ fn standing(record: &EndpointRecord, own: Option<NodeId>, way: Option<Way>) -> S
     match record.state {
         EndpointState::In if way.is_some() => Standing::Open,
         EndpointState::Draining if own == Some(record.node) => Standing::Draining,
-        EndpointState::In | EndpointState::Draining => Standing::Closed,
+        EndpointState::Draining => Standing::Closed,
+        EndpointState::In => Standing::Gone,
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Options {
     pub control: Control,
     /// How connections wait that find no endpoint.
     pub holding: Holding,
+    /// Open files that it may have; none for the limit of the process, which it raises as far as it may.
+    pub descriptors_max: Option<usize>,
 }
 
 /// Runs a data plane until swarmd says that it is to end.
@@ -44,7 +46,7 @@ pub async fn run(options: Options) -> Result<()> {
 pub async fn serve<A: Arrival>(options: Options, remote: Arc<dyn Remote>, arrivals: mpsc::Receiver<A>) -> Result<()> {
     let socket = ControlSocket::open(options.control).await?;
     let plane = Arc::new(Plane::new(remote));
-    let descriptors = Descriptors::new(descriptors::raise_limit());
+    let descriptors = Descriptors::new(options.descriptors_max.unwrap_or_else(descriptors::raise_limit));
     let forwarder = Arc::new(Forwarder::new(Arc::clone(&plane), Arc::clone(&descriptors), options.holding));
     tokio::select! {
         () = socket.serve(Arc::clone(&plane)) => {}

@@ -2,7 +2,6 @@
 //!
 //! A connection on which nothing moves holds neither buffer nor pipe: both are taken when there is something to read.
 
-mod buffer;
 mod pipe;
 
 use std::{
@@ -19,9 +18,9 @@ use tokio::{
     net::TcpStream,
 };
 
+use self::pipe::Pipe;
 pub(crate) use self::pipe::Pipes;
-use self::{buffer::Buffer, pipe::Pipe};
-use crate::endpoint::Lease;
+use crate::{buffer::Buffer, endpoint::Lease};
 
 /// Bytes of a direction that are copied before they are moved by splice, which costs more to begin with.
 const SPLICE_AFTER_BYTES: u64 = 256 << 10;

@@ -3,7 +3,9 @@
 mod control;
 mod draining;
 mod host;
+mod limits;
 mod listening;
 mod relaying;
 mod remote;
 mod tcp;
+mod udp;

@@ -15,7 +15,7 @@ use crate::{
 
 async fn refusal(control: Control) -> String {
     let (_keep, arrivals) = mpsc::channel::<Stream>(1);
-    let options = Options { control, holding: Holding::default() };
+    let options = Options { control, holding: Holding::default(), descriptors_max: None };
     format!("{:#}", soon(serve(options, std::sync::Arc::new(Links::default()), arrivals)).await.unwrap_err())
 }
 

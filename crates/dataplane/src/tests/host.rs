@@ -71,6 +71,10 @@ pub(super) async fn until(mut condition: impl FnMut() -> bool) {
     .await;
 }
 
+pub(super) fn udp(published: u16) -> PublishedPort {
+    PublishedPort { protocol: PortProtocol::Udp, published, target: TARGET }
+}
+
 pub(super) fn tcp(published: u16) -> PublishedPort {
     PublishedPort { protocol: PortProtocol::Tcp, published, target: TARGET }
 }
@@ -201,11 +205,20 @@ impl Host {
     }
 
     pub(super) async fn start_with(holding: Holding) -> Self {
+        Self::start_as(holding, None).await
+    }
+
+    /// With this limit of open files.
+    pub(super) async fn start_within(descriptors_max: usize) -> Self {
+        Self::start_as(Holding::default(), Some(descriptors_max)).await
+    }
+
+    async fn start_as(holding: Holding, descriptors_max: Option<usize>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         let (arrivals, receiver) = mpsc::channel(16);
         let links = Arc::new(Links::default());
-        let options = Options { control: Control::Path(folder.path().join("data.sock")), holding };
+        let options = Options { control: Control::Path(folder.path().join("data.sock")), holding, descriptors_max };
         let process = tokio::spawn(serve(options, Arc::clone(&links) as Arc<dyn Remote>, receiver));
         let path = folder.path().join("data.sock");
         until(|| path.exists()).await;

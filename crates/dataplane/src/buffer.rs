@@ -13,7 +13,7 @@ thread_local! {
 }
 
 /// A buffer; its memory goes back to the thread that drops it.
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     memory: Box<[u8]>,
     start: usize,
     end: usize,
@@ -21,29 +21,29 @@ pub(super) struct Buffer {
 
 impl Buffer {
     /// One without content.
-    pub(super) fn take() -> Self {
+    pub(crate) fn take() -> Self {
         let kept = KEPT.with_borrow_mut(Vec::pop);
         Self { memory: kept.unwrap_or_else(|| vec![0; BUFFER_BYTES].into()), start: 0, end: 0 }
     }
 
     /// Where content can be put.
-    pub(super) fn space(&mut self) -> &mut [u8] {
+    pub(crate) fn space(&mut self) -> &mut [u8] {
         &mut self.memory
     }
 
     /// It has so many bytes of content.
-    pub(super) fn filled(mut self, bytes: usize) -> Self {
+    pub(crate) fn filled(mut self, bytes: usize) -> Self {
         self.end = bytes.min(self.memory.len());
         self
     }
 
     /// Content that is left.
-    pub(super) fn rest(&self) -> &[u8] {
+    pub(crate) fn rest(&self) -> &[u8] {
         &self.memory[self.start..self.end]
     }
 
     /// So many bytes of the content are done. Returns whether none is left.
-    pub(super) fn advance(&mut self, bytes: usize) -> bool {
+    pub(crate) fn advance(&mut self, bytes: usize) -> bool {
         self.start = (self.start + bytes).min(self.end);
         self.start == self.end
     }
