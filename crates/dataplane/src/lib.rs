@@ -1,4 +1,25 @@
 //! The data plane of a node: a process that holds the published ports, forwards connections to tasks, and goes on with
 //! its last table while swarmd is away.
 
+mod buffer;
+mod control;
+mod descriptors;
+mod endpoint;
+mod forward;
+mod holder;
+mod incoming;
+mod listeners;
+mod plane;
+pub mod process;
 pub mod protocol;
+mod relay;
+pub mod remote;
+mod route;
+mod udp;
+mod voice;
+
+pub use control::Control;
+pub use forward::Holding;
+
+#[cfg(test)]
+mod tests;

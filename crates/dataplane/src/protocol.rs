@@ -95,8 +95,11 @@ pub enum FromData {
         /// Why.
         reason: String,
     },
-    /// A task of this node that is draining has no connections left. Said once for each.
+    /// A task of this node that is draining has no connections left. Said once for each; again after
+    /// [`FromData::InUse`], and to each new connection of swarmd.
     Drained(TaskId),
+    /// A task that was said to be drained has connections again: a node that had not applied the table yet sent one.
+    InUse(TaskId),
     /// What does not work on this node, for people: all of it; said whenever it changes.
     Warnings(Vec<Warning>),
     /// Answer to [`ToData::Stats`].

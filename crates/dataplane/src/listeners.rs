@@ -1,0 +1,288 @@
+//! The sockets that published ports, and links of other nodes, listen on: opened and closed as the table changes, and
+//! tried again where that failed.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::{io::Errno, net::sockopt};
+use swarm_model::PortProtocol;
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    descriptors::Reserved,
+    forward::{self, Forwarder},
+    holder::holder_of,
+    plane::Wanted,
+    protocol::IngressAddr,
+    remote::Remote,
+    route::Port,
+    udp::{self, PublicSocket},
+    voice::About,
+};
+
+/// Time between attempts to open a port that could not be opened.
+const RETRY: Duration = Duration::from_secs(5);
+/// How long the name of the program that has a port is taken for right: to find it, all processes are looked through.
+const HOLDER_TIME: Duration = Duration::from_secs(60);
+/// Connections that wait to be accepted: bursts of some thousand, also where a hand-over delays them.
+const BACKLOG: u32 = 4096;
+
+/// Names a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Published(PortProtocol, u16, IpAddr),
+    Links(SocketAddr),
+}
+
+/// What a socket is to be like.
+#[derive(Clone)]
+struct Plan {
+    /// None for links.
+    port: Option<Arc<Port>>,
+    /// Whether a socket for all IPv6 addresses leaves IPv4 to another.
+    is_v6_only: bool,
+    is_optional: bool,
+}
+
+/// A socket, as it is used.
+enum Socket {
+    Tcp(Arc<TcpListener>),
+    Udp(Arc<PublicSocket>),
+    /// The links have it.
+    Links,
+}
+
+/// A socket that listens.
+struct Open {
+    socket: Socket,
+    plan: Plan,
+    accepting: Option<JoinHandle<()>>,
+    _reserved: Reserved,
+}
+
+/// Why a socket cannot be opened.
+struct Failed {
+    text: String,
+    /// When the program that has the port is looked for again.
+    look_at: Instant,
+}
+
+/// All sockets.
+pub(crate) struct Listeners {
+    forwarder: Arc<Forwarder>,
+    open: BTreeMap<Place, Open>,
+    failed: BTreeMap<Place, Failed>,
+}
+
+impl Listeners {
+    /// None yet.
+    pub(crate) fn new(forwarder: Arc<Forwarder>) -> Self {
+        Self { forwarder, open: BTreeMap::new(), failed: BTreeMap::new() }
+    }
+
+    /// Opens and closes sockets until it is dropped.
+    pub(crate) async fn run(mut self) {
+        let plane = Arc::clone(&self.forwarder.plane);
+        loop {
+            if let Some(wanted) = plane.wanted() {
+                self.follow(&plans(&wanted)).await;
+            }
+            let retry = Instant::now() + RETRY;
+            tokio::select! {
+                () = plane.changed.notified() => {}
+                () = sleep_until(retry), if !self.failed.is_empty() => {}
+            }
+        }
+    }
+
+    /// Brings the sockets to what is wanted.
+    async fn follow(&mut self, plans: &BTreeMap<Place, Plan>) {
+        let gone: Vec<_> = self.failed.keys().filter(|place| !plans.contains_key(place)).copied().collect();
+        for place in gone {
+            self.failed.remove(&place);
+            self.warn(place, None);
+        }
+        // Closed before others are opened: a new one may need the address of an old one.
+        let closing: Vec<_> = self
+            .open
+            .iter()
+            .filter(|(place, open)| plans.get(place).is_none_or(|plan| plan.is_v6_only != open.plan.is_v6_only))
+            .map(|(place, _)| *place)
+            .collect();
+        for place in closing {
+            if let Some(open) = self.open.remove(&place) {
+                open.stop().await;
+            }
+        }
+        for (place, plan) in plans {
+            match self.open.get_mut(place) {
+                Some(open) if open.serves(plan) => {}
+                Some(open) => open.serve(plan.clone(), &self.forwarder).await,
+                None => self.open(*place, plan.clone()).await,
+            }
+        }
+    }
+
+    async fn open(&mut self, place: Place, plan: Plan) {
+        let is_optional = plan.is_optional;
+        let opened = match self.forwarder.descriptors.reserve(1) {
+            Some(reserved) => open(place, &plan, &*self.forwarder.plane.remote).map(|socket| (socket, reserved)),
+            None => Err(Errno::MFILE.into()),
+        };
+        match opened {
+            Ok((socket, reserved)) => {
+                self.failed.remove(&place);
+                self.warn(place, None);
+                let mut open = Open { socket, plan: plan.clone(), accepting: None, _reserved: reserved };
+                open.serve(plan, &self.forwarder).await;
+                self.open.insert(place, open);
+            }
+            Err(e) => {
+                let known = self.failed.get(&place).filter(|failed| Instant::now() < failed.look_at);
+                if known.is_none() {
+                    let failed = Failed { text: describe(place, &e).await, look_at: Instant::now() + HOLDER_TIME };
+                    self.failed.insert(place, failed);
+                }
+                let text = self.failed.get(&place).map(|failed| failed.text.clone());
+                self.warn(place, text.filter(|_| !(is_optional && is_expected(&e))));
+            }
+        }
+    }
+
+    fn warn(&self, place: Place, text: Option<String>) {
+        let about = match place {
+            Place::Published(protocol, port, addr) => About::Port(protocol, port, addr),
+            Place::Links(_) => About::Links,
+        };
+        self.forwarder.plane.warnings.set(about, text);
+    }
+}
+
+impl Open {
+    /// Whether it does what the plan says.
+    fn serves(&self, plan: &Plan) -> bool {
+        match (&self.plan.port, &plan.port) {
+            (Some(own), Some(planned)) => Arc::ptr_eq(own, planned),
+            (own, planned) => own.is_none() == planned.is_none(),
+        }
+    }
+
+    /// Accepts connections for the port of the plan.
+    async fn serve(&mut self, plan: Plan, forwarder: &Arc<Forwarder>) {
+        if let Some(accepting) = self.accepting.take() {
+            end(accepting).await;
+        }
+        if let Some(port) = plan.port.clone() {
+            let forwarder = Arc::clone(forwarder);
+            self.accepting = match &self.socket {
+                Socket::Tcp(listener) => Some(tokio::spawn(forwarder.accept(Arc::clone(listener), port))),
+                Socket::Udp(socket) => Some(tokio::spawn(udp::serve(Arc::clone(socket), port, forwarder))),
+                Socket::Links => None,
+            };
+        }
+        self.plan = plan;
+    }
+
+    /// Closes the socket; its address is free when this returns.
+    async fn stop(mut self) {
+        if let Some(accepting) = self.accepting.take() {
+            end(accepting).await;
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(accepting) = &self.accepting {
+            accepting.abort();
+        }
+    }
+}
+
+async fn end(accepting: JoinHandle<()>) {
+    accepting.abort();
+    // It was cancelled, which is what it says.
+    let _ = accepting.await;
+}
+
+/// What is to be listened on.
+fn plans(wanted: &Wanted) -> BTreeMap<Place, Plan> {
+    let configuration = &wanted.configuration;
+    let has_all_v4 = configuration.ingress.iter().any(|ingress| ingress.addr == Ipv4Addr::UNSPECIFIED);
+    let links = Plan { port: None, is_v6_only: true, is_optional: false };
+    let mut plans = BTreeMap::from([(Place::Links(configuration.data_addr), links)]);
+    // The API refuses SCTP.
+    let ports = wanted.ports.iter().filter(|port| port.protocol != PortProtocol::Sctp);
+    for port in ports {
+        for IngressAddr { addr, is_optional } in &configuration.ingress {
+            let is_v6_only = has_all_v4 || !addr.is_unspecified();
+            let plan = Plan { port: Some(Arc::clone(port)), is_v6_only, is_optional: *is_optional };
+            plans.insert(Place::Published(port.protocol, port.number, *addr), plan);
+        }
+    }
+    plans
+}
+
+fn open(place: Place, plan: &Plan, links: &dyn Remote) -> io::Result<Socket> {
+    match place {
+        Place::Published(PortProtocol::Udp, port, addr) => {
+            let socket = PublicSocket::open(SocketAddr::new(addr, port), plan.is_v6_only)?;
+            Ok(Socket::Udp(Arc::new(socket)))
+        }
+        Place::Published(_, port, addr) => {
+            Ok(Socket::Tcp(Arc::new(listen(SocketAddr::new(addr, port), plan.is_v6_only)?)))
+        }
+        Place::Links(addr) => {
+            links.listen(listen(addr, plan.is_v6_only)?);
+            Ok(Socket::Links)
+        }
+    }
+}
+
+fn listen(addr: SocketAddr, is_v6_only: bool) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    if addr.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, is_v6_only)?;
+    }
+    // Connections that it accepts inherit these options.
+    forward::prepare(&socket)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+/// Whether an address that is optional may fail like this: it is taken, or this host does not have it.
+fn is_expected(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
+}
+
+/// Says why a socket cannot be opened, for people.
+async fn describe(place: Place, error: &io::Error) -> String {
+    let (name, protocol, port, addr) = match place {
+        Place::Published(protocol, port, addr) => (format!("port {port}/{}", protocol.as_str()), protocol, port, addr),
+        Place::Links(addr) => (format!("the data port {}", addr.port()), PortProtocol::Tcp, addr.port(), addr.ip()),
+    };
+    match Errno::from_io_error(error) {
+        Some(Errno::ADDRINUSE) => {
+            let holder = spawn_blocking(move || holder_of(protocol, port, addr)).await.ok().flatten();
+            let holder = holder.unwrap_or_else(|| "another program has it".to_owned());
+            format!("{name} is in use on {addr}: {holder}")
+        }
+        Some(Errno::ACCESS) if port < 1024 => format!(
+            "{name} cannot be opened on {addr}: a port below 1024 needs the right CAP_NET_BIND_SERVICE, or a lower \
+             net.ipv4.ip_unprivileged_port_start"
+        ),
+        Some(Errno::ADDRNOTAVAIL) => format!("{name} cannot be opened on {addr}: this host does not have the address"),
+        Some(Errno::MFILE) => format!("{name} cannot be opened on {addr}: the limit of open files is reached"),
+        _ => format!("{name} cannot be opened on {addr}: {error}"),
+    }
+}

@@ -1,0 +1,144 @@
+//! Where the connections of a published port go: a value that is replaced when the table changes, so that a new
+//! connection takes no lock.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicUsize},
+};
+
+use arc_swap::ArcSwap;
+use swarm_model::{NodeId, PortProtocol, TaskId};
+use swarm_wire::endpoints::PublishedPort;
+use tokio::sync::Notify;
+
+use crate::endpoint::{Endpoint, Lease};
+
+/// How an endpoint is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// It runs here: the address of its container.
+    Local(IpAddr),
+    /// It runs on another node.
+    Remote(NodeId),
+}
+
+/// An endpoint that can be chosen.
+#[derive(Clone)]
+pub(crate) struct Candidate {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) way: Way,
+}
+
+/// Where the connections of a port go.
+#[derive(Clone)]
+pub(crate) struct Route {
+    pub(crate) port: PublishedPort,
+    /// The endpoints that get new connections; ports of one service share them.
+    pub(crate) candidates: Arc<[Candidate]>,
+    /// Whether the table has the port. Connections that wait on one that it has no more are closed.
+    pub(crate) is_published: bool,
+}
+
+/// An endpoint that was chosen. It counts the connection from now on.
+pub(crate) struct Chosen {
+    pub(crate) lease: Lease,
+    pub(crate) way: Way,
+    pub(crate) port: PublishedPort,
+}
+
+impl Route {
+    /// The better one of two endpoints that are drawn at random: the one with fewer connections of this node, or else
+    /// the one that was chosen less often. Those that were tried before are left out. None when no other is open.
+    pub(crate) fn choose(&self, tried: &[TaskId]) -> Option<Chosen> {
+        let all = &*self.candidates;
+        if tried.is_empty()
+            && let Some(drawn) = draw(all.len())
+            && let Some(chosen) = self.begin(better(&all[drawn.0], &all[drawn.1]))
+        {
+            return Some(chosen);
+        }
+        let mut left: Vec<_> = all.iter().filter(|candidate| !tried.contains(&candidate.endpoint.task)).collect();
+        while let Some(drawn) = draw(left.len()) {
+            let candidate = better(left[drawn.0], left[drawn.1]);
+            if let Some(chosen) = self.begin(candidate) {
+                return Some(chosen);
+            }
+            left.retain(|other| other.endpoint.task != candidate.endpoint.task);
+        }
+        None
+    }
+
+    /// Whether there is an open endpoint that was not tried.
+    pub(crate) fn has_other_than(&self, tried: &[TaskId]) -> bool {
+        let is_other = |endpoint: &Endpoint| endpoint.is_open() && !tried.contains(&endpoint.task);
+        self.candidates.iter().any(|candidate| is_other(&candidate.endpoint))
+    }
+
+    fn begin(&self, candidate: &Candidate) -> Option<Chosen> {
+        let lease = candidate.endpoint.begin()?;
+        Some(Chosen { lease, way: candidate.way, port: self.port })
+    }
+}
+
+/// Two different places below a number, at random; twice the only one there is.
+fn draw(len: usize) -> Option<(usize, usize)> {
+    if len < 2 {
+        return (len == 1).then_some((0, 0));
+    }
+    let first = rand::random_range(0..len);
+    let second = rand::random_range(0..len - 1);
+    Some((first, if second < first { second } else { second + 1 }))
+}
+
+fn better<'a>(one: &'a Candidate, other: &'a Candidate) -> &'a Candidate {
+    if other.endpoint.burden() < one.endpoint.burden() { other } else { one }
+}
+
+/// A published port. It outlives tables, with the connections that wait for an endpoint.
+pub(crate) struct Port {
+    pub(crate) protocol: PortProtocol,
+    /// The port that nodes open.
+    pub(crate) number: u16,
+    route: ArcSwap<Route>,
+    changed: Notify,
+    /// Connections that wait for an endpoint.
+    pub(crate) held: AtomicUsize,
+}
+
+impl Port {
+    /// A port with its first route.
+    pub(crate) fn new(route: Route) -> Self {
+        Self {
+            protocol: route.port.protocol,
+            number: route.port.published,
+            route: ArcSwap::from_pointee(route),
+            changed: Notify::new(),
+            held: AtomicUsize::new(0),
+        }
+    }
+
+    /// The route now.
+    pub(crate) fn route(&self) -> arc_swap::Guard<Arc<Route>> {
+        self.route.load()
+    }
+
+    /// Replaces the route, and wakes the connections that wait. What reads the route later reads this one.
+    pub(crate) fn set_route(&self, route: Route) {
+        self.route.store(Arc::new(route));
+        self.changed.notify_waiters();
+    }
+
+    /// The port is published no more.
+    pub(crate) fn withdraw(&self) {
+        let port = self.route().port;
+        self.set_route(Route { port, candidates: Arc::from([]), is_published: false });
+    }
+
+    /// Ready at the next change of the route after this call, also if nobody waits for it yet.
+    pub(crate) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,11 @@
+//! Tests of the whole process, with real sockets: a test is swarmd, the clients, and the tasks.
+
+mod control;
+mod draining;
+mod host;
+mod limits;
+mod listening;
+mod relaying;
+mod remote;
+mod tcp;
+mod udp;

@@ -1,0 +1,106 @@
+//! swarmd comes and goes.
+
+use std::os::unix::fs::PermissionsExt;
+
+use swarm_model::TaskId;
+use swarm_wire::endpoints::EndpointState;
+use tokio::sync::mpsc;
+
+use super::host::{Host, Links, OWN, Stream, Table, Task, WEB, soon, tcp};
+use crate::{
+    Control, Holding,
+    process::{Options, serve},
+    protocol::{FromData, ToData},
+};
+
+async fn refusal(control: Control) -> String {
+    let (_keep, arrivals) = mpsc::channel::<Stream>(1);
+    let options = Options { control, holding: Holding::default(), descriptors_max: None };
+    format!("{:#}", soon(serve(options, std::sync::Arc::new(Links::default()), arrivals)).await.unwrap_err())
+}
+
+#[tokio::test]
+async fn connections_are_forwarded_while_swarmd_is_away() {
+    let host = Host::start().await;
+    let task = Task::start(1).await;
+    let mut table = Table::new();
+    table.endpoint(task.id, OWN, EndpointState::In);
+    let mut swarmd = host.swarmd(&[&task]).await;
+    swarmd.apply(&mut table).await;
+    drop(swarmd);
+    assert_eq!(host.named().await.0, "t001");
+    let (mut swarmd, known) = host.greet().await;
+    assert_eq!(known, Some(table.version()));
+    swarmd.say(ToData::LocalTasks(Vec::new())).await;
+    assert_eq!(swarmd.stats().await.endpoints[0].connections_total, 1);
+}
+
+#[tokio::test]
+async fn a_new_connection_of_swarmd_replaces_the_one_before() {
+    let host = Host::start().await;
+    let mut first = host.swarmd(&[]).await;
+    let mut second = host.swarmd(&[]).await;
+    while first.hear().await.is_some() {}
+    second.apply(&mut Table::new()).await;
+}
+
+#[tokio::test]
+async fn a_table_that_is_wrong_is_refused_whole() {
+    let host = Host::start().await;
+    let task = Task::start(1).await;
+    let mut swarmd = host.swarmd(&[&task]).await;
+    let mut table = Table::new();
+    table.endpoint(task.id, OWN, EndpointState::In);
+    swarmd.apply(&mut table).await;
+    let mut wrong = table.clone();
+    wrong.endpoint(task.id, OWN, EndpointState::Draining);
+    wrong.endpoint(TaskId(5), swarm_model::NodeId(77), EndpointState::In);
+    for update in wrong.updates() {
+        swarmd.say(ToData::Table(update)).await;
+    }
+    let reason = swarmd.hear_of(|message| match message {
+        FromData::Refused { reason } => Some(reason.clone()),
+        _ => None,
+    });
+    let reason = reason.await;
+    assert!(reason.contains("which is not there"), "{reason}");
+    assert_eq!(host.named().await.0, "t001");
+    let mut twice = table.clone();
+    twice.service(swarm_model::ServiceId(8), vec![tcp(super::host::PORT)]);
+    for update in twice.updates() {
+        swarmd.say(ToData::Table(update)).await;
+    }
+    swarmd.hear_of(|message| matches!(message, FromData::Refused { .. }).then_some(())).await;
+    table.service(WEB, vec![tcp(9001)]);
+    swarmd.apply(&mut table).await;
+}
+
+#[tokio::test]
+async fn it_ends_when_swarmd_says_so() {
+    let mut host = Host::start().await;
+    let mut swarmd = host.swarmd(&[]).await;
+    swarmd.say(ToData::Stop).await;
+    soon(&mut host.process).await.unwrap().unwrap();
+    assert!(!host.path().exists());
+}
+
+#[tokio::test]
+async fn a_socket_in_use_or_in_an_open_folder_is_refused_and_a_stale_one_replaced() {
+    let host = Host::start().await;
+    let text = refusal(Control::Path(host.path())).await;
+    assert!(text.contains("another data plane runs on") && text.contains("data.sock"), "{text}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.sock");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o750)).unwrap();
+    let text = refusal(Control::Path(path.clone())).await;
+    assert!(text.contains("mode 750") && text.contains("must be 700"), "{text}");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::write(&path, "text").unwrap();
+    let text = refusal(Control::Path(path.clone())).await;
+    assert!(text.contains("not a socket"), "{text}");
+    std::fs::remove_file(&path).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let socket = crate::control::ControlSocket::open(Control::Path(path.clone())).await.unwrap();
+    drop(socket);
+    assert!(!path.exists());
+}

@@ -1,0 +1,210 @@
+//! Forwards datagrams: each client address that asks has a flow, with a socket or a stream of its own to one task.
+
+mod datagrams;
+mod flow;
+mod socket;
+
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
+
+use swarm_model::TaskId;
+use tokio::{
+    net::UdpSocket,
+    sync::mpsc,
+    task::{AbortHandle, coop},
+};
+
+use self::flow::Flow;
+pub(crate) use self::{
+    flow::{connect_task, serve_linked},
+    socket::PublicSocket,
+};
+use crate::{
+    buffer::Buffer,
+    forward::Forwarder,
+    route::{Chosen, Port, Way},
+};
+
+/// Flows of a port on an address. When there are as many, a new one ends the oldest: a flood of forged addresses takes
+/// no more than this.
+const FLOWS_MAX: usize = 4096;
+/// Datagrams that wait for a stream to another node. More are lost, as in any queue of a network.
+const WAITING_DATAGRAMS_MAX: usize = 64;
+
+/// Names a flow: the client, and the address that it asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FlowKey {
+    pub(crate) client: SocketAddr,
+    pub(crate) asked: SocketAddr,
+}
+
+/// How datagrams of a flow go to its task.
+enum Upstream {
+    Local(Arc<UdpSocket>),
+    Remote(mpsc::Sender<Vec<u8>>),
+}
+
+/// A flow as the port knows it. It ends when this is dropped.
+struct Known {
+    /// Flows count up, so that the oldest has the lowest number.
+    number: u64,
+    task: TaskId,
+    upstream: Upstream,
+    flow: Arc<Flow>,
+    running: AbortHandle,
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+/// A published port on an address.
+pub(crate) struct UdpPort {
+    socket: Arc<PublicSocket>,
+    port: Arc<Port>,
+    forwarder: Arc<Forwarder>,
+    flows: BTreeMap<FlowKey, Known>,
+    by_age: BTreeMap<u64, FlowKey>,
+    next_number: u64,
+    ended: mpsc::UnboundedSender<(u64, FlowKey)>,
+}
+
+/// Forwards the datagrams of a port until it is dropped.
+pub(crate) async fn serve(socket: Arc<PublicSocket>, port: Arc<Port>, forwarder: Arc<Forwarder>) {
+    // Each flow says once that it has ended, so that the queue is no longer than the table.
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let mut served = UdpPort {
+        socket: Arc::clone(&socket),
+        port,
+        forwarder,
+        flows: BTreeMap::new(),
+        by_age: BTreeMap::new(),
+        next_number: 0,
+        ended,
+    };
+    loop {
+        tokio::select! {
+            Some((number, key)) = ends.recv() => {
+                if served.flows.get(&key).is_some_and(|known| known.number == number) {
+                    served.remove(key);
+                }
+            }
+            ready = socket.readable() => {
+                if let Err(e) = ready {
+                    tracing::warn!("port {}/udp does not receive any more: {e}", served.port.number);
+                    return;
+                }
+                served.receive();
+                coop::consume_budget().await;
+            }
+        }
+    }
+}
+
+impl UdpPort {
+    /// Takes what has come.
+    fn receive(&mut self) {
+        let mut buffer = Buffer::take();
+        loop {
+            match self.socket.try_recv(buffer.space()) {
+                Ok((len, key)) => self.forward(key, buffer.space().get(..len).unwrap_or_default()),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                // Of a reply that did not arrive, or a datagram that is damaged: the next one may be right.
+                Err(e) => tracing::debug!("port {}/udp: {e}", self.port.number),
+            }
+        }
+    }
+
+    /// Sends a datagram on. One that no task takes is lost.
+    fn forward(&mut self, key: FlowKey, datagram: &[u8]) {
+        let failed = match self.flows.get(&key) {
+            Some(known) if known.send(datagram) => return,
+            Some(known) => vec![known.task],
+            None => Vec::new(),
+        };
+        self.remove(key);
+        let Some(chosen) = self.port.route().choose(&failed).or_else(|| self.port.route().choose(&[])) else { return };
+        if let Some(known) = self.begin(key, chosen) {
+            known.send(datagram);
+            self.by_age.insert(known.number, key);
+            self.flows.insert(key, known);
+        }
+    }
+
+    fn begin(&mut self, key: FlowKey, chosen: Chosen) -> Option<Known> {
+        let oldest = self.by_age.first_key_value().map(|(_, key)| *key);
+        if let Some(oldest) = oldest.filter(|_| self.flows.len() >= FLOWS_MAX) {
+            self.remove(oldest);
+        }
+        let Some(reserved) = self.forwarder.descriptors.reserve(1) else {
+            self.forwarder.descriptors.refused();
+            return None;
+        };
+        let number = self.next_number;
+        self.next_number += 1;
+        let (task, way, port) = (chosen.lease.task(), chosen.way, chosen.port);
+        let end = flow::End::new(self.ended.clone(), number, key);
+        let flow = Arc::new(Flow::new(key, Arc::clone(&self.port), Arc::clone(&self.socket)));
+        let connections = &self.forwarder.connections;
+        let (upstream, running) = match way {
+            Way::Local(addr) => {
+                let addr = SocketAddr::new(addr, port.target);
+                let socket = match socket::connect(addr) {
+                    Ok(socket) => Arc::new(socket),
+                    Err(e) => {
+                        tracing::debug!(%task, port = port.published, "no socket to a task: {e}");
+                        chosen.lease.failed();
+                        return None;
+                    }
+                };
+                let running = Arc::clone(&flow).run_local(Arc::clone(&socket), chosen.lease, reserved, end);
+                (Upstream::Local(socket), connections.spawn(running).abort_handle())
+            }
+            Way::Remote(node) => {
+                let (sender, datagrams) = mpsc::channel(WAITING_DATAGRAMS_MAX);
+                let remote = Arc::clone(&self.forwarder.plane.remote);
+                let to = flow::RemoteTask { remote, node, port };
+                let running = Arc::clone(&flow).run_remote(to, datagrams, chosen.lease, reserved, end);
+                (Upstream::Remote(sender), connections.spawn(running).abort_handle())
+            }
+        };
+        Some(Known { number, task, upstream, flow, running })
+    }
+
+    fn remove(&mut self, key: FlowKey) {
+        if let Some(known) = self.flows.remove(&key) {
+            self.by_age.remove(&known.number);
+        }
+    }
+}
+
+impl Known {
+    /// Sends a datagram to the task. Returns false when the flow has ended or its task is not there.
+    fn send(&self, datagram: &[u8]) -> bool {
+        if self.flow.has_ended() {
+            return false;
+        }
+        self.flow.used();
+        match &self.upstream {
+            Upstream::Local(socket) => match socket.try_send(datagram) {
+                Ok(n) => {
+                    self.flow.sent(n);
+                    true
+                }
+                Err(e) => e.kind() == io::ErrorKind::WouldBlock,
+            },
+            Upstream::Remote(sender) => match sender.try_send(datagram.to_vec()) {
+                Ok(()) => {
+                    self.flow.sent(datagram.len());
+                    true
+                }
+                Err(mpsc::error::TrySendError::Full(_)) => true,
+                Err(mpsc::error::TrySendError::Closed(_)) => false,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
