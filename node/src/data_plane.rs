@@ -17,7 +17,10 @@ use std::{
 use anyhow::{Context, Result};
 use futures_util::future::BoxFuture;
 use swarm_agent::{ByteStream, DataPlane};
-use swarm_dataplane::protocol::{Configuration, FromData, Identity, IngressAddr, ToData};
+use swarm_dataplane::{
+    Control, Holding, Options,
+    protocol::{Configuration, FromData, Identity, IngressAddr, ToData},
+};
 use swarm_model::{DataAddress, NodeCertificate};
 use swarm_wire::{IdentityHolder, channel};
 use tokio::{
@@ -207,5 +210,6 @@ async fn start(folder: &Path) -> io::Result<UnixStream> {
 pub(crate) async fn run(socket: PathBuf) -> Result<()> {
     // A terminal that closes, and a signal to swarmd's group, are not meant for it. A unit of its own leads its session already.
     let _ = rustix::process::setsid();
-    swarm_dataplane::run(swarm_dataplane::Options { socket }).await.context("the data plane")
+    let options = Options { control: Control::Path(socket), holding: Holding::default(), descriptors_max: None };
+    swarm_dataplane::run(options).await.context("the data plane")
 }

@@ -244,6 +244,11 @@ impl Listener {
                 }
                 Err(reason) => self.complain(Offence::Node, addr, &format!("{}: {reason}", Alpn::Api.as_str())),
             },
+            // This port does not agree to it in the handshake.
+            (Alpn::Data, Some(peer)) => {
+                let problem = format!("{} of node {}: the data port takes it", Alpn::Data.as_str(), peer.node);
+                self.complain(Offence::Node, addr, &problem);
+            }
             (Alpn::Raft, Some(peer)) => {
                 let node = peer.node;
                 // Who has no business here from the start is told so.

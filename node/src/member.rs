@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use axum::Router;
-use swarm_agent::{Agent, AgentError, AgentOptions, SessionState};
+use swarm_agent::{Agent, AgentError, AgentOptions, Connector, SessionState};
 use swarm_consensus::Role;
 use swarm_manager::{Manager, ManagerOptions, Start};
 use swarm_model::NodeRole;

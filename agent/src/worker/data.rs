@@ -78,6 +78,7 @@ impl Worker {
                 self.send_table(out);
             }
             DataInput::Says(FromData::Drained(task)) => self.drained(now, task, out),
+            DataInput::Says(FromData::InUse(task)) => self.in_use(task),
             DataInput::Says(FromData::Warnings(warnings)) => {
                 for warning in warnings.iter().filter(|warning| !self.data.warnings.contains(warning)) {
                     tracing::warn!("{}", warning.text);

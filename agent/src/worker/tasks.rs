@@ -220,6 +220,14 @@ impl Worker {
         }
     }
 
+    /// A task that had no connections left has some again.
+    pub(super) fn in_use(&mut self, id: TaskId) {
+        if let Some(entry) = self.tasks.get_mut(&id).filter(|entry| entry.drain == Drain::Over && entry.call.is_none())
+        {
+            entry.drain = Drain::NotBegun;
+        }
+    }
+
     /// A task waits until the managers have told the node of an object that it needs, and says so.
     fn wait_for(&mut self, now: Now, id: TaskId, object: ObjectKey) {
         let Some(entry) = self.tasks.get(&id) else { return };

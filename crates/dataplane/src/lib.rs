@@ -8,6 +8,7 @@ mod endpoint;
 mod forward;
 mod holder;
 mod incoming;
+pub mod link;
 mod listeners;
 mod plane;
 pub mod process;
@@ -20,6 +21,7 @@ mod voice;
 
 pub use control::Control;
 pub use forward::Holding;
+pub use process::{Options, run};
 
 #[cfg(test)]
 mod tests;

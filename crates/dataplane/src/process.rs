@@ -10,9 +10,10 @@ use crate::{
     descriptors::{self, Descriptors},
     forward::{Forwarder, Holding},
     incoming,
+    link::Links,
     listeners::Listeners,
     plane::Plane,
-    remote::{Arrival, Never, Nowhere, Remote},
+    remote::{Arrival, Remote},
     voice::About,
 };
 
@@ -35,8 +36,8 @@ pub struct Options {
 /// # Errors
 /// As [`serve`].
 pub async fn run(options: Options) -> Result<()> {
-    let (_none, arrivals) = mpsc::channel::<Never>(1);
-    serve(options, Arc::new(Nowhere), arrivals).await
+    let (links, arrivals) = Links::new();
+    serve(options, Arc::new(links), arrivals).await
 }
 
 /// The same with these links to other nodes.

@@ -2,36 +2,12 @@
 
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, pin::Pin};
 
-use swarm_model::{NodeId, TaskId};
-use swarm_wire::{BoxedStream, NodeIdentity, TlsError, endpoints::PublishedPort};
+use swarm_model::NodeId;
+use swarm_wire::{BoxedStream, NodeIdentity, TlsError};
 use tokio::net::TcpListener;
 
-/// What a stream is opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenRequest {
-    /// The task that it is for.
-    pub task: TaskId,
-    /// The published port.
-    pub port: PublishedPort,
-    /// The client's own address.
-    pub client: SocketAddr,
-    /// The address that the client connected to.
-    pub asked: SocketAddr,
-}
-
-/// Why a stream was not opened. Nothing was sent to the task: another endpoint can be tried.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The other node refused.
-    #[error("its node refused: {reason}")]
-    Refused {
-        /// As the other node says it.
-        reason: String,
-    },
-    /// There is no connection to the other node, or it is too slow.
-    #[error("its node cannot be reached: {0}")]
-    Unreachable(String),
-}
+use crate::link::{Incoming, Links};
+pub use crate::link::{OpenError, OpenRequest};
 
 /// A stream that opens later.
 pub type Opening<'a> = Pin<Box<dyn Future<Output = Result<BoxedStream, OpenError>> + Send + 'a>>;
@@ -63,40 +39,38 @@ pub trait Arrival: Send + 'static {
     fn refuse(self, reason: String);
 }
 
-/// No way to any node.
-pub struct Nowhere;
-
-impl Remote for Nowhere {
-    fn open(&self, _: NodeId, _: OpenRequest) -> Opening<'_> {
-        Box::pin(async { Err(OpenError::Unreachable("this program has no links to other nodes".to_owned())) })
+impl Remote for Links {
+    fn open(&self, node: NodeId, request: OpenRequest) -> Opening<'_> {
+        Box::pin(async move { Ok(Box::new(Self::open(self, node, request).await?) as BoxedStream) })
     }
 
-    fn set_identity(&self, _: NodeIdentity) -> Result<(), TlsError> {
-        Ok(())
+    fn set_identity(&self, identity: NodeIdentity) -> Result<(), TlsError> {
+        Self::set_identity(self, identity)
     }
 
-    fn set_peers(&self, _: BTreeMap<NodeId, SocketAddr>) {}
+    fn set_peers(&self, peers: BTreeMap<NodeId, SocketAddr>) {
+        Self::set_peers(self, peers);
+    }
 
-    fn listen(&self, _: TcpListener) {}
+    fn listen(&self, listener: TcpListener) {
+        Self::listen(self, listener);
+    }
 }
 
-/// What never comes: a program without links gets no streams of other nodes.
-pub enum Never {}
-
-impl Arrival for Never {
+impl Arrival for Incoming {
     fn from(&self) -> NodeId {
-        match *self {}
+        self.from
     }
 
     fn request(&self) -> OpenRequest {
-        match *self {}
+        self.request
     }
 
     fn accept(self) -> BoxedStream {
-        match self {}
+        Box::new(Self::accept(self))
     }
 
-    fn refuse(self, _: String) {
-        match self {}
+    fn refuse(self, reason: String) {
+        Self::refuse(self, reason);
     }
 }

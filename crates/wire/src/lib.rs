@@ -19,5 +19,8 @@ pub use files::{check_regular, open_regular, read_private, read_regular, write_a
 pub use identity::{IDENTITY_FILES, IdentityError, NodeIdentity, new_key_and_csr};
 pub use lock::{LockError, UnlockKey, WrapKey, is_wrapped};
 pub use peer::{PeerError, PeerIdentity, role_from_ou, role_ou};
-pub use tls::{Accepted, Alpn, BoxedStream, ByteStream, IdentityHolder, TlsError, Trust};
+pub use tls::{
+    Accepted, Alpn, BoxedStream, ByteStream, DataConnection, DataStream, DataTls, IdentityHolder, ShownChain, TlsError,
+    Trust,
+};
 pub use token::{JoinToken, TokenError, root_digest};

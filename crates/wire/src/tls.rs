@@ -5,6 +5,7 @@
 //! root CA to trust ([`connect_bootstrap`]). rustls stays inside this module.
 
 mod config;
+mod data;
 mod early;
 mod error;
 
@@ -29,7 +30,10 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 pub(crate) use self::config::check_chain;
-pub use self::error::TlsError;
+pub use self::{
+    data::{DATA_CONNECT_TIMEOUT, DATA_HANDSHAKE_TIMEOUT, DataConnection, DataStream, DataTls, ShownChain},
+    error::TlsError,
+};
 use crate::{NodeIdentity, PeerIdentity, clock, peer::MANAGER_OU};
 
 /// Longest TLS handshake: slow networks manage in one second; whoever takes longer holds a place for nothing.
@@ -57,10 +61,13 @@ pub enum Alpn {
     Raft,
     /// HTTP/1.1 between managers: requests that only the leader can answer.
     Api,
+    /// Links between the data planes of nodes, on a port of their own ([`DataTls`]): no manager listens for it.
+    Data,
 }
 
 impl Alpn {
-    const ALL: [Self; 5] = [Self::H2, Self::Http1, Self::Agent, Self::Raft, Self::Api];
+    /// What a manager's port speaks.
+    const OF_MANAGERS: [Self; 5] = [Self::H2, Self::Http1, Self::Agent, Self::Raft, Self::Api];
 
     /// The name on the wire.
     pub const fn as_str(self) -> &'static str {
@@ -70,13 +77,14 @@ impl Alpn {
             Self::Agent => "swarm-agent/1",
             Self::Raft => "swarm-raft/1",
             Self::Api => "swarm-api/1",
+            Self::Data => "swarm-data/1",
         }
     }
 
     /// What was agreed on; a peer that named nothing speaks HTTP/1.1.
     fn negotiated(connection: &CommonState) -> Self {
         let name = connection.alpn_protocol().unwrap_or_default();
-        Self::ALL.into_iter().find(|a| a.as_str().as_bytes() == name).unwrap_or(Self::Http1)
+        Self::OF_MANAGERS.into_iter().find(|a| a.as_str().as_bytes() == name).unwrap_or(Self::Http1)
     }
 }
 

@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
     client::{
-        WebPkiServerVerifier,
+        Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
@@ -33,7 +33,7 @@ pub(super) fn server(identity: &NodeIdentity) -> Result<ServerConfig, TlsError> 
         .with_client_cert_verifier(Arc::new(Early(verifier)))
         .with_single_cert(chain, key)
         .map_err(unusable)?;
-    config.alpn_protocols = Alpn::ALL.iter().map(|a| a.as_str().into()).collect();
+    config.alpn_protocols = Alpn::OF_MANAGERS.iter().map(|a| a.as_str().into()).collect();
     Ok(config)
 }
 
@@ -44,7 +44,7 @@ pub(super) fn client(identity: &NodeIdentity) -> Result<ClientConfig, TlsError> 
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(unusable)?
         .dangerous()
-        .with_custom_certificate_verifier(managers(identity.root_pem())?)
+        .with_custom_certificate_verifier(servers(identity.root_pem())?)
         .with_client_auth_cert(chain, key)
         .map_err(unusable)
 }
@@ -54,7 +54,7 @@ pub(super) fn bootstrap(trust: Trust<'_>) -> Result<ClientConfig, TlsError> {
     let builder =
         ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13, &TLS12]).map_err(unusable)?;
     let builder = match trust {
-        Trust::Root(pem) => builder.dangerous().with_custom_certificate_verifier(managers(pem)?),
+        Trust::Root(pem) => builder.dangerous().with_custom_certificate_verifier(servers(pem)?),
         Trust::Unverified => {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody { provider: provider() }))
         }
@@ -62,15 +62,77 @@ pub(super) fn bootstrap(trust: Trust<'_>) -> Result<ClientConfig, TlsError> {
     Ok(builder.with_no_client_auth())
 }
 
+/// Takes links of nodes of the cluster: a certificate is a must.
+pub(super) fn data_server(identity: &NodeIdentity) -> Result<ServerConfig, TlsError> {
+    let verifier: Arc<dyn ClientCertVerifier> =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(identity.root_pem())?), data_provider())
+            .build()
+            .map_err(|e| TlsError::Identity(e.to_string()))?;
+    let (chain, key) = certificate(identity)?;
+    let mut config = ServerConfig::builder_with_provider(data_provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(unusable)?
+        .with_client_cert_verifier(Arc::new(Early(verifier)))
+        .with_single_cert(chain, key)
+        .map_err(unusable)?;
+    config.alpn_protocols = vec![Alpn::Data.as_str().into()];
+    // Links are few and stay: a session that is taken up again would only carry an old certificate along.
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// Makes links to nodes of the cluster; the server name says which node is wanted.
+pub(super) fn data_client(identity: &NodeIdentity) -> Result<ClientConfig, TlsError> {
+    let (chain, key) = certificate(identity)?;
+    let mut config = ClientConfig::builder_with_provider(data_provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(unusable)?
+        .dangerous()
+        .with_custom_certificate_verifier(servers(identity.root_pem())?)
+        .with_client_auth_cert(chain, key)
+        .map_err(unusable)?;
+    config.alpn_protocols = vec![Alpn::Data.as_str().into()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// The provider of links, which carry bulk data: AES-128 costs less than AES-256 and is as safe here, and without
+/// instructions for AES ChaCha20 is several times faster. The client's order decides.
+fn data_provider() -> Arc<CryptoProvider> {
+    let mut provider = ring::default_provider();
+    let rank = |suite: CipherSuite| match suite {
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => u8::from(has_aes()) * 2,
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => 1,
+        _ => 3,
+    };
+    provider.cipher_suites.sort_by_key(|suite| rank(suite.suite()));
+    Arc::new(provider)
+}
+
+/// Whether the processor has instructions for AES-GCM.
+fn has_aes() -> bool {
+    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64")))]
+    false
+}
+
 /// Whether who trusts a root accepts a chain, PEM, the node's own certificate first.
 ///
 /// # Errors
 /// Why not.
 pub(crate) fn check_chain(root_pem: &str, chain_pem: &str, now: Timestamp) -> Result<(), TlsError> {
+    let chain = certificates(chain_pem).map_err(|e| TlsError::Identity(e.to_string()))?;
+    check_certificates(root_pem, &chain, now)
+}
+
+/// [`check_chain`] of certificates that have been read.
+pub(super) fn check_certificates(root_pem: &str, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<(), TlsError> {
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(root_pem)?), provider())
         .build()
         .map_err(|e| TlsError::Identity(e.to_string()))?;
-    let chain = certificates(chain_pem).map_err(|e| TlsError::Identity(e.to_string()))?;
     let (own, others) = chain.split_first().ok_or_else(|| TlsError::Identity("there is no certificate".into()))?;
     let now = UnixTime::since_unix_epoch(Duration::from_nanos(now.0.max(0).unsigned_abs()));
     verifier.verify_client_cert(own, others, now).map(drop).map_err(unusable)
@@ -96,8 +158,9 @@ fn roots(pem: &str) -> Result<RootCertStore, TlsError> {
     Ok(store)
 }
 
-/// Accepts managers under these roots.
-fn managers(root_pem: &str) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+/// Accepts nodes under these roots whose certificate has the server name that was asked for: that of managers, or that
+/// of one node.
+fn servers(root_pem: &str) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     let verifier: Arc<dyn ServerCertVerifier> =
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots(root_pem)?), provider())
             .build()

@@ -3,7 +3,7 @@
 use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error as Rustls};
-use swarm_model::ClusterId;
+use swarm_model::{ClusterId, NodeId};
 use thiserror::Error;
 
 use super::{Alpn, HANDSHAKE_TIMEOUT};
@@ -44,6 +44,17 @@ pub enum TlsError {
         /// Who was asked.
         addr: String,
     },
+    /// The server is another node than the one that was wanted.
+    #[error("{addr} is not node {wanted}: its certificate names another node")]
+    OtherNode {
+        /// Who was asked.
+        addr: String,
+        /// The node that should be there.
+        wanted: NodeId,
+    },
+    /// The peer showed no certificate, where only nodes may connect.
+    #[error("the peer showed no certificate; only nodes of this cluster may connect here")]
+    NoCertificate,
     /// The peer speaks other protocols.
     #[error("{addr} does not speak {}", .wanted.as_str())]
     Protocol {
@@ -94,6 +105,7 @@ impl TlsError {
                 | CertificateError::NotValidYetContext { .. },
             )
             | Rustls::AlertReceived(AlertDescription::CertificateExpired) => Self::Expired,
+            Rustls::NoCertificatesPresented => Self::NoCertificate,
             Rustls::InvalidMessage(problem) => Self::NotTls(format!("{problem:?}")),
             other => Self::Handshake(other.to_string()),
         }

@@ -1,0 +1,173 @@
+//! Links between the data planes of nodes: few connections of mutual TLS for each peer, many streams on each.
+//!
+//! A stream carries one connection of a client to a task on another node. The side that takes the client asks for it with
+//! [`Links::open`]; the side that has the task gets an [`Incoming`], connects to the task, and accepts or refuses. Each
+//! stream has credit of its own, so that a slow reader stops only itself. Both sides may open streams on a link, whoever
+//! made it: a link proves both ends, and half as many links suffice.
+//!
+//! A link ends when the peer is silent for six seconds, is no longer among the peers, has shown a certificate that is no
+//! longer trusted, or breaks the rules; then all its streams fail. It also ends after some minutes without streams.
+
+mod complaints;
+mod driver;
+mod frame;
+mod hub;
+mod listen;
+mod mux;
+mod received;
+mod stream;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use swarm_model::{NodeId, TaskId};
+use swarm_wire::{NodeIdentity, TlsError, endpoints::PublishedPort};
+use thiserror::Error;
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
+};
+
+pub use self::{
+    complaints::LinkCounters,
+    stream::{Incoming, LinkStream},
+};
+use self::{frame::encode_request, hub::Hub, mux::Answer};
+
+/// Longest wait for a stream, with the time to make a link if there is none.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for an answer of a peer that gives no sign of life at all: another endpoint may answer.
+const SILENT_OPEN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Streams that peers want and that wait for the data plane to look at them; more are refused.
+const INCOMING_MAX: usize = 4096;
+
+/// What a stream is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenRequest {
+    /// The task, which runs on the node that is asked.
+    pub task: TaskId,
+    /// The port of its service.
+    pub port: PublishedPort,
+    /// The client's own address.
+    pub client: SocketAddr,
+    /// The address that the client connected to.
+    pub asked: SocketAddr,
+}
+
+/// Why there is no stream. Nothing was sent to the task, so that another endpoint can be tried.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum OpenError {
+    /// The peer refused it.
+    #[error("the node refused the connection: {reason}")]
+    Refused {
+        /// Why, in the peer's words.
+        reason: String,
+    },
+    /// There is no link to the peer, or it did not answer in time.
+    #[error("the node cannot be reached: {0}")]
+    Unreachable(String),
+}
+
+/// The links of this node. Clones are the same links; when the last one is dropped, all links end.
+#[derive(Clone)]
+pub struct Links {
+    owner: Arc<Owner>,
+}
+
+/// Ends everything when it is dropped.
+struct Owner {
+    hub: Arc<Hub>,
+    listener: listen::Slot,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.hub.close();
+    }
+}
+
+impl Links {
+    /// No links yet, and the streams that peers will want. Until an identity is set, streams cannot be opened and
+    /// connections of peers are closed.
+    pub fn new() -> (Self, mpsc::Receiver<Incoming>) {
+        let (sender, receiver) = mpsc::channel(INCOMING_MAX);
+        let owner = Owner { hub: Arc::new(Hub::new(sender)), listener: listen::Slot::default() };
+        (Self { owner: Arc::new(owner) }, receiver)
+    }
+
+    /// Sets this node's certificate and whom it trusts. Links from now on show the new certificate; links of peers that
+    /// are no longer trusted are cut, and those that show an older certificate of this node end with their last stream.
+    ///
+    /// # Errors
+    /// [`TlsError::Identity`] when TLS has no use for it; then the old one stays.
+    pub fn set_identity(&self, identity: NodeIdentity) -> Result<(), TlsError> {
+        self.owner.hub.set_identity(identity)
+    }
+
+    /// Sets the nodes that may have links, with their data addresses. Links of others are cut at once.
+    pub fn set_peers(&self, peers: BTreeMap<NodeId, SocketAddr>) {
+        self.owner.hub.set_peers(&peers);
+    }
+
+    /// Takes links of other nodes on this listener, and on an earlier one no more.
+    pub fn listen(&self, listener: TcpListener) {
+        self.owner.listener.start(&self.owner.hub, listener);
+    }
+
+    /// Takes links of other nodes no more: a new process has the listener. Links that stand go on.
+    pub fn stop_listening(&self) {
+        self.owner.listener.stop();
+    }
+
+    /// Opens a stream to a task on another node; returns when the peer has connected to the task, or after five seconds at
+    /// the most. Dropping the future takes the request back.
+    ///
+    /// # Errors
+    /// [`OpenError`]: another endpoint can be tried.
+    pub async fn open(&self, node: NodeId, request: OpenRequest) -> Result<LinkStream, OpenError> {
+        let deadline = Instant::now() + OPEN_TIMEOUT;
+        timeout_at(deadline, self.open_now(node, request)).await.unwrap_or_else(|_| {
+            Err(OpenError::Unreachable(format!("node {node} did not answer within {} s", OPEN_TIMEOUT.as_secs())))
+        })
+    }
+
+    /// Refusals so far.
+    pub fn counters(&self) -> LinkCounters {
+        self.owner.hub.counters()
+    }
+
+    /// How many links stand with a node.
+    pub fn count(&self, node: NodeId) -> usize {
+        self.owner.hub.count(node)
+    }
+
+    async fn open_now(&self, node: NodeId, request: OpenRequest) -> Result<LinkStream, OpenError> {
+        let request = encode_request(&request).map_err(|e| OpenError::Unreachable(e.to_string()))?;
+        let mut lost = None;
+        // A link may end at this very moment, most often because it was not used: then a new one is made, once.
+        for _ in 0..2 {
+            let link = self.owner.hub.link_to(node).await.map_err(OpenError::Unreachable)?;
+            let begin = Instant::now();
+            let Some(id) = link.want(request.clone()) else { continue };
+            let stream = LinkStream::new(Arc::clone(&link), id);
+            let answer = match timeout(SILENT_OPEN_TIMEOUT, stream.answer()).await {
+                Ok(answer) => answer,
+                Err(_) if link.last_received() < begin => {
+                    return Err(OpenError::Unreachable(format!("node {node} gives no sign of life")));
+                }
+                Err(_) => stream.answer().await,
+            };
+            match answer {
+                Answer::Accepted => return Ok(stream),
+                Answer::Refused(reason) => return Err(OpenError::Refused { reason }),
+                Answer::Lost(reason) => lost = Some(reason),
+            }
+        }
+        let reason = lost.unwrap_or_else(|| "all links are full".to_owned());
+        Err(OpenError::Unreachable(format!("the link to node {node} was lost: {reason}")))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! One stream of a link, as its user sees it.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use swarm_model::NodeId;
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    OpenRequest,
+    mux::{Answer, Link},
+};
+
+/// A stream to a task. `shutdown` ends its sending direction (half-close); a stream that is dropped before both
+/// directions have ended is reset. A reset of the peer, and the end of the link, read as `ConnectionReset`.
+///
+/// Reading with [`AsyncBufRead`] and writing with [`LinkStream::poll_send`] saves a copy each. Bytes that were written go
+/// out by themselves; `flush` does nothing.
+pub struct LinkStream {
+    link: Arc<Link>,
+    id: u32,
+    piece: Vec<u8>,
+    /// How much of the piece was read.
+    read: usize,
+}
+
+impl fmt::Debug for LinkStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkStream").field("peer", &self.peer()).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl LinkStream {
+    pub(super) const fn new(link: Arc<Link>, id: u32) -> Self {
+        Self { link, id, piece: Vec::new(), read: 0 }
+    }
+
+    /// The node at the other end.
+    pub fn peer(&self) -> NodeId {
+        self.link.peer()
+    }
+
+    pub(super) async fn answer(&self) -> Answer {
+        poll_fn(|cx| self.link.poll_answer(self.id, cx)).await
+    }
+
+    /// Sends the beginning of `bytes` without copying it, as much as there is room for, and takes it off. Returns how
+    /// much; 0 only if `bytes` is empty.
+    ///
+    /// # Errors
+    /// `ConnectionReset`: the peer or the link is gone; `BrokenPipe`: after `shutdown`.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let room = ready!(self.link.poll_room(self.id, bytes.len(), cx))?;
+        self.link.send(self.id, bytes.split_to(room));
+        Poll::Ready(Ok(room))
+    }
+}
+
+impl Drop for LinkStream {
+    fn drop(&mut self) {
+        self.link.leave(self.id);
+    }
+}
+
+impl AsyncBufRead for LinkStream {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        if this.read == this.piece.len() {
+            // An idle stream keeps no buffer.
+            this.piece = Vec::new();
+            this.read = 0;
+            this.piece = ready!(this.link.poll_receive(this.id, cx))?;
+        }
+        Poll::Ready(Ok(&this.piece[this.read..]))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, amount: usize) {
+        self.read = self.piece.len().min(self.read.saturating_add(amount));
+    }
+}
+
+impl AsyncRead for LinkStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut waiting = ready!(self.as_mut().poll_fill_buf(cx))?;
+        let amount = waiting.len().min(out.remaining());
+        out.put_slice(&waiting[..amount]);
+        waiting.advance(amount);
+        self.consume(amount);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for LinkStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let room = ready!(self.link.poll_room(self.id, bytes.len(), cx))?;
+        self.link.send(self.id, Bytes::copy_from_slice(&bytes[..room]));
+        Poll::Ready(Ok(room))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.link.finish(self.id))
+    }
+}
+
+/// A stream that a peer wants. Dropped without an answer, it is refused.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The node that wants it.
+    pub from: NodeId,
+    /// What for. The peer is a node of the cluster; that it may have this very stream is for the caller to check.
+    pub request: OpenRequest,
+    stream: LinkStream,
+}
+
+impl Incoming {
+    pub(super) fn new(link: Arc<Link>, id: u32, request: OpenRequest) -> Self {
+        Self { from: link.peer(), request, stream: LinkStream::new(link, id) }
+    }
+
+    /// Opens the stream: the task is connected.
+    pub fn accept(self) -> LinkStream {
+        self.stream.link.answer(self.stream.id, Ok(()));
+        self.stream
+    }
+
+    /// Refuses it; the peer may try another endpoint. A reason of more than 512 bytes is cut off.
+    pub fn refuse(self, reason: String) {
+        self.stream.link.answer(self.stream.id, Err(&reason));
+    }
+}
