@@ -1,4 +1,5 @@
 mod bounds;
+mod data;
 mod table;
 mod world;
 

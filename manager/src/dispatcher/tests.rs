@@ -1,6 +1,7 @@
 //! The dispatcher with scripted agents over in-memory streams, on consensus of one.
 
 mod objects;
+mod stops;
 mod twins;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

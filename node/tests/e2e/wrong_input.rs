@@ -42,7 +42,7 @@ fn bad_requests_are_refused_with_a_reason() {
         (with("/Mode", json!({ "Replicated": { "Replicas": -1 } })), 400, "Replicas"),
         (with("/Labels", json!({ "big": "x".repeat(1 << 20) })), 400, "labels of"),
         (with("/Labels", json!({ "swarmd.rebalence": "on" })), 400, "swarmd.rebalence"),
-        (with("/EndpointSpec", json!({ "Ports": [{ "TargetPort": 80 }] })), 501, "mode=host"),
+        (with("/EndpointSpec", json!({ "Ports": [{ "TargetPort": 80, "Protocol": "sctp" }] })), 501, "mode=host"),
     ] {
         let message = manager.refused(status, "POST", "/services/create", Some(&spec));
         assert!(message.contains(part), "{part}: {message}");

@@ -2,11 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
+use swarm_dataplane::protocol::ToData;
 use swarm_model::{
-    DesiredState, ObjectContent, ObjectId, SecretContent, ServiceId, TaskId, TaskState, TaskStatus, Timestamp,
+    DataAddress, DesiredState, ObjectContent, ObjectId, SecretContent, ServiceId, TaskId, TaskState, TaskStatus,
+    Timestamp,
 };
 use swarm_wire::agent::{
     AssignedObject, AssignedSpec, AssignedTask, Changeset, Held, Hello, Item, ItemChange, ItemKey, Shared, ToAgent,
@@ -53,6 +56,10 @@ pub(super) struct World {
     pub(super) left: bool,
     /// Files may be gone that the worker thinks are there.
     lost_files: bool,
+    // The data plane.
+    pub(super) needs_data: bool,
+    /// What it was told.
+    pub(super) data: Vec<ToData>,
 }
 
 /// The secret that tasks of even ids need.
@@ -73,7 +80,14 @@ pub(super) fn put_task(task: AssignedTask) -> ItemChange {
     ItemChange::Put(Item::Task(task))
 }
 
+/// The address of all containers.
+pub(super) const ADDR: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 17, 0, 2));
+
 fn worker(stored: Stored) -> Worker {
+    worker_with(stored, None)
+}
+
+fn worker_with(stored: Stored, data_address: Option<DataAddress>) -> Worker {
     let node = NodeIdentity {
         id: swarm_model::NodeId(1),
         hostname: "one".into(),
@@ -86,15 +100,24 @@ fn worker(stored: Stored) -> Worker {
         resources: None,
         engine_labels: Default::default(),
         seed: 1,
-        data_address: None,
+        data_address,
     };
     Worker::new(options, stored)
 }
 
 impl World {
     pub(super) fn new() -> Self {
+        Self::with(worker(Stored::default()))
+    }
+
+    /// A node with a data plane.
+    pub(super) fn with_data_plane() -> Self {
+        Self::with(worker_with(Stored::default(), Some(DataAddress { addr: None, port: 7946 })))
+    }
+
+    fn with(worker: Worker) -> Self {
         let mut world = Self {
-            worker: worker(Stored::default()),
+            worker,
             now_ms: 0,
             disk_tasks: BTreeMap::new(),
             disk_specs: BTreeMap::new(),
@@ -116,6 +139,8 @@ impl World {
             state: None,
             left: false,
             lost_files: false,
+            needs_data: false,
+            data: Vec::new(),
         };
         world.input(Input::EngineUp(EngineReport::default()));
         world
@@ -166,14 +191,14 @@ impl World {
             Output::Save(changes) => self.save(changes),
             Output::DropFiles(task) => drop(self.files.remove(&task)),
             Output::Left => self.left = true,
+            Output::NeedData => self.needs_data = true,
+            Output::Data(message) => self.data.push(message),
             Output::Connect { .. }
             | Output::CheckEngine
             | Output::Managers(_)
             | Output::Role(_)
             | Output::Authority(_)
             | Output::Cancel(_)
-            | Output::NeedData
-            | Output::Data(_)
             | Output::Logs(_) => {}
         }
     }
@@ -234,6 +259,11 @@ impl World {
     }
 
     pub(super) fn want(&mut self, id: TaskId, desired: DesiredState) {
+        self.want_with(id, desired, put_spec());
+    }
+
+    /// The same with a spec of its own.
+    pub(super) fn want_with(&mut self, id: TaskId, desired: DesiredState, spec: ItemChange) {
         if self.gone.contains(&id) {
             return;
         }
@@ -243,7 +273,7 @@ impl World {
             task.needs = [secret().key()].into();
         }
         self.wanted.insert(id, task.clone());
-        self.tell(vec![put_spec(), put_task(task)]);
+        self.tell(vec![spec, put_task(task)]);
     }
 
     pub(super) fn unassign(&mut self, id: TaskId) {
@@ -294,7 +324,7 @@ impl World {
     fn begin_run(&mut self, task: TaskId) {
         self.starts += 1;
         let started_at = Timestamp(self.starts);
-        let run = Running { id: format!("c{task}"), started_at, ..Running::default() };
+        let run = Running { id: format!("c{task}"), started_at, addr: Some(ADDR), ..Running::default() };
         self.containers.insert(task, Observed::Running(run));
     }
 

@@ -163,7 +163,11 @@ async fn what_cannot_be_is_refused_and_nothing_is_written() {
         (with("/Labels", json!({"big": "x".repeat(1 << 20)})), 400, "labels of"),
         (with("/Labels", json!({"swarmd.rebalence": "on"})), 400, "swarmd.rebalence"),
         (with("/Mode", json!({"GlobalJob": {}, "Global": {}})), 400, "only one service mode"),
-        (with("/EndpointSpec", json!({"Ports": [{"TargetPort": 80}]})), 501, "publish with mode=host"),
+        (
+            with("/EndpointSpec", json!({"Ports": [{"TargetPort": 80, "Protocol": "sctp"}]})),
+            501,
+            "port 80 is published in ingress mode with SCTP",
+        ),
         (with("/TaskTemplate/Networks", json!([{"Target": "n"}])), 501, "overlay networks are not available yet"),
         (with("/TaskTemplate/Networks", json!([{"Target": "host"}, {"Target": "n"}])), 501, "one of bridge, host and"),
         (with("/TaskTemplate/Networks", json!([{"Target": "host"}, {"Target": "none"}])), 400, "only one of the"),
@@ -273,7 +277,8 @@ async fn other_changes_are_refused() {
         assert!(message.contains(part), "{message}");
     };
     refused(400, "repository/tag", |s| s["TaskTemplate"]["ContainerSpec"]["Image"] = json!("hello:")).await;
-    refused(501, "publish with mode=host", |s| s["EndpointSpec"] = json!({"Ports": [{"TargetPort": 80}]})).await;
+    let sctp = |s: &mut Value| s["EndpointSpec"] = json!({"Ports": [{"TargetPort": 80, "Protocol": "sctp"}]});
+    refused(501, "publish it with mode=host", sctp).await;
     refused(501, "renaming services is not supported", |s| s["Name"] = json!("web2")).await;
     refused(501, "service mode change is not allowed", |s| s["Mode"] = json!({"Global": {}})).await;
     refused(400, "max failure ratio", |s| s["UpdateConfig"] = json!({"MaxFailureRatio": 2.0})).await;

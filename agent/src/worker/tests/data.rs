@@ -1,0 +1,175 @@
+//! The worker and the data plane of its node.
+
+use swarm_dataplane::protocol::{FromData, LocalTask, ToData};
+use swarm_model::{
+    DesiredState as D, NodeId, PortConfig, PortProtocol, PublishedPort, ServiceId, TaskId, TaskState as S,
+};
+use swarm_wire::{
+    agent::{Item, ItemChange, Shared, ToAgent, ToManager},
+    endpoints::{NodeRecord, Record, RecordHash, ServiceRecord, TableChange, TableReceiver, TableUpdate, TableVersion},
+};
+
+use super::world::{ADDR, World, put_task};
+use crate::{
+    testing::{assigned_spec, assigned_task},
+    worker::{DataInput, Input, Operation},
+};
+
+const TASK: TaskId = TaskId(1);
+
+fn table(revision: u64, records: &[Record]) -> TableUpdate {
+    let puts: Vec<_> = records.iter().map(|record| Shared::new(record).unwrap()).collect();
+    let digest = puts.iter().fold(0, |digest, record| RecordHash::of(record).added_to(digest));
+    let version = TableVersion { revision, digest };
+    TableUpdate { full: true, complete: true, version, changes: puts.into_iter().map(TableChange::Put).collect() }
+}
+
+fn service() -> Record {
+    let port = PublishedPort { protocol: PortProtocol::Tcp, published: 9000, target: 80 };
+    Record::Service(ServiceRecord { id: ServiceId(1), name: "web".into(), ports: vec![port] })
+}
+
+fn node() -> Record {
+    Record::Node(NodeRecord { id: NodeId(1), data_addr: ([10, 0, 0, 1], 7946).into() })
+}
+
+/// A node whose data plane runs, with a task that serves.
+fn serving() -> World {
+    let mut world = World::with_data_plane();
+    world.settle();
+    world.input(Input::Message(ToAgent::Table(table(3, &[service()]))));
+    assert!(world.needs_data);
+    world.input(Input::Data(DataInput::Up(None)));
+    let port = PortConfig { target_port: 80, ..PortConfig::default() };
+    let mut spec = assigned_spec("hello:1");
+    spec.ports = vec![port];
+    world.want_with(TASK, D::Running, ItemChange::Put(Item::Spec(Shared::new(&spec).unwrap())));
+    world.settle();
+    assert_eq!(world.state(TASK), Some(S::Running));
+    world
+}
+
+/// The managers tell the task to stop.
+fn stop(world: &mut World) {
+    world.tell(vec![put_task(assigned_task(TASK.0, D::Shutdown))]);
+}
+
+/// Carries all calls out.
+fn answer(world: &mut World) {
+    while !world.calls.is_empty() {
+        world.answer(0);
+    }
+}
+
+fn says(world: &mut World, message: FromData) {
+    world.input(Input::Data(DataInput::Says(message)));
+}
+
+#[test]
+fn without_published_ports_there_is_no_data_plane_and_each_table_is_gone_by() {
+    let mut world = World::with_data_plane();
+    world.settle();
+    let update = table(3, &[node()]);
+    world.input(Input::Message(ToAgent::Table(update.clone())));
+    assert!(!world.needs_data);
+    assert_eq!(world.sent.last(), Some(&ToManager::Table(Some(update.version))));
+}
+
+#[test]
+fn a_data_plane_gets_the_table_and_the_tasks_and_its_word_goes_to_the_managers() {
+    let mut world = serving();
+    let version = table(3, &[service()]).version;
+    let mut holder = TableReceiver::default();
+    for message in &world.data {
+        if let ToData::Table(update) = message {
+            holder.take(update).unwrap();
+        }
+    }
+    assert_eq!(holder.table().version(), Some(version));
+    assert!(world.data.contains(&ToData::PutLocal(LocalTask { task: TASK, addr: ADDR })));
+    assert!(!world.sent.iter().any(|message| matches!(message, ToManager::Table(_))), "it has not said so");
+    says(&mut world, FromData::Applied(version));
+    assert_eq!(world.sent.last(), Some(&ToManager::Table(Some(version))));
+    // A data plane that was started anew has nothing, one that went on has all.
+    for (held, tables) in [(None, 1), (Some(version), 0)] {
+        world.data.clear();
+        world.input(Input::Data(DataInput::Down));
+        world.input(Input::Data(DataInput::Up(held)));
+        assert_eq!(world.data[0], ToData::LocalTasks(vec![LocalTask { task: TASK, addr: ADDR }]));
+        assert_eq!(world.data.len() - 1, tables);
+    }
+    // A table that it refuses comes whole.
+    world.data.clear();
+    says(&mut world, FromData::Refused { reason: "digest".into() });
+    assert!(matches!(&world.data[..], [ToData::Table(update)] if update.full));
+}
+
+#[test]
+fn a_change_that_does_not_fit_is_refused_and_the_whole_table_asked_for_once() {
+    let mut world = serving();
+    let mut bad = table(4, &[service()]);
+    (bad.full, bad.version.digest) = (false, 1);
+    world.sent.clear();
+    world.input(Input::Message(ToAgent::Table(bad.clone())));
+    world.input(Input::Message(ToAgent::Table(bad)));
+    let asked = world.sent.iter().filter(|message| **message == ToManager::Table(None)).count();
+    assert_eq!(asked, 1);
+}
+
+#[test]
+fn a_stop_waits_until_the_last_connection_has_ended() {
+    let mut world = serving();
+    stop(&mut world);
+    answer(&mut world);
+    assert_eq!(world.stops, 0);
+    says(&mut world, FromData::Drained(TASK));
+    answer(&mut world);
+    assert_eq!((world.stops, world.state(TASK)), (1, Some(S::Shutdown)));
+    assert!(world.data.contains(&ToData::RemoveLocal(TASK)));
+}
+
+#[test]
+fn a_stop_waits_no_longer_than_the_grace() {
+    let mut world = serving();
+    stop(&mut world);
+    answer(&mut world);
+    world.wait(9_000);
+    answer(&mut world);
+    assert_eq!(world.stops, 0);
+    world.wait(1_100);
+    answer(&mut world);
+    assert_eq!(world.stops, 1);
+}
+
+#[test]
+fn a_stop_does_not_wait_where_no_connection_can_be() {
+    // The last word came before the stop; there is no data plane any more.
+    let drained: fn(&mut World) = |world| says(world, FromData::Drained(TASK));
+    let down: fn(&mut World) = |world| world.input(Input::Data(DataInput::Down));
+    for happens in [drained, down] {
+        let mut world = serving();
+        happens(&mut world);
+        stop(&mut world);
+        answer(&mut world);
+        assert_eq!(world.stops, 1);
+    }
+    // A task that serves no published port.
+    let mut world = serving();
+    let other = TaskId(3);
+    let mut task = assigned_task(other.0, D::Running);
+    task.spec_version = 2;
+    let mut spec = assigned_spec("hello:1");
+    spec.version = 2;
+    world.tell(vec![ItemChange::Put(Item::Spec(Shared::new(&spec).unwrap())), put_task(task.clone())]);
+    answer(&mut world);
+    task.desired = D::Shutdown;
+    world.tell(vec![put_task(task)]);
+    assert!(world.calls.iter().any(|(task, call)| *task == other && matches!(call, Operation::Stop(..))));
+}
+
+#[test]
+fn a_task_whose_container_died_gets_no_more_connections() {
+    let mut world = serving();
+    world.input(Input::Container(crate::executor::ContainerEvent::Ended(TASK)));
+    assert_eq!(world.data.last(), Some(&ToData::RemoveLocal(TASK)));
+}
