@@ -1,4 +1,4 @@
-//! The server: one thread a connection, one request a connection.
+//! The server: one thread a connection. A connection takes one request after another, as HTTP/1.1 has it.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::request::Request;
 
 /// More of a request's head than this is not read: ours are a line and a few headers.
-const HEAD_BYTES_MAX: u64 = 8 * 1024;
+const HEAD_BYTES_MAX: usize = 8 * 1024;
 /// No answer is longer.
 pub(crate) const ANSWER_BYTES_MAX: u64 = 4 * 1024;
 /// A client that sends nothing for so long is dropped.
@@ -86,7 +86,20 @@ impl Shared {
     fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
         stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
         stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
-        let request = Request::parse(&read_head(&mut stream)?);
+        stream.set_nodelay(true)?;
+        let mut received = Vec::new();
+        loop {
+            let Some(head) = read_head(&mut stream, &mut received)? else { return Ok(()) };
+            let stays_open = stays_open(&head);
+            self.answer(&mut stream, &head, stays_open)?;
+            if !stays_open {
+                return Ok(());
+            }
+        }
+    }
+
+    fn answer(&self, stream: &mut TcpStream, head: &[u8], stays_open: bool) -> io::Result<()> {
+        let request = Request::parse(head);
         if self.hanging.load(Ordering::SeqCst) {
             hang();
         }
@@ -108,25 +121,46 @@ impl Shared {
             Request::Malformed => ("400 Bad Request", "not a request\n"),
         };
         let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            body.len()
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{}\r\n",
+            body.len(),
+            if stays_open { "" } else { "Connection: close\r\n" }
         );
         stream.write_all(format!("{head}{body}").as_bytes())
     }
 }
 
-/// Reads up to the empty line that ends a head, the end of the stream, or the limit.
-fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let mut head = Vec::new();
+/// Whether the client may send another request after this one. Requests here have no body; one that has is not followed.
+fn stays_open(head: &[u8]) -> bool {
+    let Ok(head) = str::from_utf8(head) else { return false };
+    let mut lines = head.lines();
+    let is_new = lines.next().is_some_and(|line| line.ends_with(" HTTP/1.1"));
+    let mut headers = lines.filter_map(|line| line.split_once(':'));
+    is_new
+        && head.ends_with("\r\n\r\n")
+        && headers.all(|(name, value)| match name.to_ascii_lowercase().as_str() {
+            "connection" => value.trim().eq_ignore_ascii_case("keep-alive"),
+            "content-length" => value.trim() == "0",
+            "transfer-encoding" => false,
+            _ => true,
+        })
+}
+
+/// The next head: up to the empty line that ends it, the end of the stream, or the limit. None if the stream ends before.
+/// `received` keeps what comes after it.
+fn read_head(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
     let mut chunk = [0; 1024];
-    let mut limited = stream.take(HEAD_BYTES_MAX);
-    while !head.windows(4).any(|window| window == b"\r\n\r\n") {
-        match limited.read(&mut chunk)? {
-            0 => break,
-            read => head.extend_from_slice(&chunk[..read]),
+    loop {
+        if let Some(at) = received.windows(4).position(|window| window == b"\r\n\r\n") {
+            let rest = received.split_off(at + 4);
+            return Ok(Some(std::mem::replace(received, rest)));
+        }
+        let room = HEAD_BYTES_MAX.saturating_sub(received.len()).min(chunk.len());
+        match if room == 0 { 0 } else { stream.read(&mut chunk[..room])? } {
+            0 if received.is_empty() => return Ok(None),
+            0 => return Ok(Some(std::mem::take(received))),
+            read => received.extend_from_slice(&chunk[..read]),
         }
     }
-    Ok(head)
 }
 
 /// Never returns; the caller's connection stays open and unanswered.
@@ -138,7 +172,7 @@ fn hang() -> ! {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Shutdown};
 
     use super::*;
 
@@ -152,6 +186,7 @@ mod tests {
     fn ask(address: SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -167,6 +202,16 @@ mod tests {
         assert!(ask(address, "GET /health HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 503 "));
         ask(address, "POST /healthy HTTP/1.1\r\n\r\n");
         assert!(ask(address, "GET /health HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 "));
+    }
+
+    #[test]
+    fn a_connection_takes_requests_until_one_says_close() {
+        let address = start();
+        let get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        let close = "GET / HTTP/1.1\r\nConnection: close\r\n\r\n";
+        let greetings = |answer: String| answer.matches("hello there\n").count();
+        assert_eq!(greetings(ask(address, &[get, get, close, get].concat())), 3);
+        assert_eq!(greetings(ask(address, &["GET / HTTP/1.0\r\n\r\n", get].concat())), 1);
     }
 
     #[test]

@@ -39,6 +39,16 @@ impl Answer {
     }
 }
 
+/// `GET /` of a TCP port.
+pub fn get(address: std::net::SocketAddr) -> Result<Answer> {
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(SILENCE_MAX))?;
+    stream.write_all(b"GET / HTTP/1.0\r\nHost: test\r\n\r\n")?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    parse(&bytes).ok_or_else(|| Error::from(ErrorKind::UnexpectedEof))
+}
+
 /// Sends JSON, or nothing, and reads the answer. An error says that there was no answer: what was asked for may have
 /// happened or not.
 pub fn send(socket: &Path, method: &str, target: &str, body: Option<&Value>) -> Result<Answer> {
