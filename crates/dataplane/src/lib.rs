@@ -6,9 +6,11 @@ mod control;
 mod descriptors;
 mod endpoint;
 mod forward;
+mod handover;
 mod holder;
 mod incoming;
 mod listeners;
+mod own_socket;
 mod plane;
 pub mod process;
 pub mod protocol;
@@ -18,8 +20,8 @@ mod route;
 mod udp;
 mod voice;
 
-pub use control::Control;
 pub use forward::Holding;
+pub use own_socket::Control;
 
 #[cfg(test)]
 mod tests;
