@@ -1,148 +1,30 @@
-//! The socket that swarmd comes to, and what it says there.
+//! What swarmd says, and what follows.
 
-use std::{
-    fs, io,
-    os::unix::{
-        fs::{FileTypeExt, MetadataExt, PermissionsExt},
-        net::UnixListener as StdUnixListener,
-    },
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
-use rustix::process::geteuid;
 use swarm_wire::channel;
-use tokio::{
-    net::{UnixListener, UnixStream},
-    task::JoinHandle,
-};
+use tokio::{net::UnixStream, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    own_socket::OwnSocket,
     plane::Plane,
     protocol::{DATA_PROTOCOL, FromData, ToData},
 };
 
-/// Pause after a failed accept, which means that the system has no descriptors or memory left.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// Bits of a folder's mode that let others in.
-const OTHERS: u32 = 0o077;
-/// The user who may do everything anyway.
-const ROOT: u32 = 0;
-
-/// Where the data plane takes connections of swarmd.
-#[derive(Debug)]
-pub enum Control {
-    /// A socket of this path. Its folder is there already, is ours, and nobody else may enter it.
-    Path(PathBuf),
-    /// A socket that listens already.
-    Listening(StdUnixListener),
-}
-
-/// The socket. Its file goes with it.
-pub(crate) struct ControlSocket {
-    listener: UnixListener,
-    path: Option<PathBuf>,
-}
-
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            let _ = fs::remove_file(path);
+/// Follows what swarmd says, until it says that the data plane is to end. A new connection replaces the one before.
+pub(crate) async fn serve(socket: &OwnSocket, plane: &Arc<Plane>) {
+    let stop = CancellationToken::new();
+    let mut session: Option<Session> = None;
+    loop {
+        let stream = tokio::select! {
+            () = stop.cancelled() => return,
+            stream = socket.accept() => stream,
+        };
+        if let Some(before) = session.take() {
+            before.end().await;
         }
-    }
-}
-
-impl ControlSocket {
-    /// Opens the socket. A file that a dead process left behind is replaced.
-    pub(crate) async fn open(control: Control) -> Result<Self> {
-        match control {
-            Control::Path(path) => Self::bind(path).await,
-            Control::Listening(listener) => {
-                listener.set_nonblocking(true).context("the socket for swarmd that was handed over is of no use")?;
-                Ok(Self { listener: UnixListener::from_std(listener)?, path: None })
-            }
-        }
-    }
-
-    async fn bind(path: PathBuf) -> Result<Self> {
-        check_folder(&path)?;
-        if let Ok(found) = fs::symlink_metadata(&path) {
-            if !found.file_type().is_socket() {
-                bail!("{} exists and is not a socket", path.display());
-            }
-            match UnixStream::connect(&path).await {
-                Ok(_) => bail!("another data plane runs on {}", path.display()),
-                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                    tracing::info!(path = %path.display(), "replacing a socket that nobody listens on");
-                    fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-                }
-                Err(e) => {
-                    return Err(e).with_context(|| format!("cannot tell whether {} is in use", path.display()));
-                }
-            }
-        }
-        let listener = UnixListener::bind(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        Ok(Self { listener, path: Some(path) })
-    }
-
-    /// Follows what swarmd says, until it says that the data plane is to end. A new connection replaces the one before.
-    pub(crate) async fn serve(self, plane: Arc<Plane>) {
-        let stop = CancellationToken::new();
-        let mut session: Option<Session> = None;
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => return,
-                accepted = self.listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, _)) if is_allowed(&stream) => {
-                    if let Some(before) = session.take() {
-                        before.end().await;
-                    }
-                    session = Some(Session::begin(stream, Arc::clone(&plane), stop.clone()));
-                }
-                Ok(_) => {}
-                Err(e) => {
-                    tracing::warn!("cannot accept a connection of swarmd: {e}");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                }
-            }
-        }
-    }
-}
-
-/// Whether the folder of a path is ours alone.
-fn check_folder(path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let found = fs::symlink_metadata(folder).with_context(|| format!("the folder {}", folder.display()))?;
-    if !found.is_dir() {
-        bail!("{} is not a folder", folder.display());
-    }
-    let (own, mode) = (geteuid().as_raw(), found.permissions().mode() & 0o777);
-    if found.uid() != own {
-        bail!("the folder {} belongs to user {}, and must belong to user {own}", folder.display(), found.uid());
-    }
-    if mode & OTHERS != 0 {
-        bail!("the folder {} has mode {mode:o}: others may enter it; its mode must be 700", folder.display());
-    }
-    Ok(())
-}
-
-/// Whether who connected is the user of this process, or root.
-fn is_allowed(stream: &UnixStream) -> bool {
-    match stream.peer_cred() {
-        Ok(peer) if peer.uid() == geteuid().as_raw() || peer.uid() == ROOT => true,
-        Ok(peer) => {
-            tracing::warn!("refused a connection of user {} to the data plane", peer.uid());
-            false
-        }
-        Err(e) => {
-            tracing::warn!("refused a connection to the data plane: who made it is not known: {e}");
-            false
-        }
+        session = Some(Session::begin(stream, Arc::clone(plane), stop.clone()));
     }
 }
 
@@ -200,7 +82,7 @@ impl Drop for Session {
 }
 
 /// Does what swarmd says.
-fn hear(plane: &Plane, message: ToData) {
+pub(crate) fn hear(plane: &Plane, message: ToData) {
     match message {
         ToData::Configure(configuration) => plane.configure(configuration),
         ToData::Identity(identity) => plane.identify(identity),

@@ -40,6 +40,8 @@ pub(crate) enum Standing {
     Closed,
     /// It gets none from this node, runs here, and swarmd is told when it has none left.
     Draining,
+    /// The same, and it cannot be reached any more.
+    Ended,
 }
 
 /// A task that serves. It outlives tables: each that has the task shares one of these.
@@ -79,10 +81,11 @@ impl Endpoint {
             Standing::Gone => CLOSED | GONE,
             Standing::Closed => CLOSED,
             Standing::Draining => CLOSED | DRAINING,
+            Standing::Ended => CLOSED | DRAINING | GONE,
         };
         let before = self.update(|usage| Some((usage & !FLAGS) | flags)).unwrap_or_default();
         match standing {
-            Standing::Draining => self.drains.review(self),
+            Standing::Draining | Standing::Ended => self.drains.review(self),
             Standing::Open | Standing::Closed | Standing::Gone => self.drains.forget(self.task),
         }
         standing == Standing::Open && before & CLOSED != 0
@@ -143,7 +146,8 @@ impl Endpoint {
         self.usage.load(Ordering::Acquire) & (LINKED - 1)
     }
 
-    fn has_connections(&self) -> bool {
+    /// Whether it has connections, of this node or over links.
+    pub(crate) fn has_connections(&self) -> bool {
         self.usage.load(Ordering::Acquire) & !FLAGS != 0
     }
 

@@ -15,7 +15,7 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     time::{Instant, timeout, timeout_at},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     descriptors::{Descriptors, Reserved},
@@ -65,6 +65,8 @@ pub(crate) struct Forwarder {
     pub(crate) holding: Holding,
     /// All connections.
     pub(crate) connections: TaskTracker,
+    /// Another process takes what comes from now on.
+    pub(crate) leaving: CancellationToken,
 }
 
 /// A connection to a task.
@@ -77,13 +79,19 @@ impl Forwarder {
     /// Without connections.
     pub(crate) fn new(plane: Arc<Plane>, descriptors: Arc<Descriptors>, holding: Holding) -> Self {
         let pipes = Pipes::new(Arc::clone(&descriptors));
-        Self { plane, descriptors, pipes, holding, connections: TaskTracker::new() }
+        Self { plane, descriptors, pipes, holding, connections: TaskTracker::new(), leaving: CancellationToken::new() }
     }
 
-    /// Takes connections of clients until it is dropped.
+    /// Takes connections of clients until it is dropped, or another process takes them.
     pub(crate) async fn accept(self: Arc<Self>, listener: Arc<TcpListener>, port: Arc<Port>) {
+        let mut leaving = pin!(self.leaving.cancelled());
         loop {
-            match listener.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                () = leaving.as_mut() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
                 Ok((client, from)) => match self.descriptors.reserve(2) {
                     Some(reserved) => {
                         let served = Arc::clone(&self).serve(client, from, Arc::clone(&port), reserved);

@@ -6,10 +6,12 @@ mod control;
 mod descriptors;
 mod endpoint;
 mod forward;
+mod handover;
 mod holder;
 mod incoming;
 pub mod link;
 mod listeners;
+mod own_socket;
 mod plane;
 pub mod process;
 pub mod protocol;
@@ -19,8 +21,8 @@ mod route;
 mod udp;
 mod voice;
 
-pub use control::Control;
 pub use forward::Holding;
+pub use own_socket::Control;
 pub use process::{Options, run};
 
 #[cfg(test)]

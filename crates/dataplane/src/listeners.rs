@@ -4,7 +4,8 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
@@ -13,13 +14,16 @@ use rustix::{io::Errno, net::sockopt};
 use swarm_model::PortProtocol;
 use tokio::{
     net::{TcpListener, TcpSocket},
+    sync::{mpsc, oneshot},
     task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     descriptors::Reserved,
     forward::{self, Forwarder},
+    handover::{Inventory, Place},
     holder::holder_of,
     plane::Wanted,
     protocol::IngressAddr,
@@ -36,13 +40,6 @@ const HOLDER_TIME: Duration = Duration::from_secs(60);
 /// Connections that wait to be accepted: bursts of some thousand, also where a hand-over delays them.
 const BACKLOG: u32 = 4096;
 
-/// Names a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    Published(PortProtocol, u16, IpAddr),
-    Links(SocketAddr),
-}
-
 /// What a socket is to be like.
 #[derive(Clone)]
 struct Plan {
@@ -57,8 +54,8 @@ struct Plan {
 enum Socket {
     Tcp(Arc<TcpListener>),
     Udp(Arc<PublicSocket>),
-    /// The links have it.
-    Links,
+    /// The links have it. This is a duplicate, for the next process.
+    Links(OwnedFd),
 }
 
 /// A socket that listens.
@@ -66,6 +63,7 @@ struct Open {
     socket: Socket,
     plan: Plan,
     accepting: Option<JoinHandle<()>>,
+    leaving: CancellationToken,
     _reserved: Reserved,
 }
 
@@ -81,12 +79,25 @@ pub(crate) struct Listeners {
     forwarder: Arc<Forwarder>,
     open: BTreeMap<Place, Open>,
     failed: BTreeMap<Place, Failed>,
+    /// Sockets of the process before this one.
+    inherited: BTreeMap<Place, OwnedFd>,
+    inventories: mpsc::Receiver<oneshot::Sender<Vec<(Place, OwnedFd)>>>,
 }
 
 impl Listeners {
-    /// None yet.
-    pub(crate) fn new(forwarder: Arc<Forwarder>) -> Self {
-        Self { forwarder, open: BTreeMap::new(), failed: BTreeMap::new() }
+    /// None yet, and these of the process before. Also what asks for all that are open.
+    pub(crate) fn new(forwarder: Arc<Forwarder>, inherited: Vec<(Place, OwnedFd)>) -> (Self, Inventory) {
+        let (inventory, inventories) = mpsc::channel(1);
+        let inherited = inherited.into_iter().collect();
+        (Self { forwarder, open: BTreeMap::new(), failed: BTreeMap::new(), inherited, inventories }, inventory)
+    }
+
+    /// Opens what is wanted now. What the process before had, and nobody wants, is closed.
+    pub(crate) async fn begin(&mut self) {
+        if let Some(wanted) = self.forwarder.plane.wanted() {
+            self.follow(&plans(&wanted)).await;
+        }
+        self.inherited.clear();
     }
 
     /// Opens and closes sockets until it is dropped.
@@ -97,11 +108,24 @@ impl Listeners {
                 self.follow(&plans(&wanted)).await;
             }
             let retry = Instant::now() + RETRY;
-            tokio::select! {
-                () = plane.changed.notified() => {}
-                () = sleep_until(retry), if !self.failed.is_empty() => {}
+            loop {
+                tokio::select! {
+                    () = plane.changed.notified() => break,
+                    () = sleep_until(retry), if !self.failed.is_empty() => break,
+                    Some(asked) = self.inventories.recv() => drop(asked.send(self.duplicates())),
+                }
             }
         }
+    }
+
+    /// All sockets, for the next process. One that cannot be duplicated is left out, and opened anew there.
+    fn duplicates(&self) -> Vec<(Place, OwnedFd)> {
+        let duplicate = |socket: &Socket| match socket {
+            Socket::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Socket::Udp(socket) => socket.as_fd().try_clone_to_owned(),
+            Socket::Links(listener) => listener.try_clone(),
+        };
+        self.open.iter().filter_map(|(place, open)| Some((*place, duplicate(&open.socket).ok()?))).collect()
     }
 
     /// Brings the sockets to what is wanted.
@@ -135,14 +159,23 @@ impl Listeners {
     async fn open(&mut self, place: Place, plan: Plan) {
         let is_optional = plan.is_optional;
         let opened = match self.forwarder.descriptors.reserve(1) {
-            Some(reserved) => open(place, &plan, &*self.forwarder.plane.remote).map(|socket| (socket, reserved)),
+            Some(reserved) => {
+                let inherited = self.inherited.remove(&place);
+                open(place, &plan, inherited, &*self.forwarder.plane.remote).map(|socket| (socket, reserved))
+            }
             None => Err(Errno::MFILE.into()),
         };
         match opened {
             Ok((socket, reserved)) => {
                 self.failed.remove(&place);
                 self.warn(place, None);
-                let mut open = Open { socket, plan: plan.clone(), accepting: None, _reserved: reserved };
+                let mut open = Open {
+                    socket,
+                    plan: plan.clone(),
+                    accepting: None,
+                    leaving: self.forwarder.leaving.clone(),
+                    _reserved: reserved,
+                };
                 open.serve(plan, &self.forwarder).await;
                 self.open.insert(place, open);
             }
@@ -186,7 +219,7 @@ impl Open {
             self.accepting = match &self.socket {
                 Socket::Tcp(listener) => Some(tokio::spawn(forwarder.accept(Arc::clone(listener), port))),
                 Socket::Udp(socket) => Some(tokio::spawn(udp::serve(Arc::clone(socket), port, forwarder))),
-                Socket::Links => None,
+                Socket::Links(_) => None,
             };
         }
         self.plan = plan;
@@ -202,7 +235,8 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if let Some(accepting) = &self.accepting {
+        // What accepts ends by itself when another process takes over, and then sends answers on until the last flow.
+        if let Some(accepting) = self.accepting.take_if(|_| !self.leaving.is_cancelled()) {
             accepting.abort();
         }
     }
@@ -232,18 +266,26 @@ fn plans(wanted: &Wanted) -> BTreeMap<Place, Plan> {
     plans
 }
 
-fn open(place: Place, plan: &Plan, links: &dyn Remote) -> io::Result<Socket> {
+fn open(place: Place, plan: &Plan, inherited: Option<OwnedFd>, links: &dyn Remote) -> io::Result<Socket> {
+    let tcp = |addr, inherited: Option<OwnedFd>| match inherited {
+        Some(socket) => TcpListener::from_std(socket.into()),
+        None => listen(addr, plan.is_v6_only),
+    };
     match place {
         Place::Published(PortProtocol::Udp, port, addr) => {
-            let socket = PublicSocket::open(SocketAddr::new(addr, port), plan.is_v6_only)?;
-            Ok(Socket::Udp(Arc::new(socket)))
+            let addr = SocketAddr::new(addr, port);
+            let socket = match inherited {
+                Some(socket) => PublicSocket::inherit(socket, addr),
+                None => PublicSocket::open(addr, plan.is_v6_only),
+            };
+            Ok(Socket::Udp(Arc::new(socket?)))
         }
-        Place::Published(_, port, addr) => {
-            Ok(Socket::Tcp(Arc::new(listen(SocketAddr::new(addr, port), plan.is_v6_only)?)))
-        }
+        Place::Published(_, port, addr) => Ok(Socket::Tcp(Arc::new(tcp(SocketAddr::new(addr, port), inherited)?))),
         Place::Links(addr) => {
-            links.listen(listen(addr, plan.is_v6_only)?);
-            Ok(Socket::Links)
+            let listener = tcp(addr, inherited)?;
+            let duplicate = listener.as_fd().try_clone_to_owned()?;
+            links.listen(listener);
+            Ok(Socket::Links(duplicate))
         }
     }
 }

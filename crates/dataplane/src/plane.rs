@@ -17,8 +17,8 @@ use swarm_wire::{
 use tokio::sync::Notify;
 
 use crate::{
-    endpoint::{Drains, Endpoint, Standing},
-    protocol::{Configuration, Identity, LocalTask, Stats},
+    endpoint::{Drains, Endpoint, Lease, Standing},
+    protocol::{Configuration, Identity, LocalTask, Stats, ToData},
     remote::Remote,
     route::{Candidate, Port, Route, Way},
     voice::{About, Voice, Warnings},
@@ -55,6 +55,8 @@ struct State {
     receiver: TableReceiver,
     endpoints: BTreeMap<TaskId, Arc<Endpoint>>,
     ports: BTreeMap<(PortProtocol, u16), Arc<Port>>,
+    /// Tasks that have connections of the process before this one.
+    elsewhere: BTreeMap<TaskId, Lease>,
 }
 
 /// What listeners go by.
@@ -162,6 +164,37 @@ impl Plane {
         self.served.load().get(&task).cloned()
     }
 
+    /// What swarmd said, as it would say it to the next process.
+    pub(crate) fn said(&self) -> Vec<ToData> {
+        let state = self.state();
+        let locals = state.locals.iter().map(|(task, addr)| LocalTask { task: *task, addr: *addr }).collect();
+        let mut said = vec![ToData::LocalTasks(locals)];
+        said.extend(state.configuration.clone().map(ToData::Configure));
+        said.extend(state.identity.clone().map(ToData::Identity));
+        let table = state.receiver.table();
+        if table.version().is_some() {
+            said.extend(table.to_updates().into_iter().map(ToData::Table));
+        }
+        said
+    }
+
+    /// The tasks in the table that have connections.
+    pub(crate) fn tasks_in_use(&self) -> BTreeSet<TaskId> {
+        let state = self.state();
+        state.endpoints.values().filter(|endpoint| endpoint.has_connections()).map(|endpoint| endpoint.task).collect()
+    }
+
+    /// Takes which tasks have connections of the process before this one: none of them is drained.
+    pub(crate) fn set_elsewhere(&self, tasks: &BTreeSet<TaskId>) {
+        let mut state = self.state();
+        state.elsewhere.retain(|task, _| tasks.contains(task));
+        for task in tasks {
+            if let Some(endpoint) = state.endpoints.get(task).cloned() {
+                state.elsewhere.entry(*task).or_insert_with(|| endpoint.begin_linked());
+            }
+        }
+    }
+
     /// Brings everything that connections read to what swarmd said.
     fn rebuild(&self, state: &mut State) {
         let State { configuration, locals, receiver, endpoints, ports, .. } = state;
@@ -224,7 +257,8 @@ fn endpoint_records(table: &EndpointTable) -> impl Iterator<Item = &EndpointReco
 fn standing(record: &EndpointRecord, own: Option<NodeId>, way: Option<Way>) -> Standing {
     match record.state {
         EndpointState::In if way.is_some() => Standing::Open,
-        EndpointState::Draining if own == Some(record.node) => Standing::Draining,
+        EndpointState::Draining if own == Some(record.node) && way.is_some() => Standing::Draining,
+        EndpointState::Draining if own == Some(record.node) => Standing::Ended,
         EndpointState::Draining => Standing::Closed,
         EndpointState::In => Standing::Gone,
     }

@@ -1,17 +1,23 @@
 //! The process `swarmd data`.
 
-use std::{sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use anyhow::Result;
-use tokio::{sync::mpsc, time::sleep};
+use anyhow::{Result, bail};
+use tokio::{
+    net::UnixStream,
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 
 use crate::{
-    control::{Control, ControlSocket},
+    control::{self, hear},
     descriptors::{self, Descriptors},
     forward::{Forwarder, Holding},
+    handover::{self, Estate, LEAVING_MAX, OldProcess, Place},
     incoming,
     link::Links,
     listeners::Listeners,
+    own_socket::{Control, OwnSocket},
     plane::Plane,
     remote::{Arrival, Remote},
     voice::About,
@@ -25,13 +31,15 @@ const REFUSED_PERIOD: Duration = Duration::from_secs(60);
 pub struct Options {
     /// Where swarmd comes to.
     pub control: Control,
+    /// Whether it takes over from the data plane that runs there, if one does. It needs the path of the socket.
+    pub is_heir: bool,
     /// How connections wait that find no endpoint.
     pub holding: Holding,
     /// Open files that it may have; none for the limit of the process, which it raises as far as it may.
     pub descriptors_max: Option<usize>,
 }
 
-/// Runs a data plane until swarmd says that it is to end.
+/// Runs a data plane until swarmd says that it is to end, or another one has taken over and the last connection ended.
 ///
 /// # Errors
 /// As [`serve`].
@@ -43,22 +51,102 @@ pub async fn run(options: Options) -> Result<()> {
 /// The same with these links to other nodes.
 ///
 /// # Errors
-/// The socket for swarmd cannot be opened: its folder is open to others, or another data plane runs there.
+/// The socket for swarmd cannot be opened: its folder is open to others, or another data plane runs there. Or that one
+/// does not hand over.
 pub async fn serve<A: Arrival>(options: Options, remote: Arc<dyn Remote>, arrivals: mpsc::Receiver<A>) -> Result<()> {
-    let socket = ControlSocket::open(options.control).await?;
     let plane = Arc::new(Plane::new(remote));
     let descriptors = Descriptors::new(options.descriptors_max.unwrap_or_else(descriptors::raise_limit));
     let forwarder = Arc::new(Forwarder::new(Arc::clone(&plane), Arc::clone(&descriptors), options.holding));
-    tokio::select! {
-        () = socket.serve(Arc::clone(&plane)) => {}
-        () = Listeners::new(Arc::clone(&forwarder)).run() => {}
-        () = speak_of_refused(&plane, &descriptors) => {}
+    let (mut sockets, estate) = Sockets::open(options.control, options.is_heir).await?;
+    let (inherited, old) = estate.map(|estate| inherit(&plane, estate)).unzip();
+    let (mut listeners, inventory) = Listeners::new(Arc::clone(&forwarder), inherited.unwrap_or_default());
+    listeners.begin().await;
+    if let Some(old) = old {
+        tokio::spawn(old.succeed(Arc::clone(&plane)));
+    }
+    let next_process = async {
+        match &sockets.hand_over {
+            Some(own) => {
+                let heir = handover::serve(own, &sockets.control, &plane, &inventory).await;
+                // Before the sockets are dropped: whoever accepts from them leaves instead of being cut off.
+                forwarder.leaving.cancel();
+                heir
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let heir: Option<UnixStream> = tokio::select! {
+        () = control::serve(&sockets.control, &plane) => None,
+        heir = next_process => Some(heir),
+        () = listeners.run() => None,
+        () = speak_of_refused(&plane, &descriptors) => None,
         () = async {
-            incoming::take(arrivals, forwarder).await;
+            incoming::take(arrivals, Arc::clone(&forwarder)).await;
             std::future::pending().await
-        } => {}
+        } => None,
+    };
+    if let Some(heir) = heir {
+        sockets.leave_files();
+        drop(sockets);
+        leave(heir, &plane, &forwarder).await;
     }
     Ok(())
+}
+
+/// The sockets for swarmd and for the next process.
+struct Sockets {
+    control: OwnSocket,
+    /// None without a path.
+    hand_over: Option<OwnSocket>,
+}
+
+impl Sockets {
+    async fn open(control: Control, is_heir: bool) -> Result<(Self, Option<Estate>)> {
+        let path = match &control {
+            Control::Path(path) => path.clone(),
+            Control::Listening(_) if is_heir => bail!("to take over, a data plane needs the path of the socket"),
+            Control::Listening(_) => {
+                return Ok((Self { control: OwnSocket::open(control).await?, hand_over: None }, None));
+            }
+        };
+        if is_heir && let Some((control, own, estate)) = handover::take_over(&path).await? {
+            let beside = handover::path_beside(&path);
+            let control = OwnSocket::inherit(control, path)?;
+            return Ok((Self { control, hand_over: Some(OwnSocket::inherit(own, beside)?) }, Some(estate)));
+        }
+        let beside = handover::path_beside(&path);
+        let control = OwnSocket::open(control).await?;
+        Ok((Self { control, hand_over: Some(OwnSocket::bind(beside).await?) }, None))
+    }
+
+    fn leave_files(&mut self) {
+        self.control.leave_file();
+        self.hand_over.iter_mut().for_each(OwnSocket::leave_file);
+    }
+}
+
+/// Takes what the process before knows. Returns its sockets, and itself, which does not know yet that it is to leave.
+fn inherit(plane: &Plane, estate: Estate) -> (Vec<(Place, OwnedFd)>, OldProcess) {
+    for message in estate.said {
+        hear(plane, message);
+    }
+    plane.set_elsewhere(&estate.in_use);
+    (estate.sockets, estate.old)
+}
+
+/// Waits for the last connection, while the next process takes the new ones.
+async fn leave(heir: UnixStream, plane: &Plane, forwarder: &Forwarder) {
+    tracing::info!("another data plane has taken over; this one ends with its last connection");
+    plane.remote.retire();
+    forwarder.connections.close();
+    tokio::select! {
+        ended = timeout(LEAVING_MAX, forwarder.connections.wait()) => {
+            if ended.is_err() {
+                tracing::warn!("connections that are {} minutes old are cut", LEAVING_MAX.as_secs() / 60);
+            }
+        }
+        () = handover::report_use(heir, plane) => {}
+    }
 }
 
 /// Says once in a period how many connections were refused for want of descriptors, and takes it back after a period

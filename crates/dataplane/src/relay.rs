@@ -250,3 +250,6 @@ impl Half {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

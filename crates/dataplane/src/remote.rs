@@ -25,6 +25,9 @@ pub trait Remote: Send + Sync + 'static {
     fn set_peers(&self, peers: BTreeMap<NodeId, SocketAddr>);
     /// Takes links of other nodes on this listener, and on the one before no more.
     fn listen(&self, listener: TcpListener);
+    /// Another process takes over: takes no more links, and lets other nodes know that links that are open take no
+    /// more streams. Streams that are open go on.
+    fn retire(&self);
 }
 
 /// A stream that another node wants to open. Dropped without an answer, it is refused.
@@ -54,6 +57,10 @@ impl Remote for Links {
 
     fn listen(&self, listener: TcpListener) {
         Self::listen(self, listener);
+    }
+
+    fn retire(&self) {
+        self.stop_listening();
     }
 }
 

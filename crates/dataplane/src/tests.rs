@@ -2,6 +2,7 @@
 
 mod control;
 mod draining;
+mod handover;
 mod host;
 mod limits;
 mod listening;

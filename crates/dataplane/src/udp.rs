@@ -4,8 +4,12 @@ mod datagrams;
 mod flow;
 mod socket;
 
-use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, io, net::SocketAddr, pin::pin, sync::Arc};
 
+use rustix::{
+    io::Errno,
+    net::{SendFlags, send},
+};
 use swarm_model::TaskId;
 use tokio::{
     net::UdpSocket,
@@ -70,7 +74,7 @@ pub(crate) struct UdpPort {
     ended: mpsc::UnboundedSender<(u64, FlowKey)>,
 }
 
-/// Forwards the datagrams of a port until it is dropped.
+/// Forwards the datagrams of a port until it is dropped, or another process takes them.
 pub(crate) async fn serve(socket: Arc<PublicSocket>, port: Arc<Port>, forwarder: Arc<Forwarder>) {
     // Each flow says once that it has ended, so that the queue is no longer than the table.
     let (ended, mut ends) = mpsc::unbounded_channel();
@@ -83,14 +87,19 @@ pub(crate) async fn serve(socket: Arc<PublicSocket>, port: Arc<Port>, forwarder:
         next_number: 0,
         ended,
     };
-    loop {
+    let leaving = served.forwarder.leaving.clone();
+    let mut leaving = pin!(leaving.cancelled());
+    // Once another process takes what clients send, answers go on until the last flow has ended.
+    let mut has_left = false;
+    while !has_left || !served.flows.is_empty() {
         tokio::select! {
+            () = leaving.as_mut(), if !has_left => has_left = true,
             Some((number, key)) = ends.recv() => {
                 if served.flows.get(&key).is_some_and(|known| known.number == number) {
                     served.remove(key);
                 }
             }
-            ready = socket.readable() => {
+            ready = socket.readable(), if !has_left => {
                 if let Err(e) = ready {
                     tracing::warn!("port {}/udp does not receive any more: {e}", served.port.number);
                     return;
@@ -187,12 +196,13 @@ impl Known {
         }
         self.flow.used();
         match &self.upstream {
-            Upstream::Local(socket) => match socket.try_send(datagram) {
+            // Without asking the runtime, which does not know yet that a new socket is ready.
+            Upstream::Local(socket) => match send(socket, datagram, SendFlags::DONTWAIT) {
                 Ok(n) => {
                     self.flow.sent(n);
                     true
                 }
-                Err(e) => e.kind() == io::ErrorKind::WouldBlock,
+                Err(e) => matches!(e, Errno::WOULDBLOCK | Errno::NOBUFS | Errno::MSGSIZE),
             },
             Upstream::Remote(sender) => match sender.try_send(datagram.to_vec()) {
                 Ok(()) => {

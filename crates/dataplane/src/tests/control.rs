@@ -15,7 +15,7 @@ use crate::{
 
 async fn refusal(control: Control) -> String {
     let (_keep, arrivals) = mpsc::channel::<Stream>(1);
-    let options = Options { control, holding: Holding::default(), descriptors_max: None };
+    let options = Options { control, is_heir: false, holding: Holding::default(), descriptors_max: None };
     format!("{:#}", soon(serve(options, std::sync::Arc::new(Links::default()), arrivals)).await.unwrap_err())
 }
 
@@ -100,7 +100,7 @@ async fn a_socket_in_use_or_in_an_open_folder_is_refused_and_a_stale_one_replace
     assert!(text.contains("not a socket"), "{text}");
     std::fs::remove_file(&path).unwrap();
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let socket = crate::control::ControlSocket::open(Control::Path(path.clone())).await.unwrap();
+    let socket = crate::own_socket::OwnSocket::open(Control::Path(path.clone())).await.unwrap();
     drop(socket);
     assert!(!path.exists());
 }

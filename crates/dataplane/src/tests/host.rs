@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -193,7 +193,7 @@ impl Swarmd {
 /// A data plane with its folder.
 pub(super) struct Host {
     pub(super) addr: IpAddr,
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
     pub(super) process: JoinHandle<anyhow::Result<()>>,
     pub(super) links: Arc<Links>,
     pub(super) arrivals: mpsc::Sender<Stream>,
@@ -216,13 +216,37 @@ impl Host {
     async fn start_as(holding: Holding, descriptors_max: Option<usize>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        let path = folder.path().join("data.sock");
+        let host = Self::run(fresh_addr(), Arc::new(folder), false, holding, descriptors_max);
+        until(|| path.exists()).await;
+        host
+    }
+
+    /// Starts another process that takes over, and waits until it has.
+    pub(super) async fn take_over(&self) -> Self {
+        let next = Self::run(self.addr, Arc::clone(&self.folder), true, Holding::default(), None);
+        until(|| self.links.is_retired.load(Ordering::Relaxed)).await;
+        next
+    }
+
+    /// Starts a process that takes over if there is one to take over from.
+    pub(super) fn start_as_heir(&self) -> Self {
+        Self::run(self.addr, Arc::clone(&self.folder), true, Holding::default(), None)
+    }
+
+    fn run(
+        addr: IpAddr,
+        folder: Arc<tempfile::TempDir>,
+        is_heir: bool,
+        holding: Holding,
+        descriptors_max: Option<usize>,
+    ) -> Self {
         let (arrivals, receiver) = mpsc::channel(16);
         let links = Arc::new(Links::default());
-        let options = Options { control: Control::Path(folder.path().join("data.sock")), holding, descriptors_max };
+        let control = Control::Path(folder.path().join("data.sock"));
+        let options = Options { control, is_heir, holding, descriptors_max };
         let process = tokio::spawn(serve(options, Arc::clone(&links) as Arc<dyn Remote>, receiver));
-        let path = folder.path().join("data.sock");
-        until(|| path.exists()).await;
-        Self { addr: fresh_addr(), folder, process, links, arrivals }
+        Self { addr, folder, process, links, arrivals }
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -351,6 +375,7 @@ pub(super) struct Links {
     pub(super) opened: Mutex<Vec<(NodeId, OpenRequest)>>,
     pub(super) peers: Mutex<BTreeMap<NodeId, SocketAddr>>,
     pub(super) listener: Mutex<Option<TcpListener>>,
+    pub(super) is_retired: AtomicBool,
 }
 
 impl Remote for Links {
@@ -374,6 +399,11 @@ impl Remote for Links {
 
     fn listen(&self, listener: TcpListener) {
         *self.listener.lock().unwrap() = Some(listener);
+    }
+
+    fn retire(&self) {
+        self.listener.lock().unwrap().take();
+        self.is_retired.store(true, Ordering::Relaxed);
     }
 }
 

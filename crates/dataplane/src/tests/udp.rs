@@ -106,6 +106,21 @@ async fn a_flow_stays_with_its_task_and_flows_are_spread() {
 }
 
 #[tokio::test]
+async fn the_first_datagram_of_a_flow_arrives() {
+    let task = echo(1).await;
+    let (host, ..) = host(&[&task]).await;
+    let addr = SocketAddr::new(host.addr, PORT);
+    ask(&client(addr).await, b"is it open").await;
+    for _ in 0..50 {
+        let client = client(addr).await;
+        client.send(b"once").await.unwrap();
+        let mut answer = [0; 16];
+        let len = soon(client.recv(&mut answer)).await.unwrap();
+        assert_eq!(&answer[..len], b"t001once");
+    }
+}
+
+#[tokio::test]
 async fn large_datagrams_pass() {
     let task = echo(1).await;
     let (host, ..) = host(&[&task]).await;

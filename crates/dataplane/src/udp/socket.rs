@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, SocketAddr},
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use nix::{
@@ -42,6 +42,14 @@ impl PublicSocket {
         // The system may allow less.
         let _ = sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BYTES);
         bind(&socket, &addr)?;
+        Self::of(UdpSocket::from_std(socket.into())?, addr)
+    }
+
+    /// A socket that another process opened.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn inherit(socket: OwnedFd, addr: SocketAddr) -> io::Result<Self> {
         Self::of(UdpSocket::from_std(socket.into())?, addr)
     }
 
@@ -104,6 +112,12 @@ impl PublicSocket {
         let fd = self.socket.as_raw_fd();
         let send = || Ok(sendmsg(fd, &parts, &[from], MsgFlags::empty(), Some(&to))?);
         self.socket.async_io(Interest::WRITABLE, send).await.map(drop)
+    }
+}
+
+impl AsFd for PublicSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
