@@ -31,14 +31,23 @@ use tokio::{
 
 pub use self::{
     complaints::LinkCounters,
-    stream::{Incoming, LinkStream},
+    stream::{Incoming, LinkReader, LinkStream, LinkWriter},
 };
-use self::{frame::encode_request, hub::Hub, mux::Answer};
+use self::{
+    frame::encode_request,
+    hub::Hub,
+    mux::{Answer, Link},
+};
+
+/// Bytes that go out as one frame, at most: who reads so many from a socket at a time wastes no frame on a rest.
+pub const CHUNK_BYTES_MAX: usize = frame::FRAME_DATA_MAX;
 
 /// Longest wait for a stream, with the time to make a link if there is none.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for an answer of a peer that gives no sign of life at all: another endpoint may answer.
 const SILENT_OPEN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Silence after which a peer that is asked for a stream is asked for a sign of life as well.
+const QUIET_MAX: Duration = Duration::from_millis(500);
 /// Streams that peers want and that wait for the data plane to look at them; more are refused.
 const INCOMING_MAX: usize = 4096;
 
@@ -110,7 +119,8 @@ impl Links {
         self.owner.hub.set_peers(&peers);
     }
 
-    /// Takes links of other nodes on this listener, and on an earlier one no more.
+    /// Takes links of other nodes on this listener, and on an earlier one no more. To be called inside a tokio runtime, as
+    /// [`Links::open`] is.
     pub fn listen(&self, listener: TcpListener) {
         self.owner.listener.start(&self.owner.hub, listener);
     }
@@ -148,16 +158,9 @@ impl Links {
         // A link may end at this very moment, most often because it was not used: then a new one is made, once.
         for _ in 0..2 {
             let link = self.owner.hub.link_to(node).await.map_err(OpenError::Unreachable)?;
-            let begin = Instant::now();
             let Some(id) = link.want(request.clone()) else { continue };
             let stream = LinkStream::new(Arc::clone(&link), id);
-            let answer = match timeout(SILENT_OPEN_TIMEOUT, stream.answer()).await {
-                Ok(answer) => answer,
-                Err(_) if link.last_received() < begin => {
-                    return Err(OpenError::Unreachable(format!("node {node} gives no sign of life")));
-                }
-                Err(_) => stream.answer().await,
-            };
+            let answer = self.answer_of(&link, &stream).await?;
             match answer {
                 Answer::Accepted => return Ok(stream),
                 Answer::Refused(reason) => return Err(OpenError::Refused { reason }),
@@ -166,6 +169,30 @@ impl Links {
         }
         let reason = lost.unwrap_or_else(|| "all links are full".to_owned());
         Err(OpenError::Unreachable(format!("the link to node {node} was lost: {reason}")))
+    }
+
+    /// Waits for the answer of a peer as long as it shows signs of life: that it takes long to connect to the task is no
+    /// reason to give up.
+    async fn answer_of(&self, link: &Link, stream: &LinkStream) -> Result<Answer, OpenError> {
+        let begin = Instant::now();
+        let mut is_asked = false;
+        if link.last_received().elapsed() > QUIET_MAX {
+            link.ping();
+            is_asked = true;
+        }
+        loop {
+            match timeout(SILENT_OPEN_TIMEOUT, stream.answer()).await {
+                Ok(answer) => return Ok(answer),
+                Err(_) if link.last_received() >= begin => return Ok(stream.answer().await),
+                Err(_) if is_asked => {
+                    return Err(OpenError::Unreachable(format!("node {} gives no sign of life", link.peer())));
+                }
+                Err(_) => {
+                    link.ping();
+                    is_asked = true;
+                }
+            }
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     Hub,
     complaints::Offence,
-    frame::{Decoder, Event, Frame, HEADER_BYTES},
+    frame::{Decoder, Event, Frame},
     mux::{BATCH_FRAMES_MAX, Link},
     stream::Incoming,
 };
@@ -32,7 +32,7 @@ pub(super) const DEAD_AFTER: Duration = Duration::from_secs(5);
 /// Time between two looks at an idle link. Many links are idle.
 const LOOK_EVERY: Duration = Duration::from_millis(900);
 /// How long a link without streams stays: a service that is called now and then must not pay for a handshake each time.
-const IDLE_MAX: Duration = Duration::from_secs(300);
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(300);
 /// How long a peer is told why a link ends.
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Reads before the sending direction and other tasks of the thread get their turn.
@@ -168,7 +168,7 @@ impl Driver {
                 }
                 (Ok(_), None) => return Poll::Ready(Err(End::Here("the node stops".to_owned()))),
                 (Ok(arrived), Some(hub)) => {
-                    if arrived.surplus > 0 {
+                    for _ in 0..arrived.surplus {
                         hub.complaints.add(Offence::Streams, &self.link.peer(), &"it has too many streams on a link");
                     }
                     for (id, request) in arrived.wanted {
@@ -238,9 +238,6 @@ impl Driver {
             self.batch.pop_front();
         }
         self.sent = taken;
-        if self.batch.is_empty() {
-            self.batch.shrink_to(HEADER_BYTES);
-        }
         Poll::Ready(Ok(()))
     }
 

@@ -9,7 +9,6 @@ use std::{
     mem::size_of,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -43,8 +42,6 @@ pub(super) const BATCH_FRAMES_MAX: usize = 32;
 const BATCH_BYTES_MAX: usize = 256 << 10;
 /// Numbers of streams end here: a link that has had two thousand million makes room for a new one.
 const ID_END: u32 = u32::MAX - 2;
-/// Silence after which a peer that is asked for a stream is asked for a sign of life as well.
-const QUIET_MAX: Duration = Duration::from_millis(500);
 
 /// Why a peer's bytes end the link.
 #[derive(Debug, Error)]
@@ -214,7 +211,6 @@ impl Link {
         shared.opened += 1;
         shared.streams.insert(id, Stream::new(Phase::Wanted));
         shared.urgent.push_back(Frame::open(id, request));
-        shared.is_ping_due |= shared.last_received.elapsed() > QUIET_MAX;
         wake(shared);
         Some(id)
     }
@@ -225,9 +221,8 @@ impl Link {
         let closed = shared.closed.clone();
         let Some(stream) = shared.streams.get_mut(&id) else { return Poll::Ready(Answer::Lost("it is over".into())) };
         Poll::Ready(match (&stream.phase, closed) {
-            (Phase::Open, _) => Answer::Accepted,
+            (Phase::Open | Phase::Reset, _) => Answer::Accepted,
             (Phase::Refused(reason), _) => Answer::Refused(reason.clone()),
-            (Phase::Reset, _) => Answer::Refused("the node broke off the stream".to_owned()),
             (_, Some(reason)) => Answer::Lost(reason.to_string()),
             (_, None) => {
                 stream.reader = Some(cx.waker().clone());
@@ -512,7 +507,10 @@ impl Link {
                 woken.extend(stream.reader.take());
             }
             Event::Reset { .. } => {
-                stream.phase = Phase::Reset;
+                stream.phase = match stream.phase {
+                    Phase::Wanted => Phase::Refused("the node broke off the stream".to_owned()),
+                    _ => Phase::Reset,
+                };
                 stream.received.clear();
                 woken.extend(stream.reader.take());
                 woken.extend(stream.writer.take());

@@ -133,7 +133,8 @@ async fn many_bytes_arrive_as_they_were_sent() {
         // Small pieces first, then as much as there is room for, without copying.
         ours.write_all(&rest.split_to(10)).await.unwrap();
         ours.write_all(&rest.split_to(100_000)).await.unwrap();
-        while poll_fn(|cx| ours.poll_send(cx, &mut rest)).await.unwrap() > 0 {}
+        let (_, mut writer) = ours.split();
+        while poll_fn(|cx| writer.poll_send(cx, &mut rest)).await.unwrap() > 0 {}
         ours.shutdown().await.unwrap();
     };
     let mut received = Vec::new();
@@ -272,6 +273,30 @@ async fn many_streams_open_at_once_share_a_few_links() {
 }
 
 #[tokio::test]
+async fn a_peer_that_takes_long_to_connect_is_waited_for() {
+    let (_ca, a, mut b) = pair().await;
+    let streams = a.stream_to(&mut b).await;
+    let (opened, ()) = tokio::join!(a.links.open(b.id, request()), async {
+        let incoming = b.incoming.recv().await.unwrap();
+        tokio::time::sleep(2 * SILENT_OPEN_TIMEOUT + QUIET_MAX).await;
+        drop(incoming.accept());
+    });
+    assert!(opened.is_ok(), "{opened:?}");
+    drop(streams);
+}
+
+#[tokio::test]
+async fn a_link_without_streams_ends_after_a_while() {
+    let (_ca, a, mut b) = pair().await;
+    drop(a.stream_to(&mut b).await);
+    assert_eq!((a.links.count(b.id), b.links.count(a.id)), (1, 1));
+    tokio::time::pause();
+    tokio::time::sleep(driver::IDLE_MAX + Duration::from_secs(10)).await;
+    tokio::time::resume();
+    until("the end on both sides", || (a.links.count(b.id), b.links.count(a.id)) == (0, 0)).await;
+}
+
+#[tokio::test]
 async fn a_peer_that_falls_silent_is_noticed() {
     let (_ca, a, mut b) = pair().await;
     // A wire that can be stopped without an end.
@@ -294,6 +319,9 @@ async fn a_peer_that_falls_silent_is_noticed() {
     assert!(timeout(driver::DEAD_AFTER + Duration::from_secs(1), ours.read_u8()).await.is_err());
     stop.send(()).unwrap();
     let begin = Instant::now();
+    // Before that, who wants a stream does not have to wait so long.
+    let error = a.links.open(b.id, request()).await.unwrap_err();
+    assert!(matches!(&error, OpenError::Unreachable(why) if why.contains("no sign of life")), "{error}");
     let error = soon("the end here", ours.read_u8()).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     assert!(error.to_string().contains("silent"), "{error}");

@@ -20,7 +20,7 @@ pub(super) enum Phase {
     Open,
     /// The peer refused it.
     Refused(String),
-    /// It was broken off by the peer.
+    /// It was broken off by the peer, or refused to it.
     Reset,
 }
 
