@@ -71,6 +71,10 @@ pub(crate) enum Command {
         /// Unix socket for swarmd, in a folder of mode 0700
         #[arg(long, value_name = "PATH")]
         socket: PathBuf,
+        /// Take over from the data plane that runs there: its ports, and what it knows. It ends with its last connection.
+        /// SIGHUP makes a data plane start another one in this way (systemctl reload)
+        #[arg(long)]
+        take_over: bool,
     },
 }
 

@@ -7,7 +7,7 @@ use std::{
     fs::{self, DirBuilder, OpenOptions},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
@@ -25,9 +25,12 @@ use swarm_model::{DataAddress, NodeCertificate};
 use swarm_wire::{IdentityHolder, channel};
 use tokio::{
     net::UnixStream,
+    signal::unix::{SignalKind, signal},
     sync::watch,
     time::{Instant, sleep, timeout},
 };
+
+use crate::notify::{READY, notify};
 
 /// Time for a data plane that was started to listen.
 const START_MAX: Duration = Duration::from_secs(5);
@@ -35,6 +38,9 @@ const START_MAX: Duration = Duration::from_secs(5);
 const START_POLL: Duration = Duration::from_millis(10);
 /// Time for the last word to a data plane.
 const STOP_MAX: Duration = Duration::from_secs(2);
+
+/// How often a data plane looks whether its socket is there.
+const GONE_PERIOD: Duration = Duration::from_secs(5);
 
 /// The name of the socket in the folder of a data plane.
 const SOCKET: &str = "socket";
@@ -207,9 +213,59 @@ async fn start(folder: &Path) -> io::Result<UnixStream> {
 }
 
 /// Runs this process as a data plane (`swarmd data`).
-pub(crate) async fn run(socket: PathBuf) -> Result<()> {
+///
+/// # Errors
+/// Its socket cannot be opened, or the data plane before does not hand over.
+pub(crate) async fn run(socket: PathBuf, take_over: bool) -> Result<()> {
     // A terminal that closes, and a signal to swarmd's group, are not meant for it. A unit of its own leads its session already.
     let _ = rustix::process::setsid();
-    let options = Options { control: Control::Path(socket), holding: Holding::default(), descriptors_max: None };
-    swarm_dataplane::run(options).await.context("the data plane")
+    let mut reload = signal(SignalKind::hangup())?;
+    let file = socket.clone();
+    tokio::spawn(async move {
+        while reload.recv().await.is_some() {
+            if let Err(error) = start_next(&file) {
+                tracing::warn!(%error, "the next data plane cannot be started; this one goes on");
+            }
+        }
+    });
+    let options = Options {
+        control: Control::Path(socket.clone()),
+        is_heir: take_over,
+        holding: Holding::default(),
+        descriptors_max: None,
+        on_ready: Box::new(|| notify(&format!("MAINPID={}\n{READY}", std::process::id()))),
+    };
+    tokio::select! {
+        end = swarm_dataplane::run(options) => end.context("the data plane"),
+        () = gone(&socket) => {
+            tracing::info!(socket = %socket.display(), "the socket was removed: nobody can reach this data plane, it ends");
+            Ok(())
+        }
+    }
+}
+
+/// Starts the program that is installed now, as the data plane that takes over from this one.
+fn start_next(socket: &Path) -> io::Result<()> {
+    let program = std::env::current_exe()?;
+    // A program that was replaced while it runs is shown like this.
+    let name = program.to_string_lossy();
+    let program = PathBuf::from(name.strip_suffix(" (deleted)").unwrap_or(&name));
+    let mut child = Command::new(program).arg("data").arg("--socket").arg(socket).arg("--take-over").spawn()?;
+    tokio::task::spawn_blocking(move || child.wait());
+    Ok(())
+}
+
+/// Waits until another file, or none, is at the place of the socket. The state folder of a node that was removed by hand takes
+/// its data plane with it.
+async fn gone(socket: &Path) {
+    let file = || fs::symlink_metadata(socket).map(|found| (found.dev(), found.ino())).ok();
+    let mut first = None;
+    loop {
+        sleep(GONE_PERIOD).await;
+        let now = file();
+        let known = *first.get_or_insert(now);
+        if known != now || now.is_none() {
+            return;
+        }
+    }
 }

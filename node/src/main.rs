@@ -70,7 +70,7 @@ fn main() -> ExitCode {
         start_log(&config);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         match command {
-            Some(Command::Data { socket }) => runtime.block_on(data_plane::run(socket)),
+            Some(Command::Data { socket, take_over }) => runtime.block_on(data_plane::run(socket, take_over)),
             None => runtime.block_on(run(config)),
         }
     };

@@ -73,6 +73,8 @@ impl TestNode {
             secrets_dir: folder.join("unused"),
             listen_addr: "127.0.0.1:0".parse().unwrap(),
             advertise_addr: None,
+            data_port: 7946,
+            data_socket: None,
             hostname: "test".to_owned(),
             limits: NodeLimits::default(),
             labels: Labels::new(),

@@ -27,7 +27,6 @@ use crate::{
 const REFUSED_PERIOD: Duration = Duration::from_secs(60);
 
 /// How a data plane runs.
-#[derive(Debug)]
 pub struct Options {
     /// Where swarmd comes to.
     pub control: Control,
@@ -35,6 +34,8 @@ pub struct Options {
     pub is_heir: bool,
     /// How connections wait that find no endpoint.
     pub holding: Holding,
+    /// Called once it listens for swarmd.
+    pub on_ready: Box<dyn FnOnce() + Send>,
     /// Open files that it may have; none for the limit of the process, which it raises as far as it may.
     pub descriptors_max: Option<usize>,
 }
@@ -61,6 +62,7 @@ pub async fn serve<A: Arrival>(options: Options, remote: Arc<dyn Remote>, arriva
     let (inherited, old) = estate.map(|estate| inherit(&plane, estate)).unzip();
     let (mut listeners, inventory) = Listeners::new(Arc::clone(&forwarder), inherited.unwrap_or_default());
     listeners.begin().await;
+    (options.on_ready)();
     if let Some(old) = old {
         tokio::spawn(old.succeed(Arc::clone(&plane)));
     }

@@ -15,7 +15,13 @@ use crate::{
 
 async fn refusal(control: Control) -> String {
     let (_keep, arrivals) = mpsc::channel::<Stream>(1);
-    let options = Options { control, is_heir: false, holding: Holding::default(), descriptors_max: None };
+    let options = Options {
+        control,
+        is_heir: false,
+        holding: Holding::default(),
+        descriptors_max: None,
+        on_ready: Box::new(|| {}),
+    };
     format!("{:#}", soon(serve(options, std::sync::Arc::new(Links::default()), arrivals)).await.unwrap_err())
 }
 

@@ -244,7 +244,7 @@ impl Host {
         let (arrivals, receiver) = mpsc::channel(16);
         let links = Arc::new(Links::default());
         let control = Control::Path(folder.path().join("data.sock"));
-        let options = Options { control, is_heir, holding, descriptors_max };
+        let options = Options { control, is_heir, holding, descriptors_max, on_ready: Box::new(|| {}) };
         let process = tokio::spawn(serve(options, Arc::clone(&links) as Arc<dyn Remote>, receiver));
         Self { addr, folder, process, links, arrivals }
     }
