@@ -51,7 +51,7 @@ async fn serve<A: Arrival>(arrival: A, forwarder: Arc<Forwarder>) {
     }
 }
 
-/// Whether another node may ask for that: a task of this node that the table has, and a port that its service publishes.
+/// Whether another node may ask for that: the task is of this node and in the table, and its service publishes the port.
 fn check(request: &OpenRequest, forwarder: &Forwarder) -> Result<Served, String> {
     let OpenRequest { task, port, .. } = request;
     let served = forwarder.plane.served(*task).ok_or_else(|| format!("task {task} does not serve on this node"))?;

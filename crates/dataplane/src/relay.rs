@@ -59,8 +59,8 @@ pub(crate) async fn local(mut client: TcpStream, mut task: TcpStream, lease: &Le
     }
 }
 
-/// Between a TCP connection and a stream of a link. `is_client` says whether the TCP connection is the client's; else it
-/// is the task's. A stream that is dropped before both directions have ended is reset.
+/// Between a TCP connection and a stream of a link. `is_client` says whether the TCP connection is the client's; else
+/// it is the task's. A stream that is dropped before both directions have ended is reset.
 pub(crate) async fn linked<S>(mut tcp: TcpStream, mut stream: S, is_client: bool, lease: &Lease)
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -7,7 +7,9 @@ use super::datagrams::{self, DATAGRAM_BYTES_MAX};
 
 proptest! {
     #[test]
-    fn datagrams_arrive_as_they_were_sent(sent in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..8)) {
+    fn datagrams_arrive_as_they_were_sent(
+        sent in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..8),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let (mut a, mut b) = duplex(64);
