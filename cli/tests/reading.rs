@@ -308,6 +308,23 @@ fn usage_errors_have_exit_code_2() {
 }
 
 #[test]
+fn endpoints_say_which_tasks_get_connections() {
+    let fake = Fake::start();
+    let endpoint = |name: &str, state: &str, reason: &str| json!({"Name": name, "TaskID": "t", "NodeID": "n", "Node": "alpha", "State": state, "Reason": reason});
+    let all = [endpoint("web.1", "in", ""), endpoint("web.2", "out", "the node is down")];
+    fake.on_json("GET /swarmd/services/web/endpoints", &json!(all));
+    assert_eq!(
+        fake.run(&["service", "endpoints", "web"]).ok(),
+        "NAME      NODE      STATE     REASON\nweb.1     alpha     in\nweb.2     alpha     out       the node is down\n"
+    );
+    assert_eq!(
+        fake.run(&["service", "endpoints", "--format", "{{.Name}} {{.State}}", "web"]).ok(),
+        "web.1 in\nweb.2 out\n"
+    );
+    assert!(fake.run(&["service", "endpoints", "nope"]).failed().starts_with("Error: no such service: nope\n"));
+}
+
+#[test]
 fn history_and_diff_tell_what_changed() {
     let fake = Fake::start();
     let spec = |image: &str, replicas: u64| {
@@ -455,6 +472,7 @@ fn an_empty_name_is_refused_before_anything_is_asked() {
         &["service", "rm"],
         &["service", "why"],
         &["service", "history"],
+        &["service", "endpoints"],
         &["node", "inspect"],
         &["node", "ps"],
         &["node", "rm"],

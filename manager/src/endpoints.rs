@@ -205,7 +205,7 @@ fn node_record(state: &State, node: NodeId) -> Option<NodeRecord> {
 }
 
 /// A task that runs serves; one that is to stop gets no new connections.
-fn endpoint(state: &State, task: &Task) -> Option<EndpointRecord> {
+pub(crate) fn endpoint(state: &State, task: &Task) -> Option<EndpointRecord> {
     if task.status.state != TaskState::Running || !publishes(state, task.service) {
         return None;
     }

@@ -244,8 +244,11 @@ impl Drains {
         }
     }
 
+    /// The endpoint gets connections, or is no business of swarmd's any more.
     fn forget(&self, task: TaskId) {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).remove(&task);
+        if self.said.lock().unwrap_or_else(PoisonError::into_inner).remove(&task) {
+            self.voice.say(FromData::InUse(task));
+        }
     }
 
     /// Says all of them, to a new connection.

@@ -3,7 +3,10 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use swarm_model::PortProtocol;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Duration, Instant, timeout_at},
+};
 
 use crate::{
     forward::{Forwarder, connect_local},
@@ -12,6 +15,9 @@ use crate::{
     remote::{Arrival, OpenRequest},
     udp,
 };
+
+/// How long a stream to a task that is not in the table waits for the table: less than the other node waits for an answer.
+const TABLE_WAIT: Duration = Duration::from_millis(700);
 
 /// Takes what comes until the links have ended.
 pub(crate) async fn take<A: Arrival>(mut arrivals: mpsc::Receiver<A>, forwarder: Arc<Forwarder>) {
@@ -27,7 +33,7 @@ async fn serve<A: Arrival>(arrival: A, forwarder: Arc<Forwarder>) {
         tracing::debug!(from = %arrival.from(), task = %request.task, "refused a stream of another node: {reason}");
         arrival.refuse(reason);
     };
-    let served = match check(&request, &forwarder) {
+    let served = match check_soon(&request, &forwarder).await {
         Ok(served) => served,
         Err(reason) => return refuse(arrival, reason),
     };
@@ -48,6 +54,22 @@ async fn serve<A: Arrival>(arrival: A, forwarder: Arc<Forwarder>) {
             Err(e) => refuse(arrival, failed(e)),
         },
         PortProtocol::Sctp => refuse(arrival, "SCTP is not forwarded".to_owned()),
+    }
+}
+
+/// The other node may have a newer table, which is on its way here.
+async fn check_soon(request: &OpenRequest, forwarder: &Forwarder) -> Result<Served, String> {
+    let mut rebuilt = forwarder.plane.rebuilt();
+    let deadline = Instant::now() + TABLE_WAIT;
+    loop {
+        rebuilt.mark_unchanged();
+        let reason = match check(request, forwarder) {
+            Ok(served) => return Ok(served),
+            Err(reason) => reason,
+        };
+        if !matches!(timeout_at(deadline, rebuilt.changed()).await, Ok(Ok(()))) {
+            return Err(reason);
+        }
     }
 }
 

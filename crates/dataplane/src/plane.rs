@@ -14,7 +14,7 @@ use swarm_wire::{
     NodeIdentity,
     endpoints::{EndpointRecord, EndpointState, EndpointTable, PublishedPort, Record, TableReceiver},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     endpoint::{Drains, Endpoint, Lease, Standing},
@@ -40,6 +40,8 @@ pub(crate) struct Plane {
     served: ArcSwap<BTreeMap<TaskId, Served>>,
     /// Something changed that listeners go by.
     pub(crate) changed: Notify,
+    /// Something changed that connections go by.
+    rebuilt: watch::Sender<()>,
     pub(crate) remote: Arc<dyn Remote>,
     pub(crate) voice: Voice,
     pub(crate) warnings: Warnings,
@@ -73,6 +75,7 @@ impl Plane {
             state: Mutex::default(),
             served: ArcSwap::default(),
             changed: Notify::new(),
+            rebuilt: watch::Sender::new(()),
             remote,
             warnings: Warnings::new(voice.clone()),
             drains: Arc::new(Drains::new(voice.clone())),
@@ -164,6 +167,11 @@ impl Plane {
         self.served.load().get(&task).cloned()
     }
 
+    /// Ready at each change of what connections go by.
+    pub(crate) fn rebuilt(&self) -> watch::Receiver<()> {
+        self.rebuilt.subscribe()
+    }
+
     /// What swarmd said, as it would say it to the next process.
     pub(crate) fn said(&self) -> Vec<ToData> {
         let state = self.state();
@@ -228,12 +236,16 @@ impl Plane {
                 served.insert(record.task, Served { endpoint: Arc::clone(endpoint), addr, ports });
             }
         }
+        // A task of this node that is not in the table serves no more, or not yet: swarmd need not wait for it.
+        for task in locals.keys().filter(|task| !present.contains(task)) {
+            endpoints.entry(*task).or_insert_with(|| Arc::new(Endpoint::new(*task, Arc::clone(&self.drains))));
+        }
         endpoints.retain(|task, endpoint| {
-            let is_present = present.contains(task);
+            let (is_present, is_local) = (present.contains(task), locals.contains_key(task));
             if !is_present {
-                endpoint.stand(Standing::Gone);
+                endpoint.stand(if is_local { Standing::Ended } else { Standing::Gone });
             }
-            is_present
+            is_present || is_local
         });
         for (service, opened) in opened {
             let turns = candidates.get(&service).into_iter().flatten().map(|c| c.endpoint.turns()).max().unwrap_or(0);
@@ -243,6 +255,7 @@ impl Plane {
         route(table, candidates, ports);
         self.remote.set_peers(peers(table, own));
         self.changed.notify_one();
+        self.rebuilt.send_replace(());
     }
 }
 

@@ -95,10 +95,11 @@ pub enum FromData {
         /// Why.
         reason: String,
     },
-    /// A task of this node that is draining has no connections left. Said once for each; again after
-    /// [`FromData::InUse`], and to each new connection of swarmd.
+    /// A task of this node that gets no new connections has none left. Said once for each; again after [`FromData::InUse`],
+    /// and to each new connection of swarmd.
     Drained(TaskId),
-    /// A task that was said to be drained has connections again: a node that had not applied the table yet sent one.
+    /// A task that was said to be drained may have connections again: it serves now, or a node that had not applied the table
+    /// yet sent one.
     InUse(TaskId),
     /// What does not work on this node, for people: all of it; said whenever it changes.
     Warnings(Vec<Warning>),

@@ -11,6 +11,7 @@ mod call;
 mod caller;
 mod change;
 mod configs;
+mod endpoints;
 mod logs;
 mod managers;
 mod names;
@@ -85,6 +86,7 @@ fn all_routes<P: Plane>(plane: P) -> Router {
         .route("/tasks", get(tasks::list::<P>))
         .route("/tasks/{id}", get(tasks::inspect::<P>))
         .route("/tasks/{id}/logs", get(logs::of_task::<P>))
+        .route("/swarmd/services/{id}/endpoints", get(endpoints::list::<P>))
         .route("/swarmd/services/{id}/history", get(revisions::list::<P>))
         .route("/swarmd/services/{id}/rollback", post(revisions::roll_back::<P>))
         .route("/swarmd/plan", post(plan::plan::<P>))

@@ -151,7 +151,7 @@ fn waves(forecast: &Forecast) -> Vec<WaveView> {
     waves.map(|wave| WaveView { after_ns: wave.after_ns, steps: wave.steps.iter().map(show).collect() }).collect()
 }
 
-fn node_name(state: &State, id: NodeId) -> String {
+pub(super) fn node_name(state: &State, id: NodeId) -> String {
     match state.node(id).map(|node| node.hostname()) {
         Some(name) if !name.is_empty() => name.to_owned(),
         _ => id.to_string(),
@@ -159,7 +159,7 @@ fn node_name(state: &State, id: NodeId) -> String {
 }
 
 /// The name of a task; the slots of jobs are counted from 0 where people see them.
-fn task_name(state: &State, service: ServiceId, slot: u32, node: Option<NodeId>) -> String {
+pub(super) fn task_name(state: &State, service: ServiceId, slot: u32, node: Option<NodeId>) -> String {
     let found = state.service(service);
     let name = found.map_or_else(|| service.to_string(), |service| service.spec.name.clone());
     match (slot.checked_sub(u32::from(found.is_some_and(|service| service.job.is_some()))), node) {

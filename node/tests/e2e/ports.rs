@@ -24,6 +24,8 @@ const ROUNDS: usize = 3;
 fn published(name: &str, replicas: u64, port: u16) -> Value {
     let mut spec = service(name, replicas);
     spec["EndpointSpec"] = json!({ "Ports": [{ "TargetPort": 8080, "PublishedPort": port }] });
+    // As long as connections of clients that keep them hold up the stop of a task.
+    spec["TaskTemplate"]["ContainerSpec"]["StopGracePeriod"] = json!(1_000_000_000);
     spec["UpdateConfig"] = json!({ "Parallelism": 1, "Monitor": 100_000_000 });
     spec
 }

@@ -2,6 +2,7 @@
 
 mod change;
 mod create;
+mod endpoints;
 mod follow;
 mod history;
 mod inspect;
@@ -36,6 +37,7 @@ use crate::{
 pub(crate) enum ServiceCommand {
     Create(Box<create::Create>),
     Diff(history::Diff),
+    Endpoints(endpoints::Endpoints),
     History(history::History),
     Inspect(inspect::Inspect),
     Logs(logs::Logs),
@@ -59,6 +61,7 @@ impl ServiceCommand {
         match self {
             Self::Create(command) => command.run(context).await,
             Self::Diff(command) => command.run(context).await,
+            Self::Endpoints(command) => command.run(context).await,
             Self::History(command) => command.run(context).await,
             Self::Inspect(command) => command.run(context).await,
             Self::Logs(command) => command.run(context).await,

@@ -1,7 +1,7 @@
 //! Endpoints that are to stop.
 
 use swarm_model::TaskId;
-use swarm_wire::endpoints::EndpointState;
+use swarm_wire::endpoints::{EndpointState, RecordKey};
 use tokio::io::AsyncWriteExt;
 
 use super::{
@@ -65,4 +65,30 @@ async fn a_stream_of_a_node_that_lags_takes_the_word_back() {
     stream.shutdown().await.unwrap();
     drop(stream);
     swarmd.hear_of(|message| (*message == FromData::Drained(task.id)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_task_that_serves_no_more_or_not_yet_is_not_waited_for() {
+    let host = Host::start().await;
+    let task = Task::start(1).await;
+    let mut swarmd = host.swarmd(&[&task]).await;
+    let mut table = Table::new();
+    // The service publishes the port, and this task does not run yet.
+    let drained = |message: &FromData| (*message == FromData::Drained(task.id)).then_some(());
+    table.endpoint(TaskId(9), OTHER, EndpointState::In);
+    let heard = swarmd.apply(&mut table).await;
+    if !heard.iter().any(|message| drained(message).is_some()) {
+        swarmd.hear_of(drained).await;
+    }
+    table.endpoint(task.id, OWN, EndpointState::In);
+    table.remove(RecordKey::Endpoint(TaskId(9)));
+    let heard = swarmd.apply(&mut table).await;
+    assert!(heard.contains(&FromData::InUse(task.id)), "{heard:?}");
+    // The service is removed while a client is connected.
+    let (_, open) = host.named().await;
+    table.remove(RecordKey::Endpoint(task.id));
+    let heard = swarmd.apply(&mut table).await;
+    assert!(!heard.iter().any(|message| drained(message).is_some()), "{heard:?}");
+    drop(open);
+    swarmd.hear_of(drained).await;
 }

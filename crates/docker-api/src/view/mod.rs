@@ -5,6 +5,7 @@
 
 mod cluster;
 mod config;
+mod endpoints;
 mod history;
 mod managers;
 mod node;
@@ -21,6 +22,7 @@ pub use cluster::{
     ClusterInfo, InitRequest, JoinRequest, JoinTokensView, OVERLAY_SETTINGS_WAIT, SwarmView, TlsInfo, UnlockKeyView,
 };
 pub use config::{ConfigRequest, ConfigSpecView};
+pub use endpoints::TaskEndpointView;
 pub use history::RevisionView;
 pub use managers::{ManagerView, ManagersView};
 pub use node::{ManagerStatusView, NodeDescriptionView, NodeStatusView, NodeView};
