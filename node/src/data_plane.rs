@@ -40,7 +40,7 @@ const START_POLL: Duration = Duration::from_millis(10);
 const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// How often a data plane looks whether its socket is there.
-const GONE_PERIOD: Duration = Duration::from_secs(5);
+const GONE_PERIOD: Duration = Duration::from_secs(1);
 
 /// The name of the socket in the folder of a data plane.
 const SOCKET: &str = "socket";
@@ -195,8 +195,9 @@ async fn start(folder: &Path) -> io::Result<UnixStream> {
     loop {
         let error = match UnixStream::connect(&socket).await {
             Ok(stream) => {
-                // It outlives this process; while this one lives, its end has to be waited for.
-                tokio::task::spawn_blocking(move || child.wait());
+                // It outlives this process. While this one lives, its end has to be waited for; a thread of the runtime would hold
+                // up the end of this one.
+                std::thread::spawn(move || child.wait());
                 return Ok(stream);
             }
             Err(error) => error,
@@ -251,7 +252,7 @@ fn start_next(socket: &Path) -> io::Result<()> {
     let name = program.to_string_lossy();
     let program = PathBuf::from(name.strip_suffix(" (deleted)").unwrap_or(&name));
     let mut child = Command::new(program).arg("data").arg("--socket").arg(socket).arg("--take-over").spawn()?;
-    tokio::task::spawn_blocking(move || child.wait());
+    std::thread::spawn(move || child.wait());
     Ok(())
 }
 

@@ -31,12 +31,7 @@ impl Story<'_> {
         if self.cluster.engine.is_none() {
             return run(self);
         }
-        let nodes = self.cluster.node_views()?;
-        let addresses = nodes.iter().filter_map(|node| {
-            let known = self.cluster.nodes.iter().find(|known| known.name == node.hostname)?;
-            Some((node.id.clone(), known.ip))
-        });
-        let traffic = Traffic::start(&self.cluster.api(), SERVICE, addresses.collect());
+        let traffic = Traffic::start(self.addresses());
         let seen = run(self)?;
         let counts = traffic.stop()?.told()?;
         Ok(format!("{seen}; meanwhile {counts}"))

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::cluster::{Cluster, STEP_LIMIT};
 use super::rollout;
@@ -17,6 +17,10 @@ use crate::{interrupt, process, ui};
 /// The name of the service.
 pub(super) const SERVICE: &str = "web";
 const IMAGE: &str = "hello:1";
+/// Requests to a node between two looks whether it is time to give up.
+const ASKED_AT_ONCE: usize = 50;
+/// The published port.
+const PORT: u16 = 8080;
 const REPLICAS: usize = 6;
 const REPLICAS_UP: usize = 9;
 const REPLICAS_DOWN: usize = 3;
@@ -29,9 +33,9 @@ pub(super) fn tell(cluster: &mut Cluster) -> Result<Vec<String>> {
         Story::start_nodes,
     )?;
     story.step("The first node makes a swarm, the others join it with its token", Story::join)?;
-    story.step("A service of six replicas, spread over the nodes, each with a port of its node", Story::create)?;
+    story.step("A service of six replicas with a published port, spread over the nodes", Story::create)?;
     if story.cluster.engine.is_some() {
-        story.step("Each replica answers, at its own node's address", Story::ask_all)?;
+        story.step("Each node leads to each replica, wherever it runs", Story::ask_all)?;
     }
     story.step("What runs where", Story::list)?;
     story.step("Scale up to nine, then down to three", Story::scale)?;
@@ -103,7 +107,7 @@ impl Story<'_> {
             "--replicas",
             &replicas,
             "--publish",
-            "mode=host,target=8080",
+            &format!("{PORT}:8080"),
             "--env",
             "TASK={{.Task.Name}}",
             "--env",
@@ -125,34 +129,45 @@ impl Story<'_> {
 
     fn ask_all(&mut self) -> Result<String> {
         let tasks = self.cluster.wait_for_tasks(SERVICE, REPLICAS)?;
-        let lines = self.ask(&tasks)?;
-        for (address, line) in &lines {
-            ui::say(&format!("  {address:<22} {line}"));
+        for line in self.ask(&tasks)? {
+            ui::say(&format!("  {line}"));
         }
-        Ok(format!("{} replicas answered, each under its own name", lines.len()))
+        self.cluster.show(&["service", "endpoints", SERVICE])?;
+        let nodes = self.cluster.nodes.len();
+        Ok(format!("port {PORT} of each of the {nodes} nodes led to all {REPLICAS} replicas"))
     }
 
-    /// Asks each task's web service at its node's address; each has to answer with its own task's and node's name.
-    fn ask(&self, tasks: &[TaskView]) -> Result<BTreeMap<SocketAddr, String>> {
+    /// The published port at each node.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.cluster.nodes.iter().map(|node| SocketAddr::from((node.ip, PORT))).collect()
+    }
+
+    /// Asks each node until each of these tasks has answered there, with its own name and node. Returns an answer of each
+    /// task.
+    fn ask(&self, tasks: &[TaskView]) -> Result<Vec<String>> {
         let mut lines = BTreeMap::new();
-        for task in tasks {
-            let hostname = self.hostname(task)?;
-            let node = self.cluster.nodes.iter().find(|node| node.name == hostname);
-            let ip = node.with_context(|| format!("{hostname} is no node of the demo"))?.ip;
-            let port = task.port.with_context(|| format!("task {} has no port", task.id))?;
-            let address = SocketAddr::from((ip, port));
-            // A replica runs as soon as its process does; that may be an instant before it listens.
-            let greeting = wait::until(&format!("task {} answers", task.id), STEP_LIMIT, || {
-                view::greet(&Address::Tcp(address)).map(Look::Done)
-            })?;
-            let name = format!("{SERVICE}.{}.{}", task.slot, task.id);
-            if greeting.task != name || greeting.node != hostname {
-                bail!("{address} should be {name} on {hostname}, but answers: {}", greeting.line);
+        for address in self.addresses() {
+            let mut missing = BTreeMap::new();
+            for task in tasks {
+                missing.insert(format!("{SERVICE}.{}.{}", task.slot, task.id), self.hostname(task)?.to_owned());
             }
-            lines.insert(address, greeting.line);
+            wait::until(&format!("each task answers at {address}"), STEP_LIMIT, || {
+                // The nodes choose at random.
+                for _ in 0..ASKED_AT_ONCE {
+                    let greeting = view::greet(&Address::Tcp(address))?;
+                    if let Some(hostname) = missing.remove(&greeting.task) {
+                        let says = &greeting.line;
+                        ensure!(greeting.node == hostname, "{} runs on {hostname}, and says: {says}", greeting.task);
+                    }
+                    lines.insert(greeting.task, greeting.line);
+                    if missing.is_empty() {
+                        return Ok(Look::Done(()));
+                    }
+                }
+                Ok(Look::NotYet(format!("{} are missing", missing.len())))
+            })?;
         }
-        ensure!(lines.len() == tasks.len(), "{} tasks share {} addresses", tasks.len(), lines.len());
-        Ok(lines)
+        Ok(lines.into_values().collect())
     }
 
     fn hostname(&self, task: &TaskView) -> Result<&str> {

@@ -1,4 +1,5 @@
-//! Requests while a service changes: clients that know the tasks from the API, and count what becomes of each request.
+//! Requests while a service changes: clients that ask its published port at each node in turn, and count what becomes of
+//! each request.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,32 +10,20 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::view::{self, TaskView};
+use super::view;
 use crate::http::Address;
 
 /// Clients at the same time.
 const CLIENTS: usize = 4;
 /// Pause of a client between two requests: some hundred requests a second in all, without taking the machine.
 const PAUSE: Duration = Duration::from_millis(15);
-/// Between two looks at the tasks, as a load balancer would have it.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// A task that clients may ask.
-#[derive(Clone, Debug)]
-struct Target {
-    task: String,
-    name: String,
-    address: SocketAddr,
-}
 
 /// What became of the requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     /// Answers by the version that gave them.
     pub answers: BTreeMap<String, u64>,
-    /// Requests to a task that was being replaced: the client asked another one.
-    pub moved: u64,
-    /// Requests to a task that was to stay, and that failed.
+    /// Requests without an answer.
     pub failed: u64,
     /// The first of these.
     pub first_failure: String,
@@ -44,7 +33,7 @@ impl Counts {
     /// A line for people, or an error if a request failed that should not have.
     pub(super) fn told(&self) -> Result<String> {
         if self.failed > 0 {
-            bail!("{} requests to tasks that were to stay failed; the first: {}", self.failed, self.first_failure);
+            bail!("{} requests failed; the first: {}", self.failed, self.first_failure);
         }
         let total: u64 = self.answers.values().sum();
         if total == 0 {
@@ -52,19 +41,14 @@ impl Counts {
         }
         let versions: Vec<String> =
             self.answers.iter().map(|(version, count)| format!("{count} by version {version}")).collect();
-        let moved = match self.moved {
-            0 => String::new(),
-            count => format!(", {count} more met a task on its way out and went to another"),
-        };
-        Ok(format!("{total} requests answered ({}){moved}, none failed", versions.join(", ")))
+        Ok(format!("{total} requests answered ({}), none failed", versions.join(", ")))
     }
 }
 
-#[derive(Default)]
 struct Shared {
     stop: AtomicBool,
     next: AtomicUsize,
-    targets: Mutex<Vec<Target>>,
+    addresses: Vec<SocketAddr>,
     counts: Mutex<Counts>,
 }
 
@@ -75,20 +59,15 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// Starts clients of a service. `addresses` are the nodes' own, by node id.
-    pub(super) fn start(api: &Address, service: &'static str, addresses: BTreeMap<String, std::net::Ipv4Addr>) -> Self {
-        let shared = Arc::new(Shared::default());
-        let watcher = Watcher { api: api.clone(), service, addresses };
-        let spawn = |run: Box<dyn FnOnce(&Shared) + Send>| {
+    /// Starts clients that ask these addresses.
+    pub(super) fn start(addresses: Vec<SocketAddr>) -> Self {
+        let (stop, next, counts) = Default::default();
+        let shared = Arc::new(Shared { stop, next, addresses, counts });
+        let client = || {
             let shared = Arc::clone(&shared);
-            thread::spawn(move || run(&shared))
+            thread::spawn(move || shared.ask())
         };
-        let mut threads = Vec::new();
-        for _ in 0..CLIENTS {
-            let watcher = watcher.clone();
-            threads.push(spawn(Box::new(move |shared| watcher.ask(shared))));
-        }
-        threads.push(spawn(Box::new(move |shared| watcher.watch(shared))));
+        let threads = (0..CLIENTS).map(|_| client()).collect();
         Self { shared, threads }
     }
 
@@ -111,90 +90,24 @@ impl Drop for Traffic {
 }
 
 impl Shared {
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
-    }
-}
-
-#[derive(Clone)]
-struct Watcher {
-    api: Address,
-    service: &'static str,
-    addresses: BTreeMap<String, std::net::Ipv4Addr>,
-}
-
-impl Watcher {
-    /// Keeps the list of targets: tasks that run and are to run, each from its first answer on. (A container runs as
-    /// soon as its process does; that may be an instant before it listens.)
-    fn watch(&self, shared: &Shared) {
-        while !shared.stopped() {
-            // An API that does not answer for a moment changes nothing: the clients go on with what they know.
-            if let Ok(tasks) = view::tasks(&self.api, self.service) {
-                let known = lock(&shared.targets).clone();
-                let targets = tasks.iter().filter(|task| task.running()).filter_map(|task| {
-                    let old = known.iter().find(|target| target.task == task.id);
-                    old.cloned().or_else(|| self.target(task).filter(|target| target.ask().is_ok()))
-                });
-                let targets = targets.collect();
-                *lock(&shared.targets) = targets;
-            }
-            thread::park_timeout(LOOK_EVERY);
-        }
-    }
-
-    fn target(&self, task: &TaskView) -> Option<Target> {
-        Some(Target {
-            task: task.id.clone(),
-            name: format!("{}.{}.{}", self.service, task.slot, task.id),
-            address: SocketAddr::from((*self.addresses.get(&task.node_id)?, task.port?)),
-        })
-    }
-
-    /// Asks one target after the other.
-    fn ask(&self, shared: &Shared) {
-        while !shared.stopped() {
-            let turn = shared.next.fetch_add(1, Ordering::Relaxed);
-            let target = {
-                let targets = lock(&shared.targets);
-                targets.get(turn % targets.len().max(1)).cloned()
-            };
-            if let Some(target) = target {
-                match target.ask() {
-                    Ok(version) => *lock(&shared.counts).answers.entry(version).or_default() += 1,
-                    Err(error) => self.judge(shared, &target, &error),
+    /// Asks one address after the other.
+    fn ask(&self) {
+        while !self.stop.load(Ordering::SeqCst) {
+            let address = self.addresses[self.next.fetch_add(1, Ordering::Relaxed) % self.addresses.len()];
+            let answer = view::greet(&Address::Tcp(address));
+            let mut counts = lock(&self.counts);
+            match answer {
+                Ok(greeting) => *counts.answers.entry(greeting.version).or_default() += 1,
+                Err(error) => {
+                    counts.failed += 1;
+                    if counts.failed == 1 {
+                        counts.first_failure = format!("at {address}: {error:#}");
+                    }
                 }
             }
+            drop(counts);
             thread::park_timeout(PAUSE);
         }
-    }
-
-    /// A failed request is fine if the task was no longer meant to run: clients had a moment to notice.
-    fn judge(&self, shared: &Shared, target: &Target, error: &anyhow::Error) {
-        lock(&shared.targets).retain(|known| known.task != target.task);
-        let stays = match view::tasks(&self.api, self.service) {
-            Ok(tasks) => tasks.iter().any(|task| task.id == target.task && task.desired == "running"),
-            Err(_) => true,
-        };
-        let mut counts = lock(&shared.counts);
-        if !stays {
-            counts.moved += 1;
-            return;
-        }
-        counts.failed += 1;
-        if counts.failed == 1 {
-            counts.first_failure = format!("{} at {}: {error:#}", target.name, target.address);
-        }
-    }
-}
-
-impl Target {
-    /// The version that answers.
-    fn ask(&self) -> Result<String> {
-        let greeting = view::greet(&Address::Tcp(self.address))?;
-        if greeting.task != self.name {
-            bail!("{} answers", greeting.task);
-        }
-        Ok(greeting.version)
     }
 }
 
@@ -210,11 +123,10 @@ mod tests {
     #[test]
     fn one_failed_request_is_a_failure() {
         let mut counts = Counts { answers: [("1".to_owned(), 5), ("2".to_owned(), 7)].into(), ..Counts::default() };
-        counts.moved = 1;
         let line = counts.told().unwrap();
-        assert!(line.starts_with("12 requests answered (5 by version 1, 7 by version 2), 1 more"), "{line}");
-        (counts.failed, counts.first_failure) = (1, "web.1.abc: refused".to_owned());
-        assert!(counts.told().unwrap_err().to_string().contains("web.1.abc: refused"));
+        assert_eq!(line, "12 requests answered (5 by version 1, 7 by version 2), none failed");
+        (counts.failed, counts.first_failure) = (1, "at 127.0.0.1:8080: refused".to_owned());
+        assert!(counts.told().unwrap_err().to_string().contains("127.0.0.1:8080: refused"));
         assert!(Counts::default().told().is_err(), "silence is no success");
     }
 }

@@ -24,8 +24,6 @@ pub(super) struct TaskView {
     pub error: String,
     pub container: String,
     pub image: String,
-    /// The port of the node that leads to it.
-    pub port: Option<u16>,
 }
 
 impl TaskView {
@@ -104,25 +102,12 @@ struct ApiTaskStatus {
     #[serde(default)]
     err: String,
     container_status: Option<ApiContainer>,
-    port_status: Option<ApiPorts>,
 }
 
 #[derive(Deserialize)]
 struct ApiContainer {
     #[serde(default, rename = "ContainerID")]
     id: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ApiPorts {
-    ports: Option<Vec<ApiPort>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ApiPort {
-    published_port: Option<u16>,
 }
 
 /// All nodes, in the order of their names.
@@ -157,11 +142,6 @@ pub(super) fn tasks(api: &Address, service: &str) -> Result<Vec<TaskView>> {
             image: task.spec.container_spec.image,
             error: task.status.err,
             container: task.status.container_status.map(|container| container.id).unwrap_or_default(),
-            port: task
-                .status
-                .port_status
-                .and_then(|status| status.ports)
-                .and_then(|ports| ports.iter().find_map(|port| port.published_port)),
         })
         .collect();
     tasks.sort_by_key(|task| task.slot);
