@@ -69,7 +69,7 @@ fn agent(manager: &Manager, identity: &NodeIdentity) -> tokio::task::JoinHandle<
             newest: None,
             table: None,
         };
-        sender.send(&ToManager::Hello(hello)).await.unwrap();
+        sender.send(&ToManager::Hello(hello.into())).await.unwrap();
         let mut batch = 0;
         while let Ok(Some(message)) = receiver.recv().await {
             let ToAgent::Assignments(assignments) = message else { continue };

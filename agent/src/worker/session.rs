@@ -178,7 +178,7 @@ impl Worker {
         });
         let program = self.options.program.clone();
         let (run, newest) = (Some(self.options.seed), Some(AGENT_PROTOCOL_NEWEST));
-        out.push(Output::Send(ToManager::Hello(Hello {
+        out.push(Output::Send(ToManager::Hello(Box::new(Hello {
             protocol: AGENT_PROTOCOL,
             program,
             node,
@@ -186,7 +186,7 @@ impl Worker {
             run,
             newest,
             table: self.held_table(),
-        })));
+        }))));
     }
 
     fn held_tasks(&self) -> impl Iterator<Item = Held> {
@@ -291,7 +291,7 @@ impl Worker {
         let report = self.report();
         if self.told.as_ref() != Some(&report) {
             self.told = Some(report.clone());
-            out.push(Output::Send(ToManager::Describe(report)));
+            out.push(Output::Send(ToManager::Describe(report.into())));
         }
     }
 

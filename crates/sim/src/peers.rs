@@ -124,7 +124,7 @@ impl World {
     pub(crate) fn receive(&mut self, conn: ConnId, message: ToManager) {
         let Some((node, term)) = self.conns.get(&conn).map(|c| (c.node, c.term)) else { return };
         if let ToManager::Hello(hello) = message {
-            return self.greet(conn, node, term, hello);
+            return self.greet(conn, node, term, *hello);
         }
         let now_ms = self.now_ms;
         let Some(leader) = self.leader.as_mut().filter(|leader| leader.term == term) else { return };

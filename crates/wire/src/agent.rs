@@ -37,11 +37,11 @@ pub const ASSIGNMENT_BATCH_MAX: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToManager {
     /// The first message of a session.
-    Hello(Hello),
+    Hello(Box<Hello>),
     /// "I am alive"; sent every `heartbeat_period_ms`, answered by [`ToAgent::HeartbeatAck`].
     Heartbeat,
     /// The node changed (resources, labels, engine).
-    Describe(NodeReport),
+    Describe(Box<NodeReport>),
     /// How tasks are. Answered by [`ToAgent::StatusAck`] once it is committed; until then the agent keeps it.
     Status {
         /// Number of this batch within the session.
@@ -287,7 +287,7 @@ mod tests {
         }
         let report = TaskReport { task: TaskId(1), status: TaskStatus::new(TaskState::Running, Timestamp(5)) };
         let says = [
-            (LaterToManager::Hello(Box::new(later(hello()))), ToManager::Hello(hello())),
+            (LaterToManager::Hello(Box::new(later(hello()))), ToManager::Hello(hello().into())),
             (
                 LaterToManager::Status { batch: 7, reports: vec![later(report.clone())], urgency: 1 },
                 ToManager::Status { batch: 7, reports: vec![report] },

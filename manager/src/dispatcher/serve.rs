@@ -175,7 +175,7 @@ impl Dispatcher {
             }
             Ok(Ok(Some(ToManager::Hello(hello)))) => {
                 let (mut sender, receiver) = channel(stream);
-                let end = self.session(&peer, addr, hello, &mut sender, receiver).await;
+                let end = self.session(&peer, addr, *hello, &mut sender, receiver).await;
                 if let Err(End::Refused(Refusal { reason, leader, removed, .. })) = &end {
                     let word = ToAgent::Refused { reason: reason.clone(), leader: leader.clone(), removed: *removed };
                     // Whether it arrives does not matter: the stream closes either way.
@@ -475,7 +475,7 @@ impl Ctx<'_> {
                     self.term.report(|all| all.tasks(&state, self.peer.node, reports, waiter));
                 }
                 ToManager::Describe(report) => {
-                    let NodeReport { description, engine_reachable } = checked(report)?;
+                    let NodeReport { description, engine_reachable } = checked(*report)?;
                     self.presence.describe(engine_reachable, description);
                     self.presence.sync(&self.state(), &self.term);
                 }

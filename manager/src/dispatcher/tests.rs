@@ -124,7 +124,7 @@ fn report_of(node: NodeId) -> NodeReport {
 }
 
 fn hello(node: NodeId, resume: Option<Resume>) -> ToManager {
-    ToManager::Hello(Hello {
+    ToManager::Hello(Box::new(Hello {
         protocol: AGENT_PROTOCOL,
         program: "test".into(),
         node: report_of(node),
@@ -132,7 +132,7 @@ fn hello(node: NodeId, resume: Option<Resume>) -> ToManager {
         run: None,
         newest: None,
         table: None,
-    })
+    }))
 }
 
 struct Agent {
@@ -230,7 +230,7 @@ async fn what_is_refused_says_why() {
     let mut newer = Agent { sender, receiver };
     let node = report_of(N1);
     newer
-        .say(ToManager::Hello(Hello {
+        .say(ToManager::Hello(Box::new(Hello {
             protocol: 99,
             program: "9.9".into(),
             node,
@@ -238,7 +238,7 @@ async fn what_is_refused_says_why() {
             run: None,
             newest: None,
             table: None,
-        }))
+        })))
         .await;
     let (reason, removed, _) = refusal(newer).await;
     assert!(reason.contains("99") && !removed, "{reason}");
@@ -381,11 +381,12 @@ async fn only_transitions_of_nodes_enter_the_log() {
         assert_eq!(agent.hear().await, ToAgent::HeartbeatAck);
         sleep(Duration::from_secs(2)).await;
     }
-    agent.say(ToManager::Describe(report_of(N1))).await;
+    agent.say(ToManager::Describe(report_of(N1).into())).await;
     assert_eq!(fixture.raft.entries().len(), proposed);
 
     let watch = fixture.feed.watch(Topic::Node(N1));
-    agent.say(ToManager::Describe(NodeReport { engine_reachable: false, ..report_of(N1) })).await;
+    let report = NodeReport { engine_reachable: false, ..report_of(N1) };
+    agent.say(ToManager::Describe(report.into())).await;
     while fixture.feed.state().node(N1).unwrap().status.engine_reachable {
         watch.changed().await;
     }
@@ -462,7 +463,7 @@ async fn garbage_ends_one_stream_and_nothing_else() {
     let mut node = report_of(N1);
     node.description = NodeDescription { hostname: "x".repeat(1 << 20), ..NodeDescription::default() };
     agent
-        .say(ToManager::Hello(Hello {
+        .say(ToManager::Hello(Box::new(Hello {
             protocol: AGENT_PROTOCOL,
             program: "t".into(),
             node,
@@ -470,7 +471,7 @@ async fn garbage_ends_one_stream_and_nothing_else() {
             run: None,
             newest: None,
             table: None,
-        }))
+        })))
         .await;
     assert!(matches!(agent.hear().await, ToAgent::Refused { reason, .. } if reason.contains("description")));
     fixture.ready(N1).await;

@@ -43,7 +43,7 @@ async fn hello_of_now(fixture: &Fixture, node: NodeId, resume: Option<Resume>) -
     let (sender, receiver) = channel(fixture.open(node));
     let mut agent = Agent { sender, receiver };
     let ToManager::Hello(hello) = hello(node, resume) else { panic!("it is a hello") };
-    agent.say(ToManager::Hello(Hello { newest: Some(AGENT_PROTOCOL_NEWEST), ..hello })).await;
+    agent.say(ToManager::Hello(Box::new(Hello { newest: Some(AGENT_PROTOCOL_NEWEST), ..*hello }))).await;
     agent
 }
 
@@ -61,7 +61,7 @@ async fn a_node_is_told_no_secret_of_another_nodes_task_whatever_it_says() {
         assert!(matches!(other.hear().await, ToAgent::Welcome(_)));
         let ToAgent::Changes(changes) = other.hear().await else { panic!("changes follow the welcome") };
         assert_eq!((changes.changes.len(), changes.complete), (0, true));
-        other.say(ToManager::Describe(report_of(N1))).await;
+        other.say(ToManager::Describe(report_of(N1).into())).await;
         other.say(ToManager::Heartbeat).await;
         assert_eq!(other.hear().await, ToAgent::HeartbeatAck);
         // The second node reports on a task of the first node.

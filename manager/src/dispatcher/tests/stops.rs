@@ -26,9 +26,9 @@ impl Fixture {
             newest: Some(AGENT_PROTOCOL_NEWEST),
             table: Some(HeldTable::default()),
             node: NodeReport { description, ..hello.node },
-            ..hello
+            ..*hello
         };
-        agent.say(ToManager::Hello(hello)).await;
+        agent.say(ToManager::Hello(hello.into())).await;
         assert!(matches!(agent.hear().await, ToAgent::Welcome(_)));
         let mut node = Node { agent, table: TableReceiver::default() };
         while node.table.table().version().is_none() {

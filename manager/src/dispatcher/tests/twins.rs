@@ -21,7 +21,7 @@ impl Fixture {
             newest: None,
             table: None,
         };
-        agent.say(ToManager::Hello(hello)).await;
+        agent.say(ToManager::Hello(hello.into())).await;
         agent
     }
 
