@@ -5,7 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use swarm_model::{ContainerSpec, DesiredState, ObjectKey, TaskId, TaskState, TaskStatus, Timestamp};
+use swarm_model::{ContainerSpec, DesiredState, ObjectKey, Settings, TaskId, TaskState, TaskStatus, Timestamp};
+use swarm_wire::agent::AssignedSpec;
 
 use super::{LIST_PERIOD_MS, Now, Operation, Output, RETRY_MS, Worker};
 use crate::{
@@ -17,6 +18,10 @@ use crate::{
 const GRACE_SECS_DEFAULT: u32 = 10;
 /// Longest grace that is passed on: a day.
 const GRACE_SECS_MAX: i64 = 86_400;
+
+/// Longest time that connections to a task may last once it is to stop, unless its service says otherwise. Clients that keep
+/// their connections would use up any time; new ones wait at most 10 s for the task that replaces a single one.
+const DRAIN_MS_MAX: u64 = 3_000;
 
 /// Which call is under way for a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +103,13 @@ fn grace_secs(spec: &ContainerSpec) -> u32 {
     })
 }
 
+/// How long connections to a task may last once it is to stop.
+fn drain_ms(spec: &AssignedSpec) -> u64 {
+    let grace_ms = u64::from(grace_secs(&spec.task.container_spec)) * 1_000;
+    let asked_ms = Settings::of(&spec.service_labels).drain_ns.map(|ns| ns.unsigned_abs() / 1_000_000);
+    asked_ms.unwrap_or(grace_ms.min(DRAIN_MS_MAX))
+}
+
 impl Worker {
     /// Takes a task as far as it goes without waiting.
     pub(super) fn pump(&mut self, now: Now, id: TaskId, out: &mut Vec<Output>) {
@@ -150,7 +162,8 @@ impl Worker {
             return self.wait_for(now, id, *missing);
         }
         let grace = spec.map_or(GRACE_SECS_DEFAULT, |s| grace_secs(&s.spec.task.container_spec));
-        if matches!(action, Action::Stop(_) | Action::Remove(_)) && self.waits_for_connections(now, id, grace) {
+        let drain_ms = spec.map_or(DRAIN_MS_MAX, |s| drain_ms(&s.spec));
+        if matches!(action, Action::Stop(_) | Action::Remove(_)) && self.waits_for_connections(now, id, drain_ms) {
             return;
         }
         let (Some(entry), spec) = (self.tasks.get_mut(&id), self.specs.get(&key)) else { return };
@@ -184,8 +197,8 @@ impl Worker {
         out.push(Output::Run(id, operation));
     }
 
-    /// Whether the stop of a task that runs waits for the end of its connections: at most for the grace of its stop.
-    fn waits_for_connections(&mut self, now: Now, id: TaskId, grace_secs: u32) -> bool {
+    /// Whether the stop of a task that runs waits for the end of its connections, and it is not time yet.
+    fn waits_for_connections(&mut self, now: Now, id: TaskId, longest_ms: u64) -> bool {
         let is_served = self.data.serves(id);
         let Some(entry) = self.tasks.get_mut(&id) else { return false };
         let is_wanted = entry.task.assigned.desired.is_live() && !entry.task.leaving;
@@ -194,7 +207,7 @@ impl Worker {
         }
         let until = match entry.drain {
             Drain::Over => return false,
-            Drain::NotBegun => now.mono_ms.saturating_add(u64::from(grace_secs) * 1_000),
+            Drain::NotBegun => now.mono_ms.saturating_add(longest_ms),
             Drain::Until(until) => until,
         };
         if now.mono_ms >= until {

@@ -125,9 +125,11 @@ impl Links {
         self.owner.listener.start(&self.owner.hub, listener);
     }
 
-    /// Takes links of other nodes no more: a new process has the listener. Links that stand go on.
-    pub fn stop_listening(&self) {
+    /// Takes links of other nodes no more, and lets peers know that links that stand take no more streams: a new process
+    /// has the listener. Streams that are open go on.
+    pub fn retire(&self) {
         self.owner.listener.stop();
+        self.owner.hub.retire();
     }
 
     /// Opens a stream to a task on another node; returns when the peer has connected to the task, or after five seconds at

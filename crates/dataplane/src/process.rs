@@ -8,6 +8,7 @@ use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     control::{self, hear},
@@ -66,6 +67,9 @@ pub async fn serve<A: Arrival>(options: Options, remote: Arc<dyn Remote>, arriva
     if let Some(old) = old {
         tokio::spawn(old.succeed(Arc::clone(&plane)));
     }
+    // It goes on while this process leaves: a peer may open a stream before it hears that it is not to.
+    let taking = tokio::spawn(incoming::take(arrivals, Arc::clone(&forwarder)));
+    let _taking = AbortOnDropHandle::new(taking);
     let next_process = async {
         match &sockets.hand_over {
             Some(own) => {
@@ -82,10 +86,6 @@ pub async fn serve<A: Arrival>(options: Options, remote: Arc<dyn Remote>, arriva
         heir = next_process => Some(heir),
         () = listeners.run() => None,
         () = speak_of_refused(&plane, &descriptors) => None,
-        () = async {
-            incoming::take(arrivals, Arc::clone(&forwarder)).await;
-            std::future::pending().await
-        } => None,
     };
     if let Some(heir) = heir {
         sockets.leave_files();

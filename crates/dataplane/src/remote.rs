@@ -60,7 +60,7 @@ impl Remote for Links {
     }
 
     fn retire(&self) {
-        self.stop_listening();
+        Self::retire(self);
     }
 }
 

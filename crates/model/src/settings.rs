@@ -14,6 +14,9 @@ const DEADLINE_MIN_NS: i64 = 1_000_000_000;
 /// Longest start deadline: a day. What takes longer is waited for by no one.
 const DEADLINE_MAX_NS: i64 = 24 * 3_600_000_000_000;
 
+/// Longest time that connections to a task may last once it is to stop: the stop of a task must not wait for ever.
+const DRAIN_MAX_NS: i64 = 3_600_000_000_000;
+
 /// How a service is placed when its placement preferences are satisfied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PlacementStrategy {
@@ -59,6 +62,8 @@ pub struct Settings {
     pub prefer: Vec<Constraint>,
     /// `swarmd.max-unavailable=2|25%`: drain, update and rebalance together never take more tasks away.
     pub max_unavailable: Option<MaxUnavailable>,
+    /// `swarmd.drain=10s`: nanoseconds that connections to a task may last once it is to stop.
+    pub drain_ns: Option<i64>,
 }
 
 /// Whether a label is ours, or so near to it that it is a setting misspelt: `swarmd`, `SWARMD.rebalance`, one with a
@@ -118,6 +123,7 @@ impl Settings {
             "placement.prefer" => {
                 self.prefer = value.split(',').map(preferred).collect::<Result<_, _>>()?;
             }
+            "drain" => self.drain_ns = Some(drain(value)?),
             "max-unavailable" => self.max_unavailable = Some(max_unavailable(value)?),
             _ => return Err(Reason::Unknown),
         }
@@ -158,8 +164,8 @@ pub fn check_node_settings(labels: &Labels, old: &Labels) -> Result<(), Invalid>
 }
 
 /// The settings, for the text that lists them.
-const KEYS: [&str; 6] =
-    ["max-unavailable", "placement", "placement.prefer", "rebalance", "restart.backoff", "update.deadline"];
+const KEYS: [&str; 7] =
+    ["drain", "max-unavailable", "placement", "placement.prefer", "rebalance", "restart.backoff", "update.deadline"];
 
 /// Why a setting was not taken.
 enum Reason {
@@ -177,6 +183,13 @@ fn deadline(value: &str) -> Result<i64, Reason> {
         let (min, max) = (format_duration(DEADLINE_MIN_NS), format_duration(DEADLINE_MAX_NS));
         Reason::Value(format!("a duration from {min} to {max}, such as 2m"))
     })
+}
+
+fn drain(value: &str) -> Result<i64, Reason> {
+    parse_duration(value)
+        .ok()
+        .filter(|ns| (0..=DRAIN_MAX_NS).contains(ns))
+        .ok_or_else(|| Reason::Value(format!("a duration from 0s to {}, such as 10s", format_duration(DRAIN_MAX_NS))))
 }
 
 fn preferred(text: &str) -> Result<Constraint, Reason> {
@@ -212,6 +225,7 @@ mod tests {
     #[test]
     fn each_setting_is_read() {
         let settings = parse(&[
+            ("swarmd.drain", "30s"),
             ("swarmd.max-unavailable", "25%"),
             ("swarmd.placement", "pack"),
             ("swarmd.placement.prefer", "node.labels.disk==ssd, node.hostname!=db1"),
@@ -222,6 +236,7 @@ mod tests {
             ("swarm", "note"),
         ])
         .expect("all are right");
+        assert_eq!(settings.drain_ns, Some(30_000_000_000));
         assert_eq!(settings.max_unavailable, Some(MaxUnavailable::Percent(25)));
         assert_eq!(settings.strategy, PlacementStrategy::Pack);
         assert_eq!(settings.prefer.len(), 2);
@@ -263,6 +278,8 @@ mod tests {
             ("swarmd.restart.backoff", "", "true or false"),
             ("swarmd.update.deadline", "10", "a duration from 1s"),
             ("swarmd.update.deadline", "1ms", "a duration from 1s"),
+            ("swarmd.drain", "policy", "a duration from 0s"),
+            ("swarmd.drain", "61m", "a duration from 0s to 1h"),
             ("swarmd.placement", "binpack", "spread or pack"),
             ("swarmd.placement.prefer", "disk", "it must be"),
             ("swarmd.placement.prefer", "node.lables.disk==ssd", "nodes have no 'node.lables.disk'"),
@@ -286,7 +303,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_value_is_read_or_refused(
-            key in "(max-unavailable|placement|placement.prefer|update.deadline|rebalance)", value in "\\PC{0,24}",
+            key in "(drain|max-unavailable|placement|placement.prefer|update.deadline|rebalance)", value in "\\PC{0,24}",
         ) {
             let _ = parse(&[(&format!("swarmd.{key}"), &value)]);
         }

@@ -129,14 +129,14 @@ fn a_stop_waits_until_the_last_connection_has_ended() {
 }
 
 #[test]
-fn a_stop_waits_no_longer_than_the_grace() {
+fn a_stop_waits_no_longer_than_three_seconds() {
     let mut world = serving();
     stop(&mut world);
     answer(&mut world);
-    world.wait(9_000);
+    world.wait(2_900);
     answer(&mut world);
     assert_eq!(world.stops, 0);
-    world.wait(1_100);
+    world.wait(200);
     answer(&mut world);
     assert_eq!(world.stops, 1);
 }

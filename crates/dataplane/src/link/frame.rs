@@ -35,6 +35,8 @@ const FIN: u8 = 7;
 const RESET: u8 = 8;
 const CREDIT: u8 = 9;
 const CLOSE: u8 = 10;
+/// Who does not know it opens streams all the same, and is refused when the process has ended.
+const LEAVE: u8 = OPTIONAL_KINDS;
 
 /// A frame to be sent.
 #[derive(Clone, Debug)]
@@ -102,6 +104,11 @@ impl Frame {
         frame.head[HEADER_BYTES..].copy_from_slice(&amount.to_be_bytes());
         frame.head_bytes = frame.head.len() as u8;
         frame
+    }
+
+    /// This side takes no more streams: another process does. Those that are open go on.
+    pub(super) fn leave() -> Self {
+        Self::new(LEAVE, 0, Bytes::new())
     }
 
     /// The link ends.
@@ -174,6 +181,7 @@ pub(super) enum Event<'a> {
         stream: u32,
         amount: u32,
     },
+    Leave,
     Close {
         reason: String,
     },
@@ -226,6 +234,10 @@ impl Decoder {
                 DATA => {
                     let Some((bytes, left)) = self.pass(content, input) else { return Ok(None) };
                     return Ok(Some(Event::Data { stream: content.stream, bytes, left }));
+                }
+                LEAVE if content.left == 0 => {
+                    self.content = None;
+                    return Ok(Some(Event::Leave));
                 }
                 OPTIONAL_KINDS.. => {
                     if self.pass(content, input).is_none() {

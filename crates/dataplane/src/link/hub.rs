@@ -148,6 +148,13 @@ impl Hub {
         }
     }
 
+    /// Tells all peers that this process takes no more streams.
+    pub(super) fn retire(&self) {
+        for standing in self.lock().peers.values().flat_map(|peer| &peer.links) {
+            standing.link.say_leave();
+        }
+    }
+
     /// Takes a link out that has ended.
     pub(super) fn forget(&self, link: &Arc<Link>) {
         if let Some(peer) = self.lock().peers.get_mut(&link.peer()) {
@@ -198,7 +205,9 @@ impl Hub {
             }
             return Ok(Picked::Link(link));
         }
-        let is_made = |s: &&Standing| s.generation == generation && s.link.is_maker() && s.link.closed().is_none();
+        let is_made = |s: &&Standing| {
+            s.generation == generation && s.link.is_maker() && s.link.closed().is_none() && !s.link.is_left()
+        };
         let made = peer.links.iter().filter(is_made).count();
         match &peer.dial {
             Some(dial) => Ok(Picked::Dial(dial.clone())),

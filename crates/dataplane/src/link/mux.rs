@@ -99,6 +99,8 @@ struct Shared {
     is_driver_idle: bool,
     is_pong_due: bool,
     is_ping_due: bool,
+    /// Whether the peer takes no more streams.
+    is_left: bool,
     next_id: u32,
     last_peer_id: u32,
     opened: usize,
@@ -134,6 +136,7 @@ impl Link {
                 // The first sign of life says that the link is taken.
                 is_pong_due: !is_maker,
                 is_ping_due: false,
+                is_left: false,
                 next_id: if is_maker { 1 } else { 2 },
                 last_peer_id: 0,
                 opened: 0,
@@ -162,7 +165,8 @@ impl Link {
     /// How busy it is: its streams, and whether bytes wait for the socket; none when it takes no new stream.
     pub(super) fn load(&self) -> Option<(usize, bool)> {
         let shared = self.lock();
-        let is_usable = shared.closed.is_none() && shared.opened < STREAMS_MAX && shared.next_id < ID_END;
+        let is_usable =
+            shared.closed.is_none() && !shared.is_left && shared.opened < STREAMS_MAX && shared.next_id < ID_END;
         is_usable.then(|| (shared.streams.len(), shared.queue_bytes > LINK_QUEUE_BYTES_MAX / 2))
     }
 
@@ -203,7 +207,7 @@ impl Link {
     /// Asks the peer for a stream; none when the link takes no more. The number is given back by [`Link::leave`].
     pub(super) fn want(&self, request: Bytes) -> Option<u32> {
         let mut shared = self.lock();
-        if shared.closed.is_some() || shared.opened >= STREAMS_MAX || shared.next_id >= ID_END {
+        if shared.closed.is_some() || shared.is_left || shared.opened >= STREAMS_MAX || shared.next_id >= ID_END {
             return None;
         }
         let id = shared.next_id;
@@ -363,6 +367,18 @@ impl Link {
         Ok(())
     }
 
+    /// Tells the peer that this side takes no more streams.
+    pub(super) fn say_leave(&self) {
+        let mut shared = self.lock();
+        shared.urgent.push_back(Frame::leave());
+        wake(shared);
+    }
+
+    /// Whether the peer takes no more streams.
+    pub(super) fn is_left(&self) -> bool {
+        self.lock().is_left
+    }
+
     /// Asks the peer for a sign of life.
     pub(super) fn ping(&self) {
         let mut shared = self.lock();
@@ -462,6 +478,10 @@ impl Link {
                 return Ok(());
             }
             Event::Pong => return Ok(()),
+            Event::Leave => {
+                shared.is_left = true;
+                return Ok(());
+            }
             Event::Close { reason } => {
                 arrived.closed = Some(reason);
                 return Ok(());

@@ -39,6 +39,7 @@ fn keep(event: Event<'_>, seen: &mut Vec<Seen>) {
         Event::Fin { stream } => Event::Fin { stream },
         Event::Reset { stream } => Event::Reset { stream },
         Event::Credit { stream, amount } => Event::Credit { stream, amount },
+        Event::Leave => Event::Leave,
         Event::Close { reason } => Event::Close { reason },
     };
     seen.push(Seen::Other(other));
@@ -72,6 +73,7 @@ fn any_frame() -> impl Strategy<Value = (Frame, Seen)> {
     prop_oneof![
         Just((Frame::ping(), Seen::Other(Event::Ping))),
         Just((Frame::pong(), Seen::Other(Event::Pong))),
+        Just((Frame::leave(), Seen::Other(Event::Leave))),
         stream.clone().prop_map(|stream| {
             let frame = Frame::open(stream, encode_request(&request()).unwrap());
             (frame, Seen::Other(Event::Open { stream, request: request() }))

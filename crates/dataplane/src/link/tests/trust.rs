@@ -97,9 +97,29 @@ async fn another_call_replaces_the_listener() {
     until("the first one is closed", || std::net::TcpListener::bind(b.addr).is_ok()).await;
     a.links.set_peers([(b.id, addr)].into());
     let streams = a.stream_to(&mut b).await;
-    b.links.stop_listening();
+    b.links.retire();
     until("the second one is closed", || std::net::TcpStream::connect(addr).is_err()).await;
-    // What stands goes on.
-    let more = a.stream_to(&mut b).await;
-    drop((streams, more));
+    // A stream that is open goes on.
+    let (mut ours, mut theirs) = streams;
+    ours.write_all(b"still there").await.unwrap();
+    let mut read = [0; 11];
+    theirs.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"still there");
+}
+
+#[tokio::test]
+async fn a_link_that_its_peer_leaves_takes_no_more_streams_and_another_process_does() {
+    let (_ca, a, mut b) = pair().await;
+    let before = a.stream_to(&mut b).await;
+    b.links.retire();
+    // The next process has an address of its own here; it would have the socket.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    b.links.listen(listener);
+    a.links.set_peers([(b.id, addr)].into());
+    let mut after = Vec::new();
+    while a.links.count(b.id) < 2 {
+        after.push(a.stream_to(&mut b).await);
+    }
+    drop((before, after));
 }
