@@ -8,7 +8,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use swarm_model::{NodeId, PortProtocol, ServiceId, TaskId};
+use swarm_model::{IngressSource, NodeId, PortProtocol, ServiceId, TaskId};
 use swarm_wire::endpoints::{TableError, TableUpdate, TableVersion};
 use swarm_wire::{
     NodeIdentity,
@@ -21,6 +21,7 @@ use crate::{
     protocol::{Configuration, Identity, LocalTask, Stats, ToData},
     remote::Remote,
     route::{Candidate, Port, Route, Way},
+    source::Sources,
     voice::{About, Voice, Warnings},
 };
 
@@ -32,6 +33,8 @@ pub(crate) struct Served {
     pub(crate) addr: IpAddr,
     /// All that its service publishes.
     pub(crate) ports: Arc<[PublishedPort]>,
+    /// The address that the service wants to see.
+    pub(crate) source: IngressSource,
 }
 
 /// What the data plane knows.
@@ -40,6 +43,9 @@ pub(crate) struct Plane {
     served: ArcSwap<BTreeMap<TaskId, Served>>,
     /// Something changed that listeners go by.
     pub(crate) changed: Notify,
+    /// The tasks of this node changed, or the configuration.
+    pub(crate) served_changed: Notify,
+    pub(crate) sources: Sources,
     pub(crate) remote: Arc<dyn Remote>,
     pub(crate) voice: Voice,
     pub(crate) warnings: Warnings,
@@ -73,6 +79,8 @@ impl Plane {
             state: Mutex::default(),
             served: ArcSwap::default(),
             changed: Notify::new(),
+            served_changed: Notify::new(),
+            sources: Sources::default(),
             remote,
             warnings: Warnings::new(voice.clone()),
             drains: Arc::new(Drains::new(voice.clone())),
@@ -149,7 +157,8 @@ impl Plane {
 
     /// Counters of the endpoints in the table.
     pub(crate) fn stats(&self) -> Stats {
-        Stats { endpoints: self.state().endpoints.values().filter_map(|endpoint| endpoint.stats()).collect() }
+        let endpoints = self.state().endpoints.values().filter_map(|endpoint| endpoint.stats()).collect();
+        Stats { endpoints, sources: self.sources.stats() }
     }
 
     /// What is to be listened on; none before swarmd said how.
@@ -162,6 +171,12 @@ impl Plane {
     /// A task of this node that links may ask for.
     pub(crate) fn served(&self, task: TaskId) -> Option<Served> {
         self.served.load().get(&task).cloned()
+    }
+
+    /// The addresses of the tasks of this node whose services want to see the client's address.
+    pub(crate) fn addrs_by_client(&self) -> BTreeSet<IpAddr> {
+        let served = self.served.load();
+        served.values().filter(|served| served.source == IngressSource::Client).map(|served| served.addr).collect()
     }
 
     /// What swarmd said, as it would say it to the next process.
@@ -225,7 +240,8 @@ impl Plane {
             }
             if let (Some(addr), Some(service)) = (local, table.service(record.service)) {
                 let ports = Arc::from(&*service.ports);
-                served.insert(record.task, Served { endpoint: Arc::clone(endpoint), addr, ports });
+                let (endpoint, source) = (Arc::clone(endpoint), service.source);
+                served.insert(record.task, Served { endpoint, addr, ports, source });
             }
         }
         endpoints.retain(|task, endpoint| {
@@ -243,6 +259,7 @@ impl Plane {
         route(table, candidates, ports);
         self.remote.set_peers(peers(table, own));
         self.changed.notify_one();
+        self.served_changed.notify_one();
     }
 }
 
@@ -276,7 +293,8 @@ fn route(
         let candidates: Arc<[Candidate]> = candidates.remove(&service.id).unwrap_or_default().into();
         for port in &service.ports {
             let key = (port.protocol, port.published);
-            let route = Route { port: *port, candidates: Arc::clone(&candidates), is_published: true };
+            let (candidates, source) = (Arc::clone(&candidates), service.source);
+            let route = Route { port: *port, candidates, source, is_published: true };
             present.insert(key);
             match ports.get(&key) {
                 Some(known) => known.set_route(route),

@@ -1,7 +1,7 @@
 //! Tests of the endpoint table.
 
 use proptest::prelude::*;
-use swarm_model::PortProtocol;
+use swarm_model::{IngressSource, PortProtocol};
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn node(id: u128) -> Record {
 
 fn service(id: u128, published: u16) -> Record {
     let ports = vec![PublishedPort { protocol: PortProtocol::Tcp, published, target: 80 }];
-    Record::Service(ServiceRecord { id: ServiceId(id), name: format!("s{id}"), ports })
+    Record::Service(ServiceRecord { id: ServiceId(id), name: format!("s{id}"), ports, source: IngressSource::Client })
 }
 
 fn endpoint(task: u128, service: u128, node: u128, state: EndpointState) -> Record {
