@@ -51,6 +51,8 @@ pub(crate) enum About {
     Descriptors,
     /// The addresses that tasks see.
     Sources,
+    /// Tasks whose answers to clients do not come back.
+    Answers,
 }
 
 /// The warnings that hold; swarmd is told when they change.
@@ -77,7 +79,7 @@ impl Warnings {
                 tracing::warn!("{text}");
                 let port = match about {
                     About::Port(protocol, number, _) => Some((protocol, number)),
-                    About::Links | About::Identity | About::Descriptors | About::Sources => None,
+                    About::Links | About::Identity | About::Descriptors | About::Sources | About::Answers => None,
                 };
                 current.insert(about, Warning { port, text });
             }

@@ -4,12 +4,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use rustix::io::Errno;
-use swarm_model::NodeId;
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep, sleep_until, timeout},
@@ -58,62 +57,74 @@ pub(crate) async fn watch(plane: &Arc<Plane>) {
         }
         plane.served_changed.notified().await;
     };
-    let told = Told { node, plane: Arc::clone(plane) };
+    let kernel = Kernel { table: Table::of(node), rules: Vec::new(), has_ended: false };
+    let told = Told { kernel: Arc::new(Mutex::new(kernel)), plane: Arc::clone(plane) };
     tokio::join!(told.keep_told(), told.test());
 }
 
-/// What the kernel is told for a node. It is taken back when this is dropped.
-struct Told {
-    node: NodeId,
-    plane: Arc<Plane>,
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        if !self.plane.sources.is_kept.load(Ordering::Acquire)
-            && let Err(e) = take_back(&Table::of(self.node))
-        {
-            tracing::debug!("cannot remove this node's rules: {e}");
-        }
-    }
-}
-
-fn take_back(table: &Table) -> io::Result<()> {
-    table.remove()?;
-    if nft::has_tables()? { Ok(()) } else { policy::remove() }
+/// What the kernel is told for a node.
+struct Kernel {
+    table: Table,
+    /// What the table had when it was made; nothing before.
+    rules: Vec<u8>,
+    /// Nothing is to be told any more.
+    has_ended: bool,
 }
 
 /// What a look found.
 struct Look {
-    /// The rules of the table.
-    rules: Vec<u8>,
     /// Whether something was missing. It is there now.
     was_missing: bool,
     networks: Networks,
 }
 
-/// Puts everything in place that is missing. `rules` is what the table was seen to have; none before the first time.
-fn look(table: &Table, rules: Option<Vec<u8>>) -> io::Result<Look> {
-    connect::check_right()?;
-    let is_as_before = rules.is_some_and(|rules| !rules.is_empty() && table.rules().is_ok_and(|now| now == rules));
-    if !is_as_before {
-        table.install()?;
+impl Kernel {
+    /// Puts everything in place that is missing.
+    fn look(&mut self) -> io::Result<Look> {
+        connect::check_right()?;
+        let is_there = !self.rules.is_empty() && self.table.rules()? == self.rules;
+        if !is_there && !self.has_ended {
+            self.table.install()?;
+            self.rules = self.table.rules()?;
+        }
+        let was_missing = !self.has_ended && policy::ensure()?;
+        Ok(Look { was_missing: was_missing || !is_there, networks: Networks::look()? })
     }
-    let was_missing = policy::ensure()? || !is_as_before;
-    Ok(Look { rules: table.rules()?, was_missing, networks: Networks::look()? })
+
+    /// Takes everything back, but for what other nodes of the host need.
+    fn end(&mut self) -> io::Result<()> {
+        self.has_ended = true;
+        self.table.remove()?;
+        if nft::has_tables()? { Ok(()) } else { policy::remove() }
+    }
+}
+
+/// A look may go on in a thread of its own when everything else has ended already.
+struct Told {
+    kernel: Arc<Mutex<Kernel>>,
+    plane: Arc<Plane>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let mut kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.plane.sources.is_kept.load(Ordering::Acquire) {
+            kernel.has_ended = true;
+        } else if let Err(e) = kernel.end() {
+            tracing::debug!("cannot remove this node's rules: {e}");
+        }
+    }
 }
 
 impl Told {
     /// Puts back what somebody removes.
     async fn keep_told(&self) {
         let (sources, warnings) = (&self.plane.sources, &self.plane.warnings);
-        let mut rules = None;
         loop {
-            let (table, before) = (Table::of(self.node), rules.take());
-            let looked = spawn_blocking(move || look(&table, before)).await;
+            let kernel = Arc::clone(&self.kernel);
+            let looked = spawn_blocking(move || kernel.lock().unwrap_or_else(PoisonError::into_inner).look()).await;
             match looked.unwrap_or_else(|e| Err(io::Error::other(e))) {
                 Ok(look) => {
-                    rules = Some(look.rules);
                     sources.take(look.was_missing, Some(look.networks));
                     warnings.set(About::Sources, None);
                 }
@@ -153,12 +164,32 @@ impl Told {
                 }
             }
             self.plane.sources.retain(|task| known.contains_key(task));
+            self.warn(&known, &view);
             tokio::select! {
                 () = self.plane.served_changed.notified() => {}
                 () = self.plane.sources.to_test.notified() => {}
                 () = sleep(QUICK_TEST_PERIOD) => {}
             }
         }
+    }
+
+    /// Says which tasks do not see clients, though the kernel is told.
+    fn warn(&self, known: &BTreeMap<IpAddr, Tested>, view: &View) {
+        let is_silent = |(task, tested): &(&IpAddr, &Tested)| {
+            // A task in the host's own network is no fault of anybody.
+            let is_own = view.networks.as_ref().is_none_or(|networks| networks.is_own(**task));
+            tested.failed > QUICK_TESTS && !is_own && !task.is_loopback()
+        };
+        let silent: Vec<_> = known.iter().filter(is_silent).map(|(task, _)| task).collect();
+        let text = silent.first().map(|first| {
+            let more = if silent.len() > 1 { format!(" and {} more", silent.len() - 1) } else { String::new() };
+            format!(
+                "source addresses: the node's own is shown to the task at {first}{more} (its answers to clients do not come \
+                 by this host: a firewall drops them on INPUT, or its network has no way out); use the PROXY protocol for \
+                 the client's"
+            )
+        });
+        self.plane.warnings.set(About::Answers, text);
     }
 }
 

@@ -11,8 +11,10 @@ use swarm_model::{IngressSource, TaskId};
 use swarm_wire::endpoints::EndpointState;
 use tokio::{io::AsyncReadExt, net::TcpListener, sync::oneshot};
 
-use self::network::{CLIENT, CLIENT_V6, GATEWAY, GATEWAY_V6, Network, TASK, TASK_V6, in_a_network, run};
-use super::host::{Host, OWN, PORT, Stream, Swarmd, TARGET, Table, WEB, soon, tcp, udp};
+use self::network::{
+    CLIENT, CLIENT_V6, GATEWAY, GATEWAY_V6, Network, TASK, TASK_V6, in_a_network, run, without_rights,
+};
+use super::host::{Host, OWN, PORT, Stream, Swarmd, TARGET, Table, Task, WEB, fresh_addr, soon, tcp, udp};
 use crate::{
     protocol::{Configuration, IngressAddr, LocalTask, SourceStats, ToData},
     remote::OpenRequest,
@@ -103,6 +105,23 @@ fn a_task_sees_the_client_over_ipv6() {
         until_seen(&network, GATEWAY_V6, CLIENT_V6).await;
         let (_, seen, own) = seen(&network, GATEWAY_V6).await;
         assert_eq!(seen, own);
+    });
+}
+
+#[test]
+fn a_node_without_the_right_says_so() {
+    without_rights("tests::source::a_node_without_the_right_says_so", || async {
+        let host = Host::start_showing_clients(fresh_addr()).await;
+        let task = Task::start(1).await;
+        let mut swarmd = host.swarmd(&[&task]).await;
+        let mut table = Table::new();
+        table.endpoint(task.id, OWN, EndpointState::In);
+        swarmd.apply(&mut table).await;
+        let text = "source addresses: the node's own is shown to tasks (needs CAP_NET_ADMIN); use the PROXY protocol for \
+                    the client's";
+        swarmd.warned(|warnings| warnings == [text]).await;
+        assert_eq!(host.named().await.0, "t001");
+        assert_eq!(swarmd.stats().await.sources, SourceStats { untested: 1, ..SourceStats::default() });
     });
 }
 

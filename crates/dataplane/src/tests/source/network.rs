@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    io::{ErrorKind, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     os::fd::AsFd,
     process::{Child, Command, Stdio},
     thread,
@@ -11,8 +11,13 @@ use std::{
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpSocket,
+    time::{sleep, timeout},
+};
 
-use super::super::host::{PATIENCE, TARGET, until};
+use super::super::host::{TARGET, soon, until};
 
 /// The host's addresses: towards the client, and towards the container.
 pub(super) const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
@@ -23,35 +28,45 @@ pub(super) const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd88, 0, 0, 0, 0
 pub(super) const TASK: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 87, 0, 2));
 pub(super) const TASK_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd87, 0, 0, 0, 0, 0, 0, 2));
 
-/// Set for the process of a test that is in its own network.
-const INSIDE: &str = "SWARM_TEST_NETWORK";
+/// Set for the process of a test that is in its own namespaces.
+const INSIDE: &str = "SWARM_TEST_NAMESPACE";
 
-/// Runs a test in a network of its own: in another process, which runs this test alone. `name` is that of the test. Skips it
-/// where no network can be made.
+/// Runs a test in a network of its own. `name` is that of the test. Skips it where no network can be made.
 pub(super) fn in_a_network<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Network) -> F) {
+    let is_root = rustix::process::geteuid().is_root();
+    let namespaces: &[&str] = if is_root { &["--net"] } else { &["--user", "--map-root-user", "--net"] };
+    let needed: [&[&str]; 2] = [&["ip", "link", "add", "br0", "type", "bridge"], &["nft", "list", "tables"]];
+    in_namespaces(name, namespaces, &needed, || async { test(Network::make().await).await });
+}
+
+/// Runs a test without rights.
+pub(super) fn without_rights<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F) {
+    in_namespaces(name, &["--user"], &[&["true"]], test);
+}
+
+/// Runs a test in namespaces of its own, and so in another process, which runs this test alone.
+fn in_namespaces<F: Future<Output = ()>>(
+    name: &str,
+    namespaces: &[&str],
+    needed: &[&[&str]],
+    test: impl FnOnce() -> F,
+) {
     if std::env::var_os(INSIDE).is_some() {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        return runtime.block_on(async { test(Network::make().await).await });
+        return runtime.block_on(test());
     }
-    let unshare: &[&str] =
-        if rustix::process::geteuid().is_root() { &["--net"] } else { &["--user", "--map-root-user", "--net"] };
-    let command = || {
+    let inside = |program: &[&str]| {
         let mut command = Command::new("unshare");
-        command.args(unshare);
-        command
+        command.args(namespaces).args(program).env(INSIDE, "1");
+        command.output()
     };
-    let can = |program: &[&str]| command().args(program).output().is_ok_and(|output| output.status.success());
-    if !can(&["ip", "link", "add", "br0", "type", "bridge"]) || !can(&["nft", "list", "tables"]) {
-        let text = "skipped: it needs `unshare`, `ip`, `nft`, and the right to make network namespaces\n";
+    if !needed.iter().all(|program| inside(program).is_ok_and(|output| output.status.success())) {
+        let text = format!("{name} is skipped: it needs `unshare`, `ip`, `nft`, and the right to make namespaces\n");
         let _ = std::io::stderr().write_all(text.as_bytes());
         return;
     }
-    let output = command()
-        .arg(std::env::current_exe().unwrap())
-        .args([name, "--exact", "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
+    let program = std::env::current_exe().unwrap();
+    let output = inside(&[program.to_str().unwrap(), name, "--exact", "--nocapture"]).unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("1 passed"), "no test has the name {name}: {said}");
@@ -177,46 +192,35 @@ impl Network {
         });
     }
 
-    /// The client connects; its own address, and what it is told.
+    /// The client connects, as soon as the port is open; its own address, and what it is told.
     pub(super) async fn ask(&self, addr: SocketAddr) -> (SocketAddr, String) {
-        let asked = tokio::task::block_in_place(|| {
-            self.client.within(move || {
-                let mut stream = connect(addr);
-                let mut said = String::new();
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                stream.read_to_string(&mut said).unwrap_or_else(|e| panic!("{addr} said '{said}' and then: {e}"));
-                (stream.local_addr().unwrap(), said)
-            })
-        });
-        tokio::task::yield_now().await;
-        asked
+        let mut stream = soon(async {
+            loop {
+                // It stays in the namespace that it was made in.
+                let new = move || if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+                match self.client.within(new).unwrap().connect(addr).await {
+                    Ok(stream) => return stream,
+                    Err(e) if e.kind() == ErrorKind::ConnectionRefused => sleep(Duration::from_millis(2)).await,
+                    Err(e) => panic!("{addr}: {e}"),
+                }
+            }
+        })
+        .await;
+        let mut said = String::new();
+        soon(stream.read_to_string(&mut said)).await.unwrap_or_else(|e| panic!("{addr} said '{said}' and then: {e}"));
+        (stream.local_addr().unwrap(), said)
     }
 
-    /// The client sends a datagram, from another port each time; its own address, and what it is told.
+    /// The client sends a datagram, from another port each time; its own address, and what it is told within a second.
     pub(super) async fn ask_by_datagram(&self, addr: SocketAddr) -> (SocketAddr, String) {
-        let asked = tokio::task::block_in_place(|| {
-            self.client.within(move || {
-                let socket = UdpSocket::bind((CLIENT, 0)).unwrap();
-                socket.connect(addr).unwrap();
-                socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-                let mut said = [0; 100];
-                let _ = socket.send(b"who");
-                let len = socket.recv(&mut said).unwrap_or_default();
-                (socket.local_addr().unwrap(), String::from_utf8_lossy(&said[..len]).into_owned())
-            })
-        });
-        tokio::task::yield_now().await;
-        asked
-    }
-}
-
-/// Connects as soon as the port is open.
-fn connect(addr: SocketAddr) -> TcpStream {
-    loop {
-        match TcpStream::connect_timeout(&addr, PATIENCE) {
-            Ok(stream) => return stream,
-            Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => thread::sleep(Duration::from_millis(2)),
-            Err(e) => panic!("{addr}: {e}"),
-        }
+        let socket = self.client.within(|| UdpSocket::bind((CLIENT, 0)).unwrap());
+        socket.set_nonblocking(true).unwrap();
+        let socket = tokio::net::UdpSocket::from_std(socket).unwrap();
+        socket.connect(addr).await.unwrap();
+        let mut said = [0; 100];
+        let _ = socket.send(b"who").await;
+        let received = timeout(Duration::from_secs(1), socket.recv(&mut said)).await;
+        let len = received.ok().and_then(Result::ok).unwrap_or_default();
+        (socket.local_addr().unwrap(), String::from_utf8_lossy(&said[..len]).into_owned())
     }
 }
