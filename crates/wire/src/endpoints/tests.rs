@@ -108,3 +108,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_service_that_wants_nothing_special_is_written_as_before() {
+    let has_source = |record: &Record| Shared::new(record).unwrap().bytes().windows(6).any(|bytes| bytes == b"source");
+    let plain = service(1, 80);
+    assert!(!has_source(&plain));
+    assert_eq!(Shared::new(&plain).unwrap().open().unwrap(), plain);
+    let Record::Service(known) = service(1, 80) else { panic!("it is a service") };
+    let proxied = Record::Service(ServiceRecord { source: IngressSource::Proxy, ..known });
+    assert!(has_source(&proxied));
+    assert_eq!(Shared::new(&proxied).unwrap().open().unwrap(), proxied);
+}
