@@ -137,6 +137,19 @@ fn give(device: &str, addr: IpAddr) {
     }
 }
 
+fn socket_for(addr: IpAddr) -> std::io::Result<TcpSocket> {
+    if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
+}
+
+/// Waits until an address refuses a connection to a port that nobody listens on.
+async fn until_refused(new: impl Fn() -> std::io::Result<TcpSocket>, addr: IpAddr) {
+    let is_refused = async || {
+        let connecting = timeout(Duration::from_secs(1), new().unwrap().connect((addr, 1).into())).await;
+        matches!(connecting, Ok(Err(e)) if e.kind() == ErrorKind::ConnectionRefused)
+    };
+    soon(async { while !is_refused().await {} }).await;
+}
+
 /// A host with a bridge, a container and a client.
 pub(super) struct Network {
     container: Space,
@@ -157,7 +170,15 @@ impl Network {
         client.connect("e0", [(CLIENT, GATEWAY), (CLIENT_V6, GATEWAY_V6)]);
         give("e0", GATEWAY);
         give("e0", GATEWAY_V6);
-        Self { container, client }
+        let network = Self { container, client };
+        // New devices take a moment until frames pass, most of all for IPv6.
+        for addr in [TASK, TASK_V6] {
+            until_refused(|| socket_for(addr), addr).await;
+        }
+        for addr in [GATEWAY, GATEWAY_V6] {
+            until_refused(|| network.client.within(move || socket_for(addr)), addr).await;
+        }
+        network
     }
 
     /// The container says to each connection who it is from.
@@ -197,8 +218,7 @@ impl Network {
         let mut stream = soon(async {
             loop {
                 // It stays in the namespace that it was made in.
-                let new = move || if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-                match self.client.within(new).unwrap().connect(addr).await {
+                match self.client.within(move || socket_for(addr.ip())).unwrap().connect(addr).await {
                     Ok(stream) => return stream,
                     Err(e) if e.kind() == ErrorKind::ConnectionRefused => sleep(Duration::from_millis(2)).await,
                     Err(e) => panic!("{addr}: {e}"),
