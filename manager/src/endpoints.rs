@@ -9,7 +9,7 @@ use std::{
 };
 
 use swarm_core::{Event, State};
-use swarm_model::{NodeId, NodeState, ServiceId, Task, TaskId, TaskState};
+use swarm_model::{NodeId, NodeState, ServiceId, Settings, Task, TaskId, TaskState};
 use swarm_wire::{
     agent::Shared,
     endpoints::{
@@ -190,7 +190,8 @@ fn record(state: &State, key: RecordKey) -> Option<Record> {
         RecordKey::Service(service) => {
             let service = state.service(service).filter(|service| !service.ports.is_empty())?;
             let (name, ports) = (service.spec.name.clone(), service.ports.to_vec());
-            Some(Record::Service(ServiceRecord { id: service.id, name, ports }))
+            let source = Settings::of(&service.spec.labels).ingress_source;
+            Some(Record::Service(ServiceRecord { id: service.id, name, ports, source }))
         }
         RecordKey::Endpoint(task) => endpoint(state, state.task(task)?).map(Record::Endpoint),
     }

@@ -233,6 +233,7 @@ pub(crate) async fn run(socket: PathBuf, take_over: bool) -> Result<()> {
         control: Control::Path(socket.clone()),
         is_heir: take_over,
         holding: Holding::default(),
+        shows_clients: true,
         descriptors_max: None,
         on_ready: Box::new(|| notify(&format!("MAINPID={}\n{READY}", std::process::id()))),
     };

@@ -24,6 +24,7 @@ use crate::{
     relay::{self, Pipes},
     remote::OpenRequest,
     route::{Chosen, Port, Route, Way},
+    source::Origin,
 };
 
 /// How long a task may take to accept a connection. The ways are short; one that takes longer is gone or overloaded.
@@ -173,13 +174,14 @@ impl Forwarder {
     }
 
     async fn reach(&self, chosen: &Chosen, client: &TcpStream, from: SocketAddr) -> Result<Upstream, String> {
+        let asked = client.local_addr().map_err(|e| e.to_string())?;
         match chosen.way {
             Way::Local(addr) => {
-                let task = connect_local(SocketAddr::new(addr, chosen.port.target)).await;
+                let origin = Origin { client: from, asked, source: chosen.source };
+                let task = self.plane.sources.connect(origin, SocketAddr::new(addr, chosen.port.target)).await;
                 task.map(Upstream::Local).map_err(|e| e.to_string())
             }
             Way::Remote(node) => {
-                let asked = client.local_addr().map_err(|e| e.to_string())?;
                 let request = OpenRequest {
                     task: chosen.lease.task(),
                     port: chosen.port,
@@ -243,7 +245,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Connects to a task of this node.
+/// Connects to a task of this node, from an address of this host.
 pub(crate) async fn connect_local(addr: SocketAddr) -> io::Result<TcpStream> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     prepare(&socket)?;

@@ -9,10 +9,11 @@ use tokio::{
 };
 
 use crate::{
-    forward::{Forwarder, connect_local},
+    forward::Forwarder,
     plane::Served,
     relay,
     remote::{Arrival, OpenRequest},
+    source::Origin,
     udp,
 };
 
@@ -43,13 +44,15 @@ async fn serve<A: Arrival>(arrival: A, forwarder: Arc<Forwarder>) {
     };
     let lease = served.endpoint.begin_linked();
     let addr = SocketAddr::new(served.addr, request.port.target);
+    let sources = &forwarder.plane.sources;
+    let origin = Origin { client: request.client, asked: request.asked, source: served.source };
     let failed = |e: io::Error| format!("the task does not accept: {e}");
     match request.port.protocol {
-        PortProtocol::Tcp => match connect_local(addr).await {
+        PortProtocol::Tcp => match sources.connect(origin, addr).await {
             Ok(task) => relay::linked(task, arrival.accept(), false, &lease).await,
             Err(e) => refuse(arrival, failed(e)),
         },
-        PortProtocol::Udp => match udp::connect_task(addr) {
+        PortProtocol::Udp => match sources.connect_datagrams(origin, addr) {
             Ok(task) => udp::serve_linked(arrival.accept(), task).await,
             Err(e) => refuse(arrival, failed(e)),
         },

@@ -18,6 +18,7 @@ pub mod protocol;
 mod relay;
 pub mod remote;
 mod route;
+mod source;
 mod udp;
 mod voice;
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use swarm_model::{NodeId, PortProtocol, ServiceId, TaskId};
+use swarm_model::{IngressSource, NodeId, PortProtocol, ServiceId, TaskId};
 use swarm_wire::endpoints::{TableError, TableUpdate, TableVersion};
 use swarm_wire::{
     NodeIdentity,
@@ -21,6 +21,7 @@ use crate::{
     protocol::{Configuration, Identity, LocalTask, Stats, ToData},
     remote::Remote,
     route::{Candidate, Port, Route, Way},
+    source::Sources,
     voice::{About, Voice, Warnings},
 };
 
@@ -32,6 +33,8 @@ pub(crate) struct Served {
     pub(crate) addr: IpAddr,
     /// All that its service publishes.
     pub(crate) ports: Arc<[PublishedPort]>,
+    /// The address that the service wants to see.
+    pub(crate) source: IngressSource,
 }
 
 /// What the data plane knows.
@@ -42,6 +45,9 @@ pub(crate) struct Plane {
     pub(crate) changed: Notify,
     /// Something changed that connections go by.
     rebuilt: watch::Sender<()>,
+    /// The tasks of this node changed, or the configuration.
+    pub(crate) served_changed: Notify,
+    pub(crate) sources: Sources,
     pub(crate) remote: Arc<dyn Remote>,
     pub(crate) voice: Voice,
     pub(crate) warnings: Warnings,
@@ -76,6 +82,8 @@ impl Plane {
             served: ArcSwap::default(),
             changed: Notify::new(),
             rebuilt: watch::Sender::new(()),
+            served_changed: Notify::new(),
+            sources: Sources::default(),
             remote,
             warnings: Warnings::new(voice.clone()),
             drains: Arc::new(Drains::new(voice.clone())),
@@ -152,7 +160,8 @@ impl Plane {
 
     /// Counters of the endpoints in the table.
     pub(crate) fn stats(&self) -> Stats {
-        Stats { endpoints: self.state().endpoints.values().filter_map(|endpoint| endpoint.stats()).collect() }
+        let endpoints = self.state().endpoints.values().filter_map(|endpoint| endpoint.stats()).collect();
+        Stats { endpoints, sources: self.sources.stats() }
     }
 
     /// What is to be listened on; none before swarmd said how.
@@ -170,6 +179,12 @@ impl Plane {
     /// Ready at each change of what connections go by.
     pub(crate) fn rebuilt(&self) -> watch::Receiver<()> {
         self.rebuilt.subscribe()
+    }
+
+    /// The addresses of the tasks of this node whose services want to see the client's address.
+    pub(crate) fn addrs_by_client(&self) -> BTreeSet<IpAddr> {
+        let served = self.served.load();
+        served.values().filter(|served| served.source == IngressSource::Client).map(|served| served.addr).collect()
     }
 
     /// What swarmd said, as it would say it to the next process.
@@ -233,7 +248,8 @@ impl Plane {
             }
             if let (Some(addr), Some(service)) = (local, table.service(record.service)) {
                 let ports = Arc::from(&*service.ports);
-                served.insert(record.task, Served { endpoint: Arc::clone(endpoint), addr, ports });
+                let (endpoint, source) = (Arc::clone(endpoint), service.source);
+                served.insert(record.task, Served { endpoint, addr, ports, source });
             }
         }
         // A task of this node that is not in the table serves no more, or not yet: swarmd need not wait for it.
@@ -256,6 +272,7 @@ impl Plane {
         self.remote.set_peers(peers(table, own));
         self.changed.notify_one();
         self.rebuilt.send_replace(());
+        self.served_changed.notify_one();
     }
 }
 
@@ -289,7 +306,8 @@ fn route(
         let candidates: Arc<[Candidate]> = candidates.remove(&service.id).unwrap_or_default().into();
         for port in &service.ports {
             let key = (port.protocol, port.published);
-            let route = Route { port: *port, candidates: Arc::clone(&candidates), is_published: true };
+            let (candidates, source) = (Arc::clone(&candidates), service.source);
+            let route = Route { port: *port, candidates, source, is_published: true };
             present.insert(key);
             match ports.get(&key) {
                 Some(known) => known.set_route(route),

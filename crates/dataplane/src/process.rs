@@ -21,6 +21,7 @@ use crate::{
     own_socket::{Control, OwnSocket},
     plane::Plane,
     remote::{Arrival, Remote},
+    source,
     voice::About,
 };
 
@@ -37,6 +38,8 @@ pub struct Options {
     pub holding: Holding,
     /// Called once it listens for swarmd.
     pub on_ready: Box<dyn FnOnce() + Send>,
+    /// Whether tasks may see the clients' own addresses: rules of the kernel are set for that. Else they see this host's.
+    pub shows_clients: bool,
     /// Open files that it may have; none for the limit of the process, which it raises as far as it may.
     pub descriptors_max: Option<usize>,
 }
@@ -76,6 +79,7 @@ pub async fn serve<A: Arrival>(options: Options, remote: Arc<dyn Remote>, arriva
                 let heir = handover::serve(own, &sockets.control, &plane, &inventory).await;
                 // Before the sockets are dropped: whoever accepts from them leaves instead of being cut off.
                 forwarder.leaving.cancel();
+                plane.sources.keep();
                 heir
             }
             None => std::future::pending().await,
@@ -86,6 +90,7 @@ pub async fn serve<A: Arrival>(options: Options, remote: Arc<dyn Remote>, arriva
         heir = next_process => Some(heir),
         () = listeners.run() => None,
         () = speak_of_refused(&plane, &descriptors) => None,
+        () = source::watch(&plane), if options.shows_clients => None,
     };
     if let Some(heir) = heir {
         sockets.leave_files();

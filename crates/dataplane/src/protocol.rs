@@ -121,6 +121,23 @@ pub struct Warning {
 pub struct Stats {
     /// Of each endpoint that this node's data plane sent connections to.
     pub endpoints: Vec<EndpointStats>,
+    /// Of the addresses that tasks of this node saw.
+    #[serde(default)]
+    pub sources: SourceStats,
+}
+
+/// Connections to tasks of this node whose services want to see the client's own address (flows, for UDP).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStats {
+    /// The task saw it.
+    pub client: u64,
+    /// The task saw an address of this host: the client's is, or claims to be, one that is not used (of this host, of its
+    /// containers, of no single host).
+    pub unfit: u64,
+    /// The same: the client has an IPv4 address and the task an IPv6 one, or the other way round.
+    pub other_family: u64,
+    /// The same: the task's answers to clients were not seen to come back to this host.
+    pub untested: u64,
 }
 
 /// Counters of an endpoint, of the connections that came in at this node.

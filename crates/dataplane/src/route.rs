@@ -7,7 +7,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use swarm_model::{NodeId, PortProtocol, TaskId};
+use swarm_model::{IngressSource, NodeId, PortProtocol, TaskId};
 use swarm_wire::endpoints::PublishedPort;
 use tokio::sync::Notify;
 
@@ -35,6 +35,8 @@ pub(crate) struct Route {
     pub(crate) port: PublishedPort,
     /// The endpoints that get new connections; ports of one service share them.
     pub(crate) candidates: Arc<[Candidate]>,
+    /// The address that tasks are to see.
+    pub(crate) source: IngressSource,
     /// Whether the table has the port. Connections that wait on one that it has no more are closed.
     pub(crate) is_published: bool,
 }
@@ -44,6 +46,8 @@ pub(crate) struct Chosen {
     pub(crate) lease: Lease,
     pub(crate) way: Way,
     pub(crate) port: PublishedPort,
+    /// The address that the task is to see.
+    pub(crate) source: IngressSource,
 }
 
 impl Route {
@@ -76,7 +80,7 @@ impl Route {
 
     fn begin(&self, candidate: &Candidate) -> Option<Chosen> {
         let lease = candidate.endpoint.begin()?;
-        Some(Chosen { lease, way: candidate.way, port: self.port })
+        Some(Chosen { lease, way: candidate.way, port: self.port, source: self.source })
     }
 }
 
@@ -130,8 +134,8 @@ impl Port {
 
     /// The port is published no more.
     pub(crate) fn withdraw(&self) {
-        let port = self.route().port;
-        self.set_route(Route { port, candidates: Arc::from([]), is_published: false });
+        let (port, source) = (self.route().port, self.route().source);
+        self.set_route(Route { port, candidates: Arc::from([]), source, is_published: false });
     }
 
     /// Ready at the next change of the route after this call, also if nobody waits for it yet.

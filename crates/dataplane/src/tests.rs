@@ -8,5 +8,6 @@ mod limits;
 mod listening;
 mod relaying;
 mod remote;
+mod source;
 mod tcp;
 mod udp;

@@ -26,6 +26,7 @@ use crate::{
     buffer::Buffer,
     forward::Forwarder,
     route::{Chosen, Port, Way},
+    source::Origin,
 };
 
 /// Flows of a port on an address. When there are as many, a new one ends the oldest: a flood of forged addresses takes
@@ -159,7 +160,8 @@ impl UdpPort {
         let (upstream, running) = match way {
             Way::Local(addr) => {
                 let addr = SocketAddr::new(addr, port.target);
-                let socket = match socket::connect(addr) {
+                let origin = Origin { client: key.client, asked: key.asked, source: chosen.source };
+                let socket = match self.forwarder.plane.sources.connect_datagrams(origin, addr) {
                     Ok(socket) => Arc::new(socket),
                     Err(e) => {
                         tracing::debug!(%task, port = port.published, "no socket to a task: {e}");

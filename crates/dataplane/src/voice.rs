@@ -49,6 +49,10 @@ pub(crate) enum About {
     Identity,
     /// The limit of open files.
     Descriptors,
+    /// The addresses that tasks see.
+    Sources,
+    /// Tasks whose answers to clients do not come back.
+    Answers,
 }
 
 /// The warnings that hold; swarmd is told when they change.
@@ -75,7 +79,7 @@ impl Warnings {
                 tracing::warn!("{text}");
                 let port = match about {
                     About::Port(protocol, number, _) => Some((protocol, number)),
-                    About::Links | About::Identity | About::Descriptors => None,
+                    About::Links | About::Identity | About::Descriptors | About::Sources | About::Answers => None,
                 };
                 current.insert(about, Warning { port, text });
             }

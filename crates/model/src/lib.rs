@@ -72,9 +72,9 @@ pub use redacted::Redacted;
 pub use revision::{REVISIONS_MAX, Restored, Revision};
 pub use secret::{SECRET_BYTES_LIMIT, SecretBytes, SecretContent};
 pub use service::{
-    EndpointMode, EndpointSpec, LogDriver, NetworkAttachment, Placement, PlacementPreference, PortConfig, PortProtocol,
-    PreviousSpec, PublishMode, PublishedPort, ResourceLimits, ResourceReservations, Resources, RestartCondition,
-    RestartPolicy, Service, ServiceSpec, SpecVersion, SpreadOver, TaskSpec,
+    EndpointMode, EndpointSpec, IngressSource, LogDriver, NetworkAttachment, Placement, PlacementPreference,
+    PortConfig, PortProtocol, PreviousSpec, PublishMode, PublishedPort, ResourceLimits, ResourceReservations,
+    Resources, RestartCondition, RestartPolicy, Service, ServiceSpec, SpecVersion, SpreadOver, TaskSpec,
 };
 pub use settings::{
     DRAIN_TIMEOUT_DEFAULT_NS, MaxUnavailable, PlacementStrategy, SETTINGS_PREFIX, Settings, check_node_settings,

@@ -393,6 +393,26 @@ pub struct PublishedPort {
     pub target: u16,
 }
 
+/// The address that the tasks of a service see connections to its published ports come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IngressSource {
+    /// The client's own, where that is possible; else as [`IngressSource::Node`].
+    #[default]
+    Client,
+    /// One of the task's node.
+    Node,
+    /// One of the task's node; a header of the PROXY protocol, version 2, names the client before the first byte (TCP only).
+    Proxy,
+}
+
+impl IngressSource {
+    /// Whether it is what services have that say nothing.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 impl PublishedPort {
     /// Whether a spec asks for this port: it names the number, or leaves it to the cluster.
     pub fn is_asked_for(&self, port: &PortConfig) -> bool {

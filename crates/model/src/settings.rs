@@ -3,7 +3,7 @@
 
 use std::ops::Bound;
 
-use crate::{Constraint, ConstraintKey, Invalid, Labels, format_duration, parse_duration};
+use crate::{Constraint, ConstraintKey, IngressSource, Invalid, Labels, format_duration, parse_duration};
 
 /// Labels with this prefix are settings; one that is not known is refused, so that a misspelt one is never taken for
 /// a note.
@@ -60,6 +60,8 @@ pub struct Settings {
     pub strategy: PlacementStrategy,
     /// `swarmd.placement.prefer=node.labels.disk==ssd,node.hostname!=db1`: nodes that meet more of these come first.
     pub prefer: Vec<Constraint>,
+    /// `swarmd.ingress.source=client|node|proxy`: the address that tasks see.
+    pub ingress_source: IngressSource,
     /// `swarmd.max-unavailable=2|25%`: drain, update and rebalance together never take more tasks away.
     pub max_unavailable: Option<MaxUnavailable>,
     /// `swarmd.drain=10s`: nanoseconds that connections to a task may last once it is to stop.
@@ -124,6 +126,14 @@ impl Settings {
                 self.prefer = value.split(',').map(preferred).collect::<Result<_, _>>()?;
             }
             "drain" => self.drain_ns = Some(drain(value)?),
+            "ingress.source" => {
+                self.ingress_source = match value {
+                    "client" => IngressSource::Client,
+                    "node" => IngressSource::Node,
+                    "proxy" => IngressSource::Proxy,
+                    _ => return Err(Reason::Value("client, node or proxy".into())),
+                }
+            }
             "max-unavailable" => self.max_unavailable = Some(max_unavailable(value)?),
             _ => return Err(Reason::Unknown),
         }
@@ -164,8 +174,16 @@ pub fn check_node_settings(labels: &Labels, old: &Labels) -> Result<(), Invalid>
 }
 
 /// The settings, for the text that lists them.
-const KEYS: [&str; 7] =
-    ["drain", "max-unavailable", "placement", "placement.prefer", "rebalance", "restart.backoff", "update.deadline"];
+const KEYS: [&str; 8] = [
+    "drain",
+    "ingress.source",
+    "max-unavailable",
+    "placement",
+    "placement.prefer",
+    "rebalance",
+    "restart.backoff",
+    "update.deadline",
+];
 
 /// Why a setting was not taken.
 enum Reason {
@@ -226,6 +244,7 @@ mod tests {
     fn each_setting_is_read() {
         let settings = parse(&[
             ("swarmd.drain", "30s"),
+            ("swarmd.ingress.source", "proxy"),
             ("swarmd.max-unavailable", "25%"),
             ("swarmd.placement", "pack"),
             ("swarmd.placement.prefer", "node.labels.disk==ssd, node.hostname!=db1"),
@@ -238,6 +257,7 @@ mod tests {
         .expect("all are right");
         assert_eq!(settings.drain_ns, Some(30_000_000_000));
         assert_eq!(settings.max_unavailable, Some(MaxUnavailable::Percent(25)));
+        assert_eq!(settings.ingress_source, IngressSource::Proxy);
         assert_eq!(settings.strategy, PlacementStrategy::Pack);
         assert_eq!(settings.prefer.len(), 2);
         assert!(settings.rebalance && settings.restart_backoff);
@@ -276,6 +296,7 @@ mod tests {
             (" swarmd.rebalance", "true", "unknown label"),
             ("swarmd.rebalance", "yes", "true or false"),
             ("swarmd.restart.backoff", "", "true or false"),
+            ("swarmd.ingress.source", "Client", "client, node or proxy"),
             ("swarmd.update.deadline", "10", "a duration from 1s"),
             ("swarmd.update.deadline", "1ms", "a duration from 1s"),
             ("swarmd.drain", "policy", "a duration from 0s"),

@@ -4,9 +4,9 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    ClusterSpec, Constraint, EndpointMode, FailureAction, GenericResource, Invalid, Labels, MountType, NodeSpec,
-    OverlaySettings, PlacementStrategy, PublishMode, RestartCondition, ServiceMode, ServiceSpec, Settings, TaskSpec,
-    UpdateConfig, format_duration,
+    ClusterSpec, Constraint, EndpointMode, FailureAction, GenericResource, IngressSource, Invalid, Labels, MountType,
+    NodeSpec, OverlaySettings, PlacementStrategy, PublishMode, RestartCondition, ServiceMode, ServiceSpec, Settings,
+    TaskSpec, UpdateConfig, format_duration,
 };
 
 /// Characters of a service name: it becomes a DNS label.
@@ -277,6 +277,12 @@ fn validate_settings(spec: &ServiceSpec) -> Result<(), Invalid> {
          swarmd.placement=spread or swarmd.rebalance=false"
             .into()
     })?;
+    let is_proxied = settings.ingress_source == IngressSource::Proxy;
+    check(!is_proxied || spec.ports().iter().all(|port| port.publish_mode == PublishMode::Ingress), || {
+        "swarmd.ingress.source=proxy: connections to ports with mode=host go to the task without swarmd, which cannot put \
+         a header before them; choose mode=ingress"
+            .into()
+    })?;
     check(!is_job || settings.max_unavailable.is_none() && settings.update_deadline_ns.is_none(), || {
         "swarmd.max-unavailable and swarmd.update.deadline: jobs are not updated".into()
     })
@@ -383,7 +389,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{ReplicatedJob, ServiceMode};
+    use crate::{PortConfig, ReplicatedJob, ServiceMode};
 
     fn spec(json: &str) -> ServiceSpec {
         serde_json::from_str(json).expect("test spec")
@@ -464,6 +470,14 @@ mod tests {
                     s.labels.insert("swarmd.placement".into(), "pack".into());
                 },
                 "choose swarmd.placement=spread or swarmd.rebalance=false",
+            ),
+            (
+                |s| {
+                    let port = PortConfig { publish_mode: PublishMode::Host, target_port: 80, ..Default::default() };
+                    s.endpoint_spec.get_or_insert_default().ports = vec![port];
+                    s.labels.insert("swarmd.ingress.source".into(), "proxy".into());
+                },
+                "swarmd.ingress.source=proxy: connections to ports with mode=host",
             ),
             (
                 |s| {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, io, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 pub use swarm_model::PublishedPort;
-use swarm_model::{NodeId, ServiceId, TaskId};
+use swarm_model::{IngressSource, NodeId, ServiceId, TaskId};
 use thiserror::Error;
 
 use crate::agent::Shared;
@@ -34,6 +34,9 @@ pub struct ServiceRecord {
     pub name: String,
     /// Its ports; none is 0.
     pub ports: Vec<PublishedPort>,
+    /// The address that its tasks see connections come from.
+    #[serde(default, skip_serializing_if = "IngressSource::is_default")]
+    pub source: IngressSource,
 }
 
 /// A task that serves the ports of its service.

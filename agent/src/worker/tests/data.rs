@@ -26,7 +26,12 @@ fn table(revision: u64, records: &[Record]) -> TableUpdate {
 
 fn service() -> Record {
     let port = PublishedPort { protocol: PortProtocol::Tcp, published: 9000, target: 80 };
-    Record::Service(ServiceRecord { id: ServiceId(1), name: "web".into(), ports: vec![port] })
+    Record::Service(ServiceRecord {
+        id: ServiceId(1),
+        name: "web".into(),
+        ports: vec![port],
+        source: Default::default(),
+    })
 }
 
 fn node() -> Record {

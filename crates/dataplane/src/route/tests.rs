@@ -14,7 +14,7 @@ fn route(count: u128) -> Route {
         Candidate { endpoint, way: Way::Remote(NodeId(1)) }
     });
     let port = PublishedPort { protocol: PortProtocol::Tcp, published: 80, target: 80 };
-    Route { port, candidates: candidates.collect(), is_published: true }
+    Route { port, candidates: candidates.collect(), source: IngressSource::Client, is_published: true }
 }
 
 #[test]

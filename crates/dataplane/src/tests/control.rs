@@ -19,6 +19,7 @@ async fn refusal(control: Control) -> String {
         control,
         is_heir: false,
         holding: Holding::default(),
+        shows_clients: false,
         descriptors_max: None,
         on_ready: Box::new(|| {}),
     };

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use swarm_model::{NodeId, PortProtocol, ServiceId, TaskId};
+use swarm_model::{IngressSource, NodeId, PortProtocol, ServiceId, TaskId};
 use swarm_wire::{
     BoxedStream, NodeIdentity, Receiver, Sender, TlsError,
     agent::Shared,
@@ -84,6 +84,8 @@ pub(super) fn tcp(published: u16) -> PublishedPort {
 pub(super) struct Table {
     records: BTreeMap<RecordKey, Shared<Record>>,
     revision: u64,
+    /// For the services from now on.
+    pub(super) source: IngressSource,
 }
 
 impl Table {
@@ -102,7 +104,8 @@ impl Table {
     }
 
     pub(super) fn service(&mut self, id: ServiceId, ports: Vec<PublishedPort>) {
-        self.put(Record::Service(ServiceRecord { id, name: format!("s{}", id.0), ports }));
+        let source = self.source;
+        self.put(Record::Service(ServiceRecord { id, name: format!("s{}", id.0), ports, source }));
     }
 
     pub(super) fn endpoint(&mut self, task: TaskId, node: NodeId, state: EndpointState) {
@@ -190,9 +193,18 @@ impl Swarmd {
     }
 }
 
+/// How a data plane of tests runs.
+#[derive(Clone, Copy, Default)]
+struct Setup {
+    holding: Holding,
+    shows_clients: bool,
+    descriptors_max: Option<usize>,
+}
+
 /// A data plane with its folder.
 pub(super) struct Host {
     pub(super) addr: IpAddr,
+    setup: Setup,
     folder: Arc<tempfile::TempDir>,
     pub(super) process: JoinHandle<anyhow::Result<()>>,
     pub(super) links: Arc<Links>,
@@ -205,48 +217,50 @@ impl Host {
     }
 
     pub(super) async fn start_with(holding: Holding) -> Self {
-        Self::start_as(holding, None).await
+        Self::start_as(fresh_addr(), Setup { holding, ..Setup::default() }).await
     }
 
     /// With this limit of open files.
     pub(super) async fn start_within(descriptors_max: usize) -> Self {
-        Self::start_as(Holding::default(), Some(descriptors_max)).await
+        let setup = Setup { descriptors_max: Some(descriptors_max), ..Setup::default() };
+        Self::start_as(fresh_addr(), setup).await
     }
 
-    async fn start_as(holding: Holding, descriptors_max: Option<usize>) -> Self {
+    /// Whose tasks see the clients' own addresses.
+    pub(super) async fn start_showing_clients(addr: IpAddr) -> Self {
+        Self::start_as(addr, Setup { shows_clients: true, ..Setup::default() }).await
+    }
+
+    async fn start_as(addr: IpAddr, setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         let path = folder.path().join("data.sock");
-        let host = Self::run(fresh_addr(), Arc::new(folder), false, holding, descriptors_max);
+        let host = Self::run(addr, Arc::new(folder), false, setup);
         until(|| path.exists()).await;
         host
     }
 
     /// Starts another process that takes over, and waits until it has.
     pub(super) async fn take_over(&self) -> Self {
-        let next = Self::run(self.addr, Arc::clone(&self.folder), true, Holding::default(), None);
+        let next = Self::run(self.addr, Arc::clone(&self.folder), true, self.setup);
         until(|| self.links.is_retired.load(Ordering::Relaxed)).await;
         next
     }
 
     /// Starts a process that takes over if there is one to take over from.
     pub(super) fn start_as_heir(&self) -> Self {
-        Self::run(self.addr, Arc::clone(&self.folder), true, Holding::default(), None)
+        Self::run(self.addr, Arc::clone(&self.folder), true, self.setup)
     }
 
-    fn run(
-        addr: IpAddr,
-        folder: Arc<tempfile::TempDir>,
-        is_heir: bool,
-        holding: Holding,
-        descriptors_max: Option<usize>,
-    ) -> Self {
+    fn run(addr: IpAddr, folder: Arc<tempfile::TempDir>, is_heir: bool, setup: Setup) -> Self {
         let (arrivals, receiver) = mpsc::channel(16);
         let links = Arc::new(Links::default());
         let control = Control::Path(folder.path().join("data.sock"));
-        let options = Options { control, is_heir, holding, descriptors_max, on_ready: Box::new(|| {}) };
+        let Setup { holding, shows_clients, descriptors_max } = setup;
+        let on_ready = Box::new(|| {});
+        let options = Options { control, is_heir, holding, shows_clients, descriptors_max, on_ready };
         let process = tokio::spawn(serve(options, Arc::clone(&links) as Arc<dyn Remote>, receiver));
-        Self { addr, folder, process, links, arrivals }
+        Self { addr, setup, folder, process, links, arrivals }
     }
 
     pub(super) fn path(&self) -> PathBuf {

@@ -288,7 +288,7 @@ pub(crate) async fn serve_linked(stream: BoxedStream, task: UdpSocket) {
     }
 }
 
-/// A socket to a task of this node.
+/// A socket to a task of this node, from an address of this host.
 pub(crate) fn connect_task(addr: SocketAddr) -> io::Result<UdpSocket> {
     socket::connect(addr)
 }

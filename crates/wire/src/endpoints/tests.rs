@@ -1,7 +1,7 @@
 //! Tests of the endpoint table.
 
 use proptest::prelude::*;
-use swarm_model::PortProtocol;
+use swarm_model::{IngressSource, PortProtocol};
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn node(id: u128) -> Record {
 
 fn service(id: u128, published: u16) -> Record {
     let ports = vec![PublishedPort { protocol: PortProtocol::Tcp, published, target: 80 }];
-    Record::Service(ServiceRecord { id: ServiceId(id), name: format!("s{id}"), ports })
+    Record::Service(ServiceRecord { id: ServiceId(id), name: format!("s{id}"), ports, source: IngressSource::Client })
 }
 
 fn endpoint(task: u128, service: u128, node: u128, state: EndpointState) -> Record {
@@ -107,4 +107,16 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_service_that_wants_nothing_special_is_written_as_before() {
+    let has_source = |record: &Record| Shared::new(record).unwrap().bytes().windows(6).any(|bytes| bytes == b"source");
+    let plain = service(1, 80);
+    assert!(!has_source(&plain));
+    assert_eq!(Shared::new(&plain).unwrap().open().unwrap(), plain);
+    let Record::Service(known) = service(1, 80) else { panic!("it is a service") };
+    let proxied = Record::Service(ServiceRecord { source: IngressSource::Proxy, ..known });
+    assert!(has_source(&proxied));
+    assert_eq!(Shared::new(&proxied).unwrap().open().unwrap(), proxied);
 }
