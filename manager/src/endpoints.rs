@@ -9,7 +9,7 @@ use std::{
 };
 
 use swarm_core::{Event, State};
-use swarm_model::{NodeId, NodeState, ServiceId, Task, TaskId, TaskState};
+use swarm_model::{NodeId, NodeState, ServiceId, Task, TaskId, TaskState, mutant::mutant};
 use swarm_wire::{
     agent::Shared,
     endpoints::{
@@ -206,7 +206,8 @@ fn node_record(state: &State, node: NodeId) -> Option<NodeRecord> {
 
 /// A task that runs serves; one that is to stop gets no new connections.
 fn endpoint(state: &State, task: &Task) -> Option<EndpointRecord> {
-    if task.status.state != TaskState::Running || !publishes(state, task.service) {
+    let has_ended = task.status.state > TaskState::Running && !mutant("keep-ended-endpoint");
+    if task.status.state < TaskState::Running || has_ended || !publishes(state, task.service) {
         return None;
     }
     let node = node_record(state, task.node?)?.id;

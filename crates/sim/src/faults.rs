@@ -3,6 +3,7 @@
 use swarm_model::NodeId;
 
 use crate::{
+    data::DataEvent,
     event::{ConnId, Event, Fate},
     world::{MANAGERS, World},
 };
@@ -98,10 +99,17 @@ impl World {
         if let Some(host) = self.hosts.get_mut(&node) {
             host.files.clear();
         }
+        let was_used = self.hosts.get_mut(&node).is_some_and(|host| {
+            host.data.lose_agent();
+            host.data.die()
+        });
         let long = self.rng.per_mille(300);
         let pause = if long { LONG_OUTAGE_MS } else { 40_000 };
         let pause = self.rng.between(5_000, pause);
         self.engine_outage(node, true, pause);
+        if was_used {
+            self.after(pause, Event::Data(node, Box::new(DataEvent::Start)));
+        }
         self.after(pause + 100, Event::Start { node });
     }
 
@@ -190,12 +198,13 @@ impl World {
     /// Faults stop, and all that broke is mended. Operators take their hands off.
     pub(crate) fn heal(&mut self) {
         self.healed = true;
+        self.healed_ms = Some(self.now_ms);
         self.skew_ms = [0; MANAGERS];
         let nodes: Vec<NodeId> = self.hosts.keys().copied().collect();
         for node in nodes {
             let Some(host) = self.hosts.get_mut(&node) else { continue };
             host.skew_ms = 0;
-            (host.up_stuck_ms, host.down_stuck_ms) = (0, 0);
+            (host.up_stuck_ms, host.down_stuck_ms, host.data.stuck_ms) = (0, 0, 0);
             host.engine.full_until_ms = 0;
             let (gone, runs) = (host.gone, host.worker.is_some());
             if gone {
