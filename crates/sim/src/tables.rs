@@ -177,13 +177,17 @@ impl World {
     /// The agent of a node is told to stop a task.
     fn stop_is_told(&mut self, node: NodeId, task: TaskId) -> Option<String> {
         let now_ms = self.now_ms;
-        if self.log.state.task(task).is_none_or(|task| task.status.state.is_terminal()) {
+        let has_ended = self.log.state.task(task).is_none_or(|task| task.status.state.is_terminal());
+        if has_ended || self.knows_stop(node, task) {
             return None;
         }
         let leader = self.leader.as_mut()?;
         let stopping = &mut leader.peers.get_mut(&node)?.stopping;
         let since_ms = stopping.since_ms.get(&task).copied().unwrap_or(now_ms);
-        stopping.told.insert(task);
+        if !stopping.told.insert(task) {
+            // It is to be removed as well now.
+            return None;
+        }
         if now_ms > since_ms + wait_max_ms() + SLACK_MS {
             return Some(format!("the stop of task {task} on node {node} is told {} ms late", now_ms - since_ms));
         }
@@ -199,6 +203,14 @@ impl World {
              connections",
             now_ms - was_to_stop_ms
         ))
+    }
+
+    /// Whether an agent was told of a stop, in this session or in an earlier one.
+    fn knows_stop(&self, node: NodeId, task: TaskId) -> bool {
+        let worker = self.hosts.get(&node).and_then(|host| host.worker.as_ref());
+        worker.is_some_and(|worker| {
+            worker.tasks().any(|known| known.assigned.id == task && !known.assigned.desired.is_live())
+        })
     }
 
     /// Notes since when the leader can tell an agent of its stops.
@@ -224,16 +236,11 @@ impl World {
         let now_ms = self.now_ms;
         let Some(leader) = &self.leader else { return };
         let mut wrong = None;
-        for (node, peer) in leader.peers.iter().filter(|(_, peer)| peer.open && !peer.leaving) {
-            let worker = self.hosts.get(node).and_then(|host| host.worker.as_ref());
-            // An agent that has been told by an earlier leader is not told again.
-            let knows = |task: TaskId| {
-                worker.is_none_or(|worker| {
-                    worker.tasks().any(|known| known.assigned.id == task && !known.assigned.desired.is_live())
-                })
-            };
+        for (node, peer) in leader.peers.iter().filter(|(_, peer)| peer.open && !peer.leaving && peer.table.is_some()) {
             let late = peer.stopping.since_ms.iter().find(|(task, since_ms)| {
-                now_ms > **since_ms + wait_max_ms() + SLACK_MS && !peer.stopping.told.contains(task) && !knows(**task)
+                now_ms > **since_ms + wait_max_ms() + SLACK_MS
+                    && !peer.stopping.told.contains(task)
+                    && !self.knows_stop(*node, **task)
             });
             if let Some((task, since_ms)) = late {
                 wrong = Some(format!(
