@@ -71,11 +71,15 @@ impl DataPlane {
         (self.link, self.agent_link) = (0, 0);
     }
 
-    /// The process is gone, with all that it knew. Says whether there has ever been one.
-    pub(crate) fn die(&mut self) -> bool {
+    /// Whether the process has ever been started: from then on it is started again when it ends.
+    pub(crate) fn was_needed(&self) -> bool {
+        self.boot > 0
+    }
+
+    /// The process is gone, with all that it knew.
+    pub(crate) fn die(&mut self) {
         let (boot, links, agent_link, last_out_ms) = (self.boot, self.links, self.agent_link, self.last_out_ms);
         *self = Self { boot, links, agent_link, last_out_ms, ..Self::default() };
-        boot > 0
     }
 }
 
@@ -156,10 +160,7 @@ impl World {
                 Ok(false) => {}
                 Err(error) => self.say(node, FromData::Refused { reason: error.to_string() }),
             },
-            ToData::Stop => {
-                data.die();
-                return;
-            }
+            ToData::Stop => return data.die(),
             ToData::Configure(_) | ToData::Identity(_) | ToData::Stats => {}
         }
         self.review(node);

@@ -205,11 +205,11 @@ impl World {
         ))
     }
 
-    /// Whether an agent was told of a stop, in this session or in an earlier one.
+    /// Whether an agent does not run a task, or was told of its stop: in this session or in an earlier one.
     fn knows_stop(&self, node: NodeId, task: TaskId) -> bool {
         let worker = self.hosts.get(&node).and_then(|host| host.worker.as_ref());
-        worker.is_some_and(|worker| {
-            worker.tasks().any(|known| known.assigned.id == task && !known.assigned.desired.is_live())
+        worker.is_none_or(|worker| {
+            !worker.tasks().any(|known| known.assigned.id == task && known.assigned.desired.is_live())
         })
     }
 
