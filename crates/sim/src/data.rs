@@ -71,6 +71,11 @@ impl DataPlane {
         (self.link, self.agent_link) = (0, 0);
     }
 
+    /// Whether the process runs.
+    pub(crate) fn runs(&self) -> bool {
+        self.runs
+    }
+
     /// Whether the process has ever been started: from then on it is started again when it ends.
     pub(crate) fn was_needed(&self) -> bool {
         self.boot > 0

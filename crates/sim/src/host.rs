@@ -5,7 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use swarm_agent::{Change, Input, LocalTask, NodeIdentity, Now, Operation, Output, Stored, Worker, WorkerOptions};
+use swarm_agent::{
+    Change, DataInput, Input, LocalTask, NodeIdentity, Now, Operation, Output, Stored, Worker, WorkerOptions,
+};
 use swarm_model::{DataAddress, Labels, NodeId, ServiceId, TaskId, TaskState};
 use swarm_wire::agent::{AssignedSpec, ToAgent, ToManager};
 
@@ -127,6 +129,10 @@ impl World {
         host.wake_ms = u64::MAX;
         host.engine.told = None;
         host.stops = Stops::default();
+        let (boot, finds_data) = (host.boot, host.data.runs());
+        if finds_data {
+            self.hear(node, boot, Input::Data(DataInput::Found));
+        }
         self.look_at_engine(node, 5, false);
     }
 

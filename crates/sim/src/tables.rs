@@ -226,9 +226,12 @@ impl World {
         let now: BTreeSet<TaskId> = tasks.map(|task| task.id).collect();
         peer.stopping.since_ms.retain(|task, _| now.contains(task));
         peer.stopping.told.retain(|task| now.contains(task));
-        for task in now {
-            peer.stopping.since_ms.entry(task).or_insert(now_ms);
-        }
+        let new: Vec<TaskId> = now.into_iter().filter(|task| !peer.stopping.since_ms.contains_key(task)).collect();
+        // An agent that an earlier leader told is not told again.
+        let knows: Vec<TaskId> = new.iter().copied().filter(|task| self.knows_stop(node, *task)).collect();
+        let Some(peer) = self.leader.as_mut().and_then(|leader| leader.peers.get_mut(&node)) else { return };
+        peer.stopping.since_ms.extend(new.into_iter().map(|task| (task, now_ms)));
+        peer.stopping.told.extend(knows);
     }
 
     /// Looks for stops that no agent was told of in time.
