@@ -235,6 +235,12 @@ impl Shell {
             self.stop.clone(),
         ));
         if let Some(plane) = self.data_plane.take() {
+            // Before the first session: tables are acknowledged when this data plane goes by them.
+            if plane.runs().await {
+                for output in self.worker.step(self.now(), [Input::Data(DataInput::Found)]) {
+                    self.perform(output);
+                }
+            }
             self.tracker.spawn(data::run(plane, self.need_data.clone(), self.events.clone(), self.stop.clone()));
         }
         let mut certificate = self.connector.certificate();

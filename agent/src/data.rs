@@ -30,6 +30,9 @@ pub trait DataPlane: Send + Sync + 'static {
     /// Opens a connection; starts the process where that is the node's task.
     fn connect(&self) -> BoxFuture<'_, io::Result<Box<dyn ByteStream>>>;
 
+    /// Whether one runs already: that of an earlier run of this program goes on by the table that it had.
+    fn runs(&self) -> BoxFuture<'_, bool>;
+
     /// What the data plane is to know of the node, and every change: said before anything else.
     fn settings(&self) -> watch::Receiver<Arc<[ToData]>>;
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use swarm_core::{Event, State};
-use swarm_model::{NodeId, NodeState, ServiceId, Settings, Task, TaskId, TaskState};
+use swarm_model::{NodeId, NodeState, PublishMode, ServiceId, Settings, Task, TaskId, TaskState, mutant::mutant};
 use swarm_wire::{
     agent::Shared,
     endpoints::{
@@ -31,7 +31,7 @@ pub struct Endpoints {
     changes: VecDeque<(TableVersion, Vec<RecordKey>)>,
     /// Number of the records that `changes` names.
     changed: usize,
-    /// The tasks that are to stop and got connections before: the revision without them. Until they have ended.
+    /// The tasks that got connections before and get none now: the revision without them. Until they have ended.
     left: BTreeMap<TaskId, u64>,
 }
 
@@ -43,6 +43,15 @@ impl Endpoints {
         let services = state.services().filter(|service| !service.ports.is_empty());
         let keys = nodes.chain(services.flat_map(|service| keys_of_service(state, service.id))).collect();
         table.look_at(state, keys);
+        // Tasks that may have got connections before: which nodes have heard that they get none now is not known.
+        let running = state.tasks().filter(|task| task.status.state == TaskState::Running);
+        let left = running.filter(|task| {
+            let spec = state.spec(task.service, task.spec_version).map(|version| &version.spec);
+            let had_ports =
+                spec.is_some_and(|spec| spec.ports().iter().any(|port| port.publish_mode == PublishMode::Ingress));
+            had_ports && table.endpoint_state(task.id) != Some(EndpointState::In)
+        });
+        table.left = left.map(|task| (task.id, state.revision())).collect();
         table
     }
 
@@ -51,7 +60,7 @@ impl Endpoints {
         self.version
     }
 
-    /// The revision of the table from which on a task gets no new connections, if it is to stop and got connections.
+    /// The revision of the table from which on a task gets no new connections, if it got some before and has not ended.
     pub fn left_at(&self, task: TaskId) -> Option<u64> {
         self.left.get(&task).copied()
     }
@@ -97,7 +106,7 @@ impl Endpoints {
         for key in keys {
             let record = record(state, key);
             if let RecordKey::Endpoint(task) = key {
-                self.note_left(state, task);
+                self.note_left(state, task, record.as_ref());
             }
             // A record of ids, numbers and texts can always be encoded.
             let now = record.and_then(|record| Shared::new(&record).ok());
@@ -131,18 +140,15 @@ impl Endpoints {
         }
     }
 
-    /// Notes when a task leaves the balance, until it has ended.
-    fn note_left(&mut self, state: &State, task: TaskId) {
-        let is_in = self.endpoint_state(task) == Some(EndpointState::In);
-        match state.task(task) {
-            Some(task) if task.status.state <= TaskState::Running && !task.desired.is_live() => {
-                if is_in {
-                    self.left.insert(task.id, state.revision());
-                }
-            }
-            _ => {
-                self.left.remove(&task);
-            }
+    /// Notes when a task leaves the balance, until it has ended. It may leave before it is to stop: its service goes first,
+    /// or its node is down for a while.
+    fn note_left(&mut self, state: &State, id: TaskId, now: Option<&Record>) {
+        let is_in = matches!(now, Some(Record::Endpoint(endpoint)) if endpoint.state == EndpointState::In);
+        let has_ended = state.task(id).is_none_or(|task| task.status.state > TaskState::Running);
+        if has_ended || is_in {
+            self.left.remove(&id);
+        } else if self.endpoint_state(id) == Some(EndpointState::In) {
+            self.left.insert(id, state.revision());
         }
     }
 
@@ -207,7 +213,8 @@ fn node_record(state: &State, node: NodeId) -> Option<NodeRecord> {
 
 /// A task that runs serves; one that is to stop gets no new connections.
 pub(crate) fn endpoint(state: &State, task: &Task) -> Option<EndpointRecord> {
-    if task.status.state != TaskState::Running || !publishes(state, task.service) {
+    let has_ended = task.status.state > TaskState::Running && !mutant("keep-ended-endpoint");
+    if task.status.state < TaskState::Running || has_ended || !publishes(state, task.service) {
         return None;
     }
     let node = node_record(state, task.node?)?.id;

@@ -147,6 +147,10 @@ impl DataPlane for NodeDataPlane {
         })
     }
 
+    fn runs(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async { UnixStream::connect(self.place.socket()).await.is_ok() })
+    }
+
     fn settings(&self) -> watch::Receiver<Arc<[ToData]>> {
         self.settings.clone()
     }

@@ -20,6 +20,8 @@ const WARNING_CHARS_MAX: usize = 300;
 /// What happened to the data plane.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DataInput {
+    /// One runs since before this agent: it goes on by the table that it had.
+    Found,
     /// There is a connection to it; it has this table.
     Up(Option<TableVersion>),
     /// There is none.
@@ -32,7 +34,7 @@ pub enum DataInput {
 #[derive(Debug, Default)]
 pub(super) struct Data {
     is_up: bool,
-    /// Whether a service has published ports, or had: until then there is no data plane.
+    /// Whether a service has published ports, or had, or a data plane runs: until then there is none.
     is_needed: bool,
     table: TableReceiver,
     /// Whether the managers were asked for the whole table and have not begun to send it.
@@ -59,6 +61,11 @@ impl Worker {
 
     pub(super) fn data_input(&mut self, now: Now, input: DataInput, out: &mut Vec<Output>) {
         match input {
+            DataInput::Found if self.data.is_needed => {}
+            DataInput::Found => {
+                self.data.is_needed = true;
+                out.push(Output::NeedData);
+            }
             DataInput::Up(version) => {
                 self.data.is_up = true;
                 let local = self.data.local.iter().map(|(task, addr)| LocalTask { task: *task, addr: *addr });

@@ -5,12 +5,14 @@
 
 /// The mutants, with what is wrong in each.
 #[cfg(feature = "mutants")]
-pub const MUTANTS: [(&str, &str); 6] = [
+pub const MUTANTS: [(&str, &str); 8] = [
     ("skip-node-epoch", "a task is placed on a node that changed since the decision"),
     ("status-goes-down", "a late report lowers the state of a task"),
     ("skip-restart-delay", "a replacement runs before its restart delay ends"),
     ("skip-predecessor", "a replacement runs while the task before it is still stopping"),
     ("uncounted-update", "an update does not count the places that are under way"),
+    ("stop-before-ack", "a task is told to stop while nodes still send it connections"),
+    ("keep-ended-endpoint", "a task that has ended stays in the endpoint table"),
     ("adopt-nothing", "an agent that starts again takes its containers for gone"),
 ];
 

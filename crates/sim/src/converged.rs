@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use swarm_agent::Observed;
 use swarm_core::{Context, Dirty, State, decide};
 use swarm_model::{
-    DesiredState, Node, NodeId, ObjectReference, RestartCondition, Service, ServiceSpec, Task, TaskId, TaskState,
-    UpdateState,
+    DesiredState, Node, NodeId, ObjectReference, PortConfig, PublishMode, RestartCondition, Service, ServiceSpec, Task,
+    TaskId, TaskState, UpdateState,
 };
 
 use crate::{
@@ -34,7 +34,8 @@ impl World {
                 None => check_service(&state, service).err(),
             })
             .or_else(|| check_records(&state).err())
-            .or_else(|| self.check_hosts(&state).err());
+            .or_else(|| self.check_hosts(&state).err())
+            .or_else(|| self.check_tables(&state).err());
         if let Some(wrong) = wrong {
             self.complain(format!("the mended cluster did not converge: {wrong}"));
         }
@@ -247,12 +248,14 @@ pub(crate) fn could_take(state: &State, service: &Service, task: &Task, node: &N
         let asked = wanted.task_template.reservations();
         let cpus: i64 = specs().map(|v| v.spec.task_template.reservations().nano_cpus).sum();
         let memory: i64 = specs().map(|v| v.spec.task_template.reservations().memory_bytes).sum();
-        let ports: BTreeSet<u16> =
-            specs().flat_map(|v| v.spec.ports().to_vec()).map(|port| port.published_port).collect();
+        let is_host = |port: &&PortConfig| port.publish_mode == PublishMode::Host;
+        let ports: BTreeSet<u16> = specs()
+            .flat_map(|v| v.spec.ports().iter().filter(is_host).map(|port| port.published_port).collect::<Vec<_>>())
+            .collect();
         (asked.nano_cpus == 0 || cpus + asked.nano_cpus <= capacity.nano_cpus)
             && (asked.memory_bytes == 0 || memory + asked.memory_bytes <= capacity.memory_bytes)
             && gpus + pieces_of(&asked.generic_resources, GPU) <= pieces_of(&capacity.generic_resources, GPU)
-            && wanted.ports().iter().all(|port| !ports.contains(&port.published_port))
+            && wanted.ports().iter().filter(is_host).all(|port| !ports.contains(&port.published_port))
     });
     let most = service.spec.max_replicas_per_node();
     let found = state.tasks_of_node(node.id).filter(|t| t.service == task.service && t.desired.is_live()).count();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Every kind of fault.
-const FAULTS: [&str; 27] = [
+const FAULTS: [&str; 31] = [
     "agent crash",
     "agent clock jump",
     "answer of the log lost",
@@ -15,6 +15,9 @@ const FAULTS: [&str; 27] = [
     "container restarted by hand",
     "container started by hand",
     "container unhealthy",
+    "data plane ends",
+    "data plane refuses a table",
+    "data plane stands still",
     "disk write lost",
     "engine call lost",
     "engine outage",
@@ -22,6 +25,7 @@ const FAULTS: [&str; 27] = [
     "image cannot be had",
     "leader change",
     "leader clock jump",
+    "leader with a table made anew",
     "log stalls",
     "network cut for many",
     "node fills up",
@@ -34,7 +38,7 @@ const FAULTS: [&str; 27] = [
 ];
 
 /// Every kind of operation, and every setting that a service is given with one.
-const OPERATIONS: [&str; 27] = [
+const OPERATIONS: [&str; 30] = [
     "activate node",
     "change constraints",
     "change policies",
@@ -49,6 +53,8 @@ const OPERATIONS: [&str; 27] = [
     "label node",
     "leave and remove node",
     "pause node",
+    "publish free ports",
+    "publish ports",
     "rebalance",
     "remove service",
     "reserve generic resources",
@@ -62,6 +68,7 @@ const OPERATIONS: [&str; 27] = [
     "swarmd.update.deadline",
     "update",
     "use secrets",
+    "withdraw ports",
 ];
 
 /// What can be counted.

@@ -2,7 +2,10 @@
 //!
 //! What a container does follows from the image that an operator chose, `app:v7-crash`; see [`Kind`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use swarm_agent::{
     ContainerEvent, ContainerRequest, EngineError, EngineReport, Exited, Health, Input, Listed, Observed, Operation,
@@ -77,7 +80,10 @@ pub(crate) struct Container {
 impl Container {
     fn run(&mut self, id: &str, start: i64, health: Health) {
         let started_at = Timestamp(start);
-        self.state = Observed::Running(Running { id: id.into(), started_at, pid: 1, health, ..Running::default() });
+        // Another run, another address.
+        let addr = IpAddr::from([172, 17, (start >> 8) as u8, start as u8]);
+        let running = Running { id: id.into(), started_at, pid: 1, health, addr: Some(addr), ..Running::default() };
+        self.state = Observed::Running(running);
     }
 
     fn end(&mut self, exit_code: i64) {

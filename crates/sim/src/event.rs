@@ -7,6 +7,8 @@ use swarm_core::Entry;
 use swarm_model::{NodeId, TaskId};
 use swarm_wire::agent::{ToAgent, ToManager};
 
+use crate::data::DataEvent;
+
 /// Number of a connection between an agent and a manager.
 pub(crate) type ConnId = u64;
 
@@ -31,6 +33,14 @@ pub(crate) enum Event {
     Tick { term: u64 },
     /// A node's report was not committed; it is tried again.
     Presence { term: u64, conn: ConnId },
+    /// An agent is told of the endpoint table.
+    Table { term: u64, conn: ConnId },
+    /// Stops that wait are looked at again, of one session or of all.
+    Stops { term: u64, conn: Option<ConnId> },
+    /// Something happens between an agent and its data plane.
+    Data(NodeId, Box<DataEvent>),
+    /// A data plane breaks.
+    BreakData,
     /// An agent's attempt to open a stream arrives.
     Reach { node: NodeId, boot: u64, stream: u64 },
     /// The stream is open.

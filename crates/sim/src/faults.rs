@@ -3,6 +3,7 @@
 use swarm_model::NodeId;
 
 use crate::{
+    data::DataEvent,
     event::{ConnId, Event, Fate},
     world::{MANAGERS, World},
 };
@@ -95,13 +96,19 @@ impl World {
     fn power_cut(&mut self, node: NodeId) {
         self.counts.fault("power cut");
         self.kill_agent(node, false);
+        let mut has_data = false;
         if let Some(host) = self.hosts.get_mut(&node) {
             host.files.clear();
+            host.data.die();
+            has_data = host.data.was_needed();
         }
         let long = self.rng.per_mille(300);
         let pause = if long { LONG_OUTAGE_MS } else { 40_000 };
         let pause = self.rng.between(5_000, pause);
         self.engine_outage(node, true, pause);
+        if has_data {
+            self.after(pause, Event::Data(node, Box::new(DataEvent::Start)));
+        }
         self.after(pause + 100, Event::Start { node });
     }
 
@@ -190,19 +197,23 @@ impl World {
     /// Faults stop, and all that broke is mended. Operators take their hands off.
     pub(crate) fn heal(&mut self) {
         self.healed = true;
+        self.healed_ms = Some(self.now_ms);
         self.skew_ms = [0; MANAGERS];
         let nodes: Vec<NodeId> = self.hosts.keys().copied().collect();
         for node in nodes {
             let Some(host) = self.hosts.get_mut(&node) else { continue };
             host.skew_ms = 0;
-            (host.up_stuck_ms, host.down_stuck_ms) = (0, 0);
+            (host.up_stuck_ms, host.down_stuck_ms, host.data.stuck_ms) = (0, 0, 0);
             host.engine.full_until_ms = 0;
-            let (gone, runs) = (host.gone, host.worker.is_some());
+            let (gone, runs, has_data) = (host.gone, host.worker.is_some(), host.data.was_needed());
             if gone {
                 continue;
             }
             let delay = self.rng.between(10, 5_000);
             self.after(delay, Event::EngineBack { node });
+            if has_data {
+                self.after(delay, Event::Data(node, Box::new(DataEvent::Start)));
+            }
             if !runs {
                 self.after(delay + 100, Event::Start { node });
             }

@@ -5,19 +5,27 @@ use std::{
     sync::Arc,
 };
 
-use swarm_agent::{Change, Input, LocalTask, NodeIdentity, Now, Output, Stored, Worker, WorkerOptions};
-use swarm_model::{Labels, NodeId, ServiceId, TaskId, TaskState};
+use swarm_agent::{
+    Change, DataInput, Input, LocalTask, NodeIdentity, Now, Operation, Output, Stored, Worker, WorkerOptions,
+};
+use swarm_model::{DataAddress, Labels, NodeId, ServiceId, TaskId, TaskState};
 use swarm_wire::agent::{AssignedSpec, ToAgent, ToManager};
 
 use crate::{
+    data::DataPlane,
     engine::Engine,
     event::{ConnId, Event, Unwritten},
-    peers::Conn,
+    peers::{Conn, is_old},
+    rng::Rng,
+    stops::Stops,
     world::World,
 };
 
 /// After so long a manager that does not answer is no longer waited for (`node/src/connector.rs`).
 const NEXT_MANAGER_MS: u64 = 500;
+
+/// Where data planes take connections of other nodes.
+const DATA_PORT: u16 = 4790;
 
 /// A machine with an agent and a container engine.
 pub(crate) struct Host {
@@ -39,6 +47,8 @@ pub(crate) struct Host {
     /// Tasks whose files are there: in memory, as secrets are.
     pub(crate) files: BTreeSet<TaskId>,
     pub(crate) engine: Engine,
+    pub(crate) data: DataPlane,
+    pub(crate) stops: Stops,
     /// Until then nothing that it sends arrives; it arrives late.
     pub(crate) up_stuck_ms: u64,
     /// Until then nothing that is sent to it arrives.
@@ -66,6 +76,8 @@ impl Host {
             unwritten: Unwritten::new(),
             files: BTreeSet::new(),
             engine,
+            data: DataPlane::default(),
+            stops: Stops::default(),
             up_stuck_ms: 0,
             down_stuck_ms: 0,
             gone: false,
@@ -102,7 +114,7 @@ impl World {
             resources: None,
             engine_labels: Labels::new(),
             seed,
-            data_address: None,
+            data_address: (!is_old(node)).then_some(DataAddress { addr: None, port: DATA_PORT }),
         };
         let stored = Stored {
             tasks: host.tasks_on_disk.values().cloned().collect(),
@@ -116,6 +128,11 @@ impl World {
         host.started_ms = self.now_ms;
         host.wake_ms = u64::MAX;
         host.engine.told = None;
+        host.stops = Stops::default();
+        let (boot, finds_data) = (host.boot, host.data.runs());
+        if finds_data {
+            self.hear(node, boot, Input::Data(DataInput::Found));
+        }
         self.look_at_engine(node, 5, false);
     }
 
@@ -128,6 +145,7 @@ impl World {
         let lost = !host.unwritten.is_empty();
         host.unwritten.clear();
         let conn = host.conn.take();
+        host.data.lose_agent();
         if lost {
             self.counts.fault("disk write lost");
         }
@@ -155,7 +173,9 @@ impl World {
         let wall = self.wall_off(skew_ms);
         let Some(host) = self.hosts.get_mut(&node) else { return };
         let Some(worker) = &mut host.worker else { return };
+        host.stops.hear(input.as_ref(), now_ms);
         let outputs = worker.step(Now { wall, mono_ms: now_ms - host.started_ms }, input);
+        host.stops.follow(worker, now_ms);
         let deadline = worker.deadline_ms().saturating_add(host.started_ms);
         let boot = host.boot;
         if deadline != host.wake_ms || host.wake_ms <= now_ms {
@@ -176,7 +196,12 @@ impl World {
             Output::Connect { leader } => self.connect(node, leader.is_some()),
             Output::Disconnect => self.hang_up(node),
             Output::Send(message) => self.up(node, message),
-            Output::Run(task, operation) => self.call(node, boot, task, operation),
+            Output::Run(task, operation) => {
+                if matches!(operation, Operation::Stop(..) | Operation::Remove(..)) {
+                    self.check_grace(node, task);
+                }
+                self.call(node, boot, task, operation);
+            }
             Output::List => {
                 let delay = self.rng.between(5, 60);
                 self.after(delay, Event::List { node, boot });
@@ -185,8 +210,8 @@ impl World {
                 let delay = self.rng.between(20, 2_000);
                 self.after(delay, Event::RemoveStray { node, boot, container });
             }
-            // No node of the simulation has a data plane.
-            Output::NeedData | Output::Data(_) => {}
+            Output::NeedData => self.need_data(node, boot),
+            Output::Data(message) => self.tell_data(node, message),
             Output::CheckEngine => self.look_at_engine(node, 100, false),
             Output::Save(changes) => {
                 let slow = !self.healed && self.rng.per_mille(60);
@@ -323,7 +348,7 @@ impl World {
                 self.complain(wrong);
             }
         }
-        let late = self.latency();
+        let late = if matches!(message, ToManager::Table(_)) { self.side_latency() } else { self.latency() };
         let Some(host) = self.hosts.get(&node) else { return };
         let Some(conn) = host.conn else { return };
         let Some(stream) = self.conns.get_mut(&conn) else { return };
@@ -343,7 +368,7 @@ impl World {
 
     /// Sends to an agent.
     pub(crate) fn down(&mut self, conn: ConnId, message: ToAgent) {
-        let late = self.latency();
+        let late = if matches!(message, ToAgent::Table(_)) { self.side_latency() } else { self.latency() };
         let Some(stream) = self.conns.get_mut(&conn) else { return };
         let stuck = self.hosts.get(&stream.node).map_or(0, |host| host.down_stuck_ms);
         let at = (self.now_ms + late).max(stream.last_down_ms).max(stuck);
@@ -359,6 +384,14 @@ impl World {
     }
 
     fn latency(&mut self) -> u64 {
-        if self.rng.per_mille(5) { self.rng.between(100, 1_500) } else { self.rng.between(1, 5) }
+        latency(&mut self.rng)
     }
+
+    fn side_latency(&mut self) -> u64 {
+        latency(&mut self.side)
+    }
+}
+
+fn latency(rng: &mut Rng) -> u64 {
+    if rng.per_mille(5) { rng.between(100, 1_500) } else { rng.between(1, 5) }
 }

@@ -13,7 +13,8 @@ use swarm_core::{
     apply, decide,
 };
 use swarm_manager::{
-    dispatcher::{Flush, Liveness, Reports, heartbeat_period},
+    dispatcher::{Flush, Liveness, Reports, Stops, heartbeat_period},
+    endpoints::Endpoints,
     leader::{Input, LeaderStep, Output, SLEEP_MAX},
 };
 use swarm_model::{NodeId, NodeState, Timestamp};
@@ -115,6 +116,9 @@ pub(crate) struct Leader {
     /// When the loop wakes up, while it waits.
     wake_ms: u64,
     pub(crate) liveness: Liveness,
+    pub(crate) stops: Stops,
+    /// The lowest revision of the table that was acknowledged when that last changed.
+    pub(crate) lowest: Option<u64>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     pub(crate) reports: Reports,
     pub(crate) flight: Option<Flush>,
@@ -158,12 +162,18 @@ impl World {
             token: 0,
             wake_ms: u64::MAX,
             liveness,
+            stops: Stops::default(),
+            lowest: None,
             peers: BTreeMap::new(),
             reports: Reports::default(),
             flight: None,
             flush_due: false,
             told: Arc::default(),
         });
+        if !self.healed && self.side.per_mille(200) {
+            self.counts.fault("leader with a table made anew");
+            self.table = Endpoints::of(&self.log.state);
+        }
         self.after(interval, Event::Tick { term: self.term });
         let seed = self.rng.next();
         self.drive(Input::Elected { seed });

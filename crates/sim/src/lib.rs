@@ -9,6 +9,7 @@
 
 mod converged;
 mod counts;
+mod data;
 mod engine;
 mod event;
 mod faults;
@@ -21,9 +22,12 @@ mod log;
 mod operator;
 mod oracle;
 mod peers;
+mod ports;
 pub mod raft;
 mod rng;
 mod specs;
+mod stops;
+mod tables;
 mod updates;
 mod world;
 

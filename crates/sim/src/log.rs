@@ -171,6 +171,8 @@ impl World {
         if let Err(text) = self.oracle.check(&step, self.now_ms) {
             self.complain(format!("{text}\n  after entry {index}: {entry:?}"));
         }
+        self.ends.follow(&before, &self.log.state, &events, self.now_ms);
+        self.table.follow(&self.log.state, &events);
         self.log.recent.push_back(entry);
         if self.log.recent.len() > RECENT_MAX {
             self.log.recent.pop_front();

@@ -16,6 +16,7 @@ use crate::{
     event::Event,
     host::Host,
     log::Origin,
+    ports,
     specs::{self, ZONES},
     world::World,
 };
@@ -163,6 +164,9 @@ impl World {
     fn submit(&mut self, name: &'static str, tx: Tx) {
         self.note(|| format!("operator: {name}"));
         // No other operation has this moment. Drawn at random it would change what is drawn after it.
+        let Ok(tx) = tx.with_ports(&self.log.state) else {
+            return self.counts.other("operations refused or unknown");
+        };
         let tx = tx.stamped(&self.log.state, self.now_ms.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         self.propose(vec![tx], Origin::Operator(name));
     }
@@ -177,6 +181,9 @@ impl World {
             spec.task_template.container_spec.extra.insert("Secrets".into(), secrets.into());
         }
         let service: ServiceId = self.id();
+        if let Some(name) = ports::publish(&mut self.side, &mut spec) {
+            self.counts.operation(name);
+        }
         if let Some(spec) = self.valid(spec) {
             self.submit(name, Tx::new(vec![Op::CreateService { service, spec, registry_auth: None }]));
         }
@@ -209,6 +216,9 @@ impl World {
     ) {
         let mut spec = ServiceSpec::clone(&service.spec);
         change(&mut self.rng, &mut spec);
+        if let Some(name) = ports::change(&mut self.side, &mut spec) {
+            self.counts.operation(name);
+        }
         if let Some(spec) = self.valid(spec) {
             let op = Op::update_service(&self.log.state, service, spec, None);
             self.submit(name, Tx::new(vec![op]).guard(as_seen(service)));

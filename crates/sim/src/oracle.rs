@@ -7,8 +7,8 @@ use std::{
 
 use swarm_core::{Entry, Event as Change, Op, Outcome, State};
 use swarm_model::{
-    Availability, Constraint, ConstraintKey, DesiredState, GenericResource, Node, NodeId, NodeState, Operator, Service,
-    ServiceId, ServiceSpec, Task, TaskId, TaskState, UpdateOrder,
+    Availability, Constraint, ConstraintKey, DesiredState, GenericResource, Node, NodeId, NodeState, Operator,
+    PublishMode, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState, UpdateOrder,
 };
 
 use crate::updates;
@@ -218,7 +218,7 @@ fn not_overcommitted(before: &State, after: &State, id: NodeId) -> Result<(), St
             let (kind, name, count) = piece(resource);
             *pieces.entry((kind, name)).or_default() += count;
         }
-        for port in version.spec.ports() {
+        for port in version.spec.ports().iter().filter(|port| port.publish_mode == PublishMode::Host) {
             if !ports.insert((port.protocol, port.published_port)) {
                 return Err(format!(
                     "port {} of node {id} is taken twice, by task {} too",

@@ -16,6 +16,7 @@ use crate::{
     event::{ConnId, Event},
     lead::Leader,
     log::Origin,
+    tables::{Stopping, Told},
     world::World,
 };
 
@@ -44,17 +45,22 @@ pub(crate) struct Conn {
 
 /// A session, as the dispatcher sees it.
 pub(crate) struct Peer {
-    conn: ConnId,
-    session: Session,
+    pub(crate) conn: ConnId,
+    pub(crate) session: Session,
     /// Whether its agent speaks as in version 0.1.0.
     is_old: bool,
     /// Whether it was welcomed: before that the state has to say what the node says.
-    open: bool,
+    pub(crate) open: bool,
     resume: Option<Resume>,
     wanted: (NodeStatus, Arc<NodeDescription>),
     /// Its report is under way.
     flying: bool,
-    leaving: bool,
+    pub(crate) leaving: bool,
+    /// None of an agent without a data plane.
+    pub(crate) table: Option<Told>,
+    /// When the first stop that waits has waited long enough.
+    pub(crate) stops_at_ms: Option<u64>,
+    pub(crate) stopping: Stopping,
 }
 
 /// Who waits for what became of a report.
@@ -76,7 +82,7 @@ impl Leader {
         self.peers.get_mut(&node).filter(|peer| peer.conn == conn)
     }
 
-    fn monotonic(&self, now_ms: u64) -> Duration {
+    pub(crate) fn monotonic(&self, now_ms: u64) -> Duration {
         Duration::from_millis(now_ms - self.began_ms)
     }
 
@@ -157,7 +163,17 @@ impl World {
                 self.tell_peer(node);
                 self.after_reports();
             }
-            ToManager::Hello(_) | ToManager::Logs { .. } | ToManager::Table(_) => self.close(conn),
+            ToManager::Table(Some(version)) => {
+                leader.stops.acknowledge(node, version.revision);
+                self.table_acknowledged();
+            }
+            ToManager::Table(None) => {
+                if let Some(peer) = leader.peer(node, conn).filter(|peer| peer.table.is_some()) {
+                    peer.table = Some(Told::of(None));
+                }
+                self.tell_of_table();
+            }
+            ToManager::Hello(_) | ToManager::Logs { .. } => self.close(conn),
         }
     }
 
@@ -190,7 +206,11 @@ impl World {
             wanted: (status, Arc::new(description)),
             flying: false,
             leaving: false,
+            table: hello.table.map(|held| Told::of(held.version)),
+            stops_at_ms: None,
+            stopping: Stopping::default(),
         };
+        leader.expect_table(node, peer.table.is_some());
         let old = leader.peers.insert(node, peer);
         let now = leader.monotonic(now_ms);
         leader.liveness.beat(node, now);
@@ -232,6 +252,7 @@ impl World {
         for node in nodes {
             self.tell_peer(node);
         }
+        self.tell_of_table();
         self.after_reports();
     }
 
@@ -251,21 +272,24 @@ impl World {
             }
             return;
         }
-        let mut messages = Vec::new();
-        if peer.open {
-            let outbox = peer.session.update(&self.log.state, &mut |_| true);
-            messages.extend(
-                outbox.into_iter().flatten().filter_map(|changes| ToAgent::changes(changes.ok()?, !peer.is_old).ok()),
-            );
-        } else if in_sync {
-            peer.open = true;
-            messages.push(ToAgent::Welcome(welcome(&self.log.state)));
-            let resume = peer.resume.take();
-            let outbox = peer.session.open(&self.log.state, resume, &mut |_| true);
-            messages.extend(outbox.filter_map(|changes| ToAgent::changes(changes.ok()?, !peer.is_old).ok()));
+        let (is_new, is_old, resume) = (!peer.open, peer.is_old, peer.resume);
+        if is_new && !in_sync {
+            return;
         }
-        for message in messages {
-            self.down(conn, message);
+        let outbox = if is_new {
+            (peer.open, peer.resume) = (true, None);
+            self.down(conn, ToAgent::Welcome(welcome(&self.log.state)));
+            self.note_stops(node);
+            self.gated(node, |session, state, gate| session.open(state, resume, gate))
+        } else {
+            self.note_stops(node);
+            self.gated(node, |session, state, gate| session.update(state, gate)).flatten()
+        };
+        let changes = outbox.into_iter().flatten();
+        let messages = changes.filter_map(|changes| ToAgent::changes(changes.ok()?, !is_old).ok()).collect();
+        self.send_assignments(node, messages);
+        if is_new {
+            self.tell_of_table();
         }
     }
 
@@ -285,7 +309,9 @@ impl World {
         {
             leader.peers.remove(&node);
             leader.liveness.disconnect(node);
+            leader.stops.forget(node);
         }
+        self.table_acknowledged();
         self.end_stream(conn);
     }
 
@@ -296,7 +322,9 @@ impl World {
         {
             leader.peers.remove(&node);
             leader.liveness.disconnect(node);
+            leader.stops.forget(node);
         }
+        self.table_acknowledged();
         self.conns.remove(&conn);
     }
 
@@ -382,6 +410,7 @@ impl World {
         let mut ended = Vec::new();
         for node in &tick.down {
             ended.extend(leader.peers.remove(node).map(|peer| peer.conn));
+            leader.stops.forget(*node);
             let known = self.log.state.node(*node).map(|node| node.status.clone()).unwrap_or_default();
             let status = NodeStatus { state: NodeState::Down, message: HEARTBEAT_FAILURE.into(), ..known };
             leader.reports.node(*node, status, None, None);
@@ -390,6 +419,8 @@ impl World {
         for conn in ended {
             self.end_stream(conn);
         }
+        self.table_acknowledged();
+        self.check_stops();
         self.after(u64::try_from(interval.as_millis()).unwrap_or(1_000), Event::Tick { term });
         self.after_reports();
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use swarm_manager::endpoints::Endpoints;
 use swarm_model::{Id, NodeId, Timestamp};
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     oracle::Oracle,
     peers::Conn,
     rng::{Rng, mix},
+    tables::Ends,
 };
 
 /// Managers that take turns as the leader, each with a clock of its own.
@@ -21,6 +23,9 @@ pub(crate) const MANAGERS: usize = 3;
 
 /// Where simulated time begins: any date will do.
 const EPOCH_MS: i64 = 1_700_000_000_000;
+
+/// Tells the seed of one generator from that of the other.
+const SIDE: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Longest time that a mended cluster may take to settle: the slowest rollout of a run takes some minutes, and clocks
 /// that were ahead have to be caught up with.
@@ -37,7 +42,12 @@ pub(crate) struct World {
     queue: BTreeMap<(u64, u64), Event>,
     queued: u64,
     pub(crate) rng: Rng,
+    /// The randomness of published ports and data planes: it leaves the choices of operators as they were without them.
+    pub(crate) side: Rng,
     pub(crate) log: Log,
+    /// The endpoint table, as the managers have it.
+    pub(crate) table: Endpoints,
+    pub(crate) ends: Ends,
     pub(crate) leader: Option<Leader>,
     pub(crate) term: u64,
     /// How far the managers' clocks are off, in milliseconds.
@@ -50,6 +60,7 @@ pub(crate) struct World {
     pub(crate) counts: Counts,
     /// Operations and faults are over.
     pub(crate) healed: bool,
+    pub(crate) healed_ms: Option<u64>,
     /// When something last befell a container: its agent may still be about to tell.
     pub(crate) changed_ms: u64,
     pub(crate) complaint: Option<String>,
@@ -67,7 +78,10 @@ impl World {
             queue: BTreeMap::new(),
             queued: 0,
             rng: Rng::new(mix(seed)),
+            side: Rng::new(mix(seed ^ SIDE)),
             log: Log::default(),
+            table: Endpoints::default(),
+            ends: Ends::default(),
             leader: None,
             term: 0,
             skew_ms: [0; MANAGERS],
@@ -78,6 +92,7 @@ impl World {
             oracle: Oracle::default(),
             counts: Counts::of(&KINDS),
             healed: false,
+            healed_ms: None,
             changed_ms: 0,
             complaint: None,
             hash: seed,
@@ -90,6 +105,7 @@ impl World {
         world.after(10, Event::Elect);
         world.after(5_000, Event::Operate);
         world.after(30_000, Event::Break);
+        world.after(30_000, Event::BreakData);
         world
     }
 
@@ -153,6 +169,10 @@ impl World {
             Event::Flush { term } => self.flush(term),
             Event::Tick { term } => self.tick(term),
             Event::Presence { term, conn } => self.retry_presence(term, conn),
+            Event::Table { term, conn } => self.send_table(term, conn),
+            Event::Stops { term, conn } => self.look_at_stops(term, conn),
+            Event::Data(node, event) => self.data_event(node, *event),
+            Event::BreakData => self.break_data(),
             Event::Reach { node, boot, stream } => self.reach(node, boot, stream),
             Event::Opened { node, conn } => self.opened(node, conn),
             Event::Up { conn, message } => self.receive(conn, *message),

@@ -229,6 +229,12 @@ impl Dispatcher {
         let place = Place { machine, presence: presence.clone(), stop: stop.clone(), orders };
         let waits_for_others = !term.has_heard_all();
         let number = self.enter(&term, peer, &place).await?;
+        // From its first sign of life on: stops wait for its table, too, while its description is committed.
+        if had.table.is_some() {
+            term.acknowledge(peer.node, 0);
+        } else {
+            term.forget_table(peer.node);
+        }
         if waits_for_others && term.has_heard_all() {
             // The leader loop may wait for that.
             self.feed.nudge();

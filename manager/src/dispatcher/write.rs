@@ -41,9 +41,6 @@ impl Ctx<'_> {
         let (mut table, mut told_table) =
             (self.dispatcher.feed.watch_endpoints(), had.table.and_then(|held| held.version));
         let (mut table_is_news, mut next_table) = (had.table.is_some(), Instant::now());
-        if had.table.is_some() {
-            self.term.acknowledge(self.peer.node, 0);
-        }
         let (mut lowest, mut stops_at) = (self.term.lowest.subscribe(), None);
         let mut managers = self.term.managers.subscribe();
         // Changes since the welcome above count as well.

@@ -141,7 +141,25 @@ fn what_goes_away_is_in_no_table() {
     // A service that is removed: its tasks get no new connections, and are stopped after that.
     node.commit(Op::RemoveService { service });
     assert!(node.holder.table().service(service).is_none() && node.state(one).is_none());
-    assert_eq!(node.left_at(one), None, "it is still wanted");
+    let revision = node.feed.state().revision();
+    node.commit(desire(one, DesiredState::Remove));
+    assert_eq!(node.left_at(one), Some(revision), "it left with its service, before it was to stop");
+    assert_eq!(Endpoints::of(&node.feed.state()).left_at(one), Some(revision + 1), "when it left is not known");
+}
+
+#[test]
+fn a_task_that_is_to_stop_while_its_node_is_down_has_left_with_it() {
+    let (world, _, [one, two]) = world();
+    let mut node = Node::new(world);
+    node.commit(runs(N1, one));
+    node.commit(runs(N2, two));
+    node.commit(report(N2, NodeState::Down));
+    let revision = node.feed.state().revision();
+    node.commit(desire(two, DesiredState::Shutdown));
+    node.commit(report(N2, NodeState::Ready));
+    assert_eq!((node.state(two), node.left_at(two)), (Some(EndpointState::Draining), Some(revision)));
+    let made_anew = Endpoints::of(&node.feed.state());
+    assert_eq!((made_anew.left_at(one), made_anew.left_at(two)), (None, Some(revision + 2)));
 }
 
 #[test]

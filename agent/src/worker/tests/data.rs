@@ -178,3 +178,18 @@ fn a_task_whose_container_died_gets_no_more_connections() {
     world.input(Input::Container(crate::executor::ContainerEvent::Ended(TASK)));
     assert_eq!(world.data.last(), Some(&ToData::RemoveLocal(TASK)));
 }
+
+#[test]
+fn a_data_plane_that_runs_already_is_waited_for_without_published_ports() {
+    let mut world = World::with_data_plane();
+    world.input(Input::Data(DataInput::Found));
+    assert!(world.needs_data, "it may still go by an older table");
+    world.settle();
+    world.sent.clear();
+    let update = table(3, &[node()]);
+    world.input(Input::Message(ToAgent::Table(update.clone())));
+    assert!(!world.sent.iter().any(|message| matches!(message, ToManager::Table(_))));
+    world.input(Input::Data(DataInput::Up(Some(table(2, &[service()]).version))));
+    world.input(Input::Data(DataInput::Says(FromData::Applied(update.version))));
+    assert!(world.sent.contains(&ToManager::Table(Some(update.version))));
+}
