@@ -3,19 +3,34 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use swarm_dataplane::protocol::{FromData, LocalTask, ToData, Warning};
-use swarm_model::{PublishMode, TaskId};
+use swarm_model::{PublishMode, Settings, TaskId};
 use swarm_wire::{
-    agent::{HeldTable, ToManager},
+    agent::{AssignedSpec, HeldTable, ToManager},
     endpoints::{TableReceiver, TableUpdate, TableVersion},
 };
 
-use super::{Now, Output, Worker};
+use super::{Now, Output, Worker, tasks::grace_secs};
 use crate::executor::Observed;
 
 /// Warnings of a data plane that managers are told: they are kept for each node.
 const WARNINGS_MAX: usize = 16;
 /// Characters of a warning that managers are told.
 const WARNING_CHARS_MAX: usize = 300;
+
+/// Longest time that connections to a task may last once it is to stop, unless its service says otherwise. Clients that keep
+/// their connections would use up any time; new ones wait at most 10 s for the task that replaces a single one.
+pub(super) const DRAIN_MS_MAX: u64 = 3_000;
+
+/// How far connections to a task are that is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drain {
+    /// The stop is not waited with, as far as is known.
+    NotBegun,
+    /// The stop waits until then for the end of the connections.
+    Until(u64),
+    /// There is none left, or the time is over.
+    Over,
+}
 
 /// What happened to the data plane.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +59,13 @@ pub(super) struct Data {
     /// The tasks that the data plane can connect to.
     local: BTreeMap<TaskId, IpAddr>,
     warnings: Vec<Warning>,
+}
+
+/// How long connections to a task may last once it is to stop.
+pub(super) fn drain_ms(spec: &AssignedSpec) -> u64 {
+    let grace_ms = u64::from(grace_secs(&spec.task.container_spec)) * 1_000;
+    let asked_ms = Settings::of(&spec.service_labels).drain_ns.map(|ns| ns.unsigned_abs() / 1_000_000);
+    asked_ms.unwrap_or(grace_ms.min(DRAIN_MS_MAX))
 }
 
 impl Data {
@@ -78,7 +100,11 @@ impl Worker {
                     self.send_table(out);
                 }
             }
-            DataInput::Down => (self.data.is_up, self.data.applied) = (false, None),
+            DataInput::Down => {
+                (self.data.is_up, self.data.applied) = (false, None);
+                let served: Vec<_> = self.data.local.keys().copied().collect();
+                served.into_iter().for_each(|task| self.end_wait(now, task, out));
+            }
             DataInput::Says(FromData::Applied(version)) => self.applied(Some(version), out),
             DataInput::Says(FromData::Refused { reason }) => {
                 tracing::warn!(%reason, "the data plane refused a change of the endpoint table; it gets the whole table");
@@ -186,6 +212,57 @@ impl Worker {
     pub(super) fn serve_no_more(&mut self, task: TaskId, out: &mut Vec<Output>) {
         if self.data.local.remove(&task).is_some() && self.data.is_up {
             out.push(Output::Data(ToData::RemoveLocal(task)));
+        }
+    }
+
+    /// Whether the stop of a task that runs waits for the end of its connections, and it is not time yet.
+    pub(super) fn waits_for_connections(&mut self, now: Now, id: TaskId, longest_ms: u64) -> bool {
+        let is_served = self.data.serves(id);
+        let Some(entry) = self.tasks.get_mut(&id) else { return false };
+        let is_wanted = entry.task.assigned.desired.is_live() && !entry.task.leaving;
+        if is_wanted || !is_served {
+            return false;
+        }
+        let until = match entry.drain {
+            Drain::Over => return false,
+            Drain::NotBegun => now.mono_ms.saturating_add(longest_ms),
+            Drain::Until(until) => until,
+        };
+        if now.mono_ms >= until {
+            entry.drain = Drain::Over;
+            return false;
+        }
+        entry.drain = Drain::Until(until);
+        entry.retry_at_ms = Some(until);
+        entry.last_call = None;
+        self.retries.insert((until, id));
+        true
+    }
+
+    /// No connection to a task that is to stop is left.
+    fn drained(&mut self, now: Now, id: TaskId, out: &mut Vec<Output>) {
+        let Some(entry) = self.tasks.get_mut(&id) else { return };
+        if let Drain::Until(until) = std::mem::replace(&mut entry.drain, Drain::Over) {
+            if entry.retry_at_ms == Some(until) {
+                entry.retry_at_ms = None;
+                self.retries.remove(&(until, id));
+            }
+            self.pump(now, id, out);
+        }
+    }
+
+    /// Nothing is left to wait for with the stop of a task.
+    pub(super) fn end_wait(&mut self, now: Now, id: TaskId, out: &mut Vec<Output>) {
+        if self.tasks.get(&id).is_some_and(|entry| matches!(entry.drain, Drain::Until(_))) {
+            self.drained(now, id, out);
+        }
+    }
+
+    /// A task that had no connections left has some again.
+    fn in_use(&mut self, id: TaskId) {
+        if let Some(entry) = self.tasks.get_mut(&id).filter(|entry| entry.drain == Drain::Over && entry.call.is_none())
+        {
+            entry.drain = Drain::NotBegun;
         }
     }
 }

@@ -5,10 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use swarm_model::{ContainerSpec, DesiredState, ObjectKey, Settings, TaskId, TaskState, TaskStatus, Timestamp};
-use swarm_wire::agent::AssignedSpec;
+use swarm_model::{ContainerSpec, DesiredState, ObjectKey, TaskId, TaskState, TaskStatus, Timestamp};
 
-use super::{LIST_PERIOD_MS, Now, Operation, Output, RETRY_MS, Worker};
+use super::{
+    LIST_PERIOD_MS, Now, Operation, Output, RETRY_MS, Worker,
+    data::{DRAIN_MS_MAX, Drain, drain_ms},
+};
 use crate::{
     executor::{ContainerEvent, ContainerRequest, EngineError, EngineReport, Health, Listed, Observed},
     step::{self, Action, LocalTask},
@@ -19,13 +21,9 @@ const GRACE_SECS_DEFAULT: u32 = 10;
 /// Longest grace that is passed on: a day.
 const GRACE_SECS_MAX: i64 = 86_400;
 
-/// Longest time that connections to a task may last once it is to stop, unless its service says otherwise. Clients that keep
-/// their connections would use up any time; new ones wait at most 10 s for the task that replaces a single one.
-const DRAIN_MS_MAX: u64 = 3_000;
-
 /// Which call is under way for a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
+pub(super) enum Call {
     Inspect,
     Prepare,
     Start,
@@ -38,9 +36,9 @@ enum Call {
 pub(super) struct Entry {
     pub(super) task: LocalTask,
     pub(super) observed: Observed,
-    call: Option<Call>,
+    pub(super) call: Option<Call>,
     /// The call that ended last, if it changed nothing: the same call again has to wait.
-    last_call: Option<Call>,
+    pub(super) last_call: Option<Call>,
     cancelled: bool,
     /// The container changed while the call was under way.
     stale: bool,
@@ -51,18 +49,7 @@ pub(super) struct Entry {
     touched: u64,
     /// Files for its container may be there.
     pub(super) has_files: bool,
-    drain: Drain,
-}
-
-/// How far connections to a task are that is to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Drain {
-    /// The stop is not waited with, as far as is known.
-    NotBegun,
-    /// The stop waits until then for the end of the connections.
-    Until(u64),
-    /// There is none left, or the time is over.
-    Over,
+    pub(super) drain: Drain,
 }
 
 impl Entry {
@@ -96,18 +83,11 @@ impl Entry {
     }
 }
 
-fn grace_secs(spec: &ContainerSpec) -> u32 {
+pub(super) fn grace_secs(spec: &ContainerSpec) -> u32 {
     // Whole seconds, rounded up: a grace of 500 ms must not become an immediate kill.
     spec.stop_grace_period_ns.map_or(GRACE_SECS_DEFAULT, |ns| {
         (ns.max(0) / 1_000_000_000 + i64::from(ns % 1_000_000_000 > 0)).min(GRACE_SECS_MAX) as u32
     })
-}
-
-/// How long connections to a task may last once it is to stop.
-fn drain_ms(spec: &AssignedSpec) -> u64 {
-    let grace_ms = u64::from(grace_secs(&spec.task.container_spec)) * 1_000;
-    let asked_ms = Settings::of(&spec.service_labels).drain_ns.map(|ns| ns.unsigned_abs() / 1_000_000);
-    asked_ms.unwrap_or(grace_ms.min(DRAIN_MS_MAX))
 }
 
 impl Worker {
@@ -195,50 +175,6 @@ impl Worker {
             tracing::warn!(task = %id, "the container of a task that has ended runs again: it is stopped");
         }
         out.push(Output::Run(id, operation));
-    }
-
-    /// Whether the stop of a task that runs waits for the end of its connections, and it is not time yet.
-    fn waits_for_connections(&mut self, now: Now, id: TaskId, longest_ms: u64) -> bool {
-        let is_served = self.data.serves(id);
-        let Some(entry) = self.tasks.get_mut(&id) else { return false };
-        let is_wanted = entry.task.assigned.desired.is_live() && !entry.task.leaving;
-        if is_wanted || !is_served {
-            return false;
-        }
-        let until = match entry.drain {
-            Drain::Over => return false,
-            Drain::NotBegun => now.mono_ms.saturating_add(longest_ms),
-            Drain::Until(until) => until,
-        };
-        if now.mono_ms >= until {
-            entry.drain = Drain::Over;
-            return false;
-        }
-        entry.drain = Drain::Until(until);
-        entry.retry_at_ms = Some(until);
-        entry.last_call = None;
-        self.retries.insert((until, id));
-        true
-    }
-
-    /// No connection to a task that is to stop is left.
-    pub(super) fn drained(&mut self, now: Now, id: TaskId, out: &mut Vec<Output>) {
-        let Some(entry) = self.tasks.get_mut(&id) else { return };
-        if let Drain::Until(until) = std::mem::replace(&mut entry.drain, Drain::Over) {
-            if entry.retry_at_ms == Some(until) {
-                entry.retry_at_ms = None;
-                self.retries.remove(&(until, id));
-            }
-            self.pump(now, id, out);
-        }
-    }
-
-    /// A task that had no connections left has some again.
-    pub(super) fn in_use(&mut self, id: TaskId) {
-        if let Some(entry) = self.tasks.get_mut(&id).filter(|entry| entry.drain == Drain::Over && entry.call.is_none())
-        {
-            entry.drain = Drain::NotBegun;
-        }
     }
 
     /// A task waits until the managers have told the node of an object that it needs, and says so.
@@ -388,6 +324,7 @@ impl Worker {
         match event {
             ContainerEvent::Ended(id) => {
                 self.serve_no_more(id, out);
+                self.end_wait(now, id, out);
                 self.container_changed(now, id, out);
             }
             ContainerEvent::Changed(id) => self.container_changed(now, id, out),

@@ -126,7 +126,7 @@ impl World {
         (data.link, data.agent_link) = (data.links, data.links);
         let version = data.table.table().version();
         let drained: Vec<TaskId> = data.draining.iter().filter(|(_, busy)| !**busy).map(|(task, _)| *task).collect();
-        self.from_data(node, DataInput::Up(version));
+        self.take_word(node, DataInput::Up(version));
         for task in drained {
             self.say(node, FromData::Drained(task));
         }
@@ -217,12 +217,12 @@ impl World {
 
     fn say(&mut self, node: NodeId, message: FromData) {
         if self.hosts.get(&node).is_some_and(|host| host.data.link > 0) {
-            self.from_data(node, DataInput::Says(message));
+            self.take_word(node, DataInput::Says(message));
         }
     }
 
     /// Something arrives at the agent in the order in which it was said.
-    fn from_data(&mut self, node: NodeId, input: DataInput) {
+    fn take_word(&mut self, node: NodeId, input: DataInput) {
         let delay = self.side.between(1, 10);
         let now_ms = self.now_ms;
         let Some(data) = self.hosts.get_mut(&node).map(|host| &mut host.data).filter(|data| data.agent_link > 0) else {
@@ -273,7 +273,7 @@ impl World {
         let pause = self.side.between(50, if long { 20_000 } else { 300 });
         let Some(host) = self.hosts.get_mut(&node).filter(|host| host.data.runs) else { return };
         host.data.die();
-        self.from_data(node, DataInput::Down);
+        self.take_word(node, DataInput::Down);
         self.after(pause, Event::Data(node, Box::new(DataEvent::Start)));
     }
 }

@@ -270,6 +270,7 @@ impl Term {
             presence.note(String::new());
             presence.sync(state, self);
         }
+        lock(&self.stops).retain(|task| state.task(task).is_some_and(|task| !task.status.state.is_terminal()));
         if let Some(late) = tick.late {
             tracing::warn!(
                 late_ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX),

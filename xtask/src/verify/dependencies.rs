@@ -35,6 +35,7 @@ const IMPORTS: [(&str, &[&str]); 15] = [
         &[
             "swarm-manager",
             "swarm-agent",
+            "swarm-dataplane",
             "swarm-consensus",
             "swarm-core",
             "swarm-wire",

@@ -173,6 +173,19 @@ fn a_stop_does_not_wait_where_no_connection_can_be() {
 }
 
 #[test]
+fn a_stop_that_waits_goes_on_when_the_container_ends_or_the_data_plane_does() {
+    let ends: fn(&mut World) = |world| world.input(Input::Container(crate::executor::ContainerEvent::Ended(TASK)));
+    let down: fn(&mut World) = |world| world.input(Input::Data(DataInput::Down));
+    for happens in [ends, down] {
+        let mut world = serving();
+        stop(&mut world);
+        assert!(world.calls.is_empty(), "it waits");
+        happens(&mut world);
+        assert!(!world.calls.is_empty(), "it goes on");
+    }
+}
+
+#[test]
 fn a_task_whose_container_died_gets_no_more_connections() {
     let mut world = serving();
     world.input(Input::Container(crate::executor::ContainerEvent::Ended(TASK)));
