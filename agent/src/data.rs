@@ -33,10 +33,10 @@ pub trait DataPlane: Send + Sync + 'static {
     /// Whether one runs already: that of an earlier run of this program goes on by the table that it had.
     fn runs(&self) -> BoxFuture<'_, bool>;
 
-    /// What the data plane is to know of the node, and every change: said before anything else.
+    /// The node's settings for its data plane, and every change of them: said before anything else.
     fn settings(&self) -> watch::Receiver<Arc<[ToData]>>;
 
-    /// Where other nodes reach it.
+    /// The address at which other nodes reach it.
     fn address(&self) -> DataAddress;
 }
 

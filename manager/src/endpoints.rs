@@ -27,7 +27,7 @@ const CHANGES_MAX: usize = 16_384;
 pub struct Endpoints {
     records: BTreeMap<RecordKey, Shared<Record>>,
     version: TableVersion,
-    /// What the table was, the oldest first, each with the records that the next change made anew.
+    /// The earlier versions of the table, the oldest first, each with the records that the next change made anew.
     changes: VecDeque<(TableVersion, Vec<RecordKey>)>,
     /// Number of the records that `changes` names.
     changed: usize,
@@ -55,7 +55,7 @@ impl Endpoints {
         table
     }
 
-    /// What it is.
+    /// The version of the table.
     pub fn version(&self) -> TableVersion {
         self.version
     }
@@ -159,7 +159,7 @@ impl Endpoints {
         }
     }
 
-    /// What brings a holder of a table to this one: nothing if it has this one, a difference if the table that it has is
+    /// The updates that bring a holder of a table to this one: none if it has this one, a difference if the table that it has is
     /// remembered, else the whole table.
     pub fn since(&self, held: Option<TableVersion>) -> Vec<TableUpdate> {
         let Some(held) = held else { return self.whole() };

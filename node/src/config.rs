@@ -62,7 +62,7 @@ Examples:
   # Then, with swarmctl or with Docker's own client:
   docker -H unix:///run/swarmd/swarmd.sock swarm init";
 
-/// What swarmd is to be instead of a node daemon.
+/// The programs that swarmd can be instead of a node daemon.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Be the data plane of a node: hold its published ports and forward connections, also while swarmd is away. swarmd starts

@@ -47,7 +47,7 @@ const SOCKET: &str = "socket";
 /// The log of a data plane that swarmd started.
 const LOG: &str = "log";
 
-/// Where a node's data plane is, and how it listens.
+/// The place of a node's data plane, and its port.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     /// The socket of a data plane that somebody else starts; none for one that swarmd starts itself.
@@ -73,7 +73,7 @@ impl Place {
         let say = async {
             let (mut sender, mut receiver) = channel::<_, ToData, FromData>(UnixStream::connect(self.socket()).await?);
             sender.send(&ToData::Stop).await?;
-            // It closes the connection when it ends.
+            // The data plane closes the connection when it ends.
             while receiver.recv().await?.is_some() {}
             Ok::<_, io::Error>(())
         };
@@ -199,8 +199,8 @@ async fn start(folder: &Path) -> io::Result<UnixStream> {
     loop {
         let error = match UnixStream::connect(&socket).await {
             Ok(stream) => {
-                // It outlives this process. While this one lives, its end has to be waited for; a thread of the runtime would hold
-                // up the end of this one.
+                // The data plane outlives this process. While this process lives, it has to wait for the end of its child; a thread of the
+                // runtime would hold up the end of this process.
                 std::thread::spawn(move || child.wait());
                 return Ok(stream);
             }

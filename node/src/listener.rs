@@ -244,7 +244,7 @@ impl Listener {
                 }
                 Err(reason) => self.complain(Offence::Node, addr, &format!("{}: {reason}", Alpn::Api.as_str())),
             },
-            // This port does not agree to it in the handshake.
+            // The handshake at this port does not agree to that protocol.
             (Alpn::Data, Some(peer)) => {
                 let problem = format!("{} of node {}: the data port takes it", Alpn::Data.as_str(), peer.node);
                 self.complain(Offence::Node, addr, &problem);

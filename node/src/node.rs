@@ -137,7 +137,7 @@ impl Node {
         &self.config
     }
 
-    /// Where its data plane is.
+    /// The place of its data plane.
     pub(crate) fn data_place(&self) -> Place {
         Place::new(self.config.data_socket.clone(), self.state.data(), self.config.data_port)
     }

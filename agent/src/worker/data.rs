@@ -28,24 +28,24 @@ pub(super) enum Drain {
     NotBegun,
     /// The stop waits until then for the end of the connections.
     Until(u64),
-    /// There is none left, or the time is over.
+    /// No connection is left, or the time is over.
     Over,
 }
 
-/// What happened to the data plane.
+/// An event of the data plane.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DataInput {
-    /// One runs since before this agent: it goes on by the table that it had.
+    /// A data plane runs since before this agent: it goes on by the table that it had.
     Found,
-    /// There is a connection to it; it has this table.
+    /// The agent is connected to a data plane, which has this table.
     Up(Option<TableVersion>),
-    /// There is none.
+    /// The agent is connected to no data plane.
     Down,
-    /// It says something.
+    /// The data plane sent a message.
     Says(FromData),
 }
 
-/// What the worker knows of the data plane.
+/// The worker's knowledge of the data plane.
 #[derive(Debug, Default)]
 pub(super) struct Data {
     is_up: bool,
@@ -123,7 +123,7 @@ impl Worker {
         }
     }
 
-    /// What does not work on the data plane of this node, for people.
+    /// The warnings of this node's data plane, for people.
     pub(super) fn warnings(&self) -> Vec<String> {
         let texts = self.data.warnings.iter().map(|warning| warning.text.chars().take(WARNING_CHARS_MAX).collect());
         texts.take(WARNINGS_MAX).collect()
@@ -251,7 +251,7 @@ impl Worker {
         }
     }
 
-    /// Nothing is left to wait for with the stop of a task.
+    /// The stop of a task has nothing to wait for any more.
     pub(super) fn end_wait(&mut self, now: Now, id: TaskId, out: &mut Vec<Output>) {
         if self.tasks.get(&id).is_some_and(|entry| matches!(entry.drain, Drain::Until(_))) {
             self.drained(now, id, out);

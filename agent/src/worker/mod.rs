@@ -197,7 +197,7 @@ pub struct WorkerOptions {
     pub resources: Option<NodeResources>,
     /// Labels on top of the engine's own.
     pub engine_labels: Labels,
-    /// Where other nodes reach the data plane; none for a node that has none.
+    /// The address at which other nodes reach the data plane; none for a node without one.
     pub data_address: Option<DataAddress>,
     /// Seed of the randomness (reconnection delays). Also tells this run of the agent from others.
     pub seed: u64,

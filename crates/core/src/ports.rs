@@ -16,7 +16,7 @@ const CHOSEN: RangeInclusive<u16> = 30_000..=32_767;
 /// The services that publish a port, with the mode. Follows from the services.
 pub(crate) type PortIndex = OrdMap<(PortProtocol, u16, ServiceId), Published>;
 
-/// Where a service publishes a port.
+/// The nodes on which a service publishes a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Published {
     /// On the nodes of its tasks.

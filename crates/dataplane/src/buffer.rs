@@ -20,18 +20,18 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// One without content.
+    /// A buffer without content.
     pub(crate) fn take() -> Self {
         let kept = KEPT.with_borrow_mut(Vec::pop);
         Self { memory: kept.unwrap_or_else(|| vec![0; BUFFER_BYTES].into()), start: 0, end: 0 }
     }
 
-    /// Where content can be put.
+    /// The room for content.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         &mut self.memory
     }
 
-    /// It has so many bytes of content.
+    /// The buffer has so many bytes of content.
     pub(crate) fn filled(mut self, bytes: usize) -> Self {
         self.end = bytes.min(self.memory.len());
         self

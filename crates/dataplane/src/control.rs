@@ -1,4 +1,4 @@
-//! What swarmd says, and what follows.
+//! The session with swarmd: takes its messages, and answers.
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 /// Descriptors that clients cannot take: for links, the connection of swarmd, listeners that are opened later, and
 /// the runtime.
 pub(crate) const KEPT_DESCRIPTORS: usize = 100;
-/// What is counted when the system has no limit.
+/// The number that is counted with when the system has no limit.
 const LIMIT_MAX: usize = 1 << 20;
 
 /// Counts the descriptors that connections of clients, listeners and pipes have.

@@ -32,13 +32,13 @@ const OWN: u64 = 1;
 /// Whether an endpoint gets connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It gets new ones.
+    /// The endpoint gets new connections.
     Open,
-    /// It gets none: it cannot be reached.
+    /// The endpoint gets no new connections: it cannot be reached.
     Gone,
-    /// It gets none from this node, and drains on another node.
+    /// The endpoint gets no new connections from this node, and drains on another node.
     Closed,
-    /// It gets none from this node, runs here, and swarmd is told when it has none left.
+    /// The endpoint gets no new connections, runs here, and swarmd is told when it has none left.
     Draining,
     /// The same, and it cannot be reached any more.
     Ended,
@@ -112,7 +112,7 @@ impl Endpoint {
         self.usage.load(Ordering::Acquire) & CLOSED == 0
     }
 
-    /// What a choice goes by, smaller first: connections of this node now, then earlier choices.
+    /// The numbers that a choice goes by, smaller first: connections of this node now, then earlier choices.
     pub(crate) fn burden(&self) -> (u64, u64) {
         (self.own_connections(), self.turns())
     }

@@ -58,7 +58,7 @@ impl Default for Holding {
     }
 }
 
-/// What connections share.
+/// The values that all connections share.
 pub(crate) struct Forwarder {
     pub(crate) plane: Arc<Plane>,
     pub(crate) descriptors: Arc<Descriptors>,
@@ -113,7 +113,7 @@ impl Forwarder {
         }
     }
 
-    /// What the program keeps for a connection, but for its sockets.
+    /// The memory that the program keeps for a connection, but for its sockets.
     #[cfg(test)]
     pub(crate) fn connection_bytes(self: &Arc<Self>) -> usize {
         fn size<F>(_: fn(Arc<Forwarder>, TcpStream, SocketAddr, Arc<Port>, Reserved) -> F) -> usize {
@@ -201,7 +201,7 @@ impl Forwarder {
 struct Search {
     /// The endpoints that failed.
     tried: Vec<TaskId>,
-    /// Those that failed with the route that the last try went by.
+    /// The number of endpoints that failed with the route that the last try went by.
     failed: usize,
     route: Option<Arc<Route>>,
     /// None before the first wait.

@@ -61,40 +61,40 @@ enum Handed {
     HandOver,
 }
 
-/// What the new process says.
+/// A message of the new process.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 enum ToOld {
-    /// It wants everything.
+    /// The new process asks for everything.
     TakeOver {
         /// [`HANDOVER_PROTOCOL`].
         protocol: u16,
     },
-    /// It accepts connections: the old process is to leave.
+    /// The new process accepts connections: the old process is to leave.
     Taken,
 }
 
-/// What the old process says.
+/// A message of the old process.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 enum ToNew {
-    /// It hands nothing over.
+    /// The old process hands nothing over.
     Refused {
         /// Why.
         reason: String,
     },
     /// Descriptors follow, in this order.
     Sockets(Vec<Handed>),
-    /// What swarmd said.
+    /// The messages of swarmd.
     Said(ToData),
     /// The tasks that have connections of the old process; again when they change.
     InUse(BTreeSet<TaskId>),
-    /// That was everything. What follows the new process's answer is only [`ToNew::InUse`].
+    /// Everything was handed over. After the new process's answer only [`ToNew::InUse`] follows.
     End,
 }
 
 /// Asks for the sockets that listen.
 pub(crate) type Inventory = mpsc::Sender<oneshot::Sender<Vec<(Place, OwnedFd)>>>;
 
-/// Where the next process comes to, for a data plane whose socket is this one.
+/// The socket for the next process, beside the socket of a data plane.
 pub(crate) fn path_beside(control: &Path) -> PathBuf {
     control.with_extension("take-over")
 }
@@ -170,11 +170,11 @@ pub(crate) async fn report_use(mut stream: UnixStream, plane: &Plane) {
     }
 }
 
-/// What a process took over.
+/// The things that a process took over.
 pub(crate) struct Estate {
     /// The sockets for clients and other nodes.
     pub(crate) sockets: Vec<(Place, OwnedFd)>,
-    /// What swarmd said to the old process.
+    /// The messages of swarmd to the old process.
     pub(crate) said: Vec<ToData>,
     /// Tasks that have connections of the old process.
     pub(crate) in_use: BTreeSet<TaskId>,
@@ -189,7 +189,7 @@ pub(crate) struct OldProcess(UnixStream);
 /// the rest. None when no data plane runs there.
 ///
 /// # Errors
-/// It does not hand over: it is of another version, or does not answer.
+/// The old process does not hand over: it is of another version, or does not answer.
 pub(crate) async fn take_over(control: &Path) -> Result<Option<(OwnedFd, OwnedFd, Estate)>> {
     let stream = match UnixStream::connect(path_beside(control)).await {
         Ok(stream) => stream,

@@ -51,7 +51,7 @@ const QUIET_MAX: Duration = Duration::from_millis(500);
 /// Streams that peers want and that wait for the data plane to look at them; more are refused.
 const INCOMING_MAX: usize = 4096;
 
-/// What a stream is opened for.
+/// The purpose of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenRequest {
     /// The task, which runs on the node that is asked.
@@ -73,7 +73,7 @@ pub enum OpenError {
         /// Why, in the peer's words.
         reason: String,
     },
-    /// There is no link to the peer, or it did not answer in time.
+    /// No link leads to the peer, or the peer did not answer in time.
     #[error("the node cannot be reached: {0}")]
     Unreachable(String),
 }

@@ -40,7 +40,7 @@ const HOLDER_TIME: Duration = Duration::from_secs(60);
 /// Connections that wait to be accepted: bursts of some thousand, also where a hand-over delays them.
 const BACKLOG: u32 = 4096;
 
-/// What a socket is to be like.
+/// The properties that a socket is to have.
 #[derive(Clone)]
 struct Plan {
     /// None for links.
@@ -235,7 +235,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        // What accepts ends by itself when another process takes over, and then sends answers on until the last flow.
+        // A task that accepts ends by itself when another process takes over, and then sends answers on until the last flow.
         if let Some(accepting) = self.accepting.take_if(|_| !self.leaving.is_cancelled()) {
             accepting.abort();
         }
@@ -244,11 +244,11 @@ impl Drop for Open {
 
 async fn end(accepting: JoinHandle<()>) {
     accepting.abort();
-    // It was cancelled, which is what it says.
+    // The error says that the task was cancelled, as it was.
     let _ = accepting.await;
 }
 
-/// What is to be listened on.
+/// The sockets that are wanted.
 fn plans(wanted: &Wanted) -> BTreeMap<Place, Plan> {
     let configuration = &wanted.configuration;
     let has_all_v4 = configuration.ingress.iter().any(|ingress| ingress.addr == Ipv4Addr::UNSPECIFIED);

@@ -24,7 +24,7 @@ const OTHERS: u32 = 0o077;
 /// The user who may do everything anyway.
 const ROOT: u32 = 0;
 
-/// Where the data plane takes connections of swarmd.
+/// The socket on which the data plane takes connections of swarmd.
 #[derive(Debug)]
 pub enum Control {
     /// A socket of this path. Its folder is there already, is ours, and nobody else may enter it.

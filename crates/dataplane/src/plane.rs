@@ -1,5 +1,5 @@
-//! What swarmd said, and what follows from it for the forwarder. The session with swarmd changes it; connections read
-//! the values that follow, without a lock.
+//! The knowledge of the data plane: the messages of swarmd, and the values that follow from them for the forwarder. The
+//! session with swarmd changes it; connections read the values without a lock.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,7 +37,7 @@ pub(crate) struct Served {
     pub(crate) source: IngressSource,
 }
 
-/// What the data plane knows.
+/// The knowledge of the data plane.
 pub(crate) struct Plane {
     state: Mutex<State>,
     served: ArcSwap<BTreeMap<TaskId, Served>>,
@@ -54,7 +54,7 @@ pub(crate) struct Plane {
     pub(crate) drains: Arc<Drains>,
 }
 
-/// What swarmd said.
+/// The content of swarmd's messages.
 #[derive(Default)]
 struct State {
     configuration: Option<Configuration>,
@@ -67,14 +67,14 @@ struct State {
     elsewhere: BTreeMap<TaskId, Lease>,
 }
 
-/// What listeners go by.
+/// The values that listeners go by.
 pub(crate) struct Wanted {
     pub(crate) configuration: Configuration,
     pub(crate) ports: Vec<Arc<Port>>,
 }
 
 impl Plane {
-    /// Nothing is known yet.
+    /// A data plane that knows nothing yet.
     pub(crate) fn new(remote: Arc<dyn Remote>) -> Self {
         let voice = Voice::default();
         Self {
@@ -164,7 +164,7 @@ impl Plane {
         Stats { endpoints, sources: self.sources.stats() }
     }
 
-    /// What is to be listened on; none before swarmd said how.
+    /// The ports that are to be listened on; none before swarmd configured them.
     pub(crate) fn wanted(&self) -> Option<Wanted> {
         let state = self.state();
         let configuration = state.configuration.clone()?;
@@ -187,7 +187,7 @@ impl Plane {
         served.values().filter(|served| served.source == IngressSource::Client).map(|served| served.addr).collect()
     }
 
-    /// What swarmd said, as it would say it to the next process.
+    /// The messages that bring the next process to the same knowledge.
     pub(crate) fn said(&self) -> Vec<ToData> {
         let state = self.state();
         let locals = state.locals.iter().map(|(task, addr)| LocalTask { task: *task, addr: *addr }).collect();

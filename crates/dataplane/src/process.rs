@@ -30,7 +30,7 @@ const REFUSED_PERIOD: Duration = Duration::from_secs(60);
 
 /// How a data plane runs.
 pub struct Options {
-    /// Where swarmd comes to.
+    /// The socket that swarmd connects to.
     pub control: Control,
     /// Whether it takes over from the data plane that runs there, if one does. It needs the path of the socket.
     pub is_heir: bool,
@@ -70,7 +70,7 @@ pub async fn serve<A: Arrival>(options: Options, remote: Arc<dyn Remote>, arriva
     if let Some(old) = old {
         tokio::spawn(old.succeed(Arc::clone(&plane)));
     }
-    // It goes on while this process leaves: a peer may open a stream before it hears that it is not to.
+    // The task goes on while this process leaves: a peer may open a stream before it hears that it is not to.
     let taking = tokio::spawn(incoming::take(arrivals, Arc::clone(&forwarder)));
     let _taking = AbortOnDropHandle::new(taking);
     let next_process = async {

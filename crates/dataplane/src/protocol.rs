@@ -1,4 +1,4 @@
-//! What swarmd and its data plane say to each other, over a Unix socket that the data plane listens on
+//! The messages between swarmd and its data plane, over a Unix socket that the data plane listens on
 //! (`swarm_wire::channel`).
 //!
 //! The data plane greets with [`FromData::Hello`]. swarmd then says everything that it knows: its configuration, its
@@ -15,7 +15,7 @@ use swarm_wire::endpoints::{TableUpdate, TableVersion};
 /// Version of these messages. Fields and messages may be added without a new one.
 pub const DATA_PROTOCOL: u16 = 1;
 
-/// What swarmd says.
+/// A message of swarmd.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToData {
     /// The first message; again when it changes.
@@ -39,11 +39,11 @@ pub enum ToData {
 /// How a data plane listens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
-    /// This node.
+    /// The node.
     pub node: NodeId,
     /// The addresses that published ports listen on.
     pub ingress: Vec<IngressAddr>,
-    /// Where links of other nodes are taken.
+    /// The address for links of other nodes.
     pub data_addr: SocketAddr,
 }
 
@@ -76,7 +76,7 @@ pub struct LocalTask {
     pub addr: IpAddr,
 }
 
-/// What a data plane says.
+/// A message of a data plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromData {
     /// The first message.
@@ -101,7 +101,7 @@ pub enum FromData {
     /// A task that was said to be drained may have connections again: it serves now, or a node that had not applied the table
     /// yet sent one.
     InUse(TaskId),
-    /// What does not work on this node, for people: all of it; said whenever it changes.
+    /// The warnings of this node, for people: all of them; said whenever they change.
     Warnings(Vec<Warning>),
     /// Answer to [`ToData::Stats`].
     Stats(Stats),
@@ -112,7 +112,7 @@ pub enum FromData {
 pub struct Warning {
     /// The published port that it is about, if it is about one.
     pub port: Option<(PortProtocol, u16)>,
-    /// What does not work, and why.
+    /// The thing that does not work, and the reason.
     pub text: String,
 }
 

@@ -38,7 +38,7 @@ enum Broken {
 
 /// Closes a connection with a reset.
 pub(crate) fn reset(stream: TcpStream) {
-    // It fails only on what is no socket.
+    // The call fails only on a descriptor that is no socket.
     let _ = set_socket_linger(&stream, Some(Duration::ZERO));
 }
 
@@ -89,7 +89,7 @@ fn both(up: Poll<Result<(), Broken>>, down: Poll<Result<(), Broken>>) -> Poll<Re
     }
 }
 
-/// One direction.
+/// A direction.
 #[derive(Default)]
 struct Half {
     stage: Stage,
@@ -101,7 +101,7 @@ struct Half {
 
 #[derive(Default)]
 enum Stage {
-    /// Nothing is in hand.
+    /// The direction has no bytes in hand.
     #[default]
     Reading,
     /// Bytes in a buffer are to be written.

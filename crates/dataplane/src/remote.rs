@@ -34,7 +34,7 @@ pub trait Remote: Send + Sync + 'static {
 pub trait Arrival: Send + 'static {
     /// The other node.
     fn from(&self) -> NodeId;
-    /// What the stream is for.
+    /// The purpose of the stream.
     fn request(&self) -> OpenRequest;
     /// Opens it.
     fn accept(self) -> BoxedStream;

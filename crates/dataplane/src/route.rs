@@ -1,4 +1,4 @@
-//! Where the connections of a published port go: a value that is replaced when the table changes, so that a new
+//! The route of a published port: a value that is replaced when the table changes, so that a new
 //! connection takes no lock.
 
 use std::{
@@ -16,9 +16,9 @@ use crate::endpoint::{Endpoint, Lease};
 /// How an endpoint is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// It runs here: the address of its container.
+    /// The endpoint runs here: the address of its container.
     Local(IpAddr),
-    /// It runs on another node.
+    /// The endpoint runs on another node.
     Remote(NodeId),
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct Candidate {
     pub(crate) way: Way,
 }
 
-/// Where the connections of a port go.
+/// The endpoints that the connections of a port go to.
 #[derive(Clone)]
 pub(crate) struct Route {
     pub(crate) port: PublishedPort,

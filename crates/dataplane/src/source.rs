@@ -66,7 +66,7 @@ pub(crate) struct Sources {
     untested: AtomicU64,
 }
 
-/// What connections go by.
+/// The values that connections go by.
 #[derive(Clone, Default)]
 struct View {
     /// Counts the changes of what the kernel was told: a test that began before one says nothing.
@@ -84,7 +84,7 @@ pub(crate) struct Origin {
     pub(crate) client: SocketAddr,
     /// The address that it connected to.
     pub(crate) asked: SocketAddr,
-    /// What the service wants its tasks to see.
+    /// The address that the service wants its tasks to see.
     pub(crate) source: IngressSource,
 }
 
@@ -169,7 +169,7 @@ impl Sources {
         self.to_test.notify_one();
     }
 
-    /// What the kernel was told stays: another process goes on with it.
+    /// The rules stay in the kernel: another process goes on with them.
     pub(crate) fn keep(&self) {
         self.is_kept.store(true, Ordering::Release);
     }

@@ -1,4 +1,4 @@
-//! What the data plane has to say to swarmd, and to whom.
+//! The messages of the data plane to swarmd, and their way.
 
 use std::{
     collections::BTreeMap,

@@ -90,15 +90,15 @@ pub struct NodeDescription {
     /// Its certificate.
     #[serde(skip_serializing_if = "NodeCertificate::is_unknown")]
     pub certificate: NodeCertificate,
-    /// Where its data plane takes connections of other nodes; none if it has no data plane.
+    /// The address at which its data plane takes connections of other nodes; none if it has no data plane.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_address: Option<DataAddress>,
-    /// What does not work on it, for people.
+    /// The warnings of the node, for people.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
-/// Where the data plane of a node takes connections of other nodes.
+/// The address at which the data plane of a node takes connections of other nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct DataAddress {

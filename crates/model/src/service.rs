@@ -400,9 +400,9 @@ pub enum IngressSource {
     /// The client's own, where that is possible; else as [`IngressSource::Node`].
     #[default]
     Client,
-    /// One of the task's node.
+    /// An address of the task's node.
     Node,
-    /// One of the task's node; a header of the PROXY protocol, version 2, names the client before the first byte (TCP only).
+    /// An address of the task's node; a header of the PROXY protocol, version 2, names the client before the first byte (TCP).
     Proxy,
 }
 

@@ -1,5 +1,5 @@
 //! The data plane of a node: a process beside the agent that goes by the endpoint table and knows the tasks of the node.
-//! It forwards nothing here; how long a task has connections is drawn at random.
+//! The data planes here forward nothing; how long a task has connections is drawn at random.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -117,7 +117,7 @@ impl World {
         let data = &mut host.data;
         if !data.runs {
             if data.boot == 0 {
-                // It was not needed before.
+                // The data plane was not needed before.
                 self.after(RETRY_MS / 2, Event::Data(node, Box::new(DataEvent::Start)));
             }
             return self.after(RETRY_MS, Event::Data(node, Box::new(DataEvent::Connect(boot))));
@@ -244,7 +244,7 @@ impl World {
         self.hear(node, boot, Input::Data(input));
     }
 
-    /// One fault of a data plane, and the time of the next.
+    /// A fault of a data plane, and the time of the next.
     pub(crate) fn break_data(&mut self) {
         if self.healed {
             return;

@@ -24,7 +24,7 @@ use crate::{
 /// After so long a manager that does not answer is no longer waited for (`node/src/connector.rs`).
 const NEXT_MANAGER_MS: u64 = 500;
 
-/// Where data planes take connections of other nodes.
+/// The port at which data planes take connections of other nodes.
 const DATA_PORT: u16 = 4790;
 
 /// A machine with an agent and a container engine.

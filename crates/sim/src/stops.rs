@@ -15,7 +15,7 @@ const SLACK_MS: u64 = 1_100;
 pub(crate) struct Stops(BTreeMap<TaskId, Option<u64>>);
 
 impl Stops {
-    /// What the agent hears of its engine may be why a stop did not begin before.
+    /// The agent may hear of its engine only now, which is then why a stop did not begin before.
     pub(crate) fn hear(&mut self, input: Option<&Input>, now_ms: u64) {
         match input {
             Some(Input::Done { task, .. }) => {

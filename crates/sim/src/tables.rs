@@ -56,7 +56,7 @@ impl Told {
     }
 }
 
-/// What the oracle remembers of a session: when the leader could first tell of each stop, and which it told of.
+/// The oracle's memory of a session: when the leader could first tell of each stop, and which it told of.
 #[derive(Debug, Default)]
 pub(crate) struct Stopping {
     since_ms: BTreeMap<TaskId, u64>,
@@ -185,7 +185,7 @@ impl World {
         let stopping = &mut leader.peers.get_mut(&node)?.stopping;
         let since_ms = stopping.since_ms.get(&task).copied().unwrap_or(now_ms);
         if !stopping.told.insert(task) {
-            // It is to be removed as well now.
+            // The task is to be removed as well now.
             return None;
         }
         if now_ms > since_ms + wait_max_ms() + SLACK_MS {
@@ -311,7 +311,7 @@ impl World {
         }
     }
 
-    /// What settled tables are like: all the same, that of the state, made from it anew.
+    /// Whether settled tables are as they should be: all the same, that of the state, made from it anew.
     pub(crate) fn check_tables(&self, state: &State) -> Result<(), String> {
         let wanted = Endpoints::of(state).version().digest;
         if self.table.version().digest != wanted {

@@ -21,7 +21,7 @@ pub const TABLE_BATCH_MAX: usize = 4096;
 pub struct NodeRecord {
     /// The node.
     pub id: NodeId,
-    /// Where its data plane takes connections of other nodes.
+    /// The address at which its data plane takes connections of other nodes.
     pub data_addr: SocketAddr,
 }
 
@@ -55,13 +55,13 @@ pub struct EndpointRecord {
 /// Whether an endpoint gets new connections. A task that does not serve yet, or no more, has no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EndpointState {
-    /// It gets new connections.
+    /// The endpoint gets new connections.
     In,
-    /// It is to stop: it gets no new connections and keeps those that it has.
+    /// The endpoint is to stop: it gets no new connections and keeps those that it has.
     Draining,
 }
 
-/// One record.
+/// A record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
     /// A node.
@@ -110,7 +110,7 @@ pub struct TableUpdate {
     pub full: bool,
     /// Whether the full table or the difference ends here; only then do `version` and all records hold.
     pub complete: bool,
-    /// What the table is after the update.
+    /// The version of the table after the update.
     pub version: TableVersion,
     /// The changes.
     pub changes: Vec<TableChange>,
@@ -191,7 +191,7 @@ impl EndpointTable {
         Self::default()
     }
 
-    /// What it is; none before the first full table.
+    /// The version of the table; none before the first full table.
     pub fn version(&self) -> Option<TableVersion> {
         self.is_known.then_some(self.version)
     }
@@ -206,7 +206,7 @@ impl EndpointTable {
         self.records.range(RecordKey::Service(ServiceId(0))..).next().is_some()
     }
 
-    /// One record.
+    /// A record.
     pub fn get(&self, key: RecordKey) -> Option<&Record> {
         self.records.get(&key).map(|(_, record)| record)
     }

@@ -66,7 +66,7 @@ pub enum Alpn {
 }
 
 impl Alpn {
-    /// What a manager's port speaks.
+    /// The protocols of a manager's port.
     const OF_MANAGERS: [Self; 5] = [Self::H2, Self::Http1, Self::Agent, Self::Raft, Self::Api];
 
     /// The name on the wire.

@@ -17,7 +17,8 @@ use super::{
 /// transaction falls, nothing has happened yet and all is done again on a state that other managers vouch for: so
 /// nothing is refused for what this manager alone believes. A proposal whose end is unknown is never repeated.
 ///
-/// Where it sets the spec of a service, the transaction names the ports that the cluster chooses for it. It names the caller, and the caller is told what was changed, and with which entry.
+/// A transaction that sets the spec of a service names the ports that the cluster chooses for it. Each transaction names the
+/// caller, and the caller is told what was changed, and with which entry.
 pub(super) async fn change<P: Plane, T>(
     plane: &P,
     caller: &Caller,

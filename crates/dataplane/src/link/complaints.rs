@@ -14,20 +14,20 @@ use tokio::time::Instant;
 /// Time between two log lines of one kind: a flood must not fill the disk.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// What a peer did.
+/// A breach of the rules by a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Offence {
-    /// It spoke no TLS, or did not finish its handshake.
+    /// The peer spoke no TLS, or did not finish its handshake.
     Handshake,
     /// Its certificate does not count here, or is missing.
     Certificate,
-    /// It is a node that may have no link, or has too many.
+    /// The peer is a node that may have no link, or has too many.
     Node,
     /// More handshakes were open than are kept open.
     Flood,
-    /// It opened more streams than a link carries.
+    /// The peer opened more streams than a link carries.
     Streams,
-    /// It broke the rules of the link.
+    /// The peer broke the rules of the link.
     Rules,
 }
 

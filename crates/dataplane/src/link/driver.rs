@@ -252,7 +252,7 @@ impl Driver {
             }
             if silence >= PING_AFTER {
                 self.link.ping();
-                // It is sent in the next round.
+                // The frame is sent in the next round.
                 cx.waker().wake_by_ref();
             }
             if !self.link.is_unused() {

@@ -35,7 +35,7 @@ const FIN: u8 = 7;
 const RESET: u8 = 8;
 const CREDIT: u8 = 9;
 const CLOSE: u8 = 10;
-/// Who does not know it opens streams all the same, and is refused when the process has ended.
+/// A peer that does not know this frame opens streams all the same, and is refused when the process has ended.
 const LEAVE: u8 = OPTIONAL_KINDS;
 
 /// A frame to be sent.
@@ -76,7 +76,7 @@ impl Frame {
         Self::new(ACCEPT, stream, Bytes::new())
     }
 
-    /// There will be no stream.
+    /// The stream is refused.
     pub(super) fn refuse(stream: u32, reason: &str) -> Self {
         Self::new(REFUSE, stream, shortened(reason))
     }
@@ -106,7 +106,7 @@ impl Frame {
         frame
     }
 
-    /// This side takes no more streams: another process does. Those that are open go on.
+    /// The sender takes no more streams: another process does. Streams that are open go on.
     pub(super) fn leave() -> Self {
         Self::new(LEAVE, 0, Bytes::new())
     }
@@ -149,7 +149,7 @@ pub(super) fn encode_request(request: &OpenRequest) -> Result<Bytes, FrameError>
     }
 }
 
-/// What a peer says.
+/// A message of a peer.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Event<'a> {
     Ping,

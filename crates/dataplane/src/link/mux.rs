@@ -62,7 +62,7 @@ pub(super) enum Violation {
     Deaf,
 }
 
-/// What came of bytes.
+/// The outcome of bytes that arrived.
 #[derive(Debug, Default)]
 pub(super) struct Arrived {
     /// Streams that the peer wants.
@@ -93,7 +93,7 @@ struct Shared {
     queue_bytes: usize,
     /// Streams that wait for room in the queue.
     waiting: Vec<u32>,
-    /// Whoever sends what is queued; woken once.
+    /// The task that sends what is queued; woken once.
     driver: Option<Waker>,
     /// Whether the driver waits for frames, and not only for the end of the link.
     is_driver_idle: bool,
@@ -110,7 +110,7 @@ struct Shared {
     closed: Option<Arc<str>>,
 }
 
-/// One link, as its streams and its driver see it.
+/// A link, as its streams and its driver see it.
 #[derive(Debug)]
 pub(super) struct Link {
     peer: NodeId,
@@ -498,7 +498,7 @@ impl Link {
             let was_opened = if self.is_own(id) { id < shared.next_id } else { id <= shared.last_peer_id };
             return if was_opened { Ok(()) } else { Err(Violation::Unknown(id)) };
         };
-        // It was left or refused on this side, which the peer does not know yet.
+        // The stream was left or refused on this side, which the peer does not know yet.
         if stream.phase == Phase::Reset {
             return Ok(());
         }

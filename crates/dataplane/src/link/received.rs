@@ -1,4 +1,4 @@
-//! What has arrived of a stream and waits for its reader.
+//! The bytes of a stream that have arrived and wait for its reader.
 
 use std::collections::VecDeque;
 

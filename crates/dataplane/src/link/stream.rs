@@ -1,4 +1,4 @@
-//! One stream of a link, as its user sees it.
+//! A stream of a link, as its user sees it.
 
 use std::{
     fmt,
@@ -29,7 +29,7 @@ pub struct LinkStream {
     rest: Rest,
 }
 
-/// What was taken from the link and not read yet. Empty it has no memory: an idle stream keeps no buffer.
+/// Bytes that were taken from the link and not read yet. Without bytes it has no memory: an idle stream keeps no buffer.
 #[derive(Debug, Default)]
 struct Rest {
     piece: Vec<u8>,
@@ -188,7 +188,7 @@ impl AsyncWrite for LinkStream {
 pub struct Incoming {
     /// The node that wants it.
     pub from: NodeId,
-    /// What for. The peer is a node of the cluster; that it may have this very stream is for the caller to check.
+    /// The purpose of the stream. The peer is a node of the cluster; whether it may have this stream is for the caller to check.
     pub request: OpenRequest,
     stream: LinkStream,
 }

@@ -7,13 +7,13 @@ use super::networks::Networks;
 /// Why an address is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unfit {
-    /// It names no single host.
+    /// The address names no single host.
     NotUnicast,
-    /// It names whoever uses it.
+    /// The address names any host that uses it.
     Loopback,
-    /// It means something on one link only.
+    /// The address has a meaning on one link only.
     LinkLocal,
-    /// This host has it.
+    /// The address is one of this host.
     Own,
     /// A container of this host may have it.
     Container,

@@ -98,7 +98,7 @@ pub(super) struct Heard<'a> {
 }
 
 impl Heard<'_> {
-    /// What an answer says of success; none for other messages.
+    /// The outcome that an answer tells; none for other messages.
     fn outcome(&self) -> Option<io::Result<()>> {
         if self.kind != KIND_ERROR {
             return None;

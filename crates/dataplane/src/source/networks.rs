@@ -52,7 +52,7 @@ impl Network {
     }
 }
 
-/// What claimed addresses are compared with.
+/// The addresses and networks that claimed addresses are compared with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Networks {
     /// The host's addresses.
@@ -128,7 +128,7 @@ fn address(body: &[u8]) -> Option<(u32, Network)> {
     let prefix = *body.get(1)?;
     let device = u32::from_ne_bytes(*body.get(4..)?.first_chunk()?);
     let rest = body.get(ADDRESS_FIXED_BYTES..)?;
-    // Where there are both, the other one is the far end of the device.
+    // Of two addresses, the other one is the far end of the device.
     let bytes = find(rest, ADDRESS_LOCAL).or_else(|| find(rest, ADDRESS_ADDRESS))?;
     let addr = match bytes.len() {
         4 => Ipv4Addr::from(*bytes.first_chunk::<4>()?).into(),

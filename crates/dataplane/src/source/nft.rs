@@ -171,7 +171,7 @@ fn expression(name: &str, data: &[Vec<u8>]) -> Vec<u8> {
     nested(1, &[text(1, name), nested(2, data)])
 }
 
-/// What the rule does: leave packets with a mark, leave packets that are for no transparent socket, mark the others.
+/// The expressions of the rule: leave packets with a mark, leave packets that are for no transparent socket, mark the others.
 fn expressions() -> Vec<Vec<u8>> {
     let value = |kind, bytes: &[u8]| nested(kind, &[attribute(1, bytes)]);
     let is = |bytes: &[u8]| expression("cmp", &[number(1, REGISTER), number(2, EQUAL), value(3, bytes)]);

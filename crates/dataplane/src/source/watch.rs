@@ -62,16 +62,16 @@ pub(crate) async fn watch(plane: &Arc<Plane>) {
     tokio::join!(told.keep_told(), told.test());
 }
 
-/// What the kernel is told for a node.
+/// The rules that the kernel has for a node.
 struct Kernel {
     table: Table,
-    /// What the table had when it was made; nothing before.
+    /// The content of the table when it was made; none before.
     rules: Vec<u8>,
-    /// Nothing is to be told any more.
+    /// The kernel is told nothing any more.
     has_ended: bool,
 }
 
-/// What a look found.
+/// The outcome of a look.
 struct Look {
     /// Whether something was missing. It is there now.
     was_missing: bool,
@@ -214,7 +214,7 @@ impl Tested {
 async fn passing(tasks: &[IpAddr], networks: &Networks) -> BTreeSet<IpAddr> {
     let mut tests = JoinSet::new();
     for task in tasks.iter().copied() {
-        // What this host sends to itself does not come by the rules.
+        // Packets from this host to itself do not come by the rules.
         let from = test_addr(task, networks).filter(|_| !task.is_loopback() && !networks.is_own(task));
         if let Some(from) = from {
             tests.spawn(async move { answers(from, task).await.then_some(task) });

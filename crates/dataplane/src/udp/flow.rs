@@ -38,7 +38,7 @@ const IDLE_LEAVING: Duration = Duration::from_secs(2);
 /// Endpoints on other nodes that are tried for a flow.
 const TRIES_MAX: usize = 3;
 
-/// What both sides of a flow know of it.
+/// The values that both sides of a flow share.
 pub(super) struct Flow {
     key: FlowKey,
     port: Arc<Port>,

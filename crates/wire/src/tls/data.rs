@@ -36,7 +36,7 @@ const SEALED_BYTES_MAX: usize = 128 << 10;
 /// Nanoseconds in a second.
 const NS_PER_S: i64 = 1_000_000_000;
 
-/// This node's identity, ready for links.
+/// The identity of this node, ready for links.
 pub struct DataTls {
     identity: NodeIdentity,
     own: ShownChain,

@@ -47,7 +47,7 @@ pub enum TlsError {
     /// The server is another node than the one that was wanted.
     #[error("{addr} is not node {wanted}: its certificate names another node")]
     OtherNode {
-        /// Who was asked.
+        /// The node that was asked.
         addr: String,
         /// The node that should be there.
         wanted: NodeId,

@@ -13,18 +13,18 @@ pub(in crate::link) const WINDOW_BYTES_MAX: u32 = 256 << 10;
 /// How far a stream has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// This side wants it.
+    /// The stream was asked for by this side.
     Wanted,
     /// The peer wants it.
     Asked,
     Open,
     /// The peer refused it.
     Refused(String),
-    /// It was broken off by the peer, or refused to it.
+    /// The stream was broken off by the peer, or refused to it.
     Reset,
 }
 
-/// One stream.
+/// A stream.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) phase: Phase,
@@ -75,7 +75,7 @@ impl Stream {
             return None;
         }
         let waiting = u32::try_from(self.received.len()).unwrap_or(u32::MAX);
-        // Who has read a whole window and finds nothing more is faster than the link.
+        // A reader that has read a whole window and finds nothing more is faster than the link.
         if waiting == 0 && self.taken >= self.window {
             self.window = (self.window * 2).min(WINDOW_BYTES_MAX);
             self.taken = 0;
