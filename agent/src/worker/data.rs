@@ -9,7 +9,10 @@ use swarm_wire::{
     endpoints::{TableReceiver, TableUpdate, TableVersion},
 };
 
-use super::{Now, Output, Worker, tasks::grace_secs};
+use super::{
+    Now, Output, Worker,
+    tasks::{Entry, grace_secs},
+};
 use crate::executor::Observed;
 
 /// Warnings of a data plane that managers are told: they are kept for each node.
@@ -58,6 +61,8 @@ pub(super) struct Data {
     applied: Option<TableVersion>,
     /// The tasks that the data plane can connect to.
     local: BTreeMap<TaskId, IpAddr>,
+    /// Whether the data plane is to be told all of them, which it was not since the connection began.
+    locals_due: bool,
     warnings: Vec<Warning>,
 }
 
@@ -90,8 +95,8 @@ impl Worker {
             }
             DataInput::Up(version) => {
                 self.data.is_up = true;
-                let local = self.data.local.iter().map(|(task, addr)| LocalTask { task: *task, addr: *addr });
-                out.push(Output::Data(ToData::LocalTasks(local.collect())));
+                self.data.locals_due = true;
+                self.send_locals(out);
                 let held = self.data.table.table().version();
                 if held.is_some() && held == version {
                     self.applied(version, out);
@@ -206,6 +211,19 @@ impl Worker {
             Some(_) => {}
             None => self.serve_no_more(task, out),
         }
+        self.send_locals(out);
+    }
+
+    /// Tells a new connection all tasks of the node, once the containers are known: a data plane that went on while this agent
+    /// was away knows them, and connects to them until then.
+    fn send_locals(&mut self, out: &mut Vec<Output>) {
+        let is_unknown = |entry: &Entry| entry.observed == Observed::Unknown && !entry.task.status.state.is_terminal();
+        if !self.data.is_up || !self.data.locals_due || self.tasks.values().any(is_unknown) {
+            return;
+        }
+        self.data.locals_due = false;
+        let local = self.data.local.iter().map(|(task, addr)| LocalTask { task: *task, addr: *addr });
+        out.push(Output::Data(ToData::LocalTasks(local.collect())));
     }
 
     /// The container of a task has ended.

@@ -193,6 +193,22 @@ fn a_task_whose_container_died_gets_no_more_connections() {
 }
 
 #[test]
+fn an_agent_that_comes_back_tells_its_tasks_when_it_knows_their_containers() {
+    let mut world = serving();
+    // No manager is there to say anything.
+    world.answers = false;
+    world.restart();
+    world.data.clear();
+    world.input(Input::Data(DataInput::Found));
+    world.input(Input::Data(DataInput::Up(None)));
+    let is_all = |message: &ToData| matches!(message, ToData::LocalTasks(_));
+    assert!(!world.data.iter().any(is_all), "the data plane goes on with the tasks that it knows");
+    world.settle();
+    let all: Vec<_> = world.data.iter().filter(|message| is_all(message)).collect();
+    assert_eq!(all, [&ToData::LocalTasks(vec![LocalTask { task: TASK, addr: ADDR }])]);
+}
+
+#[test]
 fn a_data_plane_that_runs_already_is_waited_for_without_published_ports() {
     let mut world = World::with_data_plane();
     world.input(Input::Data(DataInput::Found));
