@@ -136,10 +136,10 @@ async fn a_swarm_shows_in_ping_and_info() {
     let (status, _, _) = client.ask("POST", "/secrets/create", r#"{"Name": "key", "Data": "czNjcjN0"}"#).await;
     assert_eq!((status, &client.get("/v1.41/secrets").await.1[0]["Spec"]["Name"]), (201, &"key".into()));
     for (method, path, text) in [
-        ("GET", "/v1.41/secrets/a", "secret a not found"),
-        ("DELETE", "/v1.41/secrets/a", "secret a not found"),
-        ("GET", "/configs/b", "config b not found"),
-        ("DELETE", "/configs/b", "config b not found"),
+        ("GET", "/v1.41/secrets/none-such", "secret none-such not found"),
+        ("DELETE", "/v1.41/secrets/none-such", "secret none-such not found"),
+        ("GET", "/configs/none-such", "config none-such not found"),
+        ("DELETE", "/configs/none-such", "config none-such not found"),
         ("GET", "/configs/b/c", "page not found"),
     ] {
         assert_eq!(client.error(method, path, "").await, (404, text.to_owned()), "{method} {path}");
