@@ -9,6 +9,7 @@ mod files;
 mod identity;
 pub mod join;
 mod lock;
+pub mod networks;
 mod peer;
 pub mod tls;
 mod token;

@@ -3,26 +3,32 @@
 use crate::workspace::Package;
 
 /// Each crate of ours, and those of ours that it may import. Imports point down only.
-const IMPORTS: [(&str, &[&str]); 15] = [
+const IMPORTS: [(&str, &[&str]); 17] = [
     ("base2histogram", &[]),
     ("swarm-model", &[]),
     ("swarm-template", &[]),
     ("swarm-core", &["swarm-model"]),
     ("swarm-wire", &["swarm-model"]),
     ("swarm-docker-api", &["swarm-model"]),
-    ("swarm-dataplane", &["swarm-wire", "swarm-model"]),
+    ("swarm-names", &["swarm-wire", "swarm-model"]),
+    ("swarm-net", &["swarm-wire", "swarm-model"]),
+    ("swarm-dataplane", &["swarm-names", "swarm-net", "swarm-wire", "swarm-model"]),
     ("swarm-consensus", &["swarm-core", "swarm-wire", "swarm-model"]),
     (
         "swarm-manager",
         &["swarm-consensus", "swarm-core", "swarm-wire", "swarm-docker-api", "swarm-template", "swarm-model"],
     ),
-    ("swarm-agent", &["swarm-dataplane", "swarm-wire", "swarm-docker-api", "swarm-template", "swarm-model"]),
+    (
+        "swarm-agent",
+        &["swarm-dataplane", "swarm-net", "swarm-wire", "swarm-docker-api", "swarm-template", "swarm-model"],
+    ),
     (
         "swarmd",
         &[
             "swarm-manager",
             "swarm-agent",
             "swarm-dataplane",
+            "swarm-net",
             "swarm-consensus",
             "swarm-core",
             "swarm-wire",
@@ -36,6 +42,7 @@ const IMPORTS: [(&str, &[&str]); 15] = [
             "swarm-manager",
             "swarm-agent",
             "swarm-dataplane",
+            "swarm-net",
             "swarm-consensus",
             "swarm-core",
             "swarm-wire",

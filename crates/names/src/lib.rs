@@ -1,0 +1,1 @@
+//! The names of services and tasks in the networks of a node.

@@ -1,0 +1,1 @@
+//! The process `swarmd net`: bridges, devices, tables and sockets of networks.

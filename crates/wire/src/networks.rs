@@ -1,0 +1,86 @@
+//! The networks of the cluster, as the nodes that take part in them are told: their subnets, their services with virtual
+//! addresses, and the addresses of their tasks.
+//!
+//! A node is told of a network while it has a task or an attached container there, and of no other network.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use swarm_model::{NodeId, ObjectId, ServiceId, TaskId};
+
+/// A network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRecord {
+    /// The network.
+    pub id: ObjectId,
+    /// Its name, which is a domain of names in its containers.
+    pub name: String,
+    /// The number of its VXLAN; other networks of the cluster have other numbers.
+    pub vni: u32,
+    /// Its subnets: at most one of each address family.
+    pub subnets: Vec<Subnet>,
+    /// The largest packet of its containers, in bytes; none for the largest that the underlay lets pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Whether its containers reach nothing but each other.
+    #[serde(default)]
+    pub internal: bool,
+    /// Whether frames between nodes are encrypted.
+    #[serde(default)]
+    pub encrypted: bool,
+}
+
+/// A subnet of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    /// The addresses.
+    pub range: IpNet,
+    /// The address of the network's bridge: the same on each node.
+    pub gateway: IpAddr,
+}
+
+/// A service with tasks in a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkServiceRecord {
+    /// The service.
+    pub id: ServiceId,
+    /// Its name.
+    pub name: String,
+    /// Further names of the service in this network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// Its virtual addresses: at most one of each address family; none where its names stand for its tasks (`dnsrr`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub virtual_addrs: Vec<IpAddr>,
+}
+
+/// A task in a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkEndpointRecord {
+    /// The task.
+    pub task: TaskId,
+    /// Its service.
+    pub service: ServiceId,
+    /// The node that it runs on.
+    pub node: NodeId,
+    /// Its addresses: at most one of each address family.
+    pub addrs: Vec<IpAddr>,
+    /// Names of its own, such as `web.1.0x3…` and its host name.
+    pub names: Vec<String>,
+    /// The stage that it has reached.
+    pub state: NetworkEndpointState,
+}
+
+/// The stage that a task in a network has reached. An address that nobody has has no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkEndpointState {
+    /// The task has its address and can be reached there. No name shows it yet.
+    Starting,
+    /// Names and virtual addresses show the task.
+    In,
+    /// The task is to stop. No name shows it any more; connections that it has go on.
+    Draining,
+    /// The task ended without a stop in order. Connections to its address are to be reset.
+    Gone,
+}
