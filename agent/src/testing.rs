@@ -12,6 +12,7 @@ pub(crate) fn assigned_task(id: u128, desired: DesiredState) -> AssignedTask {
         desired,
         generic_resources: Default::default(),
         needs: Default::default(),
+        addrs: Default::default(),
     }
 }
 

@@ -431,6 +431,7 @@ fn reference(object: &AssignedObject, file: Value) -> Value {
     let (id, name) = match *object.content {
         ObjectContent::Secret(_) => ("SecretID", "SecretName"),
         ObjectContent::Config(_) => ("ConfigID", "ConfigName"),
+        ObjectContent::Network(_) => panic!("a network is no file"),
     };
     json!({ id: object.id.to_string(), name: object.name, "File": file })
 }

@@ -153,7 +153,7 @@ impl World {
             beside: None,
             start_at: None,
             restarts: 0,
-            tasks: vec![NewTask { id: task_id(n), slot: n + 1, place }],
+            tasks: vec![NewTask { id: task_id(n), slot: n + 1, place, addrs: Default::default() }],
         });
         task_id(n)
     }

@@ -44,7 +44,7 @@ fn task_file(
 ) -> Result<TaskFile, String> {
     let of = format!("{} {}", file.reference.kind, file.reference.name);
     let object = object(file, request).ok_or_else(|| format!("{of} did not arrive at the node"))?;
-    let data = object.content.data();
+    let data = data(&of, object)?;
     let sources = Filled { files, env, request, read_secret: Cell::new(false) };
     let data = if object.content.templating().is_some() {
         let text = text(&of, data)?;
@@ -55,6 +55,11 @@ fn task_file(
     };
     let is_secret = file.reference.kind == ObjectKind::Secret || sources.read_secret.get();
     Ok(TaskFile { of, data, uid: file.uid, gid: file.gid, mode: file.mode, is_secret })
+}
+
+/// The data of an object, which must be of a kind that has some.
+fn data<'a>(of: &str, object: &'a AssignedObject) -> Result<&'a SecretBytes, String> {
+    object.content.data().ok_or_else(|| format!("{of} is no data: it cannot be a file"))
 }
 
 fn object<'a>(file: &ObjectFile, request: &'a ContainerRequest) -> Option<&'a AssignedObject> {
@@ -82,7 +87,8 @@ impl Filled<'_> {
         let file = by_target.or_else(|| of_kind().find(|file| file.reference.name == target));
         let object = file.and_then(|file| object(file, self.request));
         let object = object.ok_or_else(|| format!("the service has no {kind} with the target {target}"))?;
-        text(&format!("{kind} {}", object.name), object.content.data()).map(str::to_owned)
+        let of = format!("{kind} {}", object.name);
+        text(&of, data(&of, object)?).map(str::to_owned)
     }
 }
 

@@ -138,7 +138,16 @@ impl Manager {
         let (service, spec_version) = (spec.service, spec.version);
         let generic_resources = Default::default();
         let needs = objects.iter().map(AssignedObject::key).collect();
-        let task = AssignedTask { id, service, spec_version, slot: Some(1), desired, generic_resources, needs };
+        let task = AssignedTask {
+            id,
+            service,
+            spec_version,
+            slot: Some(1),
+            desired,
+            generic_resources,
+            needs,
+            addrs: Arc::default(),
+        };
         {
             let mut wanted = self.wanted.lock().unwrap();
             wanted.specs.retain(|s| s.service != spec.service);

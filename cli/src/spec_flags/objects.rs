@@ -33,6 +33,8 @@ impl ObjectFlags {
         match kind {
             ObjectKind::Secret => &self.secret,
             ObjectKind::Config => &self.config,
+            // Networks are no files: they have flags of their own.
+            ObjectKind::Network => &[],
         }
     }
 

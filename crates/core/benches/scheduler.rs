@@ -158,7 +158,7 @@ fn fill(world: &mut World, random: &mut Random, nodes: Vec<(NodeId, i64)>) {
             left -= kind as i64 + 1;
             made += 1;
             let id = TaskId::make(world.now, made);
-            batches[kind].push(NewTask { id, slot: made as u32, place: Place::On(node) });
+            batches[kind].push(NewTask { id, slot: made as u32, place: Place::On(node), addrs: Default::default() });
         }
     }
     for (service, tasks) in services.into_iter().zip(batches) {

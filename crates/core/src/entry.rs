@@ -9,9 +9,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    Alike, Author, Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, Labels, NodeDescription,
-    NodeId, NodeRole, NodeSpec, NodeStatus, ObjectContent, ObjectId, ObjectKey, PublishedPort, Redacted, RootRotation,
-    Service, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
+    Alike, Author, Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, Labels, NetworkAddr,
+    NodeDescription, NodeId, NodeRole, NodeSpec, NodeStatus, ObjectContent, ObjectId, ObjectKey, PublishedPort,
+    Redacted, RootRotation, Service, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
 };
 use thiserror::Error;
 
@@ -43,6 +43,9 @@ const OBJECTS_LEVEL: u16 = 2;
 
 /// From this feature level on, services have ports that all nodes open.
 const PORTS_LEVEL: u16 = 2;
+
+/// From this feature level on, tasks and services have addresses in networks of the cluster.
+const NETWORKS_LEVEL: u16 = 2;
 
 /// Transactions in one entry: bounds the time that one entry keeps others waiting.
 pub const ENTRY_TXS_MAX: usize = 1024;
@@ -190,6 +193,9 @@ pub struct NewTask {
     pub slot: u32,
     /// Its node, or why there is none.
     pub place: Place,
+    /// Its addresses in the networks of the cluster; none without a node.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub addrs: Arc<[NetworkAddr]>,
 }
 
 /// Where a task goes.
@@ -317,6 +323,14 @@ pub enum Op {
         /// The ports.
         ports: Arc<[PublishedPort]>,
     },
+    /// The virtual addresses of a service: all of them. The proposer chose them; the transaction falls if somebody else has
+    /// one.
+    SetVirtualAddrs {
+        /// The service.
+        service: ServiceId,
+        /// The addresses.
+        addrs: Arc<[NetworkAddr]>,
+    },
     /// How far a rolling update is.
     SetUpdate {
         /// The service.
@@ -364,6 +378,9 @@ pub enum Op {
         task: TaskId,
         /// Where to.
         place: Place,
+        /// Its addresses in the networks of the cluster; none without a node.
+        #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+        addrs: Arc<[NetworkAddr]>,
     },
     /// Raises the desired state of tasks. Those that are as high already stay as they are.
     SetDesired {
@@ -429,6 +446,7 @@ impl Op {
         match self {
             Self::CreateObject { .. } | Self::LabelObject { .. } | Self::RemoveObject { .. } => OBJECTS_LEVEL,
             Self::SetPorts { .. } => PORTS_LEVEL,
+            Self::SetVirtualAddrs { .. } => NETWORKS_LEVEL,
             Self::UpdateNode { drain_deadline: Some(_), .. } => DRAIN_DEADLINES_LEVEL,
             Self::UpdateService { alike: Some(_), .. } => ALIKE_LEVEL,
             Self::CreateService { spec, .. } | Self::UpdateService { spec, .. } if spec.names_objects() => {

@@ -3,6 +3,7 @@
 //! No clock, no randomness, no I/O, no hash maps: time and ids come in with the entry. `apply` runs on every manager
 //! and must come out the same everywhere; `decide` runs on the leader and only proposes.
 
+mod addresses;
 mod apply;
 mod decide;
 mod entry;
@@ -11,6 +12,7 @@ mod ports;
 mod propose;
 mod state;
 
+pub use addresses::{ADDRESS_REST_NS, AddressNote, overlap};
 pub use apply::{Event, apply};
 pub use decide::{
     Context, Dirty, Failure, NodeRejection, PIECE_CHANGES_MAX, Plan, Rejection, Restart, TaskWhy, Why, decide,

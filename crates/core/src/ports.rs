@@ -129,7 +129,7 @@ impl Tx {
 }
 
 /// The spec that a change sets.
-fn spec_of(state: &State, op: &Op) -> Option<(ServiceId, Arc<ServiceSpec>)> {
+pub(crate) fn spec_of(state: &State, op: &Op) -> Option<(ServiceId, Arc<ServiceSpec>)> {
     match op {
         Op::CreateService { service, spec, .. } | Op::UpdateService { service, spec, .. } => {
             Some((*service, spec.clone()))

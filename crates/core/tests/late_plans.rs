@@ -22,7 +22,7 @@ fn create(state: &State, id: u128, slot: u32, beside: Option<TaskId>, place: Pla
         beside,
         start_at: None,
         restarts: 0,
-        tasks: vec![NewTask { id: TaskId(id), slot, place }],
+        tasks: vec![NewTask { id: TaskId(id), slot, place, addrs: Default::default() }],
     }])
 }
 
@@ -86,7 +86,7 @@ fn a_node_gets_no_more_tasks_of_a_service_than_that_allows() {
 
     let late = vec![
         create(&state, 3, 3, None, Place::On(NODE)),
-        Tx::new(vec![Op::PlaceTask { task: TaskId(2), place: Place::On(NODE) }]),
+        Tx::new(vec![Op::PlaceTask { task: TaskId(2), place: Place::On(NODE), addrs: Default::default() }]),
         // What takes over from a task comes beside it, and counts with it.
         create(&state, 4, 1, Some(TaskId(1)), Place::On(NODE)),
     ];
@@ -97,7 +97,7 @@ fn a_node_gets_no_more_tasks_of_a_service_than_that_allows() {
 
     // What is told to stop makes room at once.
     let stop = Tx::new(vec![Op::SetDesired { desired: DesiredState::Shutdown, tasks: vec![TaskId(1), TaskId(4)] }]);
-    let place = Tx::new(vec![Op::PlaceTask { task: TaskId(2), place: Place::On(NODE) }]);
+    let place = Tx::new(vec![Op::PlaceTask { task: TaskId(2), place: Place::On(NODE), addrs: Default::default() }]);
     assert_eq!(commit(&mut state, vec![stop, place]), ["", ""]);
 }
 

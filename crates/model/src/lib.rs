@@ -23,6 +23,7 @@ mod job;
 mod known;
 mod mode;
 pub mod mutant;
+mod network;
 mod node;
 mod object;
 mod object_file;
@@ -58,6 +59,7 @@ pub use id::{ClusterId, Id, IdParseError, NodeId, ObjectId, ServiceId, TaskId};
 pub use job::{JobStatus, ReplicatedJob};
 pub use known::{Unfit, check_fields};
 pub use mode::ServiceMode;
+pub use network::{NetworkAddr, NetworkContent, NetworkSubnet, bits};
 pub use node::{
     Availability, DataAddress, EngineDescription, EnginePlugin, GenericResource, Node, NodeCertificate,
     NodeDescription, NodeResources, NodeRole, NodeSpec, NodeState, NodeStatus, Platform,

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    ConfigContent, ContainerSpec, Invalid, Labels, ObjectId, SecretBytes, SecretContent, ServiceSpec, Timestamp,
-    validate::validate_labels,
+    ConfigContent, ContainerSpec, Invalid, Labels, NetworkContent, ObjectId, SecretBytes, SecretContent, ServiceSpec,
+    Timestamp, validate::validate_labels,
 };
 
 /// Longest name of an object, as in Swarm. It is a part of paths and of file names.
@@ -22,6 +22,8 @@ pub enum ObjectKind {
     Secret,
     /// Data that tasks get as a file.
     Config,
+    /// A network across nodes that tasks join.
+    Network,
 }
 
 impl ObjectKind {
@@ -30,6 +32,7 @@ impl ObjectKind {
         match self {
             Self::Secret => "secret",
             Self::Config => "config",
+            Self::Network => "network",
         }
     }
 }
@@ -88,6 +91,8 @@ pub enum ObjectContent {
     Secret(SecretContent),
     /// Of a config.
     Config(ConfigContent),
+    /// Of a network.
+    Network(NetworkContent),
 }
 
 impl ObjectContent {
@@ -96,14 +101,16 @@ impl ObjectContent {
         match self {
             Self::Secret(_) => ObjectKind::Secret,
             Self::Config(_) => ObjectKind::Config,
+            Self::Network(_) => ObjectKind::Network,
         }
     }
 
-    /// The data.
-    pub const fn data(&self) -> &SecretBytes {
+    /// The data; none for an object that is no data.
+    pub const fn data(&self) -> Option<&SecretBytes> {
         match self {
-            Self::Secret(content) => &content.data,
-            Self::Config(content) => &content.data,
+            Self::Secret(content) => Some(&content.data),
+            Self::Config(content) => Some(&content.data),
+            Self::Network(_) => None,
         }
     }
 
@@ -112,6 +119,7 @@ impl ObjectContent {
         match self {
             Self::Secret(content) => content.templating,
             Self::Config(content) => content.templating,
+            Self::Network(_) => None,
         }
     }
 
@@ -119,7 +127,7 @@ impl ObjectContent {
     pub const fn as_secret(&self) -> Option<&SecretContent> {
         match self {
             Self::Secret(content) => Some(content),
-            Self::Config(_) => None,
+            _ => None,
         }
     }
 
@@ -127,7 +135,15 @@ impl ObjectContent {
     pub const fn as_config(&self) -> Option<&ConfigContent> {
         match self {
             Self::Config(content) => Some(content),
-            Self::Secret(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The content of a network, if it is one.
+    pub const fn as_network(&self) -> Option<&NetworkContent> {
+        match self {
+            Self::Network(content) => Some(content),
+            _ => None,
         }
     }
 }
@@ -197,7 +213,13 @@ impl ObjectReference {
 impl ServiceSpec {
     /// Whether its tasks use named objects.
     pub fn names_objects(&self) -> bool {
-        !self.task_template.container_spec.references().is_empty()
+        self.objects().next().is_some()
+    }
+
+    /// The named objects that its tasks use.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectKey> + '_ {
+        let files = self.task_template.container_spec.references().into_iter().filter_map(|reference| reference.key());
+        files.chain(self.network_ids().map(|id| ObjectKey { kind: ObjectKind::Network, id }))
     }
 }
 

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContainerSpec, DesiredState, Extra, GenericResource, JobStatus, Labels, Platform, Redacted, ServiceId, ServiceMode,
-    Timestamp, UpdateConfig, UpdateState, UpdateStatus,
+    ContainerSpec, DesiredState, Extra, GenericResource, JobStatus, Labels, NetworkAddr, Platform, Redacted, ServiceId,
+    ServiceMode, Timestamp, UpdateConfig, UpdateState, UpdateStatus,
 };
 
 /// Docker's `ServiceSpec`.
@@ -475,6 +475,9 @@ pub struct Service {
     /// The ports that all nodes open for it, with the numbers that the cluster chose.
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     pub ports: Arc<[PublishedPort]>,
+    /// Its virtual addresses in the networks of the cluster, in the order of the spec.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub virtual_addrs: Arc<[NetworkAddr]>,
 }
 
 impl Service {

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{GenericResource, NodeId, PortProtocol, ServiceId, TaskId, Timestamp};
+use crate::{GenericResource, NetworkAddr, NodeId, PortProtocol, ServiceId, TaskId, Timestamp};
 
 /// Observed state of a task, written by its agent. It only goes up (swarm-behaviour §2.1, §2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -248,6 +248,9 @@ pub struct Task {
     /// Restarts in a row that led to it: what `swarmd.restart.backoff` counts.
     #[serde(default)]
     pub restarts: u32,
+    /// Its addresses in the networks of the cluster, in the order of the spec; given with its node.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub addrs: Arc<[NetworkAddr]>,
 }
 
 impl Task {

@@ -29,14 +29,14 @@ impl Kind for Configs {
     }
 
     fn keeps(request: &ConfigRequest, content: &ObjectContent) -> bool {
-        request.data.expose().is_empty() || request.data == *content.data()
+        request.data.expose().is_empty() || Some(&request.data) == content.data()
     }
 
     fn show(object: &NamedObject) -> ConfigSpecView {
         ConfigSpecView {
             name: object.name.clone(),
             labels: object.labels.clone(),
-            data: ConfigSpecView::encode(object.content.data()),
+            data: object.content.data().map(ConfigSpecView::encode).unwrap_or_default(),
             templating: object.content.templating().map(DriverView::from),
         }
     }

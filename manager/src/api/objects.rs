@@ -53,10 +53,8 @@ pub(super) trait Kind: 'static {
 
 /// Refuses data whose placeholders no node could fill in. No error shows anything of it.
 fn check_template(content: &ObjectContent) -> Result<(), ApiError> {
-    if content.templating().is_none() {
-        return Ok(());
-    }
-    let text = std::str::from_utf8(content.data().expose()).map_err(|error| {
+    let Some(data) = content.data().filter(|_| content.templating().is_some()) else { return Ok(()) };
+    let text = std::str::from_utf8(data.expose()).map_err(|error| {
         ApiError::bad_request(format!(
             "Data is no text from byte {} on: a template must be UTF-8, leave the template driver out",
             error.valid_up_to()

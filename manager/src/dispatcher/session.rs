@@ -10,9 +10,7 @@ use std::{
 };
 
 use swarm_core::State;
-use swarm_model::{
-    DesiredState, NamedObject, NodeId, ObjectKey, ObjectReference, SpecVersion, Task, TaskId, TaskState,
-};
+use swarm_model::{DesiredState, NamedObject, NodeId, ObjectKey, SpecVersion, Task, TaskId, TaskState};
 use swarm_wire::{
     FRAME_BYTES_MAX,
     agent::{ASSIGNMENT_BATCH_MAX, AssignedTask, Changeset, Held, Item, ItemChange, ItemKey, Resume, digest},
@@ -400,9 +398,8 @@ fn key(task: &Task) -> SpecKey {
 /// The objects that a task's spec names.
 fn needs(state: &State, task: &Task) -> Arc<[ObjectKey]> {
     let spec = state.spec(task.service, task.spec_version);
-    let references = spec.map(|spec| spec.spec.task_template.container_spec.references()).unwrap_or_default();
     let mut needs = Vec::new();
-    for key in references.iter().filter_map(ObjectReference::key) {
+    for key in spec.iter().flat_map(|spec| spec.spec.objects()) {
         if !needs.contains(&key) {
             needs.push(key);
         }
@@ -419,5 +416,6 @@ fn assigned(task: &Task, desired: DesiredState, needs: Arc<[ObjectKey]>) -> Assi
         desired,
         generic_resources: task.generic_resources.clone(),
         needs,
+        addrs: task.addrs.clone(),
     }
 }

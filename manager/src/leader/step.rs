@@ -301,7 +301,7 @@ mod tests {
             plan.services.insert(service.id);
             if state.tasks_of_service(service.id).next().is_none() {
                 let id = task_id(u32::try_from(service.id.0).expect("small"));
-                let tasks = vec![NewTask { id, slot: 1, place: Place::On(NodeId(1)) }];
+                let tasks = vec![NewTask { id, slot: 1, place: Place::On(NodeId(1)), addrs: Default::default() }];
                 plan.txs.push(Tx::new(vec![Op::CreateTasks {
                     service: service.id,
                     spec_version: service.spec_version,
@@ -534,7 +534,11 @@ mod tests {
     #[test]
     fn entries_keep_their_limits_and_their_order() {
         let tx = |n: u32, bytes: usize| {
-            Tx::new(vec![Op::PlaceTask { task: task_id(n), place: Place::Pending("x".repeat(bytes).into()) }])
+            Tx::new(vec![Op::PlaceTask {
+                task: task_id(n),
+                place: Place::Pending("x".repeat(bytes).into()),
+                addrs: Default::default(),
+            }])
         };
         let many: Vec<Tx> = (0..2_500).map(|n| tx(n, 1)).collect();
         let cut = entries(many.clone());

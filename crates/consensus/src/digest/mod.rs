@@ -198,6 +198,7 @@ mod tests {
             id: TaskId::make(Timestamp::from_millis(1), n),
             slot: n as u32 + 1,
             place: Place::Pending("why".into()),
+            addrs: Default::default(),
         };
         Op::CreateTasks {
             service: SERVICE,

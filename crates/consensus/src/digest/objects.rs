@@ -2,8 +2,8 @@
 
 use swarm_core::{Event, Outcome, Refusal, State};
 use swarm_model::{
-    Cause, NamedObject, ObjectKey, PublishedPort, Restored, Revision, Service, ServiceId, Task, TaskId, TaskStatus,
-    Timestamp,
+    Cause, NamedObject, NetworkAddr, ObjectKey, PublishedPort, Restored, Revision, Service, ServiceId, Task, TaskId,
+    TaskStatus, Timestamp,
 };
 use xxhash_rust::xxh3::xxh3_128;
 use zeroize::Zeroizing;
@@ -146,6 +146,7 @@ fn write_service(out: &mut Writer, service: &Service, spec_digest: u128) {
         rebalance,
         repeated,
         ports,
+        virtual_addrs,
     } = service;
     out.digest(id.0);
     out.number(*version);
@@ -169,6 +170,15 @@ fn write_service(out: &mut Writer, service: &Service, spec_digest: u128) {
         out.number(*protocol as u64);
         out.number((*published).into());
         out.number((*target).into());
+    }
+    write_addrs(out, virtual_addrs);
+}
+
+fn write_addrs(out: &mut Writer, addrs: &[NetworkAddr]) {
+    out.number(addrs.len() as u64);
+    for NetworkAddr { network, addr } in addrs {
+        out.digest(network.0);
+        out.text(&addr.to_string());
     }
 }
 
@@ -201,6 +211,7 @@ fn write_task(out: &mut Writer, task: &Task, generic_resources: u128) {
         start_at,
         generic_resources: _,
         restarts,
+        addrs,
     } = task;
     out.digest(id.0);
     out.digest(service.0);
@@ -224,6 +235,7 @@ fn write_task(out: &mut Writer, task: &Task, generic_resources: u128) {
     out.some(*start_at, Writer::time);
     out.digest(generic_resources);
     out.number((*restarts).into());
+    write_addrs(out, addrs);
 }
 
 /// The digests of the labels of an object, and of what it holds: as the log has it, for some of that is never JSON.

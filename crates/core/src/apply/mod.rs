@@ -14,7 +14,7 @@ use swarm_model::{NodeId, ObjectKey, ServiceId, TaskId, TaskState, mutant::mutan
 pub(crate) use services::earlier;
 pub(crate) use tasks::charge;
 
-use crate::{ENTRY_VERSION, Entry, Guard, Op, Outcome, Refusal, State, Tx, entry::AUTHORS_LEVEL, ports};
+use crate::{ENTRY_VERSION, Entry, Guard, Op, Outcome, Refusal, State, Tx, addresses, entry::AUTHORS_LEVEL, ports};
 
 /// What a change touched; reconcilers and readers mark it dirty and look at the state alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -180,6 +180,7 @@ fn apply_op(state: &mut State, op: &Op, setting: services::Setting<'_>, events: 
             services::roll_back(state, *service, &change, events)
         }
         Op::SetPorts { service, ports } => ports::set(state, *service, ports, events),
+        Op::SetVirtualAddrs { service, addrs } => addresses::set(state, *service, addrs, events),
         Op::SetUpdate { service, update } => services::set_update(state, *service, update, events),
         Op::SetRebalance { service, asked } => services::set_rebalance(state, *service, *asked, events),
         Op::CreateTasks { service, spec_version, desired, cause, beside, start_at, restarts, tasks } => {
@@ -194,7 +195,7 @@ fn apply_op(state: &mut State, op: &Op, setting: services::Setting<'_>, events: 
             };
             tasks::create(state, &batch, tasks, events)
         }
-        Op::PlaceTask { task, place } => tasks::place(state, *task, place, events),
+        Op::PlaceTask { task, place, addrs } => tasks::place(state, *task, (place, addrs), events),
         Op::SetDesired { desired, tasks } => {
             tasks.iter().for_each(|task| tasks::set_desired(state, *task, *desired, events));
             Ok(())

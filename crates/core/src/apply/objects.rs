@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use swarm_model::{Labels, NamedObject, ObjectContent, ObjectId, ObjectKey, ServiceSpec};
+use swarm_model::{Labels, NamedObject, ObjectContent, ObjectId, ObjectKey, ObjectKind, ServiceSpec};
 
 use super::{Event, not_found};
 use crate::{Outcome, Refusal, State};
@@ -23,6 +23,7 @@ pub(super) fn create(
     if state.object(key).is_some() {
         return exists(id.to_string());
     }
+    state.check_network(content)?;
     state.put_object(NamedObject {
         id,
         version: state.revision,
@@ -72,6 +73,10 @@ pub(super) fn check_named(state: &State, old: Option<&ServiceSpec>, new: &Servic
             let name = if reference.name.is_empty() { &reference.id } else { &reference.name };
             return Err(Refusal::Invalid(format!("{} not found: {name}", reference.kind)));
         }
+    }
+    let mut networks = new.network_ids().map(|id| ObjectKey { kind: ObjectKind::Network, id });
+    if let Some(key) = networks.find(|key| state.object(*key).is_none()) {
+        return Err(Refusal::Invalid(format!("network {} not found", key.id)));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use swarm_model::{
 };
 
 use super::{Event, before_decisions, not_found, objects, tasks};
-use crate::{Outcome, Refusal, State, ports};
+use crate::{Outcome, Refusal, State, addresses, ports};
 
 /// From this feature level on, the entry that removes a service leaves it to the leader's plan to stop its tasks: to mark
 /// 100,000 tasks in one entry would hold everything else up.
@@ -64,6 +64,7 @@ pub(super) fn create(
         rebalance: false,
         repeated: false,
         ports: Arc::default(),
+        virtual_addrs: Arc::default(),
     };
     service.record_revision(false, state.time, setting.by.cloned());
     state.index_users(id, None, Some(spec));
@@ -152,8 +153,10 @@ fn store(state: &mut State, old: &Service, mut new: Service, events: &mut Vec<Ev
     }
     state.index_users(id, Some(&old.spec), Some(&new.spec));
     ports::release(&mut new);
+    addresses::release(&mut new);
     let new = Arc::new(new);
     state.index_ports(Some(old), Some(&new));
+    state.follow_service_addrs(Some(old), Some(&new));
     state.services.insert(id, new);
     forget_specs(state, old);
     events.push(Event::Service(id));
@@ -260,6 +263,7 @@ pub(super) fn remove(state: &mut State, id: ServiceId, events: &mut Vec<Event>) 
     state.service_names.remove(&service.spec.name.to_lowercase());
     state.index_users(id, Some(&service.spec), None);
     state.index_ports(Some(&service), None);
+    state.follow_service_addrs(Some(&service), None);
     if state.feature_level() < TASKS_STOPPED_BY_PLAN {
         let tasks: Vec<TaskId> = state.tasks_of_service(id).map(|task| task.id).collect();
         tasks.iter().for_each(|task| tasks::set_desired(state, *task, DesiredState::Remove, events));

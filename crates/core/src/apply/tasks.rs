@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use swarm_model::{
-    Cause, DesiredState, NodeId, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp,
-    mutant::mutant,
+    Cause, DesiredState, NetworkAddr, NodeId, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState, TaskStatus,
+    Timestamp, mutant::mutant,
 };
 
 use super::{Event, not_found};
@@ -105,8 +105,9 @@ impl Batch {
             start_at: self.start_at,
             generic_resources: Arc::default(),
             restarts: self.restarts,
+            addrs: Arc::default(),
         };
-        settle(state, &mut task, spec, service.spec.max_replicas_per_node(), &new.place)?;
+        settle(state, &mut task, spec, service.spec.max_replicas_per_node(), (&new.place, &new.addrs))?;
         Ok(task)
     }
 }
@@ -132,7 +133,10 @@ pub(crate) fn charge(state: &mut State, service: &Service, tasks: &[NewTask], ev
     Ok(())
 }
 
-pub(super) fn place(state: &mut State, id: TaskId, place: &Place, events: &mut Vec<Event>) -> Outcome {
+/// A node for a task, with its addresses there, or the reason why it has none.
+type Spot<'a> = (&'a Place, &'a Arc<[NetworkAddr]>);
+
+pub(super) fn place(state: &mut State, id: TaskId, spot: Spot<'_>, events: &mut Vec<Event>) -> Outcome {
     let task = state.task(id).ok_or_else(|| not_found("task", id))?;
     if task.status.state != TaskState::Pending || !task.desired.is_live() {
         return Err(Refusal::Stale(format!("task {id} no longer waits for a node")));
@@ -140,13 +144,13 @@ pub(super) fn place(state: &mut State, id: TaskId, place: &Place, events: &mut V
     let mut task = Task::clone(task);
     let spec = state.spec(task.service, task.spec_version).expect("a task's spec version is kept");
     let max_replicas = state.service(task.service).map_or(0, |service| service.spec.max_replicas_per_node());
-    settle(state, &mut task, &spec.spec, max_replicas, place)?;
+    settle(state, &mut task, &spec.spec, max_replicas, spot)?;
     store(state, task, events);
     Ok(())
 }
 
 /// Gives a task its node, if there is room for it, or the reason why it has none.
-fn settle(state: &State, task: &mut Task, spec: &ServiceSpec, max_replicas: u64, place: &Place) -> Outcome {
+fn settle(state: &State, task: &mut Task, spec: &ServiceSpec, max_replicas: u64, (place, addrs): Spot<'_>) -> Outcome {
     match place {
         Place::On(node) => {
             let removed = || Refusal::Stale(format!("node {node} was removed"));
@@ -165,6 +169,8 @@ fn settle(state: &State, task: &mut Task, spec: &ServiceSpec, max_replicas: u64,
                 return Err(Refusal::Stale(format!("a port is taken on node {node}")));
             }
             check_replicas(state, task, max_replicas, *node)?;
+            state.check_addrs(addrs)?;
+            task.addrs = addrs.clone();
             task.node = Some(*node);
             task.status = TaskStatus::new(TaskState::Assigned, state.time);
         }

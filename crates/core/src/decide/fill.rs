@@ -183,7 +183,7 @@ fn place_alike(planner: &mut Planner, service: &Service, wanted: &Service, needs
             },
         };
         match need {
-            Need::New(at) => new.push(NewTask { id: planner.task_id(), slot: at.slot(), place }),
+            Need::New(at) => new.push(new_task(planner, wanted, at.slot(), place)),
             need if !matches!(place, Place::On(_)) && gives_way(planner, service, &need).is_some() => {
                 stuck.push((need, place));
             }
@@ -191,7 +191,7 @@ fn place_alike(planner: &mut Planner, service: &Service, wanted: &Service, needs
                 let budget = budget.as_ref().expect("one of the needs replaces");
                 replace(planner, service, budget, replacement, place);
             }
-            Need::Pending(task, _) => settle(planner, &task, place),
+            Need::Pending(task, _) => settle(planner, wanted, &task, place),
         }
     }
     create_all(planner, service, new, Planner::push_for);
@@ -206,8 +206,13 @@ pub(super) fn place_more(planner: &mut Planner, service: &Service, slots: RangeI
     let mut fleet = planner.take_fleet();
     let places = schedule::place_more(&mut fleet, &planner.state, service, slots.clone().count());
     planner.fleet = Some(fleet);
-    let new = slots.zip(places).map(|(slot, place)| NewTask { id: planner.task_id(), slot, place }).collect();
+    let new = slots.zip(places).map(|(slot, place)| new_task(planner, service, slot, place)).collect();
     create_all(planner, service, new, Planner::push_more);
+}
+
+fn new_task(planner: &mut Planner, wanted: &Service, slot: u32, place: Place) -> NewTask {
+    let (place, addrs) = planner.addressed(wanted, place, slot);
+    NewTask { id: planner.task_id(), slot, place, addrs }
 }
 
 /// Makes new tasks, in transactions that fit an entry.
@@ -332,7 +337,7 @@ fn make_room_for(
         }
         match need {
             Need::Replace(replacement) => replace(planner, service, &budget, replacement, place),
-            Need::Pending(task, _) => settle(planner, &task, place),
+            Need::Pending(task, _) => settle(planner, wanted, &task, place),
             Need::New(_) => {}
         }
     }
@@ -356,8 +361,11 @@ fn fits_instead(view: &mut State, service: &Service, need: &Need, kept: TaskId, 
         return false;
     }
     match need {
-        Need::Replace(replacement) => ops.push(create(service, replacement, DesiredState::Ready, id, place)),
-        Need::Pending(task, _) => ops.push(Op::PlaceTask { task: task.id, place }),
+        Need::Replace(replacement) => {
+            let task = NewTask { id, slot: replacement.place.slot(), place, addrs: Arc::default() };
+            ops.push(create(service, replacement, DesiredState::Ready, task));
+        }
+        Need::Pending(task, _) => ops.push(Op::PlaceTask { task: task.id, place, addrs: Arc::default() }),
         Need::New(_) => {}
     }
     apply_tx(view, &Tx::new(ops), &mut Vec::new()).is_ok()
@@ -401,16 +409,17 @@ fn on_same_nodes<'a>(state: &State, mut tx: Tx, places: impl ExactSizeIterator<I
 /// Makes the task that takes over.
 fn replace(planner: &mut Planner, service: &Service, budget: &Budget, replacement: Replacement, place: Place) {
     let desired = if replacement.start_at.is_some() { DesiredState::Ready } else { service.goal() };
-    let mut tx = on_same_nodes(&planner.state, Tx::default(), std::iter::once(&place));
+    let task = new_task(planner, service, replacement.place.slot(), place);
+    let mut tx = on_same_nodes(&planner.state, Tx::default(), std::iter::once(&task.place));
     if !replacement.old.is_empty() {
         tx.ops.push(Op::SetDesired { desired: DesiredState::Shutdown, tasks: replacement.old.clone() });
     }
-    tx.ops.push(create(service, &replacement, desired, planner.task_id(), place));
+    tx.ops.push(create(service, &replacement, desired, task));
     let tx = budget.guard(&planner.state, service, tx);
     planner.push_for(service, tx);
 }
 
-fn create(service: &Service, replacement: &Replacement, desired: DesiredState, id: TaskId, place: Place) -> Op {
+fn create(service: &Service, replacement: &Replacement, desired: DesiredState, task: NewTask) -> Op {
     Op::CreateTasks {
         service: service.id,
         spec_version: service.spec_version,
@@ -419,16 +428,17 @@ fn create(service: &Service, replacement: &Replacement, desired: DesiredState, i
         beside: replacement.kept,
         start_at: replacement.start_at,
         restarts: replacement.restarts,
-        tasks: vec![NewTask { id, slot: replacement.place.slot(), place }],
+        tasks: vec![task],
     }
 }
 
-fn settle(planner: &mut Planner, task: &Task, place: Place) {
+fn settle(planner: &mut Planner, wanted: &Service, task: &Task, place: Place) {
+    let (place, addrs) = planner.addressed(wanted, place, task.slot);
     let known = |reason: &Arc<str>| task.status.err.as_ref() == Some(reason);
     if matches!(&place, Place::Pending(reason) | Place::PendingOn(_, reason) if known(reason)) {
         return;
     }
     let mut tx = on_same_nodes(&planner.state, Tx::default(), std::iter::once(&place));
-    tx.ops.push(Op::PlaceTask { task: task.id, place });
+    tx.ops.push(Op::PlaceTask { task: task.id, place, addrs });
     planner.push(tx);
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, rc::Rc, sync::Arc};
 
-use swarm_model::{Id, NodeId, Service, ServiceId, TaskId, Timestamp};
+use swarm_model::{Id, NetworkAddr, NodeId, Service, ServiceId, TaskId, Timestamp};
 
 use super::{
     Context, Plan, TASKS_BATCH_MAX,
@@ -11,7 +11,8 @@ use super::{
     slots::{Slots, Stranded},
 };
 use crate::{
-    Event, Guard, Op, Outcome, State, Tx,
+    Event, Guard, Op, Outcome, Place, State, Tx,
+    addresses::Choice,
     apply::{apply_tx, charge},
 };
 
@@ -49,6 +50,8 @@ pub(super) struct Planner {
     looks: usize,
     /// Whether something of the key that is looked at is left for the next piece.
     pub(super) is_cut: bool,
+    /// The addresses that the plan gives.
+    addresses: Choice,
 }
 
 impl Planner {
@@ -75,6 +78,7 @@ impl Planner {
             changes_max: context.changes_max,
             looks: 0,
             is_cut: false,
+            addresses: Choice::default(),
         }
     }
 
@@ -174,6 +178,21 @@ impl Planner {
     /// The nodes in the scheduler's order, to be given back.
     pub(super) fn take_fleet(&mut self) -> Fleet {
         self.fleet.take().unwrap_or_else(|| Fleet::new(&self.state, &self.unheard))
+    }
+
+    /// The addresses of a task that goes to this place. Where a network has none left, the task waits; `wanted` is the service,
+    /// or the service as it was.
+    pub(super) fn addressed(&mut self, wanted: &Service, place: Place, slot: u32) -> (Place, Arc<[NetworkAddr]>) {
+        let Place::On(node) = place else { return (place, Arc::default()) };
+        match self.addresses.next(&self.state, wanted.id, wanted.spec.network_ids(), self.now) {
+            Ok(addrs) => (place, addrs),
+            Err(full) => {
+                full.until.into_iter().for_each(|until| self.wake(wanted.id, until));
+                // The place of a global service's task is its node.
+                let place = if slot == 0 { Place::PendingOn(node, full.reason) } else { Place::Pending(full.reason) };
+                (place, Arc::default())
+            }
+        }
     }
 
     /// Adds a transaction.

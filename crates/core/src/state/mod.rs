@@ -28,7 +28,7 @@ pub use snapshot::Object;
 use specs::Specs;
 use table::{Table, Value};
 
-use crate::{FEATURE_LEVEL_MIN, ports::PortIndex};
+use crate::{FEATURE_LEVEL_MIN, addresses::Addresses, ports::PortIndex};
 
 /// The message in the status of a node that left by itself.
 pub const NODE_LEFT: &str = "the node left the swarm";
@@ -55,6 +55,8 @@ pub struct State {
     pub(crate) service_names: OrdMap<String, ServiceId>,
     /// The services that publish a port.
     pub(crate) ports: PortIndex,
+    /// Addresses in networks: those that somebody has, and, as a part of a snapshot, which were given last and given back.
+    pub(crate) addresses: Addresses,
     /// How many tasks refer to a spec version.
     spec_refs: Table<(ServiceId, u64), usize>,
     /// Where a task is in `tasks`.

@@ -48,6 +48,7 @@ impl State {
 
     /// Stores an object that is new, or that took the place of itself.
     pub(crate) fn put_object(&mut self, object: NamedObject) {
+        self.addresses.index_network(object.id, &object.content, true);
         self.objects.by_name.insert((object.key().kind, object.name.to_lowercase()), object.id);
         self.objects.by_key.insert(object.key(), Arc::new(object));
     }
@@ -56,6 +57,7 @@ impl State {
     pub(crate) fn delete_object(&mut self, key: ObjectKey) {
         if let Some(object) = self.objects.by_key.remove(&key) {
             self.objects.by_name.remove(&(key.kind, object.name.to_lowercase()));
+            self.addresses.index_network(key.id, &object.content, false);
         }
     }
 
@@ -70,7 +72,6 @@ impl State {
     }
 }
 
-fn named(spec: Option<&ServiceSpec>) -> impl Iterator<Item = ObjectKey> {
-    let references = spec.map(|spec| spec.task_template.container_spec.references());
-    references.into_iter().flatten().filter_map(|reference| reference.key())
+fn named(spec: Option<&ServiceSpec>) -> impl Iterator<Item = ObjectKey> + '_ {
+    spec.into_iter().flat_map(ServiceSpec::objects)
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use swarm_model::{Cluster, NamedObject, Node, Service, SpecVersion, Task, Timestamp};
 
 use super::State;
+use crate::AddressNote;
 
 /// A piece of a snapshot. A state is written as a head and its objects, and read back from them in any order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,8 @@ pub enum Object {
     Task(Arc<Task>),
     /// A named object.
     Named(Arc<NamedObject>),
+    /// Addresses of a network.
+    Address(AddressNote),
 }
 
 impl State {
@@ -45,6 +48,7 @@ impl State {
             .chain(self.all_specs().cloned().map(Object::SpecVersion))
             .chain(self.tasks().cloned().map(Object::Task))
             .chain(self.all_objects().cloned().map(Object::Named))
+            .chain(self.addresses.notes().map(Object::Address))
     }
 
     /// The state from its pieces. A task whose spec version is missing is left out: such a snapshot was not written
@@ -52,6 +56,7 @@ impl State {
     pub fn import(objects: impl IntoIterator<Item = Object>) -> Self {
         let mut state = Self::default();
         let mut tasks = Vec::new();
+        let mut addresses = Vec::new();
         for object in objects {
             match object {
                 Object::Head { revision, time, feature_level } => {
@@ -67,10 +72,12 @@ impl State {
                     state.service_names.insert(service.spec.name.to_lowercase(), service.id);
                     state.index_users(service.id, None, Some(&service.spec));
                     state.index_ports(None, Some(&service));
+                    state.follow_service_addrs(None, Some(&service));
                     state.services.insert(service.id, service);
                 }
                 Object::SpecVersion(spec) => state.put_spec(spec),
                 Object::Task(task) => tasks.push(task),
+                Object::Address(note) => addresses.push(note),
                 Object::Named(object) => state.put_object(Arc::unwrap_or_clone(object)),
             }
         }
@@ -80,6 +87,7 @@ impl State {
                 state.insert_task(task, &version.spec);
             }
         }
+        addresses.iter().for_each(|note| state.addresses.restore(note));
         state
     }
 }

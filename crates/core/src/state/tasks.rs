@@ -118,6 +118,7 @@ impl State {
         if let Some(task) = new {
             self.charge(task, spec);
         }
+        self.follow_task_addrs(old, new);
         let of_node = |task: Option<&Task>| task.and_then(|task| Some((task.node?, task.service, task.id)));
         let (was, is) = (of_node(old), of_node(new));
         if was != is {

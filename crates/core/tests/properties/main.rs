@@ -130,7 +130,7 @@ fn late_placements_fall() {
             beside: None,
             start_at: None,
             restarts: 0,
-            tasks: vec![NewTask { id: TaskId(id), slot: 1, place: Place::On(node) }],
+            tasks: vec![NewTask { id: TaskId(id), slot: 1, place: Place::On(node), addrs: Default::default() }],
         }])
     };
     let txs = vec![

@@ -422,7 +422,7 @@ impl World {
             Op::SetRebalance { service, .. } => {
                 let _ = writeln!(out, "{} is even", self.service_name(*service));
             }
-            Op::PlaceTask { task, place } => {
+            Op::PlaceTask { task, place, .. } => {
                 let _ = writeln!(out, "place {} {}", self.names[task], self.place(place));
             }
             Op::SetDesired { desired, tasks } => {

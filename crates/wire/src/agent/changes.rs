@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    DesiredState, GenericResource, Labels, ObjectContent, ObjectId, ObjectKey, ObjectKind, PortConfig, Redacted,
-    ServiceId, TaskId, TaskSpec,
+    DesiredState, GenericResource, Labels, NetworkAddr, ObjectContent, ObjectId, ObjectKey, ObjectKind, PortConfig,
+    Redacted, ServiceId, TaskId, TaskSpec,
 };
 
 use super::Shared;
@@ -93,6 +93,9 @@ pub struct AssignedTask {
     /// The objects that the node must have before it prepares the task, in the order in which the spec names them.
     #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
     pub needs: Arc<[ObjectKey]>,
+    /// Its addresses in the networks of the cluster, in the order in which the spec names them.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub addrs: Arc<[NetworkAddr]>,
 }
 
 /// An object, as the agents of the tasks that use it need it.
@@ -132,6 +135,7 @@ impl Held {
             Self::Spec(service, version) => (service.0, version, 0x80),
             Self::Object(ObjectKey { kind: ObjectKind::Secret, id }) => (id.0, 0, 0x81),
             Self::Object(ObjectKey { kind: ObjectKind::Config, id }) => (id.0, 0, 0x82),
+            Self::Object(ObjectKey { kind: ObjectKind::Network, id }) => (id.0, 0, 0x83),
         }
     }
 }

@@ -295,7 +295,7 @@ fn add_task(plane: &TestPlane, service: &str, slot: u32, node: NodeId, state: Ta
         beside: None,
         start_at: None,
         restarts: 0,
-        tasks: vec![NewTask { id, slot, place: Place::On(node) }],
+        tasks: vec![NewTask { id, slot, place: Place::On(node), addrs: Default::default() }],
     }]);
     let at = Timestamp::from_millis(1_700_000_500_000);
     plane.apply(vec![Op::ReportTasks { node, reports: vec![(id, TaskStatus::new(state, at))] }]);

@@ -229,11 +229,11 @@ fn a_task_that_waits_on_its_node_is_sent_when_there_is_room() {
     let messages = all(session.open(&world.state, None, &mut |_| true));
     assert_eq!((messages.len(), tasks(&messages[0]), specs(&messages[0])), (1, vec![], 0));
     // Another reason to wait is no news either.
-    world.apply(Op::PlaceTask { task, place: Place::PendingOn(NODE, "no room".into()) });
+    world.apply(Op::PlaceTask { task, place: Place::PendingOn(NODE, "no room".into()), addrs: Default::default() });
     assert!(update(&mut session, &mut world).is_none());
     let revision = world.state.revision();
 
-    world.apply(Op::PlaceTask { task, place: Place::On(NODE) });
+    world.apply(Op::PlaceTask { task, place: Place::On(NODE), addrs: Default::default() });
     let message = all(update(&mut session, &mut world).unwrap()).remove(0);
     assert_eq!((tasks(&message), specs(&message), message.complete), (vec![task], 1, true));
     // So it is for an agent that was away meanwhile.
@@ -442,7 +442,7 @@ proptest! {
                     let task = world.state.task(pick(task, made)).cloned();
                     if let Some(task) = task.filter(|task| task.status.state == TaskState::Pending) {
                         let place = Place::On(task.node.expect("it waits on its node"));
-                        world.apply(Op::PlaceTask { task: task.id, place });
+                        world.apply(Op::PlaceTask { task: task.id, place, addrs: Default::default() });
                     }
                 }
                 Step::Desire { task, desired } => {

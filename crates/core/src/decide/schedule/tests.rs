@@ -135,7 +135,7 @@ fn commit(state: &mut State, ops: Vec<Op>) {
 fn add_task(state: &mut State, number: u32, service: ServiceId, place: Place) -> TaskId {
     let id = TaskId::make(NOW, u128::from(number));
     let service = state.service(service).expect("made before").clone();
-    let task = NewTask { id, slot: number, place };
+    let task = NewTask { id, slot: number, place, addrs: Default::default() };
     commit(
         state,
         vec![Op::CreateTasks {
