@@ -194,6 +194,8 @@ pub struct EngineReport {
     pub resources: NodeResources,
     /// Version, labels, drivers.
     pub engine: EngineDescription,
+    /// The id of the engine.
+    pub engine_id: String,
 }
 
 /// Which log lines are wanted.

@@ -4,33 +4,23 @@
 //! costs what it is, on each manager, and a new leader has the table of the one before.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
 };
 
 use swarm_core::{Event, State};
 use swarm_model::{NodeId, NodeState, PublishMode, ServiceId, Settings, Task, TaskId, TaskState, mutant::mutant};
-use swarm_wire::{
-    agent::Shared,
-    endpoints::{
-        EndpointRecord, EndpointState, NodeRecord, Record, RecordHash, RecordKey, ServiceRecord, TableChange,
-        TableUpdate, TableVersion, batches,
-    },
+use swarm_wire::endpoints::{
+    EndpointRecord, EndpointState, NodeRecord, Record, RecordKey, ServiceRecord, TableChange, TableUpdate,
+    TableVersion, batches,
 };
 
-/// Changed records that are remembered. A node that was away for longer gets the whole table: beside so many changes it
-/// is not much larger.
-const CHANGES_MAX: usize = 16_384;
+use crate::versioned::{Since, Versioned};
 
 /// The table.
 #[derive(Clone, Debug, Default)]
 pub struct Endpoints {
-    records: BTreeMap<RecordKey, Shared<Record>>,
-    version: TableVersion,
-    /// The earlier versions of the table, the oldest first, each with the records that the next change made anew.
-    changes: VecDeque<(TableVersion, Vec<RecordKey>)>,
-    /// Number of the records that `changes` names.
-    changed: usize,
+    records: Versioned<RecordKey, Record>,
     /// The tasks that got connections before and get none now: the revision without them. Until they have ended.
     left: BTreeMap<TaskId, u64>,
 }
@@ -57,7 +47,7 @@ impl Endpoints {
 
     /// The version of the table.
     pub fn version(&self) -> TableVersion {
-        self.version
+        self.records.version()
     }
 
     /// The revision of the table from which on a task gets no new connections, if it got some before and has not ended.
@@ -72,13 +62,13 @@ impl Endpoints {
             match *event {
                 Event::Task { task, service, .. } => {
                     let is_known =
-                        || self.left.contains_key(&task) || self.records.contains_key(&RecordKey::Endpoint(task));
+                        || self.left.contains_key(&task) || self.records.get(RecordKey::Endpoint(task)).is_some();
                     if publishes(state, service) || is_known() {
                         keys.insert(RecordKey::Endpoint(task));
                     }
                 }
                 Event::Service(service) => {
-                    let had_ports = self.records.contains_key(&RecordKey::Service(service));
+                    let had_ports = self.records.get(RecordKey::Service(service)).is_some();
                     if had_ports != publishes(state, service) {
                         keys.extend(keys_of_service(state, service));
                     } else if had_ports {
@@ -87,7 +77,7 @@ impl Endpoints {
                 }
                 Event::Node(node) => {
                     let key = RecordKey::Node(node);
-                    if self.records.contains_key(&key) != node_record(state, node).is_some() {
+                    if self.records.get(key).is_some() != node_record(state, node).is_some() {
                         keys.extend(state.tasks_of_node(node).map(|task| RecordKey::Endpoint(task.id)));
                     }
                     keys.insert(key);
@@ -102,42 +92,15 @@ impl Endpoints {
 
     /// Makes records anew.
     fn look_at(&mut self, state: &State, keys: BTreeSet<RecordKey>) {
-        let (before, mut changed) = (self.version, Vec::new());
+        let mut records = Vec::with_capacity(keys.len());
         for key in keys {
             let record = record(state, key);
             if let RecordKey::Endpoint(task) = key {
                 self.note_left(state, task, record.as_ref());
             }
-            // A record of ids, numbers and texts can always be encoded.
-            let now = record.and_then(|record| Shared::new(&record).ok());
-            let old = match now {
-                None => self.records.remove(&key),
-                Some(ref now) if self.records.get(&key) == Some(now) => continue,
-                Some(now) => {
-                    self.version.digest = RecordHash::of(&now).added_to(self.version.digest);
-                    let old = self.records.insert(key, now);
-                    changed.push(key);
-                    old
-                }
-            };
-            if let Some(old) = old {
-                self.version.digest = RecordHash::of(&old).taken_from(self.version.digest);
-                if changed.last() != Some(&key) {
-                    changed.push(key);
-                }
-            }
+            records.push((key, record));
         }
-        if changed.is_empty() {
-            return;
-        }
-        self.version.revision = state.revision();
-        self.changed += changed.len();
-        self.changes.push_back((before, changed));
-        while self.changed > CHANGES_MAX
-            && let Some((_, keys)) = self.changes.pop_front()
-        {
-            self.changed -= keys.len();
-        }
+        self.records.set(state.revision(), records);
     }
 
     /// Notes when a task leaves the balance, until it has ended. It may leave before it is to stop: its service goes first,
@@ -153,7 +116,7 @@ impl Endpoints {
     }
 
     fn endpoint_state(&self, task: TaskId) -> Option<EndpointState> {
-        match self.records.get(&RecordKey::Endpoint(task))?.open() {
+        match self.records.get(RecordKey::Endpoint(task))?.open() {
             Ok(Record::Endpoint(endpoint)) => Some(endpoint.state),
             _ => None,
         }
@@ -162,21 +125,14 @@ impl Endpoints {
     /// The updates that bring a holder of a table to this one: none if it has this one, a difference if the table that it has is
     /// remembered, else the whole table.
     pub fn since(&self, held: Option<TableVersion>) -> Vec<TableUpdate> {
-        let Some(held) = held else { return self.whole() };
-        if held == self.version {
-            return Vec::new();
+        match self.records.since(held) {
+            Since::Nothing => Vec::new(),
+            Since::Changed(changes) => {
+                let change = |(key, record): (_, Option<_>)| record.map_or(TableChange::Remove(key), TableChange::Put);
+                batches(false, self.version(), changes.into_iter().map(change).collect())
+            }
+            Since::All(records) => batches(true, self.version(), records.into_iter().map(TableChange::Put).collect()),
         }
-        let Some(at) = self.changes.iter().position(|(before, _)| *before == held) else { return self.whole() };
-        let keys: BTreeSet<RecordKey> = self.changes.iter().skip(at).flat_map(|(_, keys)| keys).copied().collect();
-        let changes = keys.into_iter().map(|key| match self.records.get(&key) {
-            Some(record) => TableChange::Put(record.clone()),
-            None => TableChange::Remove(key),
-        });
-        batches(false, self.version, changes.collect())
-    }
-
-    fn whole(&self) -> Vec<TableUpdate> {
-        batches(true, self.version, self.records.values().cloned().map(TableChange::Put).collect())
     }
 }
 
@@ -204,7 +160,7 @@ fn record(state: &State, key: RecordKey) -> Option<Record> {
 }
 
 /// A node that is down serves nobody.
-fn node_record(state: &State, node: NodeId) -> Option<NodeRecord> {
+pub(crate) fn node_record(state: &State, node: NodeId) -> Option<NodeRecord> {
     let node = state.node(node).filter(|node| node.status.state != NodeState::Down)?;
     let data = node.description.as_ref()?.data_address?;
     let addr = data.addr.or_else(|| node.status.addr.parse().ok())?;

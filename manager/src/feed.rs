@@ -11,7 +11,7 @@ use swarm_core::{Dirty, Event, State};
 use swarm_model::{NodeId, ServiceId, TaskId};
 use tokio::sync::{Notify, watch};
 
-use crate::endpoints::Endpoints;
+use crate::{endpoints::Endpoints, networks::Networks};
 
 /// Keys that wait for one session. With more of them the session looks at all that its node has: beside so many
 /// changes a walk is cheap, and a session whose agent does not read keeps no more than this.
@@ -89,12 +89,15 @@ pub struct Feed {
     watchers: Mutex<Watchers>,
     /// The revision of the endpoint table.
     table: watch::Sender<u64>,
+    /// The log index of the last change of a record of a network.
+    network_records: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Watchers {
     next: u64,
     endpoints: Endpoints,
+    networks: Networks,
     wakers: BTreeMap<(Topic, u64), Arc<Notify>>,
     sessions: BTreeMap<(NodeId, u64), Gathered>,
 }
@@ -152,6 +155,16 @@ impl Feed {
         look(&lock(&self.watchers).endpoints)
     }
 
+    /// Watches the log index of the last change of a record of a network.
+    pub fn watch_networks(&self) -> watch::Receiver<u64> {
+        self.network_records.subscribe()
+    }
+
+    /// Looks at the records of networks in the newest state. No entry is applied meanwhile.
+    pub fn networks<T>(&self, look: impl FnOnce(&Networks) -> T) -> T {
+        look(&lock(&self.watchers).networks)
+    }
+
     /// Gathers what changes of what a node is assigned, until it is dropped.
     pub fn assignments(self: &Arc<Self>, node: NodeId) -> AssignmentWatch {
         let mut watchers = lock(&self.watchers);
@@ -201,7 +214,8 @@ impl Observer for Feed {
             events.iter().for_each(|event| dirty.mark(event));
         }
         watchers.endpoints.follow(state, events);
-        self.tell_of_table(&watchers);
+        watchers.networks.follow(state, events);
+        self.tell_of_tables(&watchers);
         // Also when nothing changed: the leader waits for the state to reach the end of its plan.
         self.dirtied.notify_one();
         for event in events {
@@ -225,15 +239,19 @@ impl Observer for Feed {
         *lock(&self.dirty) = Dirty::everything();
         self.dirtied.notify_one();
         watchers.endpoints = Endpoints::of(state);
-        self.tell_of_table(&watchers);
+        watchers.networks = Networks::of(state);
+        self.tell_of_tables(&watchers);
         watchers.start_anew();
     }
 }
 
 impl Feed {
-    fn tell_of_table(&self, watchers: &Watchers) {
-        let revision = watchers.endpoints.version().revision;
-        self.table.send_if_modified(|known| std::mem::replace(known, revision) != revision);
+    fn tell_of_tables(&self, watchers: &Watchers) {
+        let tell = |to: &watch::Sender<u64>, revision| {
+            to.send_if_modified(|known| std::mem::replace(known, revision) != revision)
+        };
+        tell(&self.table, watchers.endpoints.version().revision);
+        tell(&self.network_records, watchers.networks.revision());
     }
 }
 

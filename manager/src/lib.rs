@@ -16,6 +16,7 @@ mod level;
 pub mod logs;
 mod manager;
 mod members;
+pub mod networks;
 mod plane;
 pub mod raft;
 mod rotation;
@@ -23,6 +24,7 @@ mod rotation;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod versioned;
 
 pub use backup::{Restore, RestoreError};
 pub use init::{Init, InitError};

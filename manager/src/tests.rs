@@ -68,6 +68,7 @@ fn agent(manager: &Manager, identity: &NodeIdentity) -> tokio::task::JoinHandle<
             run: None,
             newest: None,
             table: None,
+            takes_networks: false,
         };
         sender.send(&ToManager::Hello(hello.into())).await.unwrap();
         let mut batch = 0;

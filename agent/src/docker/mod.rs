@@ -465,6 +465,7 @@ fn report(info: SystemInfo) -> EngineReport {
         .collect();
     plugins.sort_by(|a, b| (&a.kind, &a.name).cmp(&(&b.kind, &b.name)));
     EngineReport {
+        engine_id: info.id.unwrap_or_default(),
         platform: Platform {
             architecture: info.architecture.unwrap_or_default(),
             os: info.os_type.unwrap_or_default(),

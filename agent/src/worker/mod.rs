@@ -447,6 +447,7 @@ impl Worker {
                 engine,
                 certificate: self.certificate.clone(),
                 data_address: self.options.data_address,
+                engine_id: self.engine.engine_id.clone(),
                 warnings: self.warnings(),
             },
             engine_reachable: self.engine_up,

@@ -186,6 +186,7 @@ impl Worker {
             run,
             newest,
             table: self.held_table(),
+            takes_networks: true,
         }))));
     }
 

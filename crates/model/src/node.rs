@@ -93,6 +93,9 @@ pub struct NodeDescription {
     /// The address at which its data plane takes connections of other nodes; none if it has no data plane.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_address: Option<DataAddress>,
+    /// The engine's own id. Nodes with one engine share its networks.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub engine_id: String,
     /// The warnings of the node, for people.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

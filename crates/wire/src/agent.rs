@@ -13,7 +13,10 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use swarm_model::{NodeDescription, NodeId, NodeRole, TaskId, TaskStatus, Timestamp};
 
-use crate::endpoints::{TableUpdate, TableVersion};
+use crate::{
+    endpoints::{TableUpdate, TableVersion},
+    networks::NetworkUpdate,
+};
 
 pub use self::{
     before_changes::Assignments,
@@ -81,6 +84,9 @@ pub struct Hello {
     /// The endpoint table that the agent holds. Not there in an agent without a data plane, which is sent none.
     #[serde(default)]
     pub table: Option<HeldTable>,
+    /// Whether the agent takes [`ToAgent::Network`].
+    #[serde(default)]
+    pub takes_networks: bool,
 }
 
 /// An endpoint table that an agent holds.
@@ -156,6 +162,8 @@ pub enum ToAgent {
     Changes(Changeset),
     /// Changes of the endpoint table, for an agent with a data plane.
     Table(TableUpdate),
+    /// Changes of the records of a network in which the node has tasks. A session begins with all records of each.
+    Network(NetworkUpdate),
 }
 
 impl ToAgent {

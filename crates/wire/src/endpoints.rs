@@ -132,7 +132,7 @@ pub struct RecordHash(u64);
 
 impl RecordHash {
     /// Of a record.
-    pub fn of(record: &Shared<Record>) -> Self {
+    pub fn of<T>(record: &Shared<T>) -> Self {
         let hash = record
             .bytes()
             .iter()

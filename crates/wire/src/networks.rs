@@ -9,6 +9,11 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use swarm_model::{NodeId, ObjectId, ServiceId, TaskId};
 
+use crate::{
+    agent::Shared,
+    endpoints::{TABLE_BATCH_MAX, TableVersion},
+};
+
 /// A network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkRecord {
@@ -83,4 +88,92 @@ pub enum NetworkEndpointState {
     Draining,
     /// The task ended without a stop in order. Connections to its address are to be reset.
     Gone,
+}
+
+/// A node with tasks in a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkNodeRecord {
+    /// The node.
+    pub id: NodeId,
+    /// The address at which it takes packets of other nodes.
+    pub data_addr: IpAddr,
+    /// The id of its engine. Containers of one engine reach each other without packets between nodes.
+    pub engine: String,
+}
+
+/// A record of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Member {
+    /// A node that has tasks in the network.
+    Node(NetworkNodeRecord),
+    /// A service.
+    Service(NetworkServiceRecord),
+    /// A task.
+    Endpoint(NetworkEndpointRecord),
+}
+
+impl Member {
+    /// Names it.
+    pub fn key(&self) -> MemberKey {
+        match self {
+            Self::Node(node) => MemberKey::Node(node.id),
+            Self::Service(service) => MemberKey::Service(service.id),
+            Self::Endpoint(endpoint) => MemberKey::Endpoint(endpoint.task),
+        }
+    }
+}
+
+/// Names a record of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum MemberKey {
+    /// Of a node.
+    Node(NodeId),
+    /// Of a service.
+    Service(ServiceId),
+    /// Of a task.
+    Endpoint(TaskId),
+}
+
+/// A change of one record of a network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum MemberChange {
+    /// The network has it, like this.
+    Put(Shared<Member>),
+    /// The network has it no more.
+    Remove(MemberKey),
+}
+
+/// Changes of the records of a network. Updates are applied in their order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetworkUpdate {
+    /// The network.
+    pub network: ObjectId,
+    /// Whether this begins with no records: those that no message up to the next `complete` puts are not there.
+    pub full: bool,
+    /// Whether the change ends here; only then do the records hold.
+    pub complete: bool,
+    /// The version of the records after the change.
+    pub version: TableVersion,
+    /// The changes.
+    pub changes: Vec<MemberChange>,
+}
+
+impl NetworkUpdate {
+    /// Updates that carry these changes, each with at most [`TABLE_BATCH_MAX`]; at least one.
+    pub fn batches(network: ObjectId, full: bool, version: TableVersion, changes: &[MemberChange]) -> Vec<Self> {
+        let update = |changes: &[MemberChange]| Self {
+            network,
+            full: false,
+            complete: false,
+            version,
+            changes: changes.to_vec(),
+        };
+        let mut updates: Vec<_> = changes.chunks(TABLE_BATCH_MAX).map(update).collect();
+        if updates.is_empty() {
+            updates.push(update(&[]));
+        }
+        updates.first_mut().into_iter().for_each(|first| first.full = full);
+        updates.last_mut().into_iter().for_each(|last| last.complete = true);
+        updates
+    }
 }

@@ -129,6 +129,7 @@ pub(super) struct Had {
     pub(super) takes_changes: bool,
     /// None of an agent without a data plane.
     pub(super) table: Option<HeldTable>,
+    pub(super) takes_networks: bool,
 }
 
 /// A session that wants to begin.
@@ -218,7 +219,12 @@ impl Dispatcher {
             )));
         }
         self.check_member(peer, &self.feed.state())?;
-        let had = Had { takes_changes: hello.takes_changes(), resume: hello.resume, table: hello.table };
+        let had = Had {
+            takes_changes: hello.takes_changes(),
+            resume: hello.resume,
+            table: hello.table,
+            takes_networks: hello.takes_networks,
+        };
         let NodeReport { description, engine_reachable } = checked(hello.node)?;
         let (watch, assignments) = (self.feed.watch(Topic::Node(peer.node)), self.feed.assignments(peer.node));
         let (orders, ordered) = mpsc::channel(LOG_ORDERS_MAX);

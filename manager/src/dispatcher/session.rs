@@ -10,7 +10,9 @@ use std::{
 };
 
 use swarm_core::State;
-use swarm_model::{DesiredState, NamedObject, NodeId, ObjectKey, SpecVersion, Task, TaskId, TaskState};
+use swarm_model::{
+    DesiredState, NamedObject, NodeId, ObjectId, ObjectKey, ObjectKind, SpecVersion, Task, TaskId, TaskState,
+};
 use swarm_wire::{
     FRAME_BYTES_MAX,
     agent::{ASSIGNMENT_BATCH_MAX, AssignedTask, Changeset, Held, Item, ItemChange, ItemKey, Resume, digest},
@@ -132,6 +134,12 @@ impl Session {
     /// The same, where it is known what may be new.
     pub fn follow(&mut self, state: &State, changes: &Changes, gate: Gate<'_>) -> Option<Outbox> {
         Some(self.difference(state, changes, gate)).filter(|outbox| !outbox.is_empty())
+    }
+
+    /// The networks that the agent was told of.
+    pub fn networks(&self) -> impl Iterator<Item = ObjectId> + '_ {
+        let told = self.objects.iter().filter(|(key, (_, told))| *told && key.kind == ObjectKind::Network);
+        told.map(|(key, _)| key.id)
     }
 
     /// The tasks whose stop the agent is not to be told of yet, as changes to look at again.

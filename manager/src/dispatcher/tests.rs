@@ -132,6 +132,7 @@ fn hello(node: NodeId, resume: Option<Resume>) -> ToManager {
         run: None,
         newest: None,
         table: None,
+        takes_networks: false,
     }))
 }
 
@@ -238,6 +239,7 @@ async fn what_is_refused_says_why() {
             run: None,
             newest: None,
             table: None,
+            takes_networks: false,
         })))
         .await;
     let (reason, removed, _) = refusal(newer).await;
@@ -471,6 +473,7 @@ async fn garbage_ends_one_stream_and_nothing_else() {
             run: None,
             newest: None,
             table: None,
+            takes_networks: false,
         })))
         .await;
     assert!(matches!(agent.hear().await, ToAgent::Refused { reason, .. } if reason.contains("description")));

@@ -1,12 +1,16 @@
 //! The writing half of a session: what an agent is told, and when.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use swarm_core::State;
-use swarm_model::NodeId;
+use swarm_model::{NodeId, ObjectId};
 use swarm_wire::{
     Sender,
     agent::{ToAgent, Welcome},
+    endpoints::TableVersion,
 };
 use tokio::{
     io::AsyncWrite,
@@ -19,7 +23,10 @@ use super::{
     serve::{Answer, Ctx, End, Had, News, REPORT_RETRY},
     session::{Outbox, Session},
 };
-use crate::feed::{Changes, lock};
+use crate::{
+    feed::{Changes, lock},
+    networks::Networks,
+};
 
 /// Shortest time between two updates of the endpoint table: what changes meanwhile goes together.
 const TABLE_INTERVAL: Duration = Duration::from_millis(20);
@@ -42,6 +49,8 @@ impl Ctx<'_> {
             (self.dispatcher.feed.watch_endpoints(), had.table.and_then(|held| held.version));
         let (mut table_is_news, mut next_table) = (had.table.is_some(), Instant::now());
         let (mut lowest, mut stops_at) = (self.term.lowest.subscribe(), None);
+        let (mut records, mut told_networks) = (self.dispatcher.feed.watch_networks(), BTreeMap::new());
+        let (mut networks_are_news, mut next_networks) = (had.takes_networks, Instant::now());
         let mut managers = self.term.managers.subscribe();
         // Changes since the welcome above count as well.
         managers.mark_changed();
@@ -85,9 +94,16 @@ impl Ctx<'_> {
                     (told_table, table_is_news, next_table) = (Some(version), false, Instant::now() + TABLE_INTERVAL);
                 }
                 Ok(()) = table.changed(), if had.table.is_some() && !table_is_news => table_is_news = true,
+                () = sleep_until(next_networks), if networks_are_news => {
+                    self.tell_networks(&session, &mut told_networks, sender).await?;
+                    (networks_are_news, next_networks) = (false, Instant::now() + TABLE_INTERVAL);
+                }
+                Ok(()) = records.changed(), if had.takes_networks && !networks_are_news => networks_are_news = true,
                 () = assignments.changed() => {
                     let (state, changes) = assignments.take();
                     self.follow(&mut session, &mut stops_at, (&state, &changes), had, sender).await?;
+                    // The node may be in another network now.
+                    networks_are_news = had.takes_networks;
                 }
                 Ok(()) = lowest.changed(), if stops_at.is_some() => {
                     let held = session.held();
@@ -119,6 +135,27 @@ impl Ctx<'_> {
             Some(messages) => self.tell(messages, had, sender).await,
             None => Ok(()),
         }
+    }
+
+    /// Tells the agent what is new in the networks that it is in.
+    async fn tell_networks<W: AsyncWrite + Unpin>(
+        &self,
+        session: &Session,
+        told: &mut BTreeMap<ObjectId, TableVersion>,
+        sender: &mut Sender<W, ToAgent>,
+    ) -> Result<(), End> {
+        let now: BTreeSet<ObjectId> = session.networks().collect();
+        told.retain(|network, _| now.contains(network));
+        for network in now {
+            let held = told.get(&network).copied();
+            let look = |networks: &Networks| (networks.since(network, held), networks.version(network));
+            let (updates, version) = self.dispatcher.feed.networks(look);
+            for update in updates {
+                sender.send(&ToAgent::Network(update)).await?;
+            }
+            told.insert(network, version);
+        }
+        Ok(())
     }
 
     async fn tell<W: AsyncWrite + Unpin>(

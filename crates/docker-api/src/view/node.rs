@@ -45,6 +45,7 @@ impl NodeView {
         let described = Arc::make_mut(&mut description);
         described.certificate = NodeCertificate::default();
         described.data_address = None;
+        described.engine_id.clear();
         let warnings = std::mem::take(&mut described.warnings);
         Self {
             id: node.id.to_string(),

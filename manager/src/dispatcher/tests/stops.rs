@@ -25,6 +25,7 @@ impl Fixture {
         let hello = Hello {
             newest: Some(AGENT_PROTOCOL_NEWEST),
             table: Some(HeldTable::default()),
+            takes_networks: false,
             node: NodeReport { description, ..hello.node },
             ..*hello
         };

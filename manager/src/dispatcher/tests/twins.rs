@@ -20,6 +20,7 @@ impl Fixture {
             run,
             newest: None,
             table: None,
+            takes_networks: false,
         };
         agent.say(ToManager::Hello(hello.into())).await;
         agent
