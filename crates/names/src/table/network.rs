@@ -176,7 +176,8 @@ impl Network {
     }
 
     fn index<'a>(&mut self, owner: Owner, names: impl IntoIterator<Item = &'a str>, addrs: &[IpAddr]) {
-        for name in names {
+        // A name of nothing would answer for the names of networks.
+        for name in names.into_iter().filter(|name| !name.is_empty()) {
             self.names.insert((name.to_ascii_lowercase().into(), owner.clone()));
         }
         for addr in addrs {
