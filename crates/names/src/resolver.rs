@@ -16,13 +16,13 @@ use swarm_model::ObjectId;
 use tokio::{
     net::{TcpListener, UdpSocket},
     runtime::Handle,
-    sync::{Semaphore, watch},
+    sync::watch,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     counters::{Counters, Counts},
-    share::{Shares, WAITING_MAX},
+    share::{Room, Shares},
     table::NamesTable,
     upstream::{Upstream, UpstreamOptions},
 };
@@ -46,8 +46,8 @@ pub enum Audience {
 /// Answers the questions of the containers of a node.
 ///
 /// Answers come from the table that was published last, or from other resolvers where the networks of a container do not
-/// have the name. A container may have 64 queries that wait and 16 TCP connections at each pair of sockets, and 1,024
-/// queries of all containers may wait: a query beyond fails at once.
+/// have the name. A container may have 64 queries that wait and 16 TCP connections at each pair of sockets; all containers
+/// together may have 1,024 of both. A query beyond fails at once, and a connection beyond is closed.
 ///
 /// All service ends when the value is dropped.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ struct Shared {
     published: watch::Sender<()>,
     upstream: Upstream,
     counts: Counts,
-    waiting: Arc<Semaphore>,
+    room: Room,
 }
 
 /// The service at a pair of sockets. Its end closes them.
@@ -88,7 +88,7 @@ impl Resolver {
             published: watch::Sender::new(()),
             upstream: Upstream::new(upstream),
             counts: Counts::default(),
-            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            room: Room::of_all(),
         };
         Self { shared: Arc::new(shared), served: Mutex::default(), runtime: Handle::current() }
     }
@@ -116,7 +116,7 @@ impl Resolver {
         let server = Arc::new(Server {
             shared: Arc::clone(&self.shared),
             audience: audience.clone(),
-            shares: Shares::new(Arc::clone(&self.shared.waiting)),
+            shares: Shares::new(self.shared.room.clone()),
             end: end.clone(),
         });
         self.runtime.spawn(Arc::clone(&server).serve_udp(udp));
