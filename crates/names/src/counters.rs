@@ -1,8 +1,8 @@
-//! What a resolver has done.
+//! Counters of a resolver.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a resolver has done since its start.
+/// Counters of a resolver since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Messages that came from containers.

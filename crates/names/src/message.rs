@@ -327,11 +327,11 @@ pub(crate) struct Reply {
 /// A message that is no answer to the query.
 #[derive(Debug, Error)]
 pub(crate) enum BadReply {
-    #[error("it is no message of DNS: {0}")]
+    #[error("the message is not one of DNS: {0}")]
     Malformed(#[from] DecodeError),
-    #[error("its id is that of another query")]
+    #[error("the message has the id of another query")]
     OtherId,
-    #[error("its question is another one")]
+    #[error("the message has another question")]
     OtherQuestion,
 }
 

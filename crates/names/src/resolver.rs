@@ -36,7 +36,7 @@ const TCP_IDLE: Duration = Duration::from_secs(10);
 /// Those who ask at a pair of sockets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Audience {
-    /// A container, by the engine's id: the sockets are open in its namespace. It must be in the table.
+    /// A container, by the engine's id: the sockets are open in its namespace. The table must have the container.
     Container(String),
     /// The containers of this node in a network: the sockets are open at the address of its bridge. The table tells the
     /// containers by their addresses.
@@ -135,7 +135,7 @@ impl Resolver {
         self.served().get(audience).is_some_and(|served| !served.end.is_cancelled())
     }
 
-    /// What the resolver has done since its start.
+    /// The counters since the start.
     pub fn counters(&self) -> Counters {
         self.shared.counts.read()
     }

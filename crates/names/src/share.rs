@@ -56,7 +56,7 @@ pub(crate) struct Shares {
     of_containers: Mutex<BTreeMap<IpAddr, Room>>,
 }
 
-/// A query's right to wait, or the right to a TCP connection. It ends when it is dropped.
+/// A query's right to wait, or the right to a TCP connection. A drop ends the right.
 #[derive(Debug)]
 pub(crate) struct Permit {
     _all: OwnedSemaphorePermit,

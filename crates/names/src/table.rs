@@ -171,7 +171,7 @@ impl NamesTable {
         self.change(network, |network| network.remove_task(task));
     }
 
-    /// Puts a standalone container of any node in a network, in place of what was said of it before.
+    /// Puts a standalone container of any node in a network, in place of its record before.
     pub fn put_attached(&mut self, network: ObjectId, attached: AttachedContainer) {
         self.change(network, |network| network.put_attached(attached));
     }
@@ -181,7 +181,7 @@ impl NamesTable {
         self.change(network, |network| network.remove_attached(container));
     }
 
-    /// Puts a container of this node, in place of what was said of it before.
+    /// Puts a container of this node, in place of its record before.
     pub fn put_container(&mut self, container: ContainerNames) {
         let id: Arc<str> = container.container.as_str().into();
         let container = Arc::new(container);
@@ -261,8 +261,8 @@ fn find(networks: &[&Network], name: &str, use_virtual_addrs: bool) -> Option<Fo
     known
 }
 
-/// The name of an address of the networks. Such addresses are nobody else's affair, so there is an answer for each of
-/// them.
+/// The name of an address of the networks. An address of their subnets is never asked of other resolvers, which
+/// cannot know it.
 fn name_of(networks: &[&Network], addr: IpAddr) -> Option<Answer> {
     let found = networks.iter().find_map(|network| network.name_of(addr));
     if let Some((name, is_virtual)) = found {

@@ -66,7 +66,7 @@ enum NoReply {
     Socket(#[from] io::Error),
     #[error("the query cannot be written: {0}")]
     Query(#[from] ProtoError),
-    #[error("its message on TCP is no answer: {0}")]
+    #[error("the message on TCP is no answer: {0}")]
     Bad(#[from] BadReply),
 }
 
@@ -118,7 +118,7 @@ async fn ask_server(server: SocketAddr, query: &Query) -> Result<Reply, NoReply>
         let message = bytes.get(..length).unwrap_or_default().to_vec();
         match Reply::read(message, query, id) {
             Ok(reply) => break reply,
-            // It may be a forged one: the right one may still come.
+            // The message may be forged. The right answer may still come.
             Err(e) => tracing::debug!("a message of {server} is no answer: {e}"),
         }
     };

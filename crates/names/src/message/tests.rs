@@ -136,6 +136,15 @@ fn the_answer_to_many_tasks_is_cut_on_udp_and_whole_on_tcp() {
 }
 
 #[test]
+fn the_client_says_how_much_it_takes_on_udp() {
+    for (payload_bytes, most) in [(None, 512), (Some(0), 512), (Some(600), 600), (Some(u16::MAX), 4096)] {
+        let query = query(&message("tasks.web.", RecordType::A, payload_bytes), Transport::Udp);
+        let length = query.addrs(&addrs(1000), 0).len();
+        assert!((most - 15..=most).contains(&length), "{payload_bytes:?}: {length}");
+    }
+}
+
+#[test]
 fn a_forwarded_query_carries_the_question_and_no_options() {
     let mut asked = message("Example.com.", RecordType::MX, Some(4096));
     asked.edns.as_mut().unwrap().set_dnssec_ok(true);
@@ -276,7 +285,7 @@ proptest! {
         prop_assert!(bytes.len() <= usize::from(query.bytes_max()));
         prop_assert_eq!(answer.edns.is_some(), payload_bytes.is_some());
         prop_assert_eq!(answer.truncation, answer.answers.len() < usize::from(count));
-        // One address more would not fit.
+        // Another address would not fit.
         prop_assert!(!answer.truncation || bytes.len() + 16 > usize::from(query.bytes_max()));
     }
 

@@ -276,7 +276,7 @@ async fn a_container_has_a_share_of_queries_that_wait() {
     assert_eq!(fixture.resolver.counters().overloaded, 1);
 
     table.put_container(container(VirtualAddrs::Loaded));
-    fixture.resolver.publish(table);
+    fixture.resolver.publish(table.clone());
     let mut ids = Vec::new();
     for _ in 0..most {
         let answer = client.receive().await;
@@ -286,7 +286,14 @@ async fn a_container_has_a_share_of_queries_that_wait() {
     ids.sort_unstable();
     assert_eq!(ids, (0..most).collect::<Vec<_>>());
     // Their share is free again.
-    assert_eq!(addrs(&client.ask("web.").await), [addr("10.1.0.250")]);
+    let mut loading = table.clone();
+    loading.put_container(container(VirtualAddrs::Loading));
+    fixture.resolver.publish(loading);
+    let before = fixture.resolver.counters();
+    client.send(&query).await;
+    until(|| fixture.resolver.counters().queries > before.queries).await;
+    fixture.resolver.publish(table);
+    assert_eq!(addrs(&client.receive().await), [addr("10.1.0.250")]);
 }
 
 #[tokio::test(start_paused = true)]

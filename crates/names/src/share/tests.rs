@@ -33,7 +33,7 @@ fn shares_that_nobody_uses_are_forgotten() {
         assert!(shares.wait(container(number)).is_some());
     }
     assert!(shares.of_containers.lock().unwrap().len() <= IDLE_SHARES_MAX + 1);
-    // One in use is kept.
+    // A share in use is kept.
     assert!(shares.connect(container(0)).is_none());
     drop(all);
     assert!(shares.connect(container(0)).is_some());

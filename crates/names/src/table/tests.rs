@@ -216,7 +216,7 @@ fn nothing_is_answered_before_all_networks_are_ready() {
 }
 
 #[test]
-fn what_the_networks_do_not_have_is_asked_of_others_unless_all_networks_are_internal() {
+fn other_names_are_forwarded_unless_all_networks_are_internal() {
     let mut table = table();
     let resolvers = vec![addr("192.0.2.53")];
     table.put_container(ContainerNames {
@@ -227,6 +227,27 @@ fn what_the_networks_do_not_have_is_asked_of_others_unless_all_networks_are_inte
     table.put_container(container("c", &[(BACK, "10.2.0.5", &[])]));
     assert_eq!(ask(&table, "nothing", Kind::A), Answer::Missing);
     assert_eq!(ask(&table, "example.com", Kind::Other), Answer::Missing);
+}
+
+#[test]
+fn a_container_of_a_task_is_shown_with_the_task() {
+    let mut table = table();
+    let runner = container("runner", &[(FRONT, "10.1.0.11", &["runner"])]);
+    table.put_container(runner.clone());
+    assert_eq!(ask(&table, "runner", Kind::A), addrs(&["10.1.0.11"], 0));
+    table.put_container(ContainerNames { task: Some(TaskId(1)), ..runner });
+    assert_eq!(ask(&table, "runner", Kind::A), addrs(&["10.1.0.11"], 0));
+    table.put_endpoint(FRONT, task(1, &["10.1.0.11"], NetworkEndpointState::Draining));
+    assert_eq!(ask(&table, "runner", Kind::A), addrs(&[], 0));
+}
+
+#[test]
+fn a_container_that_two_records_name_has_its_address_once() {
+    let mut table = table();
+    let attached =
+        AttachedContainer { container: "c".into(), addrs: vec![addr("10.1.0.5")], names: vec!["shell".into()] };
+    table.put_attached(FRONT, attached);
+    assert_eq!(ask(&table, "shell", Kind::A), addrs(&["10.1.0.5"], 0));
 }
 
 #[test]

@@ -41,7 +41,7 @@ struct Model {
     containers: BTreeMap<String, ContainerNames>,
 }
 
-/// What a network says of a name.
+/// The records of one rank that have a name in a network.
 #[derive(Debug, Default)]
 struct Said {
     is_known: bool,
@@ -137,7 +137,7 @@ impl Model {
         ranks
     }
 
-    /// All that the networks of a container say of a name, the strongest first.
+    /// The records that have a name in the networks of a container, the strongest first.
     fn said(&self, container: &ContainerNames, name: &str) -> Vec<Said> {
         let use_virtual_addrs = container.virtual_addrs != VirtualAddrs::Missing;
         let mut all = Vec::new();
