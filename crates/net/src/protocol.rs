@@ -8,7 +8,7 @@
 //! comes, the old one is closed. The words of swarmd hold while it is away.
 //!
 //! The data plane asks for one thing on each connection: the sockets of a container's resolver
-//! (`resolver_sockets`).
+//! ([`crate::resolver_sockets`]).
 
 use std::{
     net::{IpAddr, Ipv4Addr},

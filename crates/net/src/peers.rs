@@ -1,0 +1,204 @@
+//! The ways to containers of other nodes: forwarding entries and neighbours of a VXLAN device.
+
+use std::{collections::BTreeMap, io, net::IpAddr};
+
+use netlink_packet_core::Parseable;
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+};
+use rustix::io::Errno;
+
+use crate::{
+    links::read_addr,
+    netlink::{CREATE, Message, REPLACE, Socket},
+};
+
+const GET_NEIGHBOUR: u16 = 30;
+const FAMILIES: [AddressFamily; 3] = [AddressFamily::Bridge, AddressFamily::Inet, AddressFamily::Inet6];
+
+/// The address of a container's Ethernet device.
+pub type Mac = [u8; 6];
+
+/// The Ethernet address of a container with these addresses in a network; none without an address.
+///
+/// With an IPv4 address: `02:42` and its four bytes, as Docker did before its version 28. With an IPv6 address only:
+/// `0a:42` and its last four bytes, so that two such addresses of a network must differ in these. Both are addresses that
+/// are given locally (bit 1 of the first byte), and no group's (bit 0).
+///
+/// The engine must be told the address when it makes the container: from its version 28 on it draws one.
+#[must_use]
+pub fn mac_of(addrs: &[IpAddr]) -> Option<Mac> {
+    let v4 = addrs.iter().find_map(|addr| if let IpAddr::V4(addr) = addr { Some(addr.octets()) } else { None });
+    let v6 = addrs.iter().find_map(|addr| if let IpAddr::V6(addr) = addr { Some(addr.octets()) } else { None });
+    match (v4, v6) {
+        (Some([a, b, c, d]), _) => Some([0x02, 0x42, a, b, c, d]),
+        (None, Some([.., a, b, c, d])) => Some([0x0a, 0x42, a, b, c, d]),
+        (None, None) => None,
+    }
+}
+
+/// The entries of a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Entries {
+    /// The host that frames for an Ethernet address go to.
+    forwarding: BTreeMap<Mac, IpAddr>,
+    /// The Ethernet addresses of addresses.
+    neighbours: BTreeMap<IpAddr, Mac>,
+}
+
+/// The name of an entry, in an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EntryKey {
+    Forwarding(Mac),
+    Neighbour(IpAddr),
+}
+
+impl Entries {
+    /// The entries for these peers.
+    pub(crate) fn of<'a>(peers: impl Iterator<Item = (&'a Vec<IpAddr>, &'a IpAddr)>) -> Self {
+        let mut entries = Self::default();
+        for (addrs, at) in peers {
+            if let Some(mac) = mac_of(addrs) {
+                entries.forwarding.insert(mac, *at);
+                entries.neighbours.extend(addrs.iter().map(|addr| (*addr, mac)));
+            }
+        }
+        entries
+    }
+
+    /// The entries that the kernel has.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn look(socket: &mut Socket, device: u32) -> io::Result<Self> {
+        let mut entries = Self::default();
+        for family in FAMILIES {
+            let mut asked = [0; 12];
+            asked[0] = family.into();
+            // A list of forwarding entries is of one device; other lists name the device of each entry.
+            asked[4..8].copy_from_slice(&device.to_ne_bytes());
+            for body in socket.list(&Message::new(GET_NEIGHBOUR, 0, &asked))? {
+                if let Some((found, entry)) = read(&body)
+                    && found == device
+                {
+                    match entry {
+                        Entry::Forwarding(mac, at) => drop(entries.forwarding.insert(mac, at)),
+                        Entry::Neighbour(addr, mac) => drop(entries.neighbours.insert(addr, mac)),
+                    }
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Whether an entry is to be there.
+    pub(crate) fn has(&self, key: EntryKey) -> bool {
+        match key {
+            EntryKey::Forwarding(mac) => self.forwarding.contains_key(&mac),
+            EntryKey::Neighbour(addr) => self.neighbours.contains_key(&addr),
+        }
+    }
+
+    /// Makes these entries of a device, which has others, into the wanted ones.
+    ///
+    /// # Errors
+    /// The socket's, or the kernel's first refusal. Then the kernel has to be looked at again.
+    pub(crate) fn become_these(&self, socket: &mut Socket, device: u32, wanted: &Self) -> io::Result<()> {
+        let mut requests = Vec::new();
+        let removed = self.forwarding.iter().filter(|(mac, _)| !wanted.forwarding.contains_key(*mac));
+        requests.extend(removed.map(|(mac, at)| remove(forwarding(device, *mac, *at))));
+        let removed = self.neighbours.iter().filter(|(addr, _)| !wanted.neighbours.contains_key(*addr));
+        requests.extend(removed.map(|(addr, mac)| remove(neighbour(device, *addr, *mac))));
+        let put = wanted.forwarding.iter().filter(|(mac, at)| self.forwarding.get(*mac) != Some(at));
+        requests.extend(put.map(|(mac, at)| replace(forwarding(device, *mac, *at))));
+        let put = wanted.neighbours.iter().filter(|(addr, mac)| self.neighbours.get(*addr) != Some(mac));
+        requests.extend(put.map(|(addr, mac)| replace(neighbour(device, *addr, *mac))));
+        for outcome in socket.request(&requests)? {
+            match outcome {
+                // It was to be removed.
+                Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOENT)) => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn remove(message: NeighbourMessage) -> Message {
+    Message::route(&RouteNetlinkMessage::DelNeighbour(message), 0)
+}
+
+fn replace(message: NeighbourMessage) -> Message {
+    Message::route(&RouteNetlinkMessage::NewNeighbour(message), CREATE | REPLACE)
+}
+
+fn destination(addr: IpAddr) -> NeighbourAttribute {
+    NeighbourAttribute::Destination(match addr {
+        IpAddr::V4(addr) => NeighbourAddress::Inet(addr),
+        IpAddr::V6(addr) => NeighbourAddress::Inet6(addr),
+    })
+}
+
+fn message(family: AddressFamily, device: u32, mac: Mac, addr: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family;
+    message.header.ifindex = device;
+    message.header.state = NeighbourState::Permanent;
+    message.attributes = vec![destination(addr), NeighbourAttribute::LinkLayerAddress(mac.to_vec())];
+    message
+}
+
+fn forwarding(device: u32, mac: Mac, at: IpAddr) -> NeighbourMessage {
+    let mut message = message(AddressFamily::Bridge, device, mac, at);
+    message.header.flags = NeighbourFlags::Own;
+    message
+}
+
+fn neighbour(device: u32, addr: IpAddr, mac: Mac) -> NeighbourMessage {
+    let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message(family, device, mac, addr)
+}
+
+enum Entry {
+    Forwarding(Mac, IpAddr),
+    Neighbour(IpAddr, Mac),
+}
+
+/// An entry that the kernel tells of, and its device; none for one that is not permanent.
+fn read(body: &[u8]) -> Option<(u32, Entry)> {
+    let message = NeighbourMessage::parse(body).ok()?;
+    let (mac, addr) = parts(&message);
+    let is_permanent = message.header.state == NeighbourState::Permanent;
+    let entry = match message.header.family {
+        AddressFamily::Bridge if is_permanent => Entry::Forwarding(mac?, addr?),
+        AddressFamily::Inet | AddressFamily::Inet6 if is_permanent => Entry::Neighbour(addr?, mac?),
+        _ => return None,
+    };
+    Some((message.header.ifindex, entry))
+}
+
+/// The device and the name of the entry that an event is about.
+pub(crate) fn read_key(body: &[u8]) -> Option<(u32, EntryKey)> {
+    let message = NeighbourMessage::parse(body).ok()?;
+    let (mac, addr) = parts(&message);
+    let key = match message.header.family {
+        AddressFamily::Bridge => EntryKey::Forwarding(mac?),
+        _ => EntryKey::Neighbour(addr?),
+    };
+    Some((message.header.ifindex, key))
+}
+
+fn parts(message: &NeighbourMessage) -> (Option<Mac>, Option<IpAddr>) {
+    let (mut mac, mut addr) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => addr = Some((*found).into()),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => addr = Some((*found).into()),
+            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => addr = read_addr(bytes),
+            _ => {}
+        }
+    }
+    (mac, addr)
+}
