@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use crate::protocol::DATA_PORT;
+use crate::{protocol::DATA_PORT, socket::check_peer};
 
 /// What a device's number stands for in names: other ports are named.
 fn suffix(vni: u32, port: u16) -> String {
@@ -47,7 +47,7 @@ impl Claim {
     /// Whether another process waits for the right.
     pub(crate) fn is_wanted(&self) -> bool {
         // A process that is gone has closed its connection.
-        std::iter::from_fn(|| self.0.accept().ok()).any(|(stream, _)| is_open(&stream))
+        std::iter::from_fn(|| self.0.accept().ok()).any(|(stream, _)| is_open(&stream) && check_peer(&stream).is_ok())
     }
 }
 
@@ -59,9 +59,14 @@ impl Waiting {
     /// Shows the process that has the right that another one waits.
     ///
     /// # Errors
-    /// The socket's: the right has become free.
+    /// The socket's: the right has become free. `PermissionDenied` when a process of another user took the name.
     pub(crate) fn begin(vni: u32, port: u16) -> io::Result<Self> {
-        Ok(Self(UnixStream::connect_addr(&addr(vni, port)?)?))
+        let stream = UnixStream::connect_addr(&addr(vni, port)?)?;
+        check_peer(&stream).map_err(|e| {
+            let text = format!("the name of its abstract socket, @swarmd-net-{}, is taken: {e}", suffix(vni, port));
+            io::Error::new(e.kind(), text)
+        })?;
+        Ok(Self(stream))
     }
 
     /// Whether the process that it was shown to is there.
@@ -78,4 +83,16 @@ fn is_open(mut stream: &UnixStream) -> bool {
 
 fn addr(vni: u32, port: u16) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("swarmd-net-{}", suffix(vni, port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_all_devices_fit() {
+        assert_eq!(device_name(4097, DATA_PORT), "vx4097");
+        assert_eq!(device_name(4097, 4790), "vx4097-12b6");
+        assert!(device_name(0xff_ffff, u16::MAX).len() <= 15);
+    }
 }

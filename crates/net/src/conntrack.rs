@@ -1,7 +1,8 @@
 //! Connections that the kernel tracks in a container's namespace.
 //!
 //! A flow of UDP stays with the task that it was first sent to as long as packets come. So it is forgotten when that task
-//! leaves its service: the next packet goes to another one.
+//! leaves its service: the next packet goes to another one. So is a flow to a virtual address that began before there was a
+//! table, and went to nobody.
 
 use std::{collections::BTreeSet, io, net::IpAddr};
 
@@ -22,7 +23,7 @@ const PROTOCOL: u16 = 2;
 const NESTED: u16 = 0x8000;
 const UDP: u8 = 17;
 
-/// Flows that are to go elsewhere: those to these virtual addresses that go to these tasks.
+/// Flows that are to go elsewhere: those to these virtual addresses that do not go to one of these tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Moved {
     pub(crate) vips: BTreeSet<IpAddr>,
@@ -70,7 +71,7 @@ pub(crate) fn forget(socket: &mut Socket, moved: &[Moved]) -> io::Result<()> {
         let bodies = socket.list(&Message::new(GET, 0, &[family, 0, 0, 0]))?;
         let flows = bodies.iter().filter_map(|body| Flow::read(body));
         let is_moved =
-            |flow: &Flow<'_>| moved.iter().any(|m| m.vips.contains(&flow.to) && m.backends.contains(&flow.served_by));
+            |flow: &Flow<'_>| moved.iter().any(|m| m.vips.contains(&flow.to) && !m.backends.contains(&flow.served_by));
         let requests: Vec<_> = flows
             .filter(is_moved)
             .map(|flow| {

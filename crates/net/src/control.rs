@@ -239,7 +239,9 @@ impl Session<'_> {
                         waits.spawn(async move {
                             let (answer, overlap) = oneshot::channel();
                             let _ = host.send(Question::Overlap(subnet, answer)).await;
-                            if let Ok(Ok(overlap)) = overlap.await {
+                            if let Ok(overlap) = overlap.await {
+                                let overlap =
+                                    overlap.map_err(|e| format!("the routes of this node cannot be read: {e}"));
                                 reports.say(FromNet::Subnet { subnet, overlap });
                             }
                         });

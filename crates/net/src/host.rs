@@ -112,7 +112,12 @@ impl Device {
                 return Ok(true);
             }
             if !waiting.as_ref().is_some_and(Waiting::holds) {
-                *waiting = Waiting::begin(vni, port).ok();
+                *waiting = match Waiting::begin(vni, port) {
+                    Ok(begun) => Some(begun),
+                    Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Err(e),
+                    // The right has become free: it is tried for again.
+                    Err(_) => None,
+                };
             }
             return Ok(false);
         }

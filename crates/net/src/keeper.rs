@@ -25,7 +25,7 @@ use crate::{
     netlink::{Part, Socket},
     protocol::{LocalContainer, RESOLVER},
     reports::{Keeper, Progress, Reports},
-    space::{Space, check_path},
+    space::{Space, SpaceId, check_path},
     state::{Service, State, Wanted},
     table::{Loaded, ResolverPorts, Table},
 };
@@ -265,7 +265,8 @@ impl ContainerKeeper {
 
     /// Whether swarmd named another namespace, which is there.
     fn is_elsewhere(&self, container: &LocalContainer, place: &Place) -> bool {
-        container.sandbox.as_ref().is_some_and(|path| path != place.space.path() && path.exists())
+        let named = container.sandbox.as_ref().and_then(|path| SpaceId::at(path).ok());
+        named.is_some_and(|named| named != place.space.id())
     }
 
     /// Addresses come one after another while a container is started.

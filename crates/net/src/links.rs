@@ -239,3 +239,17 @@ pub(crate) fn read_addr(bytes: &[u8]) -> Option<IpAddr> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_link_or_none(bytes: Vec<u8>) {
+            let _ = Link::read(&bytes);
+        }
+    }
+}

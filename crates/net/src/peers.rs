@@ -11,10 +11,12 @@ use rustix::io::Errno;
 
 use crate::{
     links::read_addr,
-    netlink::{CREATE, Message, REPLACE, Socket},
+    netlink::{CREATE, Message, REPLACE, Socket, attribute},
 };
 
 const GET_NEIGHBOUR: u16 = 30;
+/// The attribute that names a device.
+const DEVICE: u16 = 8;
 const FAMILIES: [AddressFamily; 3] = [AddressFamily::Bridge, AddressFamily::Inet, AddressFamily::Inet6];
 
 /// The address of a container's Ethernet device.
@@ -76,9 +78,10 @@ impl Entries {
         for family in FAMILIES {
             let mut asked = [0; 12];
             asked[0] = family.into();
-            // A list of forwarding entries is of one device; other lists name the device of each entry.
+            // A list of forwarding entries is of the device in the fixed part, one of neighbours of that in an attribute.
             asked[4..8].copy_from_slice(&device.to_ne_bytes());
-            for body in socket.list(&Message::new(GET_NEIGHBOUR, 0, &asked))? {
+            let asked = Message::new(GET_NEIGHBOUR, 0, &asked).with(&attribute(DEVICE, &device.to_ne_bytes()));
+            for body in socket.list(&asked)? {
                 if let Some((found, entry)) = read(&body)
                     && found == device
                 {
@@ -201,4 +204,41 @@ fn parts(message: &NeighbourMessage) -> (Option<Mac>, Option<IpAddr>) {
         }
     }
     (mac, addr)
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::Emitable;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ethernet_addresses_follow_from_addresses() {
+        let [v4, v6]: [IpAddr; 2] = ["10.20.0.112".parse().unwrap(), "fd77::1:2".parse().unwrap()];
+        assert_eq!(mac_of(&[v6, v4]), Some([0x02, 0x42, 10, 20, 0, 112]));
+        assert_eq!(mac_of(&[v6]), Some([0x0a, 0x42, 0, 1, 0, 2]));
+        assert_eq!(mac_of(&[]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_is_read_as_it_was_written(mac: Mac, addr: IpAddr, device: u32) {
+            let body = |message: NeighbourMessage| {
+                let mut body = vec![0; message.buffer_len()];
+                message.emit(&mut body);
+                body
+            };
+            let found = read(&body(forwarding(device, mac, addr)));
+            prop_assert!(matches!(found, Some((d, Entry::Forwarding(m, a))) if (d, m, a) == (device, mac, addr)));
+            let found = read(&body(neighbour(device, addr, mac)));
+            prop_assert!(matches!(found, Some((d, Entry::Neighbour(a, m))) if (d, m, a) == (device, mac, addr)));
+            prop_assert_eq!(read_key(&body(forwarding(device, mac, addr))), Some((device, EntryKey::Forwarding(mac))));
+        }
+
+        #[test]
+        fn any_bytes_are_an_entry_or_none(bytes: Vec<u8>) {
+            let _ = (read(&bytes), read_key(&bytes));
+        }
+    }
 }

@@ -86,3 +86,27 @@ fn try_setns() -> io::Result<()> {
     let own = File::open(OWN_NAMESPACE)?;
     Ok(move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Network))?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_is_named_is_missing() {
+        let all = ["vxlan", "tun", "nft", "setns"].map(str::to_owned);
+        let abilities = probe(&all.into());
+        for (part, name) in
+            [(abilities.vxlan, "vxlan"), (abilities.tun, "tun"), (abilities.nft, "nft"), (abilities.setns, "setns")]
+        {
+            assert!(part.unwrap_err().contains(name));
+        }
+    }
+
+    #[test]
+    fn root_can_use_namespaces_and_tables() {
+        if rustix::process::geteuid().is_root() {
+            let abilities = probe(&BTreeSet::new());
+            assert_eq!((abilities.vxlan, abilities.nft, abilities.setns), (Ok(()), Ok(()), Ok(())));
+        }
+    }
+}

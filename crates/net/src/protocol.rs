@@ -210,8 +210,8 @@ pub enum FromNet {
     Subnet {
         /// The subnet.
         subnet: IpNet,
-        /// A route of this host that overlaps it, such as `10.33.0.0/24 dev lan0`.
-        overlap: Option<String>,
+        /// A route of this host that overlaps it, such as `10.33.0.0/24 dev lan0`; or the reason why it cannot be told.
+        overlap: Result<Option<String>, String>,
     },
     /// The warnings of this node, for people: all of them; said whenever they change.
     Warnings(Vec<NetWarning>),

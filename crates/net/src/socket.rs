@@ -2,13 +2,16 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::process::geteuid;
+use rustix::{net::sockopt::socket_peercred, process::geteuid};
 use tokio::net::{UnixListener, UnixStream};
 
 /// Pause after a failed accept, which means that the system has no descriptors or memory left.
@@ -92,8 +95,8 @@ fn check_folder(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// It is another user's, or the system does not tell.
-pub(crate) fn check_peer(stream: &UnixStream) -> io::Result<()> {
-    check_uid(stream.peer_cred()?.uid(), geteuid().as_raw())
+pub(crate) fn check_peer(stream: &impl AsFd) -> io::Result<()> {
+    check_uid(socket_peercred(stream)?.uid.as_raw(), geteuid().as_raw())
 }
 
 fn check_uid(peer: u32, own: u32) -> io::Result<()> {

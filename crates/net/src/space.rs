@@ -66,10 +66,6 @@ impl Space {
         self.id
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Whether its path still leads to it. When a container is started again it has another namespace.
     pub(crate) fn is_current(&self) -> bool {
         SpaceId::at(&self.path).is_ok_and(|id| id == self.id)

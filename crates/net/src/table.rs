@@ -123,17 +123,20 @@ impl Table {
         if addr.is_ipv4() { &mut self.v4 } else { &mut self.v6 }
     }
 
-    /// The flows of UDP that are not to stay with their task: those to tasks that a service had and has no more.
-    fn moved_to(&self, wanted: &Self) -> Vec<Moved> {
+    /// The flows of UDP that may have to begin anew after a change; before the first one it is not known which do.
+    fn moved(before: Option<&Self>, wanted: &Self) -> Vec<Moved> {
+        let empty = Self::default();
+        let before = before.unwrap_or(&empty);
         let mut moved = Vec::new();
-        for (before, after) in [(&self.v4, &wanted.v4), (&self.v6, &wanted.v6)] {
-            for (chain, service) in &before.services {
-                let left = after.services.get(chain).map(|service| &service.backends);
-                let is_left = |backend: &IpAddr| left.is_some_and(|left| left.contains(backend));
-                let backends: BTreeSet<_> = service.backends.iter().copied().filter(|b| !is_left(b)).collect();
-                if !backends.is_empty() {
-                    moved.push(Moved { vips: service.vips.clone(), backends });
+        for (before, after) in [(&before.v4, &wanted.v4), (&before.v6, &wanted.v6)] {
+            for (chain, service) in &after.services {
+                if before.services.get(chain) != Some(service) {
+                    let Service { vips, backends } = service.clone();
+                    moved.push(Moved { vips, backends });
                 }
+            }
+            for (_, service) in before.services.iter().filter(|(chain, _)| !after.services.contains_key(*chain)) {
+                moved.push(Moved { vips: service.vips.clone(), backends: BTreeSet::new() });
             }
         }
         moved
@@ -287,7 +290,7 @@ impl Loaded {
     }
 
     /// Makes the kernel have this content: by the differences, if nobody else changed anything since the last load.
-    /// Flows of UDP to tasks that left their service begin anew.
+    /// Flows of UDP that go to no task of their service begin anew.
     ///
     /// # Errors
     /// The kernel's.
@@ -310,7 +313,7 @@ impl Loaded {
                 Ok(next) => {
                     self.has_v6 = has_v6;
                     let before = self.known.replace((next, wanted.clone()));
-                    let moved = before.map(|(_, table)| table.moved_to(wanted)).unwrap_or_default();
+                    let moved = Table::moved(before.as_ref().map(|(_, table)| table), wanted);
                     return conntrack::forget(&mut self.tables.socket, &moved);
                 }
             }

@@ -214,7 +214,7 @@ async fn a_subnet_that_a_route_overlaps_is_told() {
         let subnet = subnet.parse().unwrap();
         swarmd.say(ToNet::CheckSubnet(subnet)).await;
         let pick = |message| match message {
-            FromNet::Subnet { subnet: of, overlap } if of == subnet => Some(overlap),
+            FromNet::Subnet { subnet: of, overlap } if of == subnet => Some(overlap.unwrap()),
             _ => None,
         };
         told.push(swarmd.hear_of(pick).await);

@@ -3,15 +3,14 @@ use std::time::{Duration, Instant};
 use super::{overlay::two_hosts, place::*};
 use crate::protocol::ToNet;
 
-/// Longest time until something is back. Machines of tests may be busy: the process itself takes a second at most.
-const REPAIR_MAX: Duration = Duration::from_secs(2);
+/// Longest time until something is back: two seconds, and more for machines that are busy. A look that follows no event
+/// comes much later.
+const REPAIR_MAX: Duration = Duration::from_secs(10);
 
 async fn repaired(condition: impl FnMut() -> bool) {
     let began = Instant::now();
     until(condition).await;
-    if began.elapsed() > REPAIR_MAX {
-        println!("it took {:?}: this machine is busy, or something is wrong", began.elapsed());
-    }
+    assert!(began.elapsed() < REPAIR_MAX, "it took {:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -102,7 +102,7 @@ async fn a_flow_of_udp_moves_when_its_task_leaves() {
     if is_skipped() {
         return;
     }
-    let host = Host::new("192.0.2.1").await;
+    let mut host = Host::new("192.0.2.1").await;
     let (client, one, two) = (host.container(10), host.container(11), host.container(12));
     one.serve();
     two.serve();
@@ -118,6 +118,15 @@ async fn a_flow_of_udp_moves_when_its_task_leaves() {
     swarmd.say(service(&["10.77.0.250"], &[left])).await;
     swarmd.sync().await;
     assert_eq!(client.ask(&socket, vip()), other);
+
+    // It moves as well when another process sees the task leave.
+    host.start_again().await;
+    let moved_to = if other == "c11" { &two } else { &one };
+    let mut swarmd = host.swarmd().await;
+    swarmd.say(service(&["10.77.0.250"], &[moved_to])).await;
+    swarmd.say(ToNet::PutContainer(client.record(Some(client.show_again())))).await;
+    swarmd.sync().await;
+    assert_eq!(client.ask(&socket, vip()), moved_to.id);
 }
 
 #[tokio::test(flavor = "multi_thread")]
