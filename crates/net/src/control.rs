@@ -176,7 +176,11 @@ async fn follow(called: Called, net: Arc<Net>) {
     let mut said = net.reports.turn_to_new();
     let speaking = async move {
         while let Some(message) = said.recv().await {
-            to_caller.send(&message).await?;
+            if let Err(e) = to_caller.send(&message).await {
+                // The last words of swarmd may not be heard yet.
+                tracing::debug!("cannot speak to swarmd: {e}");
+                return std::future::pending().await;
+            }
         }
         to_caller.close().await
     };

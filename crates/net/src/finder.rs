@@ -19,7 +19,7 @@ use std::{
 use imbl::OrdMap;
 use rustix::fs::inotify;
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, watch},
     task::spawn_blocking,
     time::{sleep, timeout},
 };
@@ -43,6 +43,8 @@ const MOUNT_PERIOD: Duration = Duration::from_millis(2);
 const MOUNT_MAX: Duration = Duration::from_secs(10);
 const ADDRESSES_MAX: Duration = Duration::from_secs(30);
 const EVENT_BYTES: usize = 4096;
+/// Namespaces that are entered at a time: each takes a thread.
+const ENTERING_MAX: usize = 16;
 
 /// A namespace with its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +98,7 @@ async fn watch_folder(folder: &Path, found: &Arc<watch::Sender<Found>>) {
             Err(_) => sleep(FOLDER_PERIOD).await,
         }
     };
+    let entering = Arc::new(Semaphore::new(ENTERING_MAX));
     let mut scouts: BTreeMap<PathBuf, AbortOnDropHandle<()>> = BTreeMap::new();
     while let Ok(files) = list(folder) {
         scouts.retain(|path, _| files.contains(path));
@@ -105,11 +108,11 @@ async fn watch_folder(folder: &Path, found: &Arc<watch::Sender<Found>>) {
             !gone.is_empty()
         });
         for path in files {
-            let found = Arc::clone(found);
+            let (found, entering) = (Arc::clone(found), Arc::clone(&entering));
             scouts.entry(path).or_insert_with_key(|path| {
                 let path = path.clone();
                 AbortOnDropHandle::new(tokio::spawn(async move {
-                    if let Err(e) = scout(&path, &found).await {
+                    if let Err(e) = scout(&path, &found, &entering).await {
                         tracing::debug!("{} is no container's: {e}", path.display());
                     }
                 }))
@@ -149,7 +152,7 @@ fn list(folder: &Path) -> io::Result<BTreeSet<PathBuf>> {
 }
 
 /// Tells the addresses of a namespace, until no more come.
-async fn scout(path: &Path, found: &watch::Sender<Found>) -> io::Result<()> {
+async fn scout(path: &Path, found: &watch::Sender<Found>, entering: &Semaphore) -> io::Result<()> {
     // The host's own, which containers of the network `host` share.
     if path.file_name() == Some(OsStr::new("default")) {
         return Ok(());
@@ -164,10 +167,12 @@ async fn scout(path: &Path, found: &watch::Sender<Found>) -> io::Result<()> {
     };
     let space = timeout(MOUNT_MAX, mounted).await??;
     let id = space.id();
+    let permit = entering.acquire().await.map_err(io::Error::other)?;
     let (mut events, mut socket) = spawn_blocking(move || {
         space.within(|| Ok((Socket::hearing(Part::Route, GROUPS)?, Socket::open(Part::Route)?)))
     })
     .await??;
+    drop(permit);
     let readable = Readable::of(&events)?;
     loop {
         let addrs: BTreeSet<_> = links::addresses(&mut socket)?.into_iter().map(|(_, net)| net.addr()).collect();

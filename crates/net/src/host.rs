@@ -27,6 +27,7 @@ use crate::{
 /// Kinds of events.
 pub(crate) const NEW_LINK: u16 = 16;
 pub(crate) const DELETED_LINK: u16 = 17;
+pub(crate) const NEW_NEIGHBOUR: u16 = 28;
 pub(crate) const DELETED_NEIGHBOUR: u16 = 29;
 
 /// The end of a container's link on this host.
@@ -47,6 +48,8 @@ pub(crate) type Ends = BTreeMap<String, Vec<End>>;
 pub(crate) struct Host {
     socket: Socket,
     devices: BTreeMap<ObjectId, Device>,
+    /// The bridges that were made again here: the engine does not know them as its own, and leaves them.
+    remade: BTreeMap<ObjectId, String>,
     links: Vec<Link>,
     /// Whether links may be others than those that were found last.
     is_in_doubt: bool,
@@ -160,8 +163,15 @@ impl Host {
     /// # Errors
     /// The kernel's.
     pub(crate) fn open(missing: Option<String>) -> io::Result<Self> {
-        let (socket, devices) = (Socket::open(Part::Route)?, BTreeMap::new());
-        Ok(Self { socket, devices, links: Vec::new(), is_in_doubt: true, has_other_peers: false, missing })
+        Ok(Self {
+            socket: Socket::open(Part::Route)?,
+            devices: BTreeMap::new(),
+            remade: BTreeMap::new(),
+            links: Vec::new(),
+            is_in_doubt: true,
+            has_other_peers: false,
+            missing,
+        })
     }
 
     /// The links may be others.
@@ -180,12 +190,13 @@ impl Host {
         match kind {
             // Of many kinds of links; a look costs little.
             NEW_LINK | DELETED_LINK => self.is_in_doubt = true,
-            DELETED_NEIGHBOUR => {
-                let Some((index, key)) = peers::read_key(body) else { return };
-                let is_missed = |device: &&mut Device| {
-                    device.index == Some(index) && device.entries.as_ref().is_some_and(|e| e.has(key))
-                };
-                self.devices.values_mut().filter(is_missed).for_each(|device| device.entries = None);
+            NEW_NEIGHBOUR | DELETED_NEIGHBOUR => {
+                let index = peers::device_of(body);
+                for device in self.devices.values_mut().filter(|device| index.is_some() && device.index == index) {
+                    if device.entries.as_ref().is_some_and(|entries| entries.miss(kind == NEW_NEIGHBOUR, body)) {
+                        device.entries = None;
+                    }
+                }
             }
             _ => {}
         }
@@ -233,6 +244,24 @@ impl Host {
                 self.remove_link(&device);
             }
         }
+        let left: Vec<_> = self.remade.keys().filter(|id| !state.networks.contains_key(*id)).copied().collect();
+        for bridge in left.iter().filter_map(|id| self.remade.remove(id)).collect::<Vec<_>>() {
+            self.remove_bridge(&bridge);
+        }
+    }
+
+    /// Removes a bridge that was made again here, unless it has ports.
+    fn remove_bridge(&mut self, name: &str) {
+        if let Err(e) = self.look_again() {
+            tracing::warn!("cannot remove the bridge {name}: {e}");
+        }
+        let Some(index) = self.link(name).map(|link| link.index) else { return };
+        if !self.links.iter().any(|link| link.bridge == Some(index))
+            && let Err(e) = links::remove(&mut self.socket, index)
+        {
+            tracing::warn!("cannot remove the bridge {name}: {e}");
+        }
+        self.is_in_doubt = true;
     }
 
     fn remove_link(&mut self, device: &Device) {
@@ -263,7 +292,7 @@ impl Host {
         ends: &Ends,
     ) -> io::Result<Option<String>> {
         let ends: Vec<_> = ends.values().flatten().filter(|end| end.network == id).copied().collect();
-        let Some(bridge) = self.settle_bridge(&network.local, &ends)? else { return Ok(None) };
+        let Some(bridge) = self.settle_bridge(&network.local, &alias(configuration), &ends)? else { return Ok(None) };
         if !network.local.has_device || self.missing.is_some() {
             return Ok(self.missing.clone().filter(|_| network.local.has_device));
         }
@@ -276,9 +305,11 @@ impl Host {
 
     /// The index of a network's bridge; none while it is not there. The engine makes it; one that is removed under
     /// containers is made again, with the ends of these.
-    fn settle_bridge(&mut self, network: &LocalNetwork, ends: &[End]) -> io::Result<Option<u32>> {
+    fn settle_bridge(&mut self, network: &LocalNetwork, alias: &str, ends: &[End]) -> io::Result<Option<u32>> {
+        let is_of = |end: &End, link: &Link| link.index == end.outer && link.is_veth && link.peer == Some(end.inner);
         if self.link(&network.bridge).is_none() {
-            if ends.is_empty() {
+            // Containers that have ended since have no ends any more.
+            if !ends.iter().any(|end| self.links.iter().any(|link| is_of(end, link))) {
                 return Ok(None);
             }
             tracing::warn!("the bridge {} of the network {} was removed: it is made again", network.bridge, network.id);
@@ -290,6 +321,8 @@ impl Host {
             }
             self.look_again()?;
             let Some(index) = self.link(&network.bridge).map(|link| link.index) else { return Ok(None) };
+            Change::of(index).alias(alias).apply(&mut self.socket)?;
+            self.is_in_doubt = true;
             for subnet in &network.subnets {
                 let addr = IpNet::new(subnet.gateway, subnet.range.prefix_len()).map_err(io::Error::other)?;
                 match links::give(&mut self.socket, index, addr) {
@@ -298,12 +331,14 @@ impl Host {
                 }
             }
         }
-        let Some(bridge) = self.link(&network.bridge).map(|link| link.index) else { return Ok(None) };
+        let Some(link) = self.link(&network.bridge) else { return Ok(None) };
+        let (bridge, is_remade) = (link.index, link.alias.as_deref() == Some(alias));
+        if is_remade {
+            self.remade.insert(network.id, network.bridge.clone());
+        }
         for end in ends {
-            let is_loose = |link: &&Link| {
-                link.index == end.outer && link.is_veth && link.peer == Some(end.inner) && link.bridge != Some(bridge)
-            };
-            if let Some(link) = self.links.iter_mut().find(|link| is_loose(&&**link)) {
+            let is_loose = |link: &&mut Link| is_of(end, link) && link.bridge != Some(bridge);
+            if let Some(link) = self.links.iter_mut().find(is_loose) {
                 Change::of(end.outer).bridge(bridge).up().apply(&mut self.socket)?;
                 link.bridge = Some(bridge);
             }
@@ -453,6 +488,9 @@ impl Host {
             {
                 self.remove_link(&device);
             }
+        }
+        for bridge in std::mem::take(&mut self.remade).into_values() {
+            self.remove_bridge(&bridge);
         }
     }
 }

@@ -189,14 +189,20 @@ impl ContainerKeeper {
         }
         let found = self.found.borrow().clone();
         let has_addr = |addrs: &BTreeSet<_>| container.addrs.iter().any(|(_, addr)| addrs.contains(addr));
-        match found.iter().find(|(_, space)| has_addr(&space.addrs)) {
-            Some((path, _)) => Space::open(path),
-            None => Ok(None),
+        for (path, space) in found.iter().filter(|(_, space)| has_addr(&space.addrs)) {
+            // The engine unmounts the namespace of a container that has ended, and removes the file a minute later.
+            if let Ok(Some(opened)) = Space::open(path)
+                && opened.id() == space.id
+            {
+                return Ok(Some(opened));
+            }
         }
+        Ok(None)
     }
 
     async fn enter(&self, space: Space) -> io::Result<Place> {
         let container = self.container();
+        let _permit = self.common.changes.acquire().await.map_err(io::Error::other)?;
         let entered = spawn_blocking(move || {
             let (mut loaded, ends) = space.within(|| {
                 let ends = container.map_or(Ok(Vec::new()), |container| ends_of(&container))?;

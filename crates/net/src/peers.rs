@@ -49,13 +49,6 @@ pub(crate) struct Entries {
     neighbours: BTreeMap<IpAddr, Mac>,
 }
 
-/// The name of an entry, in an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EntryKey {
-    Forwarding(Mac),
-    Neighbour(IpAddr),
-}
-
 impl Entries {
     /// The entries for these peers.
     pub(crate) fn of<'a>(peers: impl Iterator<Item = (&'a Vec<IpAddr>, &'a IpAddr)>) -> Self {
@@ -95,12 +88,17 @@ impl Entries {
         Ok(entries)
     }
 
-    /// Whether an entry is to be there.
-    pub(crate) fn has(&self, key: EntryKey) -> bool {
-        match key {
-            EntryKey::Forwarding(mac) => self.forwarding.contains_key(&mac),
-            EntryKey::Neighbour(addr) => self.neighbours.contains_key(&addr),
+    /// Whether an event about their device tells that one of these entries is gone, or another one now.
+    pub(crate) fn miss(&self, is_new: bool, body: &[u8]) -> bool {
+        let Ok(message) = NeighbourMessage::parse(body) else { return false };
+        let is_left = is_new && message.header.state == NeighbourState::Permanent;
+        let (mac, addr) = parts(&message);
+        if message.header.family == AddressFamily::Bridge {
+            let wanted = mac.and_then(|mac| self.forwarding.get(&mac));
+            return wanted.is_some() && !(is_left && wanted == addr.as_ref());
         }
+        let wanted = addr.and_then(|addr| self.neighbours.get(&addr));
+        wanted.is_some() && !(is_left && wanted == mac.as_ref())
     }
 
     /// Makes these entries of a device, which has others, into the wanted ones.
@@ -126,6 +124,11 @@ impl Entries {
         }
         Ok(())
     }
+}
+
+/// The device that an event is about.
+pub(crate) fn device_of(body: &[u8]) -> Option<u32> {
+    body.get(4..)?.first_chunk().map(|index| u32::from_ne_bytes(*index))
 }
 
 fn remove(message: NeighbourMessage) -> Message {
@@ -181,17 +184,6 @@ fn read(body: &[u8]) -> Option<(u32, Entry)> {
     Some((message.header.ifindex, entry))
 }
 
-/// The device and the name of the entry that an event is about.
-pub(crate) fn read_key(body: &[u8]) -> Option<(u32, EntryKey)> {
-    let message = NeighbourMessage::parse(body).ok()?;
-    let (mac, addr) = parts(&message);
-    let key = match message.header.family {
-        AddressFamily::Bridge => EntryKey::Forwarding(mac?),
-        _ => EntryKey::Neighbour(addr?),
-    };
-    Some((message.header.ifindex, key))
-}
-
 fn parts(message: &NeighbourMessage) -> (Option<Mac>, Option<IpAddr>) {
     let (mut mac, mut addr) = (None, None);
     for attribute in &message.attributes {
@@ -233,12 +225,21 @@ mod tests {
             prop_assert!(matches!(found, Some((d, Entry::Forwarding(m, a))) if (d, m, a) == (device, mac, addr)));
             let found = read(&body(neighbour(device, addr, mac)));
             prop_assert!(matches!(found, Some((d, Entry::Neighbour(a, m))) if (d, m, a) == (device, mac, addr)));
-            prop_assert_eq!(read_key(&body(forwarding(device, mac, addr))), Some((device, EntryKey::Forwarding(mac))));
+            let addrs = vec![addr];
+            let entries = Entries::of([(&addrs, &addr)].into_iter());
+            let mac = mac_of(&addrs).unwrap();
+            for told in [body(forwarding(device, mac, addr)), body(neighbour(device, addr, mac))] {
+                prop_assert!(!entries.miss(true, &told), "it is there");
+                prop_assert!(entries.miss(false, &told), "it is gone");
+                prop_assert_eq!(device_of(&told), Some(device));
+            }
+            let other = body(neighbour(device, addr, mac.map(|byte| !byte)));
+            prop_assert!(entries.miss(true, &other), "it is another one");
         }
 
         #[test]
         fn any_bytes_are_an_entry_or_none(bytes: Vec<u8>) {
-            let _ = (read(&bytes), read_key(&bytes));
+            let _ = (read(&bytes), Entries::default().miss(true, &bytes), device_of(&bytes));
         }
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use imbl::OrdMap;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::spawn_blocking,
@@ -52,6 +53,7 @@ pub struct Options {
 /// # Errors
 /// The socket cannot be opened: its folder is open to others, or another process listens there. Netlink cannot be used.
 pub async fn run(options: Options) -> Result<()> {
+    raise_limit();
     let without = probe::without_from_environment();
     let abilities = spawn_blocking(move || probe::probe(&without)).await?;
     let socket = OwnSocket::bind(options.socket).await?;
@@ -87,5 +89,14 @@ pub async fn run(options: Options) -> Result<()> {
         () = options.cancel.cancelled() => Ok(()),
         () = control::serve(&socket, &net) => Ok(()),
         tended = tend(tended) => tended.context("the links of this host cannot be kept"),
+    }
+}
+
+/// Raises the limit of open files as far as it may: each container takes two.
+fn raise_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("cannot raise the limit of open files: {e}");
     }
 }

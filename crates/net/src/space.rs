@@ -94,7 +94,11 @@ impl Space {
 pub(crate) fn check_path(path: &Path, folder: &Path) -> io::Result<()> {
     let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
     let is_plain = path.is_absolute() && path.components().all(is_plain);
-    let in_folder = path.parent() == Some(folder);
+    // `/var/run` is the same as `/run`.
+    let is_folder = |parent: &Path| {
+        parent == folder || SpaceId::at(parent).is_ok_and(|id| SpaceId::at(folder).is_ok_and(|folder| folder == id))
+    };
+    let in_folder = path.parent().is_some_and(is_folder);
     let process = path.strip_prefix("/proc").ok().and_then(|rest| rest.to_str()?.strip_suffix("/ns/net"));
     let in_proc = process.is_some_and(|process| process.parse::<u32>().is_ok());
     if is_plain && (in_folder || in_proc) {

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use super::{DELETED_LINK, DELETED_NEIGHBOUR, Ends, Host, NEW_LINK};
+use super::{DELETED_LINK, DELETED_NEIGHBOUR, Ends, Host, NEW_LINK, NEW_NEIGHBOUR};
 use crate::{
     netlink::{Part, Socket},
     readable::Readable,
@@ -122,7 +122,7 @@ fn hear(events: &mut Socket) -> io::Result<Vec<(u16, Vec<u8>)>> {
     loop {
         match events.hear() {
             Ok(some) => {
-                let is_of_use = |kind| matches!(kind, NEW_LINK | DELETED_LINK | DELETED_NEIGHBOUR);
+                let is_of_use = |kind| matches!(kind, NEW_LINK | DELETED_LINK | NEW_NEIGHBOUR | DELETED_NEIGHBOUR);
                 all.extend(some.filter(|event| is_of_use(event.kind)).map(|event| (event.kind, event.body.to_vec())));
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && !all.is_empty() => return Ok(all),

@@ -33,3 +33,13 @@ fn another_file_is_no_namespace_yet() {
     let file = tempfile::NamedTempFile::new().unwrap();
     assert!(Space::open(file.path()).unwrap().is_none());
 }
+
+#[test]
+fn another_name_of_the_folder_is_the_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let (folder, link) = (root.path().join("run"), root.path().join("var-run"));
+    fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::symlink(&folder, &link).unwrap();
+    check_path(&link.join("0a1b2c"), &folder).unwrap();
+    check_path(&root.path().join("0a1b2c"), &folder).unwrap_err();
+}

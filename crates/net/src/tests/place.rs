@@ -291,6 +291,18 @@ impl Container {
         self.sandbox.clone()
     }
 
+    /// Unmounts its namespace, as the engine does: the file stays for a while.
+    pub(super) fn unmount(&self) {
+        let empty = self.sandbox.with_extension("empty");
+        File::create(&empty).unwrap();
+        fs::rename(&empty, &self.sandbox).unwrap();
+    }
+
+    /// The name of its file from now on.
+    pub(super) fn rename(&mut self, name: &str) {
+        self.sandbox.set_file_name(name);
+    }
+
     /// The same, where it is shown already.
     pub(super) fn show_again(&self) -> PathBuf {
         self.sandbox.clone()

@@ -39,7 +39,9 @@ async fn everything_that_is_removed_comes_back() {
     let forgotten = format!("bridge fdb del 02:42:0a:4d:00:0c dev {DEVICE} dst 192.0.2.2 self");
     let down = format!("ip link set {DEVICE} down\nip link set {DEVICE} up");
     let neighbour = format!("ip neigh del 10.77.0.12 dev {DEVICE}");
-    for damage in [forgotten, neighbour, format!("ip link del {DEVICE}"), down] {
+    let elsewhere = format!("bridge fdb replace 02:42:0a:4d:00:0c dev {DEVICE} dst 192.0.2.9 self permanent");
+    let another = format!("ip neigh replace 10.77.0.12 lladdr 02:42:00:00:00:01 dev {DEVICE} nud permanent");
+    for damage in [forgotten, neighbour, elsewhere, another, format!("ip link del {DEVICE}"), down] {
         assert!(is_whole());
         a.netns.run(&damage);
         repaired(is_whole).await;
@@ -78,12 +80,16 @@ async fn a_bridge_that_is_removed_under_a_container_comes_back_with_its_ports() 
     let addrs = a.netns.run(&format!("ip addr show {BRIDGE}"));
     assert!(addrs.contains("10.77.0.1/24") && addrs.contains("fd77::1/64"), "{addrs}");
 
-    // Without a container the engine's bridge is the engine's matter.
-    at_a.say(ToNet::RemoveContainer(one.id.clone())).await;
+    // The engine does not know it as its own. It goes with the network, when it has no ports any more.
+    a.netns.run(&format!("ip link del {}", one.end));
+    at_a.say(ToNet::RemoveNetwork(NETWORK)).await;
     at_a.sync().await;
-    a.netns.run(&format!("ip link del {BRIDGE}"));
-    at_a.sync().await;
-    assert!(!a.netns.has_link(BRIDGE));
+    assert!(!a.netns.has_link(BRIDGE) && !a.netns.has_link(DEVICE));
+
+    // Without a container a bridge that is removed is the engine's matter.
+    b.netns.run(&format!("ip link del {BRIDGE}"));
+    at_b.sync().await;
+    assert!(!b.netns.has_link(BRIDGE));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -153,10 +153,11 @@ async fn a_container_is_found_by_its_address_before_swarmd_knows_its_namespace()
     assert!(!other.has_table(), "the namespace of another container is left alone");
 
     // Started again it has another namespace.
-    client.hide();
+    client.unmount();
     host.netns.run(&format!("ip link del {}", client.end));
     drop(client);
     client = host.container(10);
+    client.rename("z10");
     client.show();
     swarmd.ready(&client).await;
     assert_eq!(client.reaches(vip()).await, "c11");
