@@ -22,7 +22,7 @@ pub(crate) struct Containers {
 
 struct Kept {
     requests: mpsc::Sender<Request>,
-    _task: AbortOnDropHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Containers {
@@ -30,9 +30,15 @@ impl Containers {
         Self { common: Arc::new(common), keepers: BTreeMap::new() }
     }
 
-    /// Begins to keep the containers that are new, and leaves those that are gone.
-    pub(crate) fn follow(&mut self, state: &State) {
-        self.keepers.retain(|id, _| state.containers.contains_key(id));
+    /// Leaves the containers that are gone. Returns their keepers, whose end has to be waited for before a container of
+    /// the same name is kept.
+    pub(crate) fn leave(&mut self, state: &State) -> Vec<AbortOnDropHandle<()>> {
+        let gone = self.keepers.extract_if(.., |id, _| !state.containers.contains_key(id));
+        gone.map(|(_, kept)| kept.task).collect()
+    }
+
+    /// Begins to keep the containers that are new. Their records are published already.
+    pub(crate) fn begin(&mut self, state: &State) {
         for (id, container) in &state.containers {
             if self.keepers.contains_key(id) {
                 continue;
@@ -51,7 +57,7 @@ impl Containers {
                 waiting: Vec::new(),
             };
             let task = AbortOnDropHandle::new(tokio::spawn(keeper.keep()));
-            self.keepers.insert(id.clone(), Kept { requests, _task: task });
+            self.keepers.insert(id.clone(), Kept { requests, task });
         }
     }
 

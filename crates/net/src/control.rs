@@ -62,14 +62,19 @@ impl Net {
     }
 
     /// Publishes a wanted state. Returns its revision.
-    fn publish(&self, state: &State) -> u64 {
-        self.containers().follow(state);
+    async fn publish(&self, state: &State) -> u64 {
         let mut revision = 0;
         self.wanted.send_modify(|wanted| {
             wanted.revision += 1;
             wanted.state = state.clone();
             revision = wanted.revision;
         });
+        let gone = self.containers().leave(state);
+        for keeper in gone {
+            keeper.abort();
+            let _ = keeper.await;
+        }
+        self.containers().begin(state);
         revision
     }
 
@@ -223,14 +228,16 @@ impl Session<'_> {
                 match message {
                     ToNet::Complete => {
                         if let Some(fresh) = self.fresh.take() {
+                            let configuration = state.configuration.take();
                             state = fresh;
-                            self.net.publish(&state);
+                            state.configuration = state.configuration.or(configuration);
+                            self.net.publish(&state).await;
                             is_changed = false;
                             let _ = self.net.host.send(Question::RemoveStrays).await;
                         }
                     }
                     ToNet::Sync(number) => {
-                        let revision = self.net.publish(&state);
+                        let revision = self.net.publish(&state).await;
                         is_changed = false;
                         let (progress, reports) = (Arc::clone(&self.net.progress), Arc::clone(&self.net.reports));
                         waits.spawn(async move {
@@ -264,7 +271,7 @@ impl Session<'_> {
                 }
             }
             if is_changed {
-                self.net.publish(&state);
+                self.net.publish(&state).await;
             }
             while waits.try_join_next().is_some() {}
         }

@@ -322,19 +322,19 @@ impl Host {
             self.look_again()?;
             let Some(index) = self.link(&network.bridge).map(|link| link.index) else { return Ok(None) };
             Change::of(index).alias(alias).apply(&mut self.socket)?;
-            self.is_in_doubt = true;
-            for subnet in &network.subnets {
-                let addr = IpNet::new(subnet.gateway, subnet.range.prefix_len()).map_err(io::Error::other)?;
-                match links::give(&mut self.socket, index, addr) {
-                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                    given => given?,
-                }
-            }
+            self.look_again()?;
         }
         let Some(link) = self.link(&network.bridge) else { return Ok(None) };
         let (bridge, is_remade) = (link.index, link.alias.as_deref() == Some(alias));
         if is_remade {
             self.remade.insert(network.id, network.bridge.clone());
+            for subnet in &network.subnets {
+                let addr = IpNet::new(subnet.gateway, subnet.range.prefix_len()).map_err(io::Error::other)?;
+                match links::give(&mut self.socket, bridge, addr) {
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                    given => given?,
+                }
+            }
         }
         for end in ends {
             let is_loose = |link: &&mut Link| is_of(end, link) && link.bridge != Some(bridge);

@@ -88,6 +88,8 @@ impl Table {
         resolver: Option<ResolverPorts>,
     ) -> Self {
         let mut table = Self { resolver, ..Self::default() };
+        // Of two services with one virtual address, which there is for a moment at most, the first one has it.
+        let mut taken = BTreeSet::new();
         for (id, network) in networks.iter().filter_map(|id| state.networks.get(id).map(|network| (id, network))) {
             for addr in &network.gone {
                 table.side_of(addr).refused.insert(*addr);
@@ -98,7 +100,8 @@ impl Table {
                     let of_family = |addrs: &[IpAddr]| -> BTreeSet<IpAddr> {
                         addrs.iter().copied().filter(|addr| addr.is_ipv4() == is_v4).collect()
                     };
-                    let (vips, backends) = (of_family(&record.virtual_addrs), of_family(&record.backends));
+                    let (mut vips, backends) = (of_family(&record.virtual_addrs), of_family(&record.backends));
+                    vips.retain(|vip| taken.insert(*vip));
                     let side = if is_v4 { &mut table.v4 } else { &mut table.v6 };
                     match (vips.is_empty(), backends.is_empty()) {
                         (true, _) => {}

@@ -6,3 +6,4 @@ mod place;
 mod repair;
 mod resolver;
 mod services;
+mod tables;

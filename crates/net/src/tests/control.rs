@@ -49,7 +49,7 @@ async fn another_version_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_new_connection_does_not_say_is_removed_when_all_is_said() {
+async fn a_network_that_a_new_connection_leaves_out_is_removed_when_all_is_said() {
     if is_skipped() {
         return;
     }

@@ -215,3 +215,26 @@ async fn many_services_are_changed_one_by_one() {
     swarmd.sync().await;
     client.connect(vip()).unwrap_err();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_to_sync_means_that_all_tables_are_loaded() {
+    if is_skipped() {
+        return;
+    }
+    let host = Host::new("192.0.2.1").await;
+    let mut swarmd = host.swarmd().await;
+    for round in 0..5 {
+        let containers: Vec<_> = (10..20).map(|last| host.container(last)).collect();
+        for container in &containers {
+            swarmd.say(ToNet::PutContainer(container.record(Some(container.show())))).await;
+        }
+        swarmd.sync().await;
+        assert!(containers.iter().all(Container::has_table), "round {round}");
+        for container in containers {
+            swarmd.say(ToNet::RemoveContainer(container.id.clone())).await;
+            container.hide();
+            host.netns.run(&format!("ip link del {}", container.end));
+        }
+        swarmd.sync().await;
+    }
+}
