@@ -254,7 +254,12 @@ impl Socket {
         // Without the right to it the usual sizes hold, which are enough for small networks.
         let _ = setsockopt(&socket, sockopt::SndBufForce, &SEND_BYTES);
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVED_BYTES);
-        Ok(Self { socket, buffer: vec![0; RECEIVE_BYTES], number: 0 })
+        Ok(Self { socket, buffer: Vec::new(), number: 0 })
+    }
+
+    /// Frees the memory for messages until the next one: for sockets of which there are many, seldom used.
+    pub fn rest(&mut self) {
+        self.buffer = Vec::new();
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
@@ -267,6 +272,7 @@ impl Socket {
     /// # Errors
     /// The kernel's; `WouldBlock` when a socket for events has none; `TimedOut` when one for requests gets no answer.
     pub fn hear(&mut self) -> io::Result<impl Iterator<Item = Heard<'_>>> {
+        self.buffer.resize(RECEIVE_BYTES, 0);
         let len = loop {
             match recv(&self.socket, &mut self.buffer[..], RecvFlags::empty()) {
                 Ok((len, _)) => break len,

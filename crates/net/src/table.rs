@@ -289,6 +289,7 @@ impl Loaded {
     /// Whether nobody changed anything since it was loaded. It takes some microseconds.
     pub(crate) fn is_untouched(&mut self) -> bool {
         let generation = self.tables.generation();
+        self.tables.socket.rest();
         matches!((&self.known, generation), (Some((known, _)), Ok(found)) if *known == found)
     }
 
