@@ -1,6 +1,7 @@
 //! The process `swarmd net`.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -53,8 +54,15 @@ pub struct Options {
 /// # Errors
 /// The socket cannot be opened: its folder is open to others, or another process listens there. Netlink cannot be used.
 pub async fn run(options: Options) -> Result<()> {
+    run_without(options, probe::without_from_environment()).await
+}
+
+/// The same without these parts of the kernel.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn run_without(options: Options, without: BTreeSet<String>) -> Result<()> {
     raise_limit();
-    let without = probe::without_from_environment();
     let abilities = spawn_blocking(move || probe::probe(&without)).await?;
     let socket = OwnSocket::bind(options.socket).await?;
     let (reports, progress) = (Arc::new(Reports::default()), Arc::new(Progress::new()));

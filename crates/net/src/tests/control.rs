@@ -105,3 +105,31 @@ proptest! {
         let _ = rmp_serde::from_slice::<FromNet>(&bytes);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_without_a_part_of_the_kernel_says_so() {
+    if is_skipped() {
+        return;
+    }
+    let mut host = Host::new("192.0.2.1").await;
+    host.start_again_without("vxlan").await;
+    let mut swarmd = host.swarmd().await;
+    swarmd.warned(|warnings| warnings.iter().any(|text| text.contains("there is no vxlan"))).await;
+    assert!(!host.netns.has_link(DEVICE));
+
+    let client = host.container(10);
+    client.show();
+    for part in ["nft", "setns"] {
+        host.start_again_without(part).await;
+        let mut swarmd = host.swarmd().await;
+        swarmd.say(ToNet::PutContainer(client.record(None))).await;
+        let pick = |message| if let FromNet::NotReady { reason, .. } = message { Some(reason) } else { None };
+        let reason = swarmd.hear_of(pick).await;
+        assert!(reason.contains(&format!("there is no {part}")), "{reason}");
+        let error = crate::resolver_sockets(&host.socket(), &client.id).await.unwrap_err();
+        assert!(error.to_string().contains(&format!("there is no {part}")), "{error}");
+        // Nobody waits for tables that cannot be there.
+        swarmd.sync_without_tables().await;
+    }
+    assert!(!client.has_table());
+}

@@ -28,8 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Options, mac_of,
+    process::run_without,
     protocol::{Caller, Configuration, FromNet, LocalContainer, LocalNetwork, NET_PROTOCOL, ToNet},
-    run,
 };
 
 /// Longest wait for anything: machines may be busy.
@@ -138,6 +138,7 @@ pub(super) struct Host {
     pub(super) netns: Netns,
     pub(super) addr: IpAddr,
     folder: tempfile::TempDir,
+    without: BTreeSet<String>,
     cancel: CancellationToken,
     thread: Option<thread::JoinHandle<anyhow::Result<()>>>,
 }
@@ -152,14 +153,19 @@ impl Drop for Host {
 }
 
 /// Begins `swarmd net` in a namespace: a runtime whose threads are all there.
-fn start(netns: &Netns, socket: PathBuf, cancel: CancellationToken) -> thread::JoinHandle<anyhow::Result<()>> {
+fn start(
+    netns: &Netns,
+    socket: PathBuf,
+    without: BTreeSet<String>,
+    cancel: CancellationToken,
+) -> thread::JoinHandle<anyhow::Result<()>> {
     let (file, for_threads) = (netns.descriptor(), netns.descriptor());
     thread::spawn(move || {
         let enter = |file: &File| move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
         enter(&file);
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(2).enable_all().on_thread_start(move || enter(&for_threads)).build()?;
-        runtime.block_on(run(Options { socket, cancel, on_ready: Box::new(|| {}) }))
+        runtime.block_on(run_without(Options { socket, cancel, on_ready: Box::new(|| {}) }, without))
     })
 }
 
@@ -180,14 +186,15 @@ impl Host {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
         fs::create_dir(folder.path().join("netns")).unwrap();
-        let mut host = Self { netns, addr: ip(addr), folder, cancel: CancellationToken::new(), thread: None };
+        let (without, cancel) = (BTreeSet::new(), CancellationToken::new());
+        let mut host = Self { netns, addr: ip(addr), folder, without, cancel, thread: None };
         host.begin().await;
         host
     }
 
     async fn begin(&mut self) {
         self.cancel = CancellationToken::new();
-        self.thread = Some(start(&self.netns, self.socket(), self.cancel.clone()));
+        self.thread = Some(start(&self.netns, self.socket(), self.without.clone(), self.cancel.clone()));
         until(|| std::os::unix::net::UnixStream::connect(self.socket()).is_ok()).await;
     }
 
@@ -201,6 +208,13 @@ impl Host {
 
     pub(super) async fn start_again(&mut self) {
         self.end().await;
+        self.begin().await;
+    }
+
+    /// The same on a kernel without a part.
+    pub(super) async fn start_again_without(&mut self, part: &str) {
+        self.end().await;
+        self.without = [part.to_owned()].into();
         self.begin().await;
     }
 
@@ -445,6 +459,12 @@ impl Swarmd {
             message => (message == FromNet::Synced(number)).then_some(()),
         })
         .await;
+    }
+
+    /// The same where containers have no tables.
+    pub(super) async fn sync_without_tables(&mut self) {
+        self.say(ToNet::Sync(0)).await;
+        self.hear_of(|message| (message == FromNet::Synced(0)).then_some(())).await;
     }
 
     /// Waits until a container's tables are loaded.
