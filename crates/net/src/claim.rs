@@ -1,8 +1,8 @@
 //! Which process of a host programmes a network's device: nodes that share an engine share its bridges.
 //!
-//! The one that listens on the abstract socket of the device has it. Such a socket is of a network namespace, and goes with
-//! its process. Others connect to it, so that the process that has the device knows of them, and leaves the device in place
-//! when its own node leaves the network.
+//! The one that listens on the abstract socket of the device has it. Such a socket is of a network namespace, and goes
+//! with its process. Others connect to it, so that the process that has the device knows of them, and leaves the device
+//! in place when its own node leaves the network.
 
 use std::{
     io::{self, Read},

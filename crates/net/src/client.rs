@@ -42,9 +42,8 @@ impl ResolverSockets {
 ///
 /// It waits until the container is known there and its network namespace is made, up to ten seconds.
 ///
-/// # Errors
-/// The socket's; `swarmd net` is another user's; `Unsupported` when it speaks another version; `Other` with its reason when
-/// it has no sockets: the container did not come, or the kernel does not let it.
+/// # Errors The socket's; `swarmd net` is another user's; `Unsupported` when it speaks another version; `Other` with
+/// its reason when it has no sockets: the container did not come, or the kernel does not let it.
 pub async fn resolver_sockets(path: &Path, container: &str) -> io::Result<ResolverSockets> {
     let stream = UnixStream::connect(path).await?;
     check_peer(&stream)?;

@@ -1,8 +1,8 @@
 //! Connections that the kernel tracks in a container's namespace.
 //!
-//! A flow of UDP stays with the task that it was first sent to as long as packets come. So it is forgotten when that task
-//! leaves its service: the next packet goes to another one. So is a flow to a virtual address that began before there was a
-//! table, and went to nobody.
+//! A flow of UDP stays with the task that it was first sent to as long as packets come. So it is forgotten when that
+//! task leaves its service: the next packet goes to another one. So is a flow to a virtual address that began before
+//! there was a table, and went to nobody.
 
 use std::{collections::BTreeSet, io, net::IpAddr};
 

@@ -278,8 +278,8 @@ impl Session<'_> {
     }
 }
 
-/// Gives the sockets of a container's resolver to the caller, until it closes the connection or the container has another
-/// namespace.
+/// Gives the sockets of a container's resolver to the caller, until it closes the connection or the container has
+/// another namespace.
 async fn lend_resolver(called: Called, container: &str, net: &Net) -> io::Result<()> {
     let Called { mut to_caller, stream, .. } = called;
     let resolver = match open_resolver(container, net).await {

@@ -1,8 +1,8 @@
-//! Finds the network namespaces of containers: the engine shows each as a file of a folder, before the container's first
-//! instruction.
+//! Finds the network namespaces of containers: the engine shows each as a file of a folder, before the container's
+//! first instruction.
 //!
-//! A new file is empty for a moment, then the namespace is mounted on it, then its links get their addresses. By these the
-//! namespace is told. The engine itself cannot be asked: it answers only after the start.
+//! A new file is empty for a moment, then the namespace is mounted on it, then its links get their addresses. By these
+//! the namespace is told. The engine itself cannot be asked: it answers only after the start.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -25,7 +25,7 @@ use crate::{
     netlink::{Part, Socket},
     protocol::{LocalContainer, RESOLVER},
     reports::{Keeper, Progress, Reports},
-    space::{Space, SpaceId, check_path},
+    space::{Space, check_path},
     state::{Service, State, Wanted},
     table::{Loaded, ResolverPorts, Table},
 };
@@ -177,17 +177,19 @@ impl ContainerKeeper {
     fn look(&self) -> io::Result<Option<Space>> {
         let Some(container) = self.container() else { return Ok(None) };
         let configuration = self.wanted.borrow().state.configuration.clone();
+        let found = self.found.borrow().clone();
         if let (Some(path), Some(configuration)) = (&container.sandbox, configuration) {
             check_path(path, &configuration.sandboxes)?;
             match Space::open(path) {
                 Ok(Some(space)) => return Ok(Some(space)),
-                Ok(None) => return Err(not_mounted(path)),
-                // It was started again, and has another one.
+                // No namespace at all is seen.
+                Ok(None) if found.is_empty() => return Err(not_mounted(path)),
+                // The container was started again, and has another one.
+                Ok(None) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
             }
         }
-        let found = self.found.borrow().clone();
         let has_addr = |addrs: &BTreeSet<_>| container.addrs.iter().any(|(_, addr)| addrs.contains(addr));
         for (path, space) in found.iter().filter(|(_, space)| has_addr(&space.addrs)) {
             // The engine unmounts the namespace of a container that has ended, and removes the file a minute later.
@@ -271,8 +273,8 @@ impl ContainerKeeper {
 
     /// Whether swarmd named another namespace, which is there.
     fn is_elsewhere(&self, container: &LocalContainer, place: &Place) -> bool {
-        let named = container.sandbox.as_ref().and_then(|path| SpaceId::at(path).ok());
-        named.is_some_and(|named| named != place.space.id())
+        let named = container.sandbox.as_ref().and_then(|path| Space::open(path).ok().flatten());
+        named.is_some_and(|named| named.id() != place.space.id())
     }
 
     /// Addresses come one after another while a container is started.
@@ -373,8 +375,8 @@ fn ends_of(container: &LocalContainer) -> io::Result<Vec<End>> {
 
 fn not_mounted(path: &Path) -> io::Error {
     let text = format!(
-        "{} is an empty file here: this process does not see the engine's mounts (mount its folder with rslave, or name \
-         /proc/<pid>/ns/net)",
+        "{} is an empty file here: this process does not see the mounts of the engine (mount its folder with rslave, or \
+         name /proc/<pid>/ns/net)",
         path.display()
     );
     io::Error::new(io::ErrorKind::InvalidInput, text)

@@ -1,7 +1,8 @@
 //! The process `swarmd net`: bridges, devices, tables and sockets of networks.
 //!
-//! It has the rights to change the network of this host and of its containers, and reads from no network socket. It does
-//! what swarmd says over a Unix socket ([`protocol`]), and puts back what somebody else removes, also while swarmd is away.
+//! It has the rights to change the network of this host and of its containers, and reads from no network socket. It
+//! does what swarmd says over a Unix socket ([`protocol`]), and puts back what somebody else removes, also while swarmd
+//! is away.
 
 mod claim;
 mod client;

@@ -25,8 +25,8 @@ pub type Mac = [u8; 6];
 /// The Ethernet address of a container with these addresses in a network; none without an address.
 ///
 /// With an IPv4 address: `02:42` and its four bytes, as Docker did before its version 28. With an IPv6 address only:
-/// `0a:42` and its last four bytes, so that two such addresses of a network must differ in these. Both are addresses that
-/// are given locally (bit 1 of the first byte), and no group's (bit 0).
+/// `0a:42` and its last four bytes, so that two such addresses of a network must differ in these. Both are addresses
+/// that are given locally (bit 1 of the first byte), and no group's (bit 0).
 ///
 /// The engine must be told the address when it makes the container: from its version 28 on it draws one.
 #[must_use]
@@ -71,7 +71,8 @@ impl Entries {
         for family in FAMILIES {
             let mut asked = [0; 12];
             asked[0] = family.into();
-            // A list of forwarding entries is of the device in the fixed part, one of neighbours of that in an attribute.
+            // A list of forwarding entries is of the device in the fixed part, one of neighbours of that in an
+            // attribute.
             asked[4..8].copy_from_slice(&device.to_ne_bytes());
             let asked = Message::new(GET_NEIGHBOUR, 0, &asked).with(&attribute(DEVICE, &device.to_ne_bytes()));
             for body in socket.list(&asked)? {

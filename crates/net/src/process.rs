@@ -37,8 +37,8 @@ const QUESTIONS_MAX: usize = 16;
 
 /// How `swarmd net` runs.
 pub struct Options {
-    /// The socket that swarmd and its data plane connect to. Its folder is there already, is of this user, and nobody else
-    /// may enter it.
+    /// The socket that swarmd and its data plane connect to. Its folder is there already, is of this user, and nobody
+    /// else may enter it.
     pub socket: PathBuf,
     /// Ends the process. Devices and tables stay.
     pub cancel: CancellationToken,
@@ -46,10 +46,11 @@ pub struct Options {
     pub on_ready: Box<dyn FnOnce() + Send>,
 }
 
-/// Runs `swarmd net` in the network namespace of the calling thread, until it is cancelled or swarmd says that it is to end.
+/// Runs `swarmd net` in the network namespace of the calling thread, until it is cancelled or swarmd says that it is to
+/// end.
 ///
-/// The environment variable `SWARMD_WITHOUT` names parts of the kernel (`vxlan`, `tun`, `nft`, `setns`) that it is not to
-/// use.
+/// The environment variable `SWARMD_WITHOUT` names parts of the kernel (`vxlan`, `tun`, `nft`, `setns`) that it is not
+/// to use.
 ///
 /// # Errors
 /// The socket cannot be opened: its folder is open to others, or another process listens there. Netlink cannot be used.

@@ -102,8 +102,9 @@ pub enum ToNet {
     PutContainer(LocalContainer),
     /// A container has ended, or does not concern this node any more.
     RemoveContainer(String),
-    /// Answered by [`FromNet::Synced`] when the kernel has what was said before: devices with their peers, and the tables
-    /// of the containers whose namespaces are there. Of what the kernel refused a warning or [`FromNet::NotReady`] tells.
+    /// Answered by [`FromNet::Synced`] when the kernel has what was said before: devices with their peers, and the
+    /// tables of the containers whose namespaces are there. Of what the kernel refused a warning or
+    /// [`FromNet::NotReady`] tells.
     Sync(u64),
     /// Asks whether a subnet may be used on this host: answered by [`FromNet::Subnet`].
     CheckSubnet(IpNet),
@@ -192,7 +193,8 @@ pub enum FromNet {
         /// The parts of the kernel that it can use.
         abilities: Abilities,
     },
-    /// The tables of a container are in its namespace: said for each new namespace, and to each new connection of swarmd.
+    /// The tables of a container are in its namespace: said for each new namespace, and to each new connection of
+    /// swarmd.
     Ready {
         /// The container.
         container: String,

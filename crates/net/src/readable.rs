@@ -9,8 +9,8 @@ use tokio::{io::Interest, net::UnixStream};
 
 /// Waits until a descriptor that does not block can be read.
 ///
-/// tokio's own type for that is unsafe, as it trusts that the descriptor stays open. This one has a duplicate of it, as a
-/// stream: nothing but its readiness is used.
+/// tokio's own type for that is unsafe, as it trusts that the descriptor stays open. This one has a duplicate of it, as
+/// a stream: nothing but its readiness is used.
 #[derive(Debug)]
 pub(crate) struct Readable(UnixStream);
 

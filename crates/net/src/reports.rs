@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::protocol::{FromNet, NetWarning};
 
-/// Messages that wait for swarmd to read them. One that leaves so many unread is stuck: its connection is closed, and the
-/// next one is told everything again.
+/// Messages that wait for swarmd to read them. One that leaves so many unread is stuck: its connection is closed, and
+/// the next one is told everything again.
 const UNREAD_MESSAGES_MAX: usize = 4096;
 
 /// Names what a warning is about.

@@ -23,8 +23,8 @@ const TABLE_LOCAL: u32 = 255;
 const OVERHEAD_IPV4_BYTES: u32 = 50;
 const OVERHEAD_IPV6_BYTES: u32 = 70;
 
-/// A route of this host that a subnet overlaps, as `10.33.0.0/24 dev lan0`. Default routes do not count, nor do routes of
-/// these bridges for that very subnet.
+/// A route of this host that a subnet overlaps, as `10.33.0.0/24 dev lan0`. Default routes do not count, nor do routes
+/// of these bridges for that very subnet.
 ///
 /// # Errors
 /// The kernel's.

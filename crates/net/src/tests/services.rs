@@ -161,6 +161,19 @@ async fn a_container_is_found_by_its_address_before_swarmd_knows_its_namespace()
     client.show();
     swarmd.ready(&client).await;
     assert_eq!(client.reaches(vip()).await, "c11");
+
+    // The same when swarmd has named the one before.
+    let sandbox = client.show_again();
+    swarmd.say(ToNet::PutContainer(client.record(Some(sandbox)))).await;
+    swarmd.sync().await;
+    client.unmount();
+    host.netns.run(&format!("ip link del {}", client.end));
+    drop(client);
+    client = host.container(10);
+    client.rename("y10");
+    client.show();
+    swarmd.ready(&client).await;
+    assert_eq!(client.reaches(vip()).await, "c11");
 }
 
 #[tokio::test(flavor = "multi_thread")]
