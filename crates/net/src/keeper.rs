@@ -375,7 +375,7 @@ fn ends_of(container: &LocalContainer) -> io::Result<Vec<End>> {
 
 fn not_mounted(path: &Path) -> io::Error {
     let text = format!(
-        "{} is an empty file here: this process does not see the mounts of the engine (mount its folder with rslave, or \
+        "{} is an empty file here: this process does not see the engine mounts (mount its folder with rslave, or \
          name /proc/<pid>/ns/net)",
         path.display()
     );
