@@ -1,0 +1,71 @@
+//! The side of the data plane: sockets in containers.
+
+use std::{
+    io,
+    net::{TcpListener, UdpSocket},
+    os::fd::AsFd,
+    path::Path,
+};
+
+use swarm_wire::channel;
+use tokio::{io::AsyncReadExt, net::UnixStream};
+
+use crate::{
+    descriptors,
+    protocol::{Caller, FromNet, NET_PROTOCOL, ToNet},
+    socket::check_peer,
+};
+
+/// The sockets of a container's resolver, in its network namespace. They do not block.
+#[derive(Debug)]
+pub struct ResolverSockets {
+    /// Questions come here.
+    pub udp: UdpSocket,
+    /// Connections with questions come here.
+    pub tcp: TcpListener,
+    /// The sockets are used for the container's names as long as this connection stands.
+    connection: UnixStream,
+}
+
+impl ResolverSockets {
+    /// Waits until no questions come to these sockets any more: the container has ended, or was started again, or
+    /// `swarmd net` has ended. For a container that runs they are to be asked for again; until then these go on.
+    /// It can be dropped and called again.
+    pub async fn ended(&mut self) {
+        // Nothing is sent on it.
+        let _ = self.connection.read_u8().await;
+    }
+}
+
+/// Asks `swarmd net`, which listens at `path`, for the sockets of a container's resolver. Questions of the container to
+/// `127.0.0.11` come to them until the value is dropped, or another caller asks for the same container.
+///
+/// It waits until the container is known there and its network namespace is made, up to ten seconds.
+///
+/// # Errors The socket's; `swarmd net` is another user's; `Unsupported` when it speaks another version; `Other` with
+/// its reason when it has no sockets: the container did not come, or the kernel does not let it.
+pub async fn resolver_sockets(path: &Path, container: &str) -> io::Result<ResolverSockets> {
+    let stream = UnixStream::connect(path).await?;
+    check_peer(&stream)?;
+    // One descriptor for messages, and another of the same connection for what comes with descriptors.
+    let second = std::os::unix::net::UnixStream::from(stream.as_fd().try_clone_to_owned()?);
+    let connection = UnixStream::from_std(second)?;
+    let (mut sender, mut receiver) = channel::<_, ToNet, FromNet>(stream);
+    let caller = Caller::Resolver { container: container.to_owned() };
+    sender.send(&ToNet::Hello { protocol: NET_PROTOCOL, caller }).await?;
+    loop {
+        match receiver.recv().await? {
+            Some(FromNet::Hello { protocol, .. }) if protocol != NET_PROTOCOL => {
+                let text =
+                    format!("`swarmd net` speaks version {protocol} of the messages, this process {NET_PROTOCOL}");
+                return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+            }
+            Some(FromNet::Resolver) => break,
+            Some(FromNet::Refused { reason }) => return Err(io::Error::other(reason)),
+            Some(_) => {}
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+    let [udp, tcp] = descriptors::receive(&connection).await?;
+    Ok(ResolverSockets { udp: udp.into(), tcp: tcp.into(), connection })
+}

@@ -1,0 +1,9 @@
+//! Hosts and containers are network namespaces, made by the tests themselves.
+
+mod control;
+mod overlay;
+mod place;
+mod repair;
+mod resolver;
+mod services;
+mod tables;
