@@ -151,7 +151,7 @@ impl Plane {
     /// [`TableError`]; the table is as before.
     pub(crate) fn change(&self, update: &TableUpdate) -> Result<Option<TableVersion>, TableError> {
         let mut state = self.state();
-        if !state.receiver.take(update)? {
+        if state.receiver.take(update)?.is_none() {
             return Ok(None);
         }
         self.rebuild(&mut state);
