@@ -1,5 +1,7 @@
-//! The route of a published port: a value that is replaced when the table changes, so that a new
-//! connection takes no lock.
+//! The route of a published port: a value that is replaced when the table changes, so that a new connection takes no
+//! lock.
+
+mod candidates;
 
 use std::{
     net::IpAddr,
@@ -11,6 +13,7 @@ use swarm_model::{IngressSource, NodeId, PortProtocol, TaskId};
 use swarm_wire::endpoints::PublishedPort;
 use tokio::sync::Notify;
 
+pub(crate) use self::candidates::Candidates;
 use crate::endpoint::{Endpoint, Lease};
 
 /// How an endpoint is reached.
@@ -34,7 +37,7 @@ pub(crate) struct Candidate {
 pub(crate) struct Route {
     pub(crate) port: PublishedPort,
     /// The endpoints that get new connections; ports of one service share them.
-    pub(crate) candidates: Arc<[Candidate]>,
+    pub(crate) candidates: Candidates,
     /// The address that tasks are to see.
     pub(crate) source: IngressSource,
     /// Whether the table has the port. Connections that wait on one that it has no more are closed.
@@ -54,16 +57,15 @@ impl Route {
     /// The better one of two endpoints that are drawn at random: the one with fewer connections of this node, or else
     /// the one that was chosen less often. Those that were tried before are left out. None when no other is open.
     pub(crate) fn choose(&self, tried: &[TaskId]) -> Option<Chosen> {
-        let all = &*self.candidates;
+        let all = &self.candidates;
         if tried.is_empty()
-            && let Some(drawn) = draw(all.len())
-            && let Some(chosen) = self.begin(better(&all[drawn.0], &all[drawn.1]))
+            && let Some(candidate) = better_of_two(all.len(), |at| all.get(at))
+            && let Some(chosen) = self.begin(candidate)
         {
             return Some(chosen);
         }
         let mut left: Vec<_> = all.iter().filter(|candidate| !tried.contains(&candidate.endpoint.task)).collect();
-        while let Some(drawn) = draw(left.len()) {
-            let candidate = better(left[drawn.0], left[drawn.1]);
+        while let Some(candidate) = better_of_two(left.len(), |at| left.get(at).copied()) {
             if let Some(chosen) = self.begin(candidate) {
                 return Some(chosen);
             }
@@ -84,18 +86,15 @@ impl Route {
     }
 }
 
-/// Two different places below a number, at random; twice the only one there is.
-fn draw(len: usize) -> Option<(usize, usize)> {
+/// The better one of two different places that are drawn at random; the only one where there is one.
+fn better_of_two<'a>(len: usize, at: impl Fn(usize) -> Option<&'a Candidate>) -> Option<&'a Candidate> {
     if len < 2 {
-        return (len == 1).then_some((0, 0));
+        return at(0);
     }
     let first = rand::random_range(0..len);
     let second = rand::random_range(0..len - 1);
-    Some((first, if second < first { second } else { second + 1 }))
-}
-
-fn better<'a>(one: &'a Candidate, other: &'a Candidate) -> &'a Candidate {
-    if other.endpoint.burden() < one.endpoint.burden() { other } else { one }
+    let (one, other) = (at(first)?, at(if second < first { second } else { second + 1 })?);
+    Some(if other.endpoint.burden() < one.endpoint.burden() { other } else { one })
 }
 
 /// A published port. It outlives tables, with the connections that wait for an endpoint.
@@ -135,7 +134,7 @@ impl Port {
     /// The port is published no more.
     pub(crate) fn withdraw(&self) {
         let (port, source) = (self.route().port, self.route().source);
-        self.set_route(Route { port, candidates: Arc::from([]), source, is_published: false });
+        self.set_route(Route { port, candidates: Candidates::default(), source, is_published: false });
     }
 
     /// Ready at the next change of the route after this call, also if nobody waits for it yet.

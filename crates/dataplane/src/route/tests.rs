@@ -8,13 +8,14 @@ use crate::{
 
 fn route(count: u128) -> Route {
     let drains = Arc::new(Drains::new(Voice::default()));
-    let candidates = (1..=count).map(|id| {
+    let mut candidates = Candidates::default();
+    for id in 1..=count {
         let endpoint = Arc::new(Endpoint::new(TaskId(id), Arc::clone(&drains)));
         endpoint.stand(Standing::Open);
-        Candidate { endpoint, way: Way::Remote(NodeId(1)) }
-    });
+        candidates.put(Candidate { endpoint, way: Way::Remote(NodeId(1)) });
+    }
     let port = PublishedPort { protocol: PortProtocol::Tcp, published: 80, target: 80 };
-    Route { port, candidates: candidates.collect(), source: IngressSource::Client, is_published: true }
+    Route { port, candidates, source: IngressSource::Client, is_published: true }
 }
 
 #[test]
@@ -48,13 +49,13 @@ fn each_endpoint_is_chosen_at_most_once_among_those_not_tried() {
 #[test]
 fn closed_endpoints_are_passed_over() {
     let route = route(4);
-    for candidate in &route.candidates[..3] {
+    for candidate in route.candidates.iter().take(3) {
         candidate.endpoint.stand(Standing::Closed);
     }
     for _ in 0..100 {
         assert_eq!(route.choose(&[]).unwrap().lease.task(), TaskId(4));
     }
-    route.candidates[3].endpoint.stand(Standing::Draining);
+    route.candidates.get(3).unwrap().endpoint.stand(Standing::Draining);
     assert!(route.choose(&[]).is_none());
     assert!(!route.has_other_than(&[]));
 }
