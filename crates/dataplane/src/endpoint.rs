@@ -215,7 +215,7 @@ impl Drop for Lease {
     }
 }
 
-/// Which draining tasks swarmd was told to be without connections.
+/// The draining tasks that swarmd was told to be without connections.
 pub(crate) struct Drains {
     voice: Voice,
     said: Mutex<BTreeSet<TaskId>>,

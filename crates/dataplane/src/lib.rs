@@ -27,4 +27,6 @@ pub use own_socket::Control;
 pub use process::{Options, run};
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;

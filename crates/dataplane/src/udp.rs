@@ -197,24 +197,22 @@ impl Known {
             return false;
         }
         self.flow.used();
-        match &self.upstream {
+        let sent = match &self.upstream {
             // Without asking the runtime, which does not know yet that a new socket is ready.
             Upstream::Local(socket) => match send(socket, datagram, SendFlags::DONTWAIT) {
-                Ok(n) => {
-                    self.flow.sent(n);
-                    true
-                }
-                Err(e) => matches!(e, Errno::WOULDBLOCK | Errno::NOBUFS | Errno::MSGSIZE),
+                Ok(n) => n,
+                // Lost, as in any queue of a network.
+                Err(Errno::WOULDBLOCK | Errno::NOBUFS | Errno::MSGSIZE) => 0,
+                Err(_) => return false,
             },
             Upstream::Remote(sender) => match sender.try_send(datagram.to_vec()) {
-                Ok(()) => {
-                    self.flow.sent(datagram.len());
-                    true
-                }
-                Err(mpsc::error::TrySendError::Full(_)) => true,
-                Err(mpsc::error::TrySendError::Closed(_)) => false,
+                Ok(()) => datagram.len(),
+                Err(mpsc::error::TrySendError::Full(_)) => 0,
+                Err(mpsc::error::TrySendError::Closed(_)) => return false,
             },
-        }
+        };
+        self.flow.sent(sent);
+        true
     }
 }
 

@@ -6,11 +6,12 @@ use swarm_model::TaskId;
 use swarm_wire::endpoints::EndpointState;
 use tokio::sync::mpsc;
 
-use super::host::{Host, Links, OWN, Stream, Table, Task, WEB, soon, tcp};
+use super::host::{Host, Links, OWN, Stream, Table, Task, WEB, serving, tcp};
 use crate::{
     Control, Holding,
     process::{Options, serve},
     protocol::{FromData, ToData},
+    testing::soon,
 };
 
 async fn refusal(control: Control) -> String {
@@ -28,12 +29,8 @@ async fn refusal(control: Control) -> String {
 
 #[tokio::test]
 async fn connections_are_forwarded_while_swarmd_is_away() {
-    let host = Host::start().await;
     let task = Task::start(1).await;
-    let mut table = Table::new();
-    table.endpoint(task.id, OWN, EndpointState::In);
-    let mut swarmd = host.swarmd(&[&task]).await;
-    swarmd.apply(&mut table).await;
+    let (host, swarmd, table) = serving(&[&task]).await;
     drop(swarmd);
     assert_eq!(host.named().await.0, "t001");
     let (mut swarmd, known) = host.greet().await;
@@ -53,12 +50,8 @@ async fn a_new_connection_of_swarmd_replaces_the_one_before() {
 
 #[tokio::test]
 async fn a_table_that_is_wrong_is_refused_whole() {
-    let host = Host::start().await;
     let task = Task::start(1).await;
-    let mut swarmd = host.swarmd(&[&task]).await;
-    let mut table = Table::new();
-    table.endpoint(task.id, OWN, EndpointState::In);
-    swarmd.apply(&mut table).await;
+    let (host, mut swarmd, mut table) = serving(&[&task]).await;
     let mut wrong = table.clone();
     wrong.endpoint(task.id, OWN, EndpointState::Draining);
     wrong.endpoint(TaskId(5), swarm_model::NodeId(77), EndpointState::In);

@@ -1,16 +1,17 @@
-//! What connections may take.
+//! The limits of descriptors and memory.
 
 use std::sync::Arc;
 
 use swarm_wire::endpoints::EndpointState;
 use tokio::{io::AsyncReadExt, sync::mpsc};
 
-use super::host::{Host, Links, OWN, Stream, Table, Task, soon};
+use super::host::{Host, Links, OWN, Stream, Table, Task};
 use crate::{
     Holding,
     descriptors::{Descriptors, KEPT_DESCRIPTORS},
     forward::Forwarder,
     plane::Plane,
+    testing::{eventually, soon},
 };
 
 #[test]
@@ -41,11 +42,8 @@ async fn connections_beyond_the_limit_are_reset_and_spoken_of() {
     let text = format!("refused 1 connections: limit of {} open files", KEPT_DESCRIPTORS + 6);
     swarmd.warned(|warnings| warnings.contains(&text)).await;
     drop(kept);
-    soon(async {
-        // Their descriptors are free when the task has closed its side.
-        while host.client().await.read(&mut [0; 4]).await.is_err() {}
-    })
-    .await;
+    // Their descriptors are free when the task has closed its side.
+    eventually(async || host.client().await.read(&mut [0; 4]).await).await;
 }
 
 #[test]

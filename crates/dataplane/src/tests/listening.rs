@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 
 use swarm_model::ServiceId;
 use swarm_wire::endpoints::{EndpointState, RecordKey};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
-use super::host::{Host, OWN, PORT, Table, Task, WEB, client, fresh_addr, name, soon, tcp};
-use crate::protocol::{IngressAddr, ToData};
+use super::host::{Host, OWN, PORT, Table, Task, WEB, client, fresh_addr, name, tcp};
+use crate::{
+    protocol::{IngressAddr, ToData},
+    testing::until,
+};
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_a_warning_until_it_is_free() {
@@ -22,8 +25,6 @@ async fn a_port_that_is_taken_is_a_warning_until_it_is_free() {
     let program = format!("(pid {})", std::process::id());
     swarmd.warned(|warnings| warnings.iter().any(|w| w.contains(&text) && w.contains(&program))).await;
     drop(taken);
-    // A change of the table is reason enough to try at once.
-    swarmd.apply(&mut table).await;
     swarmd.warned(<[String]>::is_empty).await;
     assert_eq!(host.named().await.0, "t001");
 }
@@ -67,7 +68,7 @@ async fn ports_follow_the_table() {
     assert_eq!(name(&mut moved).await, "t001");
     table.remove(RecordKey::Service(ServiceId(8)));
     swarmd.apply(&mut table).await;
-    soon(async { while TcpStream::connect((host.addr, PORT)).await.is_ok() {} }).await;
+    until(|| std::net::TcpStream::connect((host.addr, PORT)).is_err()).await;
     drop(open);
 }
 

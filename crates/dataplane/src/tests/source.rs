@@ -2,22 +2,20 @@
 
 mod network;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use swarm_model::{IngressSource, TaskId};
 use swarm_wire::endpoints::EndpointState;
-use tokio::{io::AsyncReadExt, net::TcpListener, sync::oneshot};
+use tokio::io::AsyncReadExt;
 
 use self::network::{
     CLIENT, CLIENT_V6, GATEWAY, GATEWAY_V6, Network, TASK, TASK_V6, in_a_network, run, without_rights,
 };
-use super::host::{Host, OWN, PORT, Stream, Swarmd, TARGET, Table, Task, WEB, fresh_addr, soon, tcp, udp};
+use super::host::{Host, OWN, PORT, Swarmd, TARGET, Table, Task, WEB, fresh_addr, tcp, udp};
 use crate::{
     protocol::{Configuration, IngressAddr, LocalTask, SourceStats, ToData},
     remote::OpenRequest,
+    testing::{eventually, soon, until, wanted},
 };
 
 const FAR: [u8; 4] = [203, 0, 113, 9];
@@ -37,7 +35,7 @@ async fn start(table: &mut Table, task: TaskId) -> (Host, Swarmd) {
     (host, swarmd)
 }
 
-/// What the task says it saw, of a connection of the client.
+/// The addresses that the task says it saw, of a connection of the client, and the client's own.
 async fn seen(network: &Network, node: IpAddr) -> (IpAddr, SocketAddr, SocketAddr) {
     let (own, said) = network.ask(SocketAddr::new(node, PORT)).await;
     let seen: SocketAddr = said.parse().unwrap();
@@ -45,23 +43,14 @@ async fn seen(network: &Network, node: IpAddr) -> (IpAddr, SocketAddr, SocketAdd
 }
 
 /// Waits until the task sees an address.
-async fn until_seen(network: &Network, node: IpAddr, wanted: IpAddr) {
-    soon(async {
-        while seen(network, node).await.0 != wanted {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+async fn until_seen(network: &Network, node: IpAddr, addr: IpAddr) {
+    eventually(async || wanted(seen(network, node).await.0, |seen| *seen == addr)).await;
 }
 
-/// What the task says it saw, of a connection that came over a link.
+/// The address that the task says it saw, of a connection that came over a link.
 async fn seen_over_link(host: &Host, client: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let mut own = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (stream, _) = listener.accept().await.unwrap();
-    let (answer, answered) = oneshot::channel();
     let request = OpenRequest { task: ONE, port: tcp(PORT), client, asked: ([192, 0, 2, 2], PORT).into() };
-    host.arrivals.send(Stream { request, stream, answer }).await.unwrap();
+    let (mut own, answered) = host.arrive(request).await;
     soon(answered).await.unwrap().unwrap();
     let mut said = String::new();
     soon(own.read_to_string(&mut said)).await.unwrap();
@@ -132,13 +121,9 @@ fn datagrams_show_the_client() {
         table.service(WEB, vec![udp(PORT)]);
         let (_host, _swarmd) = start(&mut table, ONE).await;
         network.serve_datagrams(TASK);
-        soon(async {
-            loop {
-                let (own, said) = network.ask_by_datagram(SocketAddr::new(GATEWAY, PORT)).await;
-                if said.parse() == Ok(own) {
-                    return;
-                }
-            }
+        eventually(async || {
+            let seen = network.ask_by_datagram(SocketAddr::new(GATEWAY, PORT)).await;
+            wanted(seen, |(own, said)| said.parse() == Ok(*own))
         })
         .await;
     });
@@ -176,8 +161,8 @@ fn a_service_may_want_the_nodes_address_or_a_header() {
 }
 
 #[test]
-fn what_is_removed_is_put_back() {
-    in_a_network("tests::source::what_is_removed_is_put_back", |network| async move {
+fn rules_that_are_removed_are_put_back() {
+    in_a_network("tests::source::rules_that_are_removed_are_put_back", |network| async move {
         let (_host, mut swarmd) = start(&mut Table::new(), ONE).await;
         network.serve(TASK);
         until_seen(&network, GATEWAY, CLIENT).await;
@@ -196,12 +181,7 @@ fn what_is_removed_is_put_back() {
             // Connections go on at every moment, and show the client again.
             seen(&network, GATEWAY).await;
             until_seen(&network, GATEWAY, CLIENT).await;
-            soon(async {
-                while !is_told(&table) {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            })
-            .await;
+            until(|| is_told(&table)).await;
         }
         assert!(swarmd.stats().await.sources.client > 0 && swarmd.warnings.is_empty());
     });
