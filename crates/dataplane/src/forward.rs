@@ -134,7 +134,7 @@ impl Forwarder {
     async fn connect(&self, client: &TcpStream, from: SocketAddr, port: &Port) -> Option<(Lease, Upstream)> {
         let mut search = Search::default();
         loop {
-            let chosen = if search.tries_left() == 0 { None } else { port.route().choose(&search.tried) };
+            let chosen = if search.tries_left() == 0 { None } else { port.route().choose(from.ip(), &search.tried) };
             let Some(chosen) = chosen else {
                 self.hold(port, &mut search).await?;
                 continue;

@@ -181,7 +181,8 @@ impl Plane {
     pub(crate) fn wanted(&self) -> Option<Wanted> {
         let state = self.state();
         let configuration = state.configuration.clone()?;
-        Some(Wanted { configuration, ports: state.followed.ports().cloned().collect() })
+        let ports = state.followed.ports().filter(|port| port.route().is_for_this_node());
+        Some(Wanted { configuration, ports: ports.cloned().collect() })
     }
 
     /// A task of this node that links may ask for.

@@ -9,9 +9,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use swarm_model::{IngressSource, NodeId, PortProtocol, TaskId};
+use swarm_model::{Ingress, IngressChoice, IngressSource, NodeId, PortProtocol, TaskId};
 use swarm_wire::endpoints::PublishedPort;
 use tokio::sync::Notify;
+use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use self::candidates::Candidates;
 use crate::endpoint::{Endpoint, Lease};
@@ -38,8 +39,10 @@ pub(crate) struct Route {
     pub(crate) port: PublishedPort,
     /// The endpoints that get new connections; ports of one service share them.
     pub(crate) candidates: Candidates,
-    /// The address that tasks are to see.
-    pub(crate) source: IngressSource,
+    /// Those of this node.
+    pub(crate) locals: Candidates,
+    /// How the service wants its connections to find their tasks.
+    pub(crate) ingress: Arc<Ingress>,
     /// Whether the table has the port. Connections that wait on one that it has no more are closed.
     pub(crate) is_published: bool,
 }
@@ -54,10 +57,46 @@ pub(crate) struct Chosen {
 }
 
 impl Route {
+    /// An endpoint for a client. Endpoints that were tried before are left out. None when no other is open.
+    pub(crate) fn choose(&self, client: IpAddr, tried: &[TaskId]) -> Option<Chosen> {
+        self.pools().find_map(|pool| match self.ingress.has_affinity {
+            true => self.choose_by_client(pool, client, tried),
+            false => self.choose_by_burden(pool, tried),
+        })
+    }
+
+    /// Whether this node is to listen on the port.
+    pub(crate) fn is_for_this_node(&self) -> bool {
+        self.ingress.choice != IngressChoice::OnlyLocal || self.locals.len() > 0
+    }
+
+    /// The candidates that are to be looked through, in this order.
+    fn pools(&self) -> impl Iterator<Item = &Candidates> {
+        let (first, second) = match self.ingress.choice {
+            IngressChoice::Any => (&self.candidates, None),
+            IngressChoice::PreferLocal => (&self.locals, Some(&self.candidates)),
+            IngressChoice::OnlyLocal => (&self.locals, None),
+        };
+        std::iter::once(first).chain(second)
+    }
+
+    /// The endpoint with the highest weight for a client: all nodes choose the same, and a client moves only when its
+    /// endpoint goes, or when one with a higher weight comes (rendezvous hashing).
+    fn choose_by_client(&self, pool: &Candidates, client: IpAddr, tried: &[TaskId]) -> Option<Chosen> {
+        let mut passed = tried.to_vec();
+        loop {
+            let left = pool.iter().filter(|candidate| !passed.contains(&candidate.endpoint.task));
+            let candidate = left.max_by_key(|candidate| weight(client, candidate.endpoint.task))?;
+            if let Some(chosen) = self.begin(candidate) {
+                return Some(chosen);
+            }
+            passed.push(candidate.endpoint.task);
+        }
+    }
+
     /// The better one of two endpoints that are drawn at random: the one with fewer connections of this node, or else
-    /// the one that was chosen less often. Those that were tried before are left out. None when no other is open.
-    pub(crate) fn choose(&self, tried: &[TaskId]) -> Option<Chosen> {
-        let all = &self.candidates;
+    /// the one that was chosen less often.
+    fn choose_by_burden(&self, all: &Candidates, tried: &[TaskId]) -> Option<Chosen> {
         if tried.is_empty()
             && let Some(candidate) = better_of_two(all.len(), |at| all.get(at))
             && let Some(chosen) = self.begin(candidate)
@@ -77,13 +116,22 @@ impl Route {
     /// Whether there is an open endpoint that was not tried.
     pub(crate) fn has_other_than(&self, tried: &[TaskId]) -> bool {
         let is_other = |endpoint: &Endpoint| endpoint.is_open() && !tried.contains(&endpoint.task);
-        self.candidates.iter().any(|candidate| is_other(&candidate.endpoint))
+        self.pools().flat_map(Candidates::iter).any(|candidate| is_other(&candidate.endpoint))
     }
 
     fn begin(&self, candidate: &Candidate) -> Option<Chosen> {
         let lease = candidate.endpoint.begin()?;
-        Some(Chosen { lease, way: candidate.way, port: self.port, source: self.source })
+        Some(Chosen { lease, way: candidate.way, port: self.port, source: self.ingress.source })
     }
+}
+
+/// The weight of a task for a client.
+fn weight(client: IpAddr, task: TaskId) -> (u64, TaskId) {
+    let client = match client.to_canonical() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    (xxh3_64(&[client.octets(), task.0.to_be_bytes()].concat()), task)
 }
 
 /// The better one of two different places that are drawn at random; the only one where there is one.
@@ -133,8 +181,9 @@ impl Port {
 
     /// The port is published no more.
     pub(crate) fn withdraw(&self) {
-        let (port, source) = (self.route().port, self.route().source);
-        self.set_route(Route { port, candidates: Candidates::default(), source, is_published: false });
+        let (port, ingress) = (self.route().port, Arc::clone(&self.route().ingress));
+        let (candidates, locals) = Default::default();
+        self.set_route(Route { port, candidates, locals, ingress, is_published: false });
     }
 
     /// Ready at the next change of the route after this call, also if nobody waits for it yet.

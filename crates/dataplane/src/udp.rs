@@ -134,7 +134,11 @@ impl UdpPort {
             None => Vec::new(),
         };
         self.remove(key);
-        let Some(chosen) = self.port.route().choose(&failed).or_else(|| self.port.route().choose(&[])) else { return };
+        let client = key.client.ip();
+        let Some(chosen) = self.port.route().choose(client, &failed).or_else(|| self.port.route().choose(client, &[]))
+        else {
+            return;
+        };
         if let Some(known) = self.begin(key, chosen) {
             known.send(datagram);
             self.by_age.insert(known.number, key);

@@ -277,7 +277,7 @@ fn validate_settings(spec: &ServiceSpec) -> Result<(), Invalid> {
          swarmd.placement=spread or swarmd.rebalance=false"
             .into()
     })?;
-    let is_proxied = settings.ingress_source == IngressSource::Proxy;
+    let is_proxied = settings.ingress.source == IngressSource::Proxy;
     check(!is_proxied || spec.ports().iter().all(|port| port.publish_mode == PublishMode::Ingress), || {
         "swarmd.ingress.source=proxy: connections to ports with mode=host go to the task without swarmd, which cannot put \
          a header before them; choose mode=ingress"

@@ -11,7 +11,7 @@ use std::{io, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 pub use swarm_model::PublishedPort;
-use swarm_model::{IngressSource, NodeId, ServiceId, TaskId};
+use swarm_model::{Ingress, NodeId, ServiceId, TaskId};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -39,9 +39,9 @@ pub struct ServiceRecord {
     pub name: String,
     /// Its ports; none is 0.
     pub ports: Vec<PublishedPort>,
-    /// The address that its tasks see connections come from.
-    #[serde(default, skip_serializing_if = "IngressSource::is_default")]
-    pub source: IngressSource,
+    /// How connections find its tasks.
+    #[serde(default, skip_serializing_if = "Ingress::is_default")]
+    pub ingress: Ingress,
 }
 
 /// A task that serves the ports of its service.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use imbl::OrdMap;
-use swarm_model::{NodeId, PortProtocol, ServiceId, TaskId};
+use swarm_model::{Ingress, NodeId, PortProtocol, ServiceId, TaskId};
 use swarm_wire::endpoints::{EndpointRecord, EndpointState, EndpointTable, PublishedPort, RecordKey, ServiceRecord};
 
 use super::Served;
@@ -61,7 +61,7 @@ impl Changed {
 /// The consequences that others have to hear of.
 #[derive(Default)]
 pub(super) struct Effects {
-    /// A port came or went.
+    /// A port came or went, or this node is to listen on it and was not before, or the other way round.
     pub(super) are_ports_others: bool,
     /// A task of this node came or went, or its service changed.
     pub(super) are_served_others: bool,
@@ -90,6 +90,24 @@ struct Placed {
 struct Service {
     ports: Vec<PublishedPort>,
     candidates: Candidates,
+    /// The candidates of this node.
+    locals: Candidates,
+    ingress: Arc<Ingress>,
+}
+
+impl Service {
+    fn put(&mut self, candidate: Candidate) {
+        match candidate.way {
+            Way::Local(_) => self.locals.put(candidate.clone()),
+            Way::Remote(_) => self.locals.remove(candidate.endpoint.task),
+        }
+        self.candidates.put(candidate);
+    }
+
+    fn remove(&mut self, task: TaskId) {
+        self.candidates.remove(task);
+        self.locals.remove(task);
+    }
 }
 
 impl Followed {
@@ -161,18 +179,18 @@ impl Followed {
         if let Some(before) = before.filter(|before| way.is_none() || service != Some(*before))
             && let Some(before) = self.services.get_mut(&before)
         {
-            before.candidates.remove(task);
+            before.remove(task);
         }
         if let (Some(way), Some(service)) = (way, service) {
-            let candidates = &mut self.services.entry(service).or_default().candidates;
+            let service = self.services.entry(service).or_default();
             if has_opened {
-                endpoint.join_at(candidates.turns());
+                endpoint.join_at(service.candidates.turns());
             }
-            candidates.put(Candidate { endpoint: Arc::clone(&endpoint), way });
+            service.put(Candidate { endpoint: Arc::clone(&endpoint), way });
         }
         match (local, service.and_then(|service| known.table.service(service))) {
             (Some(addr), Some(service)) => {
-                let (ports, source) = (Arc::from(&*service.ports), service.source);
+                let (ports, source) = (Arc::from(&*service.ports), service.ingress.source);
                 self.served.insert(task, Served { endpoint, addr, ports, source });
                 true
             }
@@ -180,8 +198,8 @@ impl Followed {
         }
     }
 
-    /// Gives the ports of these services their routes, and takes the ports back that no service has. Returns whether a
-    /// port came or went.
+    /// Gives the ports of these services their routes, and takes the ports back that no service has. Returns whether
+    /// the ports that this node listens on are others.
     fn route(&mut self, table: &EndpointTable, services: &BTreeSet<ServiceId>) -> bool {
         let mut are_others = false;
         for id in services {
@@ -206,11 +224,18 @@ impl Followed {
         let mut are_others = false;
         let service = self.services.entry(record.id).or_default();
         service.ports.clone_from(&record.ports);
+        if *service.ingress != record.ingress {
+            service.ingress = Arc::new(record.ingress.clone());
+        }
         for port in &record.ports {
-            let (candidates, source) = (service.candidates.clone(), record.source);
-            let route = Route { port: *port, candidates, source, is_published: true };
+            let (candidates, locals) = (service.candidates.clone(), service.locals.clone());
+            let ingress = Arc::clone(&service.ingress);
+            let route = Route { port: *port, candidates, locals, ingress, is_published: true };
             match self.ports.get(&(port.protocol, port.published)) {
-                Some(known) => known.set_route(route),
+                Some(known) => {
+                    are_others |= known.route().is_for_this_node() != route.is_for_this_node();
+                    known.set_route(route);
+                }
                 None => {
                     self.ports.insert((port.protocol, port.published), Arc::new(Port::new(route)));
                     are_others = true;

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use swarm_model::{IngressSource, NodeId, PortProtocol, ServiceId, TaskId};
+use swarm_model::{Ingress, NodeId, PortProtocol, ServiceId, TaskId};
 use swarm_wire::{
     BoxedStream, NodeIdentity, Receiver, Sender, TlsError,
     agent::Shared,
@@ -67,7 +67,7 @@ pub(super) struct Table {
     records: BTreeMap<RecordKey, Shared<Record>>,
     revision: u64,
     /// For the services from now on.
-    pub(super) source: IngressSource,
+    pub(super) ingress: Ingress,
 }
 
 impl Table {
@@ -86,8 +86,8 @@ impl Table {
     }
 
     pub(super) fn service(&mut self, id: ServiceId, ports: Vec<PublishedPort>) {
-        let source = self.source;
-        self.put(Record::Service(ServiceRecord { id, name: format!("s{}", id.0), ports, source }));
+        let ingress = self.ingress.clone();
+        self.put(Record::Service(ServiceRecord { id, name: format!("s{}", id.0), ports, ingress }));
     }
 
     pub(super) fn endpoint(&mut self, task: TaskId, node: NodeId, state: EndpointState) {

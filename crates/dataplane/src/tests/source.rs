@@ -137,11 +137,11 @@ fn a_service_may_want_the_nodes_address_or_a_header() {
         network.serve(TASK);
         until_seen(&network, GATEWAY, CLIENT).await;
         let before = swarmd.stats().await.sources;
-        table.source = IngressSource::Node;
+        table.ingress.source = IngressSource::Node;
         table.service(WEB, vec![tcp(PORT)]);
         swarmd.apply(&mut table).await;
         assert_eq!(seen(&network, GATEWAY).await.0, network::BRIDGE);
-        table.source = IngressSource::Proxy;
+        table.ingress.source = IngressSource::Proxy;
         table.service(WEB, vec![tcp(PORT)]);
         swarmd.apply(&mut table).await;
         network.serve_bytes(SocketAddr::new(TASK, TARGET + 1));

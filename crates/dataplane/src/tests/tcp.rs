@@ -1,12 +1,12 @@
 //! The choice of a task for a connection.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
-use swarm_model::TaskId;
+use swarm_model::{IngressChoice, TaskId};
 use swarm_wire::endpoints::{EndpointState, RecordKey};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::host::{Host, OTHER, OWN, Table, Task, WEB, name, serving};
+use super::host::{Host, OTHER, OWN, PORT, TARGET, Table, Task, WEB, name, serving, tcp};
 use crate::{
     Holding,
     protocol::{Stats, ToData},
@@ -174,4 +174,35 @@ async fn a_task_that_has_ended_here_gets_nothing_more() {
     }
     until(|| second.accepted() == 20).await;
     assert_eq!(first.accepted(), 0);
+}
+
+#[tokio::test]
+async fn a_task_of_this_node_comes_before_those_of_others_where_the_service_prefers_it() {
+    let (near, far) = (Task::start(1).await, Task::start(2).await);
+    let (host, mut swarmd, mut table) = serving(&[&near]).await;
+    host.links.tasks.lock().unwrap().insert(far.id, SocketAddr::new(far.addr, TARGET));
+    table.ingress.choice = IngressChoice::PreferLocal;
+    table.service(WEB, vec![tcp(PORT)]);
+    table.endpoint(far.id, OTHER, EndpointState::In);
+    swarmd.apply(&mut table).await;
+    for _ in 0..20 {
+        assert_eq!(host.named().await.0, "t001");
+    }
+    table.endpoint(near.id, OWN, EndpointState::Draining);
+    swarmd.apply(&mut table).await;
+    assert_eq!(host.named().await.0, "t002");
+}
+
+#[tokio::test]
+async fn a_client_keeps_its_task_where_the_service_wants_it() {
+    let tasks = [Task::start(1).await, Task::start(2).await, Task::start(3).await];
+    let (host, mut swarmd, mut table) = serving(&tasks.iter().collect::<Vec<_>>()).await;
+    table.ingress.has_affinity = true;
+    table.service(WEB, vec![tcp(PORT)]);
+    swarmd.apply(&mut table).await;
+    let (first, open) = host.named().await;
+    for _ in 0..20 {
+        assert_eq!(host.named().await.0, first);
+    }
+    drop(open);
 }

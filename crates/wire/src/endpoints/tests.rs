@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use swarm_model::{IngressSource, PortProtocol};
+use swarm_model::{Ingress, IngressSource, PortProtocol};
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn node(id: u128) -> Record {
 
 fn service(id: u128, published: u16) -> Record {
     let ports = vec![PublishedPort { protocol: PortProtocol::Tcp, published, target: 80 }];
-    Record::Service(ServiceRecord { id: ServiceId(id), name: format!("s{id}"), ports, source: IngressSource::Client })
+    Record::Service(ServiceRecord { id: ServiceId(id), name: format!("s{id}"), ports, ingress: Ingress::default() })
 }
 
 fn endpoint(task: u128, service: u128, node: u128, state: EndpointState) -> Record {
@@ -164,13 +164,17 @@ proptest! {
 
 #[test]
 fn a_service_that_wants_nothing_special_is_written_as_before() {
-    let has_source = |record: &Record| Shared::new(record).unwrap().bytes().windows(6).any(|bytes| bytes == b"source");
+    let has_ingress =
+        |record: &Record| Shared::new(record).unwrap().bytes().windows(7).any(|bytes| bytes == b"ingress");
     let plain = service(1, 80);
-    assert!(!has_source(&plain));
+    assert!(!has_ingress(&plain));
     assert_eq!(Shared::new(&plain).unwrap().open().unwrap(), plain);
     let Record::Service(known) = service(1, 80) else { panic!("it is a service") };
-    let proxied = Record::Service(ServiceRecord { source: IngressSource::Proxy, ..known });
-    assert!(has_source(&proxied));
+    let proxied = Record::Service(ServiceRecord {
+        ingress: Ingress { source: IngressSource::Proxy, ..Ingress::default() },
+        ..known
+    });
+    assert!(has_ingress(&proxied));
     assert_eq!(Shared::new(&proxied).unwrap().open().unwrap(), proxied);
 }
 

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Mutex};
 
 use proptest::prelude::*;
-use swarm_model::IngressSource;
+use swarm_model::{IngressChoice, IngressSource};
 use swarm_wire::{
     BoxedStream, NodeIdentity, TlsError,
     agent::Shared,
@@ -100,9 +100,12 @@ impl Node {
         let state = self.plane.state();
         let ports = state.followed.ports.iter().map(|(key, port)| {
             let route = port.route();
-            let mut ways: Vec<_> = route.candidates.iter().map(|c| (c.endpoint.task, c.way)).collect();
-            ways.sort_by_key(|(task, _)| *task);
-            format!("port {key:?}: {:?} {:?} {} {ways:?}", route.port, route.source, route.is_published)
+            let [all, locals] = [&route.candidates, &route.locals].map(|candidates| {
+                let mut ways: Vec<_> = candidates.iter().map(|c| (c.endpoint.task, c.way)).collect();
+                ways.sort_by_key(|(task, _)| *task);
+                ways
+            });
+            format!("port {key:?}: {:?} {:?} {} {all:?} {locals:?}", route.port, route.ingress, route.is_published)
         });
         let served = self.plane.served.load_full();
         let served = served
@@ -148,8 +151,10 @@ fn any_record() -> impl Strategy<Value = Record> {
     let port = (1..5_u16, prop_oneof![Just(PortProtocol::Tcp), Just(PortProtocol::Udp)])
         .prop_map(|(published, protocol)| PublishedPort { protocol, published, target: 80 });
     let source = prop_oneof![Just(IngressSource::Client), Just(IngressSource::Node)];
-    let service = (any_service(), prop::collection::vec(port, 0..3), source)
-        .prop_map(|(id, ports, source)| ServiceRecord { id, name: "web".to_owned(), ports, source });
+    let choice = prop_oneof![2 => Just(IngressChoice::Any), 1 => Just(IngressChoice::OnlyLocal)];
+    let ingress = (source, choice).prop_map(|(source, choice)| Ingress { source, choice, ..Ingress::default() });
+    let service = (any_service(), prop::collection::vec(port, 0..3), ingress)
+        .prop_map(|(id, ports, ingress)| ServiceRecord { id, name: "web".to_owned(), ports, ingress });
     let state = prop_oneof![2 => Just(EndpointState::In), 1 => Just(EndpointState::Draining)];
     let endpoint = (any_task(), any_service(), any_node(), state)
         .prop_map(|(task, service, node, state)| EndpointRecord { task, service, node, state });
@@ -197,7 +202,7 @@ proptest! {
             id: ServiceId(id),
             name: "web".to_owned(),
             ports: vec![PublishedPort { protocol: PortProtocol::Tcp, published: id as u16, target: 80 }],
-            source: IngressSource::Client,
+            ingress: Ingress::default(),
         }));
         let records = nodes.into_iter().chain(services);
         let puts: Vec<_> = records.map(|record| TableChange::Put(Shared::new(&record).unwrap())).collect();
