@@ -123,6 +123,8 @@ impl Forwarder {
     }
 
     async fn serve(self: Arc<Self>, client: TcpStream, from: SocketAddr, port: Arc<Port>, _reserved: Reserved) {
+        // A limit refuses at once, and no connection waits for it.
+        let Some(_admitted) = port.route().admit(from.ip()) else { return relay::reset(client) };
         match self.connect(&client, from, &port).await {
             Some((lease, Upstream::Local(task))) => relay::local(client, task, &lease, &self.pipes).await,
             Some((lease, Upstream::Remote(stream))) => relay::linked(client, stream, true, &lease).await,

@@ -9,6 +9,7 @@ mod forward;
 mod handover;
 mod holder;
 mod incoming;
+mod limits;
 pub mod link;
 mod listeners;
 mod own_socket;

@@ -171,10 +171,11 @@ impl Plane {
         Ok(state.receiver.table().version())
     }
 
-    /// Counters of the endpoints in the table.
+    /// Counters of the endpoints and services in the table.
     pub(crate) fn stats(&self) -> Stats {
-        let endpoints = self.state().followed.endpoints().filter_map(|endpoint| endpoint.stats()).collect();
-        Stats { endpoints, sources: self.sources.stats() }
+        let state = self.state();
+        let endpoints = state.followed.endpoints().filter_map(|endpoint| endpoint.stats()).collect();
+        Stats { endpoints, services: state.followed.service_stats().collect(), sources: self.sources.stats() }
     }
 
     /// The ports that are to be listened on; none before swarmd configured them.

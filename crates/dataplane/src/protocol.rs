@@ -9,7 +9,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{NodeId, PortProtocol, Redacted, TaskId};
+use swarm_model::{NodeId, PortProtocol, Redacted, ServiceId, TaskId};
 use swarm_wire::endpoints::{TableUpdate, TableVersion};
 
 /// Version of these messages. Fields and messages may be added without a new one.
@@ -121,9 +121,26 @@ pub struct Warning {
 pub struct Stats {
     /// Of each endpoint that this node's data plane sent connections to.
     pub endpoints: Vec<EndpointStats>,
+    /// Of each service that has or refused connections at this node.
+    #[serde(default)]
+    pub services: Vec<ServiceStats>,
     /// Of the addresses that tasks of this node saw.
     #[serde(default)]
     pub sources: SourceStats,
+}
+
+/// Counters of a service, of the connections that came in at this node (flows, for UDP). They begin anew when the service
+/// is published anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStats {
+    /// The service.
+    pub service: ServiceId,
+    /// Connections now, with those that wait for a task.
+    pub connections: u64,
+    /// Connections that were refused by `swarmd.ingress.connections-max`.
+    pub over_connections: u64,
+    /// Connections that were refused by `swarmd.ingress.rate-max`.
+    pub over_rate: u64,
 }
 
 /// Connections to tasks of this node whose services want to see the client's own address (flows, for UDP).

@@ -15,7 +15,10 @@ use tokio::sync::Notify;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use self::candidates::Candidates;
-use crate::endpoint::{Endpoint, Lease};
+use crate::{
+    endpoint::{Endpoint, Lease},
+    limits::{Admitted, Limits},
+};
 
 /// How an endpoint is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub(crate) struct Route {
     pub(crate) locals: Candidates,
     /// How the service wants its connections to find their tasks.
     pub(crate) ingress: Arc<Ingress>,
+    /// The limits of the service, with its connections at this node.
+    pub(crate) limits: Arc<Limits>,
     /// Whether the table has the port. Connections that wait on one that it has no more are closed.
     pub(crate) is_published: bool,
 }
@@ -63,6 +68,11 @@ impl Route {
             true => self.choose_by_client(pool, client, tried),
             false => self.choose_by_burden(pool, tried),
         })
+    }
+
+    /// Lets a connection of a client in. None when a limit of the service refuses it.
+    pub(crate) fn admit(&self, client: IpAddr) -> Option<Admitted> {
+        self.limits.admit(&self.ingress, client)
     }
 
     /// Whether this node is to listen on the port.
@@ -181,9 +191,9 @@ impl Port {
 
     /// The port is published no more.
     pub(crate) fn withdraw(&self) {
-        let (port, ingress) = (self.route().port, Arc::clone(&self.route().ingress));
         let (candidates, locals) = Default::default();
-        self.set_route(Route { port, candidates, locals, ingress, is_published: false });
+        let route = Route { candidates, locals, is_published: false, ..Route::clone(&self.route()) };
+        self.set_route(route);
     }
 
     /// Ready at the next change of the route after this call, also if nobody waits for it yet.

@@ -25,6 +25,7 @@ pub(crate) use self::{
 use crate::{
     buffer::Buffer,
     forward::Forwarder,
+    limits::Admitted,
     route::{Chosen, Port, Way},
     source::Origin,
 };
@@ -56,6 +57,7 @@ struct Known {
     upstream: Upstream,
     flow: Arc<Flow>,
     running: AbortHandle,
+    _admitted: Admitted,
 }
 
 impl Drop for Known {
@@ -139,14 +141,15 @@ impl UdpPort {
         else {
             return;
         };
-        if let Some(known) = self.begin(key, chosen) {
+        let Some(admitted) = self.port.route().admit(client) else { return };
+        if let Some(known) = self.begin(key, chosen, admitted) {
             known.send(datagram);
             self.by_age.insert(known.number, key);
             self.flows.insert(key, known);
         }
     }
 
-    fn begin(&mut self, key: FlowKey, chosen: Chosen) -> Option<Known> {
+    fn begin(&mut self, key: FlowKey, chosen: Chosen, admitted: Admitted) -> Option<Known> {
         let oldest = self.by_age.first_key_value().map(|(_, key)| *key);
         if let Some(oldest) = oldest.filter(|_| self.flows.len() >= FLOWS_MAX) {
             self.remove(oldest);
@@ -184,7 +187,7 @@ impl UdpPort {
                 (Upstream::Remote(sender), connections.spawn(running).abort_handle())
             }
         };
-        Some(Known { number, task, upstream, flow, running })
+        Some(Known { number, task, upstream, flow, running, _admitted: admitted })
     }
 
     fn remove(&mut self, key: FlowKey) {

@@ -172,11 +172,13 @@ pub fn check_node_settings(labels: &Labels, old: &Labels) -> Result<(), Invalid>
 }
 
 /// The settings, for the text that lists them.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 13] = [
     "drain",
     "ingress.affinity",
+    "ingress.connections-max",
     "ingress.mode",
     "ingress.prefer",
+    "ingress.rate-max",
     "ingress.source",
     "max-unavailable",
     "placement",
@@ -233,6 +235,8 @@ fn max_unavailable(value: &str) -> Result<MaxUnavailable, Reason> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -247,6 +251,8 @@ mod tests {
         let settings = parse(&[
             ("swarmd.drain", "30s"),
             ("swarmd.ingress.affinity", "client"),
+            ("swarmd.ingress.connections-max", "100"),
+            ("swarmd.ingress.rate-max", "10"),
             ("swarmd.ingress.prefer", "local"),
             ("swarmd.ingress.source", "proxy"),
             ("swarmd.max-unavailable", "25%"),
@@ -262,7 +268,9 @@ mod tests {
         assert_eq!(settings.drain_ns, Some(30_000_000_000));
         assert_eq!(settings.max_unavailable, Some(MaxUnavailable::Percent(25)));
         let (source, choice) = (IngressSource::Proxy, IngressChoice::PreferLocal);
-        assert_eq!(settings.ingress, Ingress { source, choice, has_affinity: true });
+        let (connections_max, rate_max) = (NonZeroU32::new(100), NonZeroU32::new(10));
+        let ingress = Ingress { source, choice, has_affinity: true, connections_max, rate_max };
+        assert_eq!(settings.ingress, ingress);
         let local =
             parse(&[("swarmd.ingress.mode", "local"), ("swarmd.ingress.prefer", "any")]).expect("all are right");
         assert_eq!(local.ingress, Ingress { choice: IngressChoice::OnlyLocal, ..Ingress::default() });
@@ -308,6 +316,9 @@ mod tests {
             ("swarmd.ingress.mode", "host", "cluster or local"),
             ("swarmd.ingress.prefer", "here", "any or local"),
             ("swarmd.ingress.affinity", "cookie", "client or none"),
+            ("swarmd.ingress.connections-max", "0", "from 1"),
+            ("swarmd.ingress.rate-max", "+5", "from 1"),
+            ("swarmd.ingress.rate-max", "4294967296", "from 1 to 4294967295"),
             ("swarmd.ingress.sauce", "node", "unknown label"),
             ("swarmd.update.deadline", "10", "a duration from 1s"),
             ("swarmd.update.deadline", "1ms", "a duration from 1s"),

@@ -14,6 +14,8 @@ use swarm_wire::endpoints::{EndpointRecord, EndpointState, EndpointTable, Publis
 use super::Served;
 use crate::{
     endpoint::{Drains, Endpoint, Standing},
+    limits::Limits,
+    protocol::ServiceStats,
     route::{Candidate, Candidates, Port, Route, Way},
 };
 
@@ -93,6 +95,7 @@ struct Service {
     /// The candidates of this node.
     locals: Candidates,
     ingress: Arc<Ingress>,
+    limits: Arc<Limits>,
 }
 
 impl Service {
@@ -124,6 +127,11 @@ impl Followed {
     /// The published ports.
     pub(super) fn ports(&self) -> impl Iterator<Item = &Arc<Port>> {
         self.ports.values()
+    }
+
+    /// Counters of the services in the table.
+    pub(super) fn service_stats(&self) -> impl Iterator<Item = ServiceStats> {
+        self.services.iter().filter_map(|(id, service)| service.limits.stats(*id))
     }
 
     /// The tasks of this node that links may ask for.
@@ -229,8 +237,8 @@ impl Followed {
         }
         for port in &record.ports {
             let (candidates, locals) = (service.candidates.clone(), service.locals.clone());
-            let ingress = Arc::clone(&service.ingress);
-            let route = Route { port: *port, candidates, locals, ingress, is_published: true };
+            let (ingress, limits) = (Arc::clone(&service.ingress), Arc::clone(&service.limits));
+            let route = Route { port: *port, candidates, locals, ingress, limits, is_published: true };
             match self.ports.get(&(port.protocol, port.published)) {
                 Some(known) => {
                     are_others |= known.route().is_for_this_node() != route.is_for_this_node();

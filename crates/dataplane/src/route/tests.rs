@@ -17,9 +17,9 @@ fn route(count: u128) -> Route {
         endpoint.stand(Standing::Open);
         candidates.put(Candidate { endpoint, way: Way::Remote(NodeId(1)) });
     }
-    let (locals, ingress) = Default::default();
+    let (locals, ingress, limits) = Default::default();
     let port = PublishedPort { protocol: PortProtocol::Tcp, published: 80, target: 80 };
-    Route { port, candidates, locals, ingress, is_published: true }
+    Route { port, candidates, locals, ingress, limits, is_published: true }
 }
 
 #[test]

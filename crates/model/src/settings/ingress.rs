@@ -1,5 +1,7 @@
 //! The settings of a service for its ingress ports: labels that begin with `swarmd.ingress.`.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 
 use super::Reason;
@@ -18,6 +20,12 @@ pub struct Ingress {
     /// `swarmd.ingress.affinity=none|client`: whether a client address keeps its task while the task is there.
     #[serde(skip_serializing_if = "is_default")]
     pub has_affinity: bool,
+    /// `swarmd.ingress.connections-max=100`: connections at a time, at each node.
+    #[serde(skip_serializing_if = "is_default")]
+    pub connections_max: Option<NonZeroU32>,
+    /// `swarmd.ingress.rate-max=10`: connections a second of each client address, at each node.
+    #[serde(skip_serializing_if = "is_default")]
+    pub rate_max: Option<NonZeroU32>,
 }
 
 /// The tasks that a node forwards connections to.
@@ -62,8 +70,15 @@ impl Ingress {
             ("affinity", "client") => self.has_affinity = true,
             ("affinity", "none") => self.has_affinity = false,
             ("affinity", _) => return Err(Reason::Value("client or none".into())),
+            ("connections-max", _) => self.connections_max = Some(number(value)?),
+            ("rate-max", _) => self.rate_max = Some(number(value)?),
             _ => return Err(Reason::Unknown),
         }
         Ok(())
     }
+}
+
+fn number(value: &str) -> Result<NonZeroU32, Reason> {
+    let number = value.parse().ok().filter(|_| value.bytes().all(|b| b.is_ascii_digit()));
+    number.ok_or_else(|| Reason::Value(format!("a number from 1 to {}", u32::MAX)))
 }
