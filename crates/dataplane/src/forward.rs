@@ -24,7 +24,10 @@ use crate::{
     relay::{self, Pipes},
     remote::OpenRequest,
     route::{Chosen, Port, Route, Way},
-    source::Origin,
+    source::{
+        Origin,
+        proxy::{self, Ends},
+    },
 };
 
 /// How long a task may take to accept a connection. The ways are short; one that takes longer is gone or overloaded.
@@ -122,10 +125,11 @@ impl Forwarder {
         size(Self::serve)
     }
 
-    async fn serve(self: Arc<Self>, client: TcpStream, from: SocketAddr, port: Arc<Port>, _reserved: Reserved) {
+    async fn serve(self: Arc<Self>, mut client: TcpStream, from: SocketAddr, port: Arc<Port>, _reserved: Reserved) {
+        let Some(ends) = ends(&mut client, from, &port).await else { return relay::reset(client) };
         // A limit refuses at once, and no connection waits for it.
-        let Some(_admitted) = port.route().admit(from.ip()) else { return relay::reset(client) };
-        match self.connect(&client, from, &port).await {
+        let Some(_admitted) = port.route().admit(ends.client.ip()) else { return relay::reset(client) };
+        match self.connect(ends, &port).await {
             Some((lease, Upstream::Local(task))) => relay::local(client, task, &lease, &self.pipes).await,
             Some((lease, Upstream::Remote(stream))) => relay::linked(client, stream, true, &lease).await,
             None => relay::reset(client),
@@ -133,15 +137,16 @@ impl Forwarder {
     }
 
     /// Connects to a task. None when no task took the connection.
-    async fn connect(&self, client: &TcpStream, from: SocketAddr, port: &Port) -> Option<(Lease, Upstream)> {
+    async fn connect(&self, ends: Ends, port: &Port) -> Option<(Lease, Upstream)> {
         let mut search = Search::default();
         loop {
-            let chosen = if search.tries_left() == 0 { None } else { port.route().choose(from.ip(), &search.tried) };
+            let chosen =
+                if search.tries_left() == 0 { None } else { port.route().choose(ends.client.ip(), &search.tried) };
             let Some(chosen) = chosen else {
                 self.hold(port, &mut search).await?;
                 continue;
             };
-            match self.reach(&chosen, client, from).await {
+            match self.reach(&chosen, ends).await {
                 Ok(upstream) => {
                     chosen.lease.connected();
                     return Some((chosen.lease, upstream));
@@ -175,11 +180,10 @@ impl Forwarder {
         }
     }
 
-    async fn reach(&self, chosen: &Chosen, client: &TcpStream, from: SocketAddr) -> Result<Upstream, String> {
-        let asked = client.local_addr().map_err(|e| e.to_string())?;
+    async fn reach(&self, chosen: &Chosen, ends: Ends) -> Result<Upstream, String> {
         match chosen.way {
             Way::Local(addr) => {
-                let origin = Origin { client: from, asked, source: chosen.source };
+                let origin = Origin { ends, source: chosen.source };
                 let task = self.plane.sources.connect(origin, SocketAddr::new(addr, chosen.port.target)).await;
                 task.map(Upstream::Local).map_err(|e| e.to_string())
             }
@@ -187,13 +191,31 @@ impl Forwarder {
                 let request = OpenRequest {
                     task: chosen.lease.task(),
                     port: chosen.port,
-                    client: canonical(from),
-                    asked: canonical(asked),
+                    client: canonical(ends.client),
+                    asked: canonical(ends.asked),
                 };
                 let opened = timeout(CONNECT_TIMEOUT, self.plane.remote.open(node, request)).await;
                 let opened = opened.map_err(|_| "its node does not answer".to_owned())?;
                 opened.map(Upstream::Remote).map_err(|e| e.to_string())
             }
+        }
+    }
+}
+
+/// The ends of a connection: as the header of a proxy tells them, else as its socket has them. None when a proxy tells
+/// nothing that can be read, which is counted.
+async fn ends(client: &mut TcpStream, from: SocketAddr, port: &Port) -> Option<Ends> {
+    let own = Ends { client: from, asked: client.local_addr().ok()? };
+    if !port.route().ingress.is_proxy(from.ip()) {
+        return Some(own);
+    }
+    // Of its own size, so that connections without a header do not have room for one.
+    match Box::pin(proxy::accept(client)).await {
+        Ok(told) => Some(told.unwrap_or(own)),
+        Err(e) => {
+            tracing::debug!(proxy = %from, port = port.number, "no header of a proxy: {e}");
+            port.route().limits.count_bad_header();
+            None
         }
     }
 }

@@ -29,6 +29,7 @@ pub(crate) struct Limits {
     recent: Mutex<Recent>,
     over_connections: AtomicU64,
     over_rate: AtomicU64,
+    bad_headers: AtomicU64,
 }
 
 /// A connection that the limits allow. It counts until this is dropped.
@@ -58,6 +59,11 @@ impl Limits {
         Some(admitted)
     }
 
+    /// A proxy began a connection without a header that can be read.
+    pub(crate) fn count_bad_header(&self) {
+        self.bad_headers.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The counters; none while everything is 0.
     pub(crate) fn stats(&self, service: ServiceId) -> Option<ServiceStats> {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -66,8 +72,10 @@ impl Limits {
             connections: load(&self.connections),
             over_connections: load(&self.over_connections),
             over_rate: load(&self.over_rate),
+            bad_headers: load(&self.bad_headers),
         };
-        ((stats.connections, stats.over_connections, stats.over_rate) != (0, 0, 0)).then_some(stats)
+        let is_silent = (stats.connections, stats.over_connections, stats.over_rate, stats.bad_headers) == (0, 0, 0, 0);
+        (!is_silent).then_some(stats)
     }
 
     fn recent(&self) -> std::sync::MutexGuard<'_, Recent> {

@@ -141,6 +141,8 @@ pub struct ServiceStats {
     pub over_connections: u64,
     /// Connections that were refused by `swarmd.ingress.rate-max`.
     pub over_rate: u64,
+    /// Connections of `swarmd.ingress.accept-proxy` that were refused: no header of the PROXY protocol could be read.
+    pub bad_headers: u64,
 }
 
 /// Connections to tasks of this node whose services want to see the client's own address (flows, for UDP).

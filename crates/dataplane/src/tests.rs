@@ -6,6 +6,7 @@ mod handover;
 mod host;
 mod limits;
 mod listening;
+mod proxy;
 mod relaying;
 mod remote;
 mod source;

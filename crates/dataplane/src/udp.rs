@@ -27,7 +27,7 @@ use crate::{
     forward::Forwarder,
     limits::Admitted,
     route::{Chosen, Port, Way},
-    source::Origin,
+    source::{Origin, proxy::Ends},
 };
 
 /// Flows of a port on an address. When there are as many, a new one ends the oldest: a flood of forged addresses takes
@@ -167,7 +167,8 @@ impl UdpPort {
         let (upstream, running) = match way {
             Way::Local(addr) => {
                 let addr = SocketAddr::new(addr, port.target);
-                let origin = Origin { client: key.client, asked: key.asked, source: chosen.source };
+                let ends = Ends { client: key.client, asked: key.asked };
+                let origin = Origin { ends, source: chosen.source };
                 let socket = match self.forwarder.plane.sources.connect_datagrams(origin, addr) {
                     Ok(socket) => Arc::new(socket),
                     Err(e) => {

@@ -172,8 +172,9 @@ pub fn check_node_settings(labels: &Labels, old: &Labels) -> Result<(), Invalid>
 }
 
 /// The settings, for the text that lists them.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "drain",
+    "ingress.accept-proxy",
     "ingress.affinity",
     "ingress.connections-max",
     "ingress.mode",
@@ -250,6 +251,7 @@ mod tests {
     fn each_setting_is_read() {
         let settings = parse(&[
             ("swarmd.drain", "30s"),
+            ("swarmd.ingress.accept-proxy", "10.0.0.0/8, 2001:db8::1"),
             ("swarmd.ingress.affinity", "client"),
             ("swarmd.ingress.connections-max", "100"),
             ("swarmd.ingress.rate-max", "10"),
@@ -269,7 +271,8 @@ mod tests {
         assert_eq!(settings.max_unavailable, Some(MaxUnavailable::Percent(25)));
         let (source, choice) = (IngressSource::Proxy, IngressChoice::PreferLocal);
         let (connections_max, rate_max) = (NonZeroU32::new(100), NonZeroU32::new(10));
-        let ingress = Ingress { source, choice, has_affinity: true, connections_max, rate_max };
+        let proxies = ["10.0.0.0/8", "2001:db8::1/128"].map(|network| network.parse().expect("a network")).to_vec();
+        let ingress = Ingress { source, choice, has_affinity: true, connections_max, rate_max, proxies };
         assert_eq!(settings.ingress, ingress);
         let local =
             parse(&[("swarmd.ingress.mode", "local"), ("swarmd.ingress.prefer", "any")]).expect("all are right");
@@ -312,13 +315,15 @@ mod tests {
             (" swarmd.rebalance", "true", "unknown label"),
             ("swarmd.rebalance", "yes", "true or false"),
             ("swarmd.restart.backoff", "", "true or false"),
-            ("swarmd.ingress.source", "Client", "client, node or proxy"),
+            ("swarmd.ingress.source", "Client", "client, node, proxy or proxy-v1"),
             ("swarmd.ingress.mode", "host", "cluster or local"),
             ("swarmd.ingress.prefer", "here", "any or local"),
             ("swarmd.ingress.affinity", "cookie", "client or none"),
             ("swarmd.ingress.connections-max", "0", "from 1"),
             ("swarmd.ingress.rate-max", "+5", "from 1"),
             ("swarmd.ingress.rate-max", "4294967296", "from 1 to 4294967295"),
+            ("swarmd.ingress.accept-proxy", "10.0.0.0/8,", "and '' is none"),
+            ("swarmd.ingress.accept-proxy", "10.0.0.0/33", "a list of networks"),
             ("swarmd.ingress.sauce", "node", "unknown label"),
             ("swarmd.update.deadline", "10", "a duration from 1s"),
             ("swarmd.update.deadline", "1ms", "a duration from 1s"),
@@ -344,6 +349,16 @@ mod tests {
         assert!(error.contains("swarmd.ingress.prefer") && error.contains("left out"), "{error}");
         let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
         assert_eq!(Settings::of(&Labels::from(labels)).ingress.choice, IngressChoice::OnlyLocal);
+    }
+
+    #[test]
+    fn a_proxy_is_known_by_its_network() {
+        let ingress = parse(&[("swarmd.ingress.accept-proxy", "10.0.0.0/8,2001:db8::1")]).expect("it is right").ingress;
+        for (addr, is_proxy) in
+            [("10.9.9.9", true), ("::ffff:10.9.9.9", true), ("11.0.0.1", false), ("2001:db8::2", false)]
+        {
+            assert_eq!(ingress.is_proxy(addr.parse().expect("an address")), is_proxy, "{addr}");
+        }
     }
 
     #[test]

@@ -58,7 +58,8 @@ fn open_connections_are_limited_and_a_refusal_takes_no_token() {
     assert!(admit(1).is_none() && admit(2).is_none());
     drop(open);
     assert!(admit(1).is_some() && admit(1).is_none());
-    let expected = ServiceStats { service: ServiceId(7), connections: 0, over_connections: 2, over_rate: 1 };
+    let expected =
+        ServiceStats { service: ServiceId(7), connections: 0, over_connections: 2, over_rate: 1, bad_headers: 0 };
     assert_eq!(limits.stats(ServiceId(7)), Some(expected));
     assert_eq!(Limits::default().stats(ServiceId(7)), None);
 }

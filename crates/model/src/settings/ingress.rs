@@ -1,7 +1,8 @@
 //! The settings of a service for its ingress ports: labels that begin with `swarmd.ingress.`.
 
-use std::num::NonZeroU32;
+use std::{net::IpAddr, num::NonZeroU32};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::Reason;
@@ -11,7 +12,7 @@ use crate::IngressSource;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ingress {
-    /// `swarmd.ingress.source=client|node|proxy`: the address that tasks see.
+    /// `swarmd.ingress.source=client|node|proxy|proxy-v1`: the address that tasks see.
     #[serde(skip_serializing_if = "is_default")]
     pub source: IngressSource,
     /// `swarmd.ingress.mode=cluster|local` and `swarmd.ingress.prefer=any|local`: the tasks that a node forwards to.
@@ -26,6 +27,10 @@ pub struct Ingress {
     /// `swarmd.ingress.rate-max=10`: connections a second of each client address, at each node.
     #[serde(skip_serializing_if = "is_default")]
     pub rate_max: Option<NonZeroU32>,
+    /// `swarmd.ingress.accept-proxy=10.0.0.0/8,…`: peers in these networks are proxies, and begin each TCP connection with
+    /// a header of the PROXY protocol that names the client.
+    #[serde(skip_serializing_if = "is_default")]
+    pub proxies: Vec<IpNet>,
 }
 
 /// The tasks that a node forwards connections to.
@@ -51,13 +56,20 @@ impl Ingress {
         is_default(self)
     }
 
+    /// Whether connections of this address begin with a header of the PROXY protocol.
+    pub fn is_proxy(&self, addr: IpAddr) -> bool {
+        let addr = addr.to_canonical();
+        self.proxies.iter().any(|network| network.contains(&addr))
+    }
+
     /// Takes the setting of this key, which is without `swarmd.ingress.`.
     pub(super) fn set(&mut self, key: &str, value: &str) -> Result<(), Reason> {
         match (key, value) {
             ("source", "client") => self.source = IngressSource::Client,
             ("source", "node") => self.source = IngressSource::Node,
             ("source", "proxy") => self.source = IngressSource::Proxy,
-            ("source", _) => return Err(Reason::Value("client, node or proxy".into())),
+            ("source", "proxy-v1") => self.source = IngressSource::ProxyV1,
+            ("source", _) => return Err(Reason::Value("client, node, proxy or proxy-v1".into())),
             ("mode", "cluster") | ("prefer", "any") => {}
             ("mode", "local") => self.choice = IngressChoice::OnlyLocal,
             ("mode", _) => return Err(Reason::Value("cluster or local".into())),
@@ -71,6 +83,7 @@ impl Ingress {
             ("affinity", "none") => self.has_affinity = false,
             ("affinity", _) => return Err(Reason::Value("client or none".into())),
             ("connections-max", _) => self.connections_max = Some(number(value)?),
+            ("accept-proxy", _) => self.proxies = value.split(',').map(network).collect::<Result<_, _>>()?,
             ("rate-max", _) => self.rate_max = Some(number(value)?),
             _ => return Err(Reason::Unknown),
         }
@@ -81,4 +94,10 @@ impl Ingress {
 fn number(value: &str) -> Result<NonZeroU32, Reason> {
     let number = value.parse().ok().filter(|_| value.bytes().all(|b| b.is_ascii_digit()));
     number.ok_or_else(|| Reason::Value(format!("a number from 1 to {}", u32::MAX)))
+}
+
+fn network(text: &str) -> Result<IpNet, Reason> {
+    let text = text.trim();
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map_err(|_| Reason::Value(format!("a list of networks such as 10.0.0.0/8, and '{text}' is none")))
 }
