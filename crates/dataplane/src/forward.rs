@@ -129,7 +129,16 @@ impl Forwarder {
         let Some(ends) = ends(&mut client, from, &port).await else { return relay::reset(client) };
         // A limit refuses at once, and no connection waits for it.
         let Some(_admitted) = port.route().admit(ends.client.ip()) else { return relay::reset(client) };
-        match self.connect(ends, &port).await {
+        let connected = self.connect(ends, &port).await;
+        let is_http = port.route().ingress.is_http;
+        match connected {
+            // Of their own size, so that other connections do not have room for heads.
+            Some((lease, Upstream::Local(task))) if is_http => {
+                Box::pin(relay::local_http(client, task, &lease)).await;
+            }
+            Some((lease, Upstream::Remote(stream))) if is_http => {
+                Box::pin(relay::linked_http(client, stream, &lease)).await;
+            }
             Some((lease, Upstream::Local(task))) => relay::local(client, task, &lease, &self.pipes).await,
             Some((lease, Upstream::Remote(stream))) => relay::linked(client, stream, true, &lease).await,
             None => relay::reset(client),

@@ -4,6 +4,7 @@ mod control;
 mod draining;
 mod handover;
 mod host;
+mod http;
 mod limits;
 mod listening;
 mod proxy;

@@ -172,13 +172,14 @@ pub fn check_node_settings(labels: &Labels, old: &Labels) -> Result<(), Invalid>
 }
 
 /// The settings, for the text that lists them.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "drain",
     "ingress.accept-proxy",
     "ingress.affinity",
     "ingress.connections-max",
     "ingress.mode",
     "ingress.prefer",
+    "ingress.protocol",
     "ingress.rate-max",
     "ingress.source",
     "max-unavailable",
@@ -254,6 +255,7 @@ mod tests {
             ("swarmd.ingress.accept-proxy", "10.0.0.0/8, 2001:db8::1"),
             ("swarmd.ingress.affinity", "client"),
             ("swarmd.ingress.connections-max", "100"),
+            ("swarmd.ingress.protocol", "http"),
             ("swarmd.ingress.rate-max", "10"),
             ("swarmd.ingress.prefer", "local"),
             ("swarmd.ingress.source", "proxy"),
@@ -272,7 +274,7 @@ mod tests {
         let (source, choice) = (IngressSource::Proxy, IngressChoice::PreferLocal);
         let (connections_max, rate_max) = (NonZeroU32::new(100), NonZeroU32::new(10));
         let proxies = ["10.0.0.0/8", "2001:db8::1/128"].map(|network| network.parse().expect("a network")).to_vec();
-        let ingress = Ingress { source, choice, has_affinity: true, connections_max, rate_max, proxies };
+        let ingress = Ingress { source, choice, has_affinity: true, connections_max, rate_max, proxies, is_http: true };
         assert_eq!(settings.ingress, ingress);
         let local =
             parse(&[("swarmd.ingress.mode", "local"), ("swarmd.ingress.prefer", "any")]).expect("all are right");
@@ -324,6 +326,7 @@ mod tests {
             ("swarmd.ingress.rate-max", "4294967296", "from 1 to 4294967295"),
             ("swarmd.ingress.accept-proxy", "10.0.0.0/8,", "and '' is none"),
             ("swarmd.ingress.accept-proxy", "10.0.0.0/33", "a list of networks"),
+            ("swarmd.ingress.protocol", "HTTP", "tcp or http"),
             ("swarmd.ingress.sauce", "node", "unknown label"),
             ("swarmd.update.deadline", "10", "a duration from 1s"),
             ("swarmd.update.deadline", "1ms", "a duration from 1s"),

@@ -31,6 +31,10 @@ pub struct Ingress {
     /// a header of the PROXY protocol that names the client.
     #[serde(skip_serializing_if = "is_default")]
     pub proxies: Vec<IpNet>,
+    /// `swarmd.ingress.protocol=tcp|http`: whether TCP connections are followed as HTTP/1.1, so that the answers of a task that
+    /// is to stop ask the client to close the connection.
+    #[serde(skip_serializing_if = "is_default")]
+    pub is_http: bool,
 }
 
 /// The tasks that a node forwards connections to.
@@ -84,6 +88,9 @@ impl Ingress {
             ("affinity", _) => return Err(Reason::Value("client or none".into())),
             ("connections-max", _) => self.connections_max = Some(number(value)?),
             ("accept-proxy", _) => self.proxies = value.split(',').map(network).collect::<Result<_, _>>()?,
+            ("protocol", "tcp") => self.is_http = false,
+            ("protocol", "http") => self.is_http = true,
+            ("protocol", _) => return Err(Reason::Value("tcp or http".into())),
             ("rate-max", _) => self.rate_max = Some(number(value)?),
             _ => return Err(Reason::Unknown),
         }
