@@ -174,7 +174,10 @@ impl Plane {
     /// Counters of the endpoints and services in the table.
     pub(crate) fn stats(&self) -> Stats {
         let state = self.state();
-        let endpoints = state.followed.endpoints().filter_map(|endpoint| endpoint.stats()).collect();
+        let served = self.served.load();
+        let source = |task| served.get(&task).map(|served| self.sources.shown(served.source, served.addr));
+        let endpoints =
+            state.followed.endpoints().filter_map(|endpoint| endpoint.stats(source(endpoint.task))).collect();
         Stats { endpoints, services: state.followed.service_stats().collect(), sources: self.sources.stats() }
     }
 

@@ -9,7 +9,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{NodeId, PortProtocol, Redacted, ServiceId, TaskId};
+use swarm_model::{IngressSource, NodeId, PortProtocol, Redacted, ServiceId, TaskId};
 use swarm_wire::endpoints::{TableUpdate, TableVersion};
 
 /// Version of these messages. Fields and messages may be added without a new one.
@@ -119,7 +119,7 @@ pub struct Warning {
 /// Counters since the process began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Of each endpoint that this node's data plane sent connections to.
+    /// Of each endpoint that this node's data plane sent connections to, and of those of this node.
     pub endpoints: Vec<EndpointStats>,
     /// Of each service that has or refused connections at this node.
     #[serde(default)]
@@ -174,4 +174,8 @@ pub struct EndpointStats {
     pub bytes_out: u64,
     /// Connections that it did not take, or that failed.
     pub errors: u64,
+    /// The address that a task of this node sees now: that of a client (if the client's is fit for that), one of the node, or
+    /// one of the node with a header. None for a task of another node, whose data plane knows it.
+    #[serde(default)]
+    pub source: Option<IngressSource>,
 }

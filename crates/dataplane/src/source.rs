@@ -158,6 +158,13 @@ impl Sources {
         None
     }
 
+    /// The address that a task sees now whose service wants this one.
+    pub(crate) fn shown(&self, wanted: IngressSource, task: IpAddr) -> IngressSource {
+        let view = self.view.load();
+        let is_proven = view.networks.is_some() && view.proven.contains(&task);
+        if wanted == IngressSource::Client && !is_proven { IngressSource::Node } else { wanted }
+    }
+
     /// A task did not answer. It gets connections from this host's address until a test passes.
     fn doubt(&self, task: IpAddr) {
         self.view.rcu(|view| {

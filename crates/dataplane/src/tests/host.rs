@@ -27,6 +27,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Control, Holding,
@@ -189,6 +190,7 @@ pub(super) struct Host {
     setup: Setup,
     folder: Arc<tempfile::TempDir>,
     pub(super) process: JoinHandle<anyhow::Result<()>>,
+    pub(super) stop: CancellationToken,
     pub(super) links: Arc<Links>,
     pub(super) arrivals: mpsc::Sender<Stream>,
 }
@@ -239,10 +241,11 @@ impl Host {
         let links = Arc::new(Links::default());
         let control = Control::Path(folder.path().join("data.sock"));
         let Setup { holding, shows_clients, descriptors_max } = setup;
-        let on_ready = Box::new(|| {});
-        let options = Options { control, is_heir, holding, shows_clients, descriptors_max, on_ready };
+        let (on_ready, stop) = (Box::new(|| {}), CancellationToken::new());
+        let ended = stop.clone();
+        let options = Options { control, is_heir, holding, shows_clients, stop: ended, descriptors_max, on_ready };
         let process = tokio::spawn(serve(options, Arc::clone(&links) as Arc<dyn Remote>, receiver));
-        Self { addr, setup, folder, process, links, arrivals }
+        Self { addr, setup, folder, process, stop, links, arrivals }
     }
 
     pub(super) fn path(&self) -> PathBuf {

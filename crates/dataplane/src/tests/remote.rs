@@ -60,7 +60,9 @@ async fn a_stream_reaches_a_task_that_is_in_or_drains_and_counts_for_the_other_n
         soon(answer).await.unwrap().unwrap();
         assert_eq!(name(&mut stream).await, "t001");
     }
-    assert!(swarmd.stats().await.endpoints.is_empty());
+    let stats = swarmd.stats().await;
+    let counted: Vec<_> = stats.endpoints.iter().map(|endpoint| (endpoint.task, endpoint.connections_total)).collect();
+    assert_eq!(counted, [(task.id, 0)]);
 }
 
 #[tokio::test]

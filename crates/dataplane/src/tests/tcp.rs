@@ -143,8 +143,9 @@ async fn a_connection_is_reset_after_three_endpoints_that_refuse() {
     let mut client = host.client().await;
     let error = soon(client.read(&mut [0; 1])).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    let errors: Vec<_> = swarmd.stats().await.endpoints.iter().map(|endpoint| endpoint.errors).collect();
-    assert_eq!(errors, [1, 1, 1]);
+    let mut errors: Vec<_> = swarmd.stats().await.endpoints.iter().map(|endpoint| endpoint.errors).collect();
+    errors.sort_unstable();
+    assert_eq!(errors, [0, 0, 1, 1, 1]);
 }
 
 #[tokio::test]
