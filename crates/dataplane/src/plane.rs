@@ -25,7 +25,7 @@ use crate::{
     endpoint::{Drains, Endpoint, Lease},
     protocol::{Configuration, Identity, LocalTask, Stats, ToData},
     remote::Remote,
-    route::Port,
+    route::{Port, PortKey},
     source::Sources,
     voice::{About, Voice, Warnings},
 };
@@ -67,14 +67,20 @@ struct State {
     locals: BTreeMap<TaskId, IpAddr>,
     receiver: TableReceiver,
     followed: Followed,
+    /// The ports that changed since listeners asked.
+    ports: BTreeSet<PortKey>,
+    /// Whether the configuration changed since listeners asked.
+    is_configured_anew: bool,
     /// Tasks that have connections of the process before this one.
     elsewhere: BTreeMap<TaskId, Lease>,
 }
 
-/// The values that listeners go by.
+/// The values that listeners go by, as far as they changed.
 pub(crate) struct Wanted {
-    pub(crate) configuration: Configuration,
-    pub(crate) ports: Vec<Arc<Port>>,
+    /// How to listen, if that changed: on all ports anew.
+    pub(crate) configuration: Option<Configuration>,
+    /// The ports that changed; none for one that nobody is to listen on.
+    pub(crate) ports: Vec<(PortKey, Option<Arc<Port>>)>,
 }
 
 impl Plane {
@@ -109,6 +115,7 @@ impl Plane {
         let mut state = self.state();
         let node = configuration.node;
         let before = state.configuration.replace(configuration);
+        state.is_configured_anew = true;
         if before.is_none_or(|before| before.node != node) {
             // Each task may be one of this node now, or one of another.
             let locals = state.locals.keys().map(|task| RecordKey::Endpoint(*task));
@@ -181,12 +188,20 @@ impl Plane {
         Stats { endpoints, services: state.followed.service_stats().collect(), sources: self.sources.stats() }
     }
 
-    /// The ports that are to be listened on; none before swarmd configured them.
+    /// The ports to listen on that changed since the last call; none before swarmd said how to listen.
     pub(crate) fn wanted(&self) -> Option<Wanted> {
-        let state = self.state();
+        let mut state = self.state();
         let configuration = state.configuration.clone()?;
-        let ports = state.followed.ports().filter(|port| port.route().is_for_this_node());
-        Some(Wanted { configuration, ports: ports.cloned().collect() })
+        let keys = std::mem::take(&mut state.ports);
+        let configuration = std::mem::take(&mut state.is_configured_anew).then_some(configuration);
+        let keys = if configuration.is_some() { state.followed.ports().collect() } else { keys };
+        let ports = keys.into_iter().map(|key| (key, state.followed.port(key).cloned())).collect();
+        Some(Wanted { configuration, ports })
+    }
+
+    /// The node of this data plane; none before swarmd said it.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        self.state().configuration.as_ref().map(|configuration| configuration.node)
     }
 
     /// A task of this node that links may ask for.
@@ -238,7 +253,7 @@ impl Plane {
 
     /// Brings the values that connections read to what swarmd said.
     fn follow(&self, state: &mut State, changed: Changed) {
-        let State { configuration, locals, receiver, followed, .. } = state;
+        let State { configuration, locals, receiver, followed, ports, .. } = state;
         let own = configuration.as_ref().map(|configuration| configuration.node);
         let known = Known { own, locals, table: receiver.table(), drains: &self.drains };
         let are_peers_others = changed.are_nodes_others;
@@ -251,7 +266,8 @@ impl Plane {
         if are_peers_others {
             self.remote.set_peers(peers(receiver.table(), own));
         }
-        if effects.are_ports_others {
+        if !effects.ports.is_empty() {
+            ports.extend(effects.ports);
             self.changed.notify_one();
         }
     }

@@ -155,9 +155,11 @@ fn better_of_two<'a>(len: usize, at: impl Fn(usize) -> Option<&'a Candidate>) ->
     Some(if other.endpoint.burden() < one.endpoint.burden() { other } else { one })
 }
 
+/// Names a published port.
+pub(crate) type PortKey = (PortProtocol, u16);
+
 /// A published port. It outlives tables, with the connections that wait for an endpoint.
 pub(crate) struct Port {
-    pub(crate) protocol: PortProtocol,
     /// The port that nodes open.
     pub(crate) number: u16,
     route: ArcSwap<Route>,
@@ -170,7 +172,6 @@ impl Port {
     /// A port with its first route.
     pub(crate) fn new(route: Route) -> Self {
         Self {
-            protocol: route.port.protocol,
             number: route.port.published,
             route: ArcSwap::from_pointee(route),
             changed: Notify::new(),

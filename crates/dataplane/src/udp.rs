@@ -137,11 +137,11 @@ impl UdpPort {
         };
         self.remove(key);
         let client = key.client.ip();
+        let Some(admitted) = self.port.route().admit(client) else { return };
         let Some(chosen) = self.port.route().choose(client, &failed).or_else(|| self.port.route().choose(client, &[]))
         else {
             return;
         };
-        let Some(admitted) = self.port.route().admit(client) else { return };
         if let Some(known) = self.begin(key, chosen, admitted) {
             known.send(datagram);
             self.by_age.insert(known.number, key);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use imbl::OrdMap;
-use swarm_model::{Ingress, NodeId, PortProtocol, ServiceId, TaskId};
+use swarm_model::{Ingress, NodeId, ServiceId, TaskId};
 use swarm_wire::endpoints::{EndpointRecord, EndpointState, EndpointTable, PublishedPort, RecordKey, ServiceRecord};
 
 use super::Served;
@@ -16,7 +16,7 @@ use crate::{
     endpoint::{Drains, Endpoint, Standing},
     limits::Limits,
     protocol::ServiceStats,
-    route::{Candidate, Candidates, Port, Route, Way},
+    route::{Candidate, Candidates, Port, PortKey, Route, Way},
 };
 
 /// The knowledge that everything follows from.
@@ -63,14 +63,11 @@ impl Changed {
 /// The consequences that others have to hear of.
 #[derive(Default)]
 pub(super) struct Effects {
-    /// A port came or went, or this node is to listen on it and was not before, or the other way round.
-    pub(super) are_ports_others: bool,
+    /// The ports that came or went, or on which this node is to listen and was not before, or the other way round.
+    pub(super) ports: BTreeSet<PortKey>,
     /// A task of this node came or went, or its service changed.
     pub(super) are_served_others: bool,
 }
-
-/// Names a published port.
-type PortKey = (PortProtocol, u16);
 
 /// The values that connections go by.
 #[derive(Default)]
@@ -125,8 +122,13 @@ impl Followed {
     }
 
     /// The published ports.
-    pub(super) fn ports(&self) -> impl Iterator<Item = &Arc<Port>> {
-        self.ports.values()
+    pub(super) fn ports(&self) -> impl Iterator<Item = PortKey> {
+        self.ports.keys().copied()
+    }
+
+    /// A published port, if this node is to listen on it.
+    pub(super) fn port(&self, key: PortKey) -> Option<&Arc<Port>> {
+        self.ports.get(&key).filter(|port| port.route().is_for_this_node())
     }
 
     /// Counters of the services in the table.
@@ -153,7 +155,7 @@ impl Followed {
             effects.are_served_others |= self.place(known, task);
             services.extend(known.table.endpoint(task).map(|record| record.service));
         }
-        effects.are_ports_others = self.route(known.table, &services);
+        effects.ports = self.route(known.table, &services);
         effects
     }
 
@@ -206,30 +208,30 @@ impl Followed {
         }
     }
 
-    /// Gives the ports of these services their routes, and takes the ports back that no service has. Returns whether
-    /// the ports that this node listens on are others.
-    fn route(&mut self, table: &EndpointTable, services: &BTreeSet<ServiceId>) -> bool {
-        let mut are_others = false;
+    /// Gives the ports of these services their routes, and takes the ports back that no service has. Returns the
+    /// ports that this node listens on otherwise than before.
+    fn route(&mut self, table: &EndpointTable, services: &BTreeSet<ServiceId>) -> BTreeSet<PortKey> {
+        let mut others = BTreeSet::new();
         for id in services {
             for port in self.services.get(id).into_iter().flat_map(|service| &service.ports) {
+                let key = (port.protocol, port.published);
                 let is_free = table.service_at(port.protocol, port.published).is_none();
-                if is_free && let Some(port) = self.ports.remove(&(port.protocol, port.published)) {
+                if is_free && let Some(port) = self.ports.remove(&key) {
                     port.withdraw();
-                    are_others = true;
+                    others.insert(key);
                 }
             }
         }
         for id in services {
             match table.service(*id) {
-                Some(record) => are_others |= self.route_service(record),
+                Some(record) => self.route_service(record, &mut others),
                 None => drop(self.services.remove(id)),
             }
         }
-        are_others
+        others
     }
 
-    fn route_service(&mut self, record: &ServiceRecord) -> bool {
-        let mut are_others = false;
+    fn route_service(&mut self, record: &ServiceRecord, others: &mut BTreeSet<PortKey>) {
         let service = self.services.entry(record.id).or_default();
         service.ports.clone_from(&record.ports);
         if *service.ingress != record.ingress {
@@ -239,18 +241,20 @@ impl Followed {
             let (candidates, locals) = (service.candidates.clone(), service.locals.clone());
             let (ingress, limits) = (Arc::clone(&service.ingress), Arc::clone(&service.limits));
             let route = Route { port: *port, candidates, locals, ingress, limits, is_published: true };
-            match self.ports.get(&(port.protocol, port.published)) {
+            let key = (port.protocol, port.published);
+            match self.ports.get(&key) {
                 Some(known) => {
-                    are_others |= known.route().is_for_this_node() != route.is_for_this_node();
+                    if known.route().is_for_this_node() != route.is_for_this_node() {
+                        others.insert(key);
+                    }
                     known.set_route(route);
                 }
                 None => {
-                    self.ports.insert((port.protocol, port.published), Arc::new(Port::new(route)));
-                    are_others = true;
+                    self.ports.insert(key, Arc::new(Port::new(route)));
+                    others.insert(key);
                 }
             }
         }
-        are_others
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Mutex};
 
 use proptest::prelude::*;
-use swarm_model::{IngressChoice, IngressSource};
+use swarm_model::{IngressChoice, IngressSource, PortProtocol};
 use swarm_wire::{
     BoxedStream, NodeIdentity, TlsError,
     agent::Shared,
@@ -47,19 +47,37 @@ struct Node {
     plane: Plane,
     links: Arc<Links>,
     records: BTreeMap<RecordKey, Shared<Record>>,
+    /// The ports that listeners have open when they do only as they are told.
+    open: BTreeSet<PortKey>,
 }
 
 impl Node {
     fn new() -> Self {
         let links = Arc::new(Links::default());
-        Self { plane: Plane::new(Arc::clone(&links) as Arc<dyn Remote>), links, records: BTreeMap::new() }
+        let plane = Plane::new(Arc::clone(&links) as Arc<dyn Remote>);
+        Self { plane, links, records: BTreeMap::new(), open: BTreeSet::new() }
     }
 
     /// Another node that gets at once what this one was told.
     fn at_once(&self) -> Self {
-        let other = Self::new();
+        let mut other = Self::new();
         self.plane.said().into_iter().for_each(|message| hear(&other.plane, message));
+        other.listen();
         other
+    }
+
+    fn listen(&mut self) {
+        let Some(wanted) = self.plane.wanted() else { return };
+        if wanted.configuration.is_some() {
+            self.open.clear();
+        }
+        for (key, port) in wanted.ports {
+            if port.is_some() {
+                self.open.insert(key)
+            } else {
+                self.open.remove(&key)
+            };
+        }
     }
 
     fn take(&mut self, step: &Step) {
@@ -76,6 +94,7 @@ impl Node {
             }
             Step::Table(is_full, changes) => self.change(*is_full, changes),
         }
+        self.listen();
     }
 
     /// Says changes of the table; the data plane refuses those that contradict it.
@@ -98,6 +117,7 @@ impl Node {
     /// All that connections go by, as text.
     fn shown(&self) -> Vec<String> {
         let state = self.plane.state();
+        let open = format!("open {:?}", self.open);
         let ports = state.followed.ports.iter().map(|(key, port)| {
             let route = port.route();
             let [all, locals] = [&route.candidates, &route.locals].map(|candidates| {
@@ -117,7 +137,7 @@ impl Node {
         });
         let services = state.followed.services.keys().map(|id| format!("service {id}"));
         let peers = format!("peers {:?}", self.links.0.lock().unwrap());
-        ports.chain(served).chain(endpoints).chain(services).chain([peers]).collect()
+        ports.chain(served).chain(endpoints).chain(services).chain([peers, open]).collect()
     }
 }
 
