@@ -132,7 +132,7 @@ impl Forwarder {
         let connected = self.connect(ends, &port).await;
         let is_http = port.route().ingress.is_http;
         match connected {
-            // Of their own size, so that other connections do not have room for heads.
+            // A future of its own, so that other connections do not have room for heads.
             Some((lease, Upstream::Local(task))) if is_http => {
                 Box::pin(relay::local_http(client, task, &lease)).await;
             }
@@ -218,7 +218,7 @@ async fn ends(client: &mut TcpStream, from: SocketAddr, port: &Port) -> Option<E
     if !port.route().ingress.is_proxy(from.ip()) {
         return Some(own);
     }
-    // Of its own size, so that connections without a header do not have room for one.
+    // A future of its own, so that connections without a header do not have room for one.
     match Box::pin(proxy::accept(client)).await {
         Ok(told) => Some(told.unwrap_or(own)),
         Err(e) => {

@@ -18,11 +18,11 @@ use crate::protocol::ServiceStats;
 
 /// The time that a rate is given for. A client address may have as many connections at once as it may have in this time.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Client addresses that are remembered from a period. Others pass: a flood of addresses takes no more memory than
-/// this, and keeps nobody out.
+/// Client addresses that are remembered from a period. Further addresses pass: a flood of them takes no more memory, and
+/// keeps nobody out.
 const ADDRESSES_MAX: usize = 16_384;
 
-/// The connections of a service at this node, and those that its limits refused. They outlive tables.
+/// The connections of a service at this node, and the number of those that were refused. The counters outlive tables.
 #[derive(Default)]
 pub(crate) struct Limits {
     connections: AtomicU64,
@@ -83,13 +83,13 @@ impl Limits {
     }
 }
 
-/// The token buckets of client addresses. The content of one is a moment: its tokens are back then.
+/// The token buckets of client addresses. A bucket is kept as the moment at which all its tokens are back.
 #[derive(Default)]
 struct Recent {
     /// The begin of the present period; none before the first connection.
     began: Option<Instant>,
     present: BTreeMap<IpAddr, Instant>,
-    /// The period before. A bucket that is in neither is full again.
+    /// The buckets of the period before. A bucket that is in neither is full again.
     past: BTreeMap<IpAddr, Instant>,
 }
 

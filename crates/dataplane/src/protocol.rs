@@ -119,7 +119,7 @@ pub struct Warning {
 /// Counters since the process began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Of each endpoint that this node's data plane sent connections to, and of those of this node.
+    /// Of each endpoint of this node, and of each other one that this node's data plane sent connections to.
     pub endpoints: Vec<EndpointStats>,
     /// Of each service that has or refused connections at this node.
     #[serde(default)]
@@ -129,8 +129,8 @@ pub struct Stats {
     pub sources: SourceStats,
 }
 
-/// Counters of a service, of the connections that came in at this node (flows, for UDP). They begin anew when the service
-/// is published anew.
+/// Counters of a service, of the connections that came in at this node (flows, for UDP). The counters begin anew
+/// when the service is published anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStats {
     /// The service.

@@ -42,7 +42,7 @@ pub(crate) struct Route {
     pub(crate) port: PublishedPort,
     /// The endpoints that get new connections; ports of one service share them.
     pub(crate) candidates: Candidates,
-    /// Those of this node.
+    /// The candidates that run on this node.
     pub(crate) locals: Candidates,
     /// How the service wants its connections to find their tasks.
     pub(crate) ingress: Arc<Ingress>,

@@ -32,7 +32,7 @@ pub(super) struct Known<'a> {
 /// The parts of the knowledge that changed.
 #[derive(Default)]
 pub(super) struct Changed {
-    /// Tasks whose records changed, or whether they are of this node.
+    /// Tasks whose records changed, or that came to this node, or ended on it.
     tasks: BTreeSet<TaskId>,
     /// Services whose records changed.
     services: BTreeSet<ServiceId>,
@@ -54,7 +54,7 @@ impl Changed {
         changed
     }
 
-    /// It changed whether these tasks are of this node.
+    /// These tasks came to this node, or ended on it.
     pub(super) fn of_tasks(tasks: impl IntoIterator<Item = TaskId>) -> Self {
         Self { tasks: tasks.into_iter().collect(), ..Self::default() }
     }

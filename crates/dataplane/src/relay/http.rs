@@ -61,7 +61,7 @@ impl Http {
         }
     }
 
-    /// The task sent bytes. Those that are to be sent on now are appended to `ready`.
+    /// The task sent bytes. Bytes that are to be sent on now are appended to `ready`.
     fn answered(&mut self, mut bytes: &[u8], is_draining: impl Fn() -> bool) {
         loop {
             let (passed, rest) = bytes.split_at_checked(self.answers.pass(bytes)).unwrap_or((bytes, &[]));

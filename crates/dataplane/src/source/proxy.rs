@@ -96,7 +96,7 @@ pub(crate) async fn accept(stream: &mut TcpStream) -> io::Result<Option<Ends>> {
             header.extend_from_slice(seen.get(..n).unwrap_or_default());
             let len = length(&header)?;
             header.truncate(len.unwrap_or(header.len()));
-            // They are there already: this takes them off the stream.
+            // The bytes are there already: this takes them off the stream.
             let known = seen.get_mut(..header.len() - before).unwrap_or_default();
             stream.read_exact(known).await?;
             if len == Some(header.len()) {

@@ -102,7 +102,7 @@ async fn an_answer_to_a_datagram_of_before_still_arrives() {
     assert_eq!(&datagram[..len], b"answer");
     // The next question is the next process's.
     client.send(b"again").await.unwrap();
-    // After those that the client repeated at the beginning.
+    // Questions that the client repeated at the beginning come first.
     eventually(async || wanted(server.recv_from(&mut datagram).await.unwrap().1, |other| *other != flow)).await;
 }
 

@@ -67,7 +67,7 @@ async fn connections_beyond_the_limits_of_a_service_are_reset_and_counted() {
     drop((open, more));
     eventually(async || wanted(count(swarmd.stats().await), |count| *count == Some((0, 1, 0)))).await;
     assert_eq!(host.named().await.0, "t001");
-    // One connection a second: some of those that follow each other at once are refused.
+    // At one connection a second, some of those that follow each other at once are refused.
     table.ingress.connections_max = None;
     table.ingress.rate_max = NonZeroU32::new(1);
     table.service(WEB, vec![tcp(PORT)]);
