@@ -152,8 +152,8 @@ fn record(state: &State, key: RecordKey) -> Option<Record> {
         RecordKey::Service(service) => {
             let service = state.service(service).filter(|service| !service.ports.is_empty())?;
             let (name, ports) = (service.spec.name.clone(), service.ports.to_vec());
-            let source = Settings::of(&service.spec.labels).ingress_source;
-            Some(Record::Service(ServiceRecord { id: service.id, name, ports, source }))
+            let ingress = Settings::of(&service.spec.labels).ingress;
+            Some(Record::Service(ServiceRecord { id: service.id, name, ports, ingress }))
         }
         RecordKey::Endpoint(task) => endpoint(state, state.task(task)?).map(Record::Endpoint),
     }

@@ -238,6 +238,7 @@ pub(crate) async fn run(socket: PathBuf, take_over: bool) -> Result<()> {
         is_heir: take_over,
         holding: Holding::default(),
         shows_clients: true,
+        stop: tokio_util::sync::CancellationToken::new(),
         descriptors_max: None,
         on_ready: Box::new(|| notify(&format!("MAINPID={}\n{READY}", std::process::id()))),
     };

@@ -167,7 +167,7 @@ impl Worker {
         }
         match self.data.table.take(&update) {
             Ok(_) if self.data.is_up => out.push(Output::Data(ToData::Table(update))),
-            Ok(true) if !self.data.is_needed => self.look_whether_needed(out),
+            Ok(Some(_)) if !self.data.is_needed => self.look_whether_needed(out),
             Ok(_) => {}
             Err(_) if self.data.asked => {}
             Err(reason) => {

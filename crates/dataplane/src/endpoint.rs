@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use swarm_model::TaskId;
+use swarm_model::{IngressSource, TaskId};
 
 use crate::{
     protocol::{EndpointStats, FromData},
@@ -128,8 +128,9 @@ impl Endpoint {
         self.turns.fetch_max(turns, Ordering::Relaxed);
     }
 
-    /// Counters of the connections that came in at this node; none before the first.
-    pub(crate) fn stats(&self) -> Option<EndpointStats> {
+    /// Counters of the connections that came in at this node. None for a task of another node before the first.
+    /// `source` is the address that a task of this node sees.
+    pub(crate) fn stats(&self, source: Option<IngressSource>) -> Option<EndpointStats> {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let stats = EndpointStats {
             task: self.task,
@@ -138,8 +139,9 @@ impl Endpoint {
             bytes_in: load(&self.bytes_in),
             bytes_out: load(&self.bytes_out),
             errors: load(&self.errors),
+            source,
         };
-        ((stats.connections, stats.connections_total, stats.errors) != (0, 0, 0)).then_some(stats)
+        (source.is_some() || (stats.connections, stats.connections_total, stats.errors) != (0, 0, 0)).then_some(stats)
     }
 
     fn own_connections(&self) -> u64 {
@@ -215,7 +217,7 @@ impl Drop for Lease {
     }
 }
 
-/// Which draining tasks swarmd was told to be without connections.
+/// The draining tasks that swarmd was told to be without connections.
 pub(crate) struct Drains {
     voice: Voice,
     said: Mutex<BTreeSet<TaskId>>,

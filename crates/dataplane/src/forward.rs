@@ -24,7 +24,10 @@ use crate::{
     relay::{self, Pipes},
     remote::OpenRequest,
     route::{Chosen, Port, Route, Way},
-    source::Origin,
+    source::{
+        Origin,
+        proxy::{self, Ends},
+    },
 };
 
 /// How long a task may take to accept a connection. The ways are short; one that takes longer is gone or overloaded.
@@ -122,8 +125,20 @@ impl Forwarder {
         size(Self::serve)
     }
 
-    async fn serve(self: Arc<Self>, client: TcpStream, from: SocketAddr, port: Arc<Port>, _reserved: Reserved) {
-        match self.connect(&client, from, &port).await {
+    async fn serve(self: Arc<Self>, mut client: TcpStream, from: SocketAddr, port: Arc<Port>, _reserved: Reserved) {
+        let Some(ends) = ends(&mut client, from, &port).await else { return relay::reset(client) };
+        // A limit refuses at once, and no connection waits for it.
+        let Some(_admitted) = port.route().admit(ends.client.ip()) else { return relay::reset(client) };
+        let connected = self.connect(ends, &port).await;
+        let is_http = port.route().ingress.is_http;
+        match connected {
+            // A future of its own, so that other connections do not have room for heads.
+            Some((lease, Upstream::Local(task))) if is_http => {
+                Box::pin(relay::local_http(client, task, &lease)).await;
+            }
+            Some((lease, Upstream::Remote(stream))) if is_http => {
+                Box::pin(relay::linked_http(client, stream, &lease)).await;
+            }
             Some((lease, Upstream::Local(task))) => relay::local(client, task, &lease, &self.pipes).await,
             Some((lease, Upstream::Remote(stream))) => relay::linked(client, stream, true, &lease).await,
             None => relay::reset(client),
@@ -131,15 +146,16 @@ impl Forwarder {
     }
 
     /// Connects to a task. None when no task took the connection.
-    async fn connect(&self, client: &TcpStream, from: SocketAddr, port: &Port) -> Option<(Lease, Upstream)> {
+    async fn connect(&self, ends: Ends, port: &Port) -> Option<(Lease, Upstream)> {
         let mut search = Search::default();
         loop {
-            let chosen = if search.tries_left() == 0 { None } else { port.route().choose(&search.tried) };
+            let chosen =
+                if search.tries_left() == 0 { None } else { port.route().choose(ends.client.ip(), &search.tried) };
             let Some(chosen) = chosen else {
                 self.hold(port, &mut search).await?;
                 continue;
             };
-            match self.reach(&chosen, client, from).await {
+            match self.reach(&chosen, ends).await {
                 Ok(upstream) => {
                     chosen.lease.connected();
                     return Some((chosen.lease, upstream));
@@ -173,11 +189,10 @@ impl Forwarder {
         }
     }
 
-    async fn reach(&self, chosen: &Chosen, client: &TcpStream, from: SocketAddr) -> Result<Upstream, String> {
-        let asked = client.local_addr().map_err(|e| e.to_string())?;
+    async fn reach(&self, chosen: &Chosen, ends: Ends) -> Result<Upstream, String> {
         match chosen.way {
             Way::Local(addr) => {
-                let origin = Origin { client: from, asked, source: chosen.source };
+                let origin = Origin { ends, source: chosen.source };
                 let task = self.plane.sources.connect(origin, SocketAddr::new(addr, chosen.port.target)).await;
                 task.map(Upstream::Local).map_err(|e| e.to_string())
             }
@@ -185,13 +200,31 @@ impl Forwarder {
                 let request = OpenRequest {
                     task: chosen.lease.task(),
                     port: chosen.port,
-                    client: canonical(from),
-                    asked: canonical(asked),
+                    client: canonical(ends.client),
+                    asked: canonical(ends.asked),
                 };
                 let opened = timeout(CONNECT_TIMEOUT, self.plane.remote.open(node, request)).await;
                 let opened = opened.map_err(|_| "its node does not answer".to_owned())?;
                 opened.map(Upstream::Remote).map_err(|e| e.to_string())
             }
+        }
+    }
+}
+
+/// The ends of a connection: as the header of a proxy tells them, else as its socket has them. None when a proxy tells
+/// nothing that can be read, which is counted.
+async fn ends(client: &mut TcpStream, from: SocketAddr, port: &Port) -> Option<Ends> {
+    let own = Ends { client: from, asked: client.local_addr().ok()? };
+    if !port.route().ingress.is_proxy(from.ip()) {
+        return Some(own);
+    }
+    // A future of its own, so that connections without a header do not have room for one.
+    match Box::pin(proxy::accept(client)).await {
+        Ok(told) => Some(told.unwrap_or(own)),
+        Err(e) => {
+            tracing::debug!(proxy = %from, port = port.number, "no header of a proxy: {e}");
+            port.route().limits.count_bad_header();
+            None
         }
     }
 }

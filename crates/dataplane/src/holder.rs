@@ -1,4 +1,4 @@
-//! Which program has a port, as far as the system tells.
+//! The program that has a port, as far as the system tells.
 
 use std::{
     fs,

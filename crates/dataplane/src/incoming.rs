@@ -13,7 +13,7 @@ use crate::{
     plane::Served,
     relay,
     remote::{Arrival, OpenRequest},
-    source::Origin,
+    source::{Origin, proxy::Ends},
     udp,
 };
 
@@ -45,7 +45,8 @@ async fn serve<A: Arrival>(arrival: A, forwarder: Arc<Forwarder>) {
     let lease = served.endpoint.begin_linked();
     let addr = SocketAddr::new(served.addr, request.port.target);
     let sources = &forwarder.plane.sources;
-    let origin = Origin { client: request.client, asked: request.asked, source: served.source };
+    let ends = Ends { client: request.client, asked: request.asked };
+    let origin = Origin { ends, source: served.source };
     let failed = |e: io::Error| format!("the task does not accept: {e}");
     match request.port.protocol {
         PortProtocol::Tcp => match sources.connect(origin, addr).await {

@@ -9,6 +9,7 @@ mod forward;
 mod handover;
 mod holder;
 mod incoming;
+mod limits;
 pub mod link;
 mod listeners;
 mod own_socket;
@@ -26,5 +27,7 @@ pub use forward::Holding;
 pub use own_socket::Control;
 pub use process::{Options, run};
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

@@ -25,10 +25,9 @@ use crate::{
     forward::{self, Forwarder},
     handover::{Inventory, Place},
     holder::holder_of,
-    plane::Wanted,
-    protocol::IngressAddr,
+    protocol::{Configuration, IngressAddr},
     remote::Remote,
-    route::Port,
+    route::{Port, PortKey},
     udp::{self, PublicSocket},
     voice::About,
 };
@@ -69,6 +68,7 @@ struct Open {
 
 /// Why a socket cannot be opened.
 struct Failed {
+    plan: Plan,
     text: String,
     /// When the program that has the port is looked for again.
     look_at: Instant,
@@ -77,6 +77,8 @@ struct Failed {
 /// All sockets.
 pub(crate) struct Listeners {
     forwarder: Arc<Forwarder>,
+    /// None before swarmd said how to listen.
+    configuration: Option<Configuration>,
     open: BTreeMap<Place, Open>,
     failed: BTreeMap<Place, Failed>,
     /// Sockets of the process before this one.
@@ -89,14 +91,13 @@ impl Listeners {
     pub(crate) fn new(forwarder: Arc<Forwarder>, inherited: Vec<(Place, OwnedFd)>) -> (Self, Inventory) {
         let (inventory, inventories) = mpsc::channel(1);
         let inherited = inherited.into_iter().collect();
-        (Self { forwarder, open: BTreeMap::new(), failed: BTreeMap::new(), inherited, inventories }, inventory)
+        let (configuration, open, failed) = Default::default();
+        (Self { forwarder, configuration, open, failed, inherited, inventories }, inventory)
     }
 
     /// Opens what is wanted now. What the process before had, and nobody wants, is closed.
     pub(crate) async fn begin(&mut self) {
-        if let Some(wanted) = self.forwarder.plane.wanted() {
-            self.follow(&plans(&wanted)).await;
-        }
+        self.follow_wanted().await;
         self.inherited.clear();
     }
 
@@ -104,14 +105,16 @@ impl Listeners {
     pub(crate) async fn run(mut self) {
         let plane = Arc::clone(&self.forwarder.plane);
         loop {
-            if let Some(wanted) = plane.wanted() {
-                self.follow(&plans(&wanted)).await;
-            }
+            self.follow_wanted().await;
             let retry = Instant::now() + RETRY;
             loop {
                 tokio::select! {
                     () = plane.changed.notified() => break,
-                    () = sleep_until(retry), if !self.failed.is_empty() => break,
+                    () = sleep_until(retry), if !self.failed.is_empty() => {
+                        let again = self.failed.iter().map(|(place, failed)| (*place, Some(failed.plan.clone())));
+                        self.follow(again.collect()).await;
+                        break;
+                    }
                     Some(asked) = self.inventories.recv() => drop(asked.send(self.duplicates())),
                 }
             }
@@ -128,30 +131,42 @@ impl Listeners {
         self.open.iter().filter_map(|(place, open)| Some((*place, duplicate(&open.socket).ok()?))).collect()
     }
 
-    /// Brings the sockets to what is wanted.
-    async fn follow(&mut self, plans: &BTreeMap<Place, Plan>) {
-        let gone: Vec<_> = self.failed.keys().filter(|place| !plans.contains_key(place)).copied().collect();
-        for place in gone {
-            self.failed.remove(&place);
-            self.warn(place, None);
+    /// Brings the sockets to the changes of what is wanted.
+    async fn follow_wanted(&mut self) {
+        let Some(wanted) = self.forwarder.plane.wanted() else { return };
+        let mut changes = BTreeMap::new();
+        if let Some(configuration) = wanted.configuration {
+            // Each place that there is may be wanted no more.
+            changes.extend(self.open.keys().chain(self.failed.keys()).map(|place| (*place, None)));
+            let links = Plan { port: None, is_v6_only: true, is_optional: false };
+            changes.insert(Place::Links(configuration.data_addr), Some(links));
+            self.configuration = Some(configuration);
         }
+        if let Some(configuration) = &self.configuration {
+            changes.extend(wanted.ports.iter().flat_map(|(key, port)| plans(configuration, *key, port.as_ref())));
+        }
+        self.follow(changes).await;
+    }
+
+    /// Brings these places to their plans; none closes one.
+    async fn follow(&mut self, changes: BTreeMap<Place, Option<Plan>>) {
         // Closed before others are opened: a new one may need the address of an old one.
-        let closing: Vec<_> = self
-            .open
-            .iter()
-            .filter(|(place, open)| plans.get(place).is_none_or(|plan| plan.is_v6_only != open.plan.is_v6_only))
-            .map(|(place, _)| *place)
-            .collect();
-        for place in closing {
-            if let Some(open) = self.open.remove(&place) {
+        for (place, plan) in &changes {
+            if plan.is_none() && self.failed.remove(place).is_some() {
+                self.warn(*place, None);
+            }
+            let stays = |open: &Open| plan.as_ref().is_some_and(|plan| plan.is_v6_only == open.plan.is_v6_only);
+            if self.open.get(place).is_some_and(|open| !stays(open))
+                && let Some(open) = self.open.remove(place)
+            {
                 open.stop().await;
             }
         }
-        for (place, plan) in plans {
-            match self.open.get_mut(place) {
-                Some(open) if open.serves(plan) => {}
-                Some(open) => open.serve(plan.clone(), &self.forwarder).await,
-                None => self.open(*place, plan.clone()).await,
+        for (place, plan) in changes.into_iter().filter_map(|(place, plan)| Some((place, plan?))) {
+            match self.open.get_mut(&place) {
+                Some(open) if open.serves(&plan) => {}
+                Some(open) => open.serve(plan, &self.forwarder).await,
+                None => self.open(place, plan).await,
             }
         }
     }
@@ -180,13 +195,13 @@ impl Listeners {
                 self.open.insert(place, open);
             }
             Err(e) => {
-                let known = self.failed.get(&place).filter(|failed| Instant::now() < failed.look_at);
-                if known.is_none() {
-                    let failed = Failed { text: describe(place, &e).await, look_at: Instant::now() + HOLDER_TIME };
-                    self.failed.insert(place, failed);
-                }
-                let text = self.failed.get(&place).map(|failed| failed.text.clone());
-                self.warn(place, text.filter(|_| !(is_optional && is_expected(&e))));
+                let known = self.failed.remove(&place).filter(|failed| Instant::now() < failed.look_at);
+                let (text, look_at) = match known {
+                    Some(failed) => (failed.text, failed.look_at),
+                    None => (describe(place, &e).await, Instant::now() + HOLDER_TIME),
+                };
+                self.warn(place, (!is_optional || !is_expected(&e)).then(|| text.clone()));
+                self.failed.insert(place, Failed { plan, text, look_at });
             }
         }
     }
@@ -248,22 +263,20 @@ async fn end(accepting: JoinHandle<()>) {
     let _ = accepting.await;
 }
 
-/// The sockets that are wanted.
-fn plans(wanted: &Wanted) -> BTreeMap<Place, Plan> {
-    let configuration = &wanted.configuration;
-    let has_all_v4 = configuration.ingress.iter().any(|ingress| ingress.addr == Ipv4Addr::UNSPECIFIED);
-    let links = Plan { port: None, is_v6_only: true, is_optional: false };
-    let mut plans = BTreeMap::from([(Place::Links(configuration.data_addr), links)]);
+/// The places of a port, with their plans; none for a port that nobody is to listen on.
+fn plans(configuration: &Configuration, key: PortKey, port: Option<&Arc<Port>>) -> Vec<(Place, Option<Plan>)> {
+    let (protocol, number) = key;
     // The API refuses SCTP.
-    let ports = wanted.ports.iter().filter(|port| port.protocol != PortProtocol::Sctp);
-    for port in ports {
-        for IngressAddr { addr, is_optional } in &configuration.ingress {
-            let is_v6_only = has_all_v4 || !addr.is_unspecified();
-            let plan = Plan { port: Some(Arc::clone(port)), is_v6_only, is_optional: *is_optional };
-            plans.insert(Place::Published(port.protocol, port.number, *addr), plan);
-        }
+    if protocol == PortProtocol::Sctp {
+        return Vec::new();
     }
-    plans
+    let has_all_v4 = configuration.ingress.iter().any(|ingress| ingress.addr == Ipv4Addr::UNSPECIFIED);
+    let plans = configuration.ingress.iter().map(|IngressAddr { addr, is_optional }| {
+        let is_v6_only = has_all_v4 || !addr.is_unspecified();
+        let plan = port.map(|port| Plan { port: Some(Arc::clone(port)), is_v6_only, is_optional: *is_optional });
+        (Place::Published(protocol, number, *addr), plan)
+    });
+    plans.collect()
 }
 
 fn open(place: Place, plan: &Plan, inherited: Option<OwnedFd>, links: &dyn Remote) -> io::Result<Socket> {

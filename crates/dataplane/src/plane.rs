@@ -1,6 +1,8 @@
 //! The knowledge of the data plane: the messages of swarmd, and the values that follow from them for the forwarder. The
 //! session with swarmd changes it; connections read the values without a lock.
 
+mod follow;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -8,19 +10,22 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use swarm_model::{IngressSource, NodeId, PortProtocol, ServiceId, TaskId};
-use swarm_wire::endpoints::{TableError, TableUpdate, TableVersion};
+use imbl::OrdMap;
+use swarm_model::{IngressSource, NodeId, TaskId};
 use swarm_wire::{
     NodeIdentity,
-    endpoints::{EndpointRecord, EndpointState, EndpointTable, PublishedPort, Record, TableReceiver},
+    endpoints::{
+        EndpointTable, PublishedPort, Record, RecordKey, TableError, TableReceiver, TableUpdate, TableVersion,
+    },
 };
 use tokio::sync::{Notify, watch};
 
+use self::follow::{Changed, Followed, Known};
 use crate::{
-    endpoint::{Drains, Endpoint, Lease, Standing},
+    endpoint::{Drains, Endpoint, Lease},
     protocol::{Configuration, Identity, LocalTask, Stats, ToData},
     remote::Remote,
-    route::{Candidate, Port, Route, Way},
+    route::{Port, PortKey},
     source::Sources,
     voice::{About, Voice, Warnings},
 };
@@ -40,10 +45,10 @@ pub(crate) struct Served {
 /// The knowledge of the data plane.
 pub(crate) struct Plane {
     state: Mutex<State>,
-    served: ArcSwap<BTreeMap<TaskId, Served>>,
-    /// Something changed that listeners go by.
+    served: ArcSwap<OrdMap<TaskId, Served>>,
+    /// The ports that listeners go by changed, or the configuration.
     pub(crate) changed: Notify,
-    /// Something changed that connections go by.
+    /// The tasks of this node that links may ask for changed.
     rebuilt: watch::Sender<()>,
     /// The tasks of this node changed, or the configuration.
     pub(crate) served_changed: Notify,
@@ -61,16 +66,21 @@ struct State {
     identity: Option<Identity>,
     locals: BTreeMap<TaskId, IpAddr>,
     receiver: TableReceiver,
-    endpoints: BTreeMap<TaskId, Arc<Endpoint>>,
-    ports: BTreeMap<(PortProtocol, u16), Arc<Port>>,
+    followed: Followed,
+    /// The ports that changed since listeners asked.
+    ports: BTreeSet<PortKey>,
+    /// Whether the configuration changed since listeners asked.
+    is_configured_anew: bool,
     /// Tasks that have connections of the process before this one.
     elsewhere: BTreeMap<TaskId, Lease>,
 }
 
-/// The values that listeners go by.
+/// The values that listeners go by, as far as they changed.
 pub(crate) struct Wanted {
-    pub(crate) configuration: Configuration,
-    pub(crate) ports: Vec<Arc<Port>>,
+    /// How to listen, if that changed: on all ports anew.
+    pub(crate) configuration: Option<Configuration>,
+    /// The ports that changed; none for one that nobody is to listen on.
+    pub(crate) ports: Vec<(PortKey, Option<Arc<Port>>)>,
 }
 
 impl Plane {
@@ -103,8 +113,17 @@ impl Plane {
     /// Takes how to listen.
     pub(crate) fn configure(&self, configuration: Configuration) {
         let mut state = self.state();
-        state.configuration = Some(configuration);
-        self.rebuild(&mut state);
+        let node = configuration.node;
+        let before = state.configuration.replace(configuration);
+        state.is_configured_anew = true;
+        if before.is_none_or(|before| before.node != node) {
+            // Each task may be one of this node now, or one of another.
+            let locals = state.locals.keys().map(|task| RecordKey::Endpoint(*task));
+            let changed = Changed::of(state.receiver.table().keys().chain(locals));
+            self.follow(&mut state, changed);
+        }
+        self.changed.notify_one();
+        self.served_changed.notify_one();
     }
 
     /// Takes the node's certificate and key. One that is of no use is a warning, and the one before stays.
@@ -127,22 +146,25 @@ impl Plane {
     /// Takes all tasks of this node.
     pub(crate) fn set_locals(&self, tasks: Vec<LocalTask>) {
         let mut state = self.state();
-        state.locals = tasks.into_iter().map(|local| (local.task, local.addr)).collect();
-        self.rebuild(&mut state);
+        let locals: BTreeMap<_, _> = tasks.into_iter().map(|local| (local.task, local.addr)).collect();
+        let is_other = |task: &&TaskId| locals.get(task) != state.locals.get(task);
+        let changed = Changed::of_tasks(locals.keys().chain(state.locals.keys()).filter(is_other).copied());
+        state.locals = locals;
+        self.follow(&mut state, changed);
     }
 
     /// Takes a task of this node.
     pub(crate) fn put_local(&self, local: LocalTask) {
         let mut state = self.state();
         state.locals.insert(local.task, local.addr);
-        self.rebuild(&mut state);
+        self.follow(&mut state, Changed::of_tasks([local.task]));
     }
 
     /// A task of this node has ended.
     pub(crate) fn remove_local(&self, task: TaskId) {
         let mut state = self.state();
         state.locals.remove(&task);
-        self.rebuild(&mut state);
+        self.follow(&mut state, Changed::of_tasks([task]));
     }
 
     /// Takes changes of the table. Returns what it is now, if an update is complete; connections go by it already.
@@ -151,24 +173,35 @@ impl Plane {
     /// [`TableError`]; the table is as before.
     pub(crate) fn change(&self, update: &TableUpdate) -> Result<Option<TableVersion>, TableError> {
         let mut state = self.state();
-        if !state.receiver.take(update)? {
-            return Ok(None);
-        }
-        self.rebuild(&mut state);
+        let Some(changed) = state.receiver.take(update)? else { return Ok(None) };
+        self.follow(&mut state, Changed::of(changed));
         Ok(state.receiver.table().version())
     }
 
-    /// Counters of the endpoints in the table.
+    /// Counters of the endpoints and services in the table.
     pub(crate) fn stats(&self) -> Stats {
-        let endpoints = self.state().endpoints.values().filter_map(|endpoint| endpoint.stats()).collect();
-        Stats { endpoints, sources: self.sources.stats() }
+        let state = self.state();
+        let served = self.served.load();
+        let source = |task| served.get(&task).map(|served| self.sources.shown(served.source, served.addr));
+        let endpoints =
+            state.followed.endpoints().filter_map(|endpoint| endpoint.stats(source(endpoint.task))).collect();
+        Stats { endpoints, services: state.followed.service_stats().collect(), sources: self.sources.stats() }
     }
 
-    /// The ports that are to be listened on; none before swarmd configured them.
+    /// The ports to listen on that changed since the last call; none before swarmd said how to listen.
     pub(crate) fn wanted(&self) -> Option<Wanted> {
-        let state = self.state();
+        let mut state = self.state();
         let configuration = state.configuration.clone()?;
-        Some(Wanted { configuration, ports: state.ports.values().cloned().collect() })
+        let keys = std::mem::take(&mut state.ports);
+        let configuration = std::mem::take(&mut state.is_configured_anew).then_some(configuration);
+        let keys = if configuration.is_some() { state.followed.ports().collect() } else { keys };
+        let ports = keys.into_iter().map(|key| (key, state.followed.port(key).cloned())).collect();
+        Some(Wanted { configuration, ports })
+    }
+
+    /// The node of this data plane; none before swarmd said it.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        self.state().configuration.as_ref().map(|configuration| configuration.node)
     }
 
     /// A task of this node that links may ask for.
@@ -176,7 +209,7 @@ impl Plane {
         self.served.load().get(&task).cloned()
     }
 
-    /// Ready at each change of what connections go by.
+    /// Ready at each change of the tasks of this node that links may ask for.
     pub(crate) fn rebuilt(&self) -> watch::Receiver<()> {
         self.rebuilt.subscribe()
     }
@@ -204,7 +237,7 @@ impl Plane {
     /// The tasks in the table that have connections.
     pub(crate) fn tasks_in_use(&self) -> BTreeSet<TaskId> {
         let state = self.state();
-        state.endpoints.values().filter(|endpoint| endpoint.has_connections()).map(|endpoint| endpoint.task).collect()
+        state.followed.endpoints().filter(|endpoint| endpoint.has_connections()).map(|endpoint| endpoint.task).collect()
     }
 
     /// Takes which tasks have connections of the process before this one: none of them is drained.
@@ -212,116 +245,32 @@ impl Plane {
         let mut state = self.state();
         state.elsewhere.retain(|task, _| tasks.contains(task));
         for task in tasks {
-            if let Some(endpoint) = state.endpoints.get(task).cloned() {
+            if let Some(endpoint) = state.followed.endpoint(*task).cloned() {
                 state.elsewhere.entry(*task).or_insert_with(|| endpoint.begin_linked());
             }
         }
     }
 
-    /// Brings everything that connections read to what swarmd said.
-    fn rebuild(&self, state: &mut State) {
-        let State { configuration, locals, receiver, endpoints, ports, .. } = state;
+    /// Brings the values that connections read to what swarmd said.
+    fn follow(&self, state: &mut State, changed: Changed) {
+        let State { configuration, locals, receiver, followed, ports, .. } = state;
         let own = configuration.as_ref().map(|configuration| configuration.node);
-        let table = receiver.table();
-        // Endpoints first: what is not open from here on gets no connection, whichever route one has read.
-        let mut candidates: BTreeMap<ServiceId, Vec<Candidate>> = BTreeMap::new();
-        let mut opened: BTreeMap<ServiceId, Vec<Arc<Endpoint>>> = BTreeMap::new();
-        let mut served = BTreeMap::new();
-        let mut present = BTreeSet::new();
-        for record in endpoint_records(table) {
-            present.insert(record.task);
-            let endpoint = endpoints
-                .entry(record.task)
-                .or_insert_with(|| Arc::new(Endpoint::new(record.task, Arc::clone(&self.drains))));
-            let local = locals.get(&record.task).copied().filter(|_| own == Some(record.node));
-            let way = match (own, local) {
-                (_, Some(addr)) => Some(Way::Local(addr)),
-                (Some(own), None) if own != record.node => Some(Way::Remote(record.node)),
-                _ => None,
-            };
-            if endpoint.stand(standing(record, own, way)) {
-                opened.entry(record.service).or_default().push(Arc::clone(endpoint));
-            }
-            if let (EndpointState::In, Some(way)) = (record.state, way) {
-                let candidate = Candidate { endpoint: Arc::clone(endpoint), way };
-                candidates.entry(record.service).or_default().push(candidate);
-            }
-            if let (Some(addr), Some(service)) = (local, table.service(record.service)) {
-                let ports = Arc::from(&*service.ports);
-                let (endpoint, source) = (Arc::clone(endpoint), service.source);
-                served.insert(record.task, Served { endpoint, addr, ports, source });
-            }
+        let known = Known { own, locals, table: receiver.table(), drains: &self.drains };
+        let are_peers_others = changed.are_nodes_others;
+        let effects = followed.follow(&known, changed);
+        if effects.are_served_others {
+            self.served.store(Arc::new(followed.served().clone()));
+            self.rebuilt.send_replace(());
+            self.served_changed.notify_one();
         }
-        // A task of this node that is not in the table serves no more, or not yet: swarmd need not wait for it.
-        for task in locals.keys().filter(|task| !present.contains(task)) {
-            endpoints.entry(*task).or_insert_with(|| Arc::new(Endpoint::new(*task, Arc::clone(&self.drains))));
+        if are_peers_others {
+            self.remote.set_peers(peers(receiver.table(), own));
         }
-        endpoints.retain(|task, endpoint| {
-            let (is_present, is_local) = (present.contains(task), locals.contains_key(task));
-            if !is_present {
-                endpoint.stand(if is_local { Standing::Ended } else { Standing::Gone });
-            }
-            is_present || is_local
-        });
-        for (service, opened) in opened {
-            let turns = candidates.get(&service).into_iter().flatten().map(|c| c.endpoint.turns()).max().unwrap_or(0);
-            opened.iter().for_each(|endpoint| endpoint.join_at(turns));
-        }
-        self.served.store(Arc::new(served));
-        route(table, candidates, ports);
-        self.remote.set_peers(peers(table, own));
-        self.changed.notify_one();
-        self.rebuilt.send_replace(());
-        self.served_changed.notify_one();
-    }
-}
-
-fn endpoint_records(table: &EndpointTable) -> impl Iterator<Item = &EndpointRecord> {
-    table.records().filter_map(|record| match record {
-        Record::Endpoint(endpoint) => Some(endpoint),
-        Record::Node(_) | Record::Service(_) => None,
-    })
-}
-
-/// Whether an endpoint gets connections from here.
-fn standing(record: &EndpointRecord, own: Option<NodeId>, way: Option<Way>) -> Standing {
-    match record.state {
-        EndpointState::In if way.is_some() => Standing::Open,
-        EndpointState::Draining if own == Some(record.node) && way.is_some() => Standing::Draining,
-        EndpointState::Draining if own == Some(record.node) => Standing::Ended,
-        EndpointState::Draining => Standing::Closed,
-        EndpointState::In => Standing::Gone,
-    }
-}
-
-/// Gives each port of the table its route, and takes the others back.
-fn route(
-    table: &EndpointTable,
-    mut candidates: BTreeMap<ServiceId, Vec<Candidate>>,
-    ports: &mut BTreeMap<(PortProtocol, u16), Arc<Port>>,
-) {
-    let mut present = BTreeSet::new();
-    for record in table.records() {
-        let Record::Service(service) = record else { continue };
-        let candidates: Arc<[Candidate]> = candidates.remove(&service.id).unwrap_or_default().into();
-        for port in &service.ports {
-            let key = (port.protocol, port.published);
-            let (candidates, source) = (Arc::clone(&candidates), service.source);
-            let route = Route { port: *port, candidates, source, is_published: true };
-            present.insert(key);
-            match ports.get(&key) {
-                Some(known) => known.set_route(route),
-                None => drop(ports.insert(key, Arc::new(Port::new(route)))),
-            }
+        if !effects.ports.is_empty() {
+            ports.extend(effects.ports);
+            self.changed.notify_one();
         }
     }
-    ports.retain(|key, port| {
-        let is_present = present.contains(key);
-        if !is_present {
-            port.withdraw();
-        }
-        is_present
-    });
 }
 
 /// The nodes that may have links to this one.

@@ -8,7 +8,7 @@ use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     control::{self, hear},
@@ -40,11 +40,15 @@ pub struct Options {
     pub on_ready: Box<dyn FnOnce() + Send>,
     /// Whether tasks may see the clients' own addresses: rules of the kernel are set for that. Else they see this host's.
     pub shows_clients: bool,
+    /// Ends the process in order when it is cancelled, for a signal of the system: what the kernel was told is taken back,
+    /// and the sockets and their files are closed. Connections are cut.
+    pub stop: CancellationToken,
     /// Open files that it may have; none for the limit of the process, which it raises as far as it may.
     pub descriptors_max: Option<usize>,
 }
 
-/// Runs a data plane until swarmd says that it is to end, or another one has taken over and the last connection ended.
+/// Runs a data plane until it is to end ([`ToData::Stop`](crate::protocol::ToData::Stop), [`Options::stop`]), or another one
+/// has taken over and the last connection ended.
 ///
 /// # Errors
 /// As [`serve`].
@@ -87,6 +91,7 @@ pub async fn serve<A: Arrival>(options: Options, remote: Arc<dyn Remote>, arriva
     };
     let heir: Option<UnixStream> = tokio::select! {
         () = control::serve(&sockets.control, &plane) => None,
+        () = options.stop.cancelled() => None,
         heir = next_process => Some(heir),
         () = listeners.run() => None,
         () = speak_of_refused(&plane, &descriptors) => None,
@@ -95,7 +100,10 @@ pub async fn serve<A: Arrival>(options: Options, remote: Arc<dyn Remote>, arriva
     if let Some(heir) = heir {
         sockets.leave_files();
         drop(sockets);
-        leave(heir, &plane, &forwarder).await;
+        tokio::select! {
+            () = leave(heir, &plane, &forwarder) => {}
+            () = options.stop.cancelled() => {}
+        }
     }
     Ok(())
 }

@@ -9,7 +9,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{NodeId, PortProtocol, Redacted, TaskId};
+use swarm_model::{IngressSource, NodeId, PortProtocol, Redacted, ServiceId, TaskId};
 use swarm_wire::endpoints::{TableUpdate, TableVersion};
 
 /// Version of these messages. Fields and messages may be added without a new one.
@@ -119,11 +119,30 @@ pub struct Warning {
 /// Counters since the process began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Of each endpoint that this node's data plane sent connections to.
+    /// Of each endpoint of this node, and of each other one that this node's data plane sent connections to.
     pub endpoints: Vec<EndpointStats>,
+    /// Of each service that has or refused connections at this node.
+    #[serde(default)]
+    pub services: Vec<ServiceStats>,
     /// Of the addresses that tasks of this node saw.
     #[serde(default)]
     pub sources: SourceStats,
+}
+
+/// Counters of a service, of the connections that came in at this node (flows, for UDP). The counters begin anew
+/// when the service is published anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStats {
+    /// The service.
+    pub service: ServiceId,
+    /// Connections now, with those that wait for a task.
+    pub connections: u64,
+    /// Connections that were refused by `swarmd.ingress.connections-max`.
+    pub over_connections: u64,
+    /// Connections that were refused by `swarmd.ingress.rate-max`.
+    pub over_rate: u64,
+    /// Connections of `swarmd.ingress.accept-proxy` that were refused: no header of the PROXY protocol could be read.
+    pub bad_headers: u64,
 }
 
 /// Connections to tasks of this node whose services want to see the client's own address (flows, for UDP).
@@ -155,4 +174,8 @@ pub struct EndpointStats {
     pub bytes_out: u64,
     /// Connections that it did not take, or that failed.
     pub errors: u64,
+    /// The address that a task of this node sees now: that of a client (if the client's is fit for that), one of the node, or
+    /// one of the node with a header. None for a task of another node, whose data plane knows it.
+    #[serde(default)]
+    pub source: Option<IngressSource>,
 }

@@ -2,6 +2,7 @@
 //!
 //! A connection on which nothing moves holds neither buffer nor pipe: both are taken when there is something to read.
 
+mod http;
 mod pipe;
 
 use std::{
@@ -18,8 +19,11 @@ use tokio::{
     net::TcpStream,
 };
 
-use self::pipe::Pipe;
 pub(crate) use self::pipe::Pipes;
+use self::{
+    http::{Answers, Http, Questions},
+    pipe::Pipe,
+};
 use crate::{buffer::Buffer, endpoint::Lease};
 
 /// Bytes of a direction that are copied before they are moved by splice, which costs more to begin with.
@@ -77,6 +81,48 @@ where
         }
         reset(tcp);
     }
+}
+
+/// As [`local`], for a service of HTTP: while the endpoint gets no new connections, answers ask the client to close the
+/// connection. Bytes are copied, so that the heads among them are seen.
+pub(crate) async fn local_http(mut client: TcpStream, mut task: TcpStream, lease: &Lease) {
+    if let Err(is_task) = http(&mut client, &mut task, lease).await {
+        if is_task {
+            lease.failed();
+        }
+        reset(client);
+        reset(task);
+    }
+}
+
+/// As [`linked`] between a client and a task of another node, with answers as in [`local_http`].
+pub(crate) async fn linked_http<S>(mut client: TcpStream, mut stream: S, lease: &Lease)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Err(is_stream) = http(&mut client, &mut stream, lease).await {
+        if is_stream {
+            lease.failed();
+        }
+        reset(client);
+    }
+}
+
+/// The error says whether the task's side broke.
+async fn http<S>(client: &mut TcpStream, task: &mut S, lease: &Lease) -> Result<(), bool>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut up, mut down, mut http) = (Half::default(), Half::default(), Http::default());
+    poll_fn(|cx| {
+        let (mut client_side, mut task_side) = (&mut *client, &mut *task);
+        let mut questions = Questions { reader: &mut client_side, http: &mut http };
+        let sent = up.poll_copy(cx, &mut questions, &mut task_side, |n| lease.sent(n));
+        let mut answers = Answers { reader: &mut task_side, http: &mut http, is_draining: || !lease.is_open() };
+        let received = down.poll_copy(cx, &mut answers, &mut client_side, |n| lease.received(n));
+        both(sent, received)
+    })
+    .await
 }
 
 /// Ready when both directions have ended, or one broke. Then whether it was the second of the two ends.

@@ -1,5 +1,7 @@
-//! The route of a published port: a value that is replaced when the table changes, so that a new
-//! connection takes no lock.
+//! The route of a published port: a value that is replaced when the table changes, so that a new connection takes no
+//! lock.
+
+mod candidates;
 
 use std::{
     net::IpAddr,
@@ -7,11 +9,16 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use swarm_model::{IngressSource, NodeId, PortProtocol, TaskId};
+use swarm_model::{Ingress, IngressChoice, IngressSource, NodeId, PortProtocol, TaskId};
 use swarm_wire::endpoints::PublishedPort;
 use tokio::sync::Notify;
+use xxhash_rust::xxh3::xxh3_64;
 
-use crate::endpoint::{Endpoint, Lease};
+pub(crate) use self::candidates::Candidates;
+use crate::{
+    endpoint::{Endpoint, Lease},
+    limits::{Admitted, Limits},
+};
 
 /// How an endpoint is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +41,13 @@ pub(crate) struct Candidate {
 pub(crate) struct Route {
     pub(crate) port: PublishedPort,
     /// The endpoints that get new connections; ports of one service share them.
-    pub(crate) candidates: Arc<[Candidate]>,
-    /// The address that tasks are to see.
-    pub(crate) source: IngressSource,
+    pub(crate) candidates: Candidates,
+    /// The candidates that run on this node.
+    pub(crate) locals: Candidates,
+    /// How the service wants its connections to find their tasks.
+    pub(crate) ingress: Arc<Ingress>,
+    /// The limits of the service, with its connections at this node.
+    pub(crate) limits: Arc<Limits>,
     /// Whether the table has the port. Connections that wait on one that it has no more are closed.
     pub(crate) is_published: bool,
 }
@@ -51,19 +62,59 @@ pub(crate) struct Chosen {
 }
 
 impl Route {
+    /// An endpoint for a client. Endpoints that were tried before are left out. None when no other is open.
+    pub(crate) fn choose(&self, client: IpAddr, tried: &[TaskId]) -> Option<Chosen> {
+        self.pools().find_map(|pool| match self.ingress.has_affinity {
+            true => self.choose_by_client(pool, client, tried),
+            false => self.choose_by_burden(pool, tried),
+        })
+    }
+
+    /// Lets a connection of a client in. None when a limit of the service refuses it.
+    pub(crate) fn admit(&self, client: IpAddr) -> Option<Admitted> {
+        self.limits.admit(&self.ingress, client)
+    }
+
+    /// Whether this node is to listen on the port.
+    pub(crate) fn is_for_this_node(&self) -> bool {
+        self.ingress.choice != IngressChoice::OnlyLocal || self.locals.len() > 0
+    }
+
+    /// The candidates that are to be looked through, in this order.
+    fn pools(&self) -> impl Iterator<Item = &Candidates> {
+        let (first, second) = match self.ingress.choice {
+            IngressChoice::Any => (&self.candidates, None),
+            IngressChoice::PreferLocal => (&self.locals, Some(&self.candidates)),
+            IngressChoice::OnlyLocal => (&self.locals, None),
+        };
+        std::iter::once(first).chain(second)
+    }
+
+    /// The endpoint with the highest weight for a client: all nodes choose the same, and a client moves only when its
+    /// endpoint goes, or when one with a higher weight comes (rendezvous hashing).
+    fn choose_by_client(&self, pool: &Candidates, client: IpAddr, tried: &[TaskId]) -> Option<Chosen> {
+        let mut passed = tried.to_vec();
+        loop {
+            let left = pool.iter().filter(|candidate| !passed.contains(&candidate.endpoint.task));
+            let candidate = left.max_by_key(|candidate| weight(client, candidate.endpoint.task))?;
+            if let Some(chosen) = self.begin(candidate) {
+                return Some(chosen);
+            }
+            passed.push(candidate.endpoint.task);
+        }
+    }
+
     /// The better one of two endpoints that are drawn at random: the one with fewer connections of this node, or else
-    /// the one that was chosen less often. Those that were tried before are left out. None when no other is open.
-    pub(crate) fn choose(&self, tried: &[TaskId]) -> Option<Chosen> {
-        let all = &*self.candidates;
+    /// the one that was chosen less often.
+    fn choose_by_burden(&self, all: &Candidates, tried: &[TaskId]) -> Option<Chosen> {
         if tried.is_empty()
-            && let Some(drawn) = draw(all.len())
-            && let Some(chosen) = self.begin(better(&all[drawn.0], &all[drawn.1]))
+            && let Some(candidate) = better_of_two(all.len(), |at| all.get(at))
+            && let Some(chosen) = self.begin(candidate)
         {
             return Some(chosen);
         }
         let mut left: Vec<_> = all.iter().filter(|candidate| !tried.contains(&candidate.endpoint.task)).collect();
-        while let Some(drawn) = draw(left.len()) {
-            let candidate = better(left[drawn.0], left[drawn.1]);
+        while let Some(candidate) = better_of_two(left.len(), |at| left.get(at).copied()) {
             if let Some(chosen) = self.begin(candidate) {
                 return Some(chosen);
             }
@@ -75,32 +126,40 @@ impl Route {
     /// Whether there is an open endpoint that was not tried.
     pub(crate) fn has_other_than(&self, tried: &[TaskId]) -> bool {
         let is_other = |endpoint: &Endpoint| endpoint.is_open() && !tried.contains(&endpoint.task);
-        self.candidates.iter().any(|candidate| is_other(&candidate.endpoint))
+        self.pools().flat_map(Candidates::iter).any(|candidate| is_other(&candidate.endpoint))
     }
 
     fn begin(&self, candidate: &Candidate) -> Option<Chosen> {
         let lease = candidate.endpoint.begin()?;
-        Some(Chosen { lease, way: candidate.way, port: self.port, source: self.source })
+        Some(Chosen { lease, way: candidate.way, port: self.port, source: self.ingress.source })
     }
 }
 
-/// Two different places below a number, at random; twice the only one there is.
-fn draw(len: usize) -> Option<(usize, usize)> {
+/// The weight of a task for a client.
+fn weight(client: IpAddr, task: TaskId) -> (u64, TaskId) {
+    let client = match client.to_canonical() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    (xxh3_64(&[client.octets(), task.0.to_be_bytes()].concat()), task)
+}
+
+/// The better one of two different places that are drawn at random; the only one where there is one.
+fn better_of_two<'a>(len: usize, at: impl Fn(usize) -> Option<&'a Candidate>) -> Option<&'a Candidate> {
     if len < 2 {
-        return (len == 1).then_some((0, 0));
+        return at(0);
     }
     let first = rand::random_range(0..len);
     let second = rand::random_range(0..len - 1);
-    Some((first, if second < first { second } else { second + 1 }))
+    let (one, other) = (at(first)?, at(if second < first { second } else { second + 1 })?);
+    Some(if other.endpoint.burden() < one.endpoint.burden() { other } else { one })
 }
 
-fn better<'a>(one: &'a Candidate, other: &'a Candidate) -> &'a Candidate {
-    if other.endpoint.burden() < one.endpoint.burden() { other } else { one }
-}
+/// Names a published port.
+pub(crate) type PortKey = (PortProtocol, u16);
 
 /// A published port. It outlives tables, with the connections that wait for an endpoint.
 pub(crate) struct Port {
-    pub(crate) protocol: PortProtocol,
     /// The port that nodes open.
     pub(crate) number: u16,
     route: ArcSwap<Route>,
@@ -113,7 +172,6 @@ impl Port {
     /// A port with its first route.
     pub(crate) fn new(route: Route) -> Self {
         Self {
-            protocol: route.port.protocol,
             number: route.port.published,
             route: ArcSwap::from_pointee(route),
             changed: Notify::new(),
@@ -134,8 +192,9 @@ impl Port {
 
     /// The port is published no more.
     pub(crate) fn withdraw(&self) {
-        let (port, source) = (self.route().port, self.route().source);
-        self.set_route(Route { port, candidates: Arc::from([]), source, is_published: false });
+        let (candidates, locals) = Default::default();
+        let route = Route { candidates, locals, is_published: false, ..Route::clone(&self.route()) };
+        self.set_route(route);
     }
 
     /// Ready at the next change of the route after this call, also if nobody waits for it yet.

@@ -13,7 +13,7 @@ mod netlink;
 mod networks;
 mod nft;
 mod policy;
-mod proxy;
+pub(crate) mod proxy;
 mod watch;
 
 use std::{
@@ -36,8 +36,8 @@ use tokio::{
     time::timeout,
 };
 
-use self::networks::Networks;
 pub(crate) use self::watch::watch;
+use self::{networks::Networks, proxy::Ends};
 use crate::{
     forward::{CONNECT_TIMEOUT, connect_local},
     protocol::SourceStats,
@@ -80,10 +80,8 @@ struct View {
 /// A connection of a client, as it came to the first node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin {
-    /// Its own address.
-    pub(crate) client: SocketAddr,
-    /// The address that it connected to.
-    pub(crate) asked: SocketAddr,
+    /// Its ends, the client and the address that it asked.
+    pub(crate) ends: Ends,
     /// The address that the service wants its tasks to see.
     pub(crate) source: IngressSource,
 }
@@ -110,9 +108,11 @@ impl Sources {
                 self.untested.fetch_add(1, Ordering::Relaxed);
             }
             let mut stream = connect_local(task).await?;
-            if origin.source == IngressSource::Proxy {
-                // A socket that is new takes so little at once.
-                stream.write_all(&proxy::header(origin.client, origin.asked)).await?;
+            // A socket that is new takes so little at once.
+            match origin.source {
+                IngressSource::Proxy => stream.write_all(&origin.ends.to_v2()).await?,
+                IngressSource::ProxyV1 => stream.write_all(&origin.ends.to_v1()).await?,
+                IngressSource::Client | IngressSource::Node => {}
             }
             Ok(stream)
         };
@@ -143,7 +143,7 @@ impl Sources {
             return None;
         }
         let view = self.view.load();
-        let client = origin.client.ip().to_canonical();
+        let client = origin.ends.client.ip().to_canonical();
         let is_fit = view.networks.as_ref().map(|networks| claim::check(client, networks).is_ok());
         let counter = if is_fit == Some(false) {
             &self.unfit
@@ -152,10 +152,17 @@ impl Sources {
         } else if is_fit.is_none() || !view.proven.contains(&task) {
             &self.untested
         } else {
-            return Some(SocketAddr::new(client, origin.client.port()));
+            return Some(SocketAddr::new(client, origin.ends.client.port()));
         };
         counter.fetch_add(1, Ordering::Relaxed);
         None
+    }
+
+    /// The address that a task sees now whose service wants this one.
+    pub(crate) fn shown(&self, wanted: IngressSource, task: IpAddr) -> IngressSource {
+        let view = self.view.load();
+        let is_proven = view.networks.is_some() && view.proven.contains(&task);
+        if wanted == IngressSource::Client && !is_proven { IngressSource::Node } else { wanted }
     }
 
     /// A task did not answer. It gets connections from this host's address until a test passes.

@@ -25,8 +25,9 @@ pub(crate) use self::{
 use crate::{
     buffer::Buffer,
     forward::Forwarder,
+    limits::Admitted,
     route::{Chosen, Port, Way},
-    source::Origin,
+    source::{Origin, proxy::Ends},
 };
 
 /// Flows of a port on an address. When there are as many, a new one ends the oldest: a flood of forged addresses takes
@@ -56,6 +57,7 @@ struct Known {
     upstream: Upstream,
     flow: Arc<Flow>,
     running: AbortHandle,
+    _admitted: Admitted,
 }
 
 impl Drop for Known {
@@ -134,15 +136,20 @@ impl UdpPort {
             None => Vec::new(),
         };
         self.remove(key);
-        let Some(chosen) = self.port.route().choose(&failed).or_else(|| self.port.route().choose(&[])) else { return };
-        if let Some(known) = self.begin(key, chosen) {
+        let client = key.client.ip();
+        let Some(admitted) = self.port.route().admit(client) else { return };
+        let Some(chosen) = self.port.route().choose(client, &failed).or_else(|| self.port.route().choose(client, &[]))
+        else {
+            return;
+        };
+        if let Some(known) = self.begin(key, chosen, admitted) {
             known.send(datagram);
             self.by_age.insert(known.number, key);
             self.flows.insert(key, known);
         }
     }
 
-    fn begin(&mut self, key: FlowKey, chosen: Chosen) -> Option<Known> {
+    fn begin(&mut self, key: FlowKey, chosen: Chosen, admitted: Admitted) -> Option<Known> {
         let oldest = self.by_age.first_key_value().map(|(_, key)| *key);
         if let Some(oldest) = oldest.filter(|_| self.flows.len() >= FLOWS_MAX) {
             self.remove(oldest);
@@ -160,7 +167,8 @@ impl UdpPort {
         let (upstream, running) = match way {
             Way::Local(addr) => {
                 let addr = SocketAddr::new(addr, port.target);
-                let origin = Origin { client: key.client, asked: key.asked, source: chosen.source };
+                let ends = Ends { client: key.client, asked: key.asked };
+                let origin = Origin { ends, source: chosen.source };
                 let socket = match self.forwarder.plane.sources.connect_datagrams(origin, addr) {
                     Ok(socket) => Arc::new(socket),
                     Err(e) => {
@@ -180,7 +188,7 @@ impl UdpPort {
                 (Upstream::Remote(sender), connections.spawn(running).abort_handle())
             }
         };
-        Some(Known { number, task, upstream, flow, running })
+        Some(Known { number, task, upstream, flow, running, _admitted: admitted })
     }
 
     fn remove(&mut self, key: FlowKey) {
@@ -197,24 +205,22 @@ impl Known {
             return false;
         }
         self.flow.used();
-        match &self.upstream {
+        let sent = match &self.upstream {
             // Without asking the runtime, which does not know yet that a new socket is ready.
             Upstream::Local(socket) => match send(socket, datagram, SendFlags::DONTWAIT) {
-                Ok(n) => {
-                    self.flow.sent(n);
-                    true
-                }
-                Err(e) => matches!(e, Errno::WOULDBLOCK | Errno::NOBUFS | Errno::MSGSIZE),
+                Ok(n) => n,
+                // Lost, as in any queue of a network.
+                Err(Errno::WOULDBLOCK | Errno::NOBUFS | Errno::MSGSIZE) => 0,
+                Err(_) => return false,
             },
             Upstream::Remote(sender) => match sender.try_send(datagram.to_vec()) {
-                Ok(()) => {
-                    self.flow.sent(datagram.len());
-                    true
-                }
-                Err(mpsc::error::TrySendError::Full(_)) => true,
-                Err(mpsc::error::TrySendError::Closed(_)) => false,
+                Ok(()) => datagram.len(),
+                Err(mpsc::error::TrySendError::Full(_)) => 0,
+                Err(mpsc::error::TrySendError::Closed(_)) => return false,
             },
-        }
+        };
+        self.flow.sent(sent);
+        true
     }
 }
 

@@ -79,8 +79,8 @@ pub use service::{
     Resources, RestartCondition, RestartPolicy, Service, ServiceSpec, SpecVersion, SpreadOver, TaskSpec,
 };
 pub use settings::{
-    DRAIN_TIMEOUT_DEFAULT_NS, MaxUnavailable, PlacementStrategy, SETTINGS_PREFIX, Settings, check_node_settings,
-    drains_by_policy,
+    DRAIN_TIMEOUT_DEFAULT_NS, Ingress, IngressChoice, MaxUnavailable, PlacementStrategy, SETTINGS_PREFIX, Settings,
+    check_node_settings, drains_by_policy,
 };
 pub use task::{Cause, ContainerStatus, DesiredState, PortStatus, Task, TaskState, TaskStatus};
 pub use time::Timestamp;

@@ -404,12 +404,15 @@ pub enum IngressSource {
     Node,
     /// An address of the task's node; a header of the PROXY protocol, version 2, names the client before the first byte (TCP).
     Proxy,
+    /// As [`IngressSource::Proxy`], with a header of version 1, which is a line of text.
+    #[serde(rename = "proxy-v1")]
+    ProxyV1,
 }
 
 impl IngressSource {
-    /// Whether it is what services have that say nothing.
-    pub fn is_default(&self) -> bool {
-        *self == Self::default()
+    /// Whether a header names the client.
+    pub fn has_header(self) -> bool {
+        matches!(self, Self::Proxy | Self::ProxyV1)
     }
 }
 

@@ -1,9 +1,12 @@
 //! Settings of a service that Docker's API has no field for: labels that begin with `swarmd.`, so that they survive a
 //! `docker service update` (design §6).
 
+mod ingress;
+
 use std::ops::Bound;
 
-use crate::{Constraint, ConstraintKey, IngressSource, Invalid, Labels, format_duration, parse_duration};
+pub use self::ingress::{Ingress, IngressChoice};
+use crate::{Constraint, ConstraintKey, Invalid, Labels, format_duration, parse_duration};
 
 /// Labels with this prefix are settings; one that is not known is refused, so that a misspelt one is never taken for
 /// a note.
@@ -60,8 +63,8 @@ pub struct Settings {
     pub strategy: PlacementStrategy,
     /// `swarmd.placement.prefer=node.labels.disk==ssd,node.hostname!=db1`: nodes that meet more of these come first.
     pub prefer: Vec<Constraint>,
-    /// `swarmd.ingress.source=client|node|proxy`: the address that tasks see.
-    pub ingress_source: IngressSource,
+    /// `swarmd.ingress.…`: how connections to ingress ports find their tasks.
+    pub ingress: Ingress,
     /// `swarmd.max-unavailable=2|25%`: drain, update and rebalance together never take more tasks away.
     pub max_unavailable: Option<MaxUnavailable>,
     /// `swarmd.drain=10s`: nanoseconds that connections to a task may last once it is to stop.
@@ -111,6 +114,9 @@ impl Settings {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), Reason> {
+        if let Some(key) = key.strip_prefix("ingress.") {
+            return self.ingress.set(key, value);
+        }
         match key {
             "restart.backoff" => self.restart_backoff = flag(value)?,
             "rebalance" => self.rebalance = flag(value)?,
@@ -126,14 +132,6 @@ impl Settings {
                 self.prefer = value.split(',').map(preferred).collect::<Result<_, _>>()?;
             }
             "drain" => self.drain_ns = Some(drain(value)?),
-            "ingress.source" => {
-                self.ingress_source = match value {
-                    "client" => IngressSource::Client,
-                    "node" => IngressSource::Node,
-                    "proxy" => IngressSource::Proxy,
-                    _ => return Err(Reason::Value("client, node or proxy".into())),
-                }
-            }
             "max-unavailable" => self.max_unavailable = Some(max_unavailable(value)?),
             _ => return Err(Reason::Unknown),
         }
@@ -174,8 +172,15 @@ pub fn check_node_settings(labels: &Labels, old: &Labels) -> Result<(), Invalid>
 }
 
 /// The settings, for the text that lists them.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 15] = [
     "drain",
+    "ingress.accept-proxy",
+    "ingress.affinity",
+    "ingress.connections-max",
+    "ingress.mode",
+    "ingress.prefer",
+    "ingress.protocol",
+    "ingress.rate-max",
     "ingress.source",
     "max-unavailable",
     "placement",
@@ -232,9 +237,12 @@ fn max_unavailable(value: &str) -> Result<MaxUnavailable, Reason> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::IngressSource;
 
     fn parse(labels: &[(&str, &str)]) -> Result<Settings, Invalid> {
         Settings::parse(&labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
@@ -244,6 +252,12 @@ mod tests {
     fn each_setting_is_read() {
         let settings = parse(&[
             ("swarmd.drain", "30s"),
+            ("swarmd.ingress.accept-proxy", "10.0.0.0/8, 2001:db8::1"),
+            ("swarmd.ingress.affinity", "client"),
+            ("swarmd.ingress.connections-max", "100"),
+            ("swarmd.ingress.protocol", "http"),
+            ("swarmd.ingress.rate-max", "10"),
+            ("swarmd.ingress.prefer", "local"),
             ("swarmd.ingress.source", "proxy"),
             ("swarmd.max-unavailable", "25%"),
             ("swarmd.placement", "pack"),
@@ -257,7 +271,14 @@ mod tests {
         .expect("all are right");
         assert_eq!(settings.drain_ns, Some(30_000_000_000));
         assert_eq!(settings.max_unavailable, Some(MaxUnavailable::Percent(25)));
-        assert_eq!(settings.ingress_source, IngressSource::Proxy);
+        let (source, choice) = (IngressSource::Proxy, IngressChoice::PreferLocal);
+        let (connections_max, rate_max) = (NonZeroU32::new(100), NonZeroU32::new(10));
+        let proxies = ["10.0.0.0/8", "2001:db8::1/128"].map(|network| network.parse().expect("a network")).to_vec();
+        let ingress = Ingress { source, choice, has_affinity: true, connections_max, rate_max, proxies, is_http: true };
+        assert_eq!(settings.ingress, ingress);
+        let local =
+            parse(&[("swarmd.ingress.mode", "local"), ("swarmd.ingress.prefer", "any")]).expect("all are right");
+        assert_eq!(local.ingress, Ingress { choice: IngressChoice::OnlyLocal, ..Ingress::default() });
         assert_eq!(settings.strategy, PlacementStrategy::Pack);
         assert_eq!(settings.prefer.len(), 2);
         assert!(settings.rebalance && settings.restart_backoff);
@@ -296,7 +317,17 @@ mod tests {
             (" swarmd.rebalance", "true", "unknown label"),
             ("swarmd.rebalance", "yes", "true or false"),
             ("swarmd.restart.backoff", "", "true or false"),
-            ("swarmd.ingress.source", "Client", "client, node or proxy"),
+            ("swarmd.ingress.source", "Client", "client, node, proxy or proxy-v1"),
+            ("swarmd.ingress.mode", "host", "cluster or local"),
+            ("swarmd.ingress.prefer", "here", "any or local"),
+            ("swarmd.ingress.affinity", "cookie", "client or none"),
+            ("swarmd.ingress.connections-max", "0", "from 1"),
+            ("swarmd.ingress.rate-max", "+5", "from 1"),
+            ("swarmd.ingress.rate-max", "4294967296", "from 1 to 4294967295"),
+            ("swarmd.ingress.accept-proxy", "10.0.0.0/8,", "and '' is none"),
+            ("swarmd.ingress.accept-proxy", "10.0.0.0/33", "a list of networks"),
+            ("swarmd.ingress.protocol", "HTTP", "tcp or http"),
+            ("swarmd.ingress.sauce", "node", "unknown label"),
             ("swarmd.update.deadline", "10", "a duration from 1s"),
             ("swarmd.update.deadline", "1ms", "a duration from 1s"),
             ("swarmd.drain", "policy", "a duration from 0s"),
@@ -315,6 +346,25 @@ mod tests {
     }
 
     #[test]
+    fn a_preference_that_could_do_nothing_is_refused() {
+        let labels = [("swarmd.ingress.mode", "local"), ("swarmd.ingress.prefer", "local")];
+        let error = parse(&labels).expect_err("both").to_string();
+        assert!(error.contains("swarmd.ingress.prefer") && error.contains("left out"), "{error}");
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(Settings::of(&Labels::from(labels)).ingress.choice, IngressChoice::OnlyLocal);
+    }
+
+    #[test]
+    fn a_proxy_is_known_by_its_network() {
+        let ingress = parse(&[("swarmd.ingress.accept-proxy", "10.0.0.0/8,2001:db8::1")]).expect("it is right").ingress;
+        for (addr, is_proxy) in
+            [("10.9.9.9", true), ("::ffff:10.9.9.9", true), ("11.0.0.1", false), ("2001:db8::2", false)]
+        {
+            assert_eq!(ingress.is_proxy(addr.parse().expect("an address")), is_proxy, "{addr}");
+        }
+    }
+
+    #[test]
     fn a_share_of_few_tasks_is_still_one() {
         assert_eq!(MaxUnavailable::Percent(25).of(3), 1);
         assert_eq!(MaxUnavailable::Percent(25).of(8), 2);
@@ -324,7 +374,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_value_is_read_or_refused(
-            key in "(drain|max-unavailable|placement|placement.prefer|update.deadline|rebalance)", value in "\\PC{0,24}",
+            key in "(drain|max-unavailable|placement|placement.prefer|update.deadline|rebalance|ingress\\.[a-z-]{4,16})",
+            value in "\\PC{0,24}",
         ) {
             let _ = parse(&[(&format!("swarmd.{key}"), &value)]);
         }

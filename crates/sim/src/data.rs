@@ -158,11 +158,11 @@ impl World {
                 return self.say(node, FromData::Refused { reason: "no memory".into() });
             }
             ToData::Table(update) => match data.table.take(&update) {
-                Ok(true) => {
+                Ok(Some(_)) => {
                     let version = data.table.table().version().unwrap_or_default();
                     self.say(node, FromData::Applied(version));
                 }
-                Ok(false) => {}
+                Ok(None) => {}
                 Err(error) => self.say(node, FromData::Refused { reason: error.to_string() }),
             },
             ToData::Stop => return data.die(),

@@ -4,13 +4,18 @@
 //! The table has records of three kinds: nodes, services with published ports, and endpoints, which are tasks that serve.
 //! A digest over all records proves after each update that both sides hold the same table.
 
-use std::{collections::BTreeMap, io, net::SocketAddr};
+mod receiver;
+mod table;
+
+use std::{io, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 pub use swarm_model::PublishedPort;
-use swarm_model::{IngressSource, NodeId, ServiceId, TaskId};
+use swarm_model::{Ingress, NodeId, ServiceId, TaskId};
 use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+pub use self::{receiver::TableReceiver, table::EndpointTable};
 use crate::agent::Shared;
 
 /// Changes in one message; more follow in further messages.
@@ -34,9 +39,9 @@ pub struct ServiceRecord {
     pub name: String,
     /// Its ports; none is 0.
     pub ports: Vec<PublishedPort>,
-    /// The address that its tasks see connections come from.
-    #[serde(default, skip_serializing_if = "IngressSource::is_default")]
-    pub source: IngressSource,
+    /// How connections find its tasks.
+    #[serde(default, skip_serializing_if = "Ingress::is_default")]
+    pub ingress: Ingress,
 }
 
 /// A task that serves the ports of its service.
@@ -131,16 +136,12 @@ pub struct TableVersion {
 pub struct RecordHash(u64);
 
 impl RecordHash {
-    /// Of a record.
+    /// Of all programs the same, "swarmd" in ASCII: a digest is compared with that of another program.
+    const SEED: u64 = 0x7377_6172_6d64;
+
+    /// The hash of a record. It is mixed well enough (XXH3) that changes of two records do not cancel each other in the sum.
     pub fn of<T>(record: &Shared<T>) -> Self {
-        let hash = record
-            .bytes()
-            .iter()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
-        // Without a mix, changes of two records could cancel each other in the sum.
-        let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Self(mixed ^ (mixed >> 31))
+        Self(xxh3_64_with_seed(record.bytes(), Self::SEED))
     }
 
     /// The digest with the record in the table.
@@ -176,72 +177,6 @@ pub enum TableError {
     Contradiction(String),
 }
 
-/// A table that a node holds.
-#[derive(Clone, Debug, Default)]
-pub struct EndpointTable {
-    version: TableVersion,
-    records: BTreeMap<RecordKey, (Shared<Record>, Record)>,
-    /// Whether a full table ever came.
-    is_known: bool,
-}
-
-impl EndpointTable {
-    /// An empty table. It is not known: nothing has come yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The version of the table; none before the first full table.
-    pub fn version(&self) -> Option<TableVersion> {
-        self.is_known.then_some(self.version)
-    }
-
-    /// The records, ordered by kind.
-    pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.records.values().map(|(_, record)| record)
-    }
-
-    /// Whether a service has published ports.
-    pub fn has_services(&self) -> bool {
-        self.records.range(RecordKey::Service(ServiceId(0))..).next().is_some()
-    }
-
-    /// A record.
-    pub fn get(&self, key: RecordKey) -> Option<&Record> {
-        self.records.get(&key).map(|(_, record)| record)
-    }
-
-    /// An endpoint.
-    pub fn endpoint(&self, task: TaskId) -> Option<&EndpointRecord> {
-        match self.get(RecordKey::Endpoint(task)) {
-            Some(Record::Endpoint(endpoint)) => Some(endpoint),
-            _ => None,
-        }
-    }
-
-    /// A service.
-    pub fn service(&self, id: ServiceId) -> Option<&ServiceRecord> {
-        match self.get(RecordKey::Service(id)) {
-            Some(Record::Service(service)) => Some(service),
-            _ => None,
-        }
-    }
-
-    /// A node.
-    pub fn node(&self, id: NodeId) -> Option<&NodeRecord> {
-        match self.get(RecordKey::Node(id)) {
-            Some(Record::Node(node)) => Some(node),
-            _ => None,
-        }
-    }
-
-    /// The whole table as messages: what brings another holder to the same table.
-    pub fn to_updates(&self) -> Vec<TableUpdate> {
-        let puts: Vec<_> = self.records.values().map(|(shared, _)| TableChange::Put(shared.clone())).collect();
-        batches(true, self.version, puts)
-    }
-}
-
 /// Updates that carry these changes, each with at most [`TABLE_BATCH_MAX`]; at least one.
 pub fn batches(full: bool, version: TableVersion, changes: Vec<TableChange>) -> Vec<TableUpdate> {
     let mut updates: Vec<_> = changes
@@ -254,100 +189,6 @@ pub fn batches(full: bool, version: TableVersion, changes: Vec<TableChange>) -> 
     updates.first_mut().into_iter().for_each(|first| first.full = full);
     updates.last_mut().into_iter().for_each(|last| last.complete = true);
     updates
-}
-
-/// Takes updates and applies them when they are complete, or not at all.
-#[derive(Clone, Debug, Default)]
-pub struct TableReceiver {
-    table: EndpointTable,
-    /// The table that the messages so far lead to, while an update is not complete.
-    next: Option<EndpointTable>,
-}
-
-impl TableReceiver {
-    /// The last complete table.
-    pub fn table(&self) -> &EndpointTable {
-        &self.table
-    }
-
-    /// Takes a message. Returns whether it completed an update.
-    ///
-    /// # Errors
-    /// [`TableError`]; the rest of the update is refused as well, with [`TableError::NoTable`] or by its digest.
-    pub fn take(&mut self, update: &TableUpdate) -> Result<bool, TableError> {
-        let mut next = match (update.full, self.next.take()) {
-            (true, _) => EndpointTable { is_known: true, ..EndpointTable::default() },
-            (false, Some(next)) => next,
-            (false, None) if self.table.is_known => self.table.clone(),
-            (false, None) => return Err(TableError::NoTable),
-        };
-        for change in &update.changes {
-            next.change(change)?;
-        }
-        if !update.complete {
-            self.next = Some(next);
-            return Ok(false);
-        }
-        if next.version.digest != update.version.digest {
-            return Err(TableError::Differs { found: next.version.digest, expected: update.version.digest });
-        }
-        next.version.revision = update.version.revision;
-        next.check()?;
-        self.table = next;
-        Ok(true)
-    }
-}
-
-impl EndpointTable {
-    fn change(&mut self, change: &TableChange) -> Result<(), TableError> {
-        let digest = &mut self.version.digest;
-        let before = match change {
-            TableChange::Put(shared) => {
-                let record = shared.open()?;
-                *digest = RecordHash::of(shared).added_to(*digest);
-                self.records.insert(record.key(), (shared.clone(), record))
-            }
-            TableChange::Remove(key) => self.records.remove(key),
-        };
-        if let Some((shared, _)) = before {
-            *digest = RecordHash::of(&shared).taken_from(*digest);
-        }
-        Ok(())
-    }
-
-    /// Whether each endpoint has its service and its node, and each port one service.
-    fn check(&self) -> Result<(), TableError> {
-        let contradiction = |text: String| Err(TableError::Contradiction(text));
-        let mut published = BTreeMap::new();
-        for record in self.records() {
-            match record {
-                Record::Node(_) => {}
-                Record::Service(service) => {
-                    for port in &service.ports {
-                        let (number, protocol) = (port.published, port.protocol.as_str());
-                        if number == 0 || port.target == 0 {
-                            return contradiction(format!("service {} has a port of 0", service.id));
-                        }
-                        if let Some(other) = published.insert((number, protocol), service.id) {
-                            return contradiction(format!(
-                                "port {number}/{protocol} belongs to service {other} and to service {}",
-                                service.id
-                            ));
-                        }
-                    }
-                }
-                Record::Endpoint(EndpointRecord { task, service, node, .. }) => {
-                    if self.service(*service).is_none() {
-                        return contradiction(format!("task {task} is of service {service}, which is not there"));
-                    }
-                    if self.node(*node).is_none() {
-                        return contradiction(format!("task {task} is on node {node}, which is not there"));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ fn service() -> Record {
         id: ServiceId(1),
         name: "web".into(),
         ports: vec![port],
-        source: Default::default(),
+        ingress: Default::default(),
     })
 }
 

@@ -17,10 +17,10 @@ fn a_closed_endpoint_begins_nothing_and_keeps_what_it_has() {
     linked.connected();
     endpoint.stand(Standing::Closed);
     assert!(endpoint.begin().is_none());
-    assert_eq!(endpoint.stats().unwrap().connections, 1);
-    assert_eq!(endpoint.stats().unwrap().connections_total, 1);
+    assert_eq!(endpoint.stats(None).unwrap().connections, 1);
+    assert_eq!(endpoint.stats(None).unwrap().connections_total, 1);
     drop((one, linked));
-    assert_eq!(endpoint.stats().unwrap().connections, 0);
+    assert_eq!(endpoint.stats(None).unwrap().connections, 0);
 }
 
 #[test]

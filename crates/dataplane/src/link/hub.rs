@@ -1,4 +1,4 @@
-//! Which nodes may have links, and the links that stand.
+//! The nodes that may have links, and the links that stand.
 
 use std::{
     collections::BTreeMap,

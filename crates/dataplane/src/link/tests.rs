@@ -1,6 +1,6 @@
 //! Tests of the links over sockets.
 
-use std::future::poll_fn;
+use std::{future::poll_fn, pin::pin};
 
 use bytes::Bytes;
 use swarm_model::{ClusterId, NodeRole, PortProtocol};
@@ -11,13 +11,12 @@ use tokio::{
 };
 
 use super::*;
+use crate::testing::{soon, until};
 
 mod flood;
 mod trust;
 
 const HOUR_NS: i64 = 3_600_000_000_000;
-/// Longest wait in a test. It ends one that would hang; nothing depends on its length.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn identity(ca: &Ca, node: u128) -> NodeIdentity {
     let (key, csr) = new_key_and_csr().unwrap();
@@ -78,21 +77,6 @@ async fn pair() -> (Ca, Node, Node) {
     let ca = Ca::create().unwrap();
     let [a, b] = nodes(&ca).await;
     (ca, a, b)
-}
-
-/// Waits for a condition.
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let waited = timeout(PATIENCE, async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    assert!(waited.await.is_ok(), "never came: {what}");
-}
-
-/// Waits for the end of something.
-async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("never came: {what}"))
 }
 
 #[tokio::test]
@@ -161,7 +145,7 @@ async fn a_dropped_stream_is_a_reset_for_the_peer() {
     let (_ca, a, mut b) = pair().await;
     let (ours, mut theirs) = a.stream_to(&mut b).await;
     drop(ours);
-    let error = soon("the reset", theirs.read_u8()).await.unwrap_err();
+    let error = soon(theirs.read_u8()).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     let error = theirs.write(b"x").await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -189,9 +173,9 @@ async fn a_slow_reader_stops_only_itself() {
     sent.unwrap();
     got.unwrap();
     assert!(received == payload);
-    // What was held back arrives when it is read.
+    // Bytes that were held back arrive when they are read.
     let mut late = vec![0; stuck];
-    soon("the slow stream", unread.read_exact(&mut late)).await.unwrap();
+    soon(unread.read_exact(&mut late)).await.unwrap();
     assert!(late.iter().all(|byte| *byte == 1));
 }
 
@@ -202,11 +186,11 @@ async fn a_request_that_is_taken_back_does_not_stay() {
         let (links, node) = (a.links.clone(), b.id);
         async move { links.open(node, request()).await }
     });
-    let incoming = soon("the request", b.incoming.recv()).await.unwrap();
+    let incoming = soon(b.incoming.recv()).await.unwrap();
     opening.abort();
     let _ = opening.await;
     let mut stream = incoming.accept();
-    let error = soon("the reset", stream.read_u8()).await.unwrap_err();
+    let error = soon(stream.read_u8()).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
@@ -216,7 +200,7 @@ async fn who_cannot_be_reached_is_said_at_once() {
     let [a, b, stranger] = nodes(&ca).await;
     let gone = b.addr;
     drop(b);
-    until("the listener is gone", || std::net::TcpListener::bind(gone).is_ok()).await;
+    until(|| std::net::TcpListener::bind(gone).is_ok()).await;
     let error = a.links.open(NodeId(2), request()).await.unwrap_err();
     assert!(matches!(&error, OpenError::Unreachable(why) if why.contains(&gone.to_string())), "{error}");
     let error = a.links.open(NodeId(99), request()).await.unwrap_err();
@@ -239,7 +223,7 @@ async fn a_link_that_was_lost_is_made_again_at_once() {
     // The other data plane ends and another one takes its place.
     let addr = b.addr;
     drop((b, _theirs));
-    let error = soon("the end", ours.read_u8()).await.unwrap_err();
+    let error = soon(ours.read_u8()).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     let (links, incoming) = Links::new();
     links.set_identity(identity(&ca, 2)).unwrap();
@@ -266,8 +250,8 @@ async fn many_streams_open_at_once_share_a_few_links() {
         let links = a.links.clone();
         opening.spawn(async move { links.open(NodeId(2), request()).await.unwrap() });
     }
-    let ours = soon("all streams", opening.join_all()).await;
-    let (b, theirs) = soon("all streams", accepting).await.unwrap();
+    let ours = soon(opening.join_all()).await;
+    let (b, theirs) = soon(accepting).await.unwrap();
     assert!((1..=4).contains(&a.links.count(b.id)), "{} links", a.links.count(b.id));
     drop((ours, theirs));
 }
@@ -276,11 +260,11 @@ async fn many_streams_open_at_once_share_a_few_links() {
 async fn a_peer_that_takes_long_to_connect_is_waited_for() {
     let (_ca, a, mut b) = pair().await;
     let streams = a.stream_to(&mut b).await;
-    let (opened, ()) = tokio::join!(a.links.open(b.id, request()), async {
-        let incoming = b.incoming.recv().await.unwrap();
-        tokio::time::sleep(2 * SILENT_OPEN_TIMEOUT + QUIET_MAX).await;
-        drop(incoming.accept());
-    });
+    let mut opening = pin!(a.links.open(b.id, request()));
+    let early = timeout(2 * SILENT_OPEN_TIMEOUT + QUIET_MAX, &mut opening).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(soon(b.incoming.recv()).await.unwrap().accept());
+    let opened = soon(opening).await;
     assert!(opened.is_ok(), "{opened:?}");
     drop(streams);
 }
@@ -291,9 +275,9 @@ async fn a_link_without_streams_ends_after_a_while() {
     drop(a.stream_to(&mut b).await);
     assert_eq!((a.links.count(b.id), b.links.count(a.id)), (1, 1));
     tokio::time::pause();
-    tokio::time::sleep(driver::IDLE_MAX + Duration::from_secs(10)).await;
-    tokio::time::resume();
-    until("the end on both sides", || (a.links.count(b.id), b.links.count(a.id)) == (0, 0)).await;
+    let begin = Instant::now();
+    until(|| (a.links.count(b.id), b.links.count(a.id)) == (0, 0)).await;
+    assert!(begin.elapsed() >= driver::IDLE_MAX);
 }
 
 #[tokio::test]
@@ -315,17 +299,17 @@ async fn a_peer_that_falls_silent_is_noticed() {
     });
     a.links.set_peers([(b.id, between)].into());
     let (mut ours, mut theirs) = a.stream_to(&mut b).await;
-    // It is idle for longer than a silent peer would be given: signs of life keep it.
+    // The link is idle for longer than a silent peer would be given: signs of life keep it.
     assert!(timeout(driver::DEAD_AFTER + Duration::from_secs(1), ours.read_u8()).await.is_err());
     stop.send(()).unwrap();
     let begin = Instant::now();
     // Before that, who wants a stream does not have to wait so long.
     let error = a.links.open(b.id, request()).await.unwrap_err();
     assert!(matches!(&error, OpenError::Unreachable(why) if why.contains("no sign of life")), "{error}");
-    let error = soon("the end here", ours.read_u8()).await.unwrap_err();
+    let error = soon(ours.read_u8()).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     assert!(error.to_string().contains("silent"), "{error}");
     assert!(begin.elapsed() >= driver::DEAD_AFTER - Duration::from_secs(3));
-    soon("the end there", theirs.read_u8()).await.unwrap_err();
+    soon(theirs.read_u8()).await.unwrap_err();
     assert_eq!(ours.write(b"x").await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }

@@ -52,8 +52,8 @@ const TEST_ADDRS: [IpAddr; 5] = [
 /// last one of the host all that belongs to it, unless [`Sources::keep`] was called.
 pub(crate) async fn watch(plane: &Arc<Plane>) {
     let node = loop {
-        if let Some(wanted) = plane.wanted() {
-            break wanted.configuration.node;
+        if let Some(node) = plane.node() {
+            break node;
         }
         plane.served_changed.notified().await;
     };

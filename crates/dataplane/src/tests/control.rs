@@ -5,12 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 use swarm_model::TaskId;
 use swarm_wire::endpoints::EndpointState;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use super::host::{Host, Links, OWN, Stream, Table, Task, WEB, soon, tcp};
+use super::host::{Host, Links, OWN, PORT, Stream, Table, Task, WEB, serving, tcp};
 use crate::{
     Control, Holding,
     process::{Options, serve},
     protocol::{FromData, ToData},
+    testing::{soon, until},
 };
 
 async fn refusal(control: Control) -> String {
@@ -20,6 +22,7 @@ async fn refusal(control: Control) -> String {
         is_heir: false,
         holding: Holding::default(),
         shows_clients: false,
+        stop: CancellationToken::new(),
         descriptors_max: None,
         on_ready: Box::new(|| {}),
     };
@@ -28,12 +31,8 @@ async fn refusal(control: Control) -> String {
 
 #[tokio::test]
 async fn connections_are_forwarded_while_swarmd_is_away() {
-    let host = Host::start().await;
     let task = Task::start(1).await;
-    let mut table = Table::new();
-    table.endpoint(task.id, OWN, EndpointState::In);
-    let mut swarmd = host.swarmd(&[&task]).await;
-    swarmd.apply(&mut table).await;
+    let (host, swarmd, table) = serving(&[&task]).await;
     drop(swarmd);
     assert_eq!(host.named().await.0, "t001");
     let (mut swarmd, known) = host.greet().await;
@@ -53,12 +52,8 @@ async fn a_new_connection_of_swarmd_replaces_the_one_before() {
 
 #[tokio::test]
 async fn a_table_that_is_wrong_is_refused_whole() {
-    let host = Host::start().await;
     let task = Task::start(1).await;
-    let mut swarmd = host.swarmd(&[&task]).await;
-    let mut table = Table::new();
-    table.endpoint(task.id, OWN, EndpointState::In);
-    swarmd.apply(&mut table).await;
+    let (host, mut swarmd, mut table) = serving(&[&task]).await;
     let mut wrong = table.clone();
     wrong.endpoint(task.id, OWN, EndpointState::Draining);
     wrong.endpoint(TaskId(5), swarm_model::NodeId(77), EndpointState::In);
@@ -73,7 +68,7 @@ async fn a_table_that_is_wrong_is_refused_whole() {
     assert!(reason.contains("which is not there"), "{reason}");
     assert_eq!(host.named().await.0, "t001");
     let mut twice = table.clone();
-    twice.service(swarm_model::ServiceId(8), vec![tcp(super::host::PORT)]);
+    twice.service(swarm_model::ServiceId(8), vec![tcp(PORT)]);
     for update in twice.updates() {
         swarmd.say(ToData::Table(update)).await;
     }
@@ -83,12 +78,37 @@ async fn a_table_that_is_wrong_is_refused_whole() {
 }
 
 #[tokio::test]
-async fn it_ends_when_swarmd_says_so() {
+async fn a_process_ends_when_swarmd_says_so() {
     let mut host = Host::start().await;
     let mut swarmd = host.swarmd(&[]).await;
     swarmd.say(ToData::Stop).await;
     soon(&mut host.process).await.unwrap().unwrap();
     assert!(!host.path().exists());
+}
+
+#[tokio::test]
+async fn a_process_that_is_stopped_ends_in_order() {
+    let task = Task::start(1).await;
+    let (mut host, mut swarmd, _) = serving(&[&task]).await;
+    drop(host.named().await);
+    host.stop.cancel();
+    soon(&mut host.process).await.unwrap().unwrap();
+    assert!(!host.path().exists() && !host.path().with_extension("take-over").exists());
+    while swarmd.hear().await.is_some() {}
+    until(|| std::net::TcpStream::connect((host.addr, PORT)).is_err()).await;
+}
+
+#[tokio::test]
+async fn a_process_that_has_handed_over_can_be_stopped() {
+    let task = Task::start(1).await;
+    let (mut host, ..) = serving(&[&task]).await;
+    let (_, open) = host.named().await;
+    let next = host.take_over().await;
+    host.stop.cancel();
+    soon(&mut host.process).await.unwrap().unwrap();
+    assert!(next.path().exists());
+    assert_eq!(next.named().await.0, "t001");
+    drop(open);
 }
 
 #[tokio::test]

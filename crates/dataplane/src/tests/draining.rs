@@ -5,10 +5,10 @@ use swarm_wire::endpoints::{EndpointState, RecordKey};
 use tokio::io::AsyncWriteExt;
 
 use super::{
-    host::{Host, OTHER, OWN, Table, Task, soon},
+    host::{Host, OTHER, OWN, Table, Task},
     remote::arrive,
 };
-use crate::protocol::FromData;
+use crate::{protocol::FromData, testing::soon};
 
 #[tokio::test]
 async fn a_draining_endpoint_gets_nothing_new_and_is_drained_with_its_last_connection() {
@@ -42,7 +42,7 @@ async fn an_idle_endpoint_is_drained_at_once_and_said_again_to_a_new_connection(
     let mut swarmd = host.swarmd(&[&task]).await;
     let mut table = Table::new();
     table.endpoint(task.id, OWN, EndpointState::Draining);
-    // That it drains elsewhere is not for this node to say.
+    // The drain of a task on another node is not for this node to report.
     table.endpoint(TaskId(9), OTHER, EndpointState::Draining);
     let heard = swarmd.apply(&mut table).await;
     let drained: Vec<_> = heard.into_iter().filter(|message| matches!(message, FromData::Drained(_))).collect();

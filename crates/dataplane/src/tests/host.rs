@@ -9,10 +9,9 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
-use swarm_model::{IngressSource, NodeId, PortProtocol, ServiceId, TaskId};
+use swarm_model::{Ingress, NodeId, PortProtocol, ServiceId, TaskId};
 use swarm_wire::{
     BoxedStream, NodeIdentity, Receiver, Sender, TlsError,
     agent::Shared,
@@ -27,18 +26,17 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixStream},
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Control, Holding,
     process::{Options, serve},
     protocol::{Configuration, FromData, IngressAddr, LocalTask, ToData},
     remote::{Arrival, OpenError, OpenRequest, Opening, Remote},
+    testing::{eventually, soon, until},
 };
 
-/// Longest wait for anything: machines may be busy.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// The node of the data plane under test.
 pub(super) const OWN: NodeId = NodeId(1);
 /// Another node.
@@ -56,21 +54,6 @@ pub(super) fn fresh_addr() -> IpAddr {
     Ipv4Addr::new(127, 1 + (pid % 250) as u8, c, d).into()
 }
 
-/// Waits for what has to come.
-pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.expect("it should have come long ago")
-}
-
-/// Waits until a condition holds.
-pub(super) async fn until(mut condition: impl FnMut() -> bool) {
-    soon(async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
-}
-
 pub(super) fn udp(published: u16) -> PublishedPort {
     PublishedPort { protocol: PortProtocol::Udp, published, target: TARGET }
 }
@@ -85,7 +68,7 @@ pub(super) struct Table {
     records: BTreeMap<RecordKey, Shared<Record>>,
     revision: u64,
     /// For the services from now on.
-    pub(super) source: IngressSource,
+    pub(super) ingress: Ingress,
 }
 
 impl Table {
@@ -104,8 +87,8 @@ impl Table {
     }
 
     pub(super) fn service(&mut self, id: ServiceId, ports: Vec<PublishedPort>) {
-        let source = self.source;
-        self.put(Record::Service(ServiceRecord { id, name: format!("s{}", id.0), ports, source }));
+        let ingress = self.ingress.clone();
+        self.put(Record::Service(ServiceRecord { id, name: format!("s{}", id.0), ports, ingress }));
     }
 
     pub(super) fn endpoint(&mut self, task: TaskId, node: NodeId, state: EndpointState) {
@@ -207,6 +190,7 @@ pub(super) struct Host {
     setup: Setup,
     folder: Arc<tempfile::TempDir>,
     pub(super) process: JoinHandle<anyhow::Result<()>>,
+    pub(super) stop: CancellationToken,
     pub(super) links: Arc<Links>,
     pub(super) arrivals: mpsc::Sender<Stream>,
 }
@@ -257,10 +241,11 @@ impl Host {
         let links = Arc::new(Links::default());
         let control = Control::Path(folder.path().join("data.sock"));
         let Setup { holding, shows_clients, descriptors_max } = setup;
-        let on_ready = Box::new(|| {});
-        let options = Options { control, is_heir, holding, shows_clients, descriptors_max, on_ready };
+        let (on_ready, stop) = (Box::new(|| {}), CancellationToken::new());
+        let ended = stop.clone();
+        let options = Options { control, is_heir, holding, shows_clients, stop: ended, descriptors_max, on_ready };
         let process = tokio::spawn(serve(options, Arc::clone(&links) as Arc<dyn Remote>, receiver));
-        Self { addr, setup, folder, process, links, arrivals }
+        Self { addr, setup, folder, process, stop, links, arrivals }
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -269,15 +254,7 @@ impl Host {
 
     /// Connects as swarmd, and takes the greeting.
     pub(super) async fn greet(&self) -> (Swarmd, Option<TableVersion>) {
-        let stream = soon(async {
-            loop {
-                match UnixStream::connect(self.path()).await {
-                    Ok(stream) => return stream,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
-                }
-            }
-        })
-        .await;
+        let stream = eventually(async || UnixStream::connect(self.path()).await).await;
         let (sender, receiver) = channel(stream);
         let mut swarmd = Swarmd { sender, receiver, warnings: Vec::new() };
         match swarmd.hear().await {
@@ -302,6 +279,16 @@ impl Host {
         swarmd
     }
 
+    /// Lets another node open a stream to a task of this one: the other node's end of it, and the answer.
+    pub(super) async fn arrive(&self, request: OpenRequest) -> (TcpStream, oneshot::Receiver<Result<(), String>>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let own = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let (answer, answered) = oneshot::channel();
+        self.arrivals.send(Stream { request, stream, answer }).await.unwrap();
+        (own, answered)
+    }
+
     /// Connects as a client, when the port is open.
     pub(super) async fn client(&self) -> TcpStream {
         client(SocketAddr::new(self.addr, PORT)).await
@@ -314,17 +301,25 @@ impl Host {
     }
 }
 
+/// A host with these tasks, which serve the ports of [`WEB`].
+pub(super) async fn serving_ports(tasks: &[&Task], ports: Vec<PublishedPort>) -> (Host, Swarmd, Table) {
+    let host = Host::start().await;
+    let mut swarmd = host.swarmd(tasks).await;
+    let mut table = Table::new();
+    table.service(WEB, ports);
+    tasks.iter().for_each(|task| table.endpoint(task.id, OWN, EndpointState::In));
+    swarmd.apply(&mut table).await;
+    (host, swarmd, table)
+}
+
+/// A host with these tasks, which serve [`PORT`].
+pub(super) async fn serving(tasks: &[&Task]) -> (Host, Swarmd, Table) {
+    serving_ports(tasks, vec![tcp(PORT)]).await
+}
+
 /// Connects when the port is open.
 pub(super) async fn client(addr: SocketAddr) -> TcpStream {
-    soon(async {
-        loop {
-            match TcpStream::connect(addr).await {
-                Ok(client) => return client,
-                Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
-            }
-        }
-    })
-    .await
+    eventually(async || TcpStream::connect(addr).await).await
 }
 
 /// The name that a task says first.
@@ -361,7 +356,7 @@ impl Task {
         Self { id: TaskId(id), addr, accepted, serving: Some(serving) }
     }
 
-    /// One that refuses connections: nobody listens.
+    /// A task that refuses connections: nobody listens.
     pub(super) fn refusing(id: u128) -> Self {
         Self { id: TaskId(id), addr: fresh_addr(), accepted: Arc::default(), serving: None }
     }
@@ -384,7 +379,7 @@ impl Drop for Task {
 /// Links: streams of another node are connections to a task of its own.
 #[derive(Default)]
 pub(super) struct Links {
-    /// Where the tasks of other nodes are; those without an address are refused.
+    /// The addresses of tasks of other nodes; a task without an address is refused.
     pub(super) tasks: Mutex<BTreeMap<TaskId, SocketAddr>>,
     pub(super) opened: Mutex<Vec<(NodeId, OpenRequest)>>,
     pub(super) peers: Mutex<BTreeMap<NodeId, SocketAddr>>,

@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 
-use swarm_model::ServiceId;
+use swarm_model::{IngressChoice, ServiceId, TaskId};
 use swarm_wire::endpoints::{EndpointState, RecordKey};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
-use super::host::{Host, OWN, PORT, Table, Task, WEB, client, fresh_addr, name, soon, tcp};
-use crate::protocol::{IngressAddr, ToData};
+use super::host::{Host, OTHER, OWN, PORT, Table, Task, WEB, client, fresh_addr, name, tcp};
+use crate::{
+    protocol::{IngressAddr, ToData},
+    testing::until,
+};
 
 #[tokio::test]
 async fn a_port_that_is_taken_is_a_warning_until_it_is_free() {
@@ -22,8 +25,6 @@ async fn a_port_that_is_taken_is_a_warning_until_it_is_free() {
     let program = format!("(pid {})", std::process::id());
     swarmd.warned(|warnings| warnings.iter().any(|w| w.contains(&text) && w.contains(&program))).await;
     drop(taken);
-    // A change of the table is reason enough to try at once.
-    swarmd.apply(&mut table).await;
     swarmd.warned(<[String]>::is_empty).await;
     assert_eq!(host.named().await.0, "t001");
 }
@@ -67,7 +68,7 @@ async fn ports_follow_the_table() {
     assert_eq!(name(&mut moved).await, "t001");
     table.remove(RecordKey::Service(ServiceId(8)));
     swarmd.apply(&mut table).await;
-    soon(async { while TcpStream::connect((host.addr, PORT)).await.is_ok() {} }).await;
+    until(|| std::net::TcpStream::connect((host.addr, PORT)).is_err()).await;
     drop(open);
 }
 
@@ -87,4 +88,30 @@ async fn ipv6_clients_reach_an_ipv4_task() {
     swarmd.apply(&mut table).await;
     let mut over_v6 = client(SocketAddr::new("::1".parse().unwrap(), number)).await;
     assert_eq!(name(&mut over_v6).await, "t001");
+}
+
+#[tokio::test]
+async fn a_port_for_own_tasks_alone_is_open_while_there_is_one() {
+    let host = Host::start().await;
+    let task = Task::start(1).await;
+    let mut swarmd = host.swarmd(&[&task]).await;
+    let mut table = Table::new();
+    table.ingress.choice = IngressChoice::OnlyLocal;
+    table.service(WEB, vec![tcp(PORT)]);
+    table.endpoint(TaskId(9), OTHER, EndpointState::In);
+    // A port without such a wish, which opens after the others.
+    table.ingress.choice = IngressChoice::Any;
+    table.service(ServiceId(8), vec![tcp(PORT + 1)]);
+    swarmd.apply(&mut table).await;
+    drop(client(SocketAddr::new(host.addr, PORT + 1)).await);
+    let is_closed = || std::net::TcpStream::connect((host.addr, PORT)).is_err();
+    assert!(is_closed());
+    table.endpoint(task.id, OWN, EndpointState::In);
+    swarmd.apply(&mut table).await;
+    let (name, open) = host.named().await;
+    assert_eq!(name, "t001");
+    table.endpoint(task.id, OWN, EndpointState::Draining);
+    swarmd.apply(&mut table).await;
+    until(is_closed).await;
+    drop(open);
 }

@@ -1,4 +1,4 @@
-//! What becomes of the bytes of a connection.
+//! The bytes of a connection.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -7,9 +7,14 @@ use swarm_wire::endpoints::EndpointState;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    time::timeout,
 };
 
-use super::host::{Host, OTHER, OWN, TARGET, Table, Task, soon};
+use super::host::{Host, OTHER, OWN, TARGET, Table, Task, serving};
+use crate::testing::soon;
+
+/// A writer that gets no room for so long is blocked. On a machine that is slower, the reader stops less than it could.
+const BLOCKED_AFTER: Duration = Duration::from_millis(200);
 
 /// The two ends of a connection through the data plane, to a task of this node or of another one.
 async fn ends(host: &Host, is_local: bool) -> (TcpStream, TcpStream) {
@@ -110,25 +115,14 @@ async fn much_arrives_as_it_was_sent_both_ways_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_stops_itself_alone() {
-    let host = Host::start().await;
     let task = Task::start(1).await;
-    let mut swarmd = host.swarmd(&[&task]).await;
-    let mut table = Table::new();
-    table.endpoint(task.id, OWN, EndpointState::In);
-    swarmd.apply(&mut table).await;
+    let (host, _swarmd, _) = serving(&[&task]).await;
     // The task says everything again. The slow client sends until nothing goes any more, and reads nothing.
     let (_, slow) = host.named().await;
     let chunk = pattern(64 << 10, 3);
     let mut sent_bytes = 0;
-    let mut blocked = 0;
-    while blocked < 20 {
-        match slow.try_write(&chunk) {
-            Ok(n) => (sent_bytes, blocked) = (sent_bytes + n, 0),
-            Err(_) => {
-                blocked += 1;
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
+    while timeout(BLOCKED_AFTER, slow.writable()).await.is_ok() {
+        sent_bytes += slow.try_write(&chunk).unwrap_or_default();
     }
     let (_, mut fast) = host.named().await;
     for round in 0..200u32 {

@@ -6,12 +6,12 @@ use swarm_model::TaskId;
 use swarm_wire::endpoints::EndpointState;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::oneshot,
 };
 
-use super::host::{Host, OTHER, OWN, PORT, Stream, TARGET, Table, Task, fresh_addr, name, soon, tcp};
-use crate::remote::OpenRequest;
+use super::host::{Host, OTHER, OWN, PORT, TARGET, Table, Task, name, tcp};
+use crate::{remote::OpenRequest, testing::soon};
 
 /// Another node wants a stream to a task of the host.
 pub(super) async fn arrive(host: &Host, task: TaskId) -> (TcpStream, oneshot::Receiver<Result<(), String>>) {
@@ -19,14 +19,8 @@ pub(super) async fn arrive(host: &Host, task: TaskId) -> (TcpStream, oneshot::Re
 }
 
 async fn arrive_for(host: &Host, task: TaskId, port: u16) -> (TcpStream, oneshot::Receiver<Result<(), String>>) {
-    let listener = TcpListener::bind((fresh_addr(), 0)).await.unwrap();
-    let own = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (stream, _) = listener.accept().await.unwrap();
-    let (answer, answered) = oneshot::channel();
     let client = ([192, 0, 2, 1], 5000).into();
-    let request = OpenRequest { task, port: tcp(port), client, asked: ([192, 0, 2, 2], port).into() };
-    host.arrivals.send(Stream { request, stream, answer }).await.unwrap();
-    (own, answered)
+    host.arrive(OpenRequest { task, port: tcp(port), client, asked: ([192, 0, 2, 2], port).into() }).await
 }
 
 #[tokio::test]
@@ -66,7 +60,9 @@ async fn a_stream_reaches_a_task_that_is_in_or_drains_and_counts_for_the_other_n
         soon(answer).await.unwrap().unwrap();
         assert_eq!(name(&mut stream).await, "t001");
     }
-    assert!(swarmd.stats().await.endpoints.is_empty());
+    let stats = swarmd.stats().await;
+    let counted: Vec<_> = stats.endpoints.iter().map(|endpoint| (endpoint.task, endpoint.connections_total)).collect();
+    assert_eq!(counted, [(task.id, 0)]);
 }
 
 #[tokio::test]

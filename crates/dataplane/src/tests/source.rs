@@ -2,22 +2,20 @@
 
 mod network;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use swarm_model::{IngressSource, TaskId};
 use swarm_wire::endpoints::EndpointState;
-use tokio::{io::AsyncReadExt, net::TcpListener, sync::oneshot};
+use tokio::io::AsyncReadExt;
 
 use self::network::{
     CLIENT, CLIENT_V6, GATEWAY, GATEWAY_V6, Network, TASK, TASK_V6, in_a_network, run, without_rights,
 };
-use super::host::{Host, OWN, PORT, Stream, Swarmd, TARGET, Table, Task, WEB, fresh_addr, soon, tcp, udp};
+use super::host::{Host, OWN, PORT, Swarmd, TARGET, Table, Task, WEB, fresh_addr, tcp, udp};
 use crate::{
-    protocol::{Configuration, IngressAddr, LocalTask, SourceStats, ToData},
+    protocol::{Configuration, IngressAddr, LocalTask, SourceStats, Stats, ToData},
     remote::OpenRequest,
+    testing::{eventually, soon, until, wanted},
 };
 
 const FAR: [u8; 4] = [203, 0, 113, 9];
@@ -37,7 +35,7 @@ async fn start(table: &mut Table, task: TaskId) -> (Host, Swarmd) {
     (host, swarmd)
 }
 
-/// What the task says it saw, of a connection of the client.
+/// The addresses that the task says it saw, of a connection of the client, and the client's own.
 async fn seen(network: &Network, node: IpAddr) -> (IpAddr, SocketAddr, SocketAddr) {
     let (own, said) = network.ask(SocketAddr::new(node, PORT)).await;
     let seen: SocketAddr = said.parse().unwrap();
@@ -45,23 +43,14 @@ async fn seen(network: &Network, node: IpAddr) -> (IpAddr, SocketAddr, SocketAdd
 }
 
 /// Waits until the task sees an address.
-async fn until_seen(network: &Network, node: IpAddr, wanted: IpAddr) {
-    soon(async {
-        while seen(network, node).await.0 != wanted {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+async fn until_seen(network: &Network, node: IpAddr, addr: IpAddr) {
+    eventually(async || wanted(seen(network, node).await.0, |seen| *seen == addr)).await;
 }
 
-/// What the task says it saw, of a connection that came over a link.
+/// The address that the task says it saw, of a connection that came over a link.
 async fn seen_over_link(host: &Host, client: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let mut own = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (stream, _) = listener.accept().await.unwrap();
-    let (answer, answered) = oneshot::channel();
     let request = OpenRequest { task: ONE, port: tcp(PORT), client, asked: ([192, 0, 2, 2], PORT).into() };
-    host.arrivals.send(Stream { request, stream, answer }).await.unwrap();
+    let (mut own, answered) = host.arrive(request).await;
     soon(answered).await.unwrap().unwrap();
     let mut said = String::new();
     soon(own.read_to_string(&mut said)).await.unwrap();
@@ -121,7 +110,9 @@ fn a_node_without_the_right_says_so() {
                     the client's";
         swarmd.warned(|warnings| warnings == [text]).await;
         assert_eq!(host.named().await.0, "t001");
-        assert_eq!(swarmd.stats().await.sources, SourceStats { untested: 1, ..SourceStats::default() });
+        let stats = swarmd.stats().await;
+        assert_eq!(stats.sources, SourceStats { untested: 1, ..SourceStats::default() });
+        assert_eq!(stats.endpoints[0].source, Some(IngressSource::Node));
     });
 }
 
@@ -132,13 +123,9 @@ fn datagrams_show_the_client() {
         table.service(WEB, vec![udp(PORT)]);
         let (_host, _swarmd) = start(&mut table, ONE).await;
         network.serve_datagrams(TASK);
-        soon(async {
-            loop {
-                let (own, said) = network.ask_by_datagram(SocketAddr::new(GATEWAY, PORT)).await;
-                if said.parse() == Ok(own) {
-                    return;
-                }
-            }
+        eventually(async || {
+            let seen = network.ask_by_datagram(SocketAddr::new(GATEWAY, PORT)).await;
+            wanted(seen, |(own, said)| said.parse() == Ok(*own))
         })
         .await;
     });
@@ -151,14 +138,18 @@ fn a_service_may_want_the_nodes_address_or_a_header() {
         let (host, mut swarmd) = start(&mut table, ONE).await;
         network.serve(TASK);
         until_seen(&network, GATEWAY, CLIENT).await;
-        let before = swarmd.stats().await.sources;
-        table.source = IngressSource::Node;
+        let before = swarmd.stats().await;
+        let source = |stats: &Stats| stats.endpoints.first().and_then(|endpoint| endpoint.source);
+        assert_eq!(source(&before), Some(IngressSource::Client));
+        table.ingress.source = IngressSource::Node;
         table.service(WEB, vec![tcp(PORT)]);
         swarmd.apply(&mut table).await;
         assert_eq!(seen(&network, GATEWAY).await.0, network::BRIDGE);
-        table.source = IngressSource::Proxy;
+        assert_eq!(source(&swarmd.stats().await), Some(IngressSource::Node));
+        table.ingress.source = IngressSource::Proxy;
         table.service(WEB, vec![tcp(PORT)]);
         swarmd.apply(&mut table).await;
+        assert_eq!(source(&swarmd.stats().await), Some(IngressSource::Proxy));
         network.serve_bytes(SocketAddr::new(TASK, TARGET + 1));
         table.service(WEB, vec![swarm_wire::endpoints::PublishedPort { target: TARGET + 1, ..tcp(PORT) }]);
         swarmd.apply(&mut table).await;
@@ -168,16 +159,14 @@ fn a_service_may_want_the_nodes_address_or_a_header() {
         let expected = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &addrs].concat();
         let ports = [v4.port().to_be_bytes(), PORT.to_be_bytes()].concat();
         assert_eq!(said, format!("{:?}", [expected, ports].concat()));
-        let SourceStats { client, unfit, other_family, untested } = swarmd.stats().await.sources;
-        let now = SourceStats { client, unfit, other_family, untested };
-        assert_eq!(now, before);
+        assert_eq!(swarmd.stats().await.sources, before.sources);
         drop(host);
     });
 }
 
 #[test]
-fn what_is_removed_is_put_back() {
-    in_a_network("tests::source::what_is_removed_is_put_back", |network| async move {
+fn rules_that_are_removed_are_put_back() {
+    in_a_network("tests::source::rules_that_are_removed_are_put_back", |network| async move {
         let (_host, mut swarmd) = start(&mut Table::new(), ONE).await;
         network.serve(TASK);
         until_seen(&network, GATEWAY, CLIENT).await;
@@ -196,12 +185,7 @@ fn what_is_removed_is_put_back() {
             // Connections go on at every moment, and show the client again.
             seen(&network, GATEWAY).await;
             until_seen(&network, GATEWAY, CLIENT).await;
-            soon(async {
-                while !is_told(&table) {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            })
-            .await;
+            until(|| is_told(&table)).await;
         }
         assert!(swarmd.stats().await.sources.client > 0 && swarmd.warnings.is_empty());
     });
@@ -262,9 +246,9 @@ fn the_last_node_of_a_host_leaves_nothing() {
         assert_eq!(nft_tables(), ["table inet swarmdust", "table inet swarmd-other1other2"]);
         assert!(run(&["ip", "rule"]).contains("5357"));
         run(&["nft", "delete", "table", "inet", "swarmd-other1other2"]);
-        let (host, mut swarmd) = start(&mut Table::new(), ONE).await;
+        let (host, _swarmd) = start(&mut Table::new(), ONE).await;
         until_seen(&network, GATEWAY, CLIENT).await;
-        swarmd.say(ToData::Stop).await;
+        host.stop.cancel();
         soon(host.process).await.unwrap().unwrap();
         assert_eq!(nft_tables(), ["table inet swarmdust"]);
         for family in ["-4", "-6"] {

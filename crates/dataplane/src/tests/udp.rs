@@ -10,15 +10,15 @@ use swarm_wire::endpoints::EndpointState;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::oneshot,
     task::JoinHandle,
     time::timeout,
 };
 
-use super::host::{Host, OTHER, OWN, PORT, Stream, Swarmd, TARGET, Table, Task, WEB, fresh_addr, soon, udp};
+use super::host::{Host, OTHER, OWN, PORT, Swarmd, TARGET, Table, Task, WEB, fresh_addr, serving_ports, udp};
 use crate::{
     protocol::{FromData, IngressAddr, ToData},
     remote::OpenRequest,
+    testing::{eventually, soon, wanted},
 };
 
 /// A task that answers each datagram with its name and the datagram.
@@ -46,27 +46,16 @@ async fn echo(id: u128) -> Echo {
     Echo { task, serving }
 }
 
-fn table() -> Table {
-    let mut table = Table::new();
-    table.service(WEB, vec![udp(PORT)]);
-    table
-}
-
-/// Asks until there is an answer, as clients do: a datagram may come before the port is open.
+/// Asks until there is an answer, as clients do: a datagram may come before the port is open. Answers to earlier
+/// questions are passed over.
 async fn ask(client: &UdpSocket, question: &[u8]) -> Vec<u8> {
-    soon(async {
+    eventually(async || {
+        // An error says that the port was not open.
+        let _ = client.send(question).await;
         let mut answer = vec![0; 65_536];
-        loop {
-            let _ = client.send(question).await;
-            // An error says that the port was not open.
-            match timeout(Duration::from_millis(500), client.recv(&mut answer)).await {
-                Ok(Ok(len)) if answer[..len].ends_with(question) => {
-                    answer.truncate(len);
-                    return answer;
-                }
-                _ => tokio::task::yield_now().await,
-            }
-        }
+        let received = timeout(Duration::from_millis(500), client.recv(&mut answer)).await;
+        answer.truncate(received.ok().and_then(Result::ok).unwrap_or_default());
+        wanted(answer, |answer| !answer.is_empty() && answer.ends_with(question))
     })
     .await
 }
@@ -78,12 +67,7 @@ async fn client(addr: SocketAddr) -> UdpSocket {
 }
 
 async fn host(tasks: &[&Echo]) -> (Host, Swarmd, Table) {
-    let host = Host::start().await;
-    let mut swarmd = host.swarmd(&tasks.iter().map(|echo| &echo.task).collect::<Vec<_>>()).await;
-    let mut table = table();
-    tasks.iter().for_each(|echo| table.endpoint(echo.task.id, OWN, EndpointState::In));
-    swarmd.apply(&mut table).await;
-    (host, swarmd, table)
+    serving_ports(&tasks.iter().map(|echo| &echo.task).collect::<Vec<_>>(), vec![udp(PORT)]).await
 }
 
 #[tokio::test]
@@ -165,12 +149,12 @@ async fn a_flow_moves_when_its_task_ends_or_refuses() {
     assert_eq!(ask(&client, b"2").await, b"t0012");
     swarmd.say(ToData::RemoveLocal(first.task.id)).await;
     swarmd.stats().await;
-    soon(async { while ask(&client, b"3").await != b"t0023" {} }).await;
+    eventually(async || wanted(ask(&client, b"3").await, |answer| answer == b"t0023")).await;
     // The second one's process is gone, and the table does not know yet.
     swarmd.say(ToData::PutLocal(first.task.local())).await;
     swarmd.stats().await;
     drop(second);
-    soon(async { while ask(&client, b"4").await != b"t0014" {} }).await;
+    eventually(async || wanted(ask(&client, b"4").await, |answer| answer == b"t0014")).await;
 }
 
 #[tokio::test]
@@ -206,16 +190,14 @@ impl Link {
 
 #[tokio::test]
 async fn datagrams_travel_to_a_task_of_another_node() {
-    let host = Host::start().await;
     let (task, refusing) = (TaskId(5), TaskId(6));
+    let (host, mut swarmd, mut table) = host(&[]).await;
     let listener = TcpListener::bind((fresh_addr(), 0)).await.unwrap();
     host.links.tasks.lock().unwrap().insert(task, listener.local_addr().unwrap());
-    let mut swarmd = host.swarmd(&[]).await;
-    let mut table = table();
     table.endpoint(task, OTHER, EndpointState::In);
     table.endpoint(refusing, OTHER, EndpointState::In);
     swarmd.apply(&mut table).await;
-    // One flow after the other: wherever it was to go first, it comes here.
+    // One flow after the other: each comes here, wherever it was to go first.
     for _ in 0..4 {
         let client = client(SocketAddr::new(host.addr, PORT)).await;
         let serving = async {
@@ -240,14 +222,11 @@ async fn datagrams_travel_to_a_task_of_another_node() {
 async fn datagrams_of_another_node_reach_a_task_of_this_one() {
     let task = echo(1).await;
     let (host, ..) = host(&[&task]).await;
-    let listener = TcpListener::bind((fresh_addr(), 0)).await.unwrap();
-    let mut link = Link(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
-    let (stream, _) = listener.accept().await.unwrap();
-    let (answer, answered) = oneshot::channel();
     let (client, asked) = (([192, 0, 2, 1], 5000).into(), ([192, 0, 2, 2], PORT).into());
     let request = OpenRequest { task: task.task.id, port: udp(PORT), client, asked };
-    host.arrivals.send(Stream { request, stream, answer }).await.unwrap();
+    let (stream, answered) = host.arrive(request).await;
     soon(answered).await.unwrap().unwrap();
+    let mut link = Link(stream);
     link.write(b"near").await;
     link.write(b"").await;
     assert_eq!(link.read().await, b"t001near");

@@ -215,7 +215,7 @@ impl Flow {
             lease.failed();
             tried.push(lease.task());
             // A task of this node is for the next datagram: what waits here is in the queue of a stream.
-            let next = self.port.route().choose(&tried).filter(|_| tried.len() < TRIES_MAX)?;
+            let next = self.port.route().choose(client.ip(), &tried).filter(|_| tried.len() < TRIES_MAX)?;
             let Way::Remote(node) = next.way else { return None };
             (to.node, to.port, lease) = (node, next.port, next.lease);
         }

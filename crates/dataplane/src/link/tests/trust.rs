@@ -4,7 +4,7 @@ use super::*;
 
 /// Waits until a stream fails because its link was cut.
 async fn cut(stream: &mut LinkStream) -> String {
-    let error = soon("the cut", stream.read_u8()).await.unwrap_err();
+    let error = soon(stream.read_u8()).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     error.to_string()
 }
@@ -17,7 +17,7 @@ async fn a_removed_node_loses_its_links_at_once_and_gets_no_new_ones() {
     b.links.set_peers([(c.id, c.addr)].into());
     let reason = cut(&mut theirs).await;
     assert!(reason.contains("no longer in the table"), "{reason}");
-    // It is told why.
+    // The peer is told why.
     let reason = cut(&mut ours).await;
     assert!(reason.contains("no longer in the table"), "{reason}");
     let error = a.links.open(b.id, request()).await.unwrap_err();
@@ -35,7 +35,7 @@ async fn a_renewed_certificate_counts_for_new_links_and_leaves_the_old_ones() {
     ours.write_all(b"x").await.unwrap();
     assert_eq!(theirs.read_u8().await.unwrap(), b'x');
     drop((ours, theirs));
-    until("the old link ends with its last stream", || a.links.count(b.id) == 1).await;
+    until(|| a.links.count(b.id) == 1).await;
     drop(newer);
 }
 
@@ -78,7 +78,7 @@ async fn strangers_are_refused_and_counted() {
     links.set_peers([(b.id, b.addr)].into());
     let error = links.open(b.id, request()).await.unwrap_err();
     assert!(matches!(error, OpenError::Unreachable(_)), "{error}");
-    until("the foreign certificate is counted", || b.links.counters().certificates == 1).await;
+    until(|| b.links.counters().certificates == 1).await;
     // A node of the cluster that is not in the table.
     let unknown = Node::new(&ca, 9).await;
     unknown.links.set_peers([(b.id, b.addr)].into());
@@ -94,11 +94,11 @@ async fn another_call_replaces_the_listener() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     b.links.listen(listener);
-    until("the first one is closed", || std::net::TcpListener::bind(b.addr).is_ok()).await;
+    until(|| std::net::TcpListener::bind(b.addr).is_ok()).await;
     a.links.set_peers([(b.id, addr)].into());
     let streams = a.stream_to(&mut b).await;
     b.links.retire();
-    until("the second one is closed", || std::net::TcpStream::connect(addr).is_err()).await;
+    until(|| std::net::TcpStream::connect(addr).is_err()).await;
     // A stream that is open goes on.
     let (mut ours, mut theirs) = streams;
     ours.write_all(b"still there").await.unwrap();

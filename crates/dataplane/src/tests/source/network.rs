@@ -11,13 +11,10 @@ use std::{
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tokio::{
-    io::AsyncReadExt,
-    net::TcpSocket,
-    time::{sleep, timeout},
-};
+use tokio::{io::AsyncReadExt, net::TcpSocket, time::timeout};
 
-use super::super::host::{TARGET, soon, until};
+use super::super::host::TARGET;
+use crate::testing::{eventually, soon, until, wanted};
 
 /// The host's addresses: towards the client, and towards the container.
 pub(super) const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
@@ -143,11 +140,13 @@ fn socket_for(addr: IpAddr) -> std::io::Result<TcpSocket> {
 
 /// Waits until an address refuses a connection to a port that nobody listens on.
 async fn until_refused(new: impl Fn() -> std::io::Result<TcpSocket>, addr: IpAddr) {
-    let is_refused = async || {
+    let is_refused = |e: &std::io::Error| e.kind() == ErrorKind::ConnectionRefused;
+    eventually(async || {
         let connecting = timeout(Duration::from_secs(1), new().unwrap().connect((addr, 1).into())).await;
-        matches!(connecting, Ok(Err(e)) if e.kind() == ErrorKind::ConnectionRefused)
-    };
-    soon(async { while !is_refused().await {} }).await;
+        wanted(connecting, |connecting| matches!(connecting, Ok(Err(e)) if is_refused(e)))
+    })
+    .await
+    .ok();
 }
 
 /// A host with a bridge, a container and a client.
@@ -215,15 +214,13 @@ impl Network {
 
     /// The client connects, as soon as the port is open; its own address, and what it is told.
     pub(super) async fn ask(&self, addr: SocketAddr) -> (SocketAddr, String) {
-        let mut stream = soon(async {
-            loop {
-                // It stays in the namespace that it was made in.
-                match self.client.within(move || socket_for(addr.ip())).unwrap().connect(addr).await {
-                    Ok(stream) => return stream,
-                    Err(e) if e.kind() == ErrorKind::ConnectionRefused => sleep(Duration::from_millis(2)).await,
-                    Err(e) => panic!("{addr}: {e}"),
-                }
-            }
+        let mut stream = eventually(async || {
+            // A socket stays in the namespace that it was made in.
+            let connected = self.client.within(move || socket_for(addr.ip())).unwrap().connect(addr).await;
+            connected.map_err(|e| {
+                assert_eq!(e.kind(), ErrorKind::ConnectionRefused, "{addr}: {e}");
+                e
+            })
         })
         .await;
         let mut said = String::new();
