@@ -5,8 +5,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::{
     client::{Client, Consistency, Host},
     commands::{
-        config::ConfigCommand, node::NodeCommand, secret::SecretCommand, service::ServiceCommand, swarm::SwarmCommand,
-        system, task::TaskCommand,
+        config::ConfigCommand, network::NetworkCommand, node::NodeCommand, secret::SecretCommand,
+        service::ServiceCommand, swarm::SwarmCommand, system, task::TaskCommand,
     },
     context::Context,
     out::Out,
@@ -66,6 +66,9 @@ enum Command {
     /// Keep files that tasks get
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Let containers of many nodes reach each other
+    #[command(subcommand)]
+    Network(NetworkCommand),
     Info(system::Info),
     Version(system::Version),
     Completion(system::Completion),
@@ -85,6 +88,7 @@ impl Cli {
             Command::Task(command) => command.run(&mut context).await,
             Command::Secret(command) => command.run(&mut context).await,
             Command::Config(command) => command.run(&mut context).await,
+            Command::Network(command) => command.run(&mut context).await,
             Command::Info(command) => command.run(&mut context).await,
             Command::Version(command) => command.run(&mut context).await,
             Command::Completion(command) => completions(&mut context.out, command.shell),

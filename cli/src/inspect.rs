@@ -53,7 +53,7 @@ pub(crate) struct Kind<T> {
     /// What else is asked for.
     pub(crate) query: Query,
     /// Writes it for people.
-    pub(crate) pretty: fn(&T) -> String,
+    pub(crate) pretty: Box<dyn Fn(&T) -> String>,
 }
 
 /// Shows objects: what is found on standard output, what is not on standard error.

@@ -1,9 +1,9 @@
 //! The API of this node, Docker Engine API 1.50 on a Unix socket: what the daemon answers itself, what its manager
 //! answers, and what passes through to the local engine.
 
-mod absent;
 pub(crate) mod authorise;
 mod containers;
+mod networks;
 mod respond;
 mod rest;
 mod swarm;
@@ -25,7 +25,7 @@ use swarm_manager::api::Caller;
 use swarm_model::{Author, Principal};
 use tower::ServiceExt;
 
-use self::authorise::Policy;
+use self::{authorise::Policy, networks::Networks};
 use crate::{
     audit::record::{self, Record},
     forward::{is_for_leader, to_leader},
@@ -112,8 +112,10 @@ impl Api {
             (&Method::POST, "/swarm/unlock") => swarm::unlock(&self.node, request).await,
             (&Method::POST, "/swarm/leave") => swarm::leave(&self.node, request.uri()).await,
             (&Method::POST, "/swarmd/restore") => swarm::restore(&self.node, request).await,
-            (&Method::POST, "/networks/create") => absent::create_network(&self.node, request, version, path).await,
             (&Method::GET, "/containers/json") => containers::list(&self.node, request, version, path).await,
+            (method, path) if networks::concern(method, path) => {
+                Networks::new(self, version, caller).answer(request, path).await
+            }
             _ if is_for_manager(path) => self.ask_manager(request, version, path, caller).await,
             _ => self.node.engine().pass(request, version, path).await,
         }

@@ -65,11 +65,21 @@ impl TestNode {
         Self::open_with(folder, None)
     }
 
+    /// The same with an engine, whose socket is given.
+    pub(crate) fn with_engine(socket: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { node: Self::open_config(folder.path(), None, Engine::Docker(socket.to_owned())), folder }
+    }
+
     fn open_with(folder: &Path, audit_log: Option<PathBuf>) -> Arc<Node> {
+        Self::open_config(folder, audit_log, Engine::Simulated)
+    }
+
+    fn open_config(folder: &Path, audit_log: Option<PathBuf>, engine: Engine) -> Arc<Node> {
         let config = Config {
             state_dir: folder.to_owned(),
             socket: folder.join("unused.sock"),
-            engine: Engine::Simulated,
+            engine,
             secrets_dir: folder.join("unused"),
             listen_addr: "127.0.0.1:0".parse().unwrap(),
             advertise_addr: None,

@@ -12,7 +12,7 @@ use crate::{process, programs, ui};
 /// The version of Docker's CLI that the table is of.
 const VERSION: &str = "28.2.";
 /// The groups of commands that a swarm has.
-const GROUPS: [&str; 5] = ["swarm", "node", "service", "secret", "config"];
+const GROUPS: [&str; 6] = ["swarm", "node", "service", "secret", "config", "network"];
 const BEGIN: &str = "<!-- flags -->";
 const END: &str = "<!-- end of flags -->";
 
@@ -38,7 +38,9 @@ impl Fate {
 
 const MODE: &str = "with swarmctl `mode` is octal and begins with 0; Docker's CLI takes other numbers for decimal ones";
 const GOLANG: &str = "`golang` is the only one, and the data must be a template";
-const NO_NETWORKS: &str = "there are no networks of the swarm yet: Docker's CLI finds none, swarmctl has no such flag";
+const NO_ATTACHING: &str =
+    "a container that is no task joins no network of the swarm yet; networks of the engine as with Docker";
+const OF_ENGINE: &str = "for networks of one node, which are the engine's";
 const OVERLAY_KEPT: &str = "checked, kept and shown, with a warning: it takes effect with overlay networks";
 const WINDOWS: &str = "for Windows";
 
@@ -66,14 +68,24 @@ const NOTES: &[(&str, &str, Fate, &str)] = &[
     ("service update", "credential-spec", Refused, WINDOWS),
     ("service create", "isolation", Refused, "for Windows; `default` is taken from Docker's CLI"),
     ("service update", "isolation", Refused, "for Windows; `default` is taken from Docker's CLI"),
-    (
-        "service create",
-        "network",
-        Differs,
-        "Docker's CLI finds no network of the swarm, there is none yet; swarmctl takes bridge, host and none",
-    ),
-    ("service update", "network-add", Refused, NO_NETWORKS),
-    ("service update", "network-rm", Refused, NO_NETWORKS),
+    ("service create", "network", Differs, "without `driver-opt`"),
+    ("service update", "network-add", Differs, "without `driver-opt`"),
+    ("network create", "config-from", Differs, OF_ENGINE),
+    ("network create", "config-only", Differs, OF_ENGINE),
+    ("network create", "driver", Differs, "swarmctl: `overlay` where nothing is said; a swarm has no other one"),
+    ("network create", "ingress", Refused, "published ports need no network"),
+    ("network create", "ipam-driver", Differs, "`default` is the only one of a swarm"),
+    ("network create", "ipam-opt", Differs, OF_ENGINE),
+    ("network create", "ipv4", Differs, "a network of the swarm has IPv4 addresses"),
+    ("network create", "opt", Differs, "of overlay networks: the MTU and the VXLAN; `encrypted` is not there yet"),
+    ("network connect", "alias", Differs, NO_ATTACHING),
+    ("network connect", "driver-opt", Differs, NO_ATTACHING),
+    ("network connect", "gw-priority", Differs, NO_ATTACHING),
+    ("network connect", "ip", Differs, NO_ATTACHING),
+    ("network connect", "ip6", Differs, NO_ATTACHING),
+    ("network connect", "link", Differs, NO_ATTACHING),
+    ("network connect", "link-local-ip", Differs, NO_ATTACHING),
+    ("network disconnect", "force", Differs, NO_ATTACHING),
     ("service create", "publish", Differs, "`mode=host` only: there is no routing mesh yet"),
     ("service update", "publish-add", Differs, "`mode=host` only: there is no routing mesh yet"),
     (
@@ -104,7 +116,9 @@ pub(crate) fn run(docker: &Path, document: &Path) -> Result<()> {
     for group in GROUPS {
         for command in commands(&help(docker, &[group, "--help"])?) {
             let words = [group, &command, "--help"];
-            let ours: BTreeSet<String> = flags(&help(&swarmctl, &words)?).into_iter().collect();
+            // A command that swarmctl does not have has no flags there.
+            let ours: BTreeSet<String> =
+                help(&swarmctl, &words).map(|help| flags(&help)).unwrap_or_default().into_iter().collect();
             let name = format!("{group} {command}");
             rows.extend(
                 flags(&help(docker, &words)?).into_iter().map(|flag| (name.clone(), ours.contains(&flag), flag)),

@@ -2,6 +2,7 @@
 
 mod check_version;
 pub(crate) mod config;
+pub(crate) mod network;
 pub(crate) mod node;
 mod object;
 pub(crate) mod secret;

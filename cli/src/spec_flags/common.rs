@@ -9,6 +9,7 @@ use super::{
     draft::Draft,
     env::Lookup,
     key_value::{Pair, parse_label},
+    network::NetworkFlags,
     objects::{ObjectFlags, ObjectIds},
     placement::PlacementFlags,
     port::parse_ports,
@@ -40,6 +41,8 @@ pub(super) struct CommonFlags {
     #[arg(long, value_name = "MODE", value_parser = choice::<EndpointMode>(&["vip", "dnsrr"]))]
     endpoint_mode: Option<EndpointMode>,
     #[command(flatten)]
+    networks: NetworkFlags,
+    #[command(flatten)]
     placement: PlacementFlags,
     #[command(flatten)]
     restart: RestartFlags,
@@ -67,7 +70,7 @@ impl CommonFlags {
 
     /// The objects that are named.
     pub(super) fn objects(&self) -> Vec<(ObjectKind, &str)> {
-        self.objects.names()
+        self.objects.names().into_iter().chain(self.networks.names()).collect()
     }
 
     /// Writes what is set into a spec that has a mode. `ids` has those of the objects that are named.
@@ -85,6 +88,7 @@ impl CommonFlags {
         self.rollback.apply(draft);
         self.resources.apply(draft);
         self.objects.apply(draft, ids)?;
+        self.networks.apply(draft, ids)?;
         self.container.apply(draft, lookup)
     }
 

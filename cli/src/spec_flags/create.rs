@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use swarm_model::{NetworkAttachment, ObjectKind};
+use swarm_model::ObjectKind;
 
 use super::{
     common::CommonFlags,
     container::{ENV, container, is_same_variable},
-    csv,
     draft::Draft,
     env::{self, Lookup},
     objects::ObjectIds,
@@ -26,9 +25,6 @@ pub(crate) struct CreateFlags {
     /// What kind of service it is
     #[arg(long, default_value = "replicated", value_parser = ["replicated", "global", "replicated-job", "global-job"])]
     mode: String,
-    /// Network of the engine: bridge, host or none
-    #[arg(long, value_name = "NETWORK", value_parser = parse_network)]
-    network: Vec<NetworkAttachment>,
     /// File of environment variables, one a line; can be repeated
     #[arg(long, value_name = "FILE", help_heading = "Container")]
     env_file: Vec<PathBuf>,
@@ -69,36 +65,16 @@ impl CreateFlags {
         );
         draft.set_image(self.image());
         draft.put(&container("Args"), self.image_and_args.get(1..));
-        draft.put("TaskTemplate/Networks", &self.network);
         draft.merge(ENV, env::variables(&self.env_file, &[], lookup)?, is_same_variable);
         self.common.apply(&mut draft, lookup, ids)?;
         Ok(draft)
     }
 }
 
-/// The networks of this version know neither aliases nor driver options.
-fn parse_network(text: &str) -> Result<NetworkAttachment, String> {
-    let mut target = if text.contains('=') { String::new() } else { text.to_owned() };
-    if target.is_empty() {
-        for (key, value) in csv::pairs(text)? {
-            match key.as_str() {
-                "name" => target = value.unwrap_or_default(),
-                _ => return Err(format!("unknown key '{key}' in '{text}'; there is name")),
-            }
-        }
-    }
-    if target.is_empty() {
-        return Err(format!("'{text}' has no name"));
-    }
-    Ok(NetworkAttachment { target, ..NetworkAttachment::default() })
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use serde_json::json;
 
-    use super::*;
     use crate::spec_flags::testing::spec;
 
     #[test]
@@ -136,22 +112,13 @@ mod tests {
     }
 
     #[test]
-    fn ports_and_networks() {
-        let line = ["-p", "80-81:80-81", "-p", "target=9,mode=host", "--network", "name=host", "x"];
-        let spec = spec(&line).unwrap();
+    fn ports() {
+        let spec = spec(&["-p", "80-81:80-81", "-p", "target=9,mode=host", "x"]).unwrap();
         assert_eq!(spec.ports().len(), 3);
-        assert_eq!(json!(spec.task_template.networks), json!([{"Target": "host"}]));
     }
 
     #[test]
     fn an_image_is_needed() {
         assert!(spec(&[]).is_err_and(|e| e.contains("IMAGE")));
-    }
-
-    proptest! {
-        #[test]
-        fn any_network_is_read_or_refused(text in "\\PC{0,20}|(name|alias|driver-opt)=[a-z=,\"]{0,12}") {
-            let _ = parse_network(&text);
-        }
     }
 }

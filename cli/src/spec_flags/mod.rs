@@ -14,6 +14,7 @@ mod health;
 mod image;
 mod key_value;
 mod mount;
+mod network;
 mod objects;
 mod placement;
 mod port;

@@ -91,7 +91,11 @@ impl ObjectIds {
         self.0.insert((kind, name.to_owned()), id.to_owned());
     }
 
-    fn get(&self, kind: ObjectKind, name: &str) -> anyhow::Result<&str> {
+    /// The id of an object.
+    ///
+    /// # Errors
+    /// It was not looked up.
+    pub(super) fn get(&self, kind: ObjectKind, name: &str) -> anyhow::Result<&str> {
         let id = self.0.get(&(kind, name.to_owned()));
         id.map(String::as_str).with_context(|| format!("{kind} not found: {name}"))
     }

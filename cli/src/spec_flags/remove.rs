@@ -8,7 +8,8 @@ use super::{
     container::{DNS, DNS_OPTIONS, DNS_SEARCH, ENV, GROUPS, HOSTS, LABELS, MOUNTS, SYSCTLS, ULIMITS},
     csv,
     draft::Draft,
-    env, objects,
+    env, network,
+    objects::{self, ObjectIds},
     placement::{CONSTRAINTS, PREFERENCES, is_same_constraint, parse_preference},
     port::parse_ports,
     resources::{GENERIC, generic_kind},
@@ -69,11 +70,22 @@ pub(super) struct RemoveFlags {
     /// Remove a config by its name, or by its target
     #[arg(long, value_name = "CONFIG")]
     config_rm: Vec<String>,
+    /// Remove a network
+    #[arg(long, value_name = "NETWORK")]
+    network_rm: Vec<String>,
 }
 
 impl RemoveFlags {
-    /// Takes it out. What is not there is noted.
-    pub(super) fn apply(&self, draft: &mut Draft) {
+    /// The networks that are to go.
+    pub(super) fn networks(&self) -> impl Iterator<Item = (ObjectKind, &str)> {
+        self.network_rm.iter().map(|name| (ObjectKind::Network, name.as_str()))
+    }
+
+    /// Takes it out. What is not there is noted. `ids` has those of the networks.
+    ///
+    /// # Errors
+    /// A network whose id is not there.
+    pub(super) fn apply(&self, draft: &mut Draft, ids: &ObjectIds) -> anyhow::Result<()> {
         for (path, flag, keys) in [
             ("Labels", "--label-rm", &self.label_rm),
             (LABELS, "--container-label-rm", &self.container_label_rm),
@@ -130,6 +142,7 @@ impl RemoveFlags {
                 objects::discard(draft, kind, name);
             }
         }
+        self.network_rm.iter().try_for_each(|name| network::discard(draft, name, ids))
     }
 }
 

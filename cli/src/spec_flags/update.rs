@@ -14,7 +14,7 @@ use super::{
 
 /// The common flags that can be repeated, as they are called here: beside each stands one that removes.
 /// `--cap-add` and `--cap-drop` are such a pair already, and `--log-opt` has none.
-const ADDING: [(&str, &str); 17] = [
+const ADDING: [(&str, &str); 18] = [
     ("label", "label-add"),
     ("publish", "publish-add"),
     ("constraints", "constraint-add"),
@@ -32,6 +32,7 @@ const ADDING: [(&str, &str); 17] = [
     ("ulimit", "ulimit-add"),
     ("secret", "secret-add"),
     ("config", "config-add"),
+    ("network", "network-add"),
 ];
 
 /// All that can change in a service.
@@ -58,12 +59,12 @@ impl ChangeFlags {
         self.image.as_deref()
     }
 
-    /// The objects that are to come.
+    /// The objects that are to come, and the networks that are to go: specs have them by their ids.
     pub(crate) fn objects(&self) -> Vec<(ObjectKind, &str)> {
-        self.common.0.objects()
+        self.common.0.objects().into_iter().chain(self.remove.networks()).collect()
     }
 
-    /// Changes a spec: first what goes, then what comes. `ids` has those of the objects that are to come.
+    /// Changes a spec: first what goes, then what comes. `ids` has those of [`ChangeFlags::objects`].
     ///
     /// # Errors
     /// Flags that do not fit the mode of the service, or values that are wrong.
@@ -79,7 +80,7 @@ impl ChangeFlags {
             let count = draft.get(FORCE).and_then(serde_json::Value::as_u64).unwrap_or(0);
             draft.set(FORCE, count.wrapping_add(1));
         }
-        self.remove.apply(draft);
+        self.remove.apply(draft, ids)?;
         self.common.0.apply(draft, lookup, ids)
     }
 }

@@ -9,8 +9,8 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    EndpointMode, NetworkAddr, NetworkSubnet, ObjectContent, ObjectId, ObjectKey, ObjectKind, Service, ServiceId,
-    ServiceSpec, Task, TaskId, Timestamp, bits,
+    EndpointMode, NamedObject, NetworkAddr, NetworkSubnet, ObjectContent, ObjectId, ObjectKey, ObjectKind, Service,
+    ServiceId, ServiceSpec, Task, TaskId, Timestamp, bits,
 };
 
 use crate::{Event, Op, Outcome, Refusal, State, Tx, apply::not_found, ports::spec_of};
@@ -147,22 +147,27 @@ impl State {
         self.object(key)?.content.as_network()?.subnet_of(at.addr)
     }
 
-    /// A network must fit beside the others: with a number of its own, and with subnets that none of them has.
+    /// A network must fit beside the others: with a number of its own, and with subnets that none of them has. The proposer has
+    /// looked for both, and refused what its user chose.
     pub(crate) fn check_network(&self, content: &ObjectContent) -> Outcome {
         let Some(new) = content.as_network() else { return Ok(()) };
         if self.addresses.vnis.contains_key(&new.vni) {
             return Err(Refusal::Stale(format!("VXLAN {} was given meanwhile", new.vni)));
         }
-        for other in self.objects(ObjectKind::Network) {
-            let theirs = other.content.as_network().map(|network| &network.subnets[..]).unwrap_or_default();
-            let overlaps = |subnet: &&NetworkSubnet| theirs.iter().any(|their| overlap(subnet, their));
-            if let Some(subnet) = new.subnets.iter().find(overlaps) {
-                let text =
-                    format!("subnet {} overlaps a subnet of network {}: choose another one", subnet.range, other.name);
-                return Err(Refusal::Invalid(text));
+        match new.subnets.iter().find_map(|subnet| Some((subnet, self.network_overlapping(subnet)?))) {
+            None => Ok(()),
+            Some((subnet, other)) => {
+                Err(Refusal::Stale(format!("network {} got a part of subnet {} meanwhile", other.name, subnet.range)))
             }
         }
-        Ok(())
+    }
+
+    /// A network that has an address in common with a subnet.
+    pub fn network_overlapping(&self, subnet: &NetworkSubnet) -> Option<&Arc<NamedObject>> {
+        self.objects(ObjectKind::Network).find(|other| {
+            let theirs = other.content.as_network().map(|network| &network.subnets[..]).unwrap_or_default();
+            theirs.iter().any(|their| overlap(subnet, their))
+        })
     }
 
     /// The network whose VXLAN has this number.

@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use regex::RegexBuilder;
 use serde_json::Value;
 use swarm_model::Labels;
 
 use crate::ApiError;
+
+/// Largest regular expression, compiled: those of people have a few kilobytes.
+const EXPRESSION_BYTES_MAX: usize = 256 << 10;
 
 /// What a list is narrowed to: keys that must all match, each with values.
 ///
@@ -75,6 +79,16 @@ impl Filters {
         self.values(key).is_none_or(|values| values.iter().any(|prefix| name.starts_with(&prefix.to_lowercase())))
     }
 
+    /// Whether a text is one of the values of a key, or one of them, a regular expression, matches a part of it; or the list
+    /// is not filtered by it.
+    pub fn has_match(&self, key: &str, text: &str) -> bool {
+        let matches = |value: &String| {
+            let expression = || RegexBuilder::new(value).size_limit(EXPRESSION_BYTES_MAX).build();
+            value == text || expression().is_ok_and(|expression| expression.is_match(text))
+        };
+        self.values(key).is_none_or(|values| values.iter().any(matches))
+    }
+
     /// Whether labels have all of a key's values: `name`, or `name=value`, where an empty value matches any.
     pub fn has_labels(&self, key: &str, labels: &Labels) -> bool {
         self.values(key).into_iter().flatten().all(|wanted| {
@@ -132,6 +146,25 @@ mod tests {
     }
 
     #[test]
+    fn names_are_matched_by_expressions() {
+        for (value, expected) in [
+            ("front", true),
+            ("ron", true),
+            ("^front$", true),
+            ("^f.*t$", true),
+            ("^ront", false),
+            ("FRONT", false),
+            ("(", false),
+            ("(a{1000}){1000}", false),
+        ] {
+            let filters = parse(&serde_json::json!({"name": ["x", value]}).to_string()).expect(value);
+            assert_eq!(filters.has_match("name", "front"), expected, "{value}");
+        }
+        assert!(parse(r#"{"name": ["a("]}"#).expect("a text").has_match("name", "a("), "the text itself");
+        assert!(Filters::default().has_match("name", "front"));
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         let message = |text| parse(text).expect_err("refused").message;
         assert_eq!(message(r#"{"x":["1"]}"#), "invalid filter 'x' (possible are id, name, label)");
@@ -162,6 +195,13 @@ mod tests {
             if let Err(error) = parse(&text) {
                 prop_assert_eq!(error.status, 400);
             }
+        }
+
+        #[test]
+        fn any_expression_matches_or_not(value in "\\PC{0,20}", text in "\\PC{0,10}") {
+            let filters = parse(&serde_json::json!({"name": [value.clone()]}).to_string()).expect("valid");
+            prop_assert!(filters.has_match("name", &value));
+            filters.has_match("name", &text);
         }
 
         #[test]

@@ -18,7 +18,9 @@ const FIELDS: &[&str] = &[
     "AppArmor",
     "Architecture",
     "Args",
+    "Attachable",
     "AutoLockManagers",
+    "AuxiliaryAddresses",
     "Availability",
     "BindOptions",
     "CAConfig",
@@ -26,8 +28,11 @@ const FIELDS: &[&str] = &[
     "CapabilityDrop",
     "Command",
     "Condition",
+    "Config",
+    "ConfigFrom",
     "ConfigID",
     "ConfigName",
+    "ConfigOnly",
     "Configs",
     "Constraints",
     "ContainerSpec",
@@ -47,6 +52,8 @@ const FIELDS: &[&str] = &[
     "DriverConfig",
     "DriverOpts",
     "ElectionTick",
+    "EnableIPv4",
+    "EnableIPv6",
     "EncryptionConfig",
     "EndpointSpec",
     "Env",
@@ -55,6 +62,7 @@ const FIELDS: &[&str] = &[
     "ForceNewCluster",
     "ForceUpdate",
     "GID",
+    "Gateway",
     "GenericResources",
     "Global",
     "GlobalJob",
@@ -65,8 +73,12 @@ const FIELDS: &[&str] = &[
     "HeartbeatTick",
     "Hostname",
     "Hosts",
+    "IPAM",
+    "IPRange",
     "Image",
+    "Ingress",
     "Init",
+    "Internal",
     "Interval",
     "Isolation",
     "JoinToken",
@@ -91,6 +103,7 @@ const FIELDS: &[&str] = &[
     "NamedResourceSpec",
     "Nameservers",
     "NanoCPUs",
+    "Network",
     "Networks",
     "NoCopy",
     "NoNewPrivileges",
@@ -129,6 +142,7 @@ const FIELDS: &[&str] = &[
     "RollbackConfig",
     "Runtime",
     "SELinuxContext",
+    "Scope",
     "Search",
     "Seccomp",
     "SecretID",
@@ -146,6 +160,7 @@ const FIELDS: &[&str] = &[
     "StartPeriod",
     "StopGracePeriod",
     "StopSignal",
+    "Subnet",
     "SubnetSize",
     "SwapBytes",
     "Sysctls",
@@ -173,7 +188,7 @@ const FIELDS: &[&str] = &[
 ];
 
 /// Fields whose value, if it is an object, has keys of the user's own.
-const FREE_FORM: &[&str] = &["DriverOpts", "Labels", "Options", "Sysctls"];
+const FREE_FORM: &[&str] = &["AuxiliaryAddresses", "DriverOpts", "Labels", "Options", "Sysctls"];
 
 static BY_LOWER_CASE: LazyLock<BTreeMap<String, &'static str>> =
     LazyLock::new(|| FIELDS.iter().map(|field| (field.to_ascii_lowercase(), *field)).collect());
@@ -369,6 +384,7 @@ mod tests {
     use swarm_model::{ClusterSpec, NodeSpec, ServiceSpec};
 
     use super::*;
+    use crate::view::{ConfigReference, IpamConfigView, IpamView, NetworkRequest};
 
     fn read<T: DeserializeOwned>(value: &Value) -> Result<T, ApiError> {
         read_body(Some("application/json"), value.to_string().as_bytes())
@@ -455,6 +471,32 @@ mod tests {
         assert_eq!(twice.role, swarm_model::NodeRole::Manager);
     }
 
+    /// A network of which something is said in each field.
+    fn network() -> NetworkRequest {
+        let config = IpamConfigView {
+            subnet: "10.0.0.0/8".into(),
+            ip_range: "10.1.0.0/16".into(),
+            gateway: "10.0.0.1".into(),
+            aux_addresses: [("Name".into(), "10.0.0.2".into())].into(),
+        };
+        NetworkRequest {
+            enable_ipv4: Some(true),
+            enable_ipv6: Some(true),
+            ipam: Some(IpamView { config: vec![config], ..IpamView::default() }),
+            config_from: Some(ConfigReference::default()),
+            ..NetworkRequest::default()
+        }
+    }
+
+    #[test]
+    fn names_of_addresses_are_the_users_own() {
+        let config = json!([{"subnet": "10.0.0.0/8", "auxiliaryaddresses": {"name": "10.0.0.2", "x": null}}]);
+        let request: NetworkRequest = read(&json!({"ipam": {"config": config}})).expect("lenient");
+        let config = &request.ipam.expect("given").config[0];
+        assert_eq!(config.subnet, "10.0.0.0/8");
+        assert_eq!(config.aux_addresses.keys().collect::<Vec<_>>(), ["name", "x"]);
+    }
+
     /// Every field that the types write is in the list, so that none is case-sensitive.
     #[test]
     fn all_fields_are_known() {
@@ -480,6 +522,7 @@ mod tests {
             serde_json::to_value(cluster),
             serde_json::to_value(crate::view::InitRequest::default()),
             serde_json::to_value(crate::view::JoinRequest::default()),
+            serde_json::to_value(network()),
         ] {
             walk(&value.expect("JSON"));
         }

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, Extra, Labels, LogDriver, NodeId, Redacted, Timestamp};
@@ -199,6 +200,13 @@ impl OverlaySettings {
     pub const SUBNET_SIZE_DEFAULT: u32 = 24;
     /// The port when none is given.
     pub const DATA_PATH_PORT_DEFAULT: u32 = 4789;
+
+    /// The networks that overlay networks get their addresses from, with the default. What is no network is left out.
+    pub fn pools(&self) -> Vec<Ipv4Net> {
+        let given = self.addr_pools.iter().map(String::as_str);
+        let default = Some(Self::ADDR_POOL_DEFAULT).filter(|_| self.addr_pools.is_empty());
+        given.chain(default).filter_map(|pool| pool.parse::<Ipv4Net>().ok()).map(|pool| pool.trunc()).collect()
+    }
 
     /// The prefix length with its default.
     pub fn subnet_size_or_default(&self) -> u32 {

@@ -47,7 +47,8 @@ const SERVICE: Shape = Object(&[
     ("UpdateConfig", UPDATE),
     ("RollbackConfig", UPDATE),
     ("EndpointSpec", ENDPOINT),
-    ("Networks", NotYet("is not available yet: overlay networks are not available yet, leave the networks out")),
+    // Docker's place for them before the task template had one.
+    ("Networks", NETWORKS),
 ]);
 
 const MODE: &[Field] = &[
@@ -114,13 +115,15 @@ const TASK: Shape = Object(&[
             ("Platforms", List(&Object(&[("Architecture", Any), ("OS", Any)]))),
         ]),
     ),
-    ("Networks", List(&Object(&[("Target", Any), ("Aliases", Any), ("DriverOpts", Keys)]))),
+    ("Networks", NETWORKS),
     ("LogDriver", Object(&[("Name", Any), ("Options", Keys)])),
     ("ForceUpdate", Any),
     ("Runtime", Any),
     ("PluginSpec", NotYet(LEAVE_OUT)),
     ("NetworkAttachmentSpec", NotYet(LEAVE_OUT)),
 ]);
+
+const NETWORKS: Shape = List(&Object(&[("Target", Any), ("Aliases", Any), ("DriverOpts", Keys)]));
 
 const GENERIC: Shape = Object(&[("Kind", Any), ("Value", Any)]);
 

@@ -59,7 +59,10 @@ pub use id::{ClusterId, Id, IdParseError, NodeId, ObjectId, ServiceId, TaskId};
 pub use job::{JobStatus, ReplicatedJob};
 pub use known::{Unfit, check_fields};
 pub use mode::ServiceMode;
-pub use network::{NetworkAddr, NetworkContent, NetworkSubnet, bits};
+pub use network::{
+    INGRESS_NETWORK, NETWORK_ID_LABEL, NETWORK_NAME_LABEL, NetworkAddr, NetworkContent, NetworkSubnet, OVERLAY_DRIVER,
+    PREDEFINED_NETWORKS, bits, validate_network,
+};
 pub use node::{
     Availability, DataAddress, EngineDescription, EnginePlugin, GenericResource, Node, NodeCertificate,
     NodeDescription, NodeResources, NodeRole, NodeSpec, NodeState, NodeStatus, Platform,

@@ -5,7 +5,21 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Invalid, ObjectId, ServiceSpec};
+use crate::{
+    Invalid, Labels, ObjectId, ServiceSpec,
+    validate::{validate_labels, validate_service_name},
+};
+
+/// The driver of the networks of the cluster; there is no other one.
+pub const OVERLAY_DRIVER: &str = "overlay";
+/// The networks that every engine has of its own. A task joins one of them by its name.
+pub const PREDEFINED_NETWORKS: &[&str] = &["bridge", "host", "none"];
+/// The network that stands for published ports, which need no network. Nobody can make it, join it or remove it.
+pub const INGRESS_NETWORK: &str = "ingress";
+/// The label of a network of the engine that stands for a network of the cluster. Its value is the id of that network.
+pub const NETWORK_ID_LABEL: &str = "com.docker.swarm.network.id";
+/// The label of such a network of the engine that has the name of the network of the cluster.
+pub const NETWORK_NAME_LABEL: &str = "com.docker.swarm.network.name";
 
 /// Subnets of one address family that a network can have. Each node has one bridge for it, with one address of each family.
 const SUBNETS_OF_FAMILY_MAX: usize = 1;
@@ -55,6 +69,14 @@ pub struct NetworkSubnet {
     /// Addresses that nobody gets, by the names that the user gave them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub reserved: BTreeMap<String, IpAddr>,
+    /// Whether the cluster chose it: from its pools, or at random.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_chosen: bool,
+}
+
+// serde passes a reference.
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// An address in a network.
@@ -101,7 +123,8 @@ impl NetworkSubnet {
     /// A subnet whose bridge has the first address.
     pub fn new(range: IpNet) -> Self {
         let range = range.trunc();
-        let mut subnet = Self { range, gateway: range.network(), ip_range: None, reserved: BTreeMap::new() };
+        let (gateway, reserved) = (range.network(), BTreeMap::new());
+        let mut subnet = Self { range, gateway, ip_range: None, reserved, is_chosen: false };
         subnet.gateway = subnet.addr(bits(range.network()).saturating_add(1));
         subnet
     }
@@ -159,6 +182,18 @@ impl NetworkSubnet {
             IpNet::V6(_) => IpAddr::from(bits.to_be_bytes()),
         }
     }
+}
+
+/// Checks the name and the labels of a network. A name is a part of the names that containers ask for.
+///
+/// # Errors
+/// The first rule that they break.
+pub fn validate_network(name: &str, labels: &Labels) -> Result<(), Invalid> {
+    if name.is_empty() {
+        return Err(Invalid("name must be provided".into()));
+    }
+    validate_service_name(name)?;
+    validate_labels(labels)
 }
 
 /// The bits of an address, as a number.

@@ -84,7 +84,7 @@ pub fn service_warnings(spec: &ServiceSpec) -> Vec<String> {
     never.then(warning).into_iter().collect()
 }
 
-fn validate_service_name(name: &str) -> Result<(), Invalid> {
+pub(crate) fn validate_service_name(name: &str) -> Result<(), Invalid> {
     check(name.len() <= NAME_LEN_MAX, || {
         format!("name must be {NAME_LEN_MAX} characters or fewer, '{name}' has {}", name.len())
     })?;

@@ -4,12 +4,12 @@ use serde_json::Value;
 use swarm_core::State;
 use swarm_docker_api::ApiError;
 use swarm_model::{
-    ClusterSpec, Extra, NetworkAttachment, ObjectKind, ObjectReference, PortProtocol, PublishMode, ServiceSpec,
-    says_nothing,
+    ClusterSpec, Extra, NetworkAttachment, ObjectKind, ObjectReference, PREDEFINED_NETWORKS, PortProtocol, PublishMode,
+    ServiceSpec, says_nothing,
 };
 
-/// Networks that every engine has of its own; the agent takes them by name.
-const PREDEFINED_NETWORKS: &[&str] = &["bridge", "host", "none"];
+/// Longest alias of a service: the longest name of a host.
+const ALIAS_LEN_MAX: usize = 253;
 
 /// Checks a service spec.
 pub(super) fn check_service(spec: &ServiceSpec) -> Result<(), ApiError> {
@@ -74,23 +74,49 @@ fn missing(state: &State, reference: &ObjectReference) -> Option<String> {
     }
 }
 
-/// A task can be in one of the engine's own networks, which know neither aliases nor driver options.
+/// A task can be in networks of the swarm, or in one of the engine's own, which know neither aliases nor driver options.
 fn check_networks(networks: &[NetworkAttachment]) -> Result<(), ApiError> {
-    let is_predefined = |network: &NetworkAttachment| PREDEFINED_NETWORKS.contains(&network.target.as_str());
-    match networks {
-        [] => Ok(()),
-        _ if !networks.iter().all(is_predefined) => Err(no_overlay()),
-        [one] if one.aliases.is_empty() && one.driver_opts.is_empty() => Ok(()),
-        [one] => Err(ApiError::bad_request(format!(
+    let is_predefined = |network: &&NetworkAttachment| PREDEFINED_NETWORKS.contains(&network.target.as_str());
+    match (networks.iter().find(is_predefined), networks) {
+        (None, networks) => check_attachments(networks),
+        (Some(one), [_]) if one.aliases.is_empty() && one.driver_opts.is_empty() => Ok(()),
+        (Some(one), [_]) => Err(ApiError::bad_request(format!(
             "network {} takes neither aliases nor driver options: leave them out",
             one.target
         ))),
-        _ => Err(ApiError::bad_request("a task can be in only one of the networks bridge, host and none")),
+        (Some(_), _) => Err(ApiError::bad_request(
+            "a task can be in only one of the networks bridge, host and none, and in no network of the swarm beside it",
+        )),
     }
 }
 
-fn no_overlay() -> ApiError {
-    not_yet("overlay networks are not available yet: leave the networks out, or name one of bridge, host and none")
+/// Checks the networks of the swarm in which a task is to be.
+fn check_attachments(networks: &[NetworkAttachment]) -> Result<(), ApiError> {
+    for (number, network) in networks.iter().enumerate() {
+        if networks[..number].iter().any(|other| other.target == network.target) {
+            return Err(ApiError::bad_request(format!("network {} is named twice", network.target)));
+        }
+        if let Some(option) = network.driver_opts.keys().next() {
+            return Err(not_yet(&format!(
+                "driver option '{option}' of network {} is not available: leave it out",
+                network.target
+            )));
+        }
+        // Containers ask for an alias as for a name of a host.
+        let is_name = |alias: &&String| {
+            !alias.is_empty()
+                && alias.len() <= ALIAS_LEN_MAX
+                && alias.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        };
+        if let Some(alias) = network.aliases.iter().find(|alias| !is_name(alias)) {
+            return Err(ApiError::bad_request(format!(
+                "alias '{alias}' in network {} cannot be a name of a host: it has letters, digits, -, _ and ., and at most \
+                 {ALIAS_LEN_MAX} characters",
+                network.target
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Checks the settings of a cluster, also of one that is to be made.

@@ -1,6 +1,6 @@
 //! Changes that users ask for: made from a state, then proposed.
 
-use swarm_core::{State, Tx};
+use swarm_core::{Refusal, State, Tx};
 
 use super::{
     Plane, PlaneError,
@@ -8,7 +8,11 @@ use super::{
     reply::{self, Failure},
 };
 
-/// Makes a transaction from a state and commits it; returns what was made beside it. `make` may be called twice: what it
+/// How often a change is made again because others took the port, the address or the subnet that was chosen for it. Of changes
+/// that choose at the same moment one succeeds with each entry.
+const OVERTAKEN_MAX: usize = 256;
+
+/// Makes a transaction from a state and commits it; returns what was made beside it. `make` may be called again: what it
 /// draws at random, ids above all, is drawn before.
 ///
 /// A change rests on everything that was acknowledged before it was asked for. The leader has that in its own state
@@ -17,7 +21,8 @@ use super::{
 /// transaction falls, nothing has happened yet and all is done again on a state that other managers vouch for: so
 /// nothing is refused for what this manager alone believes. A proposal whose end is unknown is never repeated.
 ///
-/// A transaction that sets the spec of a service names the ports that the cluster chooses for it. Each transaction names the
+/// A transaction that sets the spec of a service names the ports and the virtual addresses that the cluster chooses for it. When
+/// somebody else has taken one of them meanwhile, another one is chosen. Each transaction names the
 /// caller, and the caller is told what was changed, and with which entry.
 pub(super) async fn change<P: Plane, T>(
     plane: &P,
@@ -30,7 +35,7 @@ pub(super) async fn change<P: Plane, T>(
         if let Some(object) = caller::object(state, &tx) {
             caller.concerns(object);
         }
-        let tx = tx.with_ports(state)?;
+        let tx = tx.with_ports(state)?.with_virtual_addrs(state)?;
         Ok::<_, Failure>((tx.by(caller.author().clone()).stamped(state, stamp), made))
     };
     if let Some((term, state)) = plane.leading()
@@ -49,11 +54,18 @@ pub(super) async fn change<P: Plane, T>(
     }
     // In a box: on a leader hardly any change comes so far, and each would carry the room for it.
     Box::pin(async {
-        let (tx, made) = make(&plane.read().await?)?;
-        let committed = plane.propose(vec![tx]).await?;
-        reply::outcome(committed.outcomes)?;
-        caller.changed(committed.index);
-        Ok(made)
+        let mut overtaken = 0;
+        loop {
+            let (tx, made) = make(&plane.read().await?)?;
+            let committed = plane.propose(vec![tx]).await?;
+            if overtaken < OVERTAKEN_MAX && matches!(committed.outcomes.first(), Some(Err(Refusal::Stale(_)))) {
+                overtaken += 1;
+                continue;
+            }
+            reply::outcome(committed.outcomes)?;
+            caller.changed(committed.index);
+            return Ok(made);
+        }
     })
     .await
 }

@@ -75,7 +75,7 @@ fn read_tail(text: &str) -> Result<Option<u64>, ApiError> {
 }
 
 /// Reads `1795347801`, `1795347801.000000000` or an RFC 3339 time.
-fn read_since(text: &str) -> Result<Timestamp, ApiError> {
+pub(super) fn read_since(text: &str) -> Result<Timestamp, ApiError> {
     if text.is_empty() || text == "0" {
         return Ok(Timestamp::ZERO);
     }

@@ -1,4 +1,4 @@
-//! The swarm routes of the Docker Engine API: cluster, nodes, services, tasks, secrets, configs.
+//! The swarm routes of the Docker Engine API: cluster, nodes, services, tasks, secrets, configs, networks.
 //!
 //! Handlers read the state, check what they are asked for, and propose transactions; they decide nothing. What they
 //! stand on is the small trait [`Plane`]. Paths come without a version: the daemon strips it, leaves it as an
@@ -15,6 +15,7 @@ mod endpoints;
 mod logs;
 mod managers;
 mod names;
+mod networks;
 mod nodes;
 mod objects;
 mod plan;
@@ -94,6 +95,7 @@ fn all_routes<P: Plane>(plane: P) -> Router {
         .route("/swarmd/tasks/{id}/why", get(why::of_task::<P>))
         .merge(objects::routes::<secrets::Secrets, P>())
         .merge(objects::routes::<configs::Configs, P>())
+        .merge(networks::routes::<P>())
         .method_not_allowed_fallback(|| async { Failure::from(ApiError::not_found(PAGE_NOT_FOUND)) })
         .with_state(plane)
 }

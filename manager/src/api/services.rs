@@ -18,7 +18,7 @@ use super::{
     Plane, available,
     call::Call,
     change::change,
-    names,
+    names, networks,
     reply::{self, Reply},
     resolve,
 };
@@ -35,7 +35,8 @@ pub(super) async fn list<P: Plane>(extract::State(plane): extract::State<P>, cal
     resolve::cluster(&state)?;
     let services: Vec<_> = state.services().filter(|service| matches(&filters, service)).cloned().collect();
     Ok(reply::list(services, move |service| {
-        ServiceView::new(&service, with_status.then(|| count_tasks(&state, &service)))
+        let status = with_status.then(|| count_tasks(&state, &service));
+        ServiceView::new(&service, status, networks::virtual_ips(&state, &service))
     }))
 }
 
@@ -89,7 +90,8 @@ pub(super) async fn inspect<P: Plane>(extract::State(plane): extract::State<P>, 
     let insert_defaults = call.flag("insertDefaults")?;
     let state = plane.read().await?;
     resolve::cluster(&state)?;
-    let mut view = ServiceView::new(resolve::service(&state, call.id())?, None);
+    let service = resolve::service(&state, call.id())?;
+    let mut view = ServiceView::new(service, None, networks::virtual_ips(&state, service));
     if insert_defaults {
         view.spec = Arc::new(view.spec.with_defaults());
     }
@@ -121,7 +123,7 @@ pub(super) async fn create<P: Plane>(extract::State(plane): extract::State<P>, c
 }
 
 /// Whether a spec, of a service that is to be made or that is there, is one that this version can run; brings it into its
-/// normal form. `fields` is the spec as the client sent it, null where none was sent.
+/// normal form, in which networks have ids. `fields` is the spec as the client sent it, null where none was sent.
 pub(super) fn check(
     state: &State,
     spec: &mut ServiceSpec,
@@ -133,6 +135,7 @@ pub(super) fn check(
     available::check_fields(fields, old)?;
     available::check_templates(spec, old)?;
     available::check_objects(state, spec, old)?;
+    networks::name_by_ids(state, spec)?;
     Ok(available::check_service(spec)?)
 }
 

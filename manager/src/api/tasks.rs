@@ -13,6 +13,7 @@ use swarm_model::{NodeId, ServiceId, Task, TaskSpec, TaskState};
 use super::{
     Plane,
     call::Call,
+    networks::Attachments,
     reply::{self, Reply},
     resolve,
 };
@@ -83,11 +84,12 @@ pub(super) async fn inspect<P: Plane>(extract::State(plane): extract::State<P>, 
 /// Services of one answer for which all nodes are asked why a task waits. Of further ones the scheduler's word is told.
 const WAITING_MAX: usize = 10;
 
-/// What tasks of a service show alike: templates, one for all tasks of a spec version, and why they wait.
+/// What tasks of a service show alike: templates, one for all tasks of a spec version, why they wait, and their networks.
 #[derive(Default)]
 struct Templates {
     specs: BTreeMap<(ServiceId, u64), Arc<TaskSpec>>,
     waiting: BTreeMap<ServiceId, Option<String>>,
+    networks: Attachments,
 }
 
 impl Templates {
@@ -96,7 +98,7 @@ impl Templates {
             let spec = state.spec(task.service, task.spec_version).expect("a task's spec version is kept");
             Arc::new(TaskView::spec_of(&spec.spec.task_template))
         });
-        let mut view = TaskView::new(task, template.clone());
+        let mut view = TaskView::new(task, template.clone(), self.networks.of(state, task));
         if task.status.state == TaskState::Pending
             && task.status.err.is_some()
             && (self.waiting.len() < WAITING_MAX || self.waiting.contains_key(&task.service))

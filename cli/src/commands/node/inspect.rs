@@ -31,7 +31,7 @@ pub(crate) struct Inspect {
 impl Inspect {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
         let ids = resolve_all(&context.client, &self.nodes).await?;
-        let kind = Kind { path: "/nodes", name: "node", query: Query::new(), pretty: page };
+        let kind = Kind { path: "/nodes", name: "node", query: Query::new(), pretty: Box::new(page) };
         inspect(context, kind, &ids, &self.flags).await
     }
 }

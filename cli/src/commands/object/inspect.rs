@@ -23,7 +23,7 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     /// Shows them; `pretty` writes one for people.
-    pub(crate) async fn run<T: DeserializeOwned>(
+    pub(crate) async fn run<T: DeserializeOwned + 'static>(
         self,
         context: &mut Context,
         kind: Kind,
@@ -31,7 +31,7 @@ impl Inspect {
     ) -> anyhow::Result<()> {
         // For people only: without it the answer is the one that Docker's CLI gets.
         let query = Query::new().with_some("services", self.flags.pretty.then_some(true));
-        let kind = inspect::Kind { path: kind.path, name: kind.name, query, pretty };
+        let kind = inspect::Kind { path: kind.path, name: kind.name, query, pretty: Box::new(pretty) };
         inspect(context, kind, &self.names, &self.flags).await
     }
 }

@@ -28,6 +28,9 @@ Examples:
   One task on each worker, without waiting:
     swarmctl service create -d --name agent --mode global --constraint node.role==worker example/agent
 
+  In two networks of the swarm, one of which finds it as www too:
+    swarmctl service create --name web --network name=front,alias=www --network back nginx:1
+
   A secret and a config, as the files /run/secrets/db-password and /etc/nginx/nginx.conf:
     swarmctl service create --name web --secret db-password \\
       --config source=nginx.conf,target=/etc/nginx/nginx.conf,mode=0440 nginx:1

@@ -1,5 +1,7 @@
 //! `service inspect --pretty`
 
+use std::collections::BTreeMap;
+
 use swarm_docker_api::view::ServiceView;
 use swarm_model::{
     ContainerSpec, HealthConfig, Mount, OBJECT_FILE_MODE_DEFAULT, ObjectFile, ObjectKind, RestartPolicy, ServiceMode,
@@ -11,8 +13,8 @@ use crate::{
     units::{format_bytes, format_cpus, format_duration},
 };
 
-/// A service for people.
-pub(super) fn service(service: &ServiceView) -> String {
+/// A service for people. `networks` has the names of networks by their ids.
+pub(super) fn service(service: &ServiceView, networks: &BTreeMap<String, String>) -> String {
     let spec = &service.spec;
     let task = &spec.task_template;
     let mut page = Page::default();
@@ -64,8 +66,14 @@ pub(super) fn service(service: &ServiceView) -> String {
     }
     resources(&mut page, service);
     if !task.networks.is_empty() {
-        let targets: Vec<&str> = task.networks.iter().map(|n| n.target.as_str()).collect();
-        page.field("Networks", targets.join(" "));
+        let names: Vec<&str> = task.networks.iter().map(|network| network_name(networks, &network.target)).collect();
+        page.field("Networks", names.join(" "));
+    }
+    if !service.endpoint.virtual_ips.is_empty() {
+        page.title("Virtual IPs");
+        for ip in &service.endpoint.virtual_ips {
+            page.indented(network_name(networks, &ip.network_id), &ip.addr);
+        }
     }
     if let Some(mode) = service.endpoint.spec.mode {
         page.field("Endpoint Mode", format!("{mode:?}").to_lowercase());
@@ -84,6 +92,11 @@ pub(super) fn service(service: &ServiceView) -> String {
         healthcheck(&mut page, health);
     }
     page.text()
+}
+
+/// The name of a network, or its id if that is all there is.
+fn network_name<'a>(networks: &'a BTreeMap<String, String>, id: &'a str) -> &'a str {
+    networks.get(id).map_or(id, String::as_str)
 }
 
 fn restart(page: &mut Page, policy: Option<&RestartPolicy>) {
@@ -210,14 +223,15 @@ mod tests {
                             {"SecretID": "b", "SecretName": "db", "File": {"UID": "7", "GID": "8", "Mode": 256}}],
                         "Configs": [{"ConfigID": "c", "ConfigName": "site", "File": {"Name": "/etc/site.conf"}}]},
                     "Resources": {"Limits": {"NanoCPUs": 500_000_000, "MemoryBytes": 67_108_864}},
-                    "RestartPolicy": {"Condition": "on-failure", "MaxAttempts": 3}},
+                    "RestartPolicy": {"Condition": "on-failure", "MaxAttempts": 3},
+                    "Networks": [{"Target": "n1"}, {"Target": "n2"}]},
                 "UpdateConfig": {"Parallelism": 1, "FailureAction": "pause", "Order": "stop-first"}},
-            "Endpoint": {"Spec": {"Mode": "vip"},
+            "Endpoint": {"Spec": {"Mode": "vip"}, "VirtualIPs": [{"NetworkID": "n1", "Addr": "10.0.1.2/24"}],
                 "Ports": [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"}]},
         }))
         .unwrap();
         assert_eq!(
-            service(&view),
+            service(&view, &[("n1".to_owned(), "front".to_owned())].into()),
             "\
 ID:             hyf
 Name:           web
@@ -256,6 +270,9 @@ Resources:
  Limits:
   CPU:          0.5
   Memory:       64MiB
+Networks:       front n2
+Virtual IPs:
+ front:         10.0.1.2/24
 Endpoint Mode:  vip
 Ports:
  PublishedPort: 8080

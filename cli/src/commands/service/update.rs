@@ -31,6 +31,9 @@ Examples:
     swarmctl service update --secret-rm db-password-1 \\
       --secret-add source=db-password-2,target=db-password web
 
+  Another network in the place of the one before:
+    swarmctl service update --network-rm front --network-add name=edge,alias=www web
+
   Replace all tasks, or go back to what the service was before:
     swarmctl service update --force web
     swarmctl service update --rollback web

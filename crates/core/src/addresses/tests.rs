@@ -187,7 +187,7 @@ fn networks_have_numbers_and_subnets_of_their_own() {
     let same_vni = world.apply(create(ObjectId(8), "a", network(4097, "10.0.2.0/24")));
     assert!(matches!(same_vni, Err(Refusal::Stale(_))), "{same_vni:?}");
     let overlaps = world.apply(create(ObjectId(8), "a", network(4098, "10.0.0.0/16")));
-    assert!(matches!(&overlaps, Err(Refusal::Invalid(text)) if text.contains("network net")), "{overlaps:?}");
+    assert!(matches!(&overlaps, Err(Refusal::Stale(text)) if text.contains("network net")), "{overlaps:?}");
     world.apply(create(ObjectId(8), "a", network(4098, "10.0.2.0/24"))).expect("another network");
     world.service(1, EndpointMode::Vip).expect("a service");
     let key = |id| ObjectKey { kind: ObjectKind::Network, id };

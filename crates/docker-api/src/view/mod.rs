@@ -8,6 +8,7 @@ mod config;
 mod endpoints;
 mod history;
 mod managers;
+mod network;
 mod node;
 mod object;
 mod plan;
@@ -25,6 +26,12 @@ pub use config::{ConfigRequest, ConfigSpecView};
 pub use endpoints::TaskEndpointView;
 pub use history::RevisionView;
 pub use managers::{ManagerView, ManagersView};
+pub use network::{
+    AttachedNetworkView, ConfigReference, CreateNetworkResponse, IpamConfigView, IpamOptionsView, IpamRangeView,
+    IpamView, NETWORK_FILTERS, NetworkAttachmentView, NetworkContainerView, NetworkPeerView, NetworkRequest,
+    NetworkServiceView, NetworkSpecView, NetworkTaskView, NetworkView, PruneNetworksResponse, SWARM_SCOPE,
+    VXLAN_OPTION,
+};
 pub use node::{ManagerStatusView, NodeDescriptionView, NodeStatusView, NodeView};
 pub use object::{CreateObjectResponse, DriverView, ObjectSpecView, ObjectView};
 pub use plan::{PlanRequest, PlanView, RolledBackView, StayingView, StepView, WaitingView, WaveView};

@@ -39,8 +39,8 @@ pub struct ServiceView {
 }
 
 impl ServiceView {
-    /// Shows a service; `status` is what [`ServiceView::service_status`] says.
-    pub fn new(service: &Service, status: Option<ServiceStatus>) -> Self {
+    /// Shows a service; `status` is what [`ServiceView::service_status`] says, and `virtual_ips` where it has addresses.
+    pub fn new(service: &Service, status: Option<ServiceStatus>, virtual_ips: Vec<VirtualIp>) -> Self {
         Self {
             id: service.id.to_string(),
             version: Version { index: service.version },
@@ -54,7 +54,7 @@ impl ServiceView {
             endpoint: EndpointView {
                 spec: service.spec.endpoint_spec.clone().unwrap_or_default(),
                 ports: open_ports(service),
-                virtual_ips: Vec::new(),
+                virtual_ips,
             },
             update_status: service.update.as_ref().map(UpdateStatusView::new),
             service_status: status,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use swarm_model::{GenericResource, Labels, PortConfig, PublishMode, Task, TaskSpec, TaskState, TaskStatus};
 
-use super::{Time, Version, is_default};
+use super::{NetworkAttachmentView, Time, Version, is_default};
 
 /// A task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct TaskView {
     pub status: TaskStatusView,
     /// What is wanted of it.
     pub desired_state: String,
+    /// The networks of the swarm in which it has addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub networks_attachments: Vec<NetworkAttachmentView>,
     /// What it got of its node's generic resources.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub generic_resources: Vec<GenericResource>,
@@ -46,8 +49,9 @@ pub struct TaskView {
 }
 
 impl TaskView {
-    /// Shows a task. `spec` is the task template of its spec version, see [`TaskView::spec_of`].
-    pub fn new(task: &Task, spec: Arc<TaskSpec>) -> Self {
+    /// Shows a task. `spec` is the task template of its spec version, see [`TaskView::spec_of`], and `networks` is where it
+    /// has addresses.
+    pub fn new(task: &Task, spec: Arc<TaskSpec>, networks: Vec<NetworkAttachmentView>) -> Self {
         Self {
             id: task.id.to_string(),
             version: Version { index: task.version },
@@ -60,6 +64,7 @@ impl TaskView {
             node_id: task.node.map(|n| n.to_string()).unwrap_or_default(),
             status: TaskStatusView::new(&task.status),
             desired_state: task.desired.as_str().into(),
+            networks_attachments: networks,
             generic_resources: task.generic_resources.to_vec(),
             job_iteration: task.iteration.map(|index| Version { index }),
         }

@@ -238,6 +238,8 @@ fn the_table_has_the_fields_of_the_types() {
         "Mode.Global",
         "Mode.ReplicatedJob",
         "Mode.GlobalJob",
+        // A manager puts them into the task template.
+        "Networks",
         "RollbackConfig",
         "TaskTemplate.ContainerSpec.Privileges.SELinuxContext.Disable",
         "TaskTemplate.ContainerSpec.Privileges.Seccomp.Profile",

@@ -4,6 +4,7 @@ mod callers;
 mod change;
 mod configs;
 mod logs;
+mod networks;
 mod nodes;
 mod object_use;
 mod plan;
@@ -63,6 +64,8 @@ struct Inner {
     leading: Option<(u64, Option<State>)>,
     /// How often others were asked for the newest state.
     reads: usize,
+    /// States that are read in place of the newest one, the last one first.
+    outdated_reads: Vec<State>,
     /// How often something was proposed.
     proposals: usize,
     /// Why the newest state cannot be read.
@@ -124,7 +127,10 @@ impl Plane for TestPlane {
     async fn read(&self) -> Result<State, PlaneError> {
         let mut inner = self.inner();
         inner.reads += 1;
-        inner.unread.clone().map_or_else(|| Ok(inner.state.clone()), Err)
+        if let Some(failure) = inner.unread.clone() {
+            return Err(failure);
+        }
+        Ok(inner.outdated_reads.pop().unwrap_or_else(|| inner.state.clone()))
     }
 
     fn now(&self) -> Timestamp {
@@ -238,10 +244,9 @@ fn cluster() -> TestPlane {
 
 /// The same at a feature level.
 fn cluster_of_level(level: u16) -> TestPlane {
-    let plane = TestPlane(Arc::default());
     let mut spec = ClusterSpec::default();
     spec.fill_defaults();
-    plane.apply(vec![Op::CreateCluster(Arc::new(Cluster {
+    let cluster = Cluster {
         id: ClusterId(7),
         version: 0,
         created_at: Timestamp::ZERO,
@@ -254,7 +259,14 @@ fn cluster_of_level(level: u16) -> TestPlane {
         unlock_key: None,
         overlay: Default::default(),
         root_rotation: None,
-    }))]);
+    };
+    cluster_like(cluster, level)
+}
+
+/// The same with these settings.
+fn cluster_like(cluster: Cluster, level: u16) -> TestPlane {
+    let plane = TestPlane(Arc::default());
+    plane.apply(vec![Op::CreateCluster(Arc::new(cluster))]);
     plane.apply(vec![Op::RaiseFeatureLevel { level }]);
     for (node, role, hostname) in [(MANAGER, NodeRole::Manager, "alpha"), (WORKER, NodeRole::Worker, "beta")] {
         plane.apply(vec![Op::AdmitNode {
@@ -407,6 +419,8 @@ async fn before_there_is_a_cluster_every_call_says_so() {
         "/tasks",
         "/tasks/x",
         "/secrets",
+        "/networks",
+        "/networks/x",
     ] {
         assert!(get(&plane, path).await.error(503).contains("not a swarm manager"), "{path}");
     }
