@@ -12,6 +12,7 @@ mod incoming;
 mod limits;
 pub mod link;
 mod listeners;
+mod names;
 mod own_socket;
 mod plane;
 pub mod process;

@@ -23,6 +23,7 @@ use tokio::sync::{Notify, watch};
 use self::follow::{Changed, Followed, Known};
 use crate::{
     endpoint::{Drains, Endpoint, Lease},
+    names::Names,
     protocol::{Configuration, Identity, LocalTask, Stats, ToData},
     remote::Remote,
     route::{Port, PortKey},
@@ -57,6 +58,7 @@ pub(crate) struct Plane {
     pub(crate) voice: Voice,
     pub(crate) warnings: Warnings,
     pub(crate) drains: Arc<Drains>,
+    pub(crate) names: Names,
 }
 
 /// The content of swarmd's messages.
@@ -94,6 +96,7 @@ impl Plane {
             rebuilt: watch::Sender::new(()),
             served_changed: Notify::new(),
             sources: Sources::default(),
+            names: Names::default(),
             remote,
             warnings: Warnings::new(voice.clone()),
             drains: Arc::new(Drains::new(voice.clone())),
@@ -112,6 +115,7 @@ impl Plane {
 
     /// Takes how to listen.
     pub(crate) fn configure(&self, configuration: Configuration) {
+        self.names.set_net_socket(configuration.net_socket.clone());
         let mut state = self.state();
         let node = configuration.node;
         let before = state.configuration.replace(configuration);
@@ -231,6 +235,7 @@ impl Plane {
         if table.version().is_some() {
             said.extend(table.to_updates().into_iter().map(ToData::Table));
         }
+        said.extend(self.names.said());
         said
     }
 

@@ -6,11 +6,18 @@
 //! new connection of swarmd comes, the old one is closed. What swarmd said holds until it says otherwise, also while it is
 //! away.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{IngressSource, NodeId, PortProtocol, Redacted, ServiceId, TaskId};
-use swarm_wire::endpoints::{TableUpdate, TableVersion};
+use swarm_model::{IngressSource, NodeId, ObjectId, PortProtocol, Redacted, ServiceId, TaskId};
+pub use swarm_names::{ContainerNames, ContainerNetwork, VirtualAddrs};
+use swarm_wire::{
+    endpoints::{TableUpdate, TableVersion},
+    networks::{NetworkRecord, NetworkUpdate},
+};
 
 /// Version of these messages. Fields and messages may be added without a new one.
 pub const DATA_PROTOCOL: u16 = 1;
@@ -30,6 +37,23 @@ pub enum ToData {
     RemoveLocal(TaskId),
     /// Changes of the endpoint table.
     Table(TableUpdate),
+    /// This node takes part in a network, whose names its containers can ask for. What is known of its members stays.
+    PutNetwork(NetworkRecord),
+    /// The node has left a network.
+    RemoveNetwork(ObjectId),
+    /// Changes of the members of a network, as managers tell them. Names are answered once the first update is complete.
+    Members(NetworkUpdate),
+    /// A container of this node may ask for names.
+    PutContainer(ContainerNames),
+    /// A container of this node, by the engine's id, asks no more.
+    RemoveContainer(String),
+    /// All is said of networks: other networks and containers than these are gone.
+    KeepNames {
+        /// The networks.
+        networks: Vec<ObjectId>,
+        /// The containers.
+        containers: Vec<String>,
+    },
     /// Says how things are: answered by [`FromData::Stats`].
     Stats,
     /// Ends the process: the node left its cluster.
@@ -45,6 +69,9 @@ pub struct Configuration {
     pub ingress: Vec<IngressAddr>,
     /// The address for links of other nodes.
     pub data_addr: SocketAddr,
+    /// The socket of `swarmd net`, which opens the sockets of resolvers in containers; none where networks cannot be.
+    #[serde(default)]
+    pub net_socket: Option<PathBuf>,
 }
 
 /// An address that published ports listen on.

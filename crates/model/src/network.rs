@@ -37,6 +37,9 @@ const MTU_MAX: u32 = 65_535;
 pub struct NetworkContent {
     /// The number of its VXLAN, which no other network of the cluster has.
     pub vni: u32,
+    /// The UDP port of packets between nodes: that of the cluster.
+    #[serde(default = "data_port_default")]
+    pub data_port: u16,
     /// Its subnets: at most one of each address family, IPv4 first.
     pub subnets: Vec<NetworkSubnet>,
     /// Whether its containers reach nothing but each other.
@@ -88,7 +91,14 @@ pub struct NetworkAddr {
     pub addr: IpAddr,
 }
 
+fn data_port_default() -> u16 {
+    NetworkContent::DATA_PORT_DEFAULT
+}
+
 impl NetworkContent {
+    /// The UDP port of packets between nodes, unless the cluster has another one.
+    pub const DATA_PORT_DEFAULT: u16 = 4789;
+
     /// Checks that its parts fit together.
     ///
     /// # Errors

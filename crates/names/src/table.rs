@@ -8,6 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use imbl::OrdMap;
 use rand::{Rng, seq::SliceRandom};
+use serde::{Deserialize, Serialize};
 use swarm_model::{ObjectId, ServiceId, TaskId};
 use swarm_wire::networks::{NetworkEndpointRecord, NetworkRecord, NetworkServiceRecord};
 
@@ -19,7 +20,7 @@ const VIRTUAL_ADDR_TTL_S: u32 = 5;
 const ADDR_TTL_S: u32 = 0;
 
 /// A container of this node that asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerNames {
     /// The engine's id of the container.
     pub container: String,
@@ -35,7 +36,7 @@ pub struct ContainerNames {
 }
 
 /// A container's part in a network.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerNetwork {
     /// The network.
     pub network: ObjectId,
@@ -58,7 +59,7 @@ pub struct AttachedContainer {
 }
 
 /// Whether a container can use virtual addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VirtualAddrs {
     /// Virtual addresses work in no container of this node. Names of services stand for the tasks.
     Missing,

@@ -86,7 +86,7 @@ fn alias(configuration: &Configuration) -> String {
 }
 
 fn vxlan_of(configuration: &Configuration, network: &LocalNetwork) -> Vxlan {
-    Vxlan { id: network.vni, port: configuration.data_port, local: configuration.data_addr }
+    Vxlan { id: network.vni, port: network.data_port, local: configuration.data_addr }
 }
 
 impl Device {
@@ -127,11 +127,22 @@ impl Device {
         Ok(true)
     }
 
-    /// Whether a link with its name is that of the cluster. A process may have died before it gave the alias.
+    /// The same when the node is leaving: a right that cannot be got is somebody else's.
+    fn has_right(&mut self) -> bool {
+        self.claim().unwrap_or(false)
+    }
+
+    /// Whether the process of another node waits for the right that this process has.
+    fn is_wanted_elsewhere(&self) -> bool {
+        matches!(&self.right, Right::Own(claim) if claim.is_wanted())
+    }
+
+    /// Whether a link with its name is that of the cluster. A process may have died before it gave the alias, or is about to
+    /// give it: the process of another node of this host, whose data address is another one.
     fn is_ours(&self, link: &Link) -> bool {
         match &link.alias {
             Some(alias) => *alias == self.alias,
-            None => link.vxlan == Some(self.vxlan),
+            None => link.vxlan.is_some_and(|found| (found.id, found.port) == (self.vxlan.id, self.vxlan.port)),
         }
     }
 
@@ -237,10 +248,13 @@ impl Host {
         let left: Vec<_> =
             self.devices.iter().filter(|(id, device)| !is_wanted(id, device)).map(|(id, _)| *id).collect();
         for id in left {
-            let Some(device) = self.devices.remove(&id) else { continue };
-            let Right::Own(claim) = &device.right else { continue };
-            // Another node of this host goes on with it.
-            if !claim.is_wanted() {
+            let Some(mut device) = self.devices.remove(&id) else { continue };
+            // Another node of this host that waits for the right goes on with the device. One that had the right may have left it
+            // to this node a moment ago: the last node removes the device.
+            if let Right::Another(waiting) = &mut device.right {
+                *waiting = None;
+            }
+            if device.has_right() && !device.is_wanted_elsewhere() {
                 self.remove_link(&device);
             }
         }

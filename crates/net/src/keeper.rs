@@ -14,7 +14,7 @@ use swarm_model::{ObjectId, ServiceId};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     task::spawn_blocking,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -32,6 +32,9 @@ use crate::{
 
 /// How often it is looked whether the namespace and its tables are there, and a load that failed is tried again.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// How long the sockets of a resolver wait for somebody who asks for them.
+const UNCLAIMED_MAX: Duration = Duration::from_secs(10);
 
 /// What the keepers of all containers share.
 pub(crate) struct Common {
@@ -67,6 +70,9 @@ pub(crate) struct Resolver {
     pub(crate) ended: CancellationToken,
 }
 
+/// Sockets of a resolver that were just opened.
+type Opened = (UdpSocket, TcpListener, ResolverPorts);
+
 /// The content of networks that tables were made from: kept to tell soon that it is the same.
 type Content = Vec<(ObjectId, OrdMap<ServiceId, Arc<Service>>, OrdSet<std::net::IpAddr>)>;
 
@@ -75,6 +81,9 @@ struct Place {
     space: Arc<Space>,
     loaded: Loaded,
     resolver: Option<ResolverPorts>,
+    /// The sockets of the resolver, until somebody asks for them; and when they were opened. They are there before the first
+    /// instruction of the container: its first questions wait in them.
+    opened: Option<(Opened, Instant)>,
     ends: Vec<End>,
     /// What the tables were made from; none before the first load, and after a failed one.
     content: Option<(Content, Option<ResolverPorts>)>,
@@ -211,12 +220,16 @@ impl ContainerKeeper {
                 Ok((Loaded::open()?, ends))
             })?;
             let resolver = loaded.resolver_ports()?;
-            Ok::<_, io::Error>((Arc::new(space), loaded, resolver, ends))
+            // Where the loopback device is not up yet, they are opened when somebody asks for them.
+            let opened = if resolver.is_none() { space.within(open_resolver).ok() } else { None };
+            Ok::<_, io::Error>((Arc::new(space), loaded, resolver, opened, ends))
         });
-        let (space, loaded, resolver, ends) = entered.await??;
+        let (space, loaded, resolver, opened, ends) = entered.await??;
+        let resolver = resolver.or(opened.as_ref().map(|(_, _, ports)| *ports));
+        let opened = opened.map(|opened| (opened, Instant::now()));
         let ended = CancellationToken::new();
         let end = ended.clone().drop_guard();
-        Ok(Place { space, loaded, resolver, ends, content: None, is_ready: false, ended, _end: end })
+        Ok(Place { space, loaded, resolver, opened, ends, content: None, is_ready: false, ended, _end: end })
     }
 
     /// Keeps the tables of a namespace until the container has another one, or none.
@@ -259,6 +272,10 @@ impl ContainerKeeper {
                     None => return,
                 },
                 _ = ticks.tick() => {
+                    // Without a data plane the container goes on with the engine's names.
+                    if place.opened.take_if(|(_, since)| since.elapsed() > UNCLAIMED_MAX).is_some() {
+                        place.resolver = None;
+                    }
                     // Somebody may have removed the tables, or a table of another program is new.
                     if !place.loaded.is_untouched() {
                         place.content = None;
@@ -328,8 +345,13 @@ impl ContainerKeeper {
         if answer.is_closed() {
             return Ok(place);
         }
-        let space = Arc::clone(&place.space);
-        let opened = spawn_blocking(move || space.within(open_resolver)).await?;
+        let opened = match place.opened.take() {
+            Some((opened, _)) => Ok(opened),
+            None => {
+                let space = Arc::clone(&place.space);
+                spawn_blocking(move || space.within(open_resolver)).await?
+            }
+        };
         let (udp, tcp, ports) = match opened {
             Ok(opened) => opened,
             Err(e) => {
@@ -349,7 +371,7 @@ impl ContainerKeeper {
 }
 
 /// Opens the sockets of a resolver in the namespace of the calling thread.
-fn open_resolver() -> io::Result<(UdpSocket, TcpListener, ResolverPorts)> {
+fn open_resolver() -> io::Result<Opened> {
     let any = SocketAddr::new(RESOLVER.into(), 0);
     let (udp, tcp) = (UdpSocket::bind(any)?, TcpListener::bind(any)?);
     udp.set_nonblocking(true)?;

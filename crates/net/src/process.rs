@@ -42,6 +42,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Ends the process. Devices and tables stay.
     pub cancel: CancellationToken,
+    /// Ends the process, with all devices and tables that it made.
+    pub leave: CancellationToken,
     /// Called once it listens.
     pub on_ready: Box<dyn FnOnce() + Send>,
 }
@@ -96,9 +98,15 @@ pub(crate) async fn run_without(options: Options, without: BTreeSet<String>) -> 
     (options.on_ready)();
     tokio::select! {
         () = options.cancel.cancelled() => Ok(()),
+        () = leave(&options.leave, &net) => Ok(()),
         () = control::serve(&socket, &net) => Ok(()),
         tended = tend(tended) => tended.context("the links of this host cannot be kept"),
     }
+}
+
+async fn leave(told: &CancellationToken, net: &Net) {
+    told.cancelled().await;
+    net.remove_all().await;
 }
 
 /// Raises the limit of open files as far as it may: each container takes two.

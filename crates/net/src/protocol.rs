@@ -136,9 +136,6 @@ pub struct Configuration {
     pub cluster: String,
     /// The address of this host for packets of other nodes.
     pub data_addr: IpAddr,
-    /// Their UDP port: the same on each node of the cluster.
-    #[serde(default = "data_port")]
-    pub data_port: u16,
     /// The folder where the engine shows the network namespaces of its containers.
     #[serde(default = "sandboxes")]
     pub sandboxes: PathBuf,
@@ -159,6 +156,9 @@ pub struct LocalNetwork {
     pub id: ObjectId,
     /// The number of its VXLAN, below 2^24.
     pub vni: u32,
+    /// The UDP port of packets between nodes: the same on each node of the cluster.
+    #[serde(default = "data_port")]
+    pub data_port: u16,
     /// The name of its bridge, at most 15 bytes.
     pub bridge: String,
     /// The largest packet of its containers, in bytes.

@@ -166,7 +166,15 @@ impl World {
                 Err(error) => self.say(node, FromData::Refused { reason: error.to_string() }),
             },
             ToData::Stop => return data.die(),
-            ToData::Configure(_) | ToData::Identity(_) | ToData::Stats => {}
+            ToData::Configure(_)
+            | ToData::Identity(_)
+            | ToData::Stats
+            | ToData::PutNetwork(_)
+            | ToData::RemoveNetwork(_)
+            | ToData::Members(_)
+            | ToData::PutContainer(_)
+            | ToData::RemoveContainer(_)
+            | ToData::KeepNames { .. } => {}
         }
         self.review(node);
     }

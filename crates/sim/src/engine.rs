@@ -128,6 +128,7 @@ impl Engine {
 
     fn report(&self) -> EngineReport {
         EngineReport {
+            engine_id: String::new(),
             platform: Platform { architecture: "x86_64".into(), os: "linux".into() },
             resources: self.resources.clone(),
             engine: EngineDescription { engine_version: "sim".into(), ..EngineDescription::default() },

@@ -115,6 +115,8 @@ impl World {
             engine_labels: Labels::new(),
             seed,
             data_address: (!is_old(node)).then_some(DataAddress { addr: None, port: DATA_PORT }),
+            has_networks: false,
+            sandboxes: "/run/docker/netns".into(),
         };
         let stored = Stored {
             tasks: host.tasks_on_disk.values().cloned().collect(),
@@ -233,7 +235,10 @@ impl World {
                 self.host_left(node);
             }
             // Which manager leads is found out by asking; a wait for an image ends by itself here; nobody changes roles.
-            Output::Managers(_)
+            Output::NeedNet
+            | Output::Net(_)
+            | Output::DropNetwork(_)
+            | Output::Managers(_)
             | Output::Role(_)
             | Output::Authority(_)
             | Output::Session(_)

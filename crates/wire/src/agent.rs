@@ -273,6 +273,7 @@ mod tests {
             run: None,
             newest: None,
             table: None,
+            takes_networks: false,
         }
     }
 

@@ -3,7 +3,11 @@
 //!
 //! A node is told of a network while it has a task or an attached container there, and of no other network.
 
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -177,3 +181,94 @@ impl NetworkUpdate {
         updates
     }
 }
+
+/// The records of a network that a node holds. Updates change them when they are whole.
+#[derive(Clone, Debug, Default)]
+pub struct Members {
+    members: BTreeMap<MemberKey, Member>,
+    version: TableVersion,
+    /// The changes of an update that is still arriving, and whether it begins with no records.
+    arriving: Option<(bool, Vec<MemberChange>)>,
+    is_whole: bool,
+}
+
+impl Members {
+    /// Whether all records have come once.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// A record.
+    pub fn get(&self, key: MemberKey) -> Option<&Member> {
+        self.members.get(&key)
+    }
+
+    /// A task.
+    pub fn endpoint(&self, task: TaskId) -> Option<&NetworkEndpointRecord> {
+        match self.get(MemberKey::Endpoint(task)) {
+            Some(Member::Endpoint(endpoint)) => Some(endpoint),
+            _ => None,
+        }
+    }
+
+    /// The tasks.
+    pub fn endpoints(&self) -> impl Iterator<Item = &NetworkEndpointRecord> {
+        let tasks = MemberKey::Endpoint(TaskId(0))..;
+        self.members.range(tasks).filter_map(|(_, member)| match member {
+            Member::Endpoint(endpoint) => Some(endpoint),
+            _ => None,
+        })
+    }
+
+    /// Takes a message. Returns the records that changed, each as it was before, once an update is whole.
+    ///
+    /// # Errors
+    /// A record cannot be read. The rest of the update, and each difference that follows, would be of no use: the holder needs
+    /// all records anew.
+    pub fn take(&mut self, update: &NetworkUpdate) -> io::Result<Vec<(MemberKey, Option<Member>)>> {
+        let arriving = match self.arriving.take() {
+            Some(arriving) if !update.full => self.arriving.insert(arriving),
+            _ => self.arriving.insert((update.full, Vec::new())),
+        };
+        arriving.1.extend(update.changes.iter().cloned());
+        if !update.complete {
+            return Ok(Vec::new());
+        }
+        let (is_full, changes) = self.arriving.take().unwrap_or_default();
+        let mut opened = Vec::with_capacity(changes.len());
+        for change in changes {
+            opened.push(match change {
+                MemberChange::Put(member) => {
+                    let member = member.open()?;
+                    (member.key(), Some(member))
+                }
+                MemberChange::Remove(key) => (key, None),
+            });
+        }
+        let mut left: BTreeSet<MemberKey> =
+            if is_full { self.members.keys().copied().collect() } else { BTreeSet::new() };
+        let mut changed = Vec::with_capacity(opened.len());
+        for (key, member) in opened {
+            left.remove(&key);
+            let before = match member {
+                Some(member) if self.members.get(&key) == Some(&member) => continue,
+                Some(member) => self.members.insert(key, member),
+                None => self.members.remove(&key),
+            };
+            changed.push((key, before));
+        }
+        changed.extend(left.into_iter().map(|key| (key, self.members.remove(&key))));
+        (self.version, self.is_whole) = (update.version, self.is_whole || is_full);
+        Ok(changed)
+    }
+
+    /// All records, as updates that begin with none.
+    pub fn to_updates(&self, network: ObjectId) -> Vec<NetworkUpdate> {
+        // A record that was read can be written.
+        let puts = self.members.values().filter_map(|member| Shared::new(member).ok()).map(MemberChange::Put);
+        NetworkUpdate::batches(network, true, self.version, &puts.collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests;

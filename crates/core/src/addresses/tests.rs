@@ -95,6 +95,7 @@ fn create(id: ObjectId, name: &str, network: NetworkContent) -> Op {
 fn network(vni: u32, range: &str) -> NetworkContent {
     NetworkContent {
         vni,
+        data_port: 4789,
         subnets: vec![NetworkSubnet::new(range.parse().expect("a subnet"))],
         internal: false,
         attachable: false,

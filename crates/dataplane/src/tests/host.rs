@@ -268,6 +268,7 @@ impl Host {
             node: OWN,
             ingress: vec![IngressAddr { addr: self.addr, is_optional: false }],
             data_addr: SocketAddr::new(self.addr, 7946),
+            net_socket: None,
         }
     }
 

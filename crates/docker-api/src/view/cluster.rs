@@ -7,11 +7,6 @@ use swarm_model::{Cluster, ClusterSpec, OverlaySettings, Redacted};
 
 use super::{Time, Version, is_default};
 
-/// Said when a swarm is made with settings of overlay networks.
-pub const OVERLAY_SETTINGS_WAIT: &str = "the settings of overlay networks (address pools, subnet size, data path address \
-                                         and port) are kept, and take effect with overlay networks, which this version \
-                                         does not have yet";
-
 /// The cluster without its secrets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -19,9 +19,7 @@ mod task;
 mod time;
 mod why;
 
-pub use cluster::{
-    ClusterInfo, InitRequest, JoinRequest, JoinTokensView, OVERLAY_SETTINGS_WAIT, SwarmView, TlsInfo, UnlockKeyView,
-};
+pub use cluster::{ClusterInfo, InitRequest, JoinRequest, JoinTokensView, SwarmView, TlsInfo, UnlockKeyView};
 pub use config::{ConfigRequest, ConfigSpecView};
 pub use endpoints::TaskEndpointView;
 pub use history::RevisionView;

@@ -7,6 +7,7 @@ fn subnet(range: &str) -> NetworkSubnet {
 fn network(subnets: &[&str]) -> NetworkContent {
     NetworkContent {
         vni: 4097,
+        data_port: 4789,
         subnets: subnets.iter().map(|range| subnet(range)).collect(),
         internal: false,
         attachable: false,

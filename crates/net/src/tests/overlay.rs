@@ -129,9 +129,7 @@ async fn another_cluster_with_the_same_number_is_named() {
         "VXLAN id 4097 on port 4789 is used by another cluster on this host (swarmd:c1); choose --data-path-port";
     second.warned(|warnings| warnings == [wanted.to_owned()]).await;
     // With another port there is room for both.
-    let mut configuration = other.configuration("c2");
-    configuration.data_port = 4790;
-    second.say(ToNet::Configure(configuration)).await;
+    second.say(ToNet::PutNetwork(crate::protocol::LocalNetwork { data_port: 4790, ..network() })).await;
     second.sync().await;
     assert!(host.netns.has_link(DEVICE) && host.netns.has_link("vx4097-12b6"));
 }

@@ -165,7 +165,10 @@ fn start(
         enter(&file);
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(2).enable_all().on_thread_start(move || enter(&for_threads)).build()?;
-        runtime.block_on(run_without(Options { socket, cancel, on_ready: Box::new(|| {}) }, without))
+        runtime.block_on(run_without(
+            Options { socket, cancel, leave: CancellationToken::new(), on_ready: Box::new(|| {}) },
+            without,
+        ))
     })
 }
 
@@ -243,7 +246,6 @@ impl Host {
             node: NodeId(1),
             cluster: cluster.to_owned(),
             data_addr: self.addr,
-            data_port: crate::protocol::DATA_PORT,
             sandboxes: self.sandboxes(),
         }
     }
@@ -278,6 +280,7 @@ impl Host {
 pub(super) fn network() -> LocalNetwork {
     let subnet = |range: &str, gateway: &str| Subnet { range: range.parse().unwrap(), gateway: ip(gateway) };
     LocalNetwork {
+        data_port: crate::protocol::DATA_PORT,
         id: NETWORK,
         vni: VNI,
         bridge: BRIDGE.to_owned(),

@@ -86,6 +86,7 @@ impl Node {
                 node: *node,
                 ingress: Vec::new(),
                 data_addr: ([127, 0, 0, 1], 7946).into(),
+                net_socket: None,
             }),
             Step::PutLocal(task, host) => self.plane.put_local(local(*task, *host)),
             Step::RemoveLocal(task) => self.plane.remove_local(*task),
