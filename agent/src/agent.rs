@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Du
 
 use swarm_dataplane::protocol::ToData;
 use swarm_model::{Labels, NodeId, NodeResources, Platform, ServiceId, TaskId};
+use swarm_net::protocol::ToNet;
 use swarm_wire::agent::ToManager;
 use thiserror::Error;
 use tokio::{
@@ -18,9 +19,10 @@ use crate::{
     data::{self, DataPlane},
     engine,
     executor::{Executor, NodeIdentity},
-    logs,
+    logs, net,
+    side::Side,
     store::{Store, StoreError},
-    worker::{Change, DataInput, Input, Now, Operation, Output, SessionState, Stored, Worker, WorkerOptions},
+    worker::{Change, DataInput, Input, NetInput, Now, Operation, Output, SessionState, Stored, Worker, WorkerOptions},
 };
 
 /// Things that happened and wait for the main loop; when it is full, those who bring more wait.
@@ -54,6 +56,10 @@ pub struct AgentOptions {
     pub connector: Arc<dyn Connector>,
     /// The way to the node's data plane; none for a node that opens no published ports.
     pub data_plane: Option<Arc<dyn DataPlane>>,
+    /// The way to `swarmd net`; none for a simulated engine, whose networks are simulated as well.
+    pub net: Option<Arc<dyn Side<ToNet>>>,
+    /// The folder where the engine shows the network namespaces of its containers.
+    pub sandboxes: PathBuf,
     /// Seed of the randomness (reconnection delays). Another one in each run: it also tells this run from others.
     pub seed: u64,
 }
@@ -120,6 +126,8 @@ impl Agent {
                 engine_labels: options.engine_labels,
                 seed: options.seed,
                 data_address: options.data_plane.as_ref().map(|plane| plane.address()),
+                has_networks: options.net.is_some(),
+                sandboxes: options.sandboxes,
             },
             stored,
         );
@@ -134,6 +142,9 @@ impl Agent {
             data_plane: options.data_plane,
             data: None,
             need_data: Arc::default(),
+            net_side: options.net,
+            net: None,
+            need_net: Arc::default(),
             started: Instant::now(),
             events: events.clone(),
             check_engine: Arc::new(Notify::new()),
@@ -207,6 +218,11 @@ struct Shell {
     data: Option<mpsc::Sender<ToData>>,
     /// Says that there is to be one.
     need_data: Arc<Notify>,
+    net_side: Option<Arc<dyn Side<ToNet>>>,
+    /// The connection to `swarmd net`, if there is one.
+    net: Option<mpsc::Sender<ToNet>>,
+    /// Says that there is to be one.
+    need_net: Arc<Notify>,
     started: Instant,
     events: mpsc::Sender<Event>,
     check_engine: Arc<Notify>,
@@ -242,6 +258,9 @@ impl Shell {
                 }
             }
             self.tracker.spawn(data::run(plane, self.need_data.clone(), self.events.clone(), self.stop.clone()));
+        }
+        if let Some(side) = self.net_side.take() {
+            self.tracker.spawn(net::run(side, self.need_net.clone(), self.events.clone(), self.stop.clone()));
         }
         let mut certificate = self.connector.certificate();
         // Before the first session, so that it says all at once.
@@ -294,6 +313,12 @@ impl Shell {
                 }
                 Input::Data(input)
             }
+            Event::Net(connection, input) => {
+                if let NetInput::Up(_) | NetInput::Down(_) = input {
+                    self.net = connection;
+                }
+                Input::Net(input)
+            }
             Event::Stream(number, input) if self.stream.as_ref().is_some_and(|s| s.number == number) => input,
             Event::Stream(..) => return None,
         };
@@ -314,6 +339,17 @@ impl Shell {
                 if self.data.as_ref().is_some_and(|data| data.try_send(message).is_err()) {
                     self.data = None;
                 }
+            }
+            Output::NeedNet => self.need_net.notify_one(),
+            Output::Net(message) => {
+                if self.net.as_ref().is_some_and(|net| net.try_send(message).is_err()) {
+                    self.net = None;
+                }
+            }
+            Output::DropNetwork(network) => {
+                let executor = self.executor.clone();
+                let drop_network = async move { executor.drop_network(network).await };
+                self.tracker.spawn(self.stop.clone().run_until_cancelled_owned(drop_network));
             }
             Output::Managers(addrs) => self.connector.managers(&addrs),
             Output::Role(role) => self.connector.role(role),

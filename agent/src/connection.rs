@@ -5,6 +5,7 @@ use std::{io, sync::Arc};
 use futures_util::future::BoxFuture;
 use swarm_dataplane::protocol::ToData;
 use swarm_model::{NodeCertificate, NodeRole};
+use swarm_net::protocol::ToNet;
 use swarm_wire::{
     agent::{Authority, ToAgent, ToManager},
     channel,
@@ -15,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::worker::{DataInput, Input};
+use crate::worker::{DataInput, Input, NetInput};
 
 /// A stream of bytes in both directions.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -61,6 +62,8 @@ pub(crate) enum Event {
     Input(Input),
     /// From the connection to the data plane; with the way to it, where it is new.
     Data(Option<mpsc::Sender<ToData>>, DataInput),
+    /// From the connection to `swarmd net`; with the way to it, where it is new.
+    Net(Option<mpsc::Sender<ToNet>>, NetInput),
     /// From the stream of this number.
     Stream(u64, Input),
 }

@@ -4,11 +4,11 @@
 //! Every call bounds its own time and its own share of the engine; a call that gives up says
 //! [`EngineError::Unreachable`], which never counts against a task.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
-use swarm_model::{EngineDescription, NodeId, NodeResources, Platform, PortStatus, TaskId, Timestamp};
+use swarm_model::{EngineDescription, NodeId, NodeResources, ObjectId, Platform, PortStatus, TaskId, Timestamp};
 use swarm_wire::agent::{AssignedObject, AssignedSpec, AssignedTask};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -105,6 +105,8 @@ pub struct Running {
     pub ports: Vec<PortStatus>,
     /// The address at which its node reaches it, if it has one.
     pub addr: Option<IpAddr>,
+    /// The file of its network namespace, as the engine says it.
+    pub sandbox: Option<PathBuf>,
 }
 
 /// A container that ended.
@@ -275,6 +277,12 @@ pub trait Executor: Send + Sync + 'static {
     /// Removes the files of all tasks of a node but these, which an earlier run left.
     fn keep_files(&self, node: NodeId, tasks: Vec<TaskId>) -> BoxFuture<'_, ()> {
         let _ = (node, tasks);
+        Box::pin(async {})
+    }
+
+    /// Removes the engine's part of a network, once no container is in it: another node with the same engine may have some.
+    fn drop_network(&self, network: ObjectId) -> BoxFuture<'_, ()> {
+        let _ = network;
         Box::pin(async {})
     }
 

@@ -14,7 +14,10 @@ mod docker;
 mod engine;
 mod executor;
 mod logs;
+mod net;
+mod network;
 mod rng;
+mod side;
 mod simulated;
 mod step;
 mod store;
@@ -31,10 +34,11 @@ pub use executor::{
     ContainerEvent, ContainerRequest, EngineError, EngineReport, Executor, Exited, Health, Listed, LogLine,
     LogSelection, NodeIdentity, Observed, Running,
 };
+pub use side::Side;
 pub use simulated::SimulatedExecutor;
 pub use step::{Action, LocalTask, step};
 pub use store::StoreError;
 pub use worker::{
-    Change, DataInput, Input, LIST_PERIOD_MS, Now, Operation, Output, RETRY_MS, SessionState, Stored, Worker,
+    Change, DataInput, Input, LIST_PERIOD_MS, NetInput, Now, Operation, Output, RETRY_MS, SessionState, Stored, Worker,
     WorkerOptions,
 };

@@ -245,7 +245,8 @@ impl World {
         };
         self.starts += 1;
         let started_at = Timestamp(self.starts);
-        let running = Running { id: id.to_owned(), started_at, pid: 1, health, ports: c.ports.clone(), addr: None };
+        let running =
+            Running { id: id.to_owned(), started_at, pid: 1, health, ports: c.ports.clone(), ..Running::default() };
         c.state = Observed::Running(running);
         c.log.push((swarm_wire::clock::now(), format!("{} runs\n", c.name)));
         let started = c.state.clone();
@@ -273,6 +274,7 @@ impl Executor for SimulatedExecutor {
                     memory_bytes: MEMORY_BYTES,
                     ..NodeResources::default()
                 },
+                engine_id: String::new(),
                 engine: EngineDescription { engine_version: "simulated".into(), ..EngineDescription::default() },
             })
         })

@@ -102,7 +102,7 @@ async fn ends_and_refusals_are_reported_as_they_were() {
             (no_program, S::Failed, "starting container failed", Some(127)),
             // "killed because it was out of memory" follows only if the engine hears of that before the end.
             (greedy, S::Failed, "task: non-zero exit (137)", Some(137)),
-            (overlay, S::Rejected, "network backend: overlay networks are not supported yet", None),
+            (overlay, S::Rejected, "network backend is neither an id nor one of bridge, host and none", None),
         ] {
             let id: TaskId = unique();
             node.manager.want(&spec(task, json!([])), id, D::Running);

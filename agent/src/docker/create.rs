@@ -12,7 +12,7 @@ use swarm_model::{
     says_nothing,
 };
 
-use super::{LABEL_NODE, LABEL_TASK, folder::Folder};
+use super::{LABEL_NODE, LABEL_TASK, folder::Folder, networks};
 use crate::{executor::ContainerRequest, template};
 
 /// Networks that every engine has; a task may name one of them.
@@ -140,8 +140,12 @@ fn labels(request: &ContainerRequest) -> impl Iterator<Item = (String, String)> 
 
 fn network_mode(request: &ContainerRequest) -> Result<Option<String>, String> {
     let networks = &request.spec.task.networks;
+    if !networks::attachments(request)?.is_empty() {
+        // The engine's ids of them come with their parts of the request.
+        return Ok(None);
+    }
     if let Some(other) = networks.iter().find(|n| !PREDEFINED_NETWORKS.contains(&n.target.as_str())) {
-        return Err(format!("network {}: overlay networks are not supported yet", other.target));
+        return Err(format!("network {} is neither an id nor one of bridge, host and none", other.target));
     }
     match networks.as_slice() {
         [] => Ok(None),

@@ -8,6 +8,7 @@ mod files;
 mod folder;
 mod image;
 mod logs;
+mod networks;
 mod observe;
 
 use std::{
@@ -36,7 +37,8 @@ use futures_util::{
 };
 use swarm_docker_api::logs::{NODE_KEY as LABEL_NODE, TASK_KEY as LABEL_TASK};
 use swarm_model::{
-    EngineDescription, EnginePlugin, GenericResource, Labels, NodeId, NodeResources, Platform, TaskId, Timestamp,
+    EngineDescription, EnginePlugin, GenericResource, Labels, NodeId, NodeResources, ObjectId, Platform, TaskId,
+    Timestamp,
 };
 use thiserror::Error;
 use tokio::{sync::Semaphore, time::timeout};
@@ -96,6 +98,8 @@ pub struct DockerExecutor {
     starts: Semaphore,
     stops: Semaphore,
     reads: Semaphore,
+    /// Held while the engine's part of a network is looked for and made.
+    networks: tokio::sync::Mutex<()>,
 }
 
 impl DockerExecutor {
@@ -116,6 +120,7 @@ impl DockerExecutor {
             starts: Semaphore::new(STARTS_MAX),
             stops: Semaphore::new(STOPS_MAX),
             reads: Semaphore::new(READS_MAX),
+            networks: tokio::sync::Mutex::default(),
         })
     }
 
@@ -166,7 +171,12 @@ impl DockerExecutor {
     }
 
     async fn create(&self, request: &ContainerRequest) -> Result<Observed, EngineError> {
-        let body = create::body(request, &self.folder(request.node.id)).map_err(EngineError::Fatal)?;
+        let mut body = create::body(request, &self.folder(request.node.id)).map_err(EngineError::Fatal)?;
+        let endpoints = self.provide_networks(request).await?;
+        if let Some((network, config)) = networks::first(&endpoints) {
+            body.host_config.get_or_insert_default().network_mode = Some(network);
+            body.networking_config = Some(config);
+        }
         let name = request.name();
         let options = CreateContainerOptions { name: Some(name.clone()), ..CreateContainerOptions::default() };
         let created = self
@@ -178,15 +188,21 @@ impl DockerExecutor {
                 }
             })
             .await?;
-        if let Some(id) = created {
-            return Ok(Observed::Created { id });
+        let found = match created {
+            Some(id) => Observed::Created { id },
+            None => self.find(request).await?,
+        };
+        match &found {
+            Observed::Absent => {
+                return Err(EngineError::Fatal(format!(
+                    "the name {name} is in use by a container that does not belong to this task; remove that container"
+                )));
+            }
+            // An agent that ended in between has left the rest to this one.
+            Observed::Created { id } => self.connect_networks(id, endpoints).await?,
+            _ => {}
         }
-        match self.find(request).await? {
-            Observed::Absent => Err(EngineError::Fatal(format!(
-                "the name {name} is in use by a container that does not belong to this task; remove that container"
-            ))),
-            found => Ok(found),
-        }
+        Ok(found)
     }
 
     /// The folder of the files of a node's tasks.
@@ -403,6 +419,15 @@ impl Executor for DockerExecutor {
     fn keep_files(&self, node: NodeId, tasks: Vec<TaskId>) -> BoxFuture<'_, ()> {
         let folder = self.folder(node);
         off_the_runtime(move || folder.keep(&tasks)).map(drop).boxed()
+    }
+
+    fn drop_network(&self, network: ObjectId) -> BoxFuture<'_, ()> {
+        async move {
+            if let Err(error) = self.remove_network(network).await {
+                tracing::warn!(%network, %error, "the engine's part of a network stays: remove it by hand");
+            }
+        }
+        .boxed()
     }
 
     fn logs(&self, id: String, selection: LogSelection) -> BoxStream<'static, Result<LogLine, EngineError>> {

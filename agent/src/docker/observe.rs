@@ -1,6 +1,9 @@
 //! What the engine's descriptions of containers mean.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
 
 use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status, ContainerSummary,
@@ -33,6 +36,7 @@ pub(super) fn inspected(container: &ContainerInspectResponse) -> Observed {
             health: health(state),
             ports: ports(container),
             addr: addr(container),
+            sandbox: sandbox(container),
         }),
         Some(Status::EXITED | Status::DEAD | Status::REMOVING) => Observed::Exited(Exited {
             id,
@@ -74,6 +78,12 @@ fn ports(container: &ContainerInspectResponse) -> Vec<PortStatus> {
     ports.sort_by_key(|p| (p.target_port, p.protocol, p.published_port));
     ports.dedup();
     ports
+}
+
+/// The file of a container's network namespace.
+fn sandbox(container: &ContainerInspectResponse) -> Option<PathBuf> {
+    let key = container.network_settings.as_ref()?.sandbox_key.as_deref()?;
+    (!key.is_empty()).then(|| key.into())
 }
 
 /// The address of a container. One in the host's network is reached at the loopback address.

@@ -28,14 +28,14 @@ impl Worker {
         for change in changeset.changes {
             match change {
                 ItemChange::Put(Item::Spec(spec)) => self.learn_spec(spec.open()?, &mut touched),
-                ItemChange::Put(Item::Object(object)) => self.learn_object(object.open()?, &mut touched),
+                ItemChange::Put(Item::Object(object)) => self.learn_object(object.open()?, &mut touched, out),
                 ItemChange::Put(Item::Task(task)) => {
                     touched.insert(task.id);
                     self.take_on(now, task);
                 }
                 ItemChange::Remove(ItemKey::Task(task)) => self.part_with(now, task, out),
                 // Tasks that have their files keep them.
-                ItemChange::Remove(ItemKey::Object(object)) => drop(self.objects.remove(&object)),
+                ItemChange::Remove(ItemKey::Object(object)) => self.forget_object(object, out),
             }
         }
         if changeset.complete {
@@ -52,13 +52,20 @@ impl Worker {
     }
 
     /// Tasks that wait for an object go on.
-    fn learn_object(&mut self, object: AssignedObject, touched: &mut BTreeSet<TaskId>) {
+    fn learn_object(&mut self, object: AssignedObject, touched: &mut BTreeSet<TaskId>, out: &mut Vec<Output>) {
         let key = object.key();
         if let Some(named) = &mut self.incoming {
             named.objects.insert(key);
         }
         self.objects.insert(key, Arc::new(object));
+        self.learn_network(key, out);
         touched.extend(self.waiting.remove(&key).unwrap_or_default());
+    }
+
+    fn forget_object(&mut self, key: ObjectKey, out: &mut Vec<Output>) {
+        if self.objects.remove(&key).is_some() {
+            self.leave_network(key, out);
+        }
     }
 
     fn learn_spec(&mut self, spec: AssignedSpec, touched: &mut BTreeSet<TaskId>) {
@@ -113,7 +120,8 @@ impl Worker {
         for id in gone {
             self.part_with(now, id, out);
         }
-        self.objects.retain(|key, _| named.objects.contains(key));
+        let gone: Vec<_> = self.objects.keys().filter(|key| !named.objects.contains(key)).copied().collect();
+        gone.into_iter().for_each(|key| self.forget_object(key, out));
         for id in named.tasks {
             self.outbox.mark(id, now.mono_ms, false);
         }
@@ -126,6 +134,7 @@ impl Worker {
     pub(super) fn forget(&mut self, id: TaskId, out: &mut Vec<Output>) {
         let Some(entry) = self.tasks.remove(&id) else { return };
         self.serve_no_more(id, out);
+        self.part_with_container(id, out);
         self.unsaved.insert(id);
         if entry.has_files {
             out.push(Output::DropFiles(id));

@@ -74,6 +74,11 @@ pub(super) fn drain_ms(spec: &AssignedSpec) -> u64 {
 }
 
 impl Data {
+    /// Whether the agent is connected to a data plane.
+    pub(super) fn is_up(&self) -> bool {
+        self.is_up
+    }
+
     /// Whether connections to a task may be open.
     pub(super) fn serves(&self, task: TaskId) -> bool {
         self.is_up && self.local.contains_key(&task)
@@ -97,6 +102,7 @@ impl Worker {
                 self.data.is_up = true;
                 self.data.locals_due = true;
                 self.send_locals(out);
+                self.say_all_names(out);
                 let held = self.data.table.table().version();
                 if held.is_some() && held == version {
                     self.applied(version, out);
@@ -130,8 +136,8 @@ impl Worker {
 
     /// The warnings of this node's data plane, for people.
     pub(super) fn warnings(&self) -> Vec<String> {
-        let texts = self.data.warnings.iter().map(|warning| warning.text.chars().take(WARNING_CHARS_MAX).collect());
-        texts.take(WARNINGS_MAX).collect()
+        let texts = self.data.warnings.iter().map(|warning| warning.text.as_str()).chain(self.networks.warnings());
+        texts.take(WARNINGS_MAX).map(|text| text.chars().take(WARNING_CHARS_MAX).collect()).collect()
     }
 
     fn send_table(&self, out: &mut Vec<Output>) {
@@ -178,6 +184,14 @@ impl Worker {
         }
     }
 
+    /// A task is in a network: the data plane answers its questions for names.
+    pub(super) fn need_data(&mut self, out: &mut Vec<Output>) {
+        if !self.data.is_needed {
+            self.data.is_needed = true;
+            out.push(Output::NeedData);
+        }
+    }
+
     /// Without a data plane no connection comes, so that each table is gone by at once.
     fn look_whether_needed(&mut self, out: &mut Vec<Output>) {
         self.data.is_needed = self.data.table.table().has_services();
@@ -217,13 +231,18 @@ impl Worker {
     /// Tells a new connection all tasks of the node, once the containers are known: a data plane that went on while this agent
     /// was away knows them, and connects to them until then.
     fn send_locals(&mut self, out: &mut Vec<Output>) {
-        let is_unknown = |entry: &Entry| entry.observed == Observed::Unknown && !entry.task.status.state.is_terminal();
-        if !self.data.is_up || !self.data.locals_due || self.tasks.values().any(is_unknown) {
+        if !self.data.is_up || !self.data.locals_due || self.has_unknown_containers() {
             return;
         }
         self.data.locals_due = false;
         let local = self.data.local.iter().map(|(task, addr)| LocalTask { task: *task, addr: *addr });
         out.push(Output::Data(ToData::LocalTasks(local.collect())));
+    }
+
+    /// Whether it is not known yet how the container of a task is.
+    pub(super) fn has_unknown_containers(&self) -> bool {
+        let is_unknown = |entry: &Entry| entry.observed == Observed::Unknown && !entry.task.status.state.is_terminal();
+        self.tasks.values().any(is_unknown)
     }
 
     /// The container of a task has ended.

@@ -10,6 +10,7 @@
 
 mod assign;
 mod data;
+mod networks;
 mod outbox;
 mod session;
 mod tasks;
@@ -19,14 +20,16 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
 };
 
 use swarm_dataplane::protocol::ToData;
 use swarm_model::{
-    DataAddress, Labels, NodeCertificate, NodeDescription, NodeId, NodeResources, NodeRole, ObjectKey, ServiceId,
-    TaskId, Timestamp, mutant::mutant,
+    DataAddress, Labels, NodeCertificate, NodeDescription, NodeId, NodeResources, NodeRole, ObjectId, ObjectKey,
+    ServiceId, TaskId, Timestamp, mutant::mutant,
 };
+use swarm_net::protocol::ToNet;
 use swarm_wire::agent::{AssignedObject, AssignedSpec, Authority, LogRequest, NodeReport, ToAgent, ToManager};
 
 use crate::{
@@ -36,6 +39,8 @@ use crate::{
 use assign::Incoming;
 use data::Data;
 pub use data::DataInput;
+pub use networks::NetInput;
+use networks::Networks;
 use outbox::Outbox;
 use session::Session;
 use tasks::Entry;
@@ -90,6 +95,8 @@ pub enum Input {
     },
     /// The data plane of the node.
     Data(DataInput),
+    /// The process that makes networks.
+    Net(NetInput),
     /// The node has another certificate, or trusts others.
     Certificate(NodeCertificate),
     /// The node leaves the cluster.
@@ -158,6 +165,12 @@ pub enum Output {
     NeedData,
     /// Tell the data plane.
     Data(ToData),
+    /// Connect to `swarmd net`: from now on it is needed. Comes once.
+    NeedNet,
+    /// Tell `swarmd net`.
+    Net(ToNet),
+    /// No task of this node is in this network any more: the engine's part of it is to go, once its containers are gone.
+    DropNetwork(ObjectId),
     /// The cluster's managers are now these (`host:port`).
     Managers(Vec<String>),
     /// The managers want the node to have this role.
@@ -199,6 +212,10 @@ pub struct WorkerOptions {
     pub engine_labels: Labels,
     /// The address at which other nodes reach the data plane; none for a node without one.
     pub data_address: Option<DataAddress>,
+    /// Whether networks are made by `swarmd net`; a simulated engine needs none.
+    pub has_networks: bool,
+    /// The folder where the engine shows the network namespaces of its containers.
+    pub sandboxes: PathBuf,
     /// Seed of the randomness (reconnection delays). Also tells this run of the agent from others.
     pub seed: u64,
 }
@@ -230,6 +247,7 @@ pub struct Worker {
     session: Session,
     outbox: Outbox,
     data: Data,
+    networks: Networks,
     /// The node as last described by its engine.
     engine: EngineReport,
     engine_up: bool,
@@ -295,6 +313,7 @@ impl Worker {
             specs,
             outbox: Outbox::default(),
             data: Data::default(),
+            networks: Networks::default(),
             engine: EngineReport::default(),
             engine_up: false,
             certificate: NodeCertificate::default(),
@@ -380,6 +399,7 @@ impl Worker {
             Input::Done { task, result } => self.done(now, task, result, out),
             Input::StrayRemoved { id, result } => self.stray_removed(now, &id, result, out),
             Input::Data(input) => self.data_input(now, input, out),
+            Input::Net(input) => self.net_input(now, input, out),
             Input::Certificate(certificate) => {
                 self.certificate = certificate;
                 self.tell(out);

@@ -158,7 +158,7 @@ impl Worker {
         out.push(Output::Send(ToManager::Heartbeat));
     }
 
-    fn hang_up(&mut self, now: Now, reason: String, out: &mut Vec<Output>) {
+    pub(super) fn hang_up(&mut self, now: Now, reason: String, out: &mut Vec<Output>) {
         out.push(Output::Disconnect);
         self.disconnected(now, reason, out);
     }
@@ -245,6 +245,7 @@ impl Worker {
             (ToAgent::Changes(changeset), Phase::Open { .. }) => self.assigned(now, Ok(changeset), out),
             (ToAgent::Assignments(assignments), Phase::Open { .. }) => self.assigned(now, assignments.changes(), out),
             (ToAgent::Table(update), Phase::Open { .. }) => self.table_changed(update, out),
+            (ToAgent::Network(update), Phase::Open { .. }) => self.network_changed(now, update, out),
             (ToAgent::StartLogs(request), Phase::Open { .. }) => out.push(Output::Logs(request)),
             (_, Phase::Greeting { .. }) => {
                 self.hang_up(now, "the manager sent a message that does not belong here".into(), out);

@@ -94,6 +94,7 @@ impl Worker {
     /// Takes a task as far as it goes without waiting.
     pub(super) fn pump(&mut self, now: Now, id: TaskId, out: &mut Vec<Output>) {
         self.serve(id, out);
+        self.follow_container(id, out);
         loop {
             let Some(entry) = self.tasks.get_mut(&id) else { return };
             let wanted = entry.task.assigned.desired.is_live() && !entry.task.leaving;
@@ -109,6 +110,7 @@ impl Worker {
                 Action::Enter(state, err) => {
                     let status = step::status(state, err, &entry.observed, now.wall);
                     self.set_status(now, id, status);
+                    self.follow_container(id, out);
                 }
                 Action::Forget => return self.forget(id, out),
                 action => return self.call(now, id, action, out),
@@ -140,6 +142,10 @@ impl Worker {
         let has_needs = !needs.is_empty() && matches!(call, Call::Prepare | Call::Start);
         if let Some(missing) = needs.iter().find(|key| has_needs && !self.objects.contains_key(key)) {
             return self.wait_for(now, id, *missing);
+        }
+        if let Some(reason) = self.lacks_networks(id).filter(|_| call == Call::Start) {
+            self.note_error(now, id, reason);
+            return;
         }
         let grace = spec.map_or(GRACE_SECS_DEFAULT, |s| grace_secs(&s.spec.task.container_spec));
         let drain_ms = spec.map_or(DRAIN_MS_MAX, |s| drain_ms(&s.spec));

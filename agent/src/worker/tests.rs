@@ -1,5 +1,6 @@
 mod bounds;
 mod data;
+mod networks;
 mod table;
 mod world;
 

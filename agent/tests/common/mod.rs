@@ -361,6 +361,8 @@ pub fn options(manager: &Arc<Manager>, node: NodeId, executor: Arc<dyn Executor>
         executor,
         connector: Arc::new(Way(manager.clone())),
         seed: 1,
+        net: None,
+        sandboxes: "/run/docker/netns".into(),
         data_plane: None,
     }
 }

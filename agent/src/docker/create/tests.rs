@@ -206,7 +206,7 @@ fn what_is_not_supported_is_said() {
     let mut spec = (*overlay.spec).clone();
     spec.task.networks = serde_json::from_value(json!([{ "Target": "backend" }])).expect("networks");
     overlay.spec = spec.into();
-    assert_eq!(check(&overlay), Err("network backend: overlay networks are not supported yet".into()));
+    assert_eq!(check(&overlay), Err("network backend is neither an id nor one of bridge, host and none".into()));
     // What the CLI always sends says nothing.
     let plain = json!({ "Image": "x", "Secrets": [], "Configs": null, "Isolation": "default",
                         "Privileges": { "CredentialSpec": null, "SELinuxContext": null, "NoNewPrivileges": false } });

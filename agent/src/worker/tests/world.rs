@@ -11,6 +11,7 @@ use swarm_model::{
     DataAddress, DesiredState, ObjectContent, ObjectId, SecretContent, ServiceId, TaskId, TaskState, TaskStatus,
     Timestamp,
 };
+use swarm_net::protocol::ToNet;
 use swarm_wire::agent::{
     AssignedObject, AssignedSpec, AssignedTask, Changeset, Held, Hello, Item, ItemChange, ItemKey, Shared, ToAgent,
     ToManager, Welcome, digest,
@@ -60,6 +61,12 @@ pub(super) struct World {
     pub(super) needs_data: bool,
     /// What it was told.
     pub(super) data: Vec<ToData>,
+    /// Whether `swarmd net` is needed.
+    pub(super) needs_net: bool,
+    /// What that was told.
+    pub(super) net: Vec<ToNet>,
+    /// The networks whose part at the engine is to go.
+    pub(super) dropped: Vec<ObjectId>,
 }
 
 /// The secret that tasks of even ids need.
@@ -101,6 +108,8 @@ fn worker_with(stored: Stored, data_address: Option<DataAddress>) -> Worker {
         engine_labels: Default::default(),
         seed: 1,
         data_address,
+        has_networks: false,
+        sandboxes: "/run/docker/netns".into(),
     };
     Worker::new(options, stored)
 }
@@ -108,6 +117,13 @@ fn worker_with(stored: Stored, data_address: Option<DataAddress>) -> Worker {
 impl World {
     pub(super) fn new() -> Self {
         Self::with(worker(Stored::default()))
+    }
+
+    /// A node whose networks are made by `swarmd net`.
+    pub(super) fn with_networks() -> Self {
+        let mut worker = worker_with(Stored::default(), Some(DataAddress { addr: None, port: 7946 }));
+        worker.options.has_networks = true;
+        Self::with(worker)
     }
 
     /// A node with a data plane.
@@ -141,6 +157,9 @@ impl World {
             lost_files: false,
             needs_data: false,
             data: Vec::new(),
+            needs_net: false,
+            net: Vec::new(),
+            dropped: Vec::new(),
         };
         world.input(Input::EngineUp(EngineReport::default()));
         world
@@ -193,6 +212,9 @@ impl World {
             Output::Left => self.left = true,
             Output::NeedData => self.needs_data = true,
             Output::Data(message) => self.data.push(message),
+            Output::NeedNet => self.needs_net = true,
+            Output::Net(message) => self.net.push(message),
+            Output::DropNetwork(network) => self.dropped.push(network),
             Output::Connect { .. }
             | Output::CheckEngine
             | Output::Managers(_)
@@ -473,6 +495,12 @@ impl World {
     /// How many tasks and specs the disk has.
     pub(super) fn on_disk(&self) -> (usize, usize) {
         (self.disk_tasks.len(), self.disk_specs.len())
+    }
+
+    /// The error in the status of a task.
+    pub(super) fn error(&self, task: TaskId) -> Option<String> {
+        let task = self.worker.tasks().find(|known| known.assigned.id == task)?;
+        task.status.err.as_ref().map(ToString::to_string)
     }
 
     pub(super) fn state(&self, task: TaskId) -> Option<TaskState> {

@@ -1,0 +1,22 @@
+//! What a network of the cluster is on this node: a bridge network of the engine, with a name that follows from the network.
+
+use swarm_model::NetworkContent;
+
+/// Bytes that VXLAN adds to a packet, over IPv4.
+const OVERHEAD_BYTES: u32 = 50;
+/// The largest packet of most networks below.
+const UNDERLAY_MTU: u32 = 1500;
+
+/// The name of the bridge of a network. Two clusters on one host have different ports, and so different bridges.
+pub(crate) fn bridge(content: &NetworkContent) -> String {
+    match content.data_port {
+        NetworkContent::DATA_PORT_DEFAULT => format!("sw{}", content.vni),
+        // 15 characters are the most that a device's name can have.
+        port => format!("sw{}-{port:x}", content.vni),
+    }
+}
+
+/// The largest packet of its containers, in bytes.
+pub(crate) fn mtu(content: &NetworkContent) -> u32 {
+    content.mtu.unwrap_or(UNDERLAY_MTU - OVERHEAD_BYTES)
+}
