@@ -77,6 +77,7 @@ impl Node {
         if let Err(e) = removed.await {
             tracing::warn!("containers of this node are left: {}", e.message);
         }
+        self.stop_sides().await;
         self.state().wipe().map_err(|e| ApiError::internal(format!("{e:#}")))?;
         self.set(Swarm::Out);
         tracing::info!("this node left the swarm");

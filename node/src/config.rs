@@ -23,6 +23,7 @@ pub(crate) const STATE_DIR_DEFAULT: &str = "/var/lib/swarmd";
 const SOCKET_DEFAULT: &str = "/run/swarmd/swarmd.sock";
 /// Beside the socket: `/run` is in memory.
 const SECRETS_DIR_DEFAULT: &str = "/run/swarmd/secrets";
+const SANDBOXES_DIR_DEFAULT: &str = "/run/docker/netns";
 const ENGINE_DEFAULT: &str = "unix:///var/run/docker.sock";
 /// Where managers listen unless said otherwise. `docker swarm init` sends this when it was told nothing.
 pub(crate) const LISTEN_ADDR_DEFAULT: &str = "0.0.0.0:2377";
@@ -76,6 +77,13 @@ pub(crate) enum Command {
         #[arg(long)]
         take_over: bool,
     },
+    /// Make the devices and tables of networks, on this host and in its containers. It reads nothing that came over a network.
+    /// swarmd starts it itself, or a unit of its own does (see --net-socket)
+    Net {
+        /// Unix socket for swarmd and its data plane, in a folder of mode 0700
+        #[arg(long, value_name = "PATH")]
+        socket: PathBuf,
+    },
 }
 
 /// One source of settings. All are texts here, so that an error can name the source.
@@ -95,6 +103,10 @@ struct Layer {
     /// [default: /run/swarmd/secrets]
     #[arg(long, value_name = "DIR")]
     secrets_dir: Option<String>,
+    /// Folder where the engine shows the network namespaces of its containers: netns below dockerd's --exec-root
+    /// [default: /run/docker/netns]
+    #[arg(long, value_name = "DIR")]
+    sandboxes_dir: Option<String>,
     /// Where this node listens as a manager; host-mode ports open on this address, too [default: 0.0.0.0:2377]
     #[arg(long, value_name = "IP[:PORT]")]
     listen_addr: Option<String>,
@@ -107,6 +119,9 @@ struct Layer {
     /// Unix socket of a data plane that a unit of its own starts (`swarmd data`) [default: swarmd starts it where needed]
     #[arg(long, value_name = "PATH")]
     data_socket: Option<String>,
+    /// Unix socket of a `swarmd net` that a unit of its own starts [default: swarmd starts it where needed]
+    #[arg(long, value_name = "PATH")]
+    net_socket: Option<String>,
     /// Name of the node [default: the machine's host name]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
@@ -141,6 +156,8 @@ pub(crate) struct Config {
     pub(crate) engine: Engine,
     /// Folder for the files of tasks' secrets and configs.
     pub(crate) secrets_dir: PathBuf,
+    /// Folder of the network namespaces of containers.
+    pub(crate) sandboxes_dir: PathBuf,
     /// Where to listen as a manager.
     pub(crate) listen_addr: SocketAddr,
     /// What to tell others; none to find out.
@@ -149,6 +166,8 @@ pub(crate) struct Config {
     pub(crate) data_port: u16,
     /// The socket of a data plane that somebody else starts.
     pub(crate) data_socket: Option<PathBuf>,
+    /// The socket of a `swarmd net` that somebody else starts.
+    pub(crate) net_socket: Option<PathBuf>,
     /// Name of the node.
     pub(crate) hostname: String,
     /// What the node offers, where it is not what the engine has.
@@ -187,10 +206,12 @@ impl Layer {
             socket: env("SWARMD_SOCKET"),
             engine: env("SWARMD_ENGINE"),
             secrets_dir: env("SWARMD_SECRETS_DIR"),
+            sandboxes_dir: env("SWARMD_SANDBOXES_DIR"),
             listen_addr: env("SWARMD_LISTEN_ADDR"),
             advertise_addr: env("SWARMD_ADVERTISE_ADDR"),
             data_port: env("SWARMD_DATA_PORT"),
             data_socket: env("SWARMD_DATA_SOCKET"),
+            net_socket: env("SWARMD_NET_SOCKET"),
             hostname: env("SWARMD_HOSTNAME"),
             resources: env("SWARMD_RESOURCES"),
             generic_resource: list("SWARMD_GENERIC_RESOURCE"),
@@ -253,6 +274,7 @@ impl Sources {
             socket: self.pick("socket", |l| l.socket.as_deref(), SOCKET_DEFAULT, folder)?,
             engine: self.pick("engine", |l| l.engine.as_deref(), ENGINE_DEFAULT, parse_engine)?,
             secrets_dir: self.pick("secrets-dir", |l| l.secrets_dir.as_deref(), SECRETS_DIR_DEFAULT, folder)?,
+            sandboxes_dir: self.pick("sandboxes-dir", |l| l.sandboxes_dir.as_deref(), SANDBOXES_DIR_DEFAULT, folder)?,
             listen_addr: self.pick(
                 "listen-addr",
                 |l| l.listen_addr.as_deref(),
@@ -271,12 +293,8 @@ impl Sources {
                     Ok(port) => Ok(port),
                 },
             )?,
-            data_socket: self.pick(
-                "data-socket",
-                |l| l.data_socket.as_deref(),
-                "",
-                |text| Ok(if text.is_empty() { None } else { Some(std::path::absolute(text)?) }),
-            )?,
+            data_socket: self.pick("data-socket", |l| l.data_socket.as_deref(), "", socket_path)?,
+            net_socket: self.pick("net-socket", |l| l.net_socket.as_deref(), "", socket_path)?,
             limits: NodeLimits {
                 generic: self.generic_resources()?,
                 ..self.pick("resources", |l| l.resources.as_deref(), "", parse_limits)?
@@ -339,6 +357,11 @@ fn read_file(path: &Path) -> io::Result<String> {
         return Err(io::Error::other(format!("it has {size} bytes, the limit is {FILE_BYTES_MAX}")));
     }
     fs::read_to_string(path)
+}
+
+/// The socket of another process; none for an empty text.
+fn socket_path(text: &str) -> Result<Option<PathBuf>> {
+    Ok(if text.is_empty() { None } else { Some(std::path::absolute(text)?) })
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //!   [`role`] – promoted and demoted; [`autolock`] – locked and unlocked.
 //! * [`socket`], [`api`], [`engine`] – the API on the Unix socket and the pass-through to the Docker Engine.
 //! * [`users`], [`audit`] – who asks, and what is kept of it.
-//! * [`data_plane`] – the process that holds published ports.
+//! * [`data_plane`], [`net`] – the processes beside this one, for published ports and for networks; [`side`] – how they are
+//!   started and found.
 //! * [`listener`] (with [`places`]), [`connector`], [`certificate`] – the managers' port, the way to it, certificates.
 //! * [`loss`], [`reminder`] – what the log says of trouble that lasts.
 //! * [`memory`] – huge pages for a large state.
@@ -27,12 +28,14 @@ mod loss;
 mod member;
 mod membership;
 mod memory;
+mod net;
 mod node;
 mod notify;
 mod places;
 mod random;
 mod reminder;
 mod role;
+mod side;
 mod socket;
 mod state_dir;
 #[cfg(test)]
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         match command {
             Some(Command::Data { socket, take_over }) => runtime.block_on(data_plane::run(socket, take_over)),
+            Some(Command::Net { socket }) => runtime.block_on(net::run(socket)),
             None => runtime.block_on(run(config)),
         }
     };

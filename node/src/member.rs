@@ -11,10 +11,11 @@ use std::{
 
 use anyhow::{Context, Result};
 use axum::Router;
-use swarm_agent::{Agent, AgentError, AgentOptions, Connector, SessionState};
+use swarm_agent::{Agent, AgentError, AgentOptions, Connector, SessionState, Side};
 use swarm_consensus::Role;
 use swarm_manager::{Manager, ManagerOptions, Start};
 use swarm_model::NodeRole;
+use swarm_net::protocol::ToNet;
 use swarm_wire::{IdentityHolder, NodeIdentity, clock};
 use tokio::{
     net::TcpListener,
@@ -26,10 +27,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     autolock::Lock,
     certificate,
+    config::Engine,
     connector::ManagerConnector,
-    data_plane::NodeDataPlane,
+    data_plane::{DataSettings, NodeDataPlane},
     listener::Listener,
     loss,
+    net::NodeNet,
     node::Node,
     random, role,
     state_dir::{Membership, StateDir},
@@ -120,7 +123,14 @@ impl Member {
             manager.is_some().then(|| local_addr(listen)),
             membership.managers.clone(),
         ));
-        let data_plane = NodeDataPlane::new(node.data_place(), address, identity.clone(), connector.certificate());
+        let data_ip = membership.data_ip().context("the advertised address in swarm.json")?;
+        let settings = DataSettings {
+            bind: address,
+            address: SocketAddr::new(data_ip, node.config().data_port),
+            net_socket: node.net_place().socket(),
+        };
+        let data_plane = NodeDataPlane::new(node.data_place(), settings, identity.clone(), connector.certificate());
+        let net = NodeNet::new(node.net_place(), &identity.identity(), data_ip, node.config().sandboxes_dir.clone());
         let agent = Agent::start(AgentOptions {
             state_dir: Some(node.state().agent()),
             node: id,
@@ -133,6 +143,8 @@ impl Member {
             connector: connector.clone(),
             seed: random::bits() as u64,
             data_plane: Some(Arc::new(data_plane)),
+            sandboxes: node.config().sandboxes_dir.clone(),
+            net: (node.config().engine != Engine::Simulated).then(|| Arc::new(net) as Arc<dyn Side<ToNet>>),
         });
         let agent = match agent {
             Ok(agent) => agent,

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use swarm_docker_api::{
     ApiError, LOCKED, NOT_A_MANAGER,
-    view::{InitRequest, JoinRequest, OVERLAY_SETTINGS_WAIT},
+    view::{InitRequest, JoinRequest},
 };
 use swarm_manager::{Init, InitError, Start, StepDownError};
 use swarm_model::{Availability, NodeRole};
@@ -20,6 +20,7 @@ use crate::{
     address,
     certificate::{self, Issued},
     config::LISTEN_ADDR_DEFAULT,
+    data_plane, net,
     node::{Member, MemberState, Node, Swarm, listen, listen_as_before},
     state_dir::Membership,
 };
@@ -63,9 +64,6 @@ impl Node {
         self.must_be_out()?;
         let availability = read_availability(&request.availability)?;
         let data_path_addr = data_path_addr(&request.data_path_addr)?;
-        if overlay.says_something() || !data_path_addr.is_empty() {
-            tracing::warn!("{OVERLAY_SETTINGS_WAIT}");
-        }
         let mut spec = request.spec;
         spec.encryption_config.auto_lock_managers |= request.auto_lock_managers;
         let (create, identity) = Init::new(spec, overlay, availability).map_err(|e| match e {
@@ -196,6 +194,12 @@ impl Node {
         }
     }
 
+    /// Ends the processes beside this one, with what they made.
+    pub(crate) async fn stop_sides(&self) {
+        let (data, net) = (self.data_place(), self.net_place());
+        tokio::join!(data_plane::stop(&data), net::stop(&net));
+    }
+
     /// Leaves the cluster and removes this node's containers. The last manager takes the cluster with it.
     ///
     /// # Errors
@@ -216,7 +220,7 @@ impl Node {
         if let Err(e) = &left {
             tracing::warn!("leaving the swarm: {e}");
         }
-        self.data_place().stop().await;
+        self.stop_sides().await;
         self.state().wipe().map_err(internal)?;
         self.set(Swarm::Out);
         tracing::info!("this node left the swarm");

@@ -17,8 +17,8 @@ pub(crate) use crate::member::{Member, MemberState};
 use crate::{
     audit::Audit,
     config::{Config, Engine},
-    data_plane::Place,
     engine::EngineClient,
+    side::Place,
     state_dir::{Membership, StateDir},
 };
 
@@ -139,7 +139,12 @@ impl Node {
 
     /// The place of its data plane.
     pub(crate) fn data_place(&self) -> Place {
-        Place::new(self.config.data_socket.clone(), self.state.data(), self.config.data_port)
+        Place::new("data", self.config.data_socket.clone(), self.state.data())
+    }
+
+    /// The place of its `swarmd net`.
+    pub(crate) fn net_place(&self) -> Place {
+        Place::new("net", self.config.net_socket.clone(), self.state.net())
     }
 
     /// The state folder.

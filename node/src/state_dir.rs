@@ -14,7 +14,7 @@ mod keys;
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -86,6 +86,12 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
+    /// The address at which other nodes reach this one's data plane; none if that is no address.
+    pub(crate) fn data_ip(&self) -> Option<IpAddr> {
+        let own = self.advertise_addr.parse().map(|addr: SocketAddr| addr.ip());
+        self.data_path_addr.parse().or(own).ok()
+    }
+
     /// The same with the port that was bound, where it was left to the system.
     pub(crate) fn at_port(self, bound: u16) -> Self {
         let at = |addr: String| match addr.parse::<SocketAddr>() {
@@ -144,6 +150,11 @@ impl StateDir {
     /// Folder of the data plane that swarmd starts.
     pub(crate) fn data(&self) -> PathBuf {
         self.path.join("data")
+    }
+
+    /// Folder of the `swarmd net` that swarmd starts.
+    pub(crate) fn net(&self) -> PathBuf {
+        self.path.join("net")
     }
 
     fn certificates(&self) -> PathBuf {

@@ -85,6 +85,8 @@ impl TestNode {
             advertise_addr: None,
             data_port: 7946,
             data_socket: None,
+            net_socket: None,
+            sandboxes_dir: "/run/docker/netns".into(),
             hostname: "test".to_owned(),
             limits: NodeLimits::default(),
             labels: Labels::new(),

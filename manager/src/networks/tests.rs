@@ -30,6 +30,7 @@ fn report(node: NodeId, state: NodeState) -> Op {
 fn network() -> Op {
     let content = NetworkContent {
         vni: 4097,
+        data_port: 4789,
         subnets: vec![NetworkSubnet::new("10.0.1.0/24".parse().unwrap())],
         internal: false,
         attachable: false,

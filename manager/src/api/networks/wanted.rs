@@ -95,6 +95,7 @@ impl Wanted {
         subnets.sort_by_key(|subnet| subnet.range.addr().is_ipv6());
         let content = NetworkContent {
             vni: self.choose_vni(state)?,
+            data_port: data_port(overlay)?,
             subnets,
             internal: self.internal,
             attachable: self.attachable,
@@ -119,6 +120,12 @@ impl Wanted {
         vnis.find(|vni| state.network_of_vni(*vni).is_none())
             .ok_or_else(|| ApiError::bad_request("all VXLANs are taken: remove networks that no service uses"))
     }
+}
+
+/// The cluster's port; what is no port number comes from a hand-made state.
+fn data_port(overlay: &OverlaySettings) -> Result<u16, ApiError> {
+    let port = overlay.data_path_port_or_default();
+    u16::try_from(port).map_err(|_| ApiError::bad_request(format!("the data path port {port} is no port")))
 }
 
 fn refuse_reserved(request: &NetworkRequest) -> Result<(), ApiError> {
