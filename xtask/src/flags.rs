@@ -41,7 +41,6 @@ const GOLANG: &str = "`golang` is the only one, and the data must be a template"
 const NO_ATTACHING: &str =
     "a container that is no task joins no network of the swarm yet; networks of the engine as with Docker";
 const OF_ENGINE: &str = "for networks of one node, which are the engine's";
-const OVERLAY_KEPT: &str = "checked, kept and shown, with a warning: it takes effect with overlay networks";
 const WINDOWS: &str = "for Windows";
 
 /// The flags of which more is to be said than that swarmctl has them: the command, the flag, and what is different.
@@ -49,11 +48,6 @@ const NOTES: &[(&str, &str, Fate, &str)] = &[
     ("swarm ca", "external-ca", Refused, "managers sign certificates themselves"),
     ("swarm init", "external-ca", Refused, "managers sign certificates themselves"),
     ("swarm update", "external-ca", Refused, "managers sign certificates themselves"),
-    ("swarm init", "default-addr-pool", Differs, OVERLAY_KEPT),
-    ("swarm init", "default-addr-pool-mask-length", Differs, OVERLAY_KEPT),
-    ("swarm init", "data-path-addr", Differs, OVERLAY_KEPT),
-    ("swarm init", "data-path-port", Differs, OVERLAY_KEPT),
-    ("swarm join", "data-path-addr", Differs, "checked and kept: it takes effect with overlay networks"),
     ("swarm init", "dispatcher-heartbeat", Differs, "2 s where nothing is said"),
     ("swarm init", "force-new-cluster", Differs, "refused while a majority of the managers leads"),
     ("swarm leave", "force", Differs, "a manager that the others can do without leaves without it"),
@@ -100,8 +94,6 @@ const NOTES: &[(&str, &str, Fate, &str)] = &[
         Differs,
         "without `volume-subpath`, and without `bind-recursive=writable` and `=readonly`",
     ),
-    ("service create", "endpoint-mode", Differs, "kept and shown; names are found when there are overlay networks"),
-    ("service update", "endpoint-mode", Differs, "kept and shown; names are found when there are overlay networks"),
 ];
 
 /// Writes the table into its section of a document. `docker` is Docker's CLI.

@@ -22,6 +22,8 @@ const RESOURCES: &str = "cpu=2,memory=2g";
 
 /// A folder in memory for the files of secrets. Each node makes a folder of its own in it.
 const SECRETS_DIR: &str = "/dev/shm/swarmd-demo";
+/// Where the engine that xtask starts shows the network namespaces of containers.
+const SANDBOXES_DIR: &str = "/run/swarmd-demo/exec/netns";
 
 /// A node: a swarmd with folders, a name and an address of its own.
 #[derive(Debug)]
@@ -82,7 +84,16 @@ impl Node {
             .arg("--socket")
             .arg(self.folder.join("swarmd.sock"))
             .args(["--secrets-dir", SECRETS_DIR])
-            .args(["--engine", &self.engine, "--hostname", &self.name, "--resources", RESOURCES])
+            .args([
+                "--sandboxes-dir",
+                SANDBOXES_DIR,
+                "--engine",
+                &self.engine,
+                "--hostname",
+                &self.name,
+                "--resources",
+                RESOURCES,
+            ])
             .args(["--listen-addr", &self.peer_address(), "--advertise-addr", &self.peer_address()])
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("cannot write the node's log")?)

@@ -11,6 +11,8 @@
 //! `hello check` asks the service on this host for its health and exits with 0 or 1: the image has no shell and no
 //! curl, so a health check is `["CMD", "/hello", "check"]`.
 //!
+//! `hello ask NAME:PORT` asks another such service once, prints its answer and exits with 0 or 1.
+//!
 //! Environment: `PORT` (8080), `HELLO_VERSION`, `TASK`, `NODE` (what `GET /` prints; a service sets the last two from
 //! the templates `{{.Task.Name}}` and `{{.Node.Hostname}}`), `HELLO_MODE=broken` (prints why and exits with 1).
 //!
@@ -23,7 +25,7 @@ mod server;
 
 use std::env;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -32,8 +34,10 @@ use signal_hook::iterator::Signals;
 
 /// The port when `PORT` is not set.
 const PORT_DEFAULT: u16 = 8080;
-/// How long `hello check` waits for the answer; shorter than the usual timeout of a health check.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long `hello check` and `hello ask` wait for the answer; shorter than the usual timeout of a health check.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// The beginning of a good answer.
+const OK: &str = "HTTP/1.1 200 ";
 
 fn main() -> ExitCode {
     let port = match env::var("PORT").ok().map(|text| text.parse::<u16>().map_err(|_| text)) {
@@ -44,7 +48,11 @@ fn main() -> ExitCode {
     let result = match env::args().nth(1).as_deref() {
         None => serve(port),
         Some("check") => check(port),
-        Some(other) => Err(format!("unknown command {other:?}: run `hello` to serve, or `hello check`")),
+        Some("ask") => match env::args().nth(2) {
+            Some(place) => ask(&place),
+            None => Err("ask whom? `hello ask NAME:PORT`".to_owned()),
+        },
+        Some(other) => Err(format!("unknown command {other:?}: run `hello` to serve, `hello check` or `hello ask`")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,20 +89,35 @@ fn serve(port: u16) -> Result<(), String> {
 
 /// Asks the service on this host for its health.
 fn check(port: u16) -> Result<(), String> {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), CHECK_TIMEOUT)?;
-        stream.set_read_timeout(Some(CHECK_TIMEOUT))?;
-        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.take(server::ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    match ask() {
-        Ok(answer) if answer.starts_with("HTTP/1.1 200 ") => {
-            println!("healthy");
+    let at = format!("port {port}");
+    let answer = get(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), "/health");
+    let answer = answer.map_err(|error| format!("{at} does not answer: {error}"))?;
+    if !answer.starts_with(OK) {
+        return Err(format!("{at} answers {:?}", answer.lines().next().unwrap_or_default()));
+    }
+    println!("healthy");
+    Ok(())
+}
+
+/// Asks another service once, by name, and prints its greeting.
+fn ask(place: &str) -> Result<(), String> {
+    let failed = |error| format!("{place} does not answer: {error}");
+    let address = place.to_socket_addrs().map_err(failed)?.next().ok_or_else(|| format!("{place} has no address"))?;
+    let answer = get(address, "/").map_err(failed)?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, greeting)) if head.starts_with(OK) => {
+            print!("{greeting}");
             Ok(())
         }
-        Ok(answer) => Err(format!("port {port} answers {:?}", answer.lines().next().unwrap_or_default())),
-        Err(error) => Err(format!("port {port} does not answer: {error}")),
+        _ => Err(format!("{place} answers {:?}", answer.lines().next().unwrap_or_default())),
     }
+}
+
+fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, ASK_TIMEOUT)?;
+    stream.set_read_timeout(Some(ASK_TIMEOUT))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.take(server::ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
+    Ok(answer)
 }

@@ -104,6 +104,8 @@ impl Daemon {
             .arg("--socket")
             .arg(self.socket())
             .args(["--secrets-dir", SECRETS_DIR])
+            .arg("--sandboxes-dir")
+            .arg(sandboxes(&self.engine))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log);
@@ -269,4 +271,12 @@ fn free_address() -> Ipv4Addr {
     let number = LAST.fetch_add(1, Ordering::Relaxed);
     assert!(number < 250, "no address is left");
     Ipv4Addr::new(127, high as u8, low as u8, 1 + number)
+}
+
+/// The folder where an engine shows the network namespaces of its containers: engines of tests have their `--exec-root` beside
+/// their socket.
+fn sandboxes(engine: &str) -> PathBuf {
+    let folder = Path::new(engine.trim_start_matches("unix://")).parent().unwrap_or(Path::new("/"));
+    let beside = folder.join("exec/netns");
+    if beside.parent().is_some_and(Path::exists) { beside } else { "/run/docker/netns".into() }
 }

@@ -51,6 +51,13 @@ impl Engine {
         Some(engine)
     }
 
+    /// The ids of the networks whose parts the engine has.
+    pub fn networks(&self) -> Vec<String> {
+        let networks = self.send("GET", "/networks", None).json();
+        let ids = networks.as_array().into_iter().flatten().map(network_of);
+        ids.filter(|id| !id.is_empty()).map(str::to_owned).collect()
+    }
+
     /// What `--engine` takes.
     pub fn address(&self) -> String {
         format!("unix://{}", self.socket.display())
@@ -138,13 +145,24 @@ impl Engine {
         Ok(all)
     }
 
-    /// Removes the containers of nodes.
+    /// Removes the containers of nodes, and networks of swarms that have no container.
     fn clean_up(&self, nodes: &BTreeSet<String>) {
         for container in nodes.iter().flat_map(|node| self.containers(node).unwrap_or_default()) {
             let target = format!("/containers/{}?force=1&v=1", container.id);
             let _ = http::send(&self.socket, "DELETE", &target, None);
         }
+        let networks = self.send("GET", "/networks", None).json();
+        let of_swarms = networks.as_array().into_iter().flatten().filter(|network| !network_of(network).is_empty());
+        for network in of_swarms.filter_map(|network| network["Id"].as_str()) {
+            // One with containers stays: it is another test's.
+            let _ = http::send(&self.socket, "DELETE", &format!("/networks/{network}"), None);
+        }
     }
+}
+
+/// The swarm's network whose part this is; empty for any other network.
+fn network_of(network: &Value) -> &str {
+    network["Labels"]["com.docker.swarm.network.id"].as_str().unwrap_or_default()
 }
 
 /// Removes the containers of a cluster at the end of a test, also when it failed. Made before the cluster, so that the

@@ -48,6 +48,7 @@ mod killed;
 mod load;
 mod managers;
 mod membership;
+mod networks;
 mod old_copy;
 mod ports;
 mod quorum;

@@ -116,6 +116,8 @@ fn start(host: &Host, swarmd: &Path) -> Result<Pid> {
         .args(["--socket", "/run/swarmd/swarmd.sock"])
         .arg("--engine")
         .arg(format!("unix://{}", host.engine_socket().display()))
+        .arg("--sandboxes-dir")
+        .arg(host.folder().join("exec/netns"))
         .args(["--listen-addr", &host.peer_address(), "--advertise-addr", &host.peer_address()])
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("cannot write swarmd's log")?)
