@@ -1,6 +1,6 @@
 //! `swarm init`
 
-use swarm_docker_api::view::{InitRequest, OVERLAY_SETTINGS_WAIT, SwarmView, UnlockKeyView};
+use swarm_docker_api::view::{InitRequest, SwarmView, UnlockKeyView};
 use swarm_model::{Availability, NodeRole};
 
 use super::{join_command, manager_addr, settings::SettingsFlags, unlock_key};
@@ -72,12 +72,8 @@ impl Init {
         };
         request.spec.encryption_config.auto_lock_managers = self.autolock;
         self.settings.apply(&mut request.spec);
-        let waits = request.overlay().says_something() || !request.data_path_addr.is_empty();
         let answer = context.client.post("/swarm/init", Query::new(), &request, None).await.map_err(advise)?;
         let node_id: String = read("/swarm/init", &answer)?;
-        if waits {
-            context.out.note(&format!("Warning: {OVERLAY_SETTINGS_WAIT}"));
-        }
         if self.force_new_cluster {
             context.out.line(&format!("Swarm recovered: current node ({node_id}) is now its only manager."))?;
             context.out.line(ABANDONED)?;
