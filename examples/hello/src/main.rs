@@ -11,7 +11,7 @@
 //! `hello check` asks the service on this host for its health and exits with 0 or 1: the image has no shell and no
 //! curl, so a health check is `["CMD", "/hello", "check"]`.
 //!
-//! `hello ask NAME:PORT` asks another such service once, prints its answer and exits with 0 or 1.
+//! `hello ask NAME:PORT` asks another such service, prints its answer and exits with 0; with 1 if it gets none for ten seconds.
 //!
 //! Environment: `PORT` (8080), `HELLO_VERSION`, `TASK`, `NODE` (what `GET /` prints; a service sets the last two from
 //! the templates `{{.Task.Name}}` and `{{.Node.Hostname}}`), `HELLO_MODE=broken` (prints why and exits with 1).
@@ -27,7 +27,7 @@ use std::env;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -36,6 +36,10 @@ use signal_hook::iterator::Signals;
 const PORT_DEFAULT: u16 = 8080;
 /// How long `hello check` and `hello ask` wait for the answer; shorter than the usual timeout of a health check.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long `hello ask` goes on asking.
+const ASK_MAX: Duration = Duration::from_secs(10);
+/// Its pause between two questions.
+const ASK_PAUSE: Duration = Duration::from_millis(100);
 /// The beginning of a good answer.
 const OK: &str = "HTTP/1.1 200 ";
 
@@ -99,8 +103,18 @@ fn check(port: u16) -> Result<(), String> {
     Ok(())
 }
 
-/// Asks another service once, by name, and prints its greeting.
+/// Asks another service by name until it answers, and prints its greeting.
 fn ask(place: &str) -> Result<(), String> {
+    let start = Instant::now();
+    loop {
+        match ask_once(place) {
+            Err(_) if start.elapsed() < ASK_MAX => std::thread::park_timeout(ASK_PAUSE),
+            result => return result,
+        }
+    }
+}
+
+fn ask_once(place: &str) -> Result<(), String> {
     let failed = |error| format!("{place} does not answer: {error}");
     let address = place.to_socket_addrs().map_err(failed)?.next().ok_or_else(|| format!("{place} has no address"))?;
     let answer = get(address, "/").map_err(failed)?;

@@ -24,8 +24,8 @@ fn in_network(mut spec: Value, network: &str) -> Value {
     spec
 }
 
-/// A job whose tasks ask a service once, each with its first instruction. On a busy machine the names of a container may come
-/// later than that: a task that fails is tried again, so often.
+/// A job whose tasks ask a service, from their first instruction on. On a busy machine the names of a container may come later
+/// than that: a task asks again for a while, and one that fails is tried again, so often.
 fn asks(name: &str, network: &str, place: &str, tasks: u64, retries: u64) -> Value {
     let mut spec = in_network(service(name, 0), network);
     spec["TaskTemplate"]["ContainerSpec"]["Args"] = json!(["ask", place]);
