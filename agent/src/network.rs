@@ -1,4 +1,5 @@
-//! What a network of the cluster is on this node: a bridge network of the engine, with a name that follows from the network.
+//! A network of the cluster is a bridge network of the engine on each of its nodes. The name of the bridge follows from the
+//! network.
 
 use swarm_model::NetworkContent;
 

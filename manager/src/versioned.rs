@@ -91,7 +91,7 @@ impl<K: Copy + Ord, R: Serialize> Versioned<K, R> {
         }
     }
 
-    /// What a holder of a version is to be told.
+    /// The changes that bring a holder of a version to the present one.
     pub(crate) fn since(&self, held: Option<TableVersion>) -> Since<K, R> {
         if held == Some(self.version) {
             return Since::Nothing;

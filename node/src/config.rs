@@ -1,4 +1,4 @@
-//! What swarmd is told: flags, environment, one TOML file, defaults, in this order of precedence.
+//! The settings of swarmd: flags, environment, one TOML file, defaults, in this order of precedence.
 
 mod values;
 

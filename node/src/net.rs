@@ -31,8 +31,8 @@ pub(crate) struct NodeNet {
 }
 
 impl NodeNet {
-    /// That of a node; other nodes send packets to `data_addr`, and the engine shows the network namespaces of its containers in
-    /// the folder `sandboxes`.
+    /// The way of a node to its process. Other nodes send packets to `data_addr`, and the engine shows the network namespaces of
+    /// its containers in the folder `sandboxes`.
     pub(crate) fn new(place: Place, identity: &NodeIdentity, data_addr: IpAddr, sandboxes: PathBuf) -> Self {
         let configuration =
             Configuration { node: identity.node(), cluster: identity.cluster().to_string(), data_addr, sandboxes };

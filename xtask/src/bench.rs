@@ -29,7 +29,7 @@ use crate::{interrupt, programs, ui};
 use machine::Machine;
 use result::Figure;
 
-/// What the user asked for.
+/// The options of `cargo xtask bench`.
 pub(crate) struct Options {
     /// Which benchmarks; none for all.
     pub names: Vec<Name>,

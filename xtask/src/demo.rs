@@ -14,7 +14,7 @@ use crate::{images, interrupt, programs, ui};
 
 use cluster::Cluster;
 
-/// What the user asked for.
+/// The options of `cargo xtask demo`.
 pub(crate) struct Options {
     /// Leave the cluster at the end.
     pub keep: bool,

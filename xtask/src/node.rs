@@ -22,7 +22,7 @@ const RESOURCES: &str = "cpu=2,memory=2g";
 
 /// A folder in memory for the files of secrets. Each node makes a folder of its own in it.
 const SECRETS_DIR: &str = "/dev/shm/swarmd-demo";
-/// Where the engine that xtask starts shows the network namespaces of containers.
+/// The folder in which the engine that xtask starts shows the network namespaces of containers.
 const SANDBOXES_DIR: &str = "/run/swarmd-demo/exec/netns";
 
 /// A node: a swarmd with folders, a name and an address of its own.

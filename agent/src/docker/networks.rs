@@ -175,7 +175,7 @@ impl DockerExecutor {
             let connected = self
                 .call(&self.creates, CHANGE_TIME_MAX, |d| async move {
                     match d.connect_network(id, request).await {
-                        // It was connected before, by this agent's earlier run.
+                        // An earlier run of this agent has connected the container.
                         Err(BollardError::DockerResponseServerError { status_code: 403, message })
                             if message.contains("already exists") =>
                         {
@@ -199,7 +199,7 @@ impl DockerExecutor {
                 .call(&self.creates, CHANGE_TIME_MAX, |d| async move {
                     match d.remove_network(network).await {
                         Ok(()) | Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(true),
-                        // It has containers.
+                        // The network still has containers.
                         Err(BollardError::DockerResponseServerError { status_code: 403, .. }) => Ok(false),
                         Err(error) => Err(error),
                     }

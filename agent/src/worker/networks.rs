@@ -1,8 +1,9 @@
 //! The networks of this node: which tasks are in them, here and on other nodes. `swarmd net`, which makes the devices and
 //! tables, and the data plane, which answers the questions for names, are told what changes.
 //!
-//! A process that was connected to anew is told all. What was told to an earlier one of this node and is not needed any more
-//! goes only then, when this agent knows all of its tasks: an agent that was started anew takes nothing away.
+//! A new connection to a process is told all networks and containers. Networks and containers that an earlier agent had named
+//! and that are not there any more go only when this agent knows all of its tasks: an agent that was started anew takes nothing
+//! away.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,11 +25,11 @@ use crate::{
 /// An event of `swarmd net`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NetInput {
-    /// The agent is connected to it.
+    /// The agent is connected to `swarmd net`, which can use these parts of the kernel.
     Up(Abilities),
     /// The agent is not connected, for this reason.
     Down(String),
-    /// It sent a message.
+    /// `swarmd net` sent a message.
     Says(FromNet),
 }
 

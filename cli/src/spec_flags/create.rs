@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn ports() {
-        let spec = spec(&["-p", "80-81:80-81", "-p", "target=9,mode=host", "x"]).unwrap();
+        let spec = spec(&["-p", "80-81:80-81", "-p", "target=9,mode=host", "x"]).expect("the ports are valid");
         assert_eq!(spec.ports().len(), 3);
     }
 

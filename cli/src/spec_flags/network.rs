@@ -5,7 +5,7 @@ use swarm_model::{NetworkAttachment, ObjectKind};
 
 use super::{csv, draft::Draft, objects::ObjectIds};
 
-/// Where the networks are.
+/// The place of the networks in a spec.
 const NETWORKS: &str = "TaskTemplate/Networks";
 
 /// The networks that tasks join.

@@ -94,7 +94,7 @@ impl ObjectIds {
     /// The id of an object.
     ///
     /// # Errors
-    /// It was not looked up.
+    /// The object was not looked up.
     pub(super) fn get(&self, kind: ObjectKind, name: &str) -> anyhow::Result<&str> {
         let id = self.0.get(&(kind, name.to_owned()));
         id.map(String::as_str).with_context(|| format!("{kind} not found: {name}"))

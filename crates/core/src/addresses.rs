@@ -53,12 +53,12 @@ enum Holder {
     Service(ServiceId),
 }
 
-/// What is to be known of the addresses of a network beside those who have them, in a snapshot.
+/// A fact about an address that does not follow from the tasks and services: a part of snapshots.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum AddressNote {
-    /// This address was given last, of its network and family.
+    /// Of all addresses of its network and family, this address was given last.
     Last(NetworkAddr),
-    /// This address was given back.
+    /// Nobody has had this address since it was given back.
     Freed(NetworkAddr, Freed),
 }
 
@@ -80,13 +80,13 @@ impl Addresses {
         }
     }
 
-    /// What a snapshot says of them.
+    /// The facts about addresses that a snapshot has to hold.
     pub(crate) fn notes(&self) -> impl Iterator<Item = AddressNote> + '_ {
         let last = self.last.iter().map(|((network, _), addr)| NetworkAddr { network: *network, addr: *addr });
         last.map(AddressNote::Last).chain(self.freed.iter().map(|(at, freed)| AddressNote::Freed(*at, *freed)))
     }
 
-    /// Takes what a snapshot says, after all tasks and services.
+    /// Takes a fact of a snapshot. All tasks and services of the snapshot come first.
     pub(crate) fn restore(&mut self, note: &AddressNote) {
         match note {
             AddressNote::Last(at) => drop(self.last.insert((at.network, at.addr.is_ipv6()), at.addr)),

@@ -27,7 +27,7 @@ pub(crate) struct Names {
     net_socket: watch::Sender<Option<PathBuf>>,
 }
 
-/// What swarmd said, and the resolver that goes by it.
+/// The networks and containers that swarmd has named, and the resolver that answers for them.
 #[derive(Default)]
 struct State {
     table: NamesTable,
@@ -159,7 +159,7 @@ impl Names {
         state.publish();
     }
 
-    /// What swarmd said, for the process that takes over.
+    /// The messages that lead the process that takes over to the same networks and containers.
     pub(crate) fn said(&self) -> Vec<ToData> {
         let state = self.state();
         let networks = state.networks.iter().flat_map(|(id, (record, members))| {

@@ -33,7 +33,7 @@ const TABLE_WAIT: Duration = Duration::from_secs(2);
 /// Time that a TCP connection may take for the next query, and for an answer to go out.
 const TCP_IDLE: Duration = Duration::from_secs(10);
 
-/// Those who ask at a pair of sockets.
+/// The containers that ask at a pair of sockets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Audience {
     /// A container, by the engine's id: the sockets are open in its namespace. The table must have the container.

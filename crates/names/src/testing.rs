@@ -22,13 +22,13 @@ use crate::message::framed;
 pub(crate) const ID: u16 = 4711;
 
 pub(crate) fn addr(text: &str) -> IpAddr {
-    text.parse().unwrap()
+    text.parse().expect("an address")
 }
 
 pub(crate) fn message(name: &str, record_type: RecordType) -> Message {
     let mut message = Message::new(ID, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
-    message.add_query(op::Query::query(Name::from_ascii(name).unwrap(), record_type));
+    message.add_query(op::Query::query(Name::from_ascii(name).expect("a name"), record_type));
     message
 }
 
@@ -69,8 +69,8 @@ impl FakeServer {
     /// A resolver at each of the addresses, all on the same port.
     pub(crate) async fn at(addrs: &[&str]) -> (Vec<Self>, u16) {
         loop {
-            let first = UdpSocket::bind((addrs[0], 0)).await.unwrap();
-            let port = first.local_addr().unwrap().port();
+            let first = UdpSocket::bind((addrs[0], 0)).await.expect("loopback has free ports");
+            let port = first.local_addr().expect("it is bound").port();
             drop(first);
             // The port may be taken on another address: then by chance another one is not.
             if let Ok(servers) = Self::on(addrs, port).await {
@@ -91,12 +91,12 @@ impl FakeServer {
     /// The next query on UDP, and its sender.
     pub(crate) async fn query(&self) -> (Message, SocketAddr) {
         let mut bytes = [0; 4096];
-        let (length, peer) = self.udp.recv_from(&mut bytes).await.unwrap();
-        (Message::from_vec(&bytes[..length]).unwrap(), peer)
+        let (length, peer) = self.udp.recv_from(&mut bytes).await.expect("a question");
+        (Message::from_vec(&bytes[..length]).expect("a question of the resolver can be read"), peer)
     }
 
     pub(crate) async fn send(&self, answer: &Message, peer: SocketAddr) {
-        self.udp.send_to(&answer.to_vec().unwrap(), peer).await.unwrap();
+        self.udp.send_to(&answer.to_vec().expect("an answer can be written"), peer).await.expect("the peer is there");
     }
 
     /// Answers the next query on UDP.
@@ -107,11 +107,13 @@ impl FakeServer {
 
     /// Answers the next query on TCP.
     pub(crate) async fn answer_on_tcp(&self, answer: impl FnOnce(Message) -> Message) {
-        let (mut stream, _) = self.tcp.accept().await.unwrap();
-        let mut bytes = vec![0; usize::from(stream.read_u16().await.unwrap())];
-        stream.read_exact(&mut bytes).await.unwrap();
-        let answer = answer(Message::from_vec(&bytes).unwrap()).to_vec().unwrap();
-        stream.write_all(&framed(&answer).unwrap()).await.unwrap();
+        let (mut stream, _) = self.tcp.accept().await.expect("a connection");
+        let mut bytes = vec![0; usize::from(stream.read_u16().await.expect("a length"))];
+        stream.read_exact(&mut bytes).await.expect("a question");
+        let answer = answer(Message::from_vec(&bytes).expect("a question of the resolver can be read"))
+            .to_vec()
+            .expect("an answer can be written");
+        stream.write_all(&framed(&answer).expect("it fits")).await.expect("the peer is there");
     }
 }
 

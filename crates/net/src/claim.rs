@@ -14,7 +14,7 @@ use std::{
 
 use crate::{protocol::DATA_PORT, socket::check_peer};
 
-/// What a device's number stands for in names: other ports are named.
+/// The part of a name that tells devices apart: the number of the VXLAN, with the port if that is not the usual one.
 fn suffix(vni: u32, port: u16) -> String {
     if port == DATA_PORT { vni.to_string() } else { format!("{vni}-{port:x}") }
 }

@@ -30,7 +30,7 @@ pub struct ResolverSockets {
 impl ResolverSockets {
     /// Waits until no questions come to these sockets any more: the container has ended, or was started again, or
     /// `swarmd net` has ended. For a container that runs they are to be asked for again; until then these go on.
-    /// It can be dropped and called again.
+    /// The future can be dropped, and the method called again.
     pub async fn ended(&mut self) {
         // Nothing is sent on it.
         let _ = self.connection.read_u8().await;
@@ -40,10 +40,11 @@ impl ResolverSockets {
 /// Asks `swarmd net`, which listens at `path`, for the sockets of a container's resolver. Questions of the container to
 /// `127.0.0.11` come to them until the value is dropped, or another caller asks for the same container.
 ///
-/// It waits until the container is known there and its network namespace is made, up to ten seconds.
+/// The call waits until the container is known there and its network namespace is made, up to ten seconds.
 ///
-/// # Errors The socket's; `swarmd net` is another user's; `Unsupported` when it speaks another version; `Other` with
-/// its reason when it has no sockets: the container did not come, or the kernel does not let it.
+/// # Errors
+/// The socket's. `PermissionDenied`: `swarmd net` is another user's. `Unsupported`: it speaks another version. `Other`, with the
+/// reason: it has no sockets, because the container did not come, or the kernel does not let it.
 pub async fn resolver_sockets(path: &Path, container: &str) -> io::Result<ResolverSockets> {
     let stream = UnixStream::connect(path).await?;
     check_peer(&stream)?;

@@ -82,7 +82,7 @@ pub(crate) fn forget(socket: &mut Socket, moved: &[Moved]) -> io::Result<()> {
             .collect();
         for outcome in socket.request(&requests)? {
             match outcome {
-                // It ended by itself.
+                // The flow ended by itself.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 outcome => outcome?,
             }

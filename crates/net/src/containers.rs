@@ -44,7 +44,7 @@ impl Containers {
                 continue;
             }
             if container.sandbox.is_some() {
-                // It runs: its tables are waited for.
+                // The container runs: its tables are waited for.
                 self.common.progress.reached(Keeper::Container(id.clone()), 0);
             }
             let (requests, receiver) = mpsc::channel(REQUESTS_MAX);

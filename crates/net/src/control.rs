@@ -44,7 +44,7 @@ const MESSAGES_AT_ONCE: usize = 1024;
 type ToCaller = Sender<WriteHalf<UnixStream>, FromNet>;
 type FromCaller = Receiver<ReadHalf<UnixStream>, ToNet>;
 
-/// What connections work on.
+/// The state and the tasks of the process, which all connections share.
 pub(crate) struct Net {
     pub(crate) wanted: watch::Sender<Wanted>,
     pub(crate) containers: Mutex<Containers>,
@@ -201,7 +201,7 @@ async fn follow(called: Called, net: Arc<Net>) {
     let doing = Session { net: &net, fresh: Some(State::default()) }.follow(messages);
     let ended = tokio::select! {
         ended = speaking => ended,
-        // What was heard is done.
+        // The messages that came before the end of the connection are carried out.
         (ended, ()) = async { tokio::join!(hearing, doing) } => ended,
     };
     match ended {
@@ -213,7 +213,7 @@ async fn follow(called: Called, net: Arc<Net>) {
 /// A connection of swarmd.
 struct Session<'a> {
     net: &'a Arc<Net>,
-    /// What this connection has said, until it has said all.
+    /// The state that follows from the messages of this connection alone; none once it has said all.
     fresh: Option<State>,
 }
 

@@ -36,7 +36,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How long the sockets of a resolver wait for somebody who asks for them.
 const UNCLAIMED_MAX: Duration = Duration::from_secs(10);
 
-/// What the keepers of all containers share.
+/// The parts that the keepers of all containers share.
 pub(crate) struct Common {
     pub(crate) wanted: watch::Receiver<Wanted>,
     pub(crate) found: watch::Receiver<Found>,
@@ -85,7 +85,7 @@ struct Place {
     /// instruction of the container: its first questions wait in them.
     opened: Option<(Opened, Instant)>,
     ends: Vec<End>,
-    /// What the tables were made from; none before the first load, and after a failed one.
+    /// The content that the tables were made from; none before the first load, and after a failed one.
     content: Option<(Content, Option<ResolverPorts>)>,
     is_ready: bool,
     ended: CancellationToken,
@@ -220,7 +220,7 @@ impl ContainerKeeper {
                 Ok((Loaded::open()?, ends))
             })?;
             let resolver = loaded.resolver_ports()?;
-            // Where the loopback device is not up yet, they are opened when somebody asks for them.
+            // While the loopback device is not up, the sockets cannot be opened: they are opened when somebody asks for them.
             let opened = if resolver.is_none() { space.within(open_resolver).ok() } else { None };
             Ok::<_, io::Error>((Arc::new(space), loaded, resolver, opened, ends))
         });

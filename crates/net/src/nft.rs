@@ -1,4 +1,4 @@
-//! What messages of nftables have in common: batches, chains, sets, rules and expressions.
+//! The parts that messages of nftables have in common: batches, chains, sets, rules and expressions.
 
 use std::io;
 

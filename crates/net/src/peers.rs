@@ -118,7 +118,7 @@ impl Entries {
         requests.extend(put.map(|(addr, mac)| replace(neighbour(device, *addr, *mac))));
         for outcome in socket.request(&requests)? {
             match outcome {
-                // It was to be removed.
+                // The entry is gone, as it is to be.
                 Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOENT)) => {}
                 outcome => outcome?,
             }

@@ -27,7 +27,7 @@ impl Readable {
     /// Waits, and reads by `read`, until that does not return `WouldBlock`.
     ///
     /// # Errors
-    /// Those of `read`.
+    /// The errors of `read`.
     pub(crate) async fn read<T>(&self, read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         self.0.async_io(Interest::READABLE, read).await
     }

@@ -1,4 +1,4 @@
-//! What swarmd is told, and how far the wanted state is in the kernel.
+//! The reports to swarmd, and how far the wanted state is in the kernel.
 
 use std::{
     collections::BTreeMap,
@@ -126,7 +126,7 @@ impl Reports {
 /// A part of the kernel that has the wanted state of some revision.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Keeper {
-    /// This host.
+    /// The keeper of the links of this host.
     Host,
     /// The namespace of a container.
     Container(String),

@@ -19,7 +19,7 @@ const GET_ROUTE: u16 = 26;
 const ROUTE_BYTES: usize = 12;
 /// The table of the host's own addresses.
 const TABLE_LOCAL: u32 = 255;
-/// What VXLAN adds to a packet: the headers of Ethernet (14), VXLAN (8), UDP (8) and IPv4 (20) or IPv6 (40).
+/// The bytes that VXLAN adds to a packet: the headers of Ethernet (14), VXLAN (8), UDP (8) and IPv4 (20) or IPv6 (40).
 const OVERHEAD_IPV4_BYTES: u32 = 50;
 const OVERHEAD_IPV6_BYTES: u32 = 70;
 

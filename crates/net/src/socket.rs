@@ -94,7 +94,7 @@ fn check_folder(path: &Path) -> Result<()> {
 /// Checks that the other side of a connection is a process of this user, or of root.
 ///
 /// # Errors
-/// It is another user's, or the system does not tell.
+/// The process is another user's, or the system does not tell whose it is.
 pub(crate) fn check_peer(stream: &impl AsFd) -> io::Result<()> {
     check_uid(socket_peercred(stream)?.uid.as_raw(), geteuid().as_raw())
 }

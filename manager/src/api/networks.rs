@@ -40,7 +40,7 @@ use super::{
     resolve,
 };
 
-/// What a task shows the address of its node as.
+/// The key under which a task shows the address of its node.
 const HOST_IP: &str = "Host IP";
 
 /// The routes.
@@ -54,9 +54,9 @@ pub(super) fn routes<P: Plane>() -> Router<P> {
 
 /// A network that clients can name.
 enum Found<'a> {
-    /// The one that stands for published ports.
+    /// The network that stands for published ports.
     Ingress,
-    /// One that a user made.
+    /// A network that a user made.
     Network(&'a Arc<NamedObject>),
 }
 

@@ -84,7 +84,7 @@ pub(super) async fn inspect<P: Plane>(extract::State(plane): extract::State<P>, 
 /// Services of one answer for which all nodes are asked why a task waits. Of further ones the scheduler's word is told.
 const WAITING_MAX: usize = 10;
 
-/// What tasks of a service show alike: templates, one for all tasks of a spec version, why they wait, and their networks.
+/// The parts that tasks of a service show alike: templates, one for all tasks of a spec version, why they wait, and their networks.
 #[derive(Default)]
 struct Templates {
     specs: BTreeMap<(ServiceId, u64), Arc<TaskSpec>>,

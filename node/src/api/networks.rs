@@ -56,7 +56,7 @@ pub(super) struct Networks<'a> {
 }
 
 impl<'a> Networks<'a> {
-    /// What this caller asks in this version of the API.
+    /// The networks, for one call in this version of the API.
     pub(super) fn new(api: &'a Api, version: Option<ApiVersion>, caller: &'a Caller) -> Self {
         Self { api, version, caller, said: OnceLock::new() }
     }
@@ -182,7 +182,7 @@ impl<'a> Networks<'a> {
         }
         match (swarm, self.engine::<Value>(Method::GET, &path, query).await) {
             (swarm, Ok(network)) => match (swarm, label_of(&network)) {
-                // It was named as the engine calls the network that stands for it.
+                // The caller gave the name or id that the engine's part of the network has.
                 (_, Some(id)) if self.has_manager() => {
                     Ok(Found::Swarm(self.manager(Method::GET, &format!("{NETWORKS}/{id}"), query).await?))
                 }
@@ -330,7 +330,7 @@ fn bare(method: Method, query: &Query) -> Result<Request<()>, ApiError> {
         .map_err(|error| ApiError::bad_request(format!("invalid query: {error}")))
 }
 
-/// What an answer says, or the error that it is.
+/// The value that an answer holds, or the error that the answer is.
 async fn read<T: DeserializeOwned>(response: Response<Body>) -> Result<T, ApiError> {
     let unreadable =
         |problem: &dyn std::fmt::Display| ApiError::internal(format!("an answer about networks: {problem}"));

@@ -134,17 +134,17 @@ fn tasks_of_other_nodes_are_peers_and_stand_behind_virtual_addresses() {
         backends: backends.iter().map(|addr| ip(addr)).collect(),
     };
     assert!(world.net.contains(&behind(&["10.0.1.11"])));
-    // The own task is no peer.
+    // A task of this node is no peer.
     world.net.clear();
     let own = endpoint(TASK, 1, "10.0.1.10", NetworkEndpointState::In);
     world.input(Input::Message(update(false, &[own], &[])));
     assert_eq!(world.net, [behind(&["10.0.1.10", "10.0.1.11"])]);
-    // One that drains is reached, and gets no new connections.
+    // A task that drains can be reached, and gets no new connections.
     world.net.clear();
     let drains = endpoint(OTHER, 2, "10.0.1.11", NetworkEndpointState::Draining);
     world.input(Input::Message(update(false, &[drains], &[])));
     assert_eq!(world.net, [behind(&["10.0.1.10"])]);
-    // Connections to one whose node is down are reset.
+    // Connections to a task whose node is down are reset.
     world.net.clear();
     let gone = endpoint(OTHER, 2, "10.0.1.11", NetworkEndpointState::Gone);
     world.input(Input::Message(update(false, &[gone], &[MemberKey::Node(NodeId(2))])));

@@ -57,13 +57,13 @@ pub(super) struct World {
     pub(super) left: bool,
     /// Files may be gone that the worker thinks are there.
     lost_files: bool,
-    // The data plane.
+    /// Whether the data plane is needed.
     pub(super) needs_data: bool,
-    /// What it was told.
+    /// The messages to the data plane.
     pub(super) data: Vec<ToData>,
     /// Whether `swarmd net` is needed.
     pub(super) needs_net: bool,
-    /// What that was told.
+    /// The messages to `swarmd net`.
     pub(super) net: Vec<ToNet>,
     /// The networks whose part at the engine is to go.
     pub(super) dropped: Vec<ObjectId>,

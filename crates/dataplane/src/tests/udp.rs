@@ -197,7 +197,7 @@ async fn datagrams_travel_to_a_task_of_another_node() {
     table.endpoint(task, OTHER, EndpointState::In);
     table.endpoint(refusing, OTHER, EndpointState::In);
     swarmd.apply(&mut table).await;
-    // One flow after the other: each comes here, wherever it was to go first.
+    // The flows come one after the other. Each comes here, wherever it was to go first.
     for _ in 0..4 {
         let client = client(SocketAddr::new(host.addr, PORT)).await;
         let serving = async {

@@ -22,7 +22,7 @@ async fn garbage_ends_its_connection_and_nothing_else() {
         let mut stream = UnixStream::connect(host.socket()).await.unwrap();
         stream.write_all(&garbage).await.unwrap();
         stream.shutdown().await.unwrap();
-        // It is closed; bytes that were not read make that a reset.
+        // The connection is closed; bytes that were not read make the end a reset.
         let _ = soon(stream.read_to_end(&mut Vec::new())).await;
     }
     swarmd.sync().await;

@@ -28,7 +28,7 @@ async fn everything_that_is_removed_comes_back() {
     at_b.sync().await;
     two.serve();
     one.reaches(two.v4).await;
-    // It goes on without swarmd.
+    // The process repairs without swarmd.
     drop((at_a, at_b));
     let fdb = || a.netns.try_run(&format!("bridge fdb show dev {DEVICE}")).unwrap_or_default();
     let neighbours = || a.netns.try_run(&format!("ip neigh show dev {DEVICE}")).unwrap_or_default();

@@ -119,7 +119,7 @@ async fn a_flow_of_udp_moves_when_its_task_leaves() {
     swarmd.sync().await;
     assert_eq!(client.ask(&socket, vip()), other);
 
-    // It moves as well when another process sees the task leave.
+    // The flow moves as well when another process sees the task leave.
     host.start_again().await;
     let moved_to = if other == "c11" { &two } else { &one };
     let mut swarmd = host.swarmd().await;

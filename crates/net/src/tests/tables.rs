@@ -62,7 +62,7 @@ fn differences_lead_to_the_same_tables_as_a_new_load() {
         new.within(|| Loaded::open().unwrap().load(last).unwrap());
         prop_assert_eq!(rules(&changed, "ip"), rules(&new, "ip"));
         match (rules(&changed, "ip6"), rules(&new, "ip6")) {
-            // It stays where it was needed once.
+            // A table that was needed once stays, without content.
             (Some(changed), None) => prop_assert!(!changed.iter().flatten().any(|word| word == "elements")),
             (changed, new) => prop_assert_eq!(changed, new),
         }

@@ -140,7 +140,7 @@ async fn a_node_whose_session_ends_is_not_waited_for() {
     one.hear_of_state(task, EndpointState::Draining).await;
     one.acknowledge().await;
     other.agent.say(ToManager::Leaving).await;
-    // What was on its way to it comes first.
+    // Messages that were on their way come before the end.
     while !other.agent.closed().await {}
     one.hear_of_stop(task).await;
     assert!(begin.elapsed() < WAIT_MAX, "{:?}", begin.elapsed());
