@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use swarm_dataplane::protocol::ToData;
-use swarm_model::{Labels, NodeId, NodeResources, Platform, ServiceId, TaskId};
+use swarm_model::{Labels, NodeId, NodeResources, ObjectId, Platform, ServiceId, TaskId};
 use swarm_net::protocol::ToNet;
 use swarm_wire::agent::ToManager;
 use thiserror::Error;
@@ -199,6 +199,7 @@ impl Agent {
             return Err(AgentError::ContainersLeft { node });
         }
         executor.keep_files(node, Vec::new()).await;
+        keep_networks(executor, Vec::new()).await;
         folder.map_or(Ok(()), |f| Store::wipe(&f)).map_err(AgentError::from)
     }
 }
@@ -346,10 +347,9 @@ impl Shell {
                     self.net = None;
                 }
             }
-            Output::DropNetwork(network) => {
+            Output::KeepNetworks(networks) => {
                 let executor = self.executor.clone();
-                let drop_network = async move { executor.drop_network(network).await };
-                self.tracker.spawn(self.stop.clone().run_until_cancelled_owned(drop_network));
+                self.tracker.spawn(self.stop.clone().run_until_cancelled_owned(keep_networks(executor, networks)));
             }
             Output::Managers(addrs) => self.connector.managers(&addrs),
             Output::Role(role) => self.connector.role(role),
@@ -457,6 +457,13 @@ impl Shell {
         // The number is checked again when it arrives; the stream stops at once.
         stream.stop.cancel();
         self.tracker.spawn(async move { drop(events.send(Event::Stream(number, broken)).await) });
+    }
+}
+
+/// Removes the engine's parts of other networks than these.
+async fn keep_networks(executor: Arc<dyn Executor>, networks: Vec<ObjectId>) {
+    if let Err(error) = executor.keep_networks(networks).await {
+        tracing::warn!(%error, "networks that this node is not in any more stay at the engine for now");
     }
 }
 

@@ -280,10 +280,11 @@ pub trait Executor: Send + Sync + 'static {
         Box::pin(async {})
     }
 
-    /// Removes the engine's part of a network, once no container is in it: another node with the same engine may have some.
-    fn drop_network(&self, network: ObjectId) -> BoxFuture<'_, ()> {
-        let _ = network;
-        Box::pin(async {})
+    /// Removes the engine's parts of all networks but these, unless a container is in them: another node with the same engine
+    /// may have some.
+    fn keep_networks(&self, networks: Vec<ObjectId>) -> BoxFuture<'_, Result<(), EngineError>> {
+        let _ = networks;
+        Box::pin(async { Ok(()) })
     }
 
     /// Output of a container.

@@ -77,6 +77,9 @@ impl Node {
         if let Err(e) = removed.await {
             tracing::warn!("containers of this node are left: {}", e.message);
         }
+        if let Err(e) = executor.keep_networks(Vec::new()).await {
+            tracing::warn!("networks of this node are left at the engine: {e}");
+        }
         self.stop_sides().await;
         self.state().wipe().map_err(|e| ApiError::internal(format!("{e:#}")))?;
         self.set(Swarm::Out);

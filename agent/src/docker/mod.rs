@@ -187,7 +187,8 @@ impl DockerExecutor {
                     Err(error) => Err(error),
                 }
             })
-            .await?;
+            .await
+            .map_err(networks::or_provide_again)?;
         let found = match created {
             Some(id) => Observed::Created { id },
             None => self.find(request).await?,
@@ -421,13 +422,8 @@ impl Executor for DockerExecutor {
         off_the_runtime(move || folder.keep(&tasks)).map(drop).boxed()
     }
 
-    fn drop_network(&self, network: ObjectId) -> BoxFuture<'_, ()> {
-        async move {
-            if let Err(error) = self.remove_network(network).await {
-                tracing::warn!(%network, %error, "the engine's part of a network stays: remove it by hand");
-            }
-        }
-        .boxed()
+    fn keep_networks(&self, networks: Vec<ObjectId>) -> BoxFuture<'_, Result<(), EngineError>> {
+        async move { self.remove_networks_but(&networks).await }.boxed()
     }
 
     fn logs(&self, id: String, selection: LogSelection) -> BoxStream<'static, Result<LogLine, EngineError>> {

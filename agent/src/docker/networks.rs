@@ -8,7 +8,7 @@ use bollard::{
         EndpointIpamConfig, EndpointSettings, Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest,
         NetworkingConfig,
     },
-    query_parameters::ListNetworksOptionsBuilder,
+    query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder},
 };
 use swarm_model::{NETWORK_ID_LABEL, NETWORK_NAME_LABEL, NetworkContent, ObjectId};
 use tokio::time::sleep;
@@ -26,11 +26,6 @@ const MAC_ADDRESSES_SINCE: usize = 44;
 const FIND_RETRY: Duration = Duration::from_millis(100);
 /// How often it is looked.
 const FIND_TRIES: usize = 30;
-
-/// Pause before it is tried again to remove a network that still has containers.
-const REMOVE_RETRY: Duration = Duration::from_secs(2);
-/// How often it is tried. A container may take its time to stop; after that another node uses the network.
-const REMOVE_TRIES: usize = 60;
 
 /// A task's place in a network.
 pub(super) struct Attachment<'a> {
@@ -105,6 +100,16 @@ fn create_request(name: String, attachment: &Attachment<'_>) -> NetworkCreateReq
         options: Some(options.map(|(key, value)| (key.to_owned(), value)).into()),
         labels: Some(labels.map(|(key, value)| (key.to_owned(), value)).into()),
         ..NetworkCreateRequest::default()
+    }
+}
+
+/// A network that another node with this engine has removed meanwhile is provided again.
+pub(super) fn or_provide_again(error: EngineError) -> EngineError {
+    match error {
+        EngineError::Fatal(reason) if reason.starts_with("network ") && reason.ends_with(" not found") => {
+            EngineError::Temporary(reason)
+        }
+        other => other,
     }
 }
 
@@ -190,25 +195,43 @@ impl DockerExecutor {
         Ok(())
     }
 
-    /// Removes the engine's part of a network, once no container is in it.
-    pub(super) async fn remove_network(&self, id: ObjectId) -> Result<(), EngineError> {
-        for _ in 0..REMOVE_TRIES {
-            let Some(network) = self.network(id).await? else { return Ok(()) };
-            let network = network.as_str();
-            let is_gone = self
-                .call(&self.creates, CHANGE_TIME_MAX, |d| async move {
-                    match d.remove_network(network).await {
-                        Ok(()) | Err(BollardError::DockerResponseServerError { status_code: 404, .. }) => Ok(true),
-                        // The network still has containers.
-                        Err(BollardError::DockerResponseServerError { status_code: 403, .. }) => Ok(false),
-                        Err(error) => Err(error),
-                    }
-                })
-                .await?;
-            if is_gone {
-                return Ok(());
+    /// Whether a container is in a network, or is made to be. The engine itself removes a network under a container that was not
+    /// started yet.
+    async fn has_containers(&self, network: &str) -> Result<bool, EngineError> {
+        let only = filters([
+            ("network", vec![network.to_owned()]),
+            ("status", ["created", "running", "paused", "restarting"].map(str::to_owned).into()),
+        ]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&only.into_iter().collect()).build();
+        let found =
+            self.call(&self.reads, READ_TIME_MAX, |d| async move { d.list_containers(Some(options)).await }).await?;
+        Ok(!found.is_empty())
+    }
+
+    /// Removes the engine's parts of all networks but these, unless a container is in them. Another node with this engine makes
+    /// a part again that it needs.
+    pub(super) async fn remove_networks_but(&self, kept: &[ObjectId]) -> Result<(), EngineError> {
+        let label = filters([("label", vec![NETWORK_ID_LABEL.to_owned()])]);
+        let options = ListNetworksOptionsBuilder::new().filters(&label.into_iter().collect()).build();
+        let found =
+            self.call(&self.reads, READ_TIME_MAX, |d| async move { d.list_networks(Some(options)).await }).await?;
+        // A network that is being made for a task of this node stays.
+        let _one = self.networks.lock().await;
+        let is_kept = |id: &str| id.parse().is_ok_and(|id| kept.contains(&id));
+        for network in found {
+            let of = network.labels.as_ref().and_then(|labels| labels.get(NETWORK_ID_LABEL));
+            let Some(id) = network.id.as_deref().filter(|_| of.is_some_and(|of| !is_kept(of))) else { continue };
+            if self.has_containers(id).await? {
+                continue;
             }
-            sleep(REMOVE_RETRY).await;
+            self.call(&self.creates, CHANGE_TIME_MAX, |d| async move {
+                match d.remove_network(id).await {
+                    // The network is gone, or still has containers.
+                    Err(BollardError::DockerResponseServerError { status_code: 403 | 404, .. }) => Ok(()),
+                    result => result,
+                }
+            })
+            .await?;
         }
         Ok(())
     }

@@ -169,8 +169,8 @@ pub enum Output {
     NeedNet,
     /// Tell `swarmd net`.
     Net(ToNet),
-    /// No task of this node is in this network any more: the engine's part of it is to go, once its containers are gone.
-    DropNetwork(ObjectId),
+    /// The tasks of this node are in these networks: the engine's parts of others are to go, where no container is in them.
+    KeepNetworks(Vec<ObjectId>),
     /// The cluster's managers are now these (`host:port`).
     Managers(Vec<String>),
     /// The managers want the node to have this role.

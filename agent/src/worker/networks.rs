@@ -347,7 +347,15 @@ impl Worker {
         if self.data.is_up() {
             out.push(Output::Data(ToData::RemoveNetwork(key.id)));
         }
-        out.push(Output::DropNetwork(key.id));
+        self.keep_networks(out);
+    }
+
+    /// Has the engine's parts of networks removed that no task of this node is in. Before the managers have said all, they may
+    /// be those of tasks that run.
+    pub(super) fn keep_networks(&self, out: &mut Vec<Output>) {
+        if self.synced && self.options.has_networks {
+            out.push(Output::KeepNetworks(self.known_networks().map(|(id, _)| id).collect()));
+        }
     }
 
     fn record(&self, id: ObjectId, content: &NetworkContent) -> NetworkRecord {

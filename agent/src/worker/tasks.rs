@@ -483,6 +483,8 @@ impl Worker {
             }
         }
         self.pump_all(now, out);
+        // The removal of a network may have failed, or an earlier run of the agent may have left one.
+        self.keep_networks(out);
         if self.left {
             out.push(Output::Left);
         } else if self.leaving {

@@ -237,7 +237,7 @@ impl World {
             // Which manager leads is found out by asking; a wait for an image ends by itself here; nobody changes roles.
             Output::NeedNet
             | Output::Net(_)
-            | Output::DropNetwork(_)
+            | Output::KeepNetworks(_)
             | Output::Managers(_)
             | Output::Role(_)
             | Output::Authority(_)

@@ -209,11 +209,12 @@ fn a_new_connection_is_told_all_and_then_that_this_is_all() {
 #[test]
 fn a_network_goes_with_its_last_task() {
     let mut world = running();
+    assert_eq!(world.kept.as_deref(), Some(&[NETWORK][..]));
     world.net.clear();
     world.unassign(TASK);
     world.settle();
     assert!(world.net.contains(&ToNet::RemoveContainer(format!("c{TASK}"))));
     world.tell(vec![ItemChange::Remove(ItemKey::Object(key()))]);
     assert_eq!(world.net.last(), Some(&ToNet::RemoveNetwork(NETWORK)));
-    assert_eq!(world.dropped, [NETWORK]);
+    assert_eq!(world.kept.as_deref(), Some(&[][..]));
 }

@@ -65,8 +65,8 @@ pub(super) struct World {
     pub(super) needs_net: bool,
     /// The messages to `swarmd net`.
     pub(super) net: Vec<ToNet>,
-    /// The networks whose part at the engine is to go.
-    pub(super) dropped: Vec<ObjectId>,
+    /// The networks that the engine was told last to keep its parts of.
+    pub(super) kept: Option<Vec<ObjectId>>,
 }
 
 /// The secret that tasks of even ids need.
@@ -159,7 +159,7 @@ impl World {
             data: Vec::new(),
             needs_net: false,
             net: Vec::new(),
-            dropped: Vec::new(),
+            kept: None,
         };
         world.input(Input::EngineUp(EngineReport::default()));
         world
@@ -214,7 +214,7 @@ impl World {
             Output::Data(message) => self.data.push(message),
             Output::NeedNet => self.needs_net = true,
             Output::Net(message) => self.net.push(message),
-            Output::DropNetwork(network) => self.dropped.push(network),
+            Output::KeepNetworks(networks) => self.kept = Some(networks),
             Output::Connect { .. }
             | Output::CheckEngine
             | Output::Managers(_)
