@@ -8,7 +8,7 @@ use std::{
 use arc_swap::ArcSwap;
 use swarm_consensus::Observer;
 use swarm_core::{Dirty, Event, State};
-use swarm_model::{NodeId, ServiceId, TaskId};
+use swarm_model::{NodeId, ObjectId, ServiceId, TaskId};
 use tokio::sync::{Notify, watch};
 
 use crate::{endpoints::Endpoints, networks::Networks};
@@ -33,6 +33,8 @@ pub enum Topic {
 pub enum AssignmentKey {
     /// A task.
     Task(TaskId),
+    /// The records of a network in which the node has tasks.
+    Network(ObjectId),
 }
 
 impl AssignmentKey {
@@ -67,6 +69,27 @@ impl Default for Changes {
 }
 
 impl Changes {
+    /// Whether nothing may have changed.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Keys(keys) if keys.is_empty())
+    }
+
+    /// Whether this may have changed.
+    pub fn concern(&self, key: AssignmentKey) -> bool {
+        match self {
+            Self::Keys(keys) => keys.contains(&key),
+            Self::Everything => true,
+        }
+    }
+
+    /// Adds other changes.
+    pub fn merge(&mut self, others: Self) {
+        match others {
+            Self::Keys(keys) => keys.into_iter().for_each(|key| self.add(key)),
+            Self::Everything => *self = Self::Everything,
+        }
+    }
+
     /// Adds a key.
     pub fn add(&mut self, key: AssignmentKey) {
         if let Self::Keys(keys) = self {
@@ -89,8 +112,6 @@ pub struct Feed {
     watchers: Mutex<Watchers>,
     /// The revision of the endpoint table.
     table: watch::Sender<u64>,
-    /// The log index of the last change of a record of a network.
-    network_records: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -155,11 +176,6 @@ impl Feed {
         look(&lock(&self.watchers).endpoints)
     }
 
-    /// Watches the log index of the last change of a record of a network.
-    pub fn watch_networks(&self) -> watch::Receiver<u64> {
-        self.network_records.subscribe()
-    }
-
     /// Looks at the records of networks in the newest state. No entry is applied meanwhile.
     pub fn networks<T>(&self, look: impl FnOnce(&Networks) -> T) -> T {
         look(&lock(&self.watchers).networks)
@@ -184,6 +200,12 @@ impl Watchers {
             session.changes.add(key);
             session.waker.notify_one();
         }
+    }
+
+    /// Gathers a change of a network's records for the sessions of the nodes with tasks there.
+    fn gather_network(&mut self, network: ObjectId) {
+        let nodes: Vec<NodeId> = self.networks.nodes(network).collect();
+        nodes.into_iter().for_each(|node| self.gather((node, AssignmentKey::Network(network))));
     }
 
     fn wake(&self, topic: Topic) {
@@ -214,8 +236,10 @@ impl Observer for Feed {
             events.iter().for_each(|event| dirty.mark(event));
         }
         watchers.endpoints.follow(state, events);
-        watchers.networks.follow(state, events);
-        self.tell_of_tables(&watchers);
+        for network in watchers.networks.follow(state, events) {
+            watchers.gather_network(network);
+        }
+        self.tell_of_table(&watchers);
         // Also when nothing changed: the leader waits for the state to reach the end of its plan.
         self.dirtied.notify_one();
         for event in events {
@@ -240,18 +264,15 @@ impl Observer for Feed {
         self.dirtied.notify_one();
         watchers.endpoints = Endpoints::of(state);
         watchers.networks = Networks::of(state);
-        self.tell_of_tables(&watchers);
+        self.tell_of_table(&watchers);
         watchers.start_anew();
     }
 }
 
 impl Feed {
-    fn tell_of_tables(&self, watchers: &Watchers) {
-        let tell = |to: &watch::Sender<u64>, revision| {
-            to.send_if_modified(|known| std::mem::replace(known, revision) != revision)
-        };
-        tell(&self.table, watchers.endpoints.version().revision);
-        tell(&self.network_records, watchers.networks.revision());
+    fn tell_of_table(&self, watchers: &Watchers) {
+        let revision = watchers.endpoints.version().revision;
+        self.table.send_if_modified(|known| std::mem::replace(known, revision) != revision);
     }
 }
 

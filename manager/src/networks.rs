@@ -27,8 +27,6 @@ pub struct Networks {
     of_service: BTreeMap<ServiceId, BTreeSet<ObjectId>>,
     /// The networks that a task has records in, and its node.
     of_task: BTreeMap<TaskId, (NodeId, BTreeSet<ObjectId>)>,
-    /// Log index of the last change.
-    revision: u64,
 }
 
 /// The records of a network.
@@ -57,13 +55,8 @@ impl Networks {
         networks
     }
 
-    /// Log index of the last change of a record.
-    pub fn revision(&self) -> u64 {
-        self.revision
-    }
-
-    /// Takes what an entry changed.
-    pub fn follow(&mut self, state: &State, events: &[Event]) {
+    /// Takes what an entry changed. Returns the networks whose records are other ones now.
+    pub fn follow(&mut self, state: &State, events: &[Event]) -> Vec<ObjectId> {
         let mut touched = Touched::new();
         for event in events {
             match *event {
@@ -73,9 +66,12 @@ impl Networks {
                 Event::Cluster | Event::Object(_) | Event::Room(_) => {}
             }
         }
-        if !touched.is_empty() {
-            self.look_at(state, touched);
-        }
+        self.look_at(state, touched)
+    }
+
+    /// The nodes with tasks in a network.
+    pub fn nodes(&self, network: ObjectId) -> impl Iterator<Item = NodeId> + '_ {
+        self.tables.get(&network).into_iter().flat_map(|table| table.nodes.keys().copied())
     }
 
     /// Notes the records of a task, and those of its node.
@@ -140,8 +136,9 @@ impl Networks {
         }
     }
 
-    /// Makes records anew.
-    fn look_at(&mut self, state: &State, touched: Touched) {
+    /// Makes records anew. Returns the networks whose records are other ones now.
+    fn look_at(&mut self, state: &State, touched: Touched) -> Vec<ObjectId> {
+        let mut changed = Vec::new();
         for (network, keys) in touched {
             let table = self.tables.entry(network).or_default();
             let before = table.records.version();
@@ -149,12 +146,13 @@ impl Networks {
                 keys.into_iter().map(|key| (key, record(state, network, key, &table.nodes))).collect();
             table.records.set(state.revision(), records);
             if table.records.version() != before {
-                self.revision = state.revision();
+                changed.push(network);
             }
             if table.records.is_empty() && table.nodes.is_empty() {
                 self.tables.remove(&network);
             }
         }
+        changed
     }
 
     /// The version of the records of a network.

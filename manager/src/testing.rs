@@ -10,8 +10,9 @@ use futures_util::future::BoxFuture;
 use swarm_consensus::{Committed, Observer, ProposeError, Role};
 use swarm_core::{ENTRY_VERSION, Entry, Event, NewTask, Op, Place, State, Tx, apply};
 use swarm_model::{
-    Availability, Cause, Cluster, ClusterId, ClusterSpec, DesiredState, JoinTokens, NodeDescription, NodeId, NodeRole,
-    NodeState, NodeStatus, Redacted, RootCa, ServiceId, ServiceSpec, TaskId, Timestamp,
+    Availability, Cause, Cluster, ClusterId, ClusterSpec, DesiredState, JoinTokens, Labels, NetworkAddr,
+    NetworkContent, NetworkSubnet, NodeDescription, NodeId, NodeRole, NodeState, NodeStatus, ObjectContent, ObjectId,
+    Redacted, RootCa, ServiceId, ServiceSpec, TaskId, Timestamp,
 };
 use tokio::sync::watch;
 
@@ -75,6 +76,37 @@ pub(crate) fn service_spec(name: &str) -> ServiceSpec {
     let mut spec = ServiceSpec { name: name.to_owned(), ..ServiceSpec::default() };
     spec.task_template.container_spec.image = "hello:1".to_owned();
     spec
+}
+
+/// Makes a network of the addresses 10.0.1.0/24.
+pub(crate) fn network(id: ObjectId) -> Op {
+    let content = NetworkContent {
+        vni: 4097,
+        data_port: NetworkContent::DATA_PORT_DEFAULT,
+        subnets: vec![NetworkSubnet::new("10.0.1.0/24".parse().expect("a subnet"))],
+        internal: false,
+        attachable: false,
+        encrypted: false,
+        mtu: None,
+        options: Default::default(),
+    };
+    let content = Arc::new(ObjectContent::Network(content));
+    Op::CreateObject { id, name: "net".into(), labels: Labels::new(), content }
+}
+
+/// Gives a node a task with the id [`task_id`]`(n)`, which has the address 10.0.1.(n + 10) in a network.
+pub(crate) fn task_in(state: &State, service: ServiceId, n: u32, node: NodeId, network: ObjectId) -> Op {
+    let addr = NetworkAddr { network, addr: format!("10.0.1.{}", n + 10).parse().expect("an address") };
+    Op::CreateTasks {
+        service,
+        spec_version: state.service(service).expect("it was made").spec_version,
+        desired: DesiredState::Running,
+        cause: Cause::Fill,
+        beside: None,
+        start_at: None,
+        restarts: 0,
+        tasks: vec![NewTask { id: task_id(n), slot: n, place: Place::On(node), addrs: [addr].into() }],
+    }
 }
 
 /// A state, changed by entries.

@@ -100,7 +100,13 @@ impl Place {
             while receiver.recv().await?.is_some() {}
             Ok::<_, io::Error>(())
         };
-        let _ = timeout(STOP_MAX, say).await;
+        match timeout(STOP_MAX, say).await {
+            Ok(Ok(())) => {}
+            // The process does not run.
+            Ok(Err(error)) if is_nobody(&error) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "swarmd {} may not have ended in order", self.command),
+            Err(_) => tracing::warn!("swarmd {} did not end within {} s", self.command, STOP_MAX.as_secs()),
+        }
         if self.given.is_none() {
             let _ = fs::remove_dir_all(&self.folder);
         }

@@ -126,7 +126,7 @@ impl DockerExecutor {
     /// The engine's id of its part of a network, which is made if it is not there.
     async fn provide_network(&self, attachment: &Attachment<'_>) -> Result<String, EngineError> {
         // One at a time: two tasks of a network may come together.
-        let _one = self.networks.lock().await;
+        let one = self.networks.lock().await;
         if let Some(found) = self.network(attachment.id).await? {
             return Ok(found);
         }
@@ -144,6 +144,7 @@ impl DockerExecutor {
             Err(EngineError::Fatal(reason)) => reason,
             Err(error) => return Err(error),
         };
+        drop(one);
         // Another node with this engine may be making it: the engine lists it only when that is done.
         for _ in 0..FIND_TRIES {
             if let Some(found) = self.network(attachment.id).await? {

@@ -426,6 +426,7 @@ impl Worker {
     }
 
     fn flush(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.say_that_all_is_said(out);
         self.send_reports(now, out);
         let mut changes = std::mem::take(&mut self.changes);
         for id in std::mem::take(&mut self.unsaved) {

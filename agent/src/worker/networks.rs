@@ -84,8 +84,11 @@ impl Table {
                     touched.tasks.insert(task);
                     if let Some(Member::Endpoint(before)) = before {
                         touched.services.insert(before.service);
-                        if let Some(tasks) = self.of_service.get_mut(&before.service) {
-                            tasks.remove(&task);
+                        if let Some(tasks) = self.of_service.get_mut(&before.service)
+                            && tasks.remove(&task)
+                            && tasks.is_empty()
+                        {
+                            self.of_service.remove(&before.service);
                         }
                     }
                     if let Some(service) = self.members.endpoint(task).map(|endpoint| endpoint.service) {
@@ -100,7 +103,6 @@ impl Table {
                 }
             }
         }
-        self.of_service.retain(|_, tasks| !tasks.is_empty());
         touched
     }
 
@@ -151,6 +153,10 @@ impl Worker {
     /// The managers changed the records of a network.
     pub(super) fn network_changed(&mut self, now: Now, update: NetworkUpdate, out: &mut Vec<Output>) {
         let network = update.network;
+        if !self.objects.contains_key(&ObjectKey { kind: ObjectKind::Network, id: network }) {
+            tracing::warn!(%network, "the managers told of a network that no task of this node is in");
+            return;
+        }
         let table = self.networks.tables.entry(network).or_default();
         let changed = match table.members.take(&update) {
             Ok(changed) => changed,
@@ -164,7 +170,6 @@ impl Worker {
             out.push(Output::Data(ToData::Members(update)));
         }
         self.follow_records(network, touched, out);
-        self.say_that_all_is_said(out);
     }
 
     /// Finds what changed records mean for the devices and tables of this node.
@@ -225,7 +230,6 @@ impl Worker {
                 self.networks.is_complete = false;
                 self.networks.loaded.clear();
                 self.say_networks(out);
-                self.say_that_all_is_said(out);
                 self.pump_all(now, out);
             }
             NetInput::Down(reason) => {
@@ -288,11 +292,10 @@ impl Worker {
         for task in self.networks.containers.keys() {
             out.extend(self.names_of(*task).map(|names| Output::Data(ToData::PutContainer(names))));
         }
-        self.say_that_all_is_said(out);
     }
 
-    /// Once this agent knows the tasks of the node, their containers and their networks, whatever was told by an earlier
-    /// agent and is not there any more goes.
+    /// Once this agent knows the tasks of the node, their containers and their networks, both processes are told that this is
+    /// all: networks and containers that an earlier agent had named go. Looked at after each step.
     pub(super) fn say_that_all_is_said(&mut self, out: &mut Vec<Output>) {
         let are_whole = || {
             self.known_networks()

@@ -4,7 +4,12 @@
 //! is chosen, not the lowest free one. An address that was given back rests, because nodes may still send packets for the
 //! one who had it there; to give it away at once is how connections reach the wrong container (moby#25985).
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+    sync::Arc,
+};
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -102,8 +107,10 @@ impl Addresses {
             return;
         }
         self.vnis.remove(&network.vni);
-        self.last = self.last.iter().filter(|((of, _), _)| *of != id).map(|(key, addr)| (*key, *addr)).collect();
-        let of_network: Vec<NetworkAddr> = self.freed.keys().filter(|at| at.network == id).copied().collect();
+        for is_v6 in [false, true] {
+            self.last.remove(&(id, is_v6));
+        }
+        let of_network: Vec<NetworkAddr> = self.freed.range(all_of(id)).map(|(at, _)| *at).collect();
         for at in &of_network {
             self.freed.remove(at);
         }
@@ -193,6 +200,13 @@ impl State {
     }
 }
 
+/// All addresses of a network, in their order: those of IPv4 come first.
+fn all_of(network: ObjectId) -> RangeInclusive<NetworkAddr> {
+    let first = NetworkAddr { network, addr: Ipv4Addr::UNSPECIFIED.into() };
+    let last = NetworkAddr { network, addr: Ipv6Addr::from_bits(u128::MAX).into() };
+    first..=last
+}
+
 /// Whether two subnets have an address in common.
 pub fn overlap(one: &NetworkSubnet, other: &NetworkSubnet) -> bool {
     one.range.contains(&other.range) || other.range.contains(&one.range)
@@ -205,6 +219,9 @@ pub(crate) struct Choice {
     chosen: BTreeSet<NetworkAddr>,
     /// The last one of each network and address family.
     last: OrdMap<(ObjectId, bool), IpAddr>,
+    /// The networks without a free address for a service. A proposal takes addresses and gives none back, so that many tasks
+    /// that wait cost one search.
+    exhausted: BTreeMap<(ServiceId, ObjectId), Exhausted>,
 }
 
 /// A network has no free address.
@@ -237,14 +254,22 @@ impl Choice {
     ) -> Result<Arc<[NetworkAddr]>, Exhausted> {
         let mut addrs = Vec::new();
         for network in networks {
+            if let Some(known) = self.exhausted.get(&(service, network)) {
+                return Err(known.clone());
+            }
             let Some(object) = state.object(ObjectKey { kind: ObjectKind::Network, id: network }) else { continue };
             for subnet in object.content.as_network().map(|network| &network.subnets[..]).unwrap_or_default() {
                 let search = Search { state, service, network, subnet, now };
                 let Some(addr) = self.free(&search) else {
-                    let freed = state.addresses.freed.iter().filter(|(at, _)| at.network == network);
-                    let until =
-                        freed.map(|(_, freed)| freed.at.plus_ns(ADDRESS_REST_NS)).filter(|until| *until > now).min();
-                    return Err(Exhausted { reason: state.use_of(network, subnet).into(), until });
+                    let ends = state
+                        .addresses
+                        .freed
+                        .range(all_of(network))
+                        .map(|(_, freed)| freed.at.plus_ns(ADDRESS_REST_NS));
+                    let until = ends.filter(|until| *until > now).min();
+                    let exhausted = Exhausted { reason: state.use_of(network, subnet).into(), until };
+                    self.exhausted.insert((service, network), exhausted.clone());
+                    return Err(exhausted);
                 };
                 addrs.push(NetworkAddr { network, addr });
             }

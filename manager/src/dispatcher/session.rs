@@ -159,7 +159,9 @@ impl Session {
                 found.gone.extend(left);
             }
             Changes::Keys(keys) => {
-                for AssignmentKey::Task(id) in keys {
+                for key in keys {
+                    // The records of networks are told apart.
+                    let AssignmentKey::Task(id) = key else { continue };
                     match state.task(*id).filter(|task| task.node == Some(self.node) && is_assigned(task)) {
                         Some(task) => self.put(state, task, &mut found, gate),
                         None if self.sent.contains_key(id) => found.gone.push(*id),

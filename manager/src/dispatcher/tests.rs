@@ -1,5 +1,6 @@
 //! The dispatcher with scripted agents over in-memory streams, on consensus of one.
 
+mod networks;
 mod objects;
 mod stops;
 mod twins;

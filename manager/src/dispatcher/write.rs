@@ -24,7 +24,7 @@ use super::{
     session::{Outbox, Session},
 };
 use crate::{
-    feed::{Changes, lock},
+    feed::{AssignmentKey, Changes, lock},
     networks::Networks,
 };
 
@@ -49,8 +49,9 @@ impl Ctx<'_> {
             (self.dispatcher.feed.watch_endpoints(), had.table.and_then(|held| held.version));
         let (mut table_is_news, mut next_table) = (had.table.is_some(), Instant::now());
         let (mut lowest, mut stops_at) = (self.term.lowest.subscribe(), None);
-        let (mut records, mut told_networks) = (self.dispatcher.feed.watch_networks(), BTreeMap::new());
-        let (mut networks_are_news, mut next_networks) = (had.takes_networks, Instant::now());
+        let (mut told_networks, mut next_networks) = (BTreeMap::new(), Instant::now());
+        // The networks whose records may be others than the agent was told: all of them, at the beginning.
+        let mut changed_networks = Changes::Everything;
         let mut managers = self.term.managers.subscribe();
         // Changes since the welcome above count as well.
         managers.mark_changed();
@@ -94,16 +95,14 @@ impl Ctx<'_> {
                     (told_table, table_is_news, next_table) = (Some(version), false, Instant::now() + TABLE_INTERVAL);
                 }
                 Ok(()) = table.changed(), if had.table.is_some() && !table_is_news => table_is_news = true,
-                () = sleep_until(next_networks), if networks_are_news => {
-                    self.tell_networks(&session, &mut told_networks, sender).await?;
-                    (networks_are_news, next_networks) = (false, Instant::now() + TABLE_INTERVAL);
+                () = sleep_until(next_networks), if had.takes_networks && !changed_networks.is_empty() => {
+                    self.tell_networks(&session, &std::mem::take(&mut changed_networks), &mut told_networks, sender).await?;
+                    next_networks = Instant::now() + TABLE_INTERVAL;
                 }
-                Ok(()) = records.changed(), if had.takes_networks && !networks_are_news => networks_are_news = true,
                 () = assignments.changed() => {
                     let (state, changes) = assignments.take();
                     self.follow(&mut session, &mut stops_at, (&state, &changes), had, sender).await?;
-                    // The node may be in another network now.
-                    networks_are_news = had.takes_networks;
+                    changed_networks.merge(changes);
                 }
                 Ok(()) = lowest.changed(), if stops_at.is_some() => {
                     let held = session.held();
@@ -141,12 +140,16 @@ impl Ctx<'_> {
     async fn tell_networks<W: AsyncWrite + Unpin>(
         &self,
         session: &Session,
+        changes: &Changes,
         told: &mut BTreeMap<ObjectId, TableVersion>,
         sender: &mut Sender<W, ToAgent>,
     ) -> Result<(), End> {
         let now: BTreeSet<ObjectId> = session.networks().collect();
         told.retain(|network, _| now.contains(network));
         for network in now {
+            if told.contains_key(&network) && !changes.concern(AssignmentKey::Network(network)) {
+                continue;
+            }
             let held = told.get(&network).copied();
             let look = |networks: &Networks| (networks.since(network, held), networks.version(network));
             let (updates, version) = self.dispatcher.feed.networks(look);

@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-use swarm_core::{NewTask, Op, Place};
-use swarm_model::{
-    Cause, DataAddress, DesiredState, Labels, NetworkAttachment, NetworkContent, NetworkSubnet, NodeDescription,
-    NodeStatus, ObjectContent, TaskStatus, Timestamp,
-};
+use swarm_core::Op;
+use swarm_model::{DataAddress, DesiredState, NetworkAttachment, NodeDescription, NodeStatus, TaskStatus, Timestamp};
 
 use super::*;
 use crate::{
-    feed::Feed,
-    testing::{FakeRaft, World, description, task_id},
+    feed::{AssignmentKey, AssignmentWatch, Changes, Feed},
+    testing::{FakeRaft, World, description, network, task_id, task_in},
 };
 
 const NETWORK: ObjectId = ObjectId(70);
@@ -27,33 +24,8 @@ fn report(node: NodeId, state: NodeState) -> Op {
     Op::ReportNode { node, status, description: Some(Arc::new(description)) }
 }
 
-fn network() -> Op {
-    let content = NetworkContent {
-        vni: 4097,
-        data_port: 4789,
-        subnets: vec![NetworkSubnet::new("10.0.1.0/24".parse().unwrap())],
-        internal: false,
-        attachable: false,
-        encrypted: false,
-        mtu: None,
-        options: Default::default(),
-    };
-    let content = Arc::new(ObjectContent::Network(content));
-    Op::CreateObject { id: NETWORK, name: "net".into(), labels: Labels::new(), content }
-}
-
 fn task(state: &State, service: ServiceId, n: u32, node: NodeId) -> Op {
-    let addr = NetworkAddr { network: NETWORK, addr: format!("10.0.1.{}", n + 10).parse().unwrap() };
-    Op::CreateTasks {
-        service,
-        spec_version: state.service(service).unwrap().spec_version,
-        desired: DesiredState::Running,
-        cause: Cause::Fill,
-        beside: None,
-        start_at: None,
-        restarts: 0,
-        tasks: vec![NewTask { id: task_id(n), slot: n, place: Place::On(node), addrs: [addr].into() }],
-    }
+    task_in(state, service, n, node, NETWORK)
 }
 
 fn becomes(node: NodeId, task: TaskId, state: TaskState) -> Op {
@@ -122,7 +94,7 @@ impl Holder {
 fn world() -> (World, ServiceId) {
     let mut world = World::new(2);
     [N1, N2].into_iter().for_each(|node| world.apply(report(node, NodeState::Ready)));
-    world.apply(network());
+    world.apply(network(NETWORK));
     let service = world.service_with("web", |spec| {
         let attachment =
             NetworkAttachment { target: NETWORK.to_string(), aliases: vec!["www".into()], ..Default::default() };
@@ -170,4 +142,21 @@ fn a_service_shows_its_names_and_virtual_addresses_in_its_networks() {
     holder.commit(Op::RemoveService { service });
     assert!(holder.members.is_empty());
     assert_eq!(holder.feed.networks(|all| all.tables.len()), 0, "nothing is kept of an empty network");
+}
+
+#[test]
+fn only_the_nodes_of_a_network_are_woken_for_it() {
+    let (world, service) = world();
+    let feed = Feed::new();
+    let raft = FakeRaft::new(world.state, feed.clone());
+    let (one, two) = (feed.assignments(N1), feed.assignments(N2));
+    let concerns = |watch: &AssignmentWatch| watch.take().1.concern(AssignmentKey::Network(NETWORK));
+    raft.commit(task(&raft.state(), service, 1, N1));
+    assert!(concerns(&one) && !concerns(&two));
+    // The report is a change of the network's records, and no change of the tasks of a node.
+    raft.commit(becomes(N1, task_id(1), TaskState::Running));
+    assert_eq!(one.take().1, Changes::Keys([AssignmentKey::Network(NETWORK)].into()));
+    assert_eq!(two.take().1, Changes::default());
+    raft.commit(task(&raft.state(), service, 2, N2));
+    assert!(concerns(&one) && concerns(&two));
 }
