@@ -108,6 +108,14 @@ pub enum ManagerError {
     /// The log or its key.
     #[error(transparent)]
     Log(#[from] swarm_consensus::Error),
+    /// The log does not open with the key that there is.
+    #[error("{} is not the key of this manager's log: {log}", key_file.display())]
+    WrongKey {
+        /// The file with the key.
+        key_file: PathBuf,
+        /// What the log says.
+        log: swarm_consensus::Error,
+    },
     /// There are no random numbers.
     #[error("{0}")]
     Random(String),
@@ -213,15 +221,21 @@ impl Manager {
                 strangers: Default::default(),
             }),
         };
+        let unopened = |log| match log {
+            swarm_consensus::Error::WrongKey { .. } => ManagerError::WrongKey { key_file: key_file.clone(), log },
+            log => ManagerError::Log(log),
+        };
         let consensus = match start {
-            Start::Open { .. } => Consensus::open(raft, feed.clone()).await?,
+            Start::Open { .. } => Consensus::open(raft, feed.clone()).await.map_err(unopened)?,
             Start::Join { .. } => match Consensus::join(raft.clone(), feed.clone()).await {
                 // It was killed before it could say that it had begun.
-                Err(swarm_consensus::Error::Exists { .. }) => Consensus::open(raft, feed.clone()).await?,
+                Err(swarm_consensus::Error::Exists { .. }) => {
+                    Consensus::open(raft, feed.clone()).await.map_err(unopened)?
+                }
                 other => other?,
             },
             Start::Recover { .. } => {
-                let consensus = Consensus::recover(raft, feed.clone()).await?;
+                let consensus = Consensus::recover(raft, feed.clone()).await.map_err(unopened)?;
                 let others = members::remove_others(&consensus.read_barrier().await.map_err(ManagerError::Init)?, node);
                 if let Err(error) = first_change(&consensus, others).await {
                     consensus.shutdown().await;

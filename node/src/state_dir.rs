@@ -86,6 +86,14 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
+    /// Checks what was read from the disk, before anything of it is used.
+    fn check(&self) -> Result<()> {
+        for (name, addr) in [("listen address", &self.listen_addr), ("advertised address", &self.advertise_addr)] {
+            addr.parse::<SocketAddr>().with_context(|| format!("its {name} {addr:?} is no IP address with a port"))?;
+        }
+        Ok(())
+    }
+
     /// The address at which other nodes reach this one's data plane; none if that is no address.
     pub(crate) fn data_ip(&self) -> Option<IpAddr> {
         let own = self.advertise_addr.parse().map(|addr: SocketAddr| addr.ip());
@@ -173,7 +181,7 @@ impl StateDir {
                 witness.display()
             )
         };
-        let Some(membership) = read_json(&path).with_context(way_out)? else {
+        let Some(membership) = read_json::<Membership>(&path).with_context(way_out)? else {
             if witness.exists() {
                 bail!(
                     "{} is missing, although this node belongs to a swarm: put the file back, or, to give up all that the \
@@ -184,6 +192,7 @@ impl StateDir {
             }
             return Ok(None);
         };
+        membership.check().with_context(|| format!("{} is damaged", path.display())).with_context(way_out)?;
         self.bear_witness()?;
         let folder = self.certificates();
         let identity = self
@@ -277,8 +286,10 @@ fn check_owner(path: &Path) -> Result<()> {
             match foreign.transpose()? {
                 None => Ok(()),
                 Some(name) => bail!(
-                    "it is not one of swarmd: it holds {} and no {FORMAT_FILE}; choose an empty folder with --state-dir",
-                    name.display()
+                    "it holds {} and {} is missing: put the file back if this is the state folder of a node, or choose an \
+                     empty folder with --state-dir",
+                    name.display(),
+                    path.join(FORMAT_FILE).display()
                 ),
             }
         }
@@ -413,7 +424,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("letters.txt"), "dear").unwrap();
         let text = error(folder.path());
-        assert!(text.contains("letters.txt") && text.contains("not one of swarmd"), "{text}");
+        assert!(text.contains("letters.txt") && text.contains("swarmd.json is missing"), "{text}");
 
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(FORMAT_FILE), r#"{"format": 7, "program": "swarmd 9.9.9"}"#).unwrap();

@@ -34,7 +34,7 @@ pub enum Error {
         file: String,
     },
     /// The file was sealed with another key.
-    #[error("{file} was sealed with another key than the one in this manager's key file raft.key. {}", WAY_OUT)]
+    #[error("{file} was sealed with another key. {}", WAY_OUT)]
     WrongKey {
         /// The file.
         file: String,

@@ -10,7 +10,7 @@ use rcgen::{
 use ring::rand::{SecureRandom, SystemRandom};
 use swarm_model::{ClusterId, NodeId, NodeRole, Redacted, RootCa, Timestamp};
 use thiserror::Error;
-use x509_parser::{asn1_rs::Tag, prelude::X509Certificate};
+use x509_parser::{asn1_rs::Tag, error::X509Error, prelude::X509Certificate};
 
 use crate::{
     clock,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Common name of the root, and an additional name of every manager.
-const CA_NAME: &str = "swarm-ca";
+pub(crate) const CA_NAME: &str = "swarm-ca";
 /// Validity of the root: 20 years (swarm-behaviour §9).
 const ROOT_VALIDITY_NS: i64 = 630_720_000 * NS_PER_S;
 /// Certificates are valid from an hour ago, for peers whose clocks are behind (swarm-behaviour §9).
@@ -335,6 +335,11 @@ pub(crate) fn check_root(pem: &str) -> Result<(), CaError> {
         let certificate = parse_certificate(der).map_err(|e| CaError::Root(e.to_string()))?;
         if !certificate.is_ca() {
             return Err(CaError::Root("its certificate is not one of a certificate authority".to_owned()));
+        }
+        // TLS never looks at the signature of a root: a damaged root would be found by peers that refuse this node.
+        let is_own_issuer = certificate.issuer() == certificate.subject();
+        if is_own_issuer && certificate.verify_signature(None) == Err(X509Error::SignatureVerificationError) {
+            return Err(CaError::Root("its certificate is not what was signed".to_owned()));
         }
     }
     Ok(())

@@ -18,6 +18,7 @@ use crate::{
     files::{read_private, sync_folder_of, write_atomically},
     lock::{LockError, WrapKey, is_wrapped},
     peer::{PeerError, PeerIdentity, own_key_id, parse_certificate},
+    tls,
     token::root_digest,
 };
 
@@ -174,7 +175,8 @@ impl NodeIdentity {
         for file in [KEY_FILE, NEW_KEY_FILE] {
             let path = folder.join(file);
             let Some(key) = read_bytes(&path)? else { continue };
-            match open(&key, wrap).and_then(|key| Self::new(cert.clone(), key, root.clone())) {
+            let identity = open(&key, wrap).and_then(|key| Self::new(cert.clone(), key, root.clone()));
+            match identity.and_then(Self::check_root) {
                 Ok(identity) => {
                     if file == NEW_KEY_FILE {
                         rename(&path, &folder.join(KEY_FILE))?;
@@ -185,6 +187,14 @@ impl NodeIdentity {
             }
         }
         Err(last)
+    }
+
+    /// Checks that the certificate comes from the root. Nobody else would say so: a node that trusts a damaged root takes
+    /// all others for strangers. Whether the certificate has expired is not asked.
+    fn check_root(self) -> Result<Self, IdentityError> {
+        tls::check_chain(&self.root_pem, &self.cert_pem, self.peer.cert_expires_at)
+            .map(|()| self)
+            .map_err(|e| IdentityError::Pem { what: "the node's certificate", problem: e.to_string() })
     }
 
     /// Writes the identity to a folder, which is made if need be (0700; the files 0600), its private key wrapped if
@@ -287,10 +297,11 @@ fn rename(from: &Path, to: &Path) -> Result<(), IdentityError> {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Ca, clock};
+    use crate::{Ca, ca::CA_NAME, clock};
 
     fn identity(ca: &Ca) -> NodeIdentity {
         let (key, csr) = new_key_and_csr().unwrap();
@@ -378,6 +389,27 @@ mod tests {
         a.save(folder.path(), None).unwrap();
         fs::remove_file(folder.path().join(KEY_FILE)).unwrap();
         assert!(NodeIdentity::load(folder.path(), None).unwrap_err().to_string().contains("missing"));
+    }
+
+    #[test]
+    fn each_damaged_bit_of_a_root_is_seen() {
+        let ca = Ca::create().unwrap();
+        let own = identity(&ca);
+        let folder = tempfile::tempdir().unwrap();
+        own.save(folder.path(), None).unwrap();
+        let root = CertificateDer::from_pem_slice(ca.cert_pem().as_bytes()).unwrap();
+        // The name of its issuer comes before its own name. A root with another issuer would be no root, but TLS does not
+        // look at that name.
+        let name = root.windows(CA_NAME.len()).position(|part| part == CA_NAME.as_bytes()).unwrap();
+        for at in 0..root.len() * 8 {
+            let mut der = root.to_vec();
+            der[at / 8] ^= 1 << (at % 8);
+            let text = BASE64.encode(der);
+            let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+            fs::write(folder.path().join(ROOT_FILE), pem).unwrap();
+            let is_refused = NodeIdentity::load(folder.path(), None).is_err();
+            assert!(is_refused || (name - 11..name + CA_NAME.len()).contains(&(at / 8)), "bit {at}");
+        }
     }
 
     proptest! {

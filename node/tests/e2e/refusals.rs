@@ -26,7 +26,8 @@ pub fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-fn replace_folder(from: &Path, to: &Path) {
+/// Puts a copy of a folder in the place of another one.
+pub fn replace_folder(from: &Path, to: &Path) {
     fs::remove_dir_all(to).unwrap();
     copy_folder(from, to);
 }
