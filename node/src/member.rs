@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, Result};
 use axum::Router;
 use swarm_agent::{Agent, AgentError, AgentOptions, Connector, SessionState, Side};
-use swarm_consensus::Role;
-use swarm_manager::{Manager, ManagerOptions, Start};
+use swarm_consensus::{Error as LogError, Role};
+use swarm_manager::{Manager, ManagerError, ManagerOptions, Start};
 use swarm_model::NodeRole;
 use swarm_net::protocol::ToNet;
 use swarm_wire::{IdentityHolder, NodeIdentity, clock};
@@ -111,7 +111,14 @@ impl Member {
                     start,
                     seal_key: node.state().seal_key(),
                 };
-                let manager = Manager::start(options).await.context("the manager does not start")?;
+                let started = Manager::start(options).await.map_err(|e| match e {
+                    ManagerError::Log(LogError::Foreign { .. }) => anyhow::Error::from(e).context(format!(
+                        "its log is not the one of the manager that {} names",
+                        node.state().membership_file().display()
+                    )),
+                    e => e.into(),
+                });
+                let manager = started.context("the manager does not start")?;
                 let listener = Listener::new(identity.clone(), manager.clone(), node);
                 tasks.spawn(listener.serve(port, stop.clone()));
                 Some(manager)

@@ -165,13 +165,18 @@ impl StateDir {
         self.path.join("net")
     }
 
+    /// The file that says which place the node has in its swarm.
+    pub(crate) fn membership_file(&self) -> PathBuf {
+        self.path.join(MEMBERSHIP_FILE)
+    }
+
     fn certificates(&self) -> PathBuf {
         self.path.join("certificates")
     }
 
     /// The cluster that this node belongs to, if it does.
     pub(crate) fn membership(&self) -> Result<Option<(Membership, NodeIdentity)>> {
-        let (path, witness) = (self.path.join(MEMBERSHIP_FILE), self.path.join(WITNESS_FILE));
+        let (path, witness) = (self.membership_file(), self.path.join(WITNESS_FILE));
         // What is damaged is never taken for nothing.
         let way_out = || {
             format!(
@@ -207,7 +212,7 @@ impl StateDir {
     /// Makes the node a member from now on, also after a restart.
     pub(crate) fn save_membership(&self, membership: &Membership) -> Result<()> {
         let _writing = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
-        write_json(&self.path.join(MEMBERSHIP_FILE), membership)?;
+        write_json(&self.membership_file(), membership)?;
         self.bear_witness()
     }
 
@@ -220,7 +225,7 @@ impl StateDir {
     /// Keeps the managers that are known now. A node that has left stays out.
     pub(crate) fn save_managers(&self, managers: Vec<String>) -> Result<()> {
         let _writing = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = self.path.join(MEMBERSHIP_FILE);
+        let path = self.membership_file();
         match read_json::<Membership>(&path)? {
             Some(membership) => write_json(&path, &Membership { managers, ..membership }),
             None => Ok(()),
@@ -230,7 +235,7 @@ impl StateDir {
     /// Keeps that the node was removed.
     pub(crate) fn save_removed(&self) -> Result<()> {
         let _writing = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = self.path.join(MEMBERSHIP_FILE);
+        let path = self.membership_file();
         match read_json::<Membership>(&path)? {
             Some(membership) => write_json(&path, &Membership { removed: true, ..membership }),
             None => Ok(()),
