@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use swarm_net::socket::OwnSocket;
 use swarm_wire::channel;
 use tokio::{net::UnixStream, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    own_socket::OwnSocket,
     plane::Plane,
     protocol::{DATA_PROTOCOL, FromData, ToData},
 };

@@ -67,6 +67,7 @@ pub async fn resolver_sockets(path: &Path, container: &str) -> io::Result<Resolv
             None => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
-    let [udp, tcp] = descriptors::receive(&connection).await?;
+    let [udp, tcp] = <[_; 2]>::try_from(descriptors::receive(&connection, 2).await?)
+        .map_err(|_| io::Error::other("`swarmd net` sent other sockets than two"))?;
     Ok(ResolverSockets { udp: udp.into(), tcp: tcp.into(), connection })
 }

@@ -291,7 +291,7 @@ async fn lend_resolver(called: Called, container: &str, net: &Net) -> io::Result
     };
     let (requests, resolver) = resolver;
     to_caller.send(&FromNet::Resolver).await?;
-    let sent = descriptors::send(&stream, [resolver.udp.as_fd(), resolver.tcp.as_fd()]).await;
+    let sent = descriptors::send(&stream, &[resolver.udp.as_fd(), resolver.tcp.as_fd()]).await;
     let ports = resolver.ports;
     let ended = resolver.ended.clone();
     // The sockets are the caller's.
