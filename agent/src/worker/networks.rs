@@ -253,8 +253,13 @@ impl Worker {
                 self.tell(out);
             }
             NetInput::Says(FromNet::Refused { reason }) => tracing::warn!(%reason, "swarmd net refused a request"),
-            NetInput::Says(FromNet::Hello { .. } | FromNet::Synced(_) | FromNet::Subnet { .. } | FromNet::Resolver) => {
-            }
+            NetInput::Says(
+                FromNet::Hello { .. }
+                | FromNet::Synced(_)
+                | FromNet::Subnet { .. }
+                | FromNet::Resolver
+                | FromNet::Switch,
+            ) => {}
         }
     }
 
@@ -460,8 +465,16 @@ impl Worker {
             None if self.networks.reason.is_empty() => Some("waits for swarmd net, which makes networks".into()),
             None => Some(format!("waits for swarmd net, which makes networks: {}", self.networks.reason)),
             Some(abilities) => {
-                let reason = abilities.vxlan.as_ref().err()?;
-                Some(format!("this node cannot be in networks across nodes: {reason}"))
+                let ids: BTreeSet<_> = entry.task.assigned.addrs.iter().map(|at| at.network).collect();
+                self.known_networks().filter(|(id, _)| ids.contains(id)).find_map(|(id, content)| {
+                    // An encrypted network is never carried by a VXLAN, in clear text.
+                    if !content.encrypted {
+                        let reason = abilities.vxlan.as_ref().err()?;
+                        return Some(format!("this node cannot be in networks across nodes: {reason}"));
+                    }
+                    let (reason, name) = (abilities.tun.as_ref().err()?, self.record(id, content).name);
+                    Some(format!("this node cannot be in the encrypted network {name}: {reason}"))
+                })
             }
         }
     }
@@ -482,6 +495,7 @@ fn local_network(id: ObjectId, content: &NetworkContent) -> LocalNetwork {
         mtu: network::mtu(content),
         subnets: subnets(content),
         has_device: true,
+        encrypted: content.encrypted,
     }
 }
 

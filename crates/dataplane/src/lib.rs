@@ -20,6 +20,7 @@ mod relay;
 pub mod remote;
 mod route;
 mod source;
+mod switch;
 mod udp;
 mod voice;
 

@@ -168,6 +168,7 @@ fn inherit(plane: &Plane, estate: Estate) -> (Vec<(Place, OwnedFd)>, OldProcess)
 /// Waits for the last connection, while the next process takes the new ones.
 async fn leave(heir: UnixStream, plane: &Plane, forwarder: &Forwarder) {
     tracing::info!("another data plane has taken over; this one ends with its last connection");
+    plane.switch.retire();
     plane.remote.retire();
     forwarder.connections.close();
     tokio::select! {

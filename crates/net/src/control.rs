@@ -2,11 +2,12 @@
 
 use std::{
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use swarm_model::ObjectId;
 use swarm_wire::{Receiver, Sender, channel};
 use tokio::{
     io::{AsyncReadExt, ReadHalf, WriteHalf},
@@ -134,6 +135,14 @@ pub(crate) async fn serve(socket: &OwnSocket, net: &Arc<Net>) {
                             let _ = before.await;
                         }
                         session = Some(AbortOnDropHandle::new(tokio::spawn(follow(called, Arc::clone(net)))));
+                    }
+                    Caller::Switch { network } => {
+                        let net = Arc::clone(net);
+                        resolvers.spawn(async move {
+                            if let Err(e) = lend_queue(called, network, &net).await {
+                                tracing::debug!(%network, "the data plane got no queue of a TAP device: {e}");
+                            }
+                        });
                     }
                     Caller::Resolver { container } => {
                         let net = Arc::clone(net);
@@ -274,6 +283,37 @@ impl Session<'_> {
                 self.net.publish(&state).await;
             }
             while waits.try_join_next().is_some() {}
+        }
+    }
+}
+
+/// Gives a queue of the TAP device of an encrypted network to the caller.
+async fn lend_queue(called: Called, network: ObjectId, net: &Net) -> io::Result<()> {
+    let Called { mut to_caller, stream, .. } = called;
+    match open_queue(network, net).await {
+        Ok(queue) => {
+            to_caller.send(&FromNet::Switch).await?;
+            descriptors::send(&stream, &[queue.as_fd()]).await
+        }
+        Err(e) => {
+            to_caller.send(&FromNet::Refused { reason: e.to_string() }).await?;
+            to_caller.close().await
+        }
+    }
+}
+
+async fn open_queue(network: ObjectId, net: &Net) -> io::Result<OwnedFd> {
+    if let Err(missing) = &net.abilities.tun {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, missing.clone()));
+    }
+    let until = Instant::now() + RESOLVER_MAX;
+    loop {
+        let (answer, opened) = oneshot::channel();
+        let ended = |_| io::Error::other("`swarmd net` ends");
+        net.host.send(Question::Queue(network, answer)).await.map_err(|_| ended(()))?;
+        match opened.await.map_err(|_| ended(()))? {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && Instant::now() < until => sleep(RESOLVER_PERIOD).await,
+            opened => return opened,
         }
     }
 }

@@ -41,6 +41,7 @@ pub(super) struct Wanted {
     mtu: Option<u32>,
     internal: bool,
     attachable: bool,
+    encrypted: bool,
     options: Labels,
 }
 
@@ -62,9 +63,9 @@ impl Wanted {
                 subnet.range
             )));
         }
-        let Options { vni, mtu, .. } = options;
+        let Options { vni, mtu, encrypted, .. } = options;
         let NetworkRequest { name, labels, internal, attachable, options, .. } = request;
-        Ok(Self { name, labels, subnets, has_v6, vni, mtu, internal, attachable, options })
+        Ok(Self { name, labels, subnets, has_v6, vni, mtu, internal, attachable, encrypted, options })
     }
 
     /// The network, with what the cluster chooses.
@@ -99,7 +100,7 @@ impl Wanted {
             subnets,
             internal: self.internal,
             attachable: self.attachable,
-            encrypted: false,
+            encrypted: self.encrypted,
             mtu: self.mtu,
             options: self.options.clone(),
         };
@@ -187,6 +188,7 @@ struct Options {
     vni: Option<u32>,
     mtu: Option<u32>,
     has_v6: bool,
+    encrypted: bool,
 }
 
 impl Options {
@@ -198,16 +200,12 @@ impl Options {
                 MTU_OPTION => options.mtu = Some(read_mtu(value)?).filter(|mtu| *mtu > 0),
                 IPV6_OPTION => options.has_v6 = parse_bool(IPV6_OPTION, Some(value))?,
                 // Docker takes the option without a value for one that is set.
-                ENCRYPTED_OPTION if value.is_empty() || parse_bool(ENCRYPTED_OPTION, Some(value))? => {
-                    return Err(ApiError::not_implemented(
-                        "encrypted networks are not available yet: leave the option encrypted out, and let the containers \
-                         speak TLS where the network between the nodes is not trusted",
-                    ));
+                ENCRYPTED_OPTION => {
+                    options.encrypted = value.is_empty() || parse_bool(ENCRYPTED_OPTION, Some(value))?;
                 }
-                ENCRYPTED_OPTION => {}
                 _ => {
                     return Err(ApiError::not_implemented(format!(
-                        "network option '{name}' is not available: possible are {MTU_OPTION} and {VXLAN_OPTION}"
+                        "network option '{name}' is not available: possible are {ENCRYPTED_OPTION}, {MTU_OPTION} and {VXLAN_OPTION}"
                     )));
                 }
             }
