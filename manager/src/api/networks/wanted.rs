@@ -41,7 +41,8 @@ pub(super) struct Wanted {
     mtu: Option<u32>,
     internal: bool,
     attachable: bool,
-    encrypted: bool,
+    /// None for what the cluster does by default.
+    encrypted: Option<bool>,
     options: Labels,
 }
 
@@ -94,15 +95,21 @@ impl Wanted {
             subnets.push(subnets::unique_local(state, random)?);
         }
         subnets.sort_by_key(|subnet| subnet.range.addr().is_ipv6());
+        let mut options = self.options.clone();
+        let encrypted = self.encrypted.unwrap_or(overlay.encrypt_networks);
+        if encrypted && self.encrypted.is_none() {
+            // It is shown as if the user had asked for it.
+            options.insert(ENCRYPTED_OPTION.to_owned(), String::new());
+        }
         let content = NetworkContent {
             vni: self.choose_vni(state)?,
             data_port: data_port(overlay)?,
             subnets,
             internal: self.internal,
             attachable: self.attachable,
-            encrypted: self.encrypted,
+            encrypted,
             mtu: self.mtu,
-            options: self.options.clone(),
+            options,
         };
         content.validate().map_err(|error| ApiError::bad_request(error.to_string()))?;
         Ok(content)
@@ -188,7 +195,7 @@ struct Options {
     vni: Option<u32>,
     mtu: Option<u32>,
     has_v6: bool,
-    encrypted: bool,
+    encrypted: Option<bool>,
 }
 
 impl Options {
@@ -201,7 +208,7 @@ impl Options {
                 IPV6_OPTION => options.has_v6 = parse_bool(IPV6_OPTION, Some(value))?,
                 // Docker takes the option without a value for one that is set.
                 ENCRYPTED_OPTION => {
-                    options.encrypted = value.is_empty() || parse_bool(ENCRYPTED_OPTION, Some(value))?;
+                    options.encrypted = Some(value.is_empty() || parse_bool(ENCRYPTED_OPTION, Some(value))?);
                 }
                 _ => {
                     return Err(ApiError::not_implemented(format!(

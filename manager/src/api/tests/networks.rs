@@ -226,6 +226,25 @@ async fn a_network_is_encrypted_if_the_option_says_so() {
 }
 
 #[tokio::test]
+async fn a_cluster_may_encrypt_networks_that_do_not_say_otherwise() {
+    let plane = cluster();
+    let mut given = Cluster::clone(plane.state().cluster().expect("a cluster"));
+    given.overlay.encrypt_networks = true;
+    let plane = cluster_like(given, ENTRY_VERSION);
+    add(&plane, &overlay("by-default")).await;
+    let mut clear = overlay("clear");
+    clear["Options"] = json!({"encrypted": "false"});
+    add(&plane, &clear).await;
+    assert_eq!(show(&plane, "by-default").await["Options"]["encrypted"], "");
+    assert_eq!(show(&plane, "clear").await["Options"]["encrypted"], "false");
+    let state = plane.state();
+    let encrypted = state
+        .objects(ObjectKind::Network)
+        .map(|network| (network.name.as_str(), network.content.as_network().is_some_and(|content| content.encrypted)));
+    assert_eq!(encrypted.collect::<Vec<_>>(), [("by-default", true), ("clear", false)]);
+}
+
+#[tokio::test]
 async fn the_network_ingress_is_shown_and_stays_as_it_is() {
     let plane = cluster();
     let list = get(&plane, "/networks").await.ok().json();
