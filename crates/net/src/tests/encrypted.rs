@@ -21,9 +21,17 @@ async fn an_encrypted_network_has_a_tap_device_that_stays() {
     assert!(!host.netns.has_link(DEVICE), "the device of the network in clear text goes");
     let is_settled = |host: &Host| {
         let link = host.netns.try_run(&format!("ip -d link show {TAP}")).unwrap_or_default();
-        ["tun type tap", "persist on", "alias swarmd:c1", "mtu 1450", &format!("master {BRIDGE}"), "multi_queue", ",UP"]
-            .iter()
-            .all(|part| link.contains(part))
+        [
+            "tun type tap",
+            "persist on user ",
+            "alias swarmd:c1",
+            "mtu 1450",
+            &format!("master {BRIDGE}"),
+            "multi_queue",
+            ",UP",
+        ]
+        .iter()
+        .all(|part| link.contains(part))
     };
     assert!(is_settled(&host), "{}", host.netns.run(&format!("ip -d link show {TAP}")));
     // Two data planes of one host have a queue each.
