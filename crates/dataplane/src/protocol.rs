@@ -162,8 +162,10 @@ pub struct Stats {
 /// Frames of encrypted networks that were dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwitchStats {
-    /// Another node sent it, and the Ethernet address of its sender belongs to no container of that node in the network.
+    /// Another node sent it, and the Ethernet address of its sender is that of a container of a third node, or of this one.
     pub forged: u64,
+    /// Another node sent it, and nobody in the network has the Ethernet address of its sender.
+    pub unknown: u64,
     /// Another node sent it, of a network that this node has no task in.
     pub foreign: u64,
     /// Another node sent it, and its receiver is no container of this node.

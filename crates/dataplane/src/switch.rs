@@ -76,6 +76,7 @@ struct Network {
 #[derive(Default)]
 struct Counters {
     forged: AtomicU64,
+    unknown: AtomicU64,
     foreign: AtomicU64,
     stray: AtomicU64,
     malformed: AtomicU64,
@@ -99,9 +100,7 @@ impl Switch {
         // The links are the switch's: they must not hold it in their turn.
         let switch = Arc::downgrade(&shared);
         shared.remote.take_ethernet(Box::new(move |from, number, frame| {
-            if let Some(switch) = switch.upgrade() {
-                switch.take(from, number, frame);
-            }
+            switch.upgrade().map_or(Ok(()), |switch| switch.take(from, number, frame))
         }));
         Self(shared)
     }
@@ -164,9 +163,10 @@ impl Switch {
     /// Counters since the process began.
     pub(crate) fn stats(&self) -> SwitchStats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { forged, foreign, stray, malformed, refused } = &self.0.counters;
+        let Counters { forged, unknown, foreign, stray, malformed, refused } = &self.0.counters;
         SwitchStats {
             forged: load(forged),
+            unknown: load(unknown),
             foreign: load(foreign),
             stray: load(stray),
             malformed: load(malformed),
@@ -177,23 +177,37 @@ impl Switch {
 }
 
 impl Shared {
-    /// Takes a frame of another node.
-    fn take(&self, node: NodeId, number: u32, frame: &[u8]) {
+    /// Takes a frame of another node. What may be a matter of moments is only counted: a task has come or gone, and not all
+    /// nodes know it yet.
+    ///
+    /// # Errors
+    /// The frame is one that no node sends.
+    fn take(&self, node: NodeId, number: u32, frame: &[u8]) -> Result<(), &'static str> {
         let counters = &self.counters;
         let (numbers, own) = (self.by_number.load(), self.own.load());
         let (Some(network), Some(own)) = (numbers.get(&number), own.as_deref()) else {
-            return count(&counters.foreign);
+            count(&counters.foreign);
+            return Ok(());
         };
-        let Some(packet) = Packet::read(frame).filter(|_| is_fit(frame)) else { return count(&counters.malformed) };
+        let Some(packet) = Packet::read(frame).filter(|_| is_fit(frame)) else {
+            count(&counters.malformed);
+            return Err("it sent a frame that is malformed");
+        };
         match network.table.load().admit(node, *own, packet.from, packet.to) {
-            Err(Refusal::Forged) => return count(&counters.forged),
-            Err(Refusal::Stray) => return count(&counters.stray),
-            Ok(()) => {}
+            Err(Refusal::Forged) => {
+                count(&counters.forged);
+                return Err("it sent a frame whose sender is a container of another node");
+            }
+            Err(Refusal::Unknown) => count(&counters.unknown),
+            Err(Refusal::Stray) => count(&counters.stray),
+            Ok(()) => {
+                let written = network.port.load().as_ref().map(|port| port.write(frame));
+                if !matches!(written, Some(Ok(()))) {
+                    count(&counters.refused);
+                }
+            }
         }
-        let written = network.port.load().as_ref().map(|port| port.write(frame));
-        if !matches!(written, Some(Ok(()))) {
-            count(&counters.refused);
-        }
+        Ok(())
     }
 
     /// Takes a frame of a container of this node.

@@ -172,7 +172,9 @@ impl Driver {
                         hub.complaints.add(Offence::Streams, &self.link.peer(), &"it has too many streams on a link");
                     }
                     for (network, frame) in arrived.ethernet {
-                        hub.ethernet.take(self.link.peer(), network, &frame);
+                        if let Err(problem) = hub.ethernet.take(self.link.peer(), network, &frame) {
+                            hub.complaints.add(Offence::Ethernet, &self.link.peer(), &problem);
+                        }
                     }
                     for (id, request) in arrived.wanted {
                         let incoming = Incoming::new(Arc::clone(&self.link), id, request);

@@ -20,8 +20,9 @@ use super::{
 /// Pause after a link to a node could not be made: a flood of frames must not be a flood of connections.
 const DIAL_PAUSE: Duration = Duration::from_millis(500);
 
-/// Takes frames of Ethernet that other nodes send: the node, the number of the network, the frame. It must not wait.
-pub type EthernetSink = Box<dyn Fn(NodeId, u32, &[u8]) + Send + Sync>;
+/// Takes frames of Ethernet that other nodes send: the node, the number of the network, the frame. It must not wait. An error
+/// says what is wrong with a frame that the node may not send.
+pub type EthernetSink = Box<dyn Fn(NodeId, u32, &[u8]) -> Result<(), &'static str> + Send + Sync>;
 
 /// Frames of Ethernet that come, and the count of those that were not sent.
 #[derive(Default)]
@@ -37,10 +38,11 @@ impl Ethernet {
     }
 
     /// Passes a frame on.
-    pub(super) fn take(&self, from: NodeId, network: u32, frame: &[u8]) {
-        if let Some(sink) = self.sink.get() {
-            sink(from, network, frame);
-        }
+    ///
+    /// # Errors
+    /// The node may not send it.
+    pub(super) fn take(&self, from: NodeId, network: u32, frame: &[u8]) -> Result<(), &'static str> {
+        self.sink.get().map_or(Ok(()), |sink| sink(from, network, frame))
     }
 
     /// Counts frames that were not sent.

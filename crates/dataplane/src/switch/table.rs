@@ -20,8 +20,10 @@ pub(super) struct Table {
 /// Why a frame of another node is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// Its sender is no container of that node.
+    /// Its sender is a container of another node than that one, or of this one.
     Forged,
+    /// Its sender is no container of the network, as far as is known.
+    Unknown,
     /// Its receiver is no container of this node.
     Stray,
 }
@@ -83,6 +85,9 @@ impl Table {
     /// Why not.
     pub(super) fn admit(&self, node: NodeId, own: NodeId, from: Mac, to: Mac) -> Result<(), Refusal> {
         let has = |node, mac| self.nodes.get(mac).is_some_and(|of| self.is_with(*of, node));
+        if !self.nodes.contains_key(&from) {
+            return Err(Refusal::Unknown);
+        }
         if !has(node, &from) || has(own, &from) {
             return Err(Refusal::Forged);
         }

@@ -12,6 +12,7 @@ fn seen_by(node: &Node) -> Seen {
     let kept = Arc::clone(&seen);
     node.links.take_ethernet(Box::new(move |from, network, frame| {
         kept.lock().unwrap().push((from, network, frame.to_vec()));
+        if frame == b"forged" { Err("it is forged") } else { Ok(()) }
     }));
     seen
 }
@@ -33,6 +34,18 @@ async fn frames_wait_for_the_first_link_and_keep_their_order() {
     let expected = (0..1000).map(|number| (a.id, 7, frame(number).to_vec())).chain([(a.id, 8, long.to_vec())]);
     assert!(seen.lock().unwrap().iter().cloned().eq(expected));
     assert_eq!(a.links.dropped_ethernet(), 0);
+}
+
+#[tokio::test]
+async fn frames_that_a_peer_may_not_send_are_counted() {
+    let (_ca, a, b) = pair().await;
+    let seen = seen_by(&b);
+    for bytes in [&b"forged"[..], b"good", b"forged"] {
+        a.links.send_ethernet(b.id, 7, 1, Bytes::copy_from_slice(bytes));
+    }
+    until(|| seen.lock().unwrap().len() == 3).await;
+    until(|| b.links.counters().ethernet == 2).await;
+    assert_eq!(a.links.count(b.id), 1, "the link carries on");
 }
 
 #[tokio::test]
