@@ -27,7 +27,10 @@ use imbl::OrdMap;
 use swarm_model::{NodeId, ObjectId};
 use swarm_net::switch_queue;
 use swarm_wire::networks::{Member, MemberKey, Members, NetworkRecord};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::{
@@ -44,6 +47,8 @@ use crate::{
 
 /// Pause before the queue of a device is asked for again.
 const RETRY: Duration = Duration::from_millis(200);
+/// How long a network may be without a queue before the node warns: a process that starts needs a moment.
+const WARN_AFTER: Duration = Duration::from_secs(5);
 
 /// The switch. Clones are the same one.
 #[derive(Clone)]
@@ -242,30 +247,31 @@ impl Drop for Keeping {
 
 impl Keeping {
     async fn run(self, mut net_socket: watch::Receiver<Option<PathBuf>>) {
-        let mut last = String::new();
+        let mut failing_since = None;
         loop {
             let Ok(path) = net_socket.wait_for(Option::is_some).await.map(|path| path.clone().unwrap_or_default())
             else {
                 return;
             };
-            let reason = self.carry(path).await.to_string();
-            // A device that is made again is there a moment later: trouble is the same failure twice.
-            if reason == last {
+            let reason = match switch_queue(&path, self.record.id).await.and_then(Port::new) {
+                Ok(port) => {
+                    failing_since = None;
+                    self.carry(port).await
+                }
+                Err(e) => e,
+            };
+            if failing_since.get_or_insert_with(Instant::now).elapsed() >= WARN_AFTER {
                 let name = &self.record.name;
                 let text = format!("encrypted network {name}: nothing passes between this node and others: {reason}");
                 self.warnings.set(About::Network(self.record.id), Some(text));
             }
-            last = reason;
             sleep(RETRY).await;
         }
     }
 
     /// Carries frames until the device is gone, and returns why.
-    async fn carry(&self, path: PathBuf) -> io::Error {
-        let port = match switch_queue(&path, self.record.id).await.and_then(Port::new) {
-            Ok(port) => Arc::new(port),
-            Err(e) => return e,
-        };
+    async fn carry(&self, port: Port) -> io::Error {
+        let port = Arc::new(port);
         self.warnings.set(About::Network(self.record.id), None);
         self.network.port.store(Some(Arc::clone(&port)));
         let ended = port.read(|frame| self.shared.send(&self.network, self.record.vni, &port, frame)).await;

@@ -58,7 +58,7 @@ pub async fn resolver_sockets(path: &Path, container: &str) -> io::Result<Resolv
 /// for other nodes come from it, each with the header of virtio-net (10 bytes) before it, and frames of other nodes are written
 /// to it. It is of use until a read of it fails, because the device was removed; it does not need `swarmd net`.
 ///
-/// The call waits until the device is there, up to ten seconds.
+/// The call waits until the device is there, which may take as long as the engine needs to make the network's bridge.
 ///
 /// # Errors
 /// As [`resolver_sockets`].

@@ -287,10 +287,16 @@ impl Session<'_> {
     }
 }
 
-/// Gives a queue of the TAP device of an encrypted network to the caller.
+/// Gives a queue of the TAP device of an encrypted network to the caller, once the device is there: that may be long after
+/// the network was put, when the engine has made the bridge.
 async fn lend_queue(called: Called, network: ObjectId, net: &Net) -> io::Result<()> {
-    let Called { mut to_caller, stream, .. } = called;
-    match open_queue(network, net).await {
+    let Called { mut to_caller, mut stream, .. } = called;
+    let opened = tokio::select! {
+        opened = open_queue(network, net) => opened,
+        // The caller is gone: it says nothing more.
+        _ = stream.read_u8() => return Ok(()),
+    };
+    match opened {
         Ok(queue) => {
             to_caller.send(&FromNet::Switch).await?;
             descriptors::send(&stream, &[queue.as_fd()]).await
@@ -306,16 +312,9 @@ async fn open_queue(network: ObjectId, net: &Net) -> io::Result<OwnedFd> {
     if let Err(missing) = &net.abilities.tun {
         return Err(io::Error::new(io::ErrorKind::Unsupported, missing.clone()));
     }
-    let until = Instant::now() + RESOLVER_MAX;
-    loop {
-        let (answer, opened) = oneshot::channel();
-        let ended = |_| io::Error::other("`swarmd net` ends");
-        net.host.send(Question::Queue(network, answer)).await.map_err(|_| ended(()))?;
-        match opened.await.map_err(|_| ended(()))? {
-            Err(e) if e.kind() == io::ErrorKind::NotFound && Instant::now() < until => sleep(RESOLVER_PERIOD).await,
-            opened => return opened,
-        }
-    }
+    let (answer, opened) = oneshot::channel();
+    let _ = net.host.send(Question::Queue(network, answer)).await;
+    opened.await.map_err(|_| io::Error::other("`swarmd net` ends"))?
 }
 
 /// Gives the sockets of a container's resolver to the caller, until it closes the connection or the container has

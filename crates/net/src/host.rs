@@ -1,12 +1,12 @@
 //! The links of this host: the devices of networks, their bridges, and the ends of containers on these.
 
+mod queue;
 pub(crate) mod tend;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
-    os::fd::OwnedFd,
 };
 
 use imbl::OrdMap;
@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use rustix::io::Errno;
 use swarm_model::ObjectId;
 
+pub(crate) use self::queue::ToCaller;
 use crate::{
     claim::{Claim, Waiting, device_name, numbers_of_tap, tap_name},
     links::{self, Change, Link, Vxlan},
@@ -58,6 +59,8 @@ pub(crate) struct Host {
     /// Whether peers came or left since the sizes of packets were checked.
     has_other_peers: bool,
     kinds: Kinds,
+    /// Callers that want a queue of the TAP device of a network.
+    callers: Vec<(ObjectId, ToCaller)>,
 }
 
 /// The kinds of devices that there can be; for each one that cannot, the reason.
@@ -213,6 +216,7 @@ impl Host {
             is_in_doubt: true,
             has_other_peers: false,
             kinds,
+            callers: Vec::new(),
         })
     }
 
@@ -265,6 +269,7 @@ impl Host {
                 self.is_in_doubt = true;
             }
         }
+        self.answer_callers();
         warnings
     }
 
@@ -540,24 +545,6 @@ impl Host {
         }
         self.is_in_doubt = true;
         Ok(())
-    }
-
-    /// Opens a queue of the TAP device of a network, also of one that another process of this host keeps.
-    ///
-    /// # Errors
-    /// `NotFound`: the device is not there, or not yet. Else the kernel's.
-    pub(crate) fn open_queue(&mut self, network: ObjectId) -> io::Result<OwnedFd> {
-        self.look_again()?;
-        let device = self.devices.get(&network).filter(|device| device.is_tap);
-        let name = device.filter(|device| {
-            let link = self.link(&device.name());
-            link.is_some_and(|link| link.is_tun && link.alias.as_ref() == Some(&device.alias))
-        });
-        let Some(name) = name.map(Device::name) else {
-            let text = format!("the network {network} has no TAP device on this node");
-            return Err(io::Error::new(io::ErrorKind::NotFound, text));
-        };
-        tap::open(&name, true).map_err(|e| io::Error::other(describe_tap(&e)))
     }
 
     /// Removes all devices, but for those that another process waits for.

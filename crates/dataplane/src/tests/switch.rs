@@ -119,6 +119,20 @@ async fn frames_that_a_node_may_not_send_are_dropped_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_network_without_a_device_is_warned_of_until_it_has_one() {
+    if is_skipped() {
+        return;
+    }
+    let mut cluster = Cluster::start(1).await;
+    let host = &mut cluster.hosts[0];
+    host.end_net();
+    host.netns.run("ip link del vt4097");
+    host.warned(|warnings| warnings.iter().any(|text| text.contains("encrypted network net: nothing passes"))).await;
+    host.begin_net().await;
+    host.warned(<[String]>::is_empty).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_survive_both_processes() {
     if is_skipped() {
         return;

@@ -1,6 +1,6 @@
 //! Keeps the links of this host as they are to be.
 
-use std::{collections::BTreeMap, io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use swarm_model::ObjectId;
@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use super::{DELETED_LINK, DELETED_NEIGHBOUR, Ends, Host, Kinds, NEW_LINK, NEW_NEIGHBOUR};
+use super::{DELETED_LINK, DELETED_NEIGHBOUR, Ends, Host, Kinds, NEW_LINK, NEW_NEIGHBOUR, ToCaller};
 use crate::{
     netlink::{Part, Socket},
     readable::Readable,
@@ -30,8 +30,8 @@ const LOOK_PERIOD: Duration = Duration::from_secs(30);
 pub(crate) enum Question {
     /// A route that a subnet overlaps.
     Overlap(IpNet, oneshot::Sender<io::Result<Option<String>>>),
-    /// A queue of the TAP device of a network.
-    Queue(ObjectId, oneshot::Sender<io::Result<OwnedFd>>),
+    /// A queue of the TAP device of a network. The answer waits for the device.
+    Queue(ObjectId, ToCaller),
     /// Devices that no network has are to be removed.
     RemoveStrays,
     /// Everything is to be removed, and nothing to be done after that.
@@ -108,7 +108,7 @@ pub(crate) async fn tend(mut tended: Tended) -> io::Result<()> {
 fn answer(host: &mut Host, question: Question, state: &crate::state::State) {
     match question {
         Question::Overlap(subnet, answer) => drop(answer.send(host.overlap(subnet, state))),
-        Question::Queue(network, answer) => drop(answer.send(host.open_queue(network))),
+        Question::Queue(network, caller) => host.wait_for_queue(network, caller),
         Question::RemoveStrays => {
             let removed =
                 state.configuration.as_ref().map_or(Ok(()), |configuration| host.remove_strays(configuration));

@@ -1,10 +1,13 @@
 use super::place::*;
-use crate::{protocol::ToNet, switch_queue};
+use crate::{
+    protocol::{LocalNetwork, ToNet},
+    switch_queue,
+};
 
 const TAP: &str = "vt4097";
 
 fn encrypted() -> ToNet {
-    ToNet::PutNetwork(crate::protocol::LocalNetwork { encrypted: true, ..network() })
+    ToNet::PutNetwork(LocalNetwork { encrypted: true, ..network() })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,6 +42,15 @@ async fn an_encrypted_network_has_a_tap_device_that_stays() {
     let one = soon(switch_queue(&socket, NETWORK)).await.unwrap();
     let two = soon(switch_queue(&socket, NETWORK)).await.unwrap();
     drop((one, two));
+    // A caller that comes early waits.
+    let other = swarm_model::ObjectId(0x78);
+    let waiting = tokio::spawn(async move { switch_queue(&socket, other).await });
+    let put = LocalNetwork { id: other, vni: 4098, bridge: "sw4098".to_owned(), encrypted: true, ..network() };
+    swarmd.say(ToNet::PutNetwork(put)).await;
+    swarmd.sync().await;
+    assert!(!waiting.is_finished());
+    host.netns.run("ip link add sw4098 type bridge");
+    soon(waiting).await.unwrap().unwrap();
     // It outlives the process, and its queues.
     drop(swarmd);
     host.start_again().await;

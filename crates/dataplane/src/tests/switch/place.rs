@@ -294,6 +294,11 @@ impl Host {
         self.to_data.as_mut().unwrap().stats().await.switch
     }
 
+    /// Waits until the warnings of the data plane are as wanted.
+    pub(super) async fn warned(&mut self, wanted: impl FnMut(&[String]) -> bool) {
+        self.to_data.as_mut().unwrap().warned(wanted).await;
+    }
+
     pub(super) async fn leave_network(&mut self) {
         self.say(ToData::RemoveNetwork(NETWORK)).await;
     }
