@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, Write},
     os::fd::{AsFd, AsRawFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     thread,
 };
@@ -18,9 +18,19 @@ pub fn is_skipped() -> bool {
     if thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET).is_ok()).join().unwrap_or(false) {
         return false;
     }
+    skip("this user may not make network namespaces")
+}
+
+/// Whether a test is left out that makes TAP devices as well.
+#[must_use]
+pub fn is_skipped_without_tap() -> bool {
+    is_skipped() || (!Path::new("/dev/net/tun").exists() && skip("there is no /dev/net/tun"))
+}
+
+/// Says why the test of this thread is left out.
+fn skip(reason: &str) -> bool {
     let name = thread::current().name().unwrap_or_default().to_owned();
-    let text = format!("{name} is skipped: this user may not make network namespaces\n");
-    let _ = io::stderr().write_all(text.as_bytes());
+    let _ = io::stderr().write_all(format!("{name} is skipped: {reason}\n").as_bytes());
     true
 }
 

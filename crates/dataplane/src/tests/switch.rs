@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use swarm_net::testing::is_skipped;
+use swarm_net::testing::is_skipped_without_tap;
 
 use self::place::{Cluster, Container, PORT};
 use crate::{protocol::SwitchStats, testing::eventually};
@@ -70,7 +70,7 @@ impl Talk {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_reach_each_other_and_nobody_reads_along() {
-    if is_skipped() {
+    if is_skipped_without_tap() {
         return;
     }
     let cluster = Cluster::start(2).await;
@@ -91,7 +91,7 @@ async fn containers_reach_each_other_and_nobody_reads_along() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_that_a_node_may_not_send_are_dropped_and_counted() {
-    if is_skipped() {
+    if is_skipped_without_tap() {
         return;
     }
     let mut cluster = Cluster::start(3).await;
@@ -120,7 +120,7 @@ async fn frames_that_a_node_may_not_send_are_dropped_and_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_without_a_device_is_warned_of_until_it_has_one() {
-    if is_skipped() {
+    if is_skipped_without_tap() {
         return;
     }
     let mut cluster = Cluster::start(1).await;
@@ -134,7 +134,7 @@ async fn a_network_without_a_device_is_warned_of_until_it_has_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_survive_both_processes() {
-    if is_skipped() {
+    if is_skipped_without_tap() {
         return;
     }
     let mut cluster = Cluster::start(2).await;

@@ -2,6 +2,7 @@ use super::place::*;
 use crate::{
     protocol::{LocalNetwork, ToNet},
     switch_queue,
+    testing::is_skipped_without_tap,
 };
 
 const TAP: &str = "vt4097";
@@ -12,7 +13,7 @@ fn encrypted() -> ToNet {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_encrypted_network_has_a_tap_device_that_stays() {
-    if is_skipped() {
+    if is_skipped_without_tap() {
         return;
     }
     let mut host = Host::new("192.0.2.1").await;
@@ -75,7 +76,7 @@ async fn an_encrypted_network_has_a_tap_device_that_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_that_an_earlier_process_left_are_removed() {
-    if is_skipped() {
+    if is_skipped_without_tap() {
         return;
     }
     let mut host = Host::new("192.0.2.1").await;
@@ -92,7 +93,7 @@ async fn devices_that_an_earlier_process_left_are_removed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_tap_devices_says_so_and_makes_no_other_device() {
-    if is_skipped() {
+    if is_skipped_without_tap() {
         return;
     }
     let mut host = Host::new("192.0.2.1").await;
