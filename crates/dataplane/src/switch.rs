@@ -50,8 +50,7 @@ const RETRY: Duration = Duration::from_millis(200);
 /// How long a network may be without a queue before the node warns: a process that starts needs a moment.
 const WARN_AFTER: Duration = Duration::from_secs(5);
 
-/// The switch. Clones are the same one.
-#[derive(Clone)]
+/// The switch.
 pub(crate) struct Switch(Arc<Shared>);
 
 struct Shared {
