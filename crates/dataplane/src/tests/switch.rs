@@ -12,7 +12,10 @@ use std::{
 use swarm_net::testing::is_skipped_without_tap;
 
 use self::place::{Cluster, Container, PORT};
-use crate::{protocol::SwitchStats, testing::eventually};
+use crate::{
+    protocol::SwitchStats,
+    testing::{eventually, until},
+};
 
 /// Bytes that nothing else sends.
 const MARKER: &[u8] = b"a-marker-that-nobody-may-read";
@@ -125,6 +128,7 @@ async fn a_network_without_a_device_is_warned_of_until_it_has_one() {
     }
     let mut cluster = Cluster::start(1).await;
     let host = &mut cluster.hosts[0];
+    until(|| host.netns.has_link("vt4097")).await;
     host.end_net();
     host.netns.run("ip link del vt4097");
     host.warned(|warnings| warnings.iter().any(|text| text.contains("encrypted network net: nothing passes"))).await;
