@@ -461,12 +461,17 @@ impl Worker {
         if !self.options.has_networks || entry.task.assigned.addrs.is_empty() {
             return None;
         }
+        let networks: Vec<_> = entry.task.assigned.addrs.iter().map(|at| at.network).collect();
+        self.lacks_net(&networks)
+    }
+
+    /// Why this node cannot be in one of these networks, for people.
+    fn lacks_net(&self, networks: &[ObjectId]) -> Option<String> {
         match &self.networks.abilities {
             None if self.networks.reason.is_empty() => Some("waits for swarmd net, which makes networks".into()),
             None => Some(format!("waits for swarmd net, which makes networks: {}", self.networks.reason)),
             Some(abilities) => {
-                let ids: BTreeSet<_> = entry.task.assigned.addrs.iter().map(|at| at.network).collect();
-                self.known_networks().filter(|(id, _)| ids.contains(id)).find_map(|(id, content)| {
+                self.known_networks().filter(|(id, _)| networks.contains(id)).find_map(|(id, content)| {
                     // An encrypted network is never carried by a VXLAN, in clear text.
                     if !content.encrypted {
                         let reason = abilities.vxlan.as_ref().err()?;
