@@ -17,7 +17,9 @@ pub(crate) fn bridge(content: &NetworkContent) -> String {
     }
 }
 
-/// The largest packet of its containers, in bytes.
+/// The largest packet of its containers, in bytes. Frames of an encrypted network travel in a stream of TCP, which takes any
+/// size: its packets are as large as those to other hosts.
 pub(crate) fn mtu(content: &NetworkContent) -> u32 {
-    content.mtu.unwrap_or(UNDERLAY_MTU - OVERHEAD_BYTES)
+    let overhead = if content.encrypted { 0 } else { OVERHEAD_BYTES };
+    content.mtu.unwrap_or(UNDERLAY_MTU - overhead)
 }

@@ -39,6 +39,9 @@ To add a manager to this swarm, run 'swarmctl swarm join-token manager' and foll
     assert_eq!(body["ListenAddr"], "0.0.0.0:2377");
     assert_eq!(body["Spec"]["Orchestration"], json!({"TaskHistoryRetentionLimit": 2}));
     assert_eq!(body["Spec"]["Dispatcher"], json!({"HeartbeatPeriod": 0}));
+    assert_eq!(body.get("EncryptNetworks"), None);
+    fake.run(&["swarm", "init", "--encrypt-networks"]).ok();
+    assert_eq!(fake.seen("POST /swarm/init")[1].body["EncryptNetworks"], true);
 }
 
 #[test]

@@ -32,9 +32,9 @@ fn a_network_is_made_and_removed() {
         (&json!("front"), &json!("overlay"), &json!({"a": "b"}))
     );
     assert_eq!(body["IPAM"]["Config"], json!([{"Subnet": "10.77.0.0/24", "Gateway": "10.77.0.1"}]));
-    let text = "encrypted networks are not available yet";
+    let text = "network option 'frob' is not available";
     fake.on("POST /networks/create", [Reply::error(501, text)]);
-    assert_eq!(fake.run(&["network", "create", "-o", "encrypted", "x"]).failed(), format!("Error: {text}\n"));
+    assert_eq!(fake.run(&["network", "create", "-o", "frob", "x"]).failed(), format!("Error: {text}\n"));
 
     let used = "network a is in use by service web";
     fake.on("DELETE /networks/a", [Reply::error(400, used)]).on("DELETE /networks/b", [Reply::bytes(Vec::new())]);

@@ -55,8 +55,8 @@ impl Node {
         if request.force_new_cluster {
             if overlay.says_something() || !request.data_path_addr.is_empty() {
                 return Err(ApiError::bad_request(
-                    "address pools, subnet size, data path address and port were chosen when the swarm was made: leave \
-                     them out",
+                    "address pools, subnet size, encryption of networks, data path address and port were chosen when the \
+                     swarm was made: leave them out",
                 ));
             }
             return self.force_new_cluster().await;

@@ -71,7 +71,7 @@ const NOTES: &[(&str, &str, Fate, &str)] = &[
     ("network create", "ipam-driver", Differs, "`default` is the only one of a swarm"),
     ("network create", "ipam-opt", Differs, OF_ENGINE),
     ("network create", "ipv4", Differs, "a network of the swarm has IPv4 addresses"),
-    ("network create", "opt", Differs, "of overlay networks: the MTU and the VXLAN; `encrypted` is not there yet"),
+    ("network create", "opt", Differs, "of overlay networks: `encrypted`, the MTU and the VXLAN"),
     ("network connect", "alias", Differs, NO_ATTACHING),
     ("network connect", "driver-opt", Differs, NO_ATTACHING),
     ("network connect", "gw-priority", Differs, NO_ATTACHING),

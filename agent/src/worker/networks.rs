@@ -253,8 +253,13 @@ impl Worker {
                 self.tell(out);
             }
             NetInput::Says(FromNet::Refused { reason }) => tracing::warn!(%reason, "swarmd net refused a request"),
-            NetInput::Says(FromNet::Hello { .. } | FromNet::Synced(_) | FromNet::Subnet { .. } | FromNet::Resolver) => {
-            }
+            NetInput::Says(
+                FromNet::Hello { .. }
+                | FromNet::Synced(_)
+                | FromNet::Subnet { .. }
+                | FromNet::Resolver
+                | FromNet::Switch,
+            ) => {}
         }
     }
 
@@ -456,12 +461,25 @@ impl Worker {
         if !self.options.has_networks || entry.task.assigned.addrs.is_empty() {
             return None;
         }
+        let networks: Vec<_> = entry.task.assigned.addrs.iter().map(|at| at.network).collect();
+        self.lacks_net(&networks)
+    }
+
+    /// Why this node cannot be in one of these networks, for people.
+    fn lacks_net(&self, networks: &[ObjectId]) -> Option<String> {
         match &self.networks.abilities {
             None if self.networks.reason.is_empty() => Some("waits for swarmd net, which makes networks".into()),
             None => Some(format!("waits for swarmd net, which makes networks: {}", self.networks.reason)),
             Some(abilities) => {
-                let reason = abilities.vxlan.as_ref().err()?;
-                Some(format!("this node cannot be in networks across nodes: {reason}"))
+                self.known_networks().filter(|(id, _)| networks.contains(id)).find_map(|(id, content)| {
+                    // An encrypted network is never carried by a VXLAN, in clear text.
+                    if !content.encrypted {
+                        let reason = abilities.vxlan.as_ref().err()?;
+                        return Some(format!("this node cannot be in networks across nodes: {reason}"));
+                    }
+                    let (reason, name) = (abilities.tun.as_ref().err()?, self.record(id, content).name);
+                    Some(format!("this node cannot be in the encrypted network {name}: {reason}"))
+                })
             }
         }
     }
@@ -482,6 +500,7 @@ fn local_network(id: ObjectId, content: &NetworkContent) -> LocalNetwork {
         mtu: network::mtu(content),
         subnets: subnets(content),
         has_device: true,
+        encrypted: content.encrypted,
     }
 }
 

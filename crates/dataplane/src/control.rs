@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use swarm_net::socket::OwnSocket;
 use swarm_wire::channel;
 use tokio::{net::UnixStream, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    own_socket::OwnSocket,
     plane::Plane,
     protocol::{DATA_PROTOCOL, FromData, ToData},
 };
@@ -97,12 +97,12 @@ pub(crate) fn hear(plane: &Plane, message: ToData) {
                 plane.voice.say(FromData::Refused { reason: e.to_string() });
             }
         },
-        ToData::PutNetwork(record) => plane.names.put_network(record),
-        ToData::RemoveNetwork(network) => plane.names.remove_network(network),
-        ToData::Members(update) => plane.names.change(&update),
+        ToData::PutNetwork(record) => plane.put_network(record),
+        ToData::RemoveNetwork(network) => plane.remove_network(network),
+        ToData::Members(update) => plane.change_members(&update),
         ToData::PutContainer(names) => plane.names.put_container(names),
         ToData::RemoveContainer(container) => plane.names.remove_container(&container),
-        ToData::KeepNames { networks, containers } => plane.names.keep(&networks, &containers),
+        ToData::KeepNames { networks, containers } => plane.keep_networks(&networks, &containers),
         ToData::Stats => plane.voice.say(FromData::Stats(plane.stats())),
         // The session ends with it.
         ToData::Stop => {}

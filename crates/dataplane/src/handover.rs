@@ -4,13 +4,11 @@
 //! swarmd said. When the new one accepts connections, the old one stops accepting, and ends with its last connection.
 //! Until then it says which tasks have connections of it, so that the new one does not call these drained.
 
-mod descriptors;
-
 use std::{
     collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -19,6 +17,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use swarm_model::{PortProtocol, TaskId};
+use swarm_net::{
+    descriptors,
+    socket::{OwnSocket, check_peer},
+};
 use swarm_wire::{Receiver, Sender, channel};
 use tokio::{
     io::{ReadHalf, WriteHalf},
@@ -27,11 +29,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
-    own_socket::{OwnSocket, is_allowed},
-    plane::Plane,
-    protocol::ToData,
-};
+use crate::{plane::Plane, protocol::ToData};
 
 /// Version of these messages. A process that does not know the other's hands nothing over.
 const HANDOVER_PROTOCOL: u16 = 1;
@@ -138,6 +136,7 @@ async fn hand_over(
     sockets.push((Handed::HandOver, own.duplicate()?));
     let (places, sockets): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
     old_side(&mut stream).0.send(&ToNew::Sockets(places)).await?;
+    let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
     descriptors::send(&stream, &sockets).await?;
     {
         let (mut sender, mut receiver) = old_side(&mut stream);
@@ -196,9 +195,7 @@ pub(crate) async fn take_over(control: &Path) -> Result<Option<(OwnedFd, OwnedFd
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
         Err(e) => return Err(e).with_context(|| format!("cannot reach the data plane on {}", control.display())),
     };
-    if !is_allowed(&stream) {
-        bail!("the data plane on {} belongs to another user", control.display());
-    }
+    check_peer(&stream).with_context(|| format!("the data plane on {} is not trusted", control.display()))?;
     let taken = timeout(PATIENCE, take(stream)).await.unwrap_or_else(|_| bail!("it does not answer"));
     let told = || format!("the data plane on {} hands nothing over; end it, and start this one", control.display());
     taken.with_context(told).map(Some)

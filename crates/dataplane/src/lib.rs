@@ -13,7 +13,6 @@ mod limits;
 pub mod link;
 mod listeners;
 mod names;
-mod own_socket;
 mod plane;
 pub mod process;
 pub mod protocol;
@@ -21,12 +20,12 @@ mod relay;
 pub mod remote;
 mod route;
 mod source;
+mod switch;
 mod udp;
 mod voice;
 
 pub use forward::Holding;
-pub use own_socket::Control;
-pub use process::{Options, run};
+pub use process::{Control, Options, run};
 
 #[cfg(test)]
 mod testing;

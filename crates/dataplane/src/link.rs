@@ -5,11 +5,15 @@
 //! stream has credit of its own, so that a slow reader stops only itself. Both sides may open streams on a link, whoever
 //! made it: a link proves both ends, and half as many links suffice.
 //!
+//! Beside the streams, links carry frames of Ethernet of encrypted networks. A frame that finds the queue of its link full is
+//! dropped, so that no network waits for a slow node.
+//!
 //! A link ends when the peer is silent for six seconds, is no longer among the peers, has shown a certificate that is no
 //! longer trusted, or breaks the rules; then all its streams fail. It also ends after some minutes without streams.
 
 mod complaints;
 mod driver;
+mod ethernet;
 mod frame;
 mod hub;
 mod listen;
@@ -19,6 +23,7 @@ mod stream;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use swarm_model::{NodeId, TaskId};
 use swarm_wire::{NodeIdentity, TlsError, endpoints::PublishedPort};
@@ -31,10 +36,11 @@ use tokio::{
 
 pub use self::{
     complaints::LinkCounters,
+    ethernet::EthernetSink,
     stream::{Incoming, LinkReader, LinkStream, LinkWriter},
 };
 use self::{
-    frame::encode_request,
+    frame::{Frame, encode_request},
     hub::Hub,
     mux::{Answer, Link},
 };
@@ -147,6 +153,25 @@ impl Links {
     /// Refusals so far.
     pub fn counters(&self) -> LinkCounters {
         self.owner.hub.counters()
+    }
+
+    /// Sends a frame of Ethernet of the network with this number to a node, or drops it: it never waits. Frames with the same
+    /// `flow` keep their order as long as no link comes or goes.
+    pub fn send_ethernet(&self, node: NodeId, network: u32, flow: u64, frame: Bytes) {
+        match frame.len() {
+            0..=frame::ETHERNET_BYTES_MAX => self.owner.hub.carry(node, flow, Frame::ethernet(network, frame)),
+            _ => self.owner.hub.ethernet.count_dropped(1),
+        }
+    }
+
+    /// Sets who takes frames of Ethernet that other nodes send; the first one counts.
+    pub fn take_ethernet(&self, sink: EthernetSink) {
+        self.owner.hub.ethernet.set_sink(sink);
+    }
+
+    /// Frames of Ethernet that were not sent so far: too much waited before them, or there was no way to their node.
+    pub fn dropped_ethernet(&self) -> u64 {
+        self.owner.hub.ethernet.dropped()
     }
 
     /// How many links stand with a node.

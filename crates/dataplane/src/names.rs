@@ -59,7 +59,7 @@ impl State {
     }
 
     /// Takes changes of the members of a network.
-    fn change(&mut self, update: &NetworkUpdate) {
+    fn change(&mut self, update: &NetworkUpdate, each: impl FnOnce(&Members, &[(MemberKey, Option<Member>)])) {
         let network = update.network;
         let (_, members) = self.networks.entry(network).or_default();
         let changed = match members.take(update) {
@@ -69,6 +69,7 @@ impl State {
                 return;
             }
         };
+        each(members, &changed);
         for (key, _) in changed {
             match (key, members.get(key)) {
                 (_, Some(Member::Service(service))) => self.table.put_service(network, service.clone()),
@@ -96,6 +97,11 @@ impl Names {
         });
     }
 
+    /// Where `swarmd net` listens, once it is known.
+    pub(crate) fn net_socket(&self) -> watch::Receiver<Option<PathBuf>> {
+        self.net_socket.subscribe()
+    }
+
     /// This node takes part in a network.
     pub(crate) fn put_network(&self, record: NetworkRecord) {
         let mut state = self.state();
@@ -115,10 +121,10 @@ impl Names {
         state.publish();
     }
 
-    /// Takes changes of the members of a network.
-    pub(crate) fn change(&self, update: &NetworkUpdate) {
+    /// Takes changes of the members of a network, and shows them to `also`, each with the record that was there before.
+    pub(crate) fn change(&self, update: &NetworkUpdate, also: impl FnOnce(&Members, &[(MemberKey, Option<Member>)])) {
         let mut state = self.state();
-        state.change(update);
+        state.change(update, also);
         if update.complete {
             state.publish();
         }
@@ -147,16 +153,18 @@ impl Names {
         state.publish();
     }
 
-    /// Other networks and containers than these are gone.
-    pub(crate) fn keep(&self, networks: &[ObjectId], containers: &[String]) {
+    /// Other networks and containers than these are gone. Returns the networks that are.
+    pub(crate) fn keep(&self, networks: &[ObjectId], containers: &[String]) -> Vec<ObjectId> {
         let (networks, containers): (BTreeSet<_>, BTreeSet<_>) =
             (networks.iter().collect(), containers.iter().collect());
         let mut state = self.state();
         let left: Vec<_> = state.networks.keys().filter(|id| !networks.contains(id)).copied().collect();
-        left.into_iter().for_each(|network| state.remove_network(network));
+        left.iter().for_each(|network| state.remove_network(*network));
+        let gone = left;
         let left: Vec<_> = state.containers.keys().filter(|id| !containers.contains(id)).cloned().collect();
         left.iter().for_each(|container| state.remove_container(container));
         state.publish();
+        gone
     }
 
     /// The messages that lead the process that takes over to the same networks and containers.

@@ -11,12 +11,13 @@ use std::{
 
 use arc_swap::ArcSwap;
 use imbl::OrdMap;
-use swarm_model::{IngressSource, NodeId, TaskId};
+use swarm_model::{IngressSource, NodeId, ObjectId, TaskId};
 use swarm_wire::{
     NodeIdentity,
     endpoints::{
         EndpointTable, PublishedPort, Record, RecordKey, TableError, TableReceiver, TableUpdate, TableVersion,
     },
+    networks::{NetworkRecord, NetworkUpdate},
 };
 use tokio::sync::{Notify, watch};
 
@@ -28,6 +29,7 @@ use crate::{
     remote::Remote,
     route::{Port, PortKey},
     source::Sources,
+    switch::Switch,
     voice::{About, Voice, Warnings},
 };
 
@@ -56,9 +58,10 @@ pub(crate) struct Plane {
     pub(crate) sources: Sources,
     pub(crate) remote: Arc<dyn Remote>,
     pub(crate) voice: Voice,
-    pub(crate) warnings: Warnings,
+    pub(crate) warnings: Arc<Warnings>,
     pub(crate) drains: Arc<Drains>,
     pub(crate) names: Names,
+    pub(crate) switch: Switch,
 }
 
 /// The content of swarmd's messages.
@@ -97,8 +100,9 @@ impl Plane {
             served_changed: Notify::new(),
             sources: Sources::default(),
             names: Names::default(),
+            switch: Switch::new(Arc::clone(&remote)),
             remote,
-            warnings: Warnings::new(voice.clone()),
+            warnings: Arc::new(Warnings::new(voice.clone())),
             drains: Arc::new(Drains::new(voice.clone())),
             voice,
         }
@@ -116,6 +120,7 @@ impl Plane {
     /// Takes how to listen.
     pub(crate) fn configure(&self, configuration: Configuration) {
         self.names.set_net_socket(configuration.net_socket.clone());
+        self.switch.set_node(configuration.node);
         let mut state = self.state();
         let node = configuration.node;
         let before = state.configuration.replace(configuration);
@@ -182,6 +187,30 @@ impl Plane {
         Ok(state.receiver.table().version())
     }
 
+    /// This node takes part in a network.
+    pub(crate) fn put_network(&self, record: NetworkRecord) {
+        self.switch.put_network(&record, self.names.net_socket(), &self.warnings);
+        self.names.put_network(record);
+    }
+
+    /// The node has left a network.
+    pub(crate) fn remove_network(&self, network: ObjectId) {
+        self.switch.remove_network(network);
+        self.names.remove_network(network);
+    }
+
+    /// Takes changes of the members of a network.
+    pub(crate) fn change_members(&self, update: &NetworkUpdate) {
+        self.names.change(update, |members, changed| self.switch.change(update.network, members, changed));
+    }
+
+    /// Other networks and containers than these are gone.
+    pub(crate) fn keep_networks(&self, networks: &[ObjectId], containers: &[String]) {
+        for network in self.names.keep(networks, containers) {
+            self.switch.remove_network(network);
+        }
+    }
+
     /// Counters of the endpoints and services in the table.
     pub(crate) fn stats(&self) -> Stats {
         let state = self.state();
@@ -189,7 +218,12 @@ impl Plane {
         let source = |task| served.get(&task).map(|served| self.sources.shown(served.source, served.addr));
         let endpoints =
             state.followed.endpoints().filter_map(|endpoint| endpoint.stats(source(endpoint.task))).collect();
-        Stats { endpoints, services: state.followed.service_stats().collect(), sources: self.sources.stats() }
+        Stats {
+            endpoints,
+            services: state.followed.service_stats().collect(),
+            sources: self.sources.stats(),
+            switch: self.switch.stats(),
+        }
     }
 
     /// The ports to listen on that changed since the last call; none before swarmd said how to listen.

@@ -1,8 +1,14 @@
 //! The process `swarmd data`.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use swarm_net::socket::OwnSocket;
 use tokio::{
     net::UnixStream,
     sync::mpsc,
@@ -18,7 +24,6 @@ use crate::{
     incoming,
     link::Links,
     listeners::Listeners,
-    own_socket::{Control, OwnSocket},
     plane::Plane,
     remote::{Arrival, Remote},
     source,
@@ -27,6 +32,15 @@ use crate::{
 
 /// How often refused connections are spoken of.
 const REFUSED_PERIOD: Duration = Duration::from_secs(60);
+
+/// The socket on which the data plane takes connections of swarmd.
+#[derive(Debug)]
+pub enum Control {
+    /// A socket of this path. Its folder is there already, is ours, and nobody else may enter it.
+    Path(PathBuf),
+    /// A socket that listens already.
+    Listening(UnixListener),
+}
 
 /// How a data plane runs.
 pub struct Options {
@@ -117,20 +131,22 @@ struct Sockets {
 
 impl Sockets {
     async fn open(control: Control, is_heir: bool) -> Result<(Self, Option<Estate>)> {
-        let path = match &control {
-            Control::Path(path) => path.clone(),
+        let path = match control {
+            Control::Path(path) => path,
             Control::Listening(_) if is_heir => bail!("to take over, a data plane needs the path of the socket"),
-            Control::Listening(_) => {
-                return Ok((Self { control: OwnSocket::open(control).await?, hand_over: None }, None));
+            Control::Listening(listener) => {
+                let control = OwnSocket::inherit(listener.into(), None);
+                let control = control.context("the socket for swarmd that was handed over is of no use")?;
+                return Ok((Self { control, hand_over: None }, None));
             }
         };
         if is_heir && let Some((control, own, estate)) = handover::take_over(&path).await? {
             let beside = handover::path_beside(&path);
-            let control = OwnSocket::inherit(control, path)?;
-            return Ok((Self { control, hand_over: Some(OwnSocket::inherit(own, beside)?) }, Some(estate)));
+            let control = OwnSocket::inherit(control, Some(path))?;
+            return Ok((Self { control, hand_over: Some(OwnSocket::inherit(own, Some(beside))?) }, Some(estate)));
         }
         let beside = handover::path_beside(&path);
-        let control = OwnSocket::open(control).await?;
+        let control = OwnSocket::bind(path).await?;
         Ok((Self { control, hand_over: Some(OwnSocket::bind(beside).await?) }, None))
     }
 
@@ -152,6 +168,7 @@ fn inherit(plane: &Plane, estate: Estate) -> (Vec<(Place, OwnedFd)>, OldProcess)
 /// Waits for the last connection, while the next process takes the new ones.
 async fn leave(heir: UnixStream, plane: &Plane, forwarder: &Forwarder) {
     tracing::info!("another data plane has taken over; this one ends with its last connection");
+    plane.switch.retire();
     plane.remote.retire();
     forwarder.connections.close();
     tokio::select! {

@@ -154,6 +154,28 @@ pub struct Stats {
     /// Of the addresses that tasks of this node saw.
     #[serde(default)]
     pub sources: SourceStats,
+    /// Of the frames of encrypted networks.
+    #[serde(default)]
+    pub switch: SwitchStats,
+}
+
+/// Frames of encrypted networks that were dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchStats {
+    /// Another node sent it, and the Ethernet address of its sender is that of a container of a third node, or of this one.
+    pub forged: u64,
+    /// Another node sent it, and nobody in the network has the Ethernet address of its sender.
+    pub unknown: u64,
+    /// Another node sent it, of a network that this node has no task in.
+    pub foreign: u64,
+    /// Another node sent it, and its receiver is no container of this node.
+    pub stray: u64,
+    /// Another node sent it, and it is no frame of Ethernet.
+    pub malformed: u64,
+    /// The kernel did not take it, or the device of the network is not there.
+    pub refused: u64,
+    /// It was not sent: too much waited before it, or there was no way to its node.
+    pub dropped: u64,
 }
 
 /// Counters of a service, of the connections that came in at this node (flows, for UDP). The counters begin anew

@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, pin::Pin};
 
+use bytes::Bytes;
 use swarm_model::NodeId;
 use swarm_wire::{BoxedStream, NodeIdentity, TlsError};
 use tokio::net::TcpListener;
 
-use crate::link::{Incoming, Links};
+use crate::link::{EthernetSink, Incoming, Links};
 pub use crate::link::{OpenError, OpenRequest};
 
 /// A stream that opens later.
@@ -25,6 +26,12 @@ pub trait Remote: Send + Sync + 'static {
     fn set_peers(&self, peers: BTreeMap<NodeId, SocketAddr>);
     /// Takes links of other nodes on this listener, and on the one before no more.
     fn listen(&self, listener: TcpListener);
+    /// Sends a frame of Ethernet to a node, or drops it ([`Links::send_ethernet`]).
+    fn send_ethernet(&self, node: NodeId, network: u32, flow: u64, frame: Bytes);
+    /// Sets who takes frames of Ethernet of other nodes.
+    fn take_ethernet(&self, sink: EthernetSink);
+    /// Frames of Ethernet that were not sent so far.
+    fn dropped_ethernet(&self) -> u64;
     /// Another process takes over: takes no more links, and lets other nodes know that links that are open take no
     /// more streams. Streams that are open go on.
     fn retire(&self);
@@ -57,6 +64,18 @@ impl Remote for Links {
 
     fn listen(&self, listener: TcpListener) {
         Self::listen(self, listener);
+    }
+
+    fn send_ethernet(&self, node: NodeId, network: u32, flow: u64, frame: Bytes) {
+        Self::send_ethernet(self, node, network, flow, frame);
+    }
+
+    fn take_ethernet(&self, sink: EthernetSink) {
+        Self::take_ethernet(self, sink);
+    }
+
+    fn dropped_ethernet(&self) -> u64 {
+        Self::dropped_ethernet(self)
     }
 
     fn retire(&self) {

@@ -9,7 +9,6 @@
 
 mod claim;
 mod connect;
-mod netlink;
 mod networks;
 mod nft;
 mod policy;

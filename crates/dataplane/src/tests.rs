@@ -11,5 +11,6 @@ mod proxy;
 mod relaying;
 mod remote;
 mod source;
+mod switch;
 mod tcp;
 mod udp;

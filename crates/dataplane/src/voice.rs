@@ -6,7 +6,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use swarm_model::PortProtocol;
+use swarm_model::{ObjectId, PortProtocol};
 use tokio::sync::mpsc;
 
 use crate::protocol::{FromData, Warning};
@@ -53,6 +53,8 @@ pub(crate) enum About {
     Sources,
     /// Tasks whose answers to clients do not come back.
     Answers,
+    /// An encrypted network.
+    Network(ObjectId),
 }
 
 /// The warnings that hold; swarmd is told when they change.
@@ -79,7 +81,7 @@ impl Warnings {
                 tracing::warn!("{text}");
                 let port = match about {
                     About::Port(protocol, number, _) => Some((protocol, number)),
-                    About::Links | About::Identity | About::Descriptors | About::Sources | About::Answers => None,
+                    _ => None,
                 };
                 current.insert(about, Warning { port, text });
             }

@@ -54,6 +54,7 @@ const FIELDS: &[&str] = &[
     "ElectionTick",
     "EnableIPv4",
     "EnableIPv6",
+    "EncryptNetworks",
     "EncryptionConfig",
     "EndpointSpec",
     "Env",

@@ -191,6 +191,9 @@ pub struct OverlaySettings {
     pub subnet_size: u32,
     /// UDP port of overlay traffic; 0 means the default.
     pub data_path_port: u32,
+    /// Whether networks are encrypted that do not say it themselves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypt_networks: bool,
 }
 
 impl OverlaySettings {
@@ -224,6 +227,7 @@ impl OverlaySettings {
         self.addr_pools.iter().any(|pool| pool != Self::ADDR_POOL_DEFAULT)
             || self.subnet_size_or_default() != Self::SUBNET_SIZE_DEFAULT
             || port != Self::DATA_PATH_PORT_DEFAULT
+            || self.encrypt_networks
     }
 }
 

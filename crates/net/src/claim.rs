@@ -19,9 +19,23 @@ fn suffix(vni: u32, port: u16) -> String {
     if port == DATA_PORT { vni.to_string() } else { format!("{vni}-{port:x}") }
 }
 
-/// The name of a device; at most 15 bytes for numbers below 2^24.
+/// The name of a VXLAN device; at most 15 bytes for numbers below 2^24.
 pub(crate) fn device_name(vni: u32, port: u16) -> String {
     format!("vx{}", suffix(vni, port))
+}
+
+/// The name of the TAP device of an encrypted network, as long.
+pub(crate) fn tap_name(vni: u32, port: u16) -> String {
+    format!("vt{}", suffix(vni, port))
+}
+
+/// The number and the port that the name of a TAP device tells; none for other devices.
+pub(crate) fn numbers_of_tap(name: &str) -> Option<(u32, u16)> {
+    let rest = name.strip_prefix("vt")?;
+    match rest.split_once('-') {
+        Some((vni, port)) => Some((vni.parse().ok()?, u16::from_str_radix(port, 16).ok()?)),
+        None => Some((rest.parse().ok()?, DATA_PORT)),
+    }
 }
 
 /// The right to programme a device.
@@ -94,5 +108,9 @@ mod tests {
         assert_eq!(device_name(4097, DATA_PORT), "vx4097");
         assert_eq!(device_name(4097, 4790), "vx4097-12b6");
         assert!(device_name(0xff_ffff, u16::MAX).len() <= 15);
+        for (vni, port) in [(4097, DATA_PORT), (0xff_ffff, u16::MAX)] {
+            assert_eq!(numbers_of_tap(&tap_name(vni, port)), Some((vni, port)));
+        }
+        assert_eq!(["vx4097", "vtprobe", "vt", "vt1-"].map(numbers_of_tap), [None; 4]);
     }
 }

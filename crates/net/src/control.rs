@@ -2,11 +2,12 @@
 
 use std::{
     io,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use swarm_model::ObjectId;
 use swarm_wire::{Receiver, Sender, channel};
 use tokio::{
     io::{AsyncReadExt, ReadHalf, WriteHalf},
@@ -134,6 +135,14 @@ pub(crate) async fn serve(socket: &OwnSocket, net: &Arc<Net>) {
                             let _ = before.await;
                         }
                         session = Some(AbortOnDropHandle::new(tokio::spawn(follow(called, Arc::clone(net)))));
+                    }
+                    Caller::Switch { network } => {
+                        let net = Arc::clone(net);
+                        resolvers.spawn(async move {
+                            if let Err(e) = lend_queue(called, network, &net).await {
+                                tracing::debug!(%network, "the data plane got no queue of a TAP device: {e}");
+                            }
+                        });
                     }
                     Caller::Resolver { container } => {
                         let net = Arc::clone(net);
@@ -278,6 +287,36 @@ impl Session<'_> {
     }
 }
 
+/// Gives a queue of the TAP device of an encrypted network to the caller, once the device is there: that may be long after
+/// the network was put, when the engine has made the bridge.
+async fn lend_queue(called: Called, network: ObjectId, net: &Net) -> io::Result<()> {
+    let Called { mut to_caller, mut stream, .. } = called;
+    let opened = tokio::select! {
+        opened = open_queue(network, net) => opened,
+        // The caller is gone: it says nothing more.
+        _ = stream.read_u8() => return Ok(()),
+    };
+    match opened {
+        Ok(queue) => {
+            to_caller.send(&FromNet::Switch).await?;
+            descriptors::send(&stream, &[queue.as_fd()]).await
+        }
+        Err(e) => {
+            to_caller.send(&FromNet::Refused { reason: e.to_string() }).await?;
+            to_caller.close().await
+        }
+    }
+}
+
+async fn open_queue(network: ObjectId, net: &Net) -> io::Result<OwnedFd> {
+    if let Err(missing) = &net.abilities.tun {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, missing.clone()));
+    }
+    let (answer, opened) = oneshot::channel();
+    let _ = net.host.send(Question::Queue(network, answer)).await;
+    opened.await.map_err(|_| io::Error::other("`swarmd net` ends"))?
+}
+
 /// Gives the sockets of a container's resolver to the caller, until it closes the connection or the container has
 /// another namespace.
 async fn lend_resolver(called: Called, container: &str, net: &Net) -> io::Result<()> {
@@ -291,7 +330,7 @@ async fn lend_resolver(called: Called, container: &str, net: &Net) -> io::Result
     };
     let (requests, resolver) = resolver;
     to_caller.send(&FromNet::Resolver).await?;
-    let sent = descriptors::send(&stream, [resolver.udp.as_fd(), resolver.tcp.as_fd()]).await;
+    let sent = descriptors::send(&stream, &[resolver.udp.as_fd(), resolver.tcp.as_fd()]).await;
     let ports = resolver.ports;
     let ended = resolver.ended.clone();
     // The sockets are the caller's.

@@ -1,5 +1,6 @@
 //! The links of this host: the devices of networks, their bridges, and the ends of containers on these.
 
+mod queue;
 pub(crate) mod tend;
 
 use std::{
@@ -13,8 +14,9 @@ use ipnet::IpNet;
 use rustix::io::Errno;
 use swarm_model::ObjectId;
 
+pub(crate) use self::queue::ToCaller;
 use crate::{
-    claim::{Claim, Waiting, device_name},
+    claim::{Claim, Waiting, device_name, numbers_of_tap, tap_name},
     links::{self, Change, Link, Vxlan},
     netlink::{Part, Socket},
     peers::{self, Entries},
@@ -22,6 +24,7 @@ use crate::{
     reports::About,
     routes,
     state::{Network, State},
+    tap,
 };
 
 /// Kinds of events.
@@ -55,8 +58,18 @@ pub(crate) struct Host {
     is_in_doubt: bool,
     /// Whether peers came or left since the sizes of packets were checked.
     has_other_peers: bool,
-    /// The reason why there can be no devices.
-    missing: Option<String>,
+    kinds: Kinds,
+    /// Callers that want a queue of the TAP device of a network.
+    callers: Vec<(ObjectId, ToCaller)>,
+}
+
+/// The kinds of devices that there can be; for each one that cannot, the reason.
+#[derive(Clone, Debug)]
+pub(crate) struct Kinds {
+    /// For networks that are not encrypted.
+    pub(crate) vxlan: Result<(), String>,
+    /// For encrypted ones.
+    pub(crate) tap: Result<(), String>,
 }
 
 /// The right to a device.
@@ -72,6 +85,8 @@ enum Right {
 struct Device {
     right: Right,
     vxlan: Vxlan,
+    /// Whether it is a TAP device, which has the numbers of the network's VXLAN.
+    is_tap: bool,
     alias: String,
     /// Its index; none before it was found or made.
     index: Option<u32>,
@@ -94,6 +109,7 @@ impl Device {
         Self {
             right: Right::Another(None),
             vxlan: vxlan_of(configuration, network),
+            is_tap: network.encrypted,
             alias: alias(configuration),
             index: None,
             entries: None,
@@ -102,7 +118,8 @@ impl Device {
     }
 
     fn name(&self) -> String {
-        device_name(self.vxlan.id, self.vxlan.port)
+        let name = if self.is_tap { tap_name } else { device_name };
+        name(self.vxlan.id, self.vxlan.port)
     }
 
     /// Whether this process has the right to it. Tries to get it.
@@ -110,8 +127,8 @@ impl Device {
         let (vni, port) = (self.vxlan.id, self.vxlan.port);
         if let Right::Another(waiting) = &mut self.right {
             if let Some(claim) = Claim::take(vni, port)? {
-                tracing::info!("this process has the device {} from now on", device_name(vni, port));
                 (self.right, self.entries) = (Right::Own(claim), None);
+                tracing::info!("this process has the device {} from now on", self.name());
                 return Ok(true);
             }
             if !waiting.as_ref().is_some_and(Waiting::holds) {
@@ -142,6 +159,7 @@ impl Device {
     fn is_ours(&self, link: &Link) -> bool {
         match &link.alias {
             Some(alias) => *alias == self.alias,
+            None if self.is_tap => link.is_tun,
             None => link.vxlan.is_some_and(|found| (found.id, found.port) == (self.vxlan.id, self.vxlan.port)),
         }
     }
@@ -149,6 +167,9 @@ impl Device {
     /// Says that another program has the number.
     fn collision(&self, link: Option<&Link>) -> String {
         let Vxlan { id, port, .. } = self.vxlan;
+        if self.is_tap {
+            return format!("the name {} is that of a device of another program; remove that device", self.name());
+        }
         let user = match link.and_then(|link| link.alias.as_deref()) {
             Some(alias) if alias.starts_with("swarmd:") => format!("another cluster on this host ({alias})"),
             _ => "another program (Docker Swarm?)".to_owned(),
@@ -168,12 +189,25 @@ pub(crate) fn describe(error: &io::Error) -> String {
     }
 }
 
+/// The same of a TAP device.
+pub(crate) fn describe_tap(error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(Errno::PERM | Errno::ACCESS) => {
+            "encrypted networks: no permission to make TAP devices (needs CAP_NET_ADMIN and /dev/net/tun)".to_owned()
+        }
+        Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => {
+            format!("encrypted networks: this node has no TAP devices (/dev/net/tun: {error})")
+        }
+        _ => format!("encrypted networks: the kernel refused a TAP device (/dev/net/tun: {error})"),
+    }
+}
+
 impl Host {
     /// Of the namespace that the calling thread is in.
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn open(missing: Option<String>) -> io::Result<Self> {
+    pub(crate) fn open(kinds: Kinds) -> io::Result<Self> {
         Ok(Self {
             socket: Socket::open(Part::Route)?,
             devices: BTreeMap::new(),
@@ -181,7 +215,8 @@ impl Host {
             links: Vec::new(),
             is_in_doubt: true,
             has_other_peers: false,
-            missing,
+            kinds,
+            callers: Vec::new(),
         })
     }
 
@@ -234,6 +269,7 @@ impl Host {
                 self.is_in_doubt = true;
             }
         }
+        self.answer_callers();
         warnings
     }
 
@@ -242,7 +278,9 @@ impl Host {
         let is_wanted = |id: &ObjectId, device: &Device| {
             let network = state.networks.get(id).filter(|network| network.local.has_device);
             network.is_some_and(|network| {
-                device.vxlan == vxlan_of(configuration, &network.local) && device.alias == alias(configuration)
+                device.vxlan == vxlan_of(configuration, &network.local)
+                    && device.is_tap == network.local.encrypted
+                    && device.alias == alias(configuration)
             })
         };
         let left: Vec<_> =
@@ -307,8 +345,13 @@ impl Host {
     ) -> io::Result<Option<String>> {
         let ends: Vec<_> = ends.values().flatten().filter(|end| end.network == id).copied().collect();
         let Some(bridge) = self.settle_bridge(&network.local, &alias(configuration), &ends)? else { return Ok(None) };
-        if !network.local.has_device || self.missing.is_some() {
-            return Ok(self.missing.clone().filter(|_| network.local.has_device));
+        if !network.local.has_device {
+            return Ok(None);
+        }
+        // One kind never takes the place of the other: an encrypted network is not carried in clear text.
+        let kind = if network.local.encrypted { &self.kinds.tap } else { &self.kinds.vxlan };
+        if let Err(missing) = kind {
+            return Ok(Some(missing.clone()));
         }
         // Taken out while the links are changed, and put back in any case.
         let mut device = self.devices.remove(&id).unwrap_or_else(|| Device::new(configuration, &network.local));
@@ -373,7 +416,7 @@ impl Host {
             return Ok(None);
         }
         let found = match found {
-            Some(link) if link.vxlan != Some(device.vxlan) => {
+            Some(link) if !device.is_tap && link.vxlan != Some(device.vxlan) => {
                 links::remove(&mut self.socket, link.index)?;
                 None
             }
@@ -395,6 +438,15 @@ impl Host {
                     device.entries = None;
                 }
                 link.index
+            }
+            None if device.is_tap => {
+                // It stays without this queue. The data plane asks for another one.
+                tap::open(&name, true).map_err(|e| io::Error::other(describe_tap(&e)))?;
+                self.look_again()?;
+                let index = self.link(&name).map(|link| link.index).ok_or(io::ErrorKind::NotFound)?;
+                Change::of(index).alias(&device.alias).mtu(mtu).bridge(bridge).up().apply(&mut self.socket)?;
+                self.is_in_doubt = true;
+                index
             }
             None => {
                 let made = Change::default().name(&name).mtu(mtu).bridge(bridge).up();
@@ -419,7 +471,10 @@ impl Host {
             }
         };
         device.index = Some(index);
-        self.settle_entries(device, index, &network.peers)?;
+        // The data plane is what a TAP device has in place of entries.
+        if !device.is_tap {
+            self.settle_entries(device, index, &network.peers)?;
+        }
         Ok(None)
     }
 
@@ -481,9 +536,10 @@ impl Host {
         let (alias, names): (_, BTreeSet<_>) =
             (alias(configuration), self.devices.values().map(Device::name).collect());
         for link in &self.links {
-            let Some(vxlan) = link.vxlan.filter(|_| link.alias.as_ref() == Some(&alias)) else { continue };
+            let numbers = link.vxlan.map(|vxlan| (vxlan.id, vxlan.port)).or_else(|| numbers_of_tap(&link.name));
+            let Some((vni, port)) = numbers.filter(|_| link.alias.as_ref() == Some(&alias)) else { continue };
             // Another process of this host may have it.
-            if !names.contains(&link.name) && Claim::take(vxlan.id, vxlan.port)?.is_some() {
+            if !names.contains(&link.name) && Claim::take(vni, port)?.is_some() {
                 links::remove(&mut self.socket, link.index)?;
             }
         }

@@ -9,7 +9,7 @@ mod client;
 mod conntrack;
 mod containers;
 mod control;
-mod descriptors;
+pub mod descriptors;
 mod finder;
 mod host;
 mod keeper;
@@ -20,15 +20,18 @@ mod peers;
 mod probe;
 pub mod process;
 pub mod protocol;
-mod readable;
+pub mod readable;
 mod reports;
 mod routes;
-mod socket;
+pub mod socket;
 mod space;
 mod state;
 mod table;
+mod tap;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
-pub use client::{ResolverSockets, resolver_sockets};
+pub use client::{ResolverSockets, resolver_sockets, switch_queue};
 pub use peers::{Mac, mac_of};
 pub use process::{Options, run};
 

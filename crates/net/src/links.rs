@@ -35,6 +35,8 @@ pub(crate) struct Link {
     pub(crate) peer: Option<u32>,
     pub(crate) is_veth: bool,
     pub(crate) vxlan: Option<Vxlan>,
+    /// Whether it is a TAP or a TUN device.
+    pub(crate) is_tun: bool,
 }
 
 /// The settings of a VXLAN device that cannot be changed.
@@ -88,6 +90,7 @@ impl Link {
                     for info in infos {
                         match info {
                             LinkInfo::Kind(InfoKind::Veth) => link.is_veth = true,
+                            LinkInfo::Kind(InfoKind::Tun) => link.is_tun = true,
                             LinkInfo::Data(InfoData::Vxlan(data)) => link.vxlan = Some(Vxlan::read(&data)),
                             _ => {}
                         }

@@ -13,6 +13,7 @@ const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
 const DELETE_CHAIN: u16 = SUBSYSTEM << 8 | 5;
 const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
+const GET_RULE: u16 = SUBSYSTEM << 8 | 7;
 const DELETE_RULE: u16 = SUBSYSTEM << 8 | 8;
 const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
 const NEW_ELEMENT: u16 = SUBSYSTEM << 8 | 12;
@@ -35,7 +36,9 @@ const VERDICT_REGISTER: u32 = 0;
 const REGISTER: u32 = 1;
 const VERDICT_JUMP: i32 = -3;
 const VERDICT_GOTO: i32 = -4;
+const META_MARK: u32 = 3;
 const META_PROTOCOL: u32 = 16;
+const SOCKET_TRANSPARENT: u32 = 0;
 
 /// The family of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +47,32 @@ pub enum Family {
     Ip = 2,
     /// IPv6.
     Ip6 = 10,
+}
+
+/// The packets that a table is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of one family.
+    One(Family),
+    /// Those of IPv4 and IPv6 alike.
+    Both,
+}
+
+impl Scope {
+    /// The part that all messages about such a table begin with.
+    fn header(self) -> [u8; GENERIC_BYTES] {
+        let number = match self {
+            Self::One(family) => family as u8,
+            Self::Both => 1,
+        };
+        [number, 0, 0, 0]
+    }
+}
+
+impl From<Family> for Scope {
+    fn from(family: Family) -> Self {
+        Self::One(family)
+    }
 }
 
 /// The type of keys and values of sets.
@@ -112,7 +141,7 @@ fn verdict(code: i32, chain: &str) -> Vec<u8> {
 pub struct Hook {
     /// `nat` or `filter`.
     pub kind: &'static str,
-    /// The number of the hook; 3 is `output`.
+    /// The number of the hook; 0 is `prerouting`, 3 is `output`.
     pub hook: u32,
     /// Its place among the chains there.
     pub priority: i32,
@@ -121,7 +150,7 @@ pub struct Hook {
 /// The changes of one table, which the kernel makes at one moment.
 #[derive(Debug)]
 pub struct Batch<'a> {
-    family: Family,
+    scope: Scope,
     table: &'a str,
     messages: Vec<Message>,
     /// The last set without a name; each has a number in its batch.
@@ -131,8 +160,8 @@ pub struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// No changes yet.
     #[must_use]
-    pub fn new(family: Family, table: &'a str) -> Self {
-        Self { family, table, messages: Vec::new(), anonymous: 0 }
+    pub fn new(scope: impl Into<Scope>, table: &'a str) -> Self {
+        Self { scope: scope.into(), table, messages: Vec::new(), anonymous: 0 }
     }
 
     /// The messages of the changes.
@@ -142,7 +171,7 @@ impl<'a> Batch<'a> {
     }
 
     fn add(&mut self, kind: u16, flags: u16, attributes: &[Vec<u8>]) {
-        let message = Message::new(kind, flags, &[self.family as u8, 0, 0, 0]).with(&text(1, self.table));
+        let message = Message::new(kind, flags, &self.scope.header()).with(&text(1, self.table));
         self.messages.push(message.with(&attributes.concat()));
     }
 
@@ -275,18 +304,68 @@ impl Tables {
     ///
     /// # Errors
     /// The kernel's; `Interrupted` when there were other changes.
-    pub fn change(&mut self, generation: u32, mut changes: Vec<Message>) -> io::Result<u32> {
-        let Some(last) = changes.pop() else { return Ok(generation) };
-        let [high, low] = SUBSYSTEM.to_be_bytes();
-        let mark = |kind| Message::new(kind, 0, &[0, 0, high, low]);
-        let mut all = vec![mark(BATCH_BEGIN).with(&number(BATCH_GENERATION, generation))];
-        all.extend(changes);
-        all.extend([last.asking(), mark(BATCH_END)]);
-        match self.socket.whole(&all) {
+    pub fn change(&mut self, generation: u32, changes: Vec<Message>) -> io::Result<u32> {
+        if changes.is_empty() {
+            return Ok(generation);
+        }
+        match self.batch(&number(BATCH_GENERATION, generation), changes) {
             // ERESTART is no error that other calls know.
             Err(e) if e.raw_os_error() == Some(RESTART) => Err(io::ErrorKind::Interrupted.into()),
             done => done.map(|()| generation.checked_add(1).unwrap_or(1)),
         }
+    }
+
+    /// Makes changes at one moment, whatever others have changed.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn change_now(&mut self, changes: Vec<Message>) -> io::Result<()> {
+        self.batch(&[], changes)
+    }
+
+    fn batch(&mut self, condition: &[u8], mut changes: Vec<Message>) -> io::Result<()> {
+        let Some(last) = changes.pop() else { return Ok(()) };
+        let [high, low] = SUBSYSTEM.to_be_bytes();
+        let mark = |kind| Message::new(kind, 0, &[0, 0, high, low]);
+        let mut all = vec![mark(BATCH_BEGIN).with(condition)];
+        all.extend(changes);
+        all.extend([last.asking(), mark(BATCH_END)]);
+        self.socket.whole(&all)
+    }
+
+    /// The names of the tables of this kind.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn names(&mut self, scope: Scope) -> io::Result<Vec<String>> {
+        let bodies = self.socket.list(&Message::new(GET_TABLE, 0, &scope.header()))?;
+        let name = |body: &Vec<u8>| {
+            let name = find(body.get(GENERIC_BYTES..)?, 1)?;
+            Some(String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(name)).into_owned())
+        };
+        Ok(bodies.iter().filter_map(name).collect())
+    }
+
+    /// The chains and expressions of a table's rules, as the kernel tells them; nothing without the table.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn rules(&mut self, scope: Scope, table: &str) -> io::Result<Vec<u8>> {
+        let asked = Message::new(GET_RULE, 0, &scope.header()).with(&text(1, table));
+        let bodies = match self.socket.list(&asked) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            bodies => bodies?,
+        };
+        let mut rules = Vec::new();
+        for body in bodies {
+            let body = body.get(GENERIC_BYTES..).unwrap_or_default();
+            // A kernel before 4.12 lists the rules of all tables.
+            if find(body, 1).is_some_and(|name| name.strip_suffix(&[0]).unwrap_or(name) == table.as_bytes()) {
+                let told = crate::netlink::attributes(body).filter(|(kind, _)| matches!(kind, 2 | 4));
+                told.for_each(|(_, value)| rules.extend_from_slice(value));
+            }
+        }
+        Ok(rules)
     }
 
     /// Whether there is a table of this name.
@@ -294,7 +373,7 @@ impl Tables {
     /// # Errors
     /// The kernel's.
     pub fn has(&mut self, family: Family, table: &str) -> io::Result<bool> {
-        let asked = Message::new(GET_TABLE, 0, &[family as u8, 0, 0, 0]).with(&text(1, table));
+        let asked = Message::new(GET_TABLE, 0, &Scope::from(family).header()).with(&text(1, table));
         match self.socket.get(&asked) {
             Ok(_) => Ok(true),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -307,7 +386,8 @@ impl Tables {
     /// # Errors
     /// The kernel's.
     pub fn elements(&mut self, family: Family, table: &str, set: &str) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let asked = Message::new(GET_ELEMENT, 0, &[family as u8, 0, 0, 0]).with(&text(1, table)).with(&text(2, set));
+        let asked =
+            Message::new(GET_ELEMENT, 0, &Scope::from(family).header()).with(&text(1, table)).with(&text(2, set));
         let bodies = match self.socket.list(&asked) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             bodies => bodies?,
@@ -329,7 +409,8 @@ const RESTART: i32 = 85;
 /// Expressions of rules, which work on one register.
 pub mod expression {
     use super::{
-        Family, META_PROTOCOL, REGISTER, VERDICT_JUMP, VERDICT_REGISTER, attribute, nested, number, text, verdict,
+        Family, META_MARK, META_PROTOCOL, REGISTER, SOCKET_TRANSPARENT, VERDICT_JUMP, VERDICT_REGISTER, attribute,
+        nested, number, text, verdict,
     };
 
     fn expression(name: &str, data: &[Vec<u8>]) -> Vec<u8> {
@@ -359,6 +440,30 @@ pub mod expression {
     #[must_use]
     pub fn protocol() -> Vec<u8> {
         expression("meta", &[number(1, REGISTER), number(2, META_PROTOCOL)])
+    }
+
+    /// Loads the mark of the packet.
+    #[must_use]
+    pub fn mark() -> Vec<u8> {
+        expression("meta", &[number(1, REGISTER), number(2, META_MARK)])
+    }
+
+    /// Gives the packet the mark in the register.
+    #[must_use]
+    pub fn set_mark() -> Vec<u8> {
+        expression("meta", &[number(2, META_MARK), number(3, REGISTER)])
+    }
+
+    /// Loads whether the packet is for a transparent socket: 1 or 0; goes on only if it is for a socket.
+    #[must_use]
+    pub fn transparent() -> Vec<u8> {
+        expression("socket", &[number(1, SOCKET_TRANSPARENT), number(2, REGISTER)])
+    }
+
+    /// Loads these bytes.
+    #[must_use]
+    pub fn value(bytes: &[u8]) -> Vec<u8> {
+        expression("immediate", &[number(1, REGISTER), nested(2, &[attribute(1, bytes)])])
     }
 
     /// Goes on if the register has these bytes.

@@ -1,13 +1,6 @@
 //! Which parts of the kernel this process can use: each is tried.
 
-use std::{
-    collections::BTreeSet,
-    fs::{File, OpenOptions},
-    io,
-    net::Ipv4Addr,
-    os::fd::AsFd,
-    thread,
-};
+use std::{collections::BTreeSet, fs::File, io, net::Ipv4Addr, os::fd::AsFd, thread};
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -18,14 +11,15 @@ use crate::{
     netlink::{Part, Socket},
     protocol::Abilities,
     table::{Loaded, Table},
+    tap,
 };
 
 /// Names parts of the kernel, separated by commas, that are to be taken as missing: `vxlan`, `tun`, `nft`, `setns`.
 const WITHOUT: &str = "SWARMD_WITHOUT";
-const TUN: &str = "/dev/net/tun";
 const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
 /// The name and the number of the device that is tried. Its port is no VXLAN's.
 const PROBE: &str = "vxprobe";
+const PROBE_TAP: &str = "vtprobe";
 const PROBE_VXLAN: Vxlan = Vxlan { id: 0xff_ffff, port: 65_000, local: std::net::IpAddr::V4(Ipv4Addr::LOCALHOST) };
 
 /// The parts that the environment says are missing.
@@ -45,7 +39,7 @@ pub(crate) fn probe(without: &BTreeSet<String>) -> Abilities {
     let names = |e: &io::Error| format!("no service VIPs on this node: names resolve to task addresses ({e})");
     Abilities {
         vxlan: try_part("vxlan", try_vxlan, host::describe),
-        tun: try_part("tun", try_tun, |e| format!("{TUN}: {e}")),
+        tun: try_part("tun", try_tun, host::describe_tap),
         nft: try_part("nft", try_nft, names),
         setns: try_part("setns", try_setns, |e| {
             format!("no service VIPs on this node: names resolve to task addresses (setns needs CAP_SYS_ADMIN: {e})")
@@ -72,7 +66,7 @@ fn try_vxlan() -> io::Result<()> {
 }
 
 fn try_tun() -> io::Result<()> {
-    OpenOptions::new().read(true).write(true).open(TUN).map(drop)
+    tap::open(PROBE_TAP, false).map(drop)
 }
 
 /// Loads tables like those of containers.
@@ -107,6 +101,7 @@ mod tests {
         if rustix::process::geteuid().is_root() {
             let abilities = probe(&BTreeSet::new());
             assert_eq!((abilities.vxlan, abilities.nft, abilities.setns), (Ok(()), Ok(()), Ok(())));
+            assert_eq!(abilities.tun.is_ok(), std::path::Path::new("/dev/net/tun").exists());
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     control::{self, Net},
     finder,
     host::{
-        Ends,
+        Ends, Kinds,
         tend::{Tended, tend},
     },
     keeper::Common,
@@ -79,7 +79,7 @@ pub(crate) async fn run_without(options: Options, without: BTreeSet<String>) -> 
         questions,
         reports: Arc::clone(&reports),
         progress: Arc::clone(&progress),
-        missing: abilities.vxlan.as_ref().err().cloned(),
+        kinds: Kinds { vxlan: abilities.vxlan.clone(), tap: abilities.tun.clone() },
     };
     let missing = abilities.setns.as_ref().err().or(abilities.nft.as_ref().err()).cloned();
     let _finding = AbortOnDropHandle::new(tokio::spawn(finder::find(wanted.subscribe(), found_sender)));

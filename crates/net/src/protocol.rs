@@ -8,7 +8,7 @@
 //! comes, the old one is closed. The words of swarmd hold while it is away.
 //!
 //! The data plane asks for one thing on each connection: the sockets of a container's resolver
-//! ([`crate::resolver_sockets`]).
+//! ([`crate::resolver_sockets`]), or a queue of the device of an encrypted network ([`crate::switch_queue`]).
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -50,7 +50,7 @@ pub enum ToNet {
     PutNetwork(LocalNetwork),
     /// The node has left a network: its device is removed. The bridge is the engine's.
     RemoveNetwork(ObjectId),
-    /// The way to a container of another node.
+    /// The way to a container of another node. An encrypted network needs none: the data plane knows it.
     PutPeer {
         /// The network, which was put before.
         network: ObjectId,
@@ -125,6 +125,11 @@ pub enum Caller {
         /// The container, as in [`LocalContainer::id`].
         container: String,
     },
+    /// The data plane, which carries the frames of an encrypted network between nodes.
+    Switch {
+        /// The network, as in [`LocalNetwork::id`].
+        network: ObjectId,
+    },
 }
 
 /// The place of a node in its cluster.
@@ -165,8 +170,11 @@ pub struct LocalNetwork {
     pub mtu: u32,
     /// Its subnets.
     pub subnets: Vec<Subnet>,
-    /// Whether it reaches other nodes by a VXLAN device.
+    /// Whether it reaches other nodes by a device.
     pub has_device: bool,
+    /// Whether that is a TAP device, whose frames the data plane encrypts; else it is a VXLAN device.
+    #[serde(default)]
+    pub encrypted: bool,
 }
 
 /// A container of this node.
@@ -219,6 +227,8 @@ pub enum FromNet {
     Warnings(Vec<NetWarning>),
     /// Answer to [`Caller::Resolver`]: two descriptors follow, of a UDP and of a TCP socket.
     Resolver,
+    /// Answer to [`Caller::Switch`]: a descriptor follows, of a queue of the network's TAP device.
+    Switch,
     /// The caller gets nothing. The connection ends.
     Refused {
         /// Why.
@@ -240,7 +250,7 @@ pub struct NetWarning {
 pub struct Abilities {
     /// VXLAN devices: networks between nodes.
     pub vxlan: Result<(), String>,
-    /// TAP devices: networks between nodes in user space.
+    /// TAP devices: encrypted networks between nodes.
     pub tun: Result<(), String>,
     /// Tables of nftables: virtual addresses.
     pub nft: Result<(), String>,

@@ -12,23 +12,24 @@ use tokio::{io::Interest, net::UnixStream};
 /// tokio's own type for that is unsafe, as it trusts that the descriptor stays open. This one has a duplicate of it, as
 /// a stream: nothing but its readiness is used.
 #[derive(Debug)]
-pub(crate) struct Readable(UnixStream);
+pub struct Readable(UnixStream);
 
 impl Readable {
     /// Of a descriptor that does not block.
     ///
     /// # Errors
     /// There are no descriptors left.
-    pub(crate) fn of(descriptor: &impl AsFd) -> io::Result<Self> {
+    pub fn of(descriptor: &impl AsFd) -> io::Result<Self> {
         let duplicate = StdUnixStream::from(descriptor.as_fd().try_clone_to_owned()?);
         Ok(Self(UnixStream::from_std(duplicate)?))
     }
 
-    /// Waits, and reads by `read`, until that does not return `WouldBlock`.
+    /// Waits, and reads by `read`, until that does not return `WouldBlock`. A descriptor whose device is gone only has an
+    /// error, which a read returns.
     ///
     /// # Errors
     /// The errors of `read`.
-    pub(crate) async fn read<T>(&self, read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-        self.0.async_io(Interest::READABLE, read).await
+    pub async fn read<T>(&self, read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        self.0.async_io(Interest::READABLE | Interest::ERROR, read).await
     }
 }

@@ -3,8 +3,11 @@
 use std::{
     fs, io,
     os::{
-        fd::AsFd,
-        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        fd::{AsFd, OwnedFd},
+        unix::{
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
+            net::UnixListener as StdUnixListener,
+        },
     },
     path::{Path, PathBuf},
     time::Duration,
@@ -21,16 +24,19 @@ const OTHERS: u32 = 0o077;
 /// The user who may do everything anyway.
 const ROOT: u32 = 0;
 
-/// A socket. Its file goes with it.
+/// A socket for this user and root. Its file goes with it.
 #[derive(Debug)]
-pub(crate) struct OwnSocket {
+pub struct OwnSocket {
     listener: UnixListener,
-    path: PathBuf,
+    /// None when the file is left to another process.
+    path: Option<PathBuf>,
 }
 
 impl Drop for OwnSocket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -39,14 +45,14 @@ impl OwnSocket {
     ///
     /// # Errors
     /// The folder is another user's or open to others; the path is in use, or is no socket.
-    pub(crate) async fn bind(path: PathBuf) -> Result<Self> {
+    pub async fn bind(path: PathBuf) -> Result<Self> {
         check_folder(&path)?;
         if let Ok(found) = fs::symlink_metadata(&path) {
             if !found.file_type().is_socket() {
                 bail!("{} exists and is not a socket; remove it, or name another path", path.display());
             }
             match UnixStream::connect(&path).await {
-                Ok(_) => bail!("another `swarmd net` runs on {}", path.display()),
+                Ok(_) => bail!("another process listens on {}; end it, or name another path", path.display()),
                 Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
                     fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
                 }
@@ -54,11 +60,34 @@ impl OwnSocket {
             }
         }
         let listener = UnixListener::bind(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        Ok(Self { listener, path })
+        Ok(Self { listener, path: Some(path) })
+    }
+
+    /// Takes a socket that another process opened. With a path, the file there goes with it.
+    ///
+    /// # Errors
+    /// The system's: the descriptor is no socket that listens.
+    pub fn inherit(socket: OwnedFd, path: Option<PathBuf>) -> io::Result<Self> {
+        let listener = StdUnixListener::from(socket);
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener: UnixListener::from_std(listener)?, path })
+    }
+
+    /// The same socket for another process.
+    ///
+    /// # Errors
+    /// The system's: the process has no descriptors left.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
+    }
+
+    /// Leaves the file to another process.
+    pub fn leave_file(&mut self) {
+        self.path = None;
     }
 
     /// The next connection of a user who may connect.
-    pub(crate) async fn accept(&self) -> UnixStream {
+    pub async fn accept(&self) -> UnixStream {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => match check_peer(&stream) {
@@ -95,7 +124,7 @@ fn check_folder(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// The process is another user's, or the system does not tell whose it is.
-pub(crate) fn check_peer(stream: &impl AsFd) -> io::Result<()> {
+pub fn check_peer(stream: &impl AsFd) -> io::Result<()> {
     check_uid(socket_peercred(stream)?.uid.as_raw(), geteuid().as_raw())
 }
 
@@ -136,6 +165,6 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let _own = OwnSocket::bind(path.clone()).await.unwrap();
         let error = OwnSocket::bind(path).await.unwrap_err();
-        assert!(error.to_string().contains("another `swarmd net` runs"), "{error}");
+        assert!(error.to_string().contains("another process listens"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! Hosts and containers are network namespaces, made by the tests themselves.
 
 mod control;
+mod encrypted;
 mod overlay;
 mod place;
 mod repair;

@@ -1,5 +1,7 @@
 //! Networks: tasks of several nodes reach each other by name.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -97,6 +99,43 @@ fn tasks_in_a_network_reach_each_other_by_name() {
     until("the engine has no part of the networks", || match engine.networks() {
         left if left.iter().any(|id| *id == front || *id == back) => Err(format!("{left:?}")),
         _ => Ok(()),
+    });
+}
+
+#[test]
+fn an_encrypted_network_has_no_device_that_sends_in_clear_text() {
+    let Some(engine) = Engine::of_this_machine().filter(|_| Path::new("/dev/net/tun").exists()) else { return };
+    let mut clean_up = CleanUp::new(&engine);
+    let cluster = Cluster::start(&engine.address(), 2);
+    clean_up.note(&cluster);
+    // No other cluster of this machine has the number.
+    let number = 9_000_000 + std::process::id() % 1_000_000;
+    let options = json!({ "encrypted": "", "com.docker.network.driver.overlay.vxlanid_list": number.to_string() });
+    let body = json!({
+        "Name": "secret", "Driver": "overlay", "Options": options,
+        "IPAM": { "Config": [{ "Subnet": "10.213.1.0/24" }] },
+    });
+    cluster.manager().call("POST", "/networks/create", Some(&body)).expect("a network");
+    let shown = cluster.manager().call("GET", "/networks/secret", None).expect("it is there");
+    assert_eq!(shown["Options"], options);
+    cluster.create(&in_network(service("web", 2), "secret"));
+    cluster.wait_settled(&[("web".to_owned(), 2)].into());
+    cluster.create(&asks("client", "secret", "web:8080", 2, 3));
+    wait_all(&cluster, "client", 2, "complete");
+    let devices = || {
+        let names = std::fs::read_dir("/sys/class/net").expect("the devices of this host");
+        let names = names.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with('v') && name.contains(&number.to_string())).collect::<Vec<_>>()
+    };
+    let found = devices();
+    assert!(found.len() == 1 && found[0].starts_with("vt"), "{found:?}");
+    for name in ["web", "client"] {
+        cluster.manager().call("DELETE", &format!("/services/{name}"), None).expect("it is removed");
+    }
+    cluster.manager().call("DELETE", "/networks/secret", None).expect("it is removed");
+    until("the device is gone", || match devices() {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?}")),
     });
 }
 

@@ -33,13 +33,17 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn network() -> AssignedObject {
+    network_with(false)
+}
+
+fn network_with(encrypted: bool) -> AssignedObject {
     let content = NetworkContent {
         vni: 4097,
         data_port: 4789,
         subnets: vec![NetworkSubnet::new("10.0.1.0/24".parse().unwrap())],
         internal: false,
         attachable: false,
-        encrypted: false,
+        encrypted,
         mtu: None,
         options: Default::default(),
     };
@@ -79,13 +83,17 @@ fn update(full: bool, puts: &[Member], removes: &[MemberKey]) -> ToAgent {
 
 /// A node with a task in the network, whose container is made.
 fn with_task() -> World {
+    with_task_in(&network())
+}
+
+fn with_task_in(network: &AssignedObject) -> World {
     let mut world = World::with_networks();
     world.settle();
     let mut task = assigned_task(TASK.0, D::Running);
     task.needs = [key()].into();
     task.addrs = [NetworkAddr { network: NETWORK, addr: ip("10.0.1.10") }].into();
     let spec = ItemChange::Put(Item::Spec(Shared::new(&assigned_spec("hello:1")).unwrap()));
-    let object = ItemChange::Put(Item::Object(Shared::new(&network()).unwrap()));
+    let object = ItemChange::Put(Item::Object(Shared::new(network).unwrap()));
     world.wanted.insert(TASK, task.clone());
     world.tell(vec![object, spec, put_task(task)]);
     assert!(world.needs_net && world.needs_data);
@@ -103,6 +111,24 @@ fn running() -> World {
     world.settle();
     assert_eq!(world.state(TASK), Some(S::Running));
     world
+}
+
+#[test]
+fn an_encrypted_network_is_never_made_as_one_in_clear_text() {
+    let mut world = with_task_in(&network_with(true));
+    let lacks = Abilities { tun: Err("there is no /dev/net/tun".into()), ..abilities() };
+    world.input(Input::Net(NetInput::Up(lacks)));
+    let reason = world.error(TASK).unwrap_or_default();
+    assert_eq!(reason, "this node cannot be in the encrypted network net: there is no /dev/net/tun");
+    let without_vxlan = Abilities { vxlan: Err("the kernel has no VXLAN".into()), ..abilities() };
+    world.input(Input::Net(NetInput::Up(without_vxlan)));
+    world.settle();
+    assert_eq!(world.state(TASK), Some(S::Running));
+    let networks = world.net.iter().filter_map(|message| match message {
+        ToNet::PutNetwork(network) => Some((network.encrypted, network.mtu)),
+        _ => None,
+    });
+    assert!(networks.clone().count() > 0 && networks.clone().all(|network| network == (true, 1500)));
 }
 
 #[test]

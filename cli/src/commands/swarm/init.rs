@@ -43,6 +43,9 @@ pub(crate) struct Init {
     /// Prefix length of an overlay network
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u8).range(1..=29))]
     default_addr_pool_mask_length: u8,
+    /// Encrypt overlay networks that do not say otherwise (network create --opt encrypted=false)
+    #[arg(long)]
+    encrypt_networks: bool,
     /// Whether this node takes tasks
     #[arg(long, value_name = "AVAILABILITY", default_value = "active", value_parser = choice::<Availability>(AVAILABILITIES))]
     availability: Availability,
@@ -63,6 +66,7 @@ impl Init {
             advertise_addr: self.advertise_addr,
             data_path_addr: self.data_path_addr,
             data_path_port: self.data_path_port.into(),
+            encrypt_networks: self.encrypt_networks,
             force_new_cluster: self.force_new_cluster,
             auto_lock_managers: self.autolock,
             availability: self.availability.as_str().to_owned(),

@@ -29,6 +29,8 @@ pub(super) enum Offence {
     Streams,
     /// The peer broke the rules of the link.
     Rules,
+    /// The peer sent a frame of Ethernet that it may not send.
+    Ethernet,
 }
 
 /// How often peers did something wrong, since the process began.
@@ -46,6 +48,8 @@ pub struct LinkCounters {
     pub streams: u64,
     /// Links cut because the peer broke their rules.
     pub rules: u64,
+    /// Frames of Ethernet that the peer may not send.
+    pub ethernet: u64,
 }
 
 #[derive(Default)]
@@ -58,7 +62,7 @@ struct Kind {
 /// Counts and says.
 #[derive(Default)]
 pub(super) struct Complaints {
-    kinds: [Kind; 6],
+    kinds: [Kind; 7],
 }
 
 impl Complaints {
@@ -89,6 +93,7 @@ impl Complaints {
             floods: count(Offence::Flood),
             streams: count(Offence::Streams),
             rules: count(Offence::Rules),
+            ethernet: count(Offence::Ethernet),
         }
     }
 }

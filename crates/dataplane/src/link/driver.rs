@@ -171,6 +171,11 @@ impl Driver {
                     for _ in 0..arrived.surplus {
                         hub.complaints.add(Offence::Streams, &self.link.peer(), &"it has too many streams on a link");
                     }
+                    for (network, frame) in arrived.ethernet {
+                        if let Err(problem) = hub.ethernet.take(self.link.peer(), network, &frame) {
+                            hub.complaints.add(Offence::Ethernet, &self.link.peer(), &problem);
+                        }
+                    }
                     for (id, request) in arrived.wanted {
                         let incoming = Incoming::new(Arc::clone(&self.link), id, request);
                         if let Err(e) = hub.incoming.try_send(incoming) {
@@ -258,6 +263,9 @@ impl Driver {
             if !self.link.is_unused() {
                 self.unused_since = None;
                 continue;
+            }
+            if self.link.has_carried(LOOK_EVERY) {
+                self.unused_since = None;
             }
             let unused = now.duration_since(*self.unused_since.get_or_insert(now));
             let is_old = self.hub.upgrade().is_none_or(|hub| hub.is_old(&self.link));

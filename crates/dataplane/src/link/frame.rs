@@ -5,7 +5,7 @@
 //! | 0 | kind |
 //! | 1 | 0 |
 //! | 2–3 | length of the content, big-endian |
-//! | 4–7 | stream, big-endian; 0 for the link itself |
+//! | 4–7 | stream, big-endian; 0 for the link itself; for a frame of Ethernet the number of its network |
 //!
 //! The decoder hands out the content of data frames as it arrives: a large frame costs neither memory nor time.
 
@@ -37,6 +37,12 @@ const CREDIT: u8 = 9;
 const CLOSE: u8 = 10;
 /// A peer that does not know this frame opens streams all the same, and is refused when the process has ended.
 const LEAVE: u8 = OPTIONAL_KINDS;
+
+/// A frame of Ethernet, of an encrypted network. A peer that does not know it skips it: no packet of such a network passes
+/// between the two nodes.
+const ETHERNET: u8 = OPTIONAL_KINDS + 1;
+/// Bytes of a frame of Ethernet with its header, at most.
+pub(super) const ETHERNET_BYTES_MAX: usize = u16::MAX as usize;
 
 /// A frame to be sent.
 #[derive(Clone, Debug)]
@@ -111,6 +117,12 @@ impl Frame {
         Self::new(LEAVE, 0, Bytes::new())
     }
 
+    /// A frame of Ethernet, of the network with this number: at most [`ETHERNET_BYTES_MAX`].
+    pub(super) fn ethernet(network: u32, bytes: Bytes) -> Self {
+        debug_assert!(bytes.len() <= ETHERNET_BYTES_MAX);
+        Self::new(ETHERNET, network, bytes)
+    }
+
     /// The link ends.
     pub(super) fn close(reason: &str) -> Self {
         Self::new(CLOSE, 0, shortened(reason))
@@ -182,6 +194,12 @@ pub(super) enum Event<'a> {
         amount: u32,
     },
     Leave,
+    /// Some bytes of a frame of Ethernet; `left` more belong to it.
+    Ethernet {
+        network: u32,
+        bytes: &'a [u8],
+        left: usize,
+    },
     Close {
         reason: String,
     },
@@ -234,6 +252,10 @@ impl Decoder {
                 DATA => {
                     let Some((bytes, left)) = self.pass(content, input) else { return Ok(None) };
                     return Ok(Some(Event::Data { stream: content.stream, bytes, left }));
+                }
+                ETHERNET => {
+                    let Some((bytes, left)) = self.pass(content, input) else { return Ok(None) };
+                    return Ok(Some(Event::Ethernet { network: content.stream, bytes, left }));
                 }
                 LEAVE if content.left == 0 => {
                     self.content = None;

@@ -18,6 +18,8 @@ use super::{
     LinkCounters,
     complaints::{Complaints, Offence},
     driver,
+    ethernet::{Ethernet, Held},
+    frame::Frame,
     mux::Link,
     stream::Incoming,
 };
@@ -39,6 +41,7 @@ type Dialled = Option<Result<(), Arc<str>>>;
 pub(super) struct Hub {
     state: Mutex<State>,
     pub(super) incoming: mpsc::Sender<Incoming>,
+    pub(super) ethernet: Ethernet,
     pub(super) complaints: Complaints,
 }
 
@@ -56,6 +59,8 @@ struct Peer {
     links: Vec<Standing>,
     /// A link that is being made.
     dial: Option<watch::Receiver<Dialled>>,
+    /// Frames of Ethernet that wait for the first link.
+    held: Held,
 }
 
 /// A link, and the certificates that it stands on.
@@ -75,7 +80,7 @@ pub(super) struct Current {
 
 impl Hub {
     pub(super) fn new(incoming: mpsc::Sender<Incoming>) -> Self {
-        Self { state: Mutex::default(), incoming, complaints: Complaints::default() }
+        Self { state: Mutex::default(), incoming, ethernet: Ethernet::default(), complaints: Complaints::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -128,7 +133,12 @@ impl Hub {
             }
         });
         for (node, addr) in addrs {
-            state.peers.entry(*node).or_insert_with(|| Peer { addr: *addr, links: Vec::new(), dial: None });
+            state.peers.entry(*node).or_insert_with(|| Peer {
+                addr: *addr,
+                links: Vec::new(),
+                dial: None,
+                held: Held::default(),
+            });
         }
         drop(state);
         for link in cut {
@@ -220,6 +230,34 @@ impl Hub {
         }
     }
 
+    /// Sends a frame of Ethernet to a node, or drops it and counts that. Frames with the same `flow` keep their order as long as no
+    /// link comes or goes. Without a link one is made, and the frame waits for it.
+    pub(super) fn carry(self: &Arc<Self>, node: NodeId, flow: u64, frame: Frame) {
+        let mut state = self.lock();
+        let generation = state.generation;
+        let (Some(tls), Some(peer)) = (state.tls.clone(), state.peers.get_mut(&node)) else {
+            return self.ethernet.count_dropped(1);
+        };
+        let of = |is_current: bool| {
+            let open = peer.links.iter().filter(|standing| standing.link.is_open());
+            open.filter(|s| (s.generation == generation) == is_current).map(|s| &s.link).collect::<Vec<_>>()
+        };
+        let current = of(true);
+        // Links that show the older certificate serve until there is one with the new one.
+        let links = if current.is_empty() { of(false) } else { current.clone() };
+        let taken = match links.get((flow % links.len().max(1) as u64) as usize) {
+            Some(link) => link.offer(frame),
+            None => peer.held.push(frame),
+        };
+        let wants_more = current.is_empty() || !taken && current.len() < MADE_MAX;
+        if wants_more && peer.dial.is_none() && peer.held.may_dial() {
+            peer.dial = Some(self.dial(Current { tls, generation }, node, peer.addr));
+        }
+        if !taken {
+            self.ethernet.count_dropped(1);
+        }
+    }
+
     /// Makes a link, in a task of its own: whoever waits for it may give up.
     fn dial(self: &Arc<Self>, current: Current, node: NodeId, addr: SocketAddr) -> watch::Receiver<Dialled> {
         let (sender, receiver) = watch::channel(None);
@@ -233,6 +271,9 @@ impl Hub {
             };
             if let Some(peer) = hub.lock().peers.get_mut(&node) {
                 peer.dial = None;
+                if result.is_err() {
+                    hub.ethernet.count_dropped(peer.held.give_up());
+                }
             }
             if let Err(reason) = &result {
                 tracing::debug!(%node, %addr, "no link: {reason}");
@@ -271,6 +312,7 @@ impl Hub {
             return refused(connection, format!("node {node} has {TAKEN_MAX} links to this node already"));
         }
         let link = Arc::new(Link::new(node, is_maker));
+        peer.held.pass_to(&link);
         let generation = current.generation;
         peer.links.push(Standing { link: Arc::clone(&link), theirs: connection.chain, ours, generation });
         drop(state);

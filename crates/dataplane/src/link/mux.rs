@@ -1,7 +1,9 @@
 //! The streams of one link: what both sides may do, and the frames that wait to be sent. Nothing here reads or writes a
 //! socket.
 
+pub(super) mod ethernet;
 pub(super) mod flow;
+mod outcome;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,17 +11,21 @@ use std::{
     mem::size_of,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use swarm_model::NodeId;
-use thiserror::Error;
 use tokio::time::Instant;
 
-use self::flow::{Phase, Stream};
+pub(super) use self::outcome::{Answer, Arrived, Violation};
+use self::{
+    ethernet::Lane,
+    flow::{Phase, Stream},
+};
 use super::{
     OpenRequest,
-    frame::{Decoder, Event, FRAME_DATA_MAX, Frame, FrameError},
+    frame::{Decoder, Event, FRAME_DATA_MAX, Frame},
 };
 
 /// Streams that one side may have open on a link. A node of 20,000 descriptors serves as many with a few links.
@@ -43,45 +49,6 @@ const BATCH_BYTES_MAX: usize = 256 << 10;
 /// Numbers of streams end here: a link that has had two thousand million makes room for a new one.
 const ID_END: u32 = u32::MAX - 2;
 
-/// Why a peer's bytes end the link.
-#[derive(Debug, Error)]
-pub(super) enum Violation {
-    #[error("{0}")]
-    Frame(#[from] FrameError),
-    #[error("it sent {sent} bytes more than it had credit for on stream {stream}")]
-    Credit { stream: u32, sent: u32 },
-    #[error("it spoke of stream {0}, which was never opened")]
-    Unknown(u32),
-    #[error("it opened stream {0}, which is not the next one")]
-    Order(u32),
-    #[error("it sent {what} on stream {stream}, which is not in a state for it")]
-    State { what: &'static str, stream: u32 },
-    #[error("it gave more than {CREDIT_BYTES_MAX} bytes of credit on stream {0}")]
-    CreditGiven(u32),
-    #[error("it does not read the answers to what it asks: {CONTROL_FRAMES_MAX} wait")]
-    Deaf,
-}
-
-/// The outcome of bytes that arrived.
-#[derive(Debug, Default)]
-pub(super) struct Arrived {
-    /// Streams that the peer wants.
-    pub(super) wanted: Vec<(u32, OpenRequest)>,
-    /// Streams refused because there are too many.
-    pub(super) surplus: usize,
-    /// Why the peer ends the link.
-    pub(super) closed: Option<String>,
-}
-
-/// The answer of a peer that was asked for a stream.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    Accepted,
-    Refused(String),
-    /// The link ended first.
-    Lost(String),
-}
-
 /// The streams of a link and its queues.
 #[derive(Debug)]
 struct Shared {
@@ -91,6 +58,9 @@ struct Shared {
     /// Data, and the ends of streams.
     queue: VecDeque<Frame>,
     queue_bytes: usize,
+    /// Frames of Ethernet, which take turns with the data of streams.
+    ethernet: Lane,
+    is_turn_of_ethernet: bool,
     /// Streams that wait for room in the queue.
     waiting: Vec<u32>,
     /// The task that sends what is queued; woken once.
@@ -130,6 +100,8 @@ impl Link {
                 urgent: VecDeque::new(),
                 queue: VecDeque::new(),
                 queue_bytes: 0,
+                ethernet: Lane::default(),
+                is_turn_of_ethernet: false,
                 waiting: Vec::new(),
                 driver: None,
                 is_driver_idle: false,
@@ -178,6 +150,25 @@ impl Link {
     /// Whether it has no streams.
     pub(super) fn is_unused(&self) -> bool {
         self.lock().streams.is_empty()
+    }
+
+    /// Whether frames of Ethernet passed in this time.
+    pub(super) fn has_carried(&self, within: Duration) -> bool {
+        self.lock().ethernet.has_carried(within)
+    }
+
+    /// Whether frames of Ethernet may be sent on it.
+    pub(super) fn is_open(&self) -> bool {
+        let shared = self.lock();
+        shared.closed.is_none() && !shared.is_left
+    }
+
+    /// Sends a frame of Ethernet; false when too much waits before it, and it is dropped.
+    pub(super) fn offer(&self, frame: Frame) -> bool {
+        let mut shared = self.lock();
+        let is_taken = shared.ethernet.offer(frame);
+        wake(shared);
+        is_taken
     }
 
     /// When the last bytes came.
@@ -399,7 +390,7 @@ impl Link {
         }
         let mut bytes = 0;
         while batch.len() < BATCH_FRAMES_MAX && bytes < BATCH_BYTES_MAX {
-            let Some(frame) = shared.urgent.pop_front().or_else(|| shared.queue.pop_front()) else { break };
+            let Some(frame) = shared.next() else { break };
             bytes += frame.bytes();
             if let Some((id, data_bytes)) = frame.data_of() {
                 shared.queue_bytes -= data_bytes + FRAME_COST_BYTES;
@@ -480,6 +471,10 @@ impl Link {
             Event::Pong => return Ok(()),
             Event::Leave => {
                 shared.is_left = true;
+                return Ok(());
+            }
+            Event::Ethernet { network, bytes, left } => {
+                arrived.ethernet.extend(shared.ethernet.arrive(bytes, left).map(|frame| (network, frame)));
                 return Ok(());
             }
             Event::Close { reason } => {

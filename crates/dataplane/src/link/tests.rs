@@ -13,6 +13,7 @@ use tokio::{
 use super::*;
 use crate::testing::{soon, until};
 
+mod ethernet;
 mod flood;
 mod trust;
 

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use super::netlink::{DUMP, Message, Part, find, list};
+use swarm_net::netlink::{Message, Part, Socket, find};
 
 const GET_LINK: u16 = 18;
 const GET_ADDRESS: u16 = 22;
@@ -72,18 +72,20 @@ impl Networks {
     /// # Errors
     /// The kernel's.
     pub(super) fn look() -> io::Result<Self> {
+        let mut socket = Socket::open(Part::Route)?;
         let mut links = Links::default();
-        list(Part::Route, &Message::new(GET_LINK, DUMP, &[0; LINK_FIXED_BYTES]), |body| links.take(body))?;
+        let bodies = socket.list(&Message::new(GET_LINK, 0, &[0; LINK_FIXED_BYTES]))?;
+        bodies.iter().for_each(|body| links.take(body));
         let bridges = links.container_bridges();
         let mut networks = Self::default();
-        list(Part::Route, &Message::new(GET_ADDRESS, DUMP, &[0; ADDRESS_FIXED_BYTES]), |body| {
-            if let Some((device, network)) = address(body) {
+        for body in socket.list(&Message::new(GET_ADDRESS, 0, &[0; ADDRESS_FIXED_BYTES]))? {
+            if let Some((device, network)) = address(&body) {
                 networks.own.push(network);
                 if bridges.contains(&device) {
                     networks.containers.push(network);
                 }
             }
-        })?;
+        }
         Ok(networks)
     }
 }

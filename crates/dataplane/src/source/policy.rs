@@ -5,10 +5,9 @@ use std::io;
 
 use rustix::io::Errno;
 
-use super::{
-    MARK,
-    netlink::{ACK, CREATE, EXCLUSIVE, Message, Part, attribute, request},
-};
+use swarm_net::netlink::{CREATE, EXCLUSIVE, Message, Part, Socket, attribute};
+
+use super::MARK;
 
 /// The routing table, named like the mark.
 const TABLE: u32 = 5357;
@@ -43,9 +42,10 @@ const LOOPBACK: u32 = 1;
 /// The kernel's, of IPv4. A kernel without IPv6 has nothing to be put there.
 pub(super) fn ensure() -> io::Result<bool> {
     let mut was_missing = false;
+    let mut socket = Socket::open(Part::Route)?;
     for family in [FAMILY_IPV4, FAMILY_IPV6] {
         for message in [rule(NEW_RULE, CREATE | EXCLUSIVE, family), route(NEW_ROUTE, CREATE | EXCLUSIVE, family)] {
-            match request(Part::Route, &[message]) {
+            match socket.request_one(message) {
                 Ok(()) => was_missing = true,
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) if family == FAMILY_IPV6 && Errno::from_io_error(&e) != Some(Errno::PERM) => {
@@ -63,9 +63,10 @@ pub(super) fn ensure() -> io::Result<bool> {
 /// # Errors
 /// The kernel's, of IPv4.
 pub(super) fn remove() -> io::Result<()> {
+    let mut socket = Socket::open(Part::Route)?;
     for family in [FAMILY_IPV4, FAMILY_IPV6] {
         for message in [rule(DELETE_RULE, 0, family), route(DELETE_ROUTE, 0, family)] {
-            match request(Part::Route, &[message]) {
+            match socket.request_one(message) {
                 Err(e) if family == FAMILY_IPV4 && !is_missing(&e) => return Err(e),
                 _ => {}
             }
@@ -80,7 +81,7 @@ fn is_missing(error: &io::Error) -> bool {
 
 fn rule(kind: u16, flags: u16, family: u8) -> Message {
     let fixed = [family, 0, 0, 0, TABLE_ELSEWHERE, 0, 0, TO_TABLE, 0, 0, 0, 0];
-    Message::new(kind, flags | ACK, &fixed)
+    Message::new(kind, flags, &fixed)
         .with(&number(RULE_PRIORITY, PRIORITY))
         .with(&number(RULE_MARK, MARK))
         .with(&number(RULE_MASK, u32::MAX))
@@ -89,7 +90,7 @@ fn rule(kind: u16, flags: u16, family: u8) -> Message {
 
 fn route(kind: u16, flags: u16, family: u8) -> Message {
     let fixed = [family, 0, 0, 0, TABLE_ELSEWHERE, BY_ADMINISTRATOR, SCOPE_HOST, TYPE_LOCAL, 0, 0, 0, 0];
-    Message::new(kind, flags | ACK, &fixed).with(&number(ROUTE_DEVICE, LOOPBACK)).with(&number(ROUTE_TABLE, TABLE))
+    Message::new(kind, flags, &fixed).with(&number(ROUTE_DEVICE, LOOPBACK)).with(&number(ROUTE_TABLE, TABLE))
 }
 
 /// A number, in the order of this machine.

@@ -115,7 +115,7 @@ async fn a_process_that_has_handed_over_can_be_stopped() {
 async fn a_socket_in_use_or_in_an_open_folder_is_refused_and_a_stale_one_replaced() {
     let host = Host::start().await;
     let text = refusal(Control::Path(host.path())).await;
-    assert!(text.contains("another data plane runs on") && text.contains("data.sock"), "{text}");
+    assert!(text.contains("another process listens on") && text.contains("data.sock"), "{text}");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data.sock");
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o750)).unwrap();
@@ -127,7 +127,7 @@ async fn a_socket_in_use_or_in_an_open_folder_is_refused_and_a_stale_one_replace
     assert!(text.contains("not a socket"), "{text}");
     std::fs::remove_file(&path).unwrap();
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let socket = crate::own_socket::OwnSocket::open(Control::Path(path.clone())).await.unwrap();
+    let socket = swarm_net::socket::OwnSocket::bind(path.clone()).await.unwrap();
     drop(socket);
     assert!(!path.exists());
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
@@ -121,6 +121,17 @@ pub(super) struct Swarmd {
 }
 
 impl Swarmd {
+    /// Connects to a data plane, and takes the greeting.
+    pub(super) async fn greet(path: &Path) -> (Self, Option<TableVersion>) {
+        let stream = eventually(async || UnixStream::connect(path).await).await;
+        let (sender, receiver) = channel(stream);
+        let mut swarmd = Self { sender, receiver, warnings: Vec::new() };
+        match swarmd.hear().await {
+            Some(FromData::Hello { table, .. }) => (swarmd, table),
+            other => panic!("no greeting: {other:?}"),
+        }
+    }
+
     pub(super) async fn say(&mut self, message: ToData) {
         self.sender.send(&message).await.unwrap();
     }
@@ -254,13 +265,7 @@ impl Host {
 
     /// Connects as swarmd, and takes the greeting.
     pub(super) async fn greet(&self) -> (Swarmd, Option<TableVersion>) {
-        let stream = eventually(async || UnixStream::connect(self.path()).await).await;
-        let (sender, receiver) = channel(stream);
-        let mut swarmd = Swarmd { sender, receiver, warnings: Vec::new() };
-        match swarmd.hear().await {
-            Some(FromData::Hello { table, .. }) => (swarmd, table),
-            other => panic!("no greeting: {other:?}"),
-        }
+        Swarmd::greet(&self.path()).await
     }
 
     pub(super) fn configuration(&self) -> Configuration {
@@ -389,6 +394,14 @@ pub(super) struct Links {
 }
 
 impl Remote for Links {
+    fn send_ethernet(&self, _: NodeId, _: u32, _: u64, _: bytes::Bytes) {}
+
+    fn take_ethernet(&self, _: crate::link::EthernetSink) {}
+
+    fn dropped_ethernet(&self) -> u64 {
+        0
+    }
+
     fn open(&self, node: NodeId, request: OpenRequest) -> Opening<'_> {
         self.opened.lock().unwrap().push((node, request));
         let addr = self.tasks.lock().unwrap().get(&request.task).copied();

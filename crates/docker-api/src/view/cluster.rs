@@ -33,6 +33,9 @@ pub struct ClusterInfo {
     pub subnet_size: u32,
     /// UDP port of overlay networks.
     pub data_path_port: u32,
+    /// Whether overlay networks are encrypted that do not say it themselves. Docker has no such field.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub encrypt_networks: bool,
 }
 
 impl ClusterInfo {
@@ -49,6 +52,7 @@ impl ClusterInfo {
             default_addr_pool: Some(cluster.overlay.addr_pools.clone()).filter(|pools| !pools.is_empty()),
             subnet_size: cluster.overlay.subnet_size_or_default(),
             data_path_port: cluster.overlay.data_path_port_or_default(),
+            encrypt_networks: cluster.overlay.encrypt_networks,
         }
     }
 }
@@ -133,6 +137,9 @@ pub struct InitRequest {
     pub default_addr_pool: Option<Vec<String>>,
     /// Prefix length of an overlay network.
     pub subnet_size: u32,
+    /// Whether overlay networks are encrypted that do not say it themselves. Docker has no such field.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub encrypt_networks: bool,
 }
 
 impl InitRequest {
@@ -145,6 +152,7 @@ impl InitRequest {
                 .unwrap_or_else(|| vec![OverlaySettings::ADDR_POOL_DEFAULT.to_owned()]),
             subnet_size: self.subnet_size,
             data_path_port: self.data_path_port,
+            encrypt_networks: self.encrypt_networks,
         }
     }
 }

@@ -175,6 +175,7 @@ fn overlay_networks_are_made_from_what_fits() {
         addr_pools: pools.iter().map(|pool| (*pool).to_owned()).collect(),
         subnet_size,
         data_path_port,
+        encrypt_networks: false,
     };
     for good in
         [overlay(&[], 0, 0), overlay(&["10.20.0.0/16", "10.30.0.0/24"], 24, 7777), overlay(&["10.20.0.0/29"], 29, 1024)]

@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
+use swarm_model::ObjectId;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::spawn_blocking,
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use super::{DELETED_LINK, DELETED_NEIGHBOUR, Ends, Host, NEW_LINK, NEW_NEIGHBOUR};
+use super::{DELETED_LINK, DELETED_NEIGHBOUR, Ends, Host, Kinds, NEW_LINK, NEW_NEIGHBOUR, ToCaller};
 use crate::{
     netlink::{Part, Socket},
     readable::Readable,
@@ -29,6 +30,8 @@ const LOOK_PERIOD: Duration = Duration::from_secs(30);
 pub(crate) enum Question {
     /// A route that a subnet overlaps.
     Overlap(IpNet, oneshot::Sender<io::Result<Option<String>>>),
+    /// A queue of the TAP device of a network. The answer waits for the device.
+    Queue(ObjectId, ToCaller),
     /// Devices that no network has are to be removed.
     RemoveStrays,
     /// Everything is to be removed, and nothing to be done after that.
@@ -42,8 +45,8 @@ pub(crate) struct Tended {
     pub(crate) questions: mpsc::Receiver<Question>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) progress: Arc<Progress>,
-    /// The reason why there can be no devices.
-    pub(crate) missing: Option<String>,
+    /// The devices that there can be.
+    pub(crate) kinds: Kinds,
 }
 
 /// Keeps the links of the namespace that the calling thread is in, until it is dropped.
@@ -53,7 +56,7 @@ pub(crate) struct Tended {
 pub(crate) async fn tend(mut tended: Tended) -> io::Result<()> {
     let mut events = Socket::hearing(Part::Route, GROUPS)?;
     let readable = Readable::of(&events)?;
-    let mut host = Host::open(tended.missing.take())?;
+    let mut host = Host::open(tended.kinds.clone())?;
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked_at: Option<Instant> = None;
@@ -105,6 +108,7 @@ pub(crate) async fn tend(mut tended: Tended) -> io::Result<()> {
 fn answer(host: &mut Host, question: Question, state: &crate::state::State) {
     match question {
         Question::Overlap(subnet, answer) => drop(answer.send(host.overlap(subnet, state))),
+        Question::Queue(network, caller) => host.wait_for_queue(network, caller),
         Question::RemoveStrays => {
             let removed =
                 state.configuration.as_ref().map_or(Ok(()), |configuration| host.remove_strays(configuration));

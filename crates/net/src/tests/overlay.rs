@@ -14,20 +14,38 @@ pub(super) async fn two_hosts(mtu: u32) -> (Host, Host) {
     (a, b)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn containers_of_two_hosts_reach_each_other() {
-    if is_skipped() {
-        return;
-    }
+/// Two hosts whose containers know each other.
+pub(super) struct Connected {
+    pub(super) a: Host,
+    pub(super) b: Host,
+    /// The containers, of `a` and of `b`. Both serve.
+    pub(super) one: Container,
+    pub(super) two: Container,
+    /// The connections of swarmd. That of `a` has put its container.
+    pub(super) at_a: Swarmd,
+    pub(super) at_b: Swarmd,
+}
+
+pub(super) async fn connected_hosts() -> Connected {
     let (a, b) = two_hosts(1500).await;
     let (one, two) = (a.container(11), b.container(12));
     let (mut at_a, mut at_b) = (a.swarmd().await, b.swarmd().await);
     at_a.say(two.peer(&b)).await;
     at_b.say(one.peer(&a)).await;
+    at_a.say(ToNet::PutContainer(one.record(Some(one.show())))).await;
     at_a.sync().await;
     at_b.sync().await;
     one.serve();
     two.serve();
+    Connected { a, b, one, two, at_a, at_b }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_of_two_hosts_reach_each_other() {
+    if is_skipped() {
+        return;
+    }
+    let Connected { a, b: _b, one, two, mut at_a, at_b: _at_b } = connected_hosts().await;
     assert_eq!(one.reaches(two.v4).await, "c12");
     assert_eq!(one.reaches(two.v6).await, "c12");
     assert_eq!(two.reaches(one.v4).await, "c11");

@@ -5,18 +5,12 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::{
-        fd::{AsFd, AsRawFd},
-        unix::fs::{PermissionsExt, symlink},
-    },
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
-    process::Command,
     thread,
     time::Duration,
 };
 
-use nix::sched::{CloneFlags, unshare};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use swarm_model::{NodeId, ObjectId};
 use swarm_wire::{Receiver, Sender, channel, networks::Subnet};
 use tokio::{
@@ -26,6 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(super) use crate::testing::{Netns, is_skipped};
 use crate::{
     Options, mac_of,
     process::run_without,
@@ -41,17 +36,6 @@ pub(super) const BRIDGE: &str = "sw4097";
 pub(super) const DEVICE: &str = "vx4097";
 pub(super) const MTU: u32 = 1450;
 pub(super) const PORT: u16 = 8080;
-
-/// Whether a test is left out: it makes network namespaces.
-pub(super) fn is_skipped() -> bool {
-    if thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET).is_ok()).join().unwrap() {
-        return false;
-    }
-    let name = thread::current().name().unwrap_or_default().to_owned();
-    let text = format!("{name} is skipped: this user may not make network namespaces\n");
-    let _ = io::stderr().write_all(text.as_bytes());
-    true
-}
 
 /// Waits for what has to come.
 pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -70,67 +54,6 @@ pub(super) async fn until(mut condition: impl FnMut() -> bool) {
 
 pub(super) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
-}
-
-/// A network namespace. It goes with the last descriptor of it.
-pub(super) struct Netns(File);
-
-impl Netns {
-    pub(super) fn new() -> Self {
-        let thread = thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            File::open("/proc/thread-self/ns/net").unwrap()
-        });
-        let netns = Self(thread.join().unwrap());
-        netns.run("ip link set lo up");
-        netns
-    }
-
-    /// Does something in it.
-    pub(super) fn within<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
-        thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-                act()
-            });
-            thread.join().unwrap()
-        })
-    }
-
-    /// Runs programs in it, a line each. Returns what they printed.
-    pub(super) fn run(&self, lines: &str) -> String {
-        lines.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| self.try_run(line).unwrap()).collect()
-    }
-
-    pub(super) fn try_run(&self, line: &str) -> Result<String, String> {
-        self.within(|| {
-            let mut words = line.split_whitespace();
-            let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
-            match output.status.success() {
-                true => Ok(String::from_utf8(output.stdout).unwrap()),
-                false => Err(format!("{line}: {}", String::from_utf8_lossy(&output.stderr))),
-            }
-        })
-    }
-
-    pub(super) fn has_link(&self, name: &str) -> bool {
-        self.try_run(&format!("ip link show {name}")).is_ok()
-    }
-
-    /// A path that leads to it, as long as this value is there.
-    pub(super) fn path(&self) -> PathBuf {
-        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
-    }
-
-    fn descriptor(&self) -> File {
-        self.0.try_clone().unwrap()
-    }
-
-    /// Connects two namespaces by a pair of links.
-    pub(super) fn pair(&self, name: &str, other: &Self, other_name: &str) {
-        // `ip` is told the namespace by a path of its own process, which is the same for all of this user.
-        self.run(&format!("ip link add {name} type veth peer name {other_name} netns {}", other.path().display()));
-    }
 }
 
 /// A host: `swarmd net` runs in its namespace.
@@ -152,24 +75,15 @@ impl Drop for Host {
     }
 }
 
-/// Begins `swarmd net` in a namespace: a runtime whose threads are all there.
+/// Begins `swarmd net` in a namespace.
 fn start(
     netns: &Netns,
     socket: PathBuf,
     without: BTreeSet<String>,
     cancel: CancellationToken,
 ) -> thread::JoinHandle<anyhow::Result<()>> {
-    let (file, for_threads) = (netns.descriptor(), netns.descriptor());
-    thread::spawn(move || {
-        let enter = |file: &File| move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-        enter(&file);
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder.worker_threads(2).enable_all().on_thread_start(move || enter(&for_threads)).build()?;
-        runtime.block_on(run_without(
-            Options { socket, cancel, leave: CancellationToken::new(), on_ready: Box::new(|| {}) },
-            without,
-        ))
-    })
+    let options = Options { socket, cancel, leave: CancellationToken::new(), on_ready: Box::new(|| {}) };
+    netns.spawn(run_without(options, without))
 }
 
 impl Host {
@@ -230,7 +144,7 @@ impl Host {
 
     /// Another `swarmd net` in the namespace of this one.
     pub(super) async fn neighbour(&self, addr: &str) -> Self {
-        Self::in_netns(Netns(self.netns.descriptor()), addr).await
+        Self::in_netns(self.netns.again(), addr).await
     }
 
     pub(super) fn socket(&self) -> PathBuf {
@@ -287,6 +201,7 @@ pub(super) fn network() -> LocalNetwork {
         mtu: MTU,
         subnets: vec![subnet("10.77.0.0/24", "10.77.0.1"), subnet("fd77::/64", "fd77::1")],
         has_device: true,
+        encrypted: false,
     }
 }
 

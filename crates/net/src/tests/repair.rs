@@ -1,6 +1,9 @@
 use std::time::{Duration, Instant};
 
-use super::{overlay::two_hosts, place::*};
+use super::{
+    overlay::{Connected, connected_hosts},
+    place::*,
+};
 use crate::protocol::ToNet;
 
 /// Longest time until something is back: two seconds, and more for machines that are busy. A look that follows no event
@@ -18,15 +21,7 @@ async fn everything_that_is_removed_comes_back() {
     if is_skipped() {
         return;
     }
-    let (a, b) = two_hosts(1500).await;
-    let (one, two) = (a.container(11), b.container(12));
-    let (mut at_a, mut at_b) = (a.swarmd().await, b.swarmd().await);
-    at_a.say(two.peer(&b)).await;
-    at_b.say(one.peer(&a)).await;
-    at_a.say(ToNet::PutContainer(one.record(Some(one.show())))).await;
-    at_a.sync().await;
-    at_b.sync().await;
-    two.serve();
+    let Connected { a, b: _b, one, two, at_a, at_b } = connected_hosts().await;
     one.reaches(two.v4).await;
     // The process repairs without swarmd.
     drop((at_a, at_b));
@@ -64,15 +59,7 @@ async fn a_bridge_that_is_removed_under_a_container_comes_back_with_its_ports() 
     if is_skipped() {
         return;
     }
-    let (a, b) = two_hosts(1500).await;
-    let (one, two) = (a.container(11), b.container(12));
-    let (mut at_a, mut at_b) = (a.swarmd().await, b.swarmd().await);
-    at_a.say(two.peer(&b)).await;
-    at_b.say(one.peer(&a)).await;
-    at_a.say(ToNet::PutContainer(one.record(Some(one.show())))).await;
-    at_a.sync().await;
-    at_b.sync().await;
-    two.serve();
+    let Connected { a, b, one, two, mut at_a, mut at_b } = connected_hosts().await;
     one.reaches(two.v4).await;
     a.netns.run(&format!("ip link del {BRIDGE}"));
     repaired(|| a.netns.has_link(BRIDGE)).await;

@@ -24,15 +24,21 @@ fn vip_v6() -> IpAddr {
     ip("fd77::250")
 }
 
+/// A host with a client and two containers that serve.
+async fn serving_host() -> (Host, Container, Container, Container) {
+    let host = Host::new("192.0.2.1").await;
+    let (client, one, two) = (host.container(10), host.container(11), host.container(12));
+    one.serve();
+    two.serve();
+    (host, client, one, two)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_virtual_address_leads_to_all_tasks() {
     if is_skipped() {
         return;
     }
-    let host = Host::new("192.0.2.1").await;
-    let (client, one, two) = (host.container(10), host.container(11), host.container(12));
-    one.serve();
-    two.serve();
+    let (host, client, one, two) = serving_host().await;
     let mut swarmd = host.swarmd().await;
     swarmd.say(service(&["10.77.0.250", "fd77::250"], &[&one, &two])).await;
     for container in [&client, &one] {
@@ -201,10 +207,7 @@ async fn many_services_are_changed_one_by_one() {
     if is_skipped() {
         return;
     }
-    let host = Host::new("192.0.2.1").await;
-    let (client, one, two) = (host.container(10), host.container(11), host.container(12));
-    one.serve();
-    two.serve();
+    let (host, client, one, two) = serving_host().await;
     let mut swarmd = host.swarmd().await;
     for n in 0..1000_u16 {
         let [high, low] = n.to_be_bytes();

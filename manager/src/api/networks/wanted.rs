@@ -41,6 +41,8 @@ pub(super) struct Wanted {
     mtu: Option<u32>,
     internal: bool,
     attachable: bool,
+    /// None for what the cluster does by default.
+    encrypted: Option<bool>,
     options: Labels,
 }
 
@@ -62,9 +64,9 @@ impl Wanted {
                 subnet.range
             )));
         }
-        let Options { vni, mtu, .. } = options;
+        let Options { vni, mtu, encrypted, .. } = options;
         let NetworkRequest { name, labels, internal, attachable, options, .. } = request;
-        Ok(Self { name, labels, subnets, has_v6, vni, mtu, internal, attachable, options })
+        Ok(Self { name, labels, subnets, has_v6, vni, mtu, internal, attachable, encrypted, options })
     }
 
     /// The network, with what the cluster chooses.
@@ -93,15 +95,21 @@ impl Wanted {
             subnets.push(subnets::unique_local(state, random)?);
         }
         subnets.sort_by_key(|subnet| subnet.range.addr().is_ipv6());
+        let mut options = self.options.clone();
+        let encrypted = self.encrypted.unwrap_or(overlay.encrypt_networks);
+        if encrypted && self.encrypted.is_none() {
+            // It is shown as if the user had asked for it.
+            options.insert(ENCRYPTED_OPTION.to_owned(), String::new());
+        }
         let content = NetworkContent {
             vni: self.choose_vni(state)?,
             data_port: data_port(overlay)?,
             subnets,
             internal: self.internal,
             attachable: self.attachable,
-            encrypted: false,
+            encrypted,
             mtu: self.mtu,
-            options: self.options.clone(),
+            options,
         };
         content.validate().map_err(|error| ApiError::bad_request(error.to_string()))?;
         Ok(content)
@@ -187,6 +195,7 @@ struct Options {
     vni: Option<u32>,
     mtu: Option<u32>,
     has_v6: bool,
+    encrypted: Option<bool>,
 }
 
 impl Options {
@@ -198,16 +207,12 @@ impl Options {
                 MTU_OPTION => options.mtu = Some(read_mtu(value)?).filter(|mtu| *mtu > 0),
                 IPV6_OPTION => options.has_v6 = parse_bool(IPV6_OPTION, Some(value))?,
                 // Docker takes the option without a value for one that is set.
-                ENCRYPTED_OPTION if value.is_empty() || parse_bool(ENCRYPTED_OPTION, Some(value))? => {
-                    return Err(ApiError::not_implemented(
-                        "encrypted networks are not available yet: leave the option encrypted out, and let the containers \
-                         speak TLS where the network between the nodes is not trusted",
-                    ));
+                ENCRYPTED_OPTION => {
+                    options.encrypted = Some(value.is_empty() || parse_bool(ENCRYPTED_OPTION, Some(value))?);
                 }
-                ENCRYPTED_OPTION => {}
                 _ => {
                     return Err(ApiError::not_implemented(format!(
-                        "network option '{name}' is not available: possible are {MTU_OPTION} and {VXLAN_OPTION}"
+                        "network option '{name}' is not available: possible are {ENCRYPTED_OPTION}, {MTU_OPTION} and {VXLAN_OPTION}"
                     )));
                 }
             }

@@ -192,7 +192,6 @@ async fn what_a_network_cannot_be_is_refused_by_name() {
             400,
             "one subnet of each",
         ),
-        (option("encrypted", ""), 501, "encrypted networks are not available yet"),
         (option("encrypted", "maybe"), 400, "encrypted"),
         (option("com.docker.network.driver.mtu", "big"), 400, "a number of bytes"),
         (option("com.docker.network.driver.mtu", "500"), 400, "an MTU is from 1280"),
@@ -208,7 +207,41 @@ async fn what_a_network_cannot_be_is_refused_by_name() {
         assert!(message.contains(part), "{body}: {message}");
     }
     assert!(plane.inner().proposed.is_empty());
-    add(&plane, &option("encrypted", "false")).await;
+}
+
+#[tokio::test]
+async fn a_network_is_encrypted_if_the_option_says_so() {
+    let plane = cluster();
+    for (name, value, encrypted) in
+        [("a", Some(""), true), ("b", Some("true"), true), ("c", Some("false"), false), ("d", None, false)]
+    {
+        let mut body = overlay(name);
+        body["Options"] = value.map_or(Value::Null, |value| json!({"encrypted": value}));
+        add(&plane, &body).await;
+        let kept = plane.state().objects(ObjectKind::Network).find(|object| object.name == name).cloned();
+        let content = kept.as_ref().and_then(|object| object.content.as_network()).map(|network| network.encrypted);
+        assert_eq!(content, Some(encrypted), "{name}");
+        assert_eq!(show(&plane, name).await["Options"]["encrypted"], value.map_or(Value::Null, Value::from));
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_may_encrypt_networks_that_do_not_say_otherwise() {
+    let plane = cluster();
+    let mut given = Cluster::clone(plane.state().cluster().expect("a cluster"));
+    given.overlay.encrypt_networks = true;
+    let plane = cluster_like(given, ENTRY_VERSION);
+    add(&plane, &overlay("by-default")).await;
+    let mut clear = overlay("clear");
+    clear["Options"] = json!({"encrypted": "false"});
+    add(&plane, &clear).await;
+    assert_eq!(show(&plane, "by-default").await["Options"]["encrypted"], "");
+    assert_eq!(show(&plane, "clear").await["Options"]["encrypted"], "false");
+    let state = plane.state();
+    let encrypted = state
+        .objects(ObjectKind::Network)
+        .map(|network| (network.name.as_str(), network.content.as_network().is_some_and(|content| content.encrypted)));
+    assert_eq!(encrypted.collect::<Vec<_>>(), [("by-default", true), ("clear", false)]);
 }
 
 #[tokio::test]

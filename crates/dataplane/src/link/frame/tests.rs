@@ -19,6 +19,7 @@ fn request() -> OpenRequest {
 #[derive(Clone, Debug, PartialEq)]
 enum Seen {
     Data(u32, Vec<u8>),
+    Ethernet(u32, Vec<u8>),
     Other(Event<'static>),
 }
 
@@ -28,6 +29,13 @@ fn keep(event: Event<'_>, seen: &mut Vec<Seen>) {
             match seen.last_mut() {
                 Some(Seen::Data(same, all)) if *same == stream => all.extend_from_slice(bytes),
                 _ => seen.push(Seen::Data(stream, bytes.to_vec())),
+            }
+            return;
+        }
+        Event::Ethernet { network, bytes, .. } => {
+            match seen.last_mut() {
+                Some(Seen::Ethernet(same, all)) if *same == network => all.extend_from_slice(bytes),
+                _ => seen.push(Seen::Ethernet(network, bytes.to_vec())),
             }
             return;
         }
@@ -86,6 +94,9 @@ fn any_frame() -> impl Strategy<Value = (Frame, Seen)> {
             .prop_map(|(stream, bytes)| (Frame::data(stream, bytes.clone().into()), Seen::Data(stream, bytes))),
         stream.clone().prop_map(|stream| (Frame::fin(stream), Seen::Other(Event::Fin { stream }))),
         stream.clone().prop_map(|stream| (Frame::reset(stream), Seen::Other(Event::Reset { stream }))),
+        (0_u32..4, vec(any::<u8>(), 1..2000)).prop_map(|(network, bytes)| {
+            (Frame::ethernet(network, bytes.clone().into()), Seen::Ethernet(network, bytes))
+        }),
         (stream, any::<u32>()).prop_map(|(stream, amount)| {
             (Frame::credit(stream, amount), Seen::Other(Event::Credit { stream, amount }))
         }),
@@ -101,11 +112,12 @@ proptest! {
     ) {
         let (frames, mut expected): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
         let seen = read(&written(&frames), &pieces).unwrap();
-        // Two data frames of one stream in a row are seen as one.
+        // Two data frames of one stream in a row are seen as one, and so are two frames of one network.
         let mut merged: Vec<Seen> = Vec::new();
         for one in expected.drain(..) {
             match (merged.last_mut(), one) {
                 (Some(Seen::Data(a, all)), Seen::Data(b, more)) if *a == b => all.extend(more),
+                (Some(Seen::Ethernet(a, all)), Seen::Ethernet(b, more)) if *a == b => all.extend(more),
                 (_, one) => merged.push(one),
             }
         }
@@ -119,7 +131,7 @@ proptest! {
 
     #[test]
     fn any_content_behind_a_good_header_is_read_or_refused(
-        kind in 0_u8..16,
+        kind in prop_oneof![0_u8..16, OPTIONAL_KINDS..OPTIONAL_KINDS + 4],
         stream in 0_u32..4,
         bytes in vec(any::<u8>(), 0..1100),
         pieces in vec(1_usize..600, 1..5),

@@ -24,6 +24,14 @@ use crate::{
 struct Links(Mutex<BTreeMap<NodeId, SocketAddr>>);
 
 impl Remote for Links {
+    fn send_ethernet(&self, _: NodeId, _: u32, _: u64, _: bytes::Bytes) {}
+
+    fn take_ethernet(&self, _: crate::link::EthernetSink) {}
+
+    fn dropped_ethernet(&self) -> u64 {
+        0
+    }
+
     fn open(&self, _: NodeId, _: OpenRequest) -> Opening<'_> {
         let refused = OpenError::Refused { reason: "no node is there".to_owned() };
         Box::pin(async { Err::<BoxedStream, _>(refused) })

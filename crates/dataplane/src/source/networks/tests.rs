@@ -1,9 +1,7 @@
 use proptest::prelude::*;
+use swarm_net::netlink::{attribute, nested, text};
 
-use super::{
-    super::netlink::{attribute, nested, text},
-    *,
-};
+use super::*;
 
 fn network(addr: &str, prefix: u8) -> Network {
     Network { addr: addr.parse().unwrap(), prefix }

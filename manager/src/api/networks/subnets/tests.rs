@@ -7,6 +7,7 @@ fn overlay(pools: &[&str], size: u32) -> OverlaySettings {
         addr_pools: pools.iter().map(ToString::to_string).collect(),
         subnet_size: size,
         data_path_port: 0,
+        encrypt_networks: false,
     }
 }
 
