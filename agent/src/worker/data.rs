@@ -6,7 +6,7 @@ use swarm_dataplane::protocol::{FromData, LocalTask, ToData, Warning};
 use swarm_model::{PublishMode, Settings, TaskId};
 use swarm_wire::{
     agent::{AssignedSpec, HeldTable, ToManager},
-    endpoints::{TableReceiver, TableUpdate, TableVersion},
+    endpoints::{EndpointTable, TableReceiver, TableUpdate, TableVersion},
 };
 
 use super::{
@@ -79,6 +79,16 @@ impl Data {
         self.is_up
     }
 
+    /// Whether there is to be a data plane.
+    pub(super) fn is_needed(&self) -> bool {
+        self.is_needed
+    }
+
+    /// The endpoint table.
+    pub(super) fn table(&self) -> &EndpointTable {
+        self.table.table()
+    }
+
     /// Whether connections to a task may be open.
     pub(super) fn serves(&self, task: TaskId) -> bool {
         self.is_up && self.local.contains_key(&task)
@@ -100,6 +110,7 @@ impl Worker {
             }
             DataInput::Up(version) => {
                 self.data.is_up = true;
+                self.data_answers_no_more(out);
                 self.data.locals_due = true;
                 self.send_locals(out);
                 self.say_all_names(out);
@@ -113,6 +124,7 @@ impl Worker {
             }
             DataInput::Down => {
                 (self.data.is_up, self.data.applied) = (false, None);
+                self.data_answers_no_more(out);
                 let served: Vec<_> = self.data.local.keys().copied().collect();
                 served.into_iter().for_each(|task| self.end_wait(now, task, out));
             }
@@ -130,7 +142,8 @@ impl Worker {
                 self.data.warnings = warnings;
                 self.tell(out);
             }
-            DataInput::Says(FromData::Hello { .. } | FromData::Stats(_)) => {}
+            DataInput::Says(FromData::Stats(stats)) => self.counted(&stats, out),
+            DataInput::Says(FromData::Hello { .. }) => {}
         }
     }
 

@@ -12,8 +12,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{IngressSource, NodeId, ObjectId, PortProtocol, Redacted, ServiceId, TaskId};
+use swarm_model::{NodeId, ObjectId, PortProtocol, Redacted, TaskId};
 pub use swarm_names::{ContainerNames, ContainerNetwork, VirtualAddrs};
+pub use swarm_wire::endpoints::{EndpointStats, ServiceStats};
 use swarm_wire::{
     endpoints::{TableUpdate, TableVersion},
     networks::{NetworkRecord, NetworkUpdate},
@@ -156,22 +157,6 @@ pub struct Stats {
     pub sources: SourceStats,
 }
 
-/// Counters of a service, of the connections that came in at this node (flows, for UDP). The counters begin anew
-/// when the service is published anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceStats {
-    /// The service.
-    pub service: ServiceId,
-    /// Connections now, with those that wait for a task.
-    pub connections: u64,
-    /// Connections that were refused by `swarmd.ingress.connections-max`.
-    pub over_connections: u64,
-    /// Connections that were refused by `swarmd.ingress.rate-max`.
-    pub over_rate: u64,
-    /// Connections of `swarmd.ingress.accept-proxy` that were refused: no header of the PROXY protocol could be read.
-    pub bad_headers: u64,
-}
-
 /// Connections to tasks of this node whose services want to see the client's own address (flows, for UDP).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStats {
@@ -184,25 +169,4 @@ pub struct SourceStats {
     pub other_family: u64,
     /// The same: the task's answers to clients were not seen to come back to this host.
     pub untested: u64,
-}
-
-/// Counters of an endpoint, of the connections that came in at this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointStats {
-    /// The task.
-    pub task: TaskId,
-    /// Connections now.
-    pub connections: u64,
-    /// Connections so far.
-    pub connections_total: u64,
-    /// Bytes to the task.
-    pub bytes_in: u64,
-    /// Bytes from the task.
-    pub bytes_out: u64,
-    /// Connections that it did not take, or that failed.
-    pub errors: u64,
-    /// The address that a task of this node sees now: that of a client (if the client's is fit for that), one of the node, or
-    /// one of the node with a header. None for a task of another node, whose data plane knows it.
-    #[serde(default)]
-    pub source: Option<IngressSource>,
 }

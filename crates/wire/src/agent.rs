@@ -6,6 +6,7 @@
 
 mod before_changes;
 mod changes;
+mod questions;
 mod shared;
 
 use std::io;
@@ -21,6 +22,7 @@ use crate::{
 pub use self::{
     before_changes::Assignments,
     changes::{AssignedObject, AssignedSpec, AssignedTask, Changeset, Held, Item, ItemChange, ItemKey, digest},
+    questions::{Answer, Question, Traffic},
     shared::Shared,
 };
 
@@ -56,6 +58,13 @@ pub enum ToManager {
     Leaving,
     /// The endpoint table that the node's data plane goes by; none asks for the whole table.
     Table(Option<TableVersion>),
+    /// Answer to [`ToAgent::Ask`].
+    Answer {
+        /// The number that the question came with.
+        number: u64,
+        /// The answer.
+        answer: Answer,
+    },
     /// First and only message of a stream opened for logs; [`LogMessage`]s follow.
     Logs {
         /// The subscription, from [`ToAgent::StartLogs`].
@@ -87,6 +96,9 @@ pub struct Hello {
     /// Whether the agent takes [`ToAgent::Network`].
     #[serde(default)]
     pub takes_networks: bool,
+    /// Whether the agent takes [`ToAgent::Ask`].
+    #[serde(default)]
+    pub takes_questions: bool,
 }
 
 /// An endpoint table that an agent holds.
@@ -164,6 +176,13 @@ pub enum ToAgent {
     Table(TableUpdate),
     /// Changes of the records of a network in which the node has tasks. A session begins with all records of each.
     Network(NetworkUpdate),
+    /// Answer this ([`ToManager::Answer`]).
+    Ask {
+        /// Number of the question, unique in this session.
+        number: u64,
+        /// The question.
+        question: Question,
+    },
 }
 
 impl ToAgent {
@@ -274,6 +293,7 @@ mod tests {
             newest: None,
             table: None,
             takes_networks: false,
+            takes_questions: false,
         }
     }
 

@@ -45,7 +45,7 @@ use swarm_docker_api::{ApiError, PAGE_NOT_FOUND, WARNING_HEADER};
 pub use available::check_cluster;
 pub use call::BODY_BYTES_MAX;
 pub use caller::Caller;
-pub use plane::{LogSelector, LogTarget, Plane, PlaneError, SealedBackup};
+pub use plane::{Answers, LogSelector, LogTarget, Plane, PlaneError, SealedBackup};
 use reply::Failure;
 
 /// The routes. Another method on one of these paths is answered as an unknown page; there is no fallback for other

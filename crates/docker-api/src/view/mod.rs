@@ -21,7 +21,7 @@ mod why;
 
 pub use cluster::{ClusterInfo, InitRequest, JoinRequest, JoinTokensView, SwarmView, TlsInfo, UnlockKeyView};
 pub use config::{ConfigRequest, ConfigSpecView};
-pub use endpoints::TaskEndpointView;
+pub use endpoints::{EndpointStatsView, EndpointsView, RefusedView, SilentNodeView, TaskEndpointView};
 pub use history::RevisionView;
 pub use managers::{ManagerView, ManagersView};
 pub use network::{

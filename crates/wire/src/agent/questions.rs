@@ -1,0 +1,31 @@
+//! The questions that the leader asks an agent over its session, each on behalf of somebody who waits for the answer.
+
+use serde::{Deserialize, Serialize};
+use swarm_model::ServiceId;
+
+use crate::endpoints::{EndpointStats, ServiceStats};
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// The counters of a service. Answered by [`Answer::Traffic`].
+    Traffic(ServiceId),
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The counters of a service.
+    Traffic(Traffic),
+    /// The node cannot answer; the reason, for people.
+    Unable(String),
+}
+
+/// The connections to a service that came in at a node, as its data plane counted them since it began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Of each endpoint of this node, and of each other one that got connections from this node.
+    pub endpoints: Vec<EndpointStats>,
+    /// Of the service; none if it had no connections.
+    pub service: Option<ServiceStats>,
+}

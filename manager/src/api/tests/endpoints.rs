@@ -1,0 +1,93 @@
+//! The endpoints of a service, with the answers of nodes.
+
+use swarm_model::{DataAddress, IngressSource};
+use swarm_wire::{
+    agent::Traffic,
+    endpoints::{EndpointStats, ServiceStats},
+};
+
+use super::*;
+
+/// A service that publishes a port, with a task that runs on each of the two nodes.
+async fn serving() -> (TestPlane, ServiceId, [TaskId; 2]) {
+    let plane = cluster();
+    for (node, hostname) in [(MANAGER, "alpha"), (WORKER, "beta")] {
+        let data_address = Some(DataAddress { addr: None, port: 7946 });
+        let description = NodeDescription { hostname: hostname.into(), data_address, ..NodeDescription::default() };
+        report_node(&plane, node, NodeState::Ready, Some(description));
+    }
+    let mut spec = plain("web");
+    spec["EndpointSpec"] = json!({"Ports": [{"TargetPort": 80, "PublishedPort": 8080}]});
+    let made = post(&plane, "/services/create", &spec).await.ok().json();
+    let service = made["ID"].as_str().expect("an id");
+    let tasks =
+        [(1, MANAGER), (2, WORKER)].map(|(slot, node)| add_task(&plane, service, slot, node, TaskState::Running));
+    (plane, service.parse().expect("an id"), tasks)
+}
+
+fn counted(task: TaskId, by: u64, source: Option<IngressSource>) -> EndpointStats {
+    EndpointStats {
+        task,
+        connections: by,
+        connections_total: 10 * by,
+        bytes_in: 100 * by,
+        bytes_out: 1000 * by,
+        errors: by,
+        source,
+    }
+}
+
+#[tokio::test]
+async fn counters_are_summed_over_nodes_and_a_silent_one_is_named() {
+    let (plane, service, [one, two]) = serving().await;
+    let refused = |by| ServiceStats { service, connections: 9, over_connections: by, over_rate: 0, bad_headers: 2 };
+    let of_alpha = Traffic {
+        // What a task of another node sees is not for alpha to say.
+        endpoints: vec![counted(one, 1, Some(IngressSource::Client)), counted(two, 3, Some(IngressSource::Proxy))],
+        service: Some(refused(1)),
+    };
+    plane.inner().answers.push((MANAGER, NodeAnswer::Traffic(of_alpha.clone())));
+
+    let view = get(&plane, "/swarmd/services/web/endpoints?stats=1").await.ok().json();
+    let asked: Vec<_> = [MANAGER, WORKER].map(|node| (node, Question::Traffic(service))).into();
+    assert_eq!(plane.inner().asked, asked);
+    assert_eq!(view["Endpoints"][0]["Source"], "client");
+    assert_eq!((&view["Endpoints"][1]["Source"], &view["Endpoints"][1]["State"]), (&Value::Null, &json!("in")));
+    let silent = &view["Silent"];
+    assert_eq!((&silent[0]["Node"], silent.as_array().map(Vec::len)), (&json!("beta"), Some(1)));
+    assert_eq!(silent[0]["Reason"], "it has no session with the leader");
+
+    let of_beta = Traffic { endpoints: vec![counted(two, 4, Some(IngressSource::Node))], service: Some(refused(5)) };
+    plane.inner().answers.push((WORKER, NodeAnswer::Traffic(of_beta)));
+    let view = get(&plane, "/swarmd/services/web/endpoints?stats=1").await.ok().json();
+    assert_eq!(
+        view["Endpoints"][1]["Stats"],
+        json!({"Connections": 7, "ConnectionsTotal": 70, "BytesIn": 700, "BytesOut": 7000, "Errors": 7})
+    );
+    assert_eq!(view["Endpoints"][1]["Source"], "node");
+    assert_eq!(view["Refused"], json!({"OverConnections": 6, "BadHeaders": 4}));
+    assert_eq!(view["Silent"], Value::Null);
+}
+
+#[tokio::test]
+async fn without_stats_the_nodes_of_the_tasks_alone_are_asked() {
+    let (plane, service, [one, _]) = serving().await;
+    plane.apply(vec![Op::ReportTasks {
+        node: WORKER,
+        reports: plane.state().tasks_of_node(WORKER).map(|task| (task.id, ended())).collect(),
+    }]);
+    let traffic = Traffic { endpoints: vec![counted(one, 1, Some(IngressSource::Client))], service: None };
+    plane.inner().answers.push((MANAGER, NodeAnswer::Traffic(traffic)));
+    let view = get(&plane, "/swarmd/services/web/endpoints").await.ok().json();
+    assert_eq!(plane.inner().asked, [(MANAGER, Question::Traffic(service))]);
+    assert_eq!(view["Endpoints"].as_array().map(Vec::len), Some(1));
+    assert_eq!((&view["Endpoints"][0]["Source"], &view["Endpoints"][0]["Stats"]), (&json!("client"), &Value::Null));
+
+    plane.inner().answers = vec![(MANAGER, NodeAnswer::Unable("no data plane".into()))];
+    let view = get(&plane, "/swarmd/services/web/endpoints").await.ok().json();
+    assert_eq!(view["Silent"][0]["Reason"], "no data plane");
+}
+
+fn ended() -> TaskStatus {
+    TaskStatus::new(TaskState::Failed, Timestamp::from_millis(1_700_000_600_000))
+}
