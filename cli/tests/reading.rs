@@ -87,6 +87,27 @@ e4lm1rkhepxc   sm23027web.2       vm        Running
 }
 
 #[test]
+fn warnings_about_the_ports_of_a_service_stand_below_its_tasks() {
+    let fake = Fake::start();
+    let mut service = recorded("service_inspect");
+    let id = service["ID"].as_str().unwrap().to_owned();
+    service["Endpoint"] = json!({"Ports": [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 22}]});
+    let cause = json!({"port-taken": {"Protocol": "tcp", "Published": 22}});
+    let warning = json!({"NodeID": "n1", "Node": "vm", "Cause": cause, "Text": "port 22/tcp is in use: sshd"});
+    let why = json!({"Service": "web", "Summary": "1 of 1 tasks run", "Warnings": [warning], "MoreWarnings": 4});
+    fake.on_json("GET /services/web", &service)
+        .on_json("GET /tasks", &json!([]))
+        .on_json("GET /nodes", &recorded("node_list"))
+        .on_json(&format!("GET /swarmd/services/{id}/why"), &why)
+        .on_json("GET /swarmd/services/web/why", &why);
+    let lines = ["vm: port 22/tcp is in use: sshd", "and 4 more warnings"];
+    assert_eq!(fake.run(&["service", "ps", "web"]).stderr, lines.map(|line| format!("Warning: {line}\n")).concat());
+    assert_eq!(fake.run(&["service", "ps", "--quiet", "web"]).ok(), "");
+    let page = fake.run(&["service", "why", "web"]).ok();
+    assert!(page.ends_with(&format!("\nWarnings of nodes\n  {}\n  {}\n", lines[0], lines[1])), "{page}");
+}
+
+#[test]
 fn node_ps_is_of_this_node_by_default() {
     let fake = Fake::start();
     fake.on_json("GET /info", &recorded("info_active"))

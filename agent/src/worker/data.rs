@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use swarm_dataplane::protocol::{FromData, LocalTask, ToData, Warning};
-use swarm_model::{PublishMode, Settings, TaskId};
+use swarm_dataplane::protocol::{FromData, LocalTask, ToData};
+use swarm_model::{NodeWarning, PublishMode, Settings, TaskId};
 use swarm_wire::{
     agent::{AssignedSpec, HeldTable, ToManager},
     endpoints::{EndpointTable, TableReceiver, TableUpdate, TableVersion},
@@ -63,7 +63,7 @@ pub(super) struct Data {
     local: BTreeMap<TaskId, IpAddr>,
     /// Whether the data plane is to be told all of them, which it was not since the connection began.
     locals_due: bool,
-    warnings: Vec<Warning>,
+    warnings: Vec<NodeWarning>,
 }
 
 /// How long connections to a task may last once it is to stop.
@@ -147,10 +147,11 @@ impl Worker {
         }
     }
 
-    /// The warnings of this node's data plane, for people.
-    pub(super) fn warnings(&self) -> Vec<String> {
-        let texts = self.data.warnings.iter().map(|warning| warning.text.as_str()).chain(self.networks.warnings());
-        texts.take(WARNINGS_MAX).map(|text| text.chars().take(WARNING_CHARS_MAX).collect()).collect()
+    /// The warnings of this node.
+    pub(super) fn warnings(&self) -> Vec<NodeWarning> {
+        let warnings = self.data.warnings.iter().cloned().chain(self.networks.warnings());
+        let short = |text: String| text.chars().take(WARNING_CHARS_MAX).collect();
+        warnings.take(WARNINGS_MAX).map(|warning| NodeWarning { text: short(warning.text), ..warning }).collect()
     }
 
     fn send_table(&self, out: &mut Vec<Output>) {

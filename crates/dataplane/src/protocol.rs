@@ -12,7 +12,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{NodeId, ObjectId, PortProtocol, Redacted, TaskId};
+use swarm_model::{NodeId, NodeWarning, ObjectId, Redacted, TaskId};
 pub use swarm_names::{ContainerNames, ContainerNetwork, VirtualAddrs};
 pub use swarm_wire::endpoints::{EndpointStats, ServiceStats};
 use swarm_wire::{
@@ -129,19 +129,10 @@ pub enum FromData {
     /// A task that was said to be drained may have connections again: it serves now, or a node that had not applied the table
     /// yet sent one.
     InUse(TaskId),
-    /// The warnings of this node, for people: all of them; said whenever they change.
-    Warnings(Vec<Warning>),
+    /// The warnings of this node: all of them; said whenever they change.
+    Warnings(Vec<NodeWarning>),
     /// Answer to [`ToData::Stats`].
     Stats(Stats),
-}
-
-/// Something that does not work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Warning {
-    /// The published port that it is about, if it is about one.
-    pub port: Option<(PortProtocol, u16)>,
-    /// The thing that does not work, and the reason.
-    pub text: String,
 }
 
 /// Counters since the process began.

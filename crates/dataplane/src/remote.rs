@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, future::Future, net::SocketAddr, pin::Pin};
 
 use swarm_model::NodeId;
 use swarm_wire::{BoxedStream, NodeIdentity, TlsError};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
-use crate::link::{Incoming, Links};
+use crate::link::{Incoming, Links, Silent};
 pub use crate::link::{OpenError, OpenRequest};
 
 /// A stream that opens later.
@@ -23,6 +23,8 @@ pub trait Remote: Send + Sync + 'static {
     fn set_identity(&self, identity: NodeIdentity) -> Result<(), TlsError>;
     /// Takes the nodes that may have links, with their data addresses.
     fn set_peers(&self, peers: BTreeMap<NodeId, SocketAddr>);
+    /// The nodes that do not answer, and every change of them.
+    fn silent(&self) -> watch::Receiver<Silent>;
     /// Takes links of other nodes on this listener, and on the one before no more.
     fn listen(&self, listener: TcpListener);
     /// Another process takes over: takes no more links, and lets other nodes know that links that are open take no
@@ -53,6 +55,10 @@ impl Remote for Links {
 
     fn set_peers(&self, peers: BTreeMap<NodeId, SocketAddr>) {
         Self::set_peers(self, peers);
+    }
+
+    fn silent(&self) -> watch::Receiver<Silent> {
+        Self::silent(self)
     }
 
     fn listen(&self, listener: TcpListener) {

@@ -266,7 +266,7 @@ pub enum LogMessage {
 
 #[cfg(test)]
 mod tests {
-    use swarm_model::{DesiredState, ServiceId, TaskState};
+    use swarm_model::{DesiredState, NodeWarning, PortProtocol, ServiceId, TaskState, WarnedPort, WarningCause};
 
     use super::*;
 
@@ -338,6 +338,22 @@ mod tests {
         for (later, now) in says {
             assert_eq!(rmp_serde::from_slice::<ToAgent>(&rmp_serde::to_vec_named(&later).unwrap()).unwrap(), now);
         }
+    }
+
+    #[test]
+    fn each_cause_of_a_warning_arrives() {
+        let port = WarnedPort { protocol: PortProtocol::Udp, published: 53 };
+        let causes = [
+            WarningCause::PortTaken(port),
+            WarningCause::PortRight(port),
+            WarningCause::PortFailed(port),
+            WarningCause::DataPort,
+            WarningCause::Peer(NodeId(u128::MAX)),
+        ];
+        let warnings = causes.map(|cause| NodeWarning { cause, text: "x".into() });
+        let description = NodeDescription { warnings: warnings.into(), ..NodeDescription::default() };
+        let bytes = rmp_serde::to_vec_named(&description).unwrap();
+        assert_eq!(rmp_serde::from_slice::<NodeDescription>(&bytes).unwrap(), description);
     }
 
     #[test]

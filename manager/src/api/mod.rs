@@ -31,6 +31,7 @@ mod swarm;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod warnings;
 mod why;
 
 use axum::{

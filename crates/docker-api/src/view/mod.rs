@@ -17,6 +17,7 @@ mod service;
 mod system;
 mod task;
 mod time;
+mod warning;
 mod why;
 
 pub use cluster::{ClusterInfo, InitRequest, JoinRequest, JoinTokensView, SwarmView, TlsInfo, UnlockKeyView};
@@ -41,6 +42,7 @@ pub use service::{
 pub use system::{ComponentView, InfoView, PeerView, PlatformView, SwarmInfo, VersionView};
 pub use task::{ContainerStatusView, PortStatusView, TaskStatusView, TaskView};
 pub use time::Time;
+pub use warning::ServiceWarningView;
 pub use why::{FailureView, NodeRejectionView, RejectionView, RestartView, TaskWhyView, WhyView};
 
 use serde::{Deserialize, Serialize};

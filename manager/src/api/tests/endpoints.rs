@@ -1,6 +1,6 @@
 //! The endpoints of a service, with the answers of nodes.
 
-use swarm_model::{DataAddress, IngressSource};
+use swarm_model::{DataAddress, IngressSource, NodeWarning, PortProtocol, WarnedPort, WarningCause};
 use swarm_wire::{
     agent::Traffic,
     endpoints::{EndpointStats, ServiceStats},
@@ -90,4 +90,49 @@ async fn without_stats_the_nodes_of_the_tasks_alone_are_asked() {
 
 fn ended() -> TaskStatus {
     TaskStatus::new(TaskState::Failed, Timestamp::from_millis(1_700_000_600_000))
+}
+
+fn warned(plane: &TestPlane, node: NodeId, causes: &[WarningCause]) {
+    let warning = |cause: &WarningCause| NodeWarning { cause: *cause, text: format!("{cause:?}") };
+    let warnings = causes.iter().map(warning).collect();
+    let description = NodeDescription { hostname: "beta".into(), warnings, ..NodeDescription::default() };
+    report_node(plane, node, NodeState::Ready, Some(description));
+}
+
+#[tokio::test]
+async fn warnings_of_nodes_about_the_ports_of_a_service_are_told_with_it() {
+    let (plane, _, _) = serving().await;
+    let port = |protocol, published| WarnedPort { protocol, published };
+    let own = [
+        WarningCause::PortTaken(port(PortProtocol::Tcp, 8080)),
+        WarningCause::Descriptors,
+        WarningCause::Peer(MANAGER),
+    ];
+    let others = [
+        WarningCause::PortTaken(port(PortProtocol::Tcp, 8081)),
+        WarningCause::PortTaken(port(PortProtocol::Udp, 8080)),
+        // No task of the service is there.
+        WarningCause::Peer(NodeId(99)),
+        WarningCause::ClientAddress,
+        WarningCause::Network,
+    ];
+    warned(&plane, WORKER, &[&own[..], &others[..]].concat());
+    let why = get(&plane, "/swarmd/services/web/why").await.ok().json();
+    let told = why["Warnings"].as_array().expect("a list");
+    let texts: Vec<_> = told.iter().map(|warning| warning["Text"].as_str().expect("a text").to_owned()).collect();
+    assert_eq!(texts, own.map(|cause| format!("{cause:?}")));
+    let first = json!({
+        "NodeID": WORKER.to_string(), "Node": "beta", "Text": texts[0],
+        "Cause": {"port-taken": {"Protocol": "tcp", "Published": 8080}},
+    });
+    assert_eq!(told[0], first);
+    let node = get(&plane, &format!("/nodes/{WORKER}")).await.ok().json();
+    assert_eq!(node["Warnings"].as_array().map(Vec::len), Some(own.len() + others.len()));
+
+    // Without published ports none of it matters.
+    post(&plane, "/services/create", &plain("quiet")).await.ok();
+    assert_eq!(get(&plane, "/swarmd/services/quiet/why").await.ok().json()["Warnings"], Value::Null);
+    warned(&plane, WORKER, &[own[0]; 12]);
+    let why = get(&plane, "/swarmd/services/web/why").await.ok().json();
+    assert_eq!((why["Warnings"].as_array().map(Vec::len), &why["MoreWarnings"]), (Some(10), &json!(2)));
 }

@@ -9,11 +9,12 @@ use swarm_wire::{
     agent::Shared,
     endpoints::{NodeRecord, Record, RecordHash, TableChange, TableUpdate, TableVersion},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use super::*;
 use crate::{
     control::hear,
+    link::Silent,
     plane::Plane,
     protocol::{Configuration, LocalTask},
     remote::{OpenError, OpenRequest, Opening, Remote},
@@ -40,6 +41,10 @@ impl Remote for Links {
     fn listen(&self, _: TcpListener) {}
 
     fn retire(&self) {}
+
+    fn silent(&self) -> watch::Receiver<Silent> {
+        watch::Sender::default().subscribe()
+    }
 }
 
 /// A data plane, and the records of the table that it was told.
