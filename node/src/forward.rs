@@ -1,4 +1,4 @@
-//! Requests that only the leader can answer: those for logs and counters, which nodes are asked for over the sessions that
+//! Requests that only the leader can answer: those for logs, counters and probes, which nodes are asked for over the sessions that
 //! agents have with it. Another manager passes the request on, one hop, over `swarm-api/1` on the managers' port, and the
 //! answer back as it comes.
 //!
@@ -37,7 +37,10 @@ const CALLER_BYTES_MAX: usize = 16 << 10;
 /// Whether a request is one that only the leader answers. `path` is without a version.
 pub(crate) fn is_for_leader(method: &Method, path: &str) -> bool {
     let segments: Vec<_> = path.split('/').skip(1).collect();
-    let asks_nodes = matches!(segments[..], ["services" | "tasks", _, "logs"] | ["swarmd", "services", _, "endpoints"]);
+    let asks_nodes = matches!(
+        segments[..],
+        ["services" | "tasks", _, "logs"] | ["swarmd", "services", _, "endpoints"] | ["swarmd", "reach"]
+    );
     method == Method::GET && asks_nodes
 }
 
@@ -151,6 +154,7 @@ mod tests {
             (Method::GET, "/services/web/logs/x", false),
             (Method::GET, "/nodes/a/logs", false),
             (Method::GET, "/swarmd/services/web/endpoints", true),
+            (Method::GET, "/swarmd/reach", true),
             (Method::GET, "/swarmd/services/web/why", false),
             (Method::GET, "/services", false),
             (Method::GET, "/", false),

@@ -143,6 +143,7 @@ impl Worker {
                 self.tell(out);
             }
             DataInput::Says(FromData::Stats(stats)) => self.counted(&stats, out),
+            DataInput::Says(FromData::Probed { number, failed }) => self.probed(number, failed, out),
             DataInput::Says(FromData::Hello { .. }) => {}
         }
     }

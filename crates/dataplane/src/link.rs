@@ -115,6 +115,14 @@ impl Links {
         self.owner.hub.set_identity(identity)
     }
 
+    /// Makes a connection to a peer that is no link, and closes it.
+    ///
+    /// # Errors
+    /// Why the peer does not answer, for people.
+    pub async fn probe(&self, node: NodeId) -> Result<(), String> {
+        self.owner.hub.probe(node).await
+    }
+
     /// The peers that do not answer, and every change of them. They are tried again.
     pub(crate) fn silent(&self) -> watch::Receiver<Silent> {
         self.owner.hub.silent()

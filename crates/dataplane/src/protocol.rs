@@ -57,6 +57,13 @@ pub enum ToData {
     },
     /// Says how things are: answered by [`FromData::Stats`].
     Stats,
+    /// Makes a connection to the data port of each of these nodes, for nothing but the answer: [`FromData::Probed`].
+    Probe {
+        /// Number of the question; the answer has it as well.
+        number: u64,
+        /// The nodes.
+        nodes: Vec<NodeId>,
+    },
     /// Ends the process: the node left its cluster.
     Stop,
 }
@@ -133,6 +140,13 @@ pub enum FromData {
     Warnings(Vec<NodeWarning>),
     /// Answer to [`ToData::Stats`].
     Stats(Stats),
+    /// Answer to [`ToData::Probe`].
+    Probed {
+        /// The number of the question.
+        number: u64,
+        /// The nodes that do not answer, each with the reason.
+        failed: Vec<(NodeId, String)>,
+    },
 }
 
 /// Counters since the process began.

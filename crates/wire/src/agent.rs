@@ -22,7 +22,7 @@ use crate::{
 pub use self::{
     before_changes::Assignments,
     changes::{AssignedObject, AssignedSpec, AssignedTask, Changeset, Held, Item, ItemChange, ItemKey, digest},
-    questions::{Answer, Question, Traffic},
+    questions::{Answer, Question, REACH_NODES_MAX, Traffic},
     shared::Shared,
 };
 

@@ -54,16 +54,15 @@ impl Sums {
     fn of(state: &State, answers: Answers) -> Self {
         let mut sums = Self::default();
         for (node, answer) in answers {
-            match answer {
-                Ok(Answer::Traffic(traffic)) => sums.add(state, node, &traffic),
-                Ok(Answer::Unable(reason)) | Err(reason) => {
-                    sums.silent.push(SilentNodeView {
-                        node_id: node.to_string(),
-                        node: node_name(state, node),
-                        reason,
-                    });
+            let reason = match answer {
+                Ok(Answer::Traffic(traffic)) => {
+                    sums.add(state, node, &traffic);
+                    continue;
                 }
-            }
+                Ok(Answer::Unreached(_)) => "it answered another question".to_owned(),
+                Ok(Answer::Unable(reason)) | Err(reason) => reason,
+            };
+            sums.silent.push(SilentNodeView { node_id: node.to_string(), node: node_name(state, node), reason });
         }
         sums
     }

@@ -20,6 +20,7 @@ mod nodes;
 mod objects;
 mod plan;
 mod plane;
+mod reach;
 mod rebalance;
 mod reply;
 mod resolve;
@@ -83,6 +84,7 @@ fn all_routes<P: Plane>(plane: P) -> Router {
         .route("/services/{id}/logs", get(logs::of_service::<P>))
         .route("/swarmd/services/{id}/rebalance", post(rebalance::ask::<P>))
         .route("/swarmd/managers", get(managers::status::<P>))
+        .route("/swarmd/reach", get(reach::probe::<P>))
         .route("/swarmd/backup", post(backup::take::<P>))
         .route("/swarmd/transfer", post(managers::transfer::<P>))
         .route("/tasks", get(tasks::list::<P>))

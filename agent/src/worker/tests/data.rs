@@ -5,7 +5,7 @@ use swarm_model::{
     DesiredState as D, NodeId, PortConfig, PortProtocol, PublishedPort, ServiceId, TaskId, TaskState as S,
 };
 use swarm_wire::{
-    agent::{Answer, Item, ItemChange, Question, Shared, ToAgent, ToManager, Traffic},
+    agent::{Answer, Item, ItemChange, Question, REACH_NODES_MAX, Shared, ToAgent, ToManager, Traffic},
     endpoints::{
         EndpointRecord, EndpointState, NodeRecord, Record, RecordHash, ServiceRecord, TableChange, TableReceiver,
         TableUpdate, TableVersion,
@@ -310,4 +310,27 @@ fn a_question_that_the_data_plane_cannot_answer_is_answered_all_the_same() {
     world.settle();
     says(&mut world, FromData::Stats(Stats::default()));
     assert_eq!(answers(&world).len(), 2);
+}
+
+#[test]
+fn the_leader_is_told_which_nodes_do_not_answer() {
+    let mut world = serving();
+    world.data.clear();
+    let reach = |nodes: &[NodeId]| Question::Reach(nodes.to_vec());
+    let ask = |world: &mut World, number, question| {
+        world.input(Input::Message(ToAgent::Ask { number, question }));
+    };
+    ask(&mut world, 7, reach(&[NodeId(2), NodeId(3)]));
+    assert_eq!(world.data, [ToData::Probe { number: 7, nodes: vec![NodeId(2), NodeId(3)] }]);
+    let failed = vec![(NodeId(3), "no answer".to_owned())];
+    // That of a session before.
+    says(&mut world, FromData::Probed { number: 6, failed: Vec::new() });
+    says(&mut world, FromData::Probed { number: 7, failed: failed.clone() });
+    assert_eq!(answers(&world), [(7, Answer::Unreached(failed))]);
+
+    ask(&mut world, 8, reach(&[NodeId(2); REACH_NODES_MAX + 1]));
+    ask(&mut world, 9, reach(&[NodeId(2)]));
+    world.input(Input::Data(DataInput::Down));
+    let unable = |answer: &(u64, Answer)| matches!(answer.1, Answer::Unable(_));
+    assert!(answers(&world).len() == 3 && answers(&world)[1..].iter().all(unable), "{:?}", answers(&world));
 }

@@ -33,6 +33,9 @@ const STREAMS_ENOUGH: usize = 64;
 /// started anew, or a node that is about to count as down, takes less.
 const SILENT_RETRY: Duration = Duration::from_secs(5);
 
+/// Longest wait for the answer to a probe: who asked for it waits little longer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Longest wait for the first frame of a peer, which follows its handshake.
 const WELCOME_TIMEOUT: Duration = DATA_HANDSHAKE_TIMEOUT;
 
@@ -302,6 +305,22 @@ impl Hub {
         self.silent.send_if_modified(|silent| silent.remove(&node).is_some());
         tokio::spawn(driver::drive(Arc::downgrade(self), link, connection.stream));
         Ok(())
+    }
+
+    /// Makes a connection to a peer as for a link, and closes it: a link that stands says nothing of a firewall that came
+    /// after it.
+    ///
+    /// # Errors
+    /// Why the peer does not answer.
+    pub(super) async fn probe(&self, node: NodeId) -> Result<(), String> {
+        let (tls, addr) = {
+            let state = self.lock();
+            let tls = state.tls.clone().ok_or("this node has no certificate yet")?;
+            let peer = state.peers.get(&node).ok_or_else(|| format!("node {node} is not in the table of this node"))?;
+            (tls, peer.addr)
+        };
+        let late = || format!("no answer of {addr} within {} s", PROBE_TIMEOUT.as_secs());
+        timeout(PROBE_TIMEOUT, make(&tls, node, addr)).await.map_err(|_| late())?.map(drop)
     }
 
     /// The peers that did not answer twice in a row, and every change of them.

@@ -329,3 +329,15 @@ async fn a_peer_that_does_not_answer_is_named_until_it_does() {
     soon(silent.wait_for(Silent::is_empty)).await.unwrap();
     assert_eq!(a.links.count(b.id), 1, "it was tried again");
 }
+
+#[tokio::test]
+async fn a_probe_says_whether_a_peer_answers_and_leaves_no_link() {
+    let (_ca, a, b) = pair().await;
+    assert_eq!(soon(a.links.probe(b.id)).await, Ok(()));
+    assert_eq!(a.links.count(b.id), 0);
+    until(|| b.links.count(a.id) == 0).await;
+    assert!(a.links.probe(NodeId(99)).await.unwrap_err().contains("not in the table"));
+    // The connection is refused, or nobody takes it.
+    b.links.retire();
+    assert!(soon(a.links.probe(b.id)).await.is_err());
+}

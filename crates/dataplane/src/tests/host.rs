@@ -34,7 +34,7 @@ use crate::{
     link::Silent,
     process::{Options, serve},
     protocol::{Configuration, FromData, IngressAddr, LocalTask, ToData},
-    remote::{Arrival, OpenError, OpenRequest, Opening, Remote},
+    remote::{Arrival, OpenError, OpenRequest, Opening, Probing, Remote},
     testing::{eventually, soon, until},
 };
 
@@ -414,6 +414,11 @@ impl Remote for Links {
 
     fn listen(&self, listener: TcpListener) {
         *self.listener.lock().unwrap() = Some(listener);
+    }
+
+    fn probe(&self, node: NodeId) -> Probing<'_> {
+        let is_peer = self.peers.lock().unwrap().contains_key(&node);
+        Box::pin(async move { if is_peer { Ok(()) } else { Err("no such node".to_owned()) } })
     }
 
     fn silent(&self) -> watch::Receiver<Silent> {

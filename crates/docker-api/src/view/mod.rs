@@ -12,6 +12,7 @@ mod network;
 mod node;
 mod object;
 mod plan;
+mod reach;
 mod secret;
 mod service;
 mod system;
@@ -34,6 +35,7 @@ pub use network::{
 pub use node::{ManagerStatusView, NodeDescriptionView, NodeStatusView, NodeView};
 pub use object::{CreateObjectResponse, DriverView, ObjectSpecView, ObjectView};
 pub use plan::{PlanRequest, PlanView, RolledBackView, StayingView, StepView, WaitingView, WaveView};
+pub use reach::{ReachView, UnreachedView};
 pub use secret::{SecretRequest, SecretSpecView};
 pub use service::{
     CreateServiceResponse, EndpointView, JobStatusView, ServiceStatus, ServiceView, UpdateServiceResponse,

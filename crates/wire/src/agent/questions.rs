@@ -1,15 +1,21 @@
 //! The questions that the leader asks an agent over its session, each on behalf of somebody who waits for the answer.
 
 use serde::{Deserialize, Serialize};
-use swarm_model::ServiceId;
+use swarm_model::{NodeId, ServiceId};
 
 use crate::endpoints::{EndpointStats, ServiceStats};
+
+/// Nodes in a [`Question::Reach`]: a probe costs both sides a handshake.
+pub const REACH_NODES_MAX: usize = 64;
 
 /// A question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {
     /// The counters of a service. Answered by [`Answer::Traffic`].
     Traffic(ServiceId),
+    /// Whether the data ports of these nodes, at most [`REACH_NODES_MAX`], answer the node. Answered by
+    /// [`Answer::Unreached`].
+    Reach(Vec<NodeId>),
 }
 
 /// An answer.
@@ -17,6 +23,8 @@ pub enum Question {
 pub enum Answer {
     /// The counters of a service.
     Traffic(Traffic),
+    /// The nodes whose data ports do not answer, each with the reason.
+    Unreached(Vec<(NodeId, String)>),
     /// The node cannot answer; the reason, for people.
     Unable(String),
 }

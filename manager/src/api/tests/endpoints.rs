@@ -136,3 +136,25 @@ async fn warnings_of_nodes_about_the_ports_of_a_service_are_told_with_it() {
     let why = get(&plane, "/swarmd/services/web/why").await.ok().json();
     assert_eq!((why["Warnings"].as_array().map(Vec::len), &why["MoreWarnings"]), (Some(10), &json!(2)));
 }
+
+#[tokio::test]
+async fn nodes_that_do_not_reach_each_other_are_named() {
+    let plane = cluster();
+    let view = get(&plane, "/swarmd/reach").await.ok().json();
+    assert!(view["Reason"].as_str().is_some_and(|reason| reason.contains("no service publishes a port")), "{view}");
+    assert_eq!(plane.inner().asked, []);
+
+    let (plane, _, _) = serving().await;
+    let unreached = NodeAnswer::Unreached(vec![(WORKER, "no answer in time".into())]);
+    plane.inner().answers.push((MANAGER, unreached));
+    let view = get(&plane, "/swarmd/reach").await.ok().json();
+    let asked = [(MANAGER, Question::Reach(vec![WORKER])), (WORKER, Question::Reach(vec![MANAGER]))];
+    assert_eq!(plane.inner().asked, asked);
+    assert_eq!((&view["Pairs"], &view["Probed"]), (&json!(2), &json!(1)));
+    let pair = json!({
+        "FromID": MANAGER.to_string(), "From": "alpha", "ToID": WORKER.to_string(), "To": "beta",
+        "Addr": "10.0.0.9:7946", "Reason": "no answer in time",
+    });
+    assert_eq!(view["Unreached"], json!([pair]));
+    assert_eq!(view["Silent"][0]["Node"], "beta");
+}

@@ -17,7 +17,7 @@ use crate::{
     link::Silent,
     plane::Plane,
     protocol::{Configuration, LocalTask},
-    remote::{OpenError, OpenRequest, Opening, Remote},
+    remote::{OpenError, OpenRequest, Opening, Probing, Remote},
 };
 
 /// Keeps the peers that were set last.
@@ -41,6 +41,10 @@ impl Remote for Links {
     fn listen(&self, _: TcpListener) {}
 
     fn retire(&self) {}
+
+    fn probe(&self, _: NodeId) -> Probing<'_> {
+        Box::pin(async { Err("no node is there".to_owned()) })
+    }
 
     fn silent(&self) -> watch::Receiver<Silent> {
         watch::Sender::default().subscribe()
