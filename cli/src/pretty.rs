@@ -30,8 +30,13 @@ impl Page {
             self.title(name);
         }
         for (key, value) in labels {
-            self.0.push_str(&format!(" {}\n", one_line(&format!("{key}={value}"))));
+            self.line(&format!("{key}={value}"));
         }
+    }
+
+    /// A text in a line of its own, below a title.
+    pub(crate) fn line(&mut self, text: &str) {
+        self.0.push_str(&format!(" {}\n", one_line(text)));
     }
 
     /// A name with a value, below a title.

@@ -87,6 +87,27 @@ e4lm1rkhepxc   sm23027web.2       vm        Running
 }
 
 #[test]
+fn warnings_about_the_ports_of_a_service_stand_below_its_tasks() {
+    let fake = Fake::start();
+    let mut service = recorded("service_inspect");
+    let id = service["ID"].as_str().unwrap().to_owned();
+    service["Endpoint"] = json!({"Ports": [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 22}]});
+    let cause = json!({"port-taken": {"Protocol": "tcp", "Published": 22}});
+    let warning = json!({"NodeID": "n1", "Node": "vm", "Cause": cause, "Text": "port 22/tcp is in use: sshd"});
+    let why = json!({"Service": "web", "Summary": "1 of 1 tasks run", "Warnings": [warning], "MoreWarnings": 4});
+    fake.on_json("GET /services/web", &service)
+        .on_json("GET /tasks", &json!([]))
+        .on_json("GET /nodes", &recorded("node_list"))
+        .on_json(&format!("GET /swarmd/services/{id}/why"), &why)
+        .on_json("GET /swarmd/services/web/why", &why);
+    let lines = ["vm: port 22/tcp is in use: sshd", "and 4 more warnings"];
+    assert_eq!(fake.run(&["service", "ps", "web"]).stderr, lines.map(|line| format!("Warning: {line}\n")).concat());
+    assert_eq!(fake.run(&["service", "ps", "--quiet", "web"]).ok(), "");
+    let page = fake.run(&["service", "why", "web"]).ok();
+    assert!(page.ends_with(&format!("\nWarnings of nodes\n  {}\n  {}\n", lines[0], lines[1])), "{page}");
+}
+
+#[test]
 fn node_ps_is_of_this_node_by_default() {
     let fake = Fake::start();
     fake.on_json("GET /info", &recorded("info_active"))
@@ -312,15 +333,43 @@ fn endpoints_say_which_tasks_get_connections() {
     let fake = Fake::start();
     let endpoint = |name: &str, state: &str, reason: &str| json!({"Name": name, "TaskID": "t", "NodeID": "n", "Node": "alpha", "State": state, "Reason": reason});
     let all = [endpoint("web.1", "in", ""), endpoint("web.2", "out", "the node is down")];
-    fake.on_json("GET /swarmd/services/web/endpoints", &json!(all));
+    fake.on_json("GET /swarmd/services/web/endpoints", &json!({"Endpoints": all}));
     assert_eq!(
         fake.run(&["service", "endpoints", "web"]).ok(),
-        "NAME      NODE      STATE     REASON\nweb.1     alpha     in\nweb.2     alpha     out       the node is down\n"
+        "NAME      NODE      STATE     SOURCE    REASON\n\
+         web.1     alpha     in\n\
+         web.2     alpha     out                 the node is down\n"
     );
     assert_eq!(
         fake.run(&["service", "endpoints", "--format", "{{.Name}} {{.State}}", "web"]).ok(),
         "web.1 in\nweb.2 out\n"
     );
+    let mut counted = endpoint("web.1", "in", "");
+    counted["Source"] = json!("client");
+    counted["Stats"] = json!({"Connections": 2, "ConnectionsTotal": 70, "BytesIn": 2048, "BytesOut": 5, "Errors": 1});
+    let mut silent = endpoint("web.2", "in", "");
+    (silent["NodeID"], silent["Node"]) = (json!("m"), json!("beta"));
+    fake.on_json(
+        "GET /swarmd/services/web/endpoints",
+        &json!({
+            "Endpoints": [counted, silent], "Refused": {"OverRate": 3},
+            "Silent": [{"NodeID": "m", "Node": "beta", "Reason": "its session ended"}],
+        }),
+    );
+    let run = fake.run(&["service", "endpoints", "--stats", "web"]);
+    assert_eq!(
+        run.stdout,
+        "NAME      NODE      STATE     SOURCE    OPEN      TOTAL     IN        OUT       ERRORS    REASON\n\
+         web.1     alpha     in        client    2         70        2KiB      5B        1\n\
+         web.2     beta      in        unknown   0         0         0B        0B        0\n"
+    );
+    assert_eq!(
+        run.stderr,
+        "3 connections were refused by swarmd.ingress.rate-max\n\
+         Warning: node beta did not answer, and its counters are in no sum: its session ended\n"
+    );
+    let seen = fake.seen("GET /swarmd/services/web/endpoints");
+    assert!(!seen[0].query.contains_key("stats") && seen.last().unwrap().query["stats"] == "1");
     assert!(fake.run(&["service", "endpoints", "nope"]).failed().starts_with("Error: no such service: nope\n"));
 }
 

@@ -3,16 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use futures_util::{StreamExt, stream::BoxStream};
+use futures_util::{StreamExt, future::join_all, stream::BoxStream};
 use swarm_consensus::{Committed, ProposeError, Role, Status, Survey};
 use swarm_core::{State, Tx};
 use swarm_docker_api::view::TlsInfo;
-use swarm_model::{Node, NodeCertificate, Redacted, RootCa, RootRotation, Timestamp};
-use swarm_wire::{JoinToken, RootInfo, SigningTime, UnlockKey, agent::LogMessage, clock, root_digest};
+use swarm_model::{Node, NodeCertificate, NodeId, Redacted, RootCa, RootRotation, Timestamp};
+use swarm_wire::{
+    JoinToken, RootInfo, SigningTime, UnlockKey,
+    agent::{LogMessage, Question},
+    clock, root_digest,
+};
 
 use crate::{
     Manager,
-    api::{LogSelector, Plane, PlaneError, SealedBackup},
+    api::{Answers, LogSelector, Plane, PlaneError, SealedBackup},
     backup,
     clock::random,
     rotation,
@@ -124,6 +128,11 @@ impl Plane for Manager {
             Some((message, lines))
         });
         Ok(stream.boxed())
+    }
+
+    async fn ask(&self, questions: Vec<(NodeId, Question)>) -> Answers {
+        let ask = |(node, question)| async move { (node, self.inner.dispatcher.ask(node, question).await) };
+        join_all(questions.into_iter().map(ask)).await.into_iter().collect()
     }
 }
 

@@ -69,6 +69,7 @@ fn agent(manager: &Manager, identity: &NodeIdentity) -> tokio::task::JoinHandle<
             newest: None,
             table: None,
             takes_networks: false,
+            takes_questions: false,
         };
         sender.send(&ToManager::Hello(hello.into())).await.unwrap();
         let mut batch = 0;

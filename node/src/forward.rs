@@ -1,5 +1,6 @@
-//! Requests that only the leader can answer: those for logs, which come over the sessions that agents have with it. Another
-//! manager passes the request on, one hop, over `swarm-api/1` on the managers' port, and the answer back as it comes.
+//! Requests that only the leader can answer: those for logs, counters and probes, which nodes are asked for over the sessions that
+//! agents have with it. Another manager passes the request on, one hop, over `swarm-api/1` on the managers' port, and the
+//! answer back as it comes.
 //!
 //! The manager that passes a request on says who asks. That is believed because only managers come so far, each with its
 //! certificate, and none of them takes it from a client; the certificate also says on which node was asked.
@@ -35,10 +36,12 @@ const CALLER_BYTES_MAX: usize = 16 << 10;
 
 /// Whether a request is one that only the leader answers. `path` is without a version.
 pub(crate) fn is_for_leader(method: &Method, path: &str) -> bool {
-    let mut segments = path.split('/').skip(1);
-    let kind = segments.next();
-    let logs = (segments.next().is_some(), segments.next(), segments.next()) == (true, Some("logs"), None);
-    method == Method::GET && matches!(kind, Some("services" | "tasks")) && logs
+    let segments: Vec<_> = path.split('/').skip(1).collect();
+    let asks_nodes = matches!(
+        segments[..],
+        ["services" | "tasks", _, "logs"] | ["swarmd", "services", _, "endpoints"] | ["swarmd", "reach"]
+    );
+    method == Method::GET && asks_nodes
 }
 
 /// Passes a request on to the leader, and who makes it.
@@ -114,7 +117,9 @@ async fn answer(
 ) -> Result<Response<Body>, ApiError> {
     let path = decode_path(request.uri().path())?;
     if !is_for_leader(request.method(), &path) {
-        return Err(ApiError::not_found("managers pass on requests for logs, and nothing else"));
+        return Err(ApiError::not_found(
+            "managers pass on requests that ask nodes, such as those for logs, and nothing else",
+        ));
     }
     let author = read_caller(request.headers(), from)?;
     policy(&author, request.method(), &path)?;
@@ -140,7 +145,7 @@ mod tests {
     use crate::api::authorise::allow_all;
 
     #[test]
-    fn logs_alone_are_passed_on() {
+    fn requests_that_ask_nodes_are_passed_on() {
         for (method, path, expected) in [
             (Method::GET, "/services/web/logs", true),
             (Method::GET, "/tasks/x/logs", true),
@@ -148,6 +153,9 @@ mod tests {
             (Method::GET, "/services/web", false),
             (Method::GET, "/services/web/logs/x", false),
             (Method::GET, "/nodes/a/logs", false),
+            (Method::GET, "/swarmd/services/web/endpoints", true),
+            (Method::GET, "/swarmd/reach", true),
+            (Method::GET, "/swarmd/services/web/why", false),
             (Method::GET, "/services", false),
             (Method::GET, "/", false),
         ] {

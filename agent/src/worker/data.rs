@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use swarm_dataplane::protocol::{FromData, LocalTask, ToData, Warning};
-use swarm_model::{PublishMode, Settings, TaskId};
+use swarm_dataplane::protocol::{FromData, LocalTask, ToData};
+use swarm_model::{NodeWarning, PublishMode, Settings, TaskId};
 use swarm_wire::{
     agent::{AssignedSpec, HeldTable, ToManager},
-    endpoints::{TableReceiver, TableUpdate, TableVersion},
+    endpoints::{EndpointTable, TableReceiver, TableUpdate, TableVersion},
 };
 
 use super::{
@@ -63,7 +63,7 @@ pub(super) struct Data {
     local: BTreeMap<TaskId, IpAddr>,
     /// Whether the data plane is to be told all of them, which it was not since the connection began.
     locals_due: bool,
-    warnings: Vec<Warning>,
+    warnings: Vec<NodeWarning>,
 }
 
 /// How long connections to a task may last once it is to stop.
@@ -77,6 +77,16 @@ impl Data {
     /// Whether the agent is connected to a data plane.
     pub(super) fn is_up(&self) -> bool {
         self.is_up
+    }
+
+    /// Whether there is to be a data plane.
+    pub(super) fn is_needed(&self) -> bool {
+        self.is_needed
+    }
+
+    /// The endpoint table.
+    pub(super) fn table(&self) -> &EndpointTable {
+        self.table.table()
     }
 
     /// Whether connections to a task may be open.
@@ -100,6 +110,7 @@ impl Worker {
             }
             DataInput::Up(version) => {
                 self.data.is_up = true;
+                self.data_answers_no_more(out);
                 self.data.locals_due = true;
                 self.send_locals(out);
                 self.say_all_names(out);
@@ -113,6 +124,7 @@ impl Worker {
             }
             DataInput::Down => {
                 (self.data.is_up, self.data.applied) = (false, None);
+                self.data_answers_no_more(out);
                 let served: Vec<_> = self.data.local.keys().copied().collect();
                 served.into_iter().for_each(|task| self.end_wait(now, task, out));
             }
@@ -130,14 +142,17 @@ impl Worker {
                 self.data.warnings = warnings;
                 self.tell(out);
             }
-            DataInput::Says(FromData::Hello { .. } | FromData::Stats(_)) => {}
+            DataInput::Says(FromData::Stats(stats)) => self.counted(&stats, out),
+            DataInput::Says(FromData::Probed { number, failed }) => self.probed(number, failed, out),
+            DataInput::Says(FromData::Hello { .. }) => {}
         }
     }
 
-    /// The warnings of this node's data plane, for people.
-    pub(super) fn warnings(&self) -> Vec<String> {
-        let texts = self.data.warnings.iter().map(|warning| warning.text.as_str()).chain(self.networks.warnings());
-        texts.take(WARNINGS_MAX).map(|text| text.chars().take(WARNING_CHARS_MAX).collect()).collect()
+    /// The warnings of this node.
+    pub(super) fn warnings(&self) -> Vec<NodeWarning> {
+        let warnings = self.data.warnings.iter().cloned().chain(self.networks.warnings());
+        let short = |text: String| text.chars().take(WARNING_CHARS_MAX).collect();
+        warnings.take(WARNINGS_MAX).map(|warning| NodeWarning { text: short(warning.text), ..warning }).collect()
     }
 
     fn send_table(&self, out: &mut Vec<Output>) {

@@ -12,6 +12,7 @@ mod assign;
 mod data;
 mod networks;
 mod outbox;
+mod questions;
 mod session;
 mod tasks;
 
@@ -42,6 +43,7 @@ pub use data::DataInput;
 pub use networks::NetInput;
 use networks::Networks;
 use outbox::Outbox;
+use questions::Questions;
 use session::Session;
 use tasks::Entry;
 
@@ -248,6 +250,7 @@ pub struct Worker {
     outbox: Outbox,
     data: Data,
     networks: Networks,
+    questions: Questions,
     /// The node as last described by its engine.
     engine: EngineReport,
     engine_up: bool,
@@ -314,6 +317,7 @@ impl Worker {
             outbox: Outbox::default(),
             data: Data::default(),
             networks: Networks::default(),
+            questions: Questions::default(),
             engine: EngineReport::default(),
             engine_up: false,
             certificate: NodeCertificate::default(),

@@ -12,7 +12,9 @@ use std::{
 };
 
 use swarm_dataplane::protocol::{ContainerNames, ContainerNetwork, ToData, VirtualAddrs};
-use swarm_model::{NetworkContent, NodeId, ObjectId, ObjectKey, ObjectKind, ServiceId, TaskId, TaskState};
+use swarm_model::{
+    NetworkContent, NodeId, NodeWarning, ObjectId, ObjectKey, ObjectKind, ServiceId, TaskId, TaskState, WarningCause,
+};
 use swarm_net::protocol::{Abilities, FromNet, LocalContainer, LocalNetwork, NetWarning, ToNet};
 use swarm_wire::networks::{Member, MemberKey, Members, NetworkEndpointState, NetworkRecord, NetworkUpdate, Subnet};
 
@@ -128,9 +130,10 @@ impl Table {
 }
 
 impl Networks {
-    /// The warnings about networks, for people.
-    pub(super) fn warnings(&self) -> impl Iterator<Item = &str> {
-        self.warnings.iter().map(|warning| warning.text.as_str())
+    /// The warnings about networks.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = NodeWarning> {
+        let warning = |warning: &NetWarning| NodeWarning { cause: WarningCause::Network, text: warning.text.clone() };
+        self.warnings.iter().map(warning)
     }
 
     /// Whether virtual addresses work in a container.

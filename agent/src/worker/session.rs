@@ -187,6 +187,7 @@ impl Worker {
             newest,
             table: self.held_table(),
             takes_networks: true,
+            takes_questions: true,
         }))));
     }
 
@@ -216,6 +217,7 @@ impl Worker {
             self.session.back_off(now.mono_ms);
         }
         self.incoming = None;
+        self.questions.session_over();
         self.outbox.session_over(now.mono_ms);
         out.push(Output::Session(SessionState::Connecting { reason }));
     }
@@ -246,6 +248,7 @@ impl Worker {
             (ToAgent::Assignments(assignments), Phase::Open { .. }) => self.assigned(now, assignments.changes(), out),
             (ToAgent::Table(update), Phase::Open { .. }) => self.table_changed(update, out),
             (ToAgent::Network(update), Phase::Open { .. }) => self.network_changed(now, update, out),
+            (ToAgent::Ask { number, question }, Phase::Open { .. }) => self.asked(number, question, out),
             (ToAgent::StartLogs(request), Phase::Open { .. }) => out.push(Output::Logs(request)),
             (_, Phase::Greeting { .. }) => {
                 self.hang_up(now, "the manager sent a message that does not belong here".into(), out);

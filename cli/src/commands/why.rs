@@ -59,6 +59,13 @@ fn page(why: &WhyView, of_task: bool) -> String {
     for line in rejection_lines(&why.rejections) {
         put(&line);
     }
+    let warnings = warning_lines(why);
+    if !warnings.is_empty() {
+        put("\nWarnings of nodes");
+    }
+    for warning in warnings {
+        put(&format!("  {warning}"));
+    }
     if !why.fixes.is_empty() {
         put("\nWhat would help");
     }
@@ -110,6 +117,16 @@ fn task_lines(task: &TaskWhyView, of_task: bool) -> Vec<String> {
         })
         .collect();
     lines.extend(align(&failures).lines().map(str::to_owned));
+    lines
+}
+
+/// The warnings of nodes that concern a service.
+pub(in crate::commands) fn warning_lines(why: &WhyView) -> Vec<String> {
+    let mut lines: Vec<String> =
+        why.warnings.iter().map(|on| one_line(&format!("{}: {}", on.node, on.warning.text))).collect();
+    if why.more_warnings > 0 {
+        lines.push(format!("and {} more warnings", why.more_warnings));
+    }
     lines
 }
 

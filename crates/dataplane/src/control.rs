@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use swarm_model::NodeId;
 use swarm_net::socket::OwnSocket;
 use swarm_wire::channel;
-use tokio::{net::UnixStream, task::JoinHandle};
+use tokio::{
+    net::UnixStream,
+    task::{JoinHandle, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -81,12 +85,27 @@ impl Drop for Session {
     }
 }
 
+/// Probes nodes, all at once, and says which of them do not answer.
+fn probe(plane: &Plane, number: u64, nodes: Vec<NodeId>) -> impl Future<Output = ()> + use<> {
+    let (remote, voice) = (Arc::clone(&plane.remote), plane.voice.clone());
+    async move {
+        let mut probes = JoinSet::new();
+        for node in nodes {
+            let remote = Arc::clone(&remote);
+            probes.spawn(async move { remote.probe(node).await.err().map(|reason| (node, reason)) });
+        }
+        let failed = probes.join_all().await.into_iter().flatten().collect();
+        voice.say(FromData::Probed { number, failed });
+    }
+}
+
 /// Does what swarmd says.
 pub(crate) fn hear(plane: &Plane, message: ToData) {
     match message {
         ToData::Configure(configuration) => plane.configure(configuration),
         ToData::Identity(identity) => plane.identify(identity),
         ToData::LocalTasks(tasks) => plane.set_locals(tasks),
+        ToData::Probe { number, nodes } => drop(tokio::spawn(probe(plane, number, nodes))),
         ToData::PutLocal(task) => plane.put_local(task),
         ToData::RemoveLocal(task) => plane.remove_local(task),
         ToData::Table(update) => match plane.change(&update) {

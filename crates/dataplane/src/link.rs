@@ -30,10 +30,11 @@ use swarm_wire::{NodeIdentity, TlsError, endpoints::PublishedPort};
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, timeout, timeout_at},
 };
 
+pub(crate) use self::hub::Silent;
 pub use self::{
     complaints::LinkCounters,
     ethernet::EthernetSink,
@@ -118,6 +119,19 @@ impl Links {
     /// [`TlsError::Identity`] when TLS has no use for it; then the old one stays.
     pub fn set_identity(&self, identity: NodeIdentity) -> Result<(), TlsError> {
         self.owner.hub.set_identity(identity)
+    }
+
+    /// Makes a connection to a peer that is no link, and closes it.
+    ///
+    /// # Errors
+    /// Why the peer does not answer, for people.
+    pub async fn probe(&self, node: NodeId) -> Result<(), String> {
+        self.owner.hub.probe(node).await
+    }
+
+    /// The peers that do not answer, and every change of them. They are tried again.
+    pub(crate) fn silent(&self) -> watch::Receiver<Silent> {
+        self.owner.hub.silent()
     }
 
     /// Sets the nodes that may have links, with their data addresses. Links of others are cut at once.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{io::Errno, net::sockopt};
-use swarm_model::PortProtocol;
+use swarm_model::{NodeWarning, PortProtocol, WarnedPort, WarningCause};
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::{mpsc, oneshot},
@@ -69,7 +69,7 @@ struct Open {
 /// Why a socket cannot be opened.
 struct Failed {
     plan: Plan,
-    text: String,
+    warning: NodeWarning,
     /// When the program that has the port is looked for again.
     look_at: Instant,
 }
@@ -196,22 +196,25 @@ impl Listeners {
             }
             Err(e) => {
                 let known = self.failed.remove(&place).filter(|failed| Instant::now() < failed.look_at);
-                let (text, look_at) = match known {
-                    Some(failed) => (failed.text, failed.look_at),
-                    None => (describe(place, &e).await, Instant::now() + HOLDER_TIME),
+                let (warning, look_at) = match known {
+                    Some(failed) => (failed.warning, failed.look_at),
+                    None => {
+                        let warning = NodeWarning { cause: cause(place, &e), text: describe(place, &e).await };
+                        (warning, Instant::now() + HOLDER_TIME)
+                    }
                 };
-                self.warn(place, (!is_optional || !is_expected(&e)).then(|| text.clone()));
-                self.failed.insert(place, Failed { plan, text, look_at });
+                self.warn(place, (!is_optional || !is_expected(&e)).then(|| warning.clone()));
+                self.failed.insert(place, Failed { plan, warning, look_at });
             }
         }
     }
 
-    fn warn(&self, place: Place, text: Option<String>) {
+    fn warn(&self, place: Place, warning: Option<NodeWarning>) {
         let about = match place {
             Place::Published(protocol, port, addr) => About::Port(protocol, port, addr),
             Place::Links(_) => About::Links,
         };
-        self.forwarder.plane.warnings.set(about, text);
+        self.forwarder.plane.warnings.set(about, warning);
     }
 }
 
@@ -318,6 +321,17 @@ fn listen(addr: SocketAddr, is_v6_only: bool) -> io::Result<TcpListener> {
 /// Whether an address that is optional may fail like this: it is taken, or this host does not have it.
 fn is_expected(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
+}
+
+/// The cause of a socket that cannot be opened, for programs.
+fn cause(place: Place, error: &io::Error) -> WarningCause {
+    let Place::Published(protocol, published, _) = place else { return WarningCause::DataPort };
+    let port = WarnedPort { protocol, published };
+    match Errno::from_io_error(error) {
+        Some(Errno::ADDRINUSE) => WarningCause::PortTaken(port),
+        Some(Errno::ACCESS) if published < 1024 => WarningCause::PortRight(port),
+        _ => WarningCause::PortFailed(port),
+    }
 }
 
 /// Says why a socket cannot be opened, for people.

@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use imbl::OrdMap;
-use swarm_model::{IngressSource, NodeId, ObjectId, TaskId};
+use swarm_model::{IngressSource, NodeId, NodeWarning, ObjectId, TaskId, WarningCause};
 use swarm_wire::{
     NodeIdentity,
     endpoints::{
@@ -147,7 +147,8 @@ impl Plane {
             }
             Err(e) => {
                 let text = format!("links to other nodes: this node's certificate and key are of no use: {e}");
-                self.warnings.set(About::Identity, Some(text));
+                let cause = WarningCause::Identity;
+                self.warnings.set(About::Identity, Some(NodeWarning { cause, text }));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The process `swarmd data`.
 
 use std::{
+    collections::BTreeSet,
     os::{fd::OwnedFd, unix::net::UnixListener},
     path::PathBuf,
     sync::Arc,
@@ -8,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use swarm_model::{NodeId, NodeWarning, WarningCause};
 use swarm_net::socket::OwnSocket;
 use tokio::{
     net::UnixStream,
@@ -109,6 +111,7 @@ pub async fn serve<A: Arrival>(options: Options, remote: Arc<dyn Remote>, arriva
         heir = next_process => Some(heir),
         () = listeners.run() => None,
         () = speak_of_refused(&plane, &descriptors) => None,
+        () = speak_of_silent(&plane) => None,
         () = source::watch(&plane), if options.shows_clients => None,
     };
     if let Some(heir) = heir {
@@ -187,10 +190,32 @@ async fn speak_of_refused(plane: &Plane, descriptors: &Descriptors) {
     loop {
         let refused = descriptors.refused_connections().await;
         let text = format!("refused {refused} connections: limit of {} open files", descriptors.limit);
-        plane.warnings.set(About::Descriptors, Some(text));
+        let cause = WarningCause::Descriptors;
+        plane.warnings.set(About::Descriptors, Some(NodeWarning { cause, text }));
         sleep(REFUSED_PERIOD).await;
         if !descriptors.has_refused() {
             plane.warnings.set(About::Descriptors, None);
+        }
+    }
+}
+
+/// Says which nodes do not answer.
+async fn speak_of_silent(plane: &Plane) {
+    let mut silent = plane.remote.silent();
+    let mut said: BTreeSet<NodeId> = BTreeSet::new();
+    loop {
+        let now = silent.borrow_and_update().clone();
+        for node in said.iter().filter(|node| !now.contains_key(node)) {
+            plane.warnings.set(About::Peer(*node), None);
+        }
+        said = now.keys().copied().collect();
+        for (node, reason) in now {
+            let text = format!("the data port of node {node} does not answer: {reason}");
+            plane.warnings.set(About::Peer(node), Some(NodeWarning { cause: WarningCause::Peer(node), text }));
+        }
+        if silent.changed().await.is_err() {
+            // No more news of the links.
+            return std::future::pending().await;
         }
     }
 }

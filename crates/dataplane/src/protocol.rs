@@ -12,8 +12,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{IngressSource, NodeId, ObjectId, PortProtocol, Redacted, ServiceId, TaskId};
+use swarm_model::{NodeId, NodeWarning, ObjectId, Redacted, TaskId};
 pub use swarm_names::{ContainerNames, ContainerNetwork, VirtualAddrs};
+pub use swarm_wire::endpoints::{EndpointStats, ServiceStats};
 use swarm_wire::{
     endpoints::{TableUpdate, TableVersion},
     networks::{NetworkRecord, NetworkUpdate},
@@ -56,6 +57,13 @@ pub enum ToData {
     },
     /// Says how things are: answered by [`FromData::Stats`].
     Stats,
+    /// Makes a connection to the data port of each of these nodes, for nothing but the answer: [`FromData::Probed`].
+    Probe {
+        /// Number of the question; the answer has it as well.
+        number: u64,
+        /// The nodes.
+        nodes: Vec<NodeId>,
+    },
     /// Ends the process: the node left its cluster.
     Stop,
 }
@@ -128,19 +136,17 @@ pub enum FromData {
     /// A task that was said to be drained may have connections again: it serves now, or a node that had not applied the table
     /// yet sent one.
     InUse(TaskId),
-    /// The warnings of this node, for people: all of them; said whenever they change.
-    Warnings(Vec<Warning>),
+    /// The warnings of this node: all of them; said whenever they change.
+    Warnings(Vec<NodeWarning>),
     /// Answer to [`ToData::Stats`].
     Stats(Stats),
-}
-
-/// Something that does not work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Warning {
-    /// The published port that it is about, if it is about one.
-    pub port: Option<(PortProtocol, u16)>,
-    /// The thing that does not work, and the reason.
-    pub text: String,
+    /// Answer to [`ToData::Probe`].
+    Probed {
+        /// The number of the question.
+        number: u64,
+        /// The nodes that do not answer, each with the reason.
+        failed: Vec<(NodeId, String)>,
+    },
 }
 
 /// Counters since the process began.
@@ -178,22 +184,6 @@ pub struct SwitchStats {
     pub dropped: u64,
 }
 
-/// Counters of a service, of the connections that came in at this node (flows, for UDP). The counters begin anew
-/// when the service is published anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceStats {
-    /// The service.
-    pub service: ServiceId,
-    /// Connections now, with those that wait for a task.
-    pub connections: u64,
-    /// Connections that were refused by `swarmd.ingress.connections-max`.
-    pub over_connections: u64,
-    /// Connections that were refused by `swarmd.ingress.rate-max`.
-    pub over_rate: u64,
-    /// Connections of `swarmd.ingress.accept-proxy` that were refused: no header of the PROXY protocol could be read.
-    pub bad_headers: u64,
-}
-
 /// Connections to tasks of this node whose services want to see the client's own address (flows, for UDP).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStats {
@@ -206,25 +196,4 @@ pub struct SourceStats {
     pub other_family: u64,
     /// The same: the task's answers to clients were not seen to come back to this host.
     pub untested: u64,
-}
-
-/// Counters of an endpoint, of the connections that came in at this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointStats {
-    /// The task.
-    pub task: TaskId,
-    /// Connections now.
-    pub connections: u64,
-    /// Connections so far.
-    pub connections_total: u64,
-    /// Bytes to the task.
-    pub bytes_in: u64,
-    /// Bytes from the task.
-    pub bytes_out: u64,
-    /// Connections that it did not take, or that failed.
-    pub errors: u64,
-    /// The address that a task of this node sees now: that of a client (if the client's is fit for that), one of the node, or
-    /// one of the node with a header. None for a task of another node, whose data plane knows it.
-    #[serde(default)]
-    pub source: Option<IngressSource>,
 }

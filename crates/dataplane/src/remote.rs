@@ -5,13 +5,16 @@ use std::{collections::BTreeMap, future::Future, net::SocketAddr, pin::Pin};
 use bytes::Bytes;
 use swarm_model::NodeId;
 use swarm_wire::{BoxedStream, NodeIdentity, TlsError};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
-use crate::link::{EthernetSink, Incoming, Links};
+use crate::link::{EthernetSink, Incoming, Links, Silent};
 pub use crate::link::{OpenError, OpenRequest};
 
 /// A stream that opens later.
 pub type Opening<'a> = Pin<Box<dyn Future<Output = Result<BoxedStream, OpenError>> + Send + 'a>>;
+
+/// The end of a probe: an error says why the node does not answer.
+pub type Probing<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
 
 /// Reaches other nodes.
 pub trait Remote: Send + Sync + 'static {
@@ -24,6 +27,10 @@ pub trait Remote: Send + Sync + 'static {
     fn set_identity(&self, identity: NodeIdentity) -> Result<(), TlsError>;
     /// Takes the nodes that may have links, with their data addresses.
     fn set_peers(&self, peers: BTreeMap<NodeId, SocketAddr>);
+    /// Makes a connection to the data port of a node, and closes it.
+    fn probe(&self, node: NodeId) -> Probing<'_>;
+    /// The nodes that do not answer, and every change of them.
+    fn silent(&self) -> watch::Receiver<Silent>;
     /// Takes links of other nodes on this listener, and on the one before no more.
     fn listen(&self, listener: TcpListener);
     /// Sends a frame of Ethernet to a node, or drops it ([`Links::send_ethernet`]).
@@ -60,6 +67,14 @@ impl Remote for Links {
 
     fn set_peers(&self, peers: BTreeMap<NodeId, SocketAddr>) {
         Self::set_peers(self, peers);
+    }
+
+    fn probe(&self, node: NodeId) -> Probing<'_> {
+        Box::pin(Self::probe(self, node))
+    }
+
+    fn silent(&self) -> watch::Receiver<Silent> {
+        Self::silent(self)
     }
 
     fn listen(&self, listener: TcpListener) {

@@ -24,7 +24,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use imbl::OrdMap;
-use swarm_model::{NodeId, ObjectId};
+use swarm_model::{NodeId, NodeWarning, ObjectId, WarningCause};
 use swarm_net::switch_queue;
 use swarm_wire::networks::{Member, MemberKey, Members, NetworkRecord};
 use tokio::{
@@ -262,7 +262,8 @@ impl Keeping {
             if failing_since.get_or_insert_with(Instant::now).elapsed() >= WARN_AFTER {
                 let name = &self.record.name;
                 let text = format!("encrypted network {name}: nothing passes between this node and others: {reason}");
-                self.warnings.set(About::Network(self.record.id), Some(text));
+                let warning = NodeWarning { cause: WarningCause::Network, text };
+                self.warnings.set(About::Network(self.record.id), Some(warning));
             }
             sleep(RETRY).await;
         }

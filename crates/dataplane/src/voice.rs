@@ -6,10 +6,10 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use swarm_model::{ObjectId, PortProtocol};
+use swarm_model::{NodeId, NodeWarning, ObjectId, PortProtocol};
 use tokio::sync::mpsc;
 
-use crate::protocol::{FromData, Warning};
+use crate::protocol::FromData;
 
 /// Messages that wait for swarmd to read them. One that leaves so many unread is stuck: its connection is closed, and
 /// the next one gets everything again.
@@ -45,6 +45,8 @@ pub(crate) enum About {
     Port(PortProtocol, u16, std::net::IpAddr),
     /// The port for links of other nodes.
     Links,
+    /// Another node whose data plane does not answer.
+    Peer(NodeId),
     /// The node's certificate and key.
     Identity,
     /// The limit of open files.
@@ -60,7 +62,7 @@ pub(crate) enum About {
 /// The warnings that hold; swarmd is told when they change.
 pub(crate) struct Warnings {
     voice: Voice,
-    current: Mutex<BTreeMap<About, Warning>>,
+    current: Mutex<BTreeMap<About, NodeWarning>>,
 }
 
 impl Warnings {
@@ -70,20 +72,15 @@ impl Warnings {
     }
 
     /// Replaces the warning about something; none takes it back. A new one is logged.
-    pub(crate) fn set(&self, about: About, text: Option<String>) {
+    pub(crate) fn set(&self, about: About, warning: Option<NodeWarning>) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = current.get(&about).map(|warning| &warning.text);
-        if before == text.as_ref() {
+        if current.get(&about) == warning.as_ref() {
             return;
         }
-        match text {
-            Some(text) => {
-                tracing::warn!("{text}");
-                let port = match about {
-                    About::Port(protocol, number, _) => Some((protocol, number)),
-                    _ => None,
-                };
-                current.insert(about, Warning { port, text });
+        match warning {
+            Some(warning) => {
+                tracing::warn!("{}", warning.text);
+                current.insert(about, warning);
             }
             None => drop(current.remove(&about)),
         }

@@ -38,6 +38,7 @@ mod time;
 mod units;
 mod update;
 mod validate;
+mod warning;
 
 pub use author::{Author, NodeName, Principal};
 pub use canonical::{Alike, CanonicalSpec, CanonicalTasks};
@@ -93,6 +94,7 @@ pub use validate::{
     LABELS_BYTES_MAX, MEMORY_BYTES_MIN, NAME_LEN_MAX, NANO_CPUS_MIN, REPLICAS_MAX, SPEC_BYTES_MAX, service_warnings,
     validate_cluster_spec, validate_node_spec, validate_overlay, validate_service_spec,
 };
+pub use warning::{NodeWarning, WarnedPort, WarningCause};
 
 /// Key–value labels; ordered, so that two equal sets are written alike.
 pub type Labels = std::collections::BTreeMap<String, String>;

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Extra, Labels, NodeId, Timestamp};
+use crate::{Extra, Labels, NodeId, NodeWarning, Timestamp};
 
 /// Docker's `NodeSpec`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -96,9 +96,9 @@ pub struct NodeDescription {
     /// The engine's own id. Nodes with one engine share its networks.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub engine_id: String,
-    /// The warnings of the node, for people.
+    /// The warnings of the node.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<String>,
+    pub warnings: Vec<NodeWarning>,
 }
 
 /// The address at which the data plane of a node takes connections of other nodes.

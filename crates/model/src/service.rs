@@ -410,6 +410,16 @@ pub enum IngressSource {
 }
 
 impl IngressSource {
+    /// `client`, `node`, `proxy`, `proxy-v1`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Node => "node",
+            Self::Proxy => "proxy",
+            Self::ProxyV1 => "proxy-v1",
+        }
+    }
+
     /// Whether a header names the client.
     pub fn has_header(self) -> bool {
         matches!(self, Self::Proxy | Self::ProxyV1)

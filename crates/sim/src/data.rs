@@ -169,6 +169,7 @@ impl World {
             ToData::Configure(_)
             | ToData::Identity(_)
             | ToData::Stats
+            | ToData::Probe { .. }
             | ToData::PutNetwork(_)
             | ToData::RemoveNetwork(_)
             | ToData::Members(_)

@@ -173,7 +173,8 @@ impl World {
                 }
                 self.tell_of_table();
             }
-            ToManager::Hello(_) | ToManager::Logs { .. } => self.close(conn),
+            // Nobody asks questions here.
+            ToManager::Hello(_) | ToManager::Logs { .. } | ToManager::Answer { .. } => self.close(conn),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod before_changes;
 mod changes;
+mod questions;
 mod shared;
 
 use std::io;
@@ -21,6 +22,7 @@ use crate::{
 pub use self::{
     before_changes::Assignments,
     changes::{AssignedObject, AssignedSpec, AssignedTask, Changeset, Held, Item, ItemChange, ItemKey, digest},
+    questions::{Answer, Question, REACH_NODES_MAX, Traffic},
     shared::Shared,
 };
 
@@ -56,6 +58,13 @@ pub enum ToManager {
     Leaving,
     /// The endpoint table that the node's data plane goes by; none asks for the whole table.
     Table(Option<TableVersion>),
+    /// Answer to [`ToAgent::Ask`].
+    Answer {
+        /// The number that the question came with.
+        number: u64,
+        /// The answer.
+        answer: Answer,
+    },
     /// First and only message of a stream opened for logs; [`LogMessage`]s follow.
     Logs {
         /// The subscription, from [`ToAgent::StartLogs`].
@@ -87,6 +96,9 @@ pub struct Hello {
     /// Whether the agent takes [`ToAgent::Network`].
     #[serde(default)]
     pub takes_networks: bool,
+    /// Whether the agent takes [`ToAgent::Ask`].
+    #[serde(default)]
+    pub takes_questions: bool,
 }
 
 /// An endpoint table that an agent holds.
@@ -164,6 +176,13 @@ pub enum ToAgent {
     Table(TableUpdate),
     /// Changes of the records of a network in which the node has tasks. A session begins with all records of each.
     Network(NetworkUpdate),
+    /// Answer this ([`ToManager::Answer`]).
+    Ask {
+        /// Number of the question, unique in this session.
+        number: u64,
+        /// The question.
+        question: Question,
+    },
 }
 
 impl ToAgent {
@@ -247,7 +266,7 @@ pub enum LogMessage {
 
 #[cfg(test)]
 mod tests {
-    use swarm_model::{DesiredState, ServiceId, TaskState};
+    use swarm_model::{DesiredState, NodeWarning, PortProtocol, ServiceId, TaskState, WarnedPort, WarningCause};
 
     use super::*;
 
@@ -274,6 +293,7 @@ mod tests {
             newest: None,
             table: None,
             takes_networks: false,
+            takes_questions: false,
         }
     }
 
@@ -318,6 +338,22 @@ mod tests {
         for (later, now) in says {
             assert_eq!(rmp_serde::from_slice::<ToAgent>(&rmp_serde::to_vec_named(&later).unwrap()).unwrap(), now);
         }
+    }
+
+    #[test]
+    fn each_cause_of_a_warning_arrives() {
+        let port = WarnedPort { protocol: PortProtocol::Udp, published: 53 };
+        let causes = [
+            WarningCause::PortTaken(port),
+            WarningCause::PortRight(port),
+            WarningCause::PortFailed(port),
+            WarningCause::DataPort,
+            WarningCause::Peer(NodeId(u128::MAX)),
+        ];
+        let warnings = causes.map(|cause| NodeWarning { cause, text: "x".into() });
+        let description = NodeDescription { warnings: warnings.into(), ..NodeDescription::default() };
+        let bytes = rmp_serde::to_vec_named(&description).unwrap();
+        assert_eq!(rmp_serde::from_slice::<NodeDescription>(&bytes).unwrap(), description);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! The table has records of three kinds: nodes, services with published ports, and endpoints, which are tasks that serve.
 //! A digest over all records proves after each update that both sides hold the same table.
 
+mod counters;
 mod receiver;
 mod table;
 
@@ -15,7 +16,11 @@ use swarm_model::{Ingress, NodeId, ServiceId, TaskId};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-pub use self::{receiver::TableReceiver, table::EndpointTable};
+pub use self::{
+    counters::{EndpointStats, ServiceStats},
+    receiver::TableReceiver,
+    table::EndpointTable,
+};
 use crate::agent::Shared;
 
 /// Changes in one message; more follow in further messages.

@@ -20,6 +20,7 @@ mod nodes;
 mod objects;
 mod plan;
 mod plane;
+mod reach;
 mod rebalance;
 mod reply;
 mod resolve;
@@ -31,6 +32,7 @@ mod swarm;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod warnings;
 mod why;
 
 use axum::{
@@ -45,7 +47,7 @@ use swarm_docker_api::{ApiError, PAGE_NOT_FOUND, WARNING_HEADER};
 pub use available::check_cluster;
 pub use call::BODY_BYTES_MAX;
 pub use caller::Caller;
-pub use plane::{LogSelector, LogTarget, Plane, PlaneError, SealedBackup};
+pub use plane::{Answers, LogSelector, LogTarget, Plane, PlaneError, SealedBackup};
 use reply::Failure;
 
 /// The routes. Another method on one of these paths is answered as an unknown page; there is no fallback for other
@@ -82,6 +84,7 @@ fn all_routes<P: Plane>(plane: P) -> Router {
         .route("/services/{id}/logs", get(logs::of_service::<P>))
         .route("/swarmd/services/{id}/rebalance", post(rebalance::ask::<P>))
         .route("/swarmd/managers", get(managers::status::<P>))
+        .route("/swarmd/reach", get(reach::probe::<P>))
         .route("/swarmd/backup", post(backup::take::<P>))
         .route("/swarmd/transfer", post(managers::transfer::<P>))
         .route("/tasks", get(tasks::list::<P>))

@@ -1,14 +1,14 @@
 //! What the routes need of a manager.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use swarm_consensus::{Committed, Status, Survey};
 use swarm_core::{State, Tx};
 use swarm_docker_api::view::TlsInfo;
-use swarm_model::{Node, Redacted, RootCa, RootRotation, ServiceId, TaskId, Timestamp};
-use swarm_wire::agent::LogMessage;
+use swarm_model::{Node, NodeId, Redacted, RootCa, RootRotation, ServiceId, TaskId, Timestamp};
+use swarm_wire::agent::{Answer, LogMessage, Question};
 use thiserror::Error;
 
 /// The bytes of a backup.
@@ -88,7 +88,13 @@ pub trait Plane: Clone + Send + Sync + 'static {
         &self,
         selector: LogSelector,
     ) -> impl Future<Output = Result<BoxStream<'static, LogMessage>, PlaneError>> + Send;
+
+    /// Asks nodes, all at once, and waits some seconds for their answers. Of a node without one it says why, for people.
+    fn ask(&self, questions: Vec<(NodeId, Question)>) -> impl Future<Output = Answers> + Send;
 }
+
+/// The answers of nodes, or why there is none.
+pub type Answers = BTreeMap<NodeId, Result<Answer, String>>;
 
 /// Logs that a user wants.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,11 +13,11 @@ use futures_util::stream::BoxStream;
 use swarm_consensus::{Committed, Status, Survey};
 use swarm_core::{State, Tx};
 use swarm_docker_api::{ApiError, LEADER_CONTACT_HEADER, REVISION_HEADER, view::TlsInfo};
-use swarm_model::{Node, Redacted, RootCa, RootRotation, Timestamp};
-use swarm_wire::agent::LogMessage;
+use swarm_model::{Node, NodeId, Redacted, RootCa, RootRotation, Timestamp};
+use swarm_wire::agent::{LogMessage, Question};
 use tower::ServiceExt;
 
-use super::{LogSelector, Plane, PlaneError, SealedBackup, reply::Failure};
+use super::{Answers, LogSelector, Plane, PlaneError, SealedBackup, reply::Failure};
 
 /// A manager that is asked for what it knows, whatever the others know.
 #[derive(Clone)]
@@ -127,5 +127,9 @@ impl<P: Plane> Plane for Stale<P> {
 
     async fn logs(&self, selector: LogSelector) -> Result<BoxStream<'static, LogMessage>, PlaneError> {
         self.0.logs(selector).await
+    }
+
+    async fn ask(&self, questions: Vec<(NodeId, Question)>) -> Answers {
+        self.0.ask(questions).await
     }
 }

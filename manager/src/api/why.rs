@@ -11,17 +11,18 @@ use super::{
     Plane,
     call::Call,
     reply::{self, Reply},
-    resolve,
+    resolve, warnings,
 };
 
 /// `GET /swarmd/services/{id}/why`
 pub(super) async fn of_service<P: Plane>(extract::State(plane): extract::State<P>, call: Call) -> Reply {
     let state = plane.read().await?;
     resolve::cluster(&state)?;
-    let service = resolve::service(&state, call.id())?.id;
+    let service = resolve::service(&state, call.id())?;
     let now = plane.now().max(state.time());
-    let why = why_service(&state, service, now).ok_or_else(|| ApiError::no_such("service", call.id()))?;
-    reply::json(&show(&why))
+    let why = why_service(&state, service.id, now).ok_or_else(|| ApiError::no_such("service", call.id()))?;
+    let (warnings, more_warnings) = warnings::of_service(&state, service);
+    reply::json(&WhyView { warnings, more_warnings, ..show(&why) })
 }
 
 /// `GET /swarmd/tasks/{id}/why`
@@ -44,6 +45,8 @@ fn show(why: &Why) -> WhyView {
         more_tasks: why.more_tasks as u64,
         rejections: why.rejections.iter().map(show_rejection).collect(),
         fixes: why.fixes.clone(),
+        warnings: Vec::new(),
+        more_warnings: 0,
     }
 }
 

@@ -9,6 +9,7 @@
 mod encoded;
 mod liveness;
 mod presence;
+mod questions;
 mod reports;
 mod serve;
 mod session;
@@ -27,14 +28,13 @@ use std::{
 use swarm_consensus::Role;
 use swarm_core::State;
 use swarm_model::{ClusterId, ClusterSpec, NodeId, NodeState, NodeStatus};
-use swarm_wire::agent::LogRequest;
+use swarm_wire::agent::{LogRequest, ToAgent};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::presence::Presence;
 pub use self::{
     encoded::Encoded,
     liveness::{HEARTBEATS_MISSED_MAX, Liveness, MASS_EXPIRY_PERCENT, Tick, is_mass},
@@ -44,6 +44,7 @@ pub use self::{
     stops::{Stops, WAIT_MAX},
     twins::{Machine, QUIET, Twins, Verdict},
 };
+use self::{presence::Presence, questions::Questions};
 use crate::{
     feed::{Feed, Topic, lock},
     logs::LogBroker,
@@ -75,6 +76,7 @@ struct Term {
     ended: Notify,
     encoded: Arc<Encoded>,
     stops: Mutex<Stops>,
+    questions: Mutex<Questions>,
     /// The revision of the endpoint table that all nodes go by; none without a node.
     lowest: watch::Sender<Option<u64>>,
 }
@@ -90,7 +92,9 @@ struct Table {
 struct Registered {
     number: u64,
     stop: CancellationToken,
-    orders: mpsc::Sender<LogRequest>,
+    /// Messages for the agent beside what follows from the state.
+    orders: mpsc::Sender<ToAgent>,
+    takes_questions: bool,
     machine: Machine,
     presence: Arc<Presence>,
 }
@@ -115,7 +119,8 @@ impl Dispatcher {
     pub(crate) fn order(&self, node: NodeId, request: LogRequest) -> bool {
         let Some(term) = self.current() else { return false };
         let table = lock(&term.table);
-        table.sessions.get(&node).is_some_and(|session| session.orders.try_send(request).is_ok())
+        let order = ToAgent::StartLogs(request);
+        table.sessions.get(&node).is_some_and(|session| session.orders.try_send(order).is_ok())
     }
 
     /// The nodes that this leader has not heard from, and of how many that are not down.
@@ -199,6 +204,7 @@ impl Term {
             ended: Notify::new(),
             encoded: Arc::default(),
             stops: Mutex::default(),
+            questions: Mutex::default(),
             lowest: watch::Sender::new(None),
         }
     }

@@ -15,8 +15,8 @@ use swarm_core::{NODE_LEFT, State};
 use swarm_wire::{
     PeerIdentity, Receiver, Sender,
     agent::{
-        AGENT_PROTOCOL, Authority, HeldTable, Hello, LogRequest, NodeReport, Resume, STATUS_BATCH_MAX, TaskReport,
-        ToAgent, ToManager, Welcome,
+        AGENT_PROTOCOL, Authority, HeldTable, Hello, NodeReport, Resume, STATUS_BATCH_MAX, TaskReport, ToAgent,
+        ToManager, Welcome,
     },
     channel,
 };
@@ -58,8 +58,8 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// its own buffers and nobody else's.
 const UNANSWERED_MAX: usize = 8;
 
-/// Requests for logs that wait to be sent to one agent.
-const LOG_ORDERS_MAX: usize = 64;
+/// Requests for logs, and questions, that wait to be sent to one agent.
+const ORDERS_MAX: usize = 64;
 
 /// Largest description of a node: labels and drivers of an engine take a few KiB. It is kept for each node.
 const DESCRIPTION_BYTES_MAX: usize = 256 << 10;
@@ -119,7 +119,7 @@ pub(super) struct News {
     /// The node and the cluster.
     pub(super) watch: Watch,
     pub(super) assignments: AssignmentWatch,
-    pub(super) ordered: mpsc::Receiver<LogRequest>,
+    pub(super) ordered: mpsc::Receiver<ToAgent>,
 }
 
 /// The hello of an agent: the items that it has, and the form of messages that it takes.
@@ -138,7 +138,8 @@ struct Place {
     machine: Machine,
     presence: Arc<Presence>,
     stop: CancellationToken,
-    orders: mpsc::Sender<LogRequest>,
+    orders: mpsc::Sender<ToAgent>,
+    takes_questions: bool,
 }
 
 /// Another machine with the node's id has its session.
@@ -227,12 +228,13 @@ impl Dispatcher {
         };
         let NodeReport { description, engine_reachable } = checked(hello.node)?;
         let (watch, assignments) = (self.feed.watch(Topic::Node(peer.node)), self.feed.assignments(peer.node));
-        let (orders, ordered) = mpsc::channel(LOG_ORDERS_MAX);
+        let (orders, ordered) = mpsc::channel(ORDERS_MAX);
         let stop = term.stop.child_token();
         let ip = addr.ip().to_canonical();
         let machine = Machine { ip, hostname: description.hostname.clone(), run: hello.run };
         let presence = Arc::new(Presence::new(peer.node, ip.to_string(), engine_reachable, description));
-        let place = Place { machine, presence: presence.clone(), stop: stop.clone(), orders };
+        let takes_questions = hello.takes_questions;
+        let place = Place { machine, presence: presence.clone(), stop: stop.clone(), orders, takes_questions };
         let waits_for_others = !term.has_heard_all();
         let number = self.enter(&term, peer, &place).await?;
         // From its first sign of life on: stops wait for its table, too, while its description is committed.
@@ -354,8 +356,8 @@ impl Term {
         place.presence.note(word);
         table.registrations += 1;
         let number = table.registrations;
-        let Place { machine, presence, stop, orders } = place.clone();
-        let session = Registered { number, stop, orders, machine, presence };
+        let Place { machine, presence, stop, orders, takes_questions } = place.clone();
+        let session = Registered { number, stop, orders, takes_questions, machine, presence };
         if let Some(old) = table.sessions.insert(peer.node, session) {
             old.stop.cancel();
         }
@@ -380,6 +382,7 @@ impl Term {
             table.sessions.remove(&peer.node);
             table.liveness.disconnect(peer.node);
             drop(table);
+            lock(&self.questions).forget(peer.node);
             self.forget_table(peer.node);
             self.ended.notify_waiters();
         }
@@ -507,6 +510,7 @@ impl Ctx<'_> {
                         None => drop(answers.send(Answer::Table(place))),
                     }
                 }
+                ToManager::Answer { number, answer } => self.term.answered(self.peer.node, number, answer),
                 ToManager::Hello(_) | ToManager::Logs { .. } => {
                     return Err(End::Protocol("a first message comes once".into()));
                 }

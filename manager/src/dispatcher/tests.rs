@@ -2,6 +2,7 @@
 
 mod networks;
 mod objects;
+mod questions;
 mod stops;
 mod twins;
 
@@ -134,6 +135,7 @@ fn hello(node: NodeId, resume: Option<Resume>) -> ToManager {
         newest: None,
         table: None,
         takes_networks: false,
+        takes_questions: false,
     }))
 }
 
@@ -241,6 +243,7 @@ async fn what_is_refused_says_why() {
             newest: None,
             table: None,
             takes_networks: false,
+            takes_questions: false,
         })))
         .await;
     let (reason, removed, _) = refusal(newer).await;
@@ -475,6 +478,7 @@ async fn garbage_ends_one_stream_and_nothing_else() {
             newest: None,
             table: None,
             takes_networks: false,
+            takes_questions: false,
         })))
         .await;
     assert!(matches!(agent.hear().await, ToAgent::Refused { reason, .. } if reason.contains("description")));

@@ -72,7 +72,7 @@ impl Ctx<'_> {
                     };
                     sender.send(&message).await?;
                 }
-                Some(request) = ordered.recv() => sender.send(&ToAgent::StartLogs(request)).await?,
+                Some(order) = ordered.recv() => sender.send(&order).await?,
                 stood = self.presence.landed() => {
                     if !stood {
                         sleep(REPORT_RETRY).await;

@@ -1,12 +1,15 @@
 //! The worker and the data plane of its node.
 
-use swarm_dataplane::protocol::{FromData, LocalTask, ToData};
+use swarm_dataplane::protocol::{EndpointStats, FromData, LocalTask, ServiceStats, Stats, ToData};
 use swarm_model::{
     DesiredState as D, NodeId, PortConfig, PortProtocol, PublishedPort, ServiceId, TaskId, TaskState as S,
 };
 use swarm_wire::{
-    agent::{Item, ItemChange, Shared, ToAgent, ToManager},
-    endpoints::{NodeRecord, Record, RecordHash, ServiceRecord, TableChange, TableReceiver, TableUpdate, TableVersion},
+    agent::{Answer, Item, ItemChange, Question, REACH_NODES_MAX, Shared, ToAgent, ToManager, Traffic},
+    endpoints::{
+        EndpointRecord, EndpointState, NodeRecord, Record, RecordHash, ServiceRecord, TableChange, TableReceiver,
+        TableUpdate, TableVersion,
+    },
 };
 
 use super::world::{ADDR, World, put_task};
@@ -221,4 +224,113 @@ fn a_data_plane_that_runs_already_is_waited_for_without_published_ports() {
     world.input(Input::Data(DataInput::Up(Some(table(2, &[service()]).version))));
     world.input(Input::Data(DataInput::Says(FromData::Applied(update.version))));
     assert!(world.sent.contains(&ToManager::Table(Some(update.version))));
+}
+
+fn endpoint(task: u128, service: u128) -> Record {
+    let (task, service, node) = (TaskId(task), ServiceId(service), NodeId(1));
+    Record::Endpoint(EndpointRecord { task, service, node, state: EndpointState::In })
+}
+
+fn counted(task: u128) -> EndpointStats {
+    EndpointStats {
+        task: TaskId(task),
+        connections: 1,
+        connections_total: 2,
+        bytes_in: 3,
+        bytes_out: 4,
+        errors: 5,
+        source: None,
+    }
+}
+
+fn ask(world: &mut World, number: u64) {
+    let question = Question::Traffic(ServiceId(1));
+    world.input(Input::Message(ToAgent::Ask { number, question }));
+}
+
+/// The answers that went to the managers, with their numbers.
+fn answers(world: &World) -> Vec<(u64, Answer)> {
+    let answer = |message: &ToManager| match message {
+        ToManager::Answer { number, answer } => Some((*number, answer.clone())),
+        _ => None,
+    };
+    world.sent.iter().filter_map(answer).collect()
+}
+
+#[test]
+fn the_leader_is_told_the_counters_of_the_service_that_it_asks_for() {
+    let mut world = serving();
+    let Record::Service(other) = service() else { panic!("it is a service") };
+    let other = Record::Service(ServiceRecord { id: ServiceId(2), name: "api".into(), ports: Vec::new(), ..other });
+    let records = [node(), service(), other, endpoint(1, 1), endpoint(2, 2)];
+    world.input(Input::Message(ToAgent::Table(table(4, &records))));
+    world.data.clear();
+    ask(&mut world, 7);
+    ask(&mut world, 8);
+    assert_eq!(world.data, [ToData::Stats], "one look answers both");
+    assert_eq!(answers(&world), []);
+    let of = |service| ServiceStats {
+        service: ServiceId(service),
+        connections: 1,
+        over_connections: 2,
+        over_rate: 3,
+        bad_headers: 4,
+    };
+    let stats = Stats { endpoints: vec![counted(1), counted(2)], services: vec![of(2), of(1)], ..Stats::default() };
+    says(&mut world, FromData::Stats(stats));
+    let traffic = Answer::Traffic(Traffic { endpoints: vec![counted(1)], service: Some(of(1)) });
+    assert_eq!(answers(&world), [(7, traffic.clone()), (8, traffic)]);
+}
+
+#[test]
+fn a_question_that_the_data_plane_cannot_answer_is_answered_all_the_same() {
+    // There is none, and none is needed.
+    let mut world = World::with_data_plane();
+    world.settle();
+    ask(&mut world, 1);
+    assert_eq!(answers(&world), [(1, Answer::Traffic(Traffic::default()))]);
+
+    let mut world = serving();
+    ask(&mut world, 2);
+    world.input(Input::Data(DataInput::Down));
+    ask(&mut world, 3);
+    let numbers: Vec<_> = answers(&world)
+        .into_iter()
+        .map(|(number, answer)| match answer {
+            Answer::Unable(_) => number,
+            other => panic!("nobody counted: {other:?}"),
+        })
+        .collect();
+    assert_eq!(numbers, [2, 3]);
+
+    // The number of a question means nothing in the next session.
+    world.input(Input::Data(DataInput::Up(None)));
+    ask(&mut world, 4);
+    world.session_breaks();
+    world.settle();
+    says(&mut world, FromData::Stats(Stats::default()));
+    assert_eq!(answers(&world).len(), 2);
+}
+
+#[test]
+fn the_leader_is_told_which_nodes_do_not_answer() {
+    let mut world = serving();
+    world.data.clear();
+    let reach = |nodes: &[NodeId]| Question::Reach(nodes.to_vec());
+    let ask = |world: &mut World, number, question| {
+        world.input(Input::Message(ToAgent::Ask { number, question }));
+    };
+    ask(&mut world, 7, reach(&[NodeId(2), NodeId(3)]));
+    assert_eq!(world.data, [ToData::Probe { number: 7, nodes: vec![NodeId(2), NodeId(3)] }]);
+    let failed = vec![(NodeId(3), "no answer".to_owned())];
+    // That of a session before.
+    says(&mut world, FromData::Probed { number: 6, failed: Vec::new() });
+    says(&mut world, FromData::Probed { number: 7, failed: failed.clone() });
+    assert_eq!(answers(&world), [(7, Answer::Unreached(failed))]);
+
+    ask(&mut world, 8, reach(&[NodeId(2); REACH_NODES_MAX + 1]));
+    ask(&mut world, 9, reach(&[NodeId(2)]));
+    world.input(Input::Data(DataInput::Down));
+    let unable = |answer: &(u64, Answer)| matches!(answer.1, Answer::Unable(_));
+    assert!(answers(&world).len() == 3 && answers(&world)[1..].iter().all(unable), "{:?}", answers(&world));
 }

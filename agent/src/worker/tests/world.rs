@@ -250,7 +250,11 @@ impl World {
                 }
                 inputs.push(Input::Message(ToAgent::StatusAck { batch }));
             }
-            ToManager::Describe(_) | ToManager::Leaving | ToManager::Logs { .. } | ToManager::Table(_) => {}
+            ToManager::Describe(_)
+            | ToManager::Leaving
+            | ToManager::Logs { .. }
+            | ToManager::Answer { .. }
+            | ToManager::Table(_) => {}
         }
     }
 

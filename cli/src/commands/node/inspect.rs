@@ -55,6 +55,12 @@ fn page(node: &NodeView) -> String {
         page.indented("Raft Status", capitalise(&manager.reachability));
         page.indented("Leader", if manager.leader { "Yes" } else { "No" });
     }
+    if !node.warnings.is_empty() {
+        page.title("Warnings");
+    }
+    for warning in &node.warnings {
+        page.line(&warning.text);
+    }
     page.title("Platform");
     page.indented("OS", &description.platform.os);
     page.indented("Architecture", &description.platform.architecture);
@@ -92,6 +98,7 @@ mod tests {
                 "Engine": {"EngineVersion": "28.2.2", "Plugins": [{"Type": "Log", "Name": "json-file"}]}},
             "Status": {"State": "ready", "Addr": "127.0.0.1"},
             "ManagerStatus": {"Leader": true, "Reachability": "reachable", "Addr": "127.0.0.1:2377"},
+            "Warnings": [{"Cause": {"port-taken": {"Protocol": "tcp", "Published": 22}}, "Text": "22 is taken"}],
         }))
         .unwrap();
         assert_eq!(
@@ -110,6 +117,8 @@ Manager Status:
  Address:       127.0.0.1:2377
  Raft Status:   Reachable
  Leader:        Yes
+Warnings:
+ 22 is taken
 Platform:
  OS:            linux
  Architecture:  x86_64

@@ -1,11 +1,12 @@
 //! `service ps`
 
-use swarm_docker_api::view::TaskView;
+use swarm_docker_api::view::{TaskView, WhyView};
 
 use super::find;
 use crate::{
-    client::Query,
+    client::{Query, segment},
     clock,
+    commands::why::warning_lines,
     context::Context,
     error::Reported,
     filters,
@@ -35,11 +36,16 @@ pub(crate) struct Ps {
 
 impl Ps {
     pub(super) async fn run(self, context: &mut Context) -> anyhow::Result<()> {
-        let mut found = Vec::new();
+        let (mut found, mut published) = (Vec::new(), Vec::new());
         let mut missing = false;
         for reference in &self.services {
             match find(&context.client, reference).await {
-                Ok(service) => found.push((service.id, service.spec.name.clone())),
+                Ok(service) => {
+                    if !service.endpoint.ports.is_empty() {
+                        published.push(service.id.clone());
+                    }
+                    found.push((service.id, service.spec.name.clone()));
+                }
                 Err(error) if error.is::<crate::error::Hinted>() => {
                     missing = true;
                     context.out.note(&format!("Error: {error}"));
@@ -59,7 +65,27 @@ impl Ps {
             let rows = rows(tasks, &services, &nodes, self.flags.no_trunc, clock::now());
             let list = &self.flags.list;
             context.out.print(&render(&COLUMNS, rows, list.format.as_deref(), list.quiet)?)?;
+            if !list.quiet {
+                warn(context, &published).await?;
+            }
         }
         if missing { Err(Reported.into()) } else { Ok(()) }
     }
+}
+
+/// Says which warnings of nodes concern the published ports of these services.
+async fn warn(context: &mut Context, services: &[String]) -> anyhow::Result<()> {
+    for service in services {
+        let path = format!("/swarmd/services/{}/why", segment(service));
+        let why: WhyView = match context.client.get(&path, Query::new()).await {
+            Ok(why) => why,
+            // It was removed meanwhile.
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        for warning in warning_lines(&why) {
+            context.out.note(&format!("Warning: {warning}"));
+        }
+    }
+    Ok(())
 }

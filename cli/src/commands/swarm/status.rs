@@ -1,9 +1,9 @@
 //! `swarm status`
 
-use swarm_docker_api::view::{ManagerView, ManagersView};
+use swarm_docker_api::view::{ManagerView, ManagersView, ReachView};
 
 use crate::{
-    client::Query,
+    client::{ClientError, Query},
     clock,
     context::Context,
     error::Exit,
@@ -43,6 +43,8 @@ Examples:
   swarmctl swarm status --format 'table {{.Hostname}}\t{{.SnapshotIndex}}\t{{.SnapshotSize}}\t{{.DiskFree}}\t{{.ClockSkew}}'
   swarmctl swarm status --format json
 
+Without --format it also asks each node whether it reaches the data ports of the others.
+
 Exit codes: 0 a manager leads and nothing is wrong, 1 none does, or there is an error, or one has stopped or has something
 else than the others, or swarmd does not answer.";
 
@@ -61,7 +63,15 @@ impl Status {
         view.managers.sort_by(|a, b| natural_cmp(&a.hostname, &b.hostname).then_with(|| a.id.cmp(&b.id)));
         let rows = view.managers.iter().map(manager_row).collect();
         let managers = render(&COLUMNS, rows, self.format.as_deref(), false)?;
-        context.out.print(&if self.format.is_some() { managers } else { page(&view, &managers) })?;
+        if self.format.is_some() {
+            context.out.print(&managers)?;
+        } else {
+            let data_ports = match leader(&view) {
+                Some(_) => data_ports(context.client.get("/swarmd/reach", Query::new()).await, &mut view),
+                None => "not probed: no manager leads".to_owned(),
+            };
+            context.out.print(&page(&view, &data_ports, &managers))?;
+        }
         if is_well(&view) { Ok(()) } else { Err(Exit(IN_TROUBLE).into()) }
     }
 }
@@ -74,7 +84,33 @@ fn leader(view: &ManagersView) -> Option<&ManagerView> {
     view.managers.iter().find(|manager| manager.role == "leader")
 }
 
-fn page(view: &ManagersView, managers: &str) -> String {
+/// How far nodes reach each other's data ports, in a line; what is wrong is added to the errors and warnings.
+fn data_ports(reach: Result<ReachView, ClientError>, view: &mut ManagersView) -> String {
+    let reach = match reach {
+        Ok(reach) => reach,
+        Err(error) => return format!("not probed: {error}"),
+    };
+    view.errors.extend(reach.unreached.iter().map(|pair| {
+        let port = pair.addr.rsplit(':').next().unwrap_or_default();
+        format!(
+            "{} does not reach the data port of {} at {}: {}; let {port}/tcp pass from every node to every node (row \
+             7946/tcp of \"Ports\" in docs/operations.md)",
+            pair.from, pair.to, pair.addr, pair.reason
+        )
+    }));
+    let silent = reach.silent.iter();
+    view.warnings
+        .extend(silent.map(|silent| format!("node {} did not probe data ports: {}", silent.node, silent.reason)));
+    match reach.reason.as_str() {
+        "" => {
+            let reached = reach.probed.saturating_sub(reach.unreached.len() as u64);
+            format!("{reached} of {} pairs of nodes reach each other, {} were probed", reach.pairs, reach.probed)
+        }
+        reason => format!("not probed: {reason}"),
+    }
+}
+
+fn page(view: &ManagersView, data_ports: &str, managers: &str) -> String {
     let leader = leader(view).map_or("none".to_owned(), |manager| format!("{} ({})", manager.hostname, manager.addr));
     let snapshot = match view.snapshot_index {
         0 => "none yet".to_owned(),
@@ -85,7 +121,7 @@ fn page(view: &ManagersView, managers: &str) -> String {
         }
     };
     let mut text = format!(
-        "Leader:    {leader}\nTerm:      {}\nFeatures:  level {}\nLog:       entry {}, applied up to {}\nSnapshot:  {snapshot}\n\n{managers}",
+        "Leader:    {leader}\nTerm:      {}\nFeatures:  level {}\nLog:       entry {}, applied up to {}\nSnapshot:  {snapshot}\nData port: {data_ports}\n\n{managers}",
         view.term, view.feature_level, view.last_log_index, view.applied_index
     );
     if !view.errors.is_empty() || !view.warnings.is_empty() {
@@ -158,9 +194,12 @@ mod tests {
         };
         let rows = view.managers.iter().map(manager_row).collect();
         let table = render(&COLUMNS, rows, None, false).unwrap();
-        let text = page(&view, &table);
+        let text = page(&view, "not probed", &table);
         assert!(text.starts_with("Leader:    host-1 (10.0.0.1:2377)\nTerm:      4\nFeatures:  level 1\n"), "{text}");
-        assert!(text.contains("entry 90, applied up to 89") && text.contains("none yet"), "{text}");
+        assert!(
+            text.contains("entry 90, applied up to 89") && text.contains("none yet\nData port: not probed\n"),
+            "{text}"
+        );
         assert!(
             text.contains("Learner   Reachable      -         -         -")
                 && text.ends_with("\n\nError: it burns\nWarning: it rains\n"),
@@ -173,5 +212,27 @@ mod tests {
         differs.managers[1].problem = "has stopped".to_owned();
         assert!(!is_well(&differs), "what watches the swarm is told");
         assert!(!is_well(&ManagersView { managers: Vec::new(), ..view }));
+    }
+
+    #[test]
+    fn a_node_that_another_does_not_reach_is_an_error_that_names_the_port() {
+        let reach: ReachView = serde_json::from_value(serde_json::json!({
+            "Pairs": 6, "Probed": 4,
+            "Unreached": [{"From": "a", "To": "b", "Addr": "10.0.0.2:7947", "Reason": "no answer in time"}],
+            "Silent": [{"Node": "c", "Reason": "its session ended"}],
+        }))
+        .unwrap();
+        let mut view = ManagersView::default();
+        let line = data_ports(Ok(reach), &mut view);
+        assert_eq!(line, "3 of 6 pairs of nodes reach each other, 4 were probed");
+        let error = &view.errors[0];
+        assert!(
+            error.starts_with("a does not reach the data port of b at 10.0.0.2:7947: no answer in time"),
+            "{error}"
+        );
+        assert!(error.contains("7947/tcp") && error.contains("docs/operations.md"), "{error}");
+        assert_eq!(view.warnings, ["node c did not probe data ports: its session ended"]);
+        let reach = ReachView { reason: "no service publishes a port".into(), ..ReachView::default() };
+        assert_eq!(data_ports(Ok(reach), &mut view), "not probed: no service publishes a port");
     }
 }

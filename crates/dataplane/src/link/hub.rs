@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use swarm_model::NodeId;
 use swarm_wire::{DataConnection, DataTls, NodeIdentity, ShownChain, TlsError, tls::DATA_HANDSHAKE_TIMEOUT};
 use tokio::{
     sync::{mpsc, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -31,8 +31,18 @@ const TAKEN_MAX: usize = 2 * MADE_MAX;
 /// Streams on a link before another one is made.
 const STREAMS_ENOUGH: usize = 64;
 
+/// Time between attempts to reach a peer that did not answer. One that does not answer again is silent: a data plane that is
+/// started anew, or a node that is about to count as down, takes less.
+const SILENT_RETRY: Duration = Duration::from_secs(5);
+
+/// Longest wait for the answer to a probe: who asked for it waits little longer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Longest wait for the first frame of a peer, which follows its handshake.
 const WELCOME_TIMEOUT: Duration = DATA_HANDSHAKE_TIMEOUT;
+
+/// The peers that do not answer, each with the reason.
+pub(crate) type Silent = BTreeMap<NodeId, Arc<str>>;
 
 /// How a dial ended; none while it goes on.
 type Dialled = Option<Result<(), Arc<str>>>;
@@ -43,6 +53,7 @@ pub(super) struct Hub {
     pub(super) incoming: mpsc::Sender<Incoming>,
     pub(super) ethernet: Ethernet,
     pub(super) complaints: Complaints,
+    silent: watch::Sender<Silent>,
 }
 
 #[derive(Default)]
@@ -61,6 +72,8 @@ struct Peer {
     dial: Option<watch::Receiver<Dialled>>,
     /// Frames of Ethernet that wait for the first link.
     held: Held,
+    /// Whether no link could be made, and none was since: it is tried again.
+    is_retried: bool,
 }
 
 /// A link, and the certificates that it stands on.
@@ -80,7 +93,13 @@ pub(super) struct Current {
 
 impl Hub {
     pub(super) fn new(incoming: mpsc::Sender<Incoming>) -> Self {
-        Self { state: Mutex::default(), incoming, ethernet: Ethernet::default(), complaints: Complaints::default() }
+        Self {
+            state: Mutex::default(),
+            incoming,
+            ethernet: Ethernet::default(),
+            complaints: Complaints::default(),
+            silent: watch::Sender::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -138,9 +157,15 @@ impl Hub {
                 links: Vec::new(),
                 dial: None,
                 held: Held::default(),
+                is_retried: false,
             });
         }
         drop(state);
+        self.silent.send_if_modified(|silent| {
+            let before = silent.len();
+            silent.retain(|node, _| addrs.contains_key(node));
+            silent.len() < before
+        });
         for link in cut {
             link.close(&format!("node {} is no longer in the table of this node", link.peer()));
         }
@@ -269,11 +294,15 @@ impl Hub {
                 Ok(connection) => hub.admit(connection, &current, true).map_err(|(_, reason)| reason),
                 Err(reason) => Err(reason),
             };
-            if let Some(peer) = hub.lock().peers.get_mut(&node) {
+            let is_news = hub.lock().peers.get_mut(&node).is_some_and(|peer| {
                 peer.dial = None;
                 if result.is_err() {
                     hub.ethernet.count_dropped(peer.held.give_up());
                 }
+                result.is_err() && !std::mem::replace(&mut peer.is_retried, result.is_err())
+            });
+            if is_news {
+                tokio::spawn(retry(Arc::downgrade(&hub), node));
             }
             if let Err(reason) = &result {
                 tracing::debug!(%node, %addr, "no link: {reason}");
@@ -315,9 +344,37 @@ impl Hub {
         peer.held.pass_to(&link);
         let generation = current.generation;
         peer.links.push(Standing { link: Arc::clone(&link), theirs: connection.chain, ours, generation });
+        peer.is_retried = false;
         drop(state);
+        self.silent.send_if_modified(|silent| silent.remove(&node).is_some());
         tokio::spawn(driver::drive(Arc::downgrade(self), link, connection.stream));
         Ok(())
+    }
+
+    /// Makes a connection to a peer as for a link, and closes it: a link that stands says nothing of a firewall that came
+    /// after it.
+    ///
+    /// # Errors
+    /// Why the peer does not answer.
+    pub(super) async fn probe(&self, node: NodeId) -> Result<(), String> {
+        let (tls, addr) = {
+            let state = self.lock();
+            let tls = state.tls.clone().ok_or("this node has no certificate yet")?;
+            let peer = state.peers.get(&node).ok_or_else(|| format!("node {node} is not in the table of this node"))?;
+            (tls, peer.addr)
+        };
+        let late = || format!("no answer of {addr} within {} s", PROBE_TIMEOUT.as_secs());
+        timeout(PROBE_TIMEOUT, make(&tls, node, addr)).await.map_err(|_| late())?.map(drop)
+    }
+
+    /// The peers that did not answer twice in a row, and every change of them.
+    pub(super) fn silent(&self) -> watch::Receiver<Silent> {
+        self.silent.subscribe()
+    }
+
+    /// Whether no link to a peer could be made, and none was since.
+    fn is_retried(&self, node: NodeId) -> bool {
+        self.lock().peers.get(&node).is_some_and(|peer| peer.is_retried)
     }
 
     /// Counts and logs a connection that was refused.
@@ -335,6 +392,24 @@ impl Hub {
 enum Picked {
     Link(Arc<Link>),
     Dial(watch::Receiver<Dialled>),
+}
+
+/// Tries to reach a peer that did not answer, until there is a link or the node is no peer any more.
+async fn retry(hub: Weak<Hub>, node: NodeId) {
+    loop {
+        sleep(SILENT_RETRY).await;
+        let Some(hub) = hub.upgrade() else { return };
+        if !hub.is_retried(node) {
+            return;
+        }
+        let Err(reason) = hub.link_to(node).await else { return };
+        // A link of the peer may have come meanwhile.
+        if !hub.is_retried(node) {
+            return;
+        }
+        let reason: Arc<str> = reason.into();
+        hub.silent.send_if_modified(|silent| silent.insert(node, reason.clone()) != Some(reason));
+    }
 }
 
 /// Whether links may stand on these certificates.

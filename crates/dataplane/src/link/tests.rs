@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::testing::{soon, until};
+use crate::testing::{eventually, soon, until, wanted};
 
 mod ethernet;
 mod flood;
@@ -313,4 +313,32 @@ async fn a_peer_that_falls_silent_is_noticed() {
     assert!(begin.elapsed() >= driver::DEAD_AFTER - Duration::from_secs(3));
     soon(theirs.read_u8()).await.unwrap_err();
     assert_eq!(ours.write(b"x").await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_answer_is_named_until_it_does() {
+    let (_ca, a, b) = pair().await;
+    let mut silent = a.links.silent();
+    b.links.retire();
+    // The system refuses connections a moment after the socket is closed.
+    eventually(async || wanted(TcpStream::connect(b.addr).await.is_err(), |refused| *refused)).await;
+    assert!(a.links.open(b.id, request()).await.is_err());
+    assert!(silent.borrow().is_empty(), "once is no more than a data plane that is started anew");
+    let named = soon(silent.wait_for(|silent| !silent.is_empty())).await.unwrap().clone();
+    assert_eq!(named.keys().collect::<Vec<_>>(), [&b.id]);
+    b.links.listen(TcpListener::bind(b.addr).await.unwrap());
+    soon(silent.wait_for(Silent::is_empty)).await.unwrap();
+    assert_eq!(a.links.count(b.id), 1, "it was tried again");
+}
+
+#[tokio::test]
+async fn a_probe_says_whether_a_peer_answers_and_leaves_no_link() {
+    let (_ca, a, b) = pair().await;
+    assert_eq!(soon(a.links.probe(b.id)).await, Ok(()));
+    assert_eq!(a.links.count(b.id), 0);
+    until(|| b.links.count(a.id) == 0).await;
+    assert!(a.links.probe(NodeId(99)).await.unwrap_err().contains("not in the table"));
+    // The connection is refused, or nobody takes it.
+    b.links.retire();
+    assert!(soon(a.links.probe(b.id)).await.is_err());
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use rustix::io::Errno;
+use swarm_model::{NodeWarning, WarningCause};
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep, sleep_until, timeout},
@@ -130,7 +131,8 @@ impl Told {
                 }
                 Err(e) => {
                     sources.take(true, None);
-                    warnings.set(About::Sources, Some(describe(&e)));
+                    let warning = NodeWarning { cause: WarningCause::ClientAddress, text: describe(&e) };
+                    warnings.set(About::Sources, Some(warning));
                 }
             }
             let pause = Instant::now() + LOOK_PAUSE;
@@ -189,7 +191,8 @@ impl Told {
                  the client's"
             )
         });
-        self.plane.warnings.set(About::Answers, text);
+        let warning = text.map(|text| NodeWarning { cause: WarningCause::ClientAddress, text });
+        self.plane.warnings.set(About::Answers, warning);
     }
 }
 

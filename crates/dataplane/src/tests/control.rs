@@ -7,7 +7,7 @@ use swarm_wire::endpoints::EndpointState;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::host::{Host, Links, OWN, PORT, Stream, Table, Task, WEB, serving, tcp};
+use super::host::{Host, Links, OTHER, OWN, PORT, Stream, Table, Task, WEB, serving, tcp};
 use crate::{
     Control, Holding,
     process::{Options, serve},
@@ -130,4 +130,17 @@ async fn a_socket_in_use_or_in_an_open_folder_is_refused_and_a_stale_one_replace
     let socket = swarm_net::socket::OwnSocket::bind(path.clone()).await.unwrap();
     drop(socket);
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_probe_names_the_nodes_that_do_not_answer() {
+    let task = Task::start(1).await;
+    let (_host, mut swarmd, _table) = serving(&[&task]).await;
+    let (nobody, number) = (swarm_model::NodeId(77), 5);
+    swarmd.say(ToData::Probe { number, nodes: vec![OTHER, nobody] }).await;
+    let failed = swarmd.hear_of(|message| match message {
+        FromData::Probed { number: 5, failed } => Some(failed.clone()),
+        _ => None,
+    });
+    assert_eq!(failed.await, [(nobody, "no such node".to_owned())]);
 }

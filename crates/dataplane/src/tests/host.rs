@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use swarm_model::{Ingress, NodeId, PortProtocol, ServiceId, TaskId};
+use swarm_model::{Ingress, NodeId, PortProtocol, ServiceId, TaskId, WarningCause};
 use swarm_wire::{
     BoxedStream, NodeIdentity, Receiver, Sender, TlsError,
     agent::Shared,
@@ -24,16 +24,17 @@ use swarm_wire::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     net::{TcpListener, TcpStream, UnixStream},
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Control, Holding,
+    link::Silent,
     process::{Options, serve},
     protocol::{Configuration, FromData, IngressAddr, LocalTask, ToData},
-    remote::{Arrival, OpenError, OpenRequest, Opening, Remote},
+    remote::{Arrival, OpenError, OpenRequest, Opening, Probing, Remote},
     testing::{eventually, soon, until},
 };
 
@@ -118,6 +119,8 @@ pub(super) struct Swarmd {
     receiver: Receiver<ReadHalf<UnixStream>, FromData>,
     /// The warnings that were said last.
     pub(super) warnings: Vec<String>,
+    /// Their causes.
+    pub(super) causes: Vec<WarningCause>,
 }
 
 impl Swarmd {
@@ -125,7 +128,7 @@ impl Swarmd {
     pub(super) async fn greet(path: &Path) -> (Self, Option<TableVersion>) {
         let stream = eventually(async || UnixStream::connect(path).await).await;
         let (sender, receiver) = channel(stream);
-        let mut swarmd = Self { sender, receiver, warnings: Vec::new() };
+        let mut swarmd = Self { sender, receiver, warnings: Vec::new(), causes: Vec::new() };
         match swarmd.hear().await {
             Some(FromData::Hello { table, .. }) => (swarmd, table),
             other => panic!("no greeting: {other:?}"),
@@ -141,6 +144,7 @@ impl Swarmd {
         let message = soon(self.receiver.recv()).await.ok().flatten();
         if let Some(FromData::Warnings(warnings)) = &message {
             self.warnings = warnings.iter().map(|warning| warning.text.clone()).collect();
+            self.causes = warnings.iter().map(|warning| warning.cause).collect();
         }
         message
     }
@@ -391,6 +395,7 @@ pub(super) struct Links {
     pub(super) peers: Mutex<BTreeMap<NodeId, SocketAddr>>,
     pub(super) listener: Mutex<Option<TcpListener>>,
     pub(super) is_retired: AtomicBool,
+    pub(super) silent: watch::Sender<Silent>,
 }
 
 impl Remote for Links {
@@ -422,6 +427,15 @@ impl Remote for Links {
 
     fn listen(&self, listener: TcpListener) {
         *self.listener.lock().unwrap() = Some(listener);
+    }
+
+    fn probe(&self, node: NodeId) -> Probing<'_> {
+        let is_peer = self.peers.lock().unwrap().contains_key(&node);
+        Box::pin(async move { if is_peer { Ok(()) } else { Err("no such node".to_owned()) } })
+    }
+
+    fn silent(&self) -> watch::Receiver<Silent> {
+        self.silent.subscribe()
     }
 
     fn retire(&self) {

@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroU32, sync::Arc};
 
+use swarm_model::WarningCause;
 use swarm_wire::endpoints::EndpointState;
 use tokio::{io::AsyncReadExt, sync::mpsc};
 
@@ -42,6 +43,7 @@ async fn connections_beyond_the_limit_are_reset_and_spoken_of() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     let text = format!("refused 1 connections: limit of {} open files", KEPT_DESCRIPTORS + 6);
     swarmd.warned(|warnings| warnings.contains(&text)).await;
+    assert_eq!(swarmd.causes, [WarningCause::Descriptors]);
     drop(kept);
     // Their descriptors are free when the task has closed its side.
     eventually(async || host.client().await.read(&mut [0; 4]).await).await;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use swarm_model::{IngressChoice, ServiceId, TaskId};
+use swarm_model::{IngressChoice, PortProtocol, ServiceId, TaskId, WarnedPort, WarningCause};
 use swarm_wire::endpoints::{EndpointState, RecordKey};
 use tokio::net::TcpListener;
 
@@ -24,6 +24,8 @@ async fn a_port_that_is_taken_is_a_warning_until_it_is_free() {
     let text = format!("port {PORT}/tcp is in use on {}", host.addr);
     let program = format!("(pid {})", std::process::id());
     swarmd.warned(|warnings| warnings.iter().any(|w| w.contains(&text) && w.contains(&program))).await;
+    let port = WarnedPort { protocol: PortProtocol::Tcp, published: PORT };
+    assert_eq!(swarmd.causes, [WarningCause::PortTaken(port)]);
     drop(taken);
     swarmd.warned(<[String]>::is_empty).await;
     assert_eq!(host.named().await.0, "t001");
@@ -47,6 +49,8 @@ async fn a_port_that_is_taken_on_an_optional_address_is_no_warning() {
     assert_eq!(host.named().await.0, "t001");
     let text = "port 8080/tcp cannot be opened on 192.0.2.77: this host does not have the address";
     assert_eq!(swarmd.warnings, [text]);
+    let port = WarnedPort { protocol: PortProtocol::Tcp, published: PORT };
+    assert_eq!(swarmd.causes, [WarningCause::PortFailed(port)]);
 }
 
 #[tokio::test]

@@ -12,16 +12,18 @@ mod network;
 mod node;
 mod object;
 mod plan;
+mod reach;
 mod secret;
 mod service;
 mod system;
 mod task;
 mod time;
+mod warning;
 mod why;
 
 pub use cluster::{ClusterInfo, InitRequest, JoinRequest, JoinTokensView, SwarmView, TlsInfo, UnlockKeyView};
 pub use config::{ConfigRequest, ConfigSpecView};
-pub use endpoints::TaskEndpointView;
+pub use endpoints::{EndpointStatsView, EndpointsView, RefusedView, SilentNodeView, TaskEndpointView};
 pub use history::RevisionView;
 pub use managers::{ManagerView, ManagersView};
 pub use network::{
@@ -33,6 +35,7 @@ pub use network::{
 pub use node::{ManagerStatusView, NodeDescriptionView, NodeStatusView, NodeView};
 pub use object::{CreateObjectResponse, DriverView, ObjectSpecView, ObjectView};
 pub use plan::{PlanRequest, PlanView, RolledBackView, StayingView, StepView, WaitingView, WaveView};
+pub use reach::{ReachView, UnreachedView};
 pub use secret::{SecretRequest, SecretSpecView};
 pub use service::{
     CreateServiceResponse, EndpointView, JobStatusView, ServiceStatus, ServiceView, UpdateServiceResponse,
@@ -41,6 +44,7 @@ pub use service::{
 pub use system::{ComponentView, InfoView, PeerView, PlatformView, SwarmInfo, VersionView};
 pub use task::{ContainerStatusView, PortStatusView, TaskStatusView, TaskView};
 pub use time::Time;
+pub use warning::ServiceWarningView;
 pub use why::{FailureView, NodeRejectionView, RejectionView, RestartView, TaskWhyView, WhyView};
 
 use serde::{Deserialize, Serialize};

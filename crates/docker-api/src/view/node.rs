@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{Node, NodeCertificate, NodeDescription, NodeSpec, NodeStatus};
+use swarm_model::{Node, NodeCertificate, NodeDescription, NodeSpec, NodeStatus, NodeWarning};
 
 use super::{Time, TlsInfo, Version, is_default};
 
@@ -34,7 +34,7 @@ pub struct NodeView {
     pub drain_deadline: Option<Time>,
     /// Ours: what does not work on the node.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<String>,
+    pub warnings: Vec<NodeWarning>,
 }
 
 impl NodeView {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Time, UpdateStatusView, is_default};
+use super::{ServiceWarningView, Time, UpdateStatusView, is_default};
 
 /// Why a service, or one of its tasks, is as it is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,12 @@ pub struct WhyView {
     pub rejections: Vec<RejectionView>,
     /// What would help, the most promising first.
     pub fixes: Vec<String>,
+    /// Warnings of nodes that concern the published ports of the service.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<ServiceWarningView>,
+    /// How many more such warnings there are.
+    #[serde(skip_serializing_if = "is_default")]
+    pub more_warnings: u64,
 }
 
 /// How a task is, and why.

@@ -3,6 +3,7 @@
 mod callers;
 mod change;
 mod configs;
+mod endpoints;
 mod logs;
 mod networks;
 mod nodes;
@@ -39,10 +40,10 @@ use swarm_model::{
     NodeName, NodeRole, NodeState, NodeStatus, Principal, Redacted, RootCa, RootRotation, ServiceId, TaskId, TaskState,
     TaskStatus, Timestamp,
 };
-use swarm_wire::agent::LogMessage;
+use swarm_wire::agent::{Answer as NodeAnswer, LogMessage, Question};
 use tower::ServiceExt;
 
-use super::{Caller, LogSelector, Plane, PlaneError, SealedBackup, routes};
+use super::{Answers, Caller, LogSelector, Plane, PlaneError, SealedBackup, routes};
 
 /// A manager in memory.
 #[derive(Clone)]
@@ -72,6 +73,9 @@ struct Inner {
     unread: Option<PlaneError>,
     logs: Vec<LogMessage>,
     selectors: Vec<LogSelector>,
+    /// The answers of nodes. The others have no session.
+    answers: Vec<(NodeId, NodeAnswer)>,
+    asked: Vec<(NodeId, Question)>,
 }
 
 impl TestPlane {
@@ -231,6 +235,14 @@ impl Plane for TestPlane {
         let mut inner = self.inner();
         inner.selectors.push(selector);
         Ok(stream::iter(inner.logs.clone()).boxed())
+    }
+
+    async fn ask(&self, questions: Vec<(NodeId, Question)>) -> Answers {
+        let mut inner = self.inner();
+        inner.asked.extend(questions.iter().cloned());
+        let answer = |node| inner.answers.iter().find(|(of, _)| *of == node).map(|(_, answer)| answer.clone());
+        let answer = |node| answer(node).ok_or_else(|| "it has no session with the leader".to_owned());
+        questions.into_iter().map(|(node, _)| (node, answer(node))).collect()
     }
 }
 

@@ -26,6 +26,7 @@ impl Fixture {
             newest: Some(AGENT_PROTOCOL_NEWEST),
             table: Some(HeldTable::default()),
             takes_networks: false,
+            takes_questions: false,
             node: NodeReport { description, ..hello.node },
             ..*hello
         };

@@ -21,6 +21,7 @@ impl Fixture {
             newest: None,
             table: None,
             takes_networks: false,
+            takes_questions: false,
         };
         agent.say(ToManager::Hello(hello.into())).await;
         agent

@@ -9,14 +9,15 @@ use swarm_wire::{
     agent::Shared,
     endpoints::{NodeRecord, Record, RecordHash, TableChange, TableUpdate, TableVersion},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use super::*;
 use crate::{
     control::hear,
+    link::Silent,
     plane::Plane,
     protocol::{Configuration, LocalTask},
-    remote::{OpenError, OpenRequest, Opening, Remote},
+    remote::{OpenError, OpenRequest, Opening, Probing, Remote},
 };
 
 /// Keeps the peers that were set last.
@@ -48,6 +49,14 @@ impl Remote for Links {
     fn listen(&self, _: TcpListener) {}
 
     fn retire(&self) {}
+
+    fn probe(&self, _: NodeId) -> Probing<'_> {
+        Box::pin(async { Err("no node is there".to_owned()) })
+    }
+
+    fn silent(&self) -> watch::Receiver<Silent> {
+        watch::Sender::default().subscribe()
+    }
 }
 
 /// A data plane, and the records of the table that it was told.
