@@ -8,6 +8,7 @@
 //!
 //! Not here: time, randomness, I/O, policy. Leniency towards clients is in `swarm-docker-api`.
 
+mod attachment;
 mod author;
 mod canonical;
 mod cluster;
@@ -39,6 +40,7 @@ mod units;
 mod update;
 mod validate;
 
+pub use attachment::Attachment;
 pub use author::{Author, NodeName, Principal};
 pub use canonical::{Alike, CanonicalSpec, CanonicalTasks};
 pub use cluster::{

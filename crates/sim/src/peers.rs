@@ -122,6 +122,7 @@ fn welcome(state: &State) -> Welcome {
         managers: state.nodes().filter_map(|node| node.manager_addr.clone()).collect(),
         role: None,
         authority: None,
+        takes_attachments: false,
     }
 }
 
@@ -173,7 +174,8 @@ impl World {
                 }
                 self.tell_of_table();
             }
-            ToManager::Hello(_) | ToManager::Logs { .. } => self.close(conn),
+            // Not said to a manager that does not take attachments.
+            ToManager::Hello(_) | ToManager::Logs { .. } | ToManager::Attachments(_) => self.close(conn),
         }
     }
 
@@ -239,7 +241,7 @@ impl World {
                 }
                 Change::Task { node, .. } => nodes.extend(node),
                 Change::Cluster => all = true,
-                Change::Service(_) | Change::Object(_) | Change::Room(_) => {}
+                Change::Service(_) | Change::Object(_) | Change::Room(_) | Change::Attachment { .. } => {}
             }
         }
         let Some(leader) = &mut self.leader else { return };
