@@ -224,7 +224,8 @@ pub enum ContainerEvent {
     Started(TaskId),
     /// Somebody had it restarted: a [`ContainerEvent::Started`] came before.
     Restarted(TaskId),
-    /// A container, of a task or not, was connected to a network, or disconnected.
+    /// A container, of a task or not, was connected to a network, or disconnected, or one that is no task was removed or
+    /// renamed.
     NetworkChanged,
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use bollard::{
     models::{
         ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerSummary, EndpointSettings, EventMessage,
-        Network,
+        EventMessageTypeEnum, Network,
     },
     query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder},
 };
@@ -17,10 +17,15 @@ use crate::executor::{AttachedContainer, AttachedNetwork, ContainerEvent, Engine
 /// Characters of the short id of a container, which is one of its names as Docker has it.
 const SHORT_ID_CHARS: usize = 12;
 
-/// What an event of a network says: a container was connected to a bridge network, or disconnected.
+/// What an event says of containers that are no tasks: one may be in another network, or have another name. A container that
+/// was never started is not disconnected when it is removed.
 pub(super) fn told(event: &EventMessage) -> Option<ContainerEvent> {
     let attributes = event.actor.as_ref()?.attributes.as_ref()?;
-    (attributes.get("type").map(String::as_str) == Some("bridge")).then_some(ContainerEvent::NetworkChanged)
+    let concerns_attached = match event.typ {
+        Some(EventMessageTypeEnum::CONTAINER) => !attributes.contains_key(LABEL_TASK),
+        _ => attributes.get("type").is_some_and(|driver| driver == "bridge"),
+    };
+    concerns_attached.then_some(ContainerEvent::NetworkChanged)
 }
 
 impl DockerExecutor {

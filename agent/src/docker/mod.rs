@@ -323,8 +323,10 @@ impl Executor for DockerExecutor {
             ("event", ["die", "health_status", "destroy", "start", "restart"].map(str::to_owned).into()),
         ]);
         let since = format!("{}.{:09}", since.0.div_euclid(1_000_000_000), since.0.rem_euclid(1_000_000_000));
-        let of_networks =
-            filters([("type", vec!["network".into()]), ("event", ["connect", "disconnect"].map(str::to_owned).into())]);
+        let of_networks = filters([
+            ("type", ["network", "container"].map(str::to_owned).into()),
+            ("event", ["connect", "disconnect", "destroy", "rename"].map(str::to_owned).into()),
+        ]);
         let follow = |only: BTreeMap<String, Vec<String>>, told: fn(&EventMessage) -> Option<ContainerEvent>| {
             let options = EventsOptionsBuilder::new().since(&since).filters(&only.into_iter().collect()).build();
             let events = client.events(Some(options)).take_while(|event| future::ready(event.is_ok()));

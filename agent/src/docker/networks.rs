@@ -215,9 +215,10 @@ impl DockerExecutor {
 
     /// Whether a container is in a network, or is made to be. The engine itself removes a network under a container that was not
     /// started yet.
-    async fn has_containers(&self, network: &str) -> Result<bool, EngineError> {
+    async fn has_containers(&self, network: &str, name: &str) -> Result<bool, EngineError> {
         let only = filters([
-            ("network", vec![network.to_owned()]),
+            // A container that is no task, and that was not started yet, has the name alone.
+            ("network", vec![network.to_owned(), name.to_owned()]),
             ("status", ["created", "running", "paused", "restarting"].map(str::to_owned).into()),
         ]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&only.into_iter().collect()).build();
@@ -239,7 +240,7 @@ impl DockerExecutor {
         for network in found {
             let of = network.labels.as_ref().and_then(|labels| labels.get(NETWORK_ID_LABEL));
             let Some(id) = network.id.as_deref().filter(|_| of.is_some_and(|of| !is_kept(of))) else { continue };
-            if self.has_containers(id).await? {
+            if self.has_containers(id, network.name.as_deref().unwrap_or_default()).await? {
                 continue;
             }
             self.call(&self.creates, CHANGE_TIME_MAX, |d| async move {

@@ -50,7 +50,9 @@ impl Ctx<'_> {
         for _ in 0..PROPOSALS_MAX {
             let Look { txs, answers } = look(&self.state(), self.peer.node, wanted);
             if txs.is_empty() {
-                for (id, refusal) in answers.iter().filter_map(|(id, answer)| Some((id, answer.as_ref().err()?))) {
+                let refused = answers.iter().filter_map(|(id, answer)| Some((id, answer.as_ref().err()?)));
+                // A node finds the containers of its neighbours as well.
+                for (id, refusal) in refused.filter(|(_, refusal)| **refusal != AttachmentRefusal::OtherNode) {
                     let network = wanted.iter().find(|want| want.id == *id).map(|want| want.network.as_str());
                     let network = network.unwrap_or_default();
                     tracing::warn!(node = %self.peer.node, network, ?refusal, "a container was not attached to a network");
@@ -74,7 +76,7 @@ fn look(state: &State, node: NodeId, wanted: &[WantedAttachment]) -> Look {
         state.attachments_of_node(node).map(|attachment| (attachment.id, attachment)).collect();
     let mut puts = Vec::new();
     for want in wanted {
-        let known = known(&left, want).and_then(|id| left.remove(&id));
+        let known = known(state, &left, want).and_then(|id| left.remove(&id));
         let answer = match known {
             Some(known) => changed(known, want).map(|changed| {
                 puts.extend(changed);
@@ -97,16 +99,14 @@ fn look(state: &State, node: NodeId, wanted: &[WantedAttachment]) -> Look {
 }
 
 /// The attachment that the node means: that with the id, or that with the addresses.
-fn known(left: &BTreeMap<TaskId, &Arc<Attachment>>, want: &WantedAttachment) -> Option<TaskId> {
+fn known(state: &State, left: &BTreeMap<TaskId, &Arc<Attachment>>, want: &WantedAttachment) -> Option<TaskId> {
     if left.contains_key(&want.id) {
         return Some(want.id);
     }
-    let has_all = |found: &Attachment| {
-        !want.addrs.is_empty()
-            && found.network.to_string() == want.network
-            && want.addrs.iter().all(|addr| found.addrs.contains(addr))
-    };
-    left.values().find(|found| has_all(found)).map(|found| found.id)
+    let network = network(state, &want.network)?.id;
+    let has_all =
+        |found: &Attachment| found.network == network && want.addrs.iter().all(|addr| found.addrs.contains(addr));
+    left.values().filter(|_| !want.addrs.is_empty()).find(|found| has_all(found)).map(|found| found.id)
 }
 
 /// An attachment with the names and the state that its node says, if they are other ones.

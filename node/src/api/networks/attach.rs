@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use axum::body::Body;
-use hyper::{Method, Request, Response, header::CONTENT_LENGTH};
+use hyper::{Method, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use serde_json::{Map, Value};
 use swarm_agent::{Attached, AttachmentAsk, AttachmentError};
 use swarm_docker_api::{ApiError, ApiVersion, logs::TASK_KEY};
@@ -99,6 +99,21 @@ impl Networks<'_> {
     /// unless others have got them meanwhile.
     pub(super) async fn start(&self, request: Request<Body>, path: &str) -> Result<Response<Body>, ApiError> {
         let name = path.split('/').nth(2).unwrap_or_default();
+        let (parts, body) = request.into_parts();
+        let body = collect(body, NETWORK_BYTES_MAX).await?;
+        let request = || Request::from_parts(parts.clone(), Body::from(body.clone()));
+        self.prepare_start(name).await?;
+        let answer = self.pass(request(), path).await?;
+        if answer.status() != StatusCode::NOT_FOUND || self.container(name).await.is_err() {
+            return Ok(answer);
+        }
+        // Another node with this engine has removed the engine's part of a network meanwhile.
+        self.prepare_start(name).await?;
+        self.pass(request(), path).await
+    }
+
+    /// Attaches a container that is to be started to the networks of the swarm that it names.
+    async fn prepare_start(&self, name: &str) -> Result<(), ApiError> {
         let mut places = Vec::new();
         let mut id = String::new();
         // The engine says itself what is wrong with a container that cannot be looked at.
@@ -115,7 +130,7 @@ impl Networks<'_> {
             // Before the start, so that names and virtual addresses are there from the first instruction on.
             place.given(&id).await;
         }
-        self.pass(request, path).await
+        Ok(())
     }
 
     /// Attaches a container that is to be started once more to a network that it names, if that is one of the swarm.
@@ -149,7 +164,9 @@ impl Networks<'_> {
             place => place?,
         };
         let Some(place) = place else { return Ok(None) };
-        if place.addrs != addrs || place.part.id != part_id {
+        // A container that was not started yet names the network alone.
+        let is_same_part = place.part.id == part_id || part_id.is_empty() && place.part.name == name;
+        if place.addrs != addrs || !is_same_part {
             let leave = serde_json::json!({"Container": container, "Force": true});
             let request = bare_post(&leave)?;
             let left = self.pass(request, &format!("{NETWORKS}/{name}/disconnect")).await?;
