@@ -32,8 +32,8 @@ impl Networks<'_> {
         if let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(&body) {
             for network in joined_networks(&fields) {
                 let asked = shape::asked_place(&fields, &network);
-                refuse_mac(&asked, &network)?;
                 let Some(place) = self.attach(&network, shape::asked_addrs(&asked), None).await? else { continue };
+                refuse_unfit(&asked, &network)?;
                 let says_each = self.version.is_none_or(|version| version >= MAC_ADDRESSES_SINCE);
                 shape::join(&mut fields, &network, &place, says_each);
                 places.push(place);
@@ -60,11 +60,11 @@ impl Networks<'_> {
         // The engine says itself that a container is not there.
         let Ok(container) = self.container(&container).await else { return self.pass(whole, path).await };
         let settings = shape::object(&fields, "EndpointConfig");
-        refuse_mac(&settings, term)?;
         let id = shape::text(&container, "Id").unwrap_or_default();
         let Some(place) = self.attach(term, shape::asked_addrs(&settings), None).await? else {
             return self.pass(whole, path).await;
         };
+        refuse_unfit(&settings, term)?;
         if is_task(&container) {
             return Err(ApiError::forbidden(format!(
                 "container {id} runs a task: its networks are those of its service, use \"service update --network-add {term}\""
@@ -250,8 +250,14 @@ fn refusal(network: &str, error: AttachmentError) -> ApiError {
     }
 }
 
-/// The hardware address of a container in a network of the swarm follows from its address: other nodes count on that.
-fn refuse_mac(settings: &Map<String, Value>, network: &str) -> Result<(), ApiError> {
+/// The hardware address of a container in a network of the swarm follows from its address: other nodes count on that. The
+/// resolver of the container knows no links.
+fn refuse_unfit(settings: &Map<String, Value>, network: &str) -> Result<(), ApiError> {
+    if settings.get("Links").and_then(Value::as_array).is_some_and(|links| !links.is_empty()) {
+        return Err(ApiError::bad_request(format!(
+            "links cannot be given in network {network} of the swarm: give the other container an alias there"
+        )));
+    }
     match shape::text(settings, "MacAddress").filter(|mac| !mac.is_empty()) {
         Some(mac) => Err(ApiError::bad_request(format!(
             "MAC address {mac} cannot be given in network {network} of the swarm: it follows from the IP address; leave it out"
