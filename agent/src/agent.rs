@@ -8,13 +8,14 @@ use swarm_net::protocol::ToNet;
 use swarm_wire::agent::ToManager;
 use thiserror::Error;
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, oneshot, watch},
     task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    attacher::Attacher,
     connection::{self, Connector, Event, OUTGOING_MAX},
     data::{self, DataPlane},
     engine,
@@ -22,7 +23,10 @@ use crate::{
     logs, net,
     side::Side,
     store::{Store, StoreError},
-    worker::{Change, DataInput, Input, NetInput, Now, Operation, Output, SessionState, Stored, Worker, WorkerOptions},
+    worker::{
+        AttachmentError, AttachmentGrant, AttachmentInput, AttachmentOutput, Change, DataInput, Input, NetInput, Now,
+        Operation, Output, SessionState, Stored, Worker, WorkerOptions,
+    },
 };
 
 /// Things that happened and wait for the main loop; when it is full, those who bring more wait.
@@ -33,6 +37,9 @@ const STEP_INPUTS_MAX: usize = 256;
 const SLEEP_MS_MAX: u64 = 3_600_000;
 /// Time for the containers to stop when the node leaves: longer than the usual grace, short enough for a person.
 const LEAVE_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Longest time that a container is taken out of a network: the end of an agent waits for that.
+const DETACH_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How to run an agent.
 pub struct AgentOptions {
@@ -152,6 +159,7 @@ impl Agent {
             tracker: TaskTracker::new(),
             stream: None,
             streams: 0,
+            asked: BTreeMap::new(),
             preparing: BTreeMap::new(),
             saver: Saver { store, ..Saver::default() },
             log_permits: Arc::new(Semaphore::new(logs::STREAMS_MAX)),
@@ -174,6 +182,11 @@ impl Agent {
     /// How the session with the managers stands.
     pub fn session_state(&self) -> watch::Receiver<SessionState> {
         self.session.clone()
+    }
+
+    /// The way to have containers in networks that are no tasks.
+    pub fn attacher(&self) -> Attacher {
+        Attacher::new(self.events.clone(), self.executor.clone())
     }
 
     /// Stops the agent. Its containers keep running; the next start adopts them.
@@ -231,6 +244,8 @@ struct Shell {
     tracker: TaskTracker,
     stream: Option<Stream>,
     streams: u64,
+    /// Requests of the node's API that wait for an answer.
+    asked: BTreeMap<TaskId, oneshot::Sender<Result<AttachmentGrant, AttachmentError>>>,
     /// Ends the wait for the image of a task that is being prepared.
     preparing: BTreeMap<TaskId, CancellationToken>,
     saver: Saver,
@@ -320,6 +335,10 @@ impl Shell {
                 }
                 Input::Net(input)
             }
+            Event::Ask(ask, answer) => {
+                self.asked.insert(ask.id, answer);
+                Input::Attachment(AttachmentInput::Ask(ask))
+            }
             Event::Stream(number, input) if self.stream.as_ref().is_some_and(|s| s.number == number) => input,
             Event::Stream(..) => return None,
         };
@@ -351,6 +370,7 @@ impl Shell {
                 let executor = self.executor.clone();
                 self.tracker.spawn(self.stop.clone().run_until_cancelled_owned(keep_networks(executor, networks)));
             }
+            Output::Attachment(output) => self.attachment(output),
             Output::Managers(addrs) => self.connector.managers(&addrs),
             Output::Role(role) => self.connector.role(role),
             Output::Authority(authority) => self.connector.authority(authority),
@@ -393,6 +413,32 @@ impl Shell {
                 self.tracker.spawn(serve);
             }
             Output::Left => drop(self.left.send_replace(true)),
+        }
+    }
+
+    fn attachment(&mut self, output: AttachmentOutput) {
+        match output {
+            AttachmentOutput::List => {
+                let executor = self.executor.clone();
+                self.spawn(async move { Input::Attachment(AttachmentInput::Listed(executor.attached().await)) });
+            }
+            AttachmentOutput::Answer(id, answer) => {
+                let is_taken = self.asked.remove(&id).is_none_or(|asked| asked.send(answer).is_ok());
+                if !is_taken {
+                    // The caller has gone.
+                    self.spawn(async move { Input::Attachment(AttachmentInput::Withdraw(id)) });
+                }
+            }
+            AttachmentOutput::Detach { network, container } => {
+                let executor = self.executor.clone();
+                // Not cancelled: the node may leave, and its networks are removed behind this.
+                self.tracker.spawn(async move {
+                    let detached = timeout(DETACH_TIME_MAX, executor.detach(network, container.clone())).await;
+                    if !matches!(detached, Ok(Ok(()))) {
+                        tracing::warn!(%container, %network, ?detached, "a container stays in a network for now");
+                    }
+                });
+            }
         }
     }
 

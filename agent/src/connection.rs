@@ -12,11 +12,11 @@ use swarm_wire::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::worker::{DataInput, Input, NetInput};
+use crate::worker::{AttachmentAsk, AttachmentError, AttachmentGrant, DataInput, Input, NetInput};
 
 /// A stream of bytes in both directions.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -64,6 +64,8 @@ pub(crate) enum Event {
     Data(Option<mpsc::Sender<ToData>>, DataInput),
     /// From the connection to `swarmd net`; with the way to it, where it is new.
     Net(Option<mpsc::Sender<ToNet>>, NetInput),
+    /// A request of the node's API, and the way for the answer.
+    Ask(AttachmentAsk, oneshot::Sender<Result<AttachmentGrant, AttachmentError>>),
     /// From the stream of this number.
     Stream(u64, Input),
 }

@@ -174,7 +174,46 @@ pub struct Listed {
     pub state: Observed,
 }
 
-/// An event of the engine about the container of a task.
+/// The engine's part of a network of the cluster: a bridge network of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnginePart {
+    /// The engine's id of it.
+    pub id: String,
+    /// The engine's name of it: mostly that of the network.
+    pub name: String,
+    /// Whether the engine takes a hardware address for each network. An older engine makes it from the address.
+    pub takes_mac: bool,
+}
+
+/// A container that is no task, in networks of the cluster. It is created, runs, or is about to be started again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedContainer {
+    /// Id of the container.
+    pub id: String,
+    /// The networks; at least one.
+    pub networks: Vec<AttachedNetwork>,
+    /// Whether it runs.
+    pub is_running: bool,
+    /// Process id on the host; 0 if it does not run.
+    pub pid: i64,
+    /// The file of its network namespace, if it runs.
+    pub sandbox: Option<PathBuf>,
+    /// The resolvers that it was made with.
+    pub nameservers: Vec<IpAddr>,
+}
+
+/// A network that a container is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedNetwork {
+    /// The network.
+    pub network: ObjectId,
+    /// The addresses of the container there; at least one.
+    pub addrs: Vec<IpAddr>,
+    /// The names of the container there: its own comes first.
+    pub names: Vec<String>,
+}
+
+/// An event of the engine about the container of a task, or about the networks of containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContainerEvent {
     /// The container of this task has ended.
@@ -185,6 +224,9 @@ pub enum ContainerEvent {
     Started(TaskId),
     /// Somebody had it restarted: a [`ContainerEvent::Started`] came before.
     Restarted(TaskId),
+    /// A container, of a task or not, was connected to a network, or disconnected, or one that is no task was removed or
+    /// renamed.
+    NetworkChanged,
 }
 
 /// What the engine says of itself and of its host.
@@ -284,6 +326,23 @@ pub trait Executor: Send + Sync + 'static {
     /// may have some.
     fn keep_networks(&self, networks: Vec<ObjectId>) -> BoxFuture<'_, Result<(), EngineError>> {
         let _ = networks;
+        Box::pin(async { Ok(()) })
+    }
+
+    /// The engine's part of a network, which is made if it is not there.
+    fn provide_network(&self, network: Arc<AssignedObject>) -> BoxFuture<'_, Result<EnginePart, EngineError>> {
+        let reason = format!("this engine has no networks across nodes: network {} cannot be provided", network.name);
+        Box::pin(async { Err(EngineError::Fatal(reason)) })
+    }
+
+    /// The containers in networks of the cluster that are no tasks. Those that have ended are in none.
+    fn attached(&self) -> BoxFuture<'_, Result<Vec<AttachedContainer>, EngineError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// Takes a container out of a network of the cluster; one that is in none is fine.
+    fn detach(&self, network: ObjectId, container: String) -> BoxFuture<'_, Result<(), EngineError>> {
+        let _ = (network, container);
         Box::pin(async { Ok(()) })
     }
 

@@ -8,6 +8,7 @@
 //! Not here: how a manager is found and authenticated ([`Connector`], from the node), what is to run (the managers).
 
 mod agent;
+mod attacher;
 mod connection;
 mod data;
 mod docker;
@@ -27,18 +28,19 @@ mod testing;
 mod worker;
 
 pub use agent::{Agent, AgentError, AgentOptions};
+pub use attacher::{Attached, Attacher};
 pub use connection::{ByteStream, Connector, Purpose};
 pub use data::DataPlane;
 pub use docker::{BadEngineAddress, DockerExecutor};
 pub use executor::{
-    ContainerEvent, ContainerRequest, EngineError, EngineReport, Executor, Exited, Health, Listed, LogLine,
-    LogSelection, NodeIdentity, Observed, Running,
+    AttachedContainer, AttachedNetwork, ContainerEvent, ContainerRequest, EngineError, EnginePart, EngineReport,
+    Executor, Exited, Health, Listed, LogLine, LogSelection, NodeIdentity, Observed, Running,
 };
 pub use side::Side;
 pub use simulated::SimulatedExecutor;
 pub use step::{Action, LocalTask, step};
 pub use store::StoreError;
 pub use worker::{
-    Change, DataInput, Input, LIST_PERIOD_MS, NetInput, Now, Operation, Output, RETRY_MS, SessionState, Stored, Worker,
-    WorkerOptions,
+    AttachmentAsk, AttachmentError, AttachmentGrant, AttachmentInput, AttachmentOutput, Change, DataInput, Input,
+    LIST_PERIOD_MS, NetInput, Now, Operation, Output, RETRY_MS, SessionState, Stored, Worker, WorkerOptions,
 };

@@ -82,7 +82,7 @@ impl Endpoints {
                     }
                     keys.insert(key);
                 }
-                Event::Cluster | Event::Object(_) | Event::Room(_) => {}
+                Event::Cluster | Event::Object(_) | Event::Room(_) | Event::Attachment { .. } => {}
             }
         }
         if !keys.is_empty() {

@@ -33,6 +33,8 @@ pub enum Topic {
 pub enum AssignmentKey {
     /// A task.
     Task(TaskId),
+    /// An attachment.
+    Attachment(TaskId),
     /// The records of a network in which the node has tasks.
     Network(ObjectId),
 }
@@ -42,6 +44,9 @@ impl AssignmentKey {
     /// knows the status that it reports. The report that a task has ended is the exception: the objects of the task go with
     /// it.
     pub fn of(event: &Event, state: &State) -> Option<(NodeId, Self)> {
+        if let Event::Attachment { attachment, node } = *event {
+            return Some((node, Self::Attachment(attachment)));
+        }
         let Event::Task { task, node: Some(node), reported, .. } = *event else { return None };
         let changes = reported.is_none_or(|(_, now)| now.is_terminal() && needs_objects(state, task));
         changes.then_some((node, Self::Task(task)))
@@ -252,7 +257,7 @@ impl Observer for Feed {
                 }
                 Event::Service(service) => watchers.wake(Topic::Service(service)),
                 Event::Task { service, .. } => watchers.wake(Topic::Service(service)),
-                Event::Room(_) | Event::Object(_) => {}
+                Event::Room(_) | Event::Object(_) | Event::Attachment { .. } => {}
             }
         }
     }

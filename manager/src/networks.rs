@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use swarm_core::{Event, State};
-use swarm_model::{NetworkAddr, NodeId, NodeState, ObjectId, Service, ServiceId, Task, TaskId, TaskState};
+use swarm_model::{Attachment, NetworkAddr, NodeId, NodeState, ObjectId, Service, ServiceId, Task, TaskId, TaskState};
 use swarm_wire::{
     endpoints::TableVersion,
     networks::{
@@ -25,7 +25,7 @@ pub struct Networks {
     tables: BTreeMap<ObjectId, Table>,
     /// The networks that a service has records in.
     of_service: BTreeMap<ServiceId, BTreeSet<ObjectId>>,
-    /// The networks that a task has records in, and its node.
+    /// The networks that a task or an attachment has records in, and its node.
     of_task: BTreeMap<TaskId, (NodeId, BTreeSet<ObjectId>)>,
 }
 
@@ -33,7 +33,7 @@ pub struct Networks {
 #[derive(Clone, Debug, Default)]
 struct Table {
     records: Versioned<MemberKey, Member>,
-    /// How many tasks with records each node has.
+    /// How many tasks and attachments with records each node has.
     nodes: BTreeMap<NodeId, usize>,
 }
 
@@ -51,6 +51,9 @@ impl Networks {
         for task in state.tasks().filter(|task| !task.addrs.is_empty()) {
             networks.touch_task(state, task.id, &mut touched);
         }
+        for attachment in state.attachments() {
+            networks.touch_attachment(state, attachment.id, &mut touched);
+        }
         networks.look_at(state, touched);
         networks
     }
@@ -63,13 +66,14 @@ impl Networks {
                 Event::Task { task, .. } => self.touch_task(state, task, &mut touched),
                 Event::Service(service) => self.touch_service(state, service, &mut touched),
                 Event::Node(node) => self.touch_node(state, node, &mut touched),
+                Event::Attachment { attachment, .. } => self.touch_attachment(state, attachment, &mut touched),
                 Event::Cluster | Event::Object(_) | Event::Room(_) => {}
             }
         }
         self.look_at(state, touched)
     }
 
-    /// The nodes with tasks in a network.
+    /// The nodes with tasks or attached containers in a network.
     pub fn nodes(&self, network: ObjectId) -> impl Iterator<Item = NodeId> + '_ {
         self.tables.get(&network).into_iter().flat_map(|table| table.nodes.keys().copied())
     }
@@ -78,6 +82,17 @@ impl Networks {
     fn touch_task(&mut self, state: &State, id: TaskId, touched: &mut Touched) {
         let now = state.task(id).filter(|task| !task.addrs.is_empty() && !task.status.state.is_terminal());
         let now = now.and_then(|task| Some((task.node?, task.addrs.iter().map(|at| at.network).collect())));
+        self.touch_endpoint(id, now, touched);
+    }
+
+    /// Notes the record of an attachment, and that of its node.
+    fn touch_attachment(&mut self, state: &State, id: TaskId, touched: &mut Touched) {
+        let now = state.attachment(id).map(|attachment| (attachment.node, [attachment.network].into()));
+        self.touch_endpoint(id, now, touched);
+    }
+
+    /// Notes the records of a task or an attachment, which is on this node and in these networks now, and those of its node.
+    fn touch_endpoint(&mut self, id: TaskId, now: Option<(NodeId, BTreeSet<ObjectId>)>, touched: &mut Touched) {
         let before = self.of_task.get(&id).cloned();
         if now.is_none() && before.is_none() {
             return;
@@ -128,10 +143,11 @@ impl Networks {
 
     /// A node that comes or goes changes its own record, and the stages of its tasks.
     fn touch_node(&mut self, state: &State, node: NodeId, touched: &mut Touched) {
-        for task in state.tasks_of_node(node) {
-            for network in self.of_task.get(&task.id).iter().flat_map(|(_, networks)| networks) {
+        let tasks = state.tasks_of_node(node).map(|task| task.id);
+        for id in tasks.chain(state.attachments_of_node(node).map(|attachment| attachment.id)) {
+            for network in self.of_task.get(&id).iter().flat_map(|(_, networks)| networks) {
                 let keys = touched.entry(*network).or_default();
-                keys.extend([MemberKey::Node(node), MemberKey::Endpoint(task.id)]);
+                keys.extend([MemberKey::Node(node), MemberKey::Endpoint(id)]);
             }
         }
     }
@@ -185,7 +201,10 @@ fn record(state: &State, network: ObjectId, key: MemberKey, nodes: &BTreeMap<Nod
     match key {
         MemberKey::Node(node) => node_record(state, node).filter(|_| nodes.contains_key(&node)).map(Member::Node),
         MemberKey::Service(service) => service_record(state.service(service)?, network).map(Member::Service),
-        MemberKey::Endpoint(task) => endpoint(state, state.task(task)?, network).map(Member::Endpoint),
+        MemberKey::Endpoint(id) => match state.attachment(id) {
+            Some(attachment) => Some(Member::Endpoint(attached(state, attachment))),
+            None => endpoint(state, state.task(id)?, network).map(Member::Endpoint),
+        },
     }
 }
 
@@ -225,7 +244,23 @@ fn endpoint(state: &State, task: &Task, network: ObjectId) -> Option<NetworkEndp
         Some(number) => vec![format!("{service}.{number}.{}", task.id), format!("{service}.{number}")],
         None => vec![format!("{service}.{node}.{}", task.id), format!("{service}.{node}")],
     };
-    Some(NetworkEndpointRecord { task: task.id, service: task.service, node, addrs, names, state: stage })
+    Some(NetworkEndpointRecord { task: task.id, service: Some(task.service), node, addrs, names, state: stage })
+}
+
+fn attached(state: &State, attachment: &Attachment) -> NetworkEndpointRecord {
+    let is_down = state.node(attachment.node).is_none_or(|node| node.status.state == NodeState::Down);
+    NetworkEndpointRecord {
+        task: attachment.id,
+        service: None,
+        node: attachment.node,
+        addrs: attachment.addrs.to_vec(),
+        names: attachment.names.to_vec(),
+        state: match attachment.is_running {
+            _ if is_down => NetworkEndpointState::Gone,
+            true => NetworkEndpointState::In,
+            false => NetworkEndpointState::Starting,
+        },
+    }
 }
 
 #[cfg(test)]

@@ -80,18 +80,23 @@ pub(crate) fn service_spec(name: &str) -> ServiceSpec {
 
 /// Makes a network of the addresses 10.0.1.0/24.
 pub(crate) fn network(id: ObjectId) -> Op {
+    network_of(id, "net", 1, false)
+}
+
+/// Makes a network of the addresses 10.0.N.0/24.
+pub(crate) fn network_of(id: ObjectId, name: &str, n: u32, attachable: bool) -> Op {
     let content = NetworkContent {
-        vni: 4097,
+        vni: 4096 + n,
         data_port: NetworkContent::DATA_PORT_DEFAULT,
-        subnets: vec![NetworkSubnet::new("10.0.1.0/24".parse().expect("a subnet"))],
+        subnets: vec![NetworkSubnet::new(format!("10.0.{n}.0/24").parse().expect("a subnet"))],
         internal: false,
-        attachable: false,
+        attachable,
         encrypted: false,
         mtu: None,
         options: Default::default(),
     };
     let content = Arc::new(ObjectContent::Network(content));
-    Op::CreateObject { id, name: "net".into(), labels: Labels::new(), content }
+    Op::CreateObject { id, name: name.into(), labels: Labels::new(), content }
 }
 
 /// Gives a node a task with the id [`task_id`]`(n)`, which has the address 10.0.1.(n + 10) in a network.

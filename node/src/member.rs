@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use axum::Router;
-use swarm_agent::{Agent, AgentError, AgentOptions, Connector, SessionState, Side};
+use swarm_agent::{Agent, AgentError, AgentOptions, Attacher, Connector, SessionState, Side};
 use swarm_consensus::{Error as LogError, Role};
 use swarm_manager::{Manager, ManagerError, ManagerOptions, Start};
 use swarm_model::NodeRole;
@@ -72,6 +72,7 @@ pub(crate) struct Member {
     /// None once it has stopped.
     agent: Mutex<Option<Agent>>,
     session: watch::Receiver<SessionState>,
+    attacher: Attacher,
     /// Whether a manager has ever taken it.
     accepted: AtomicBool,
     /// Cancelled when the node was removed: its manager is to stop.
@@ -170,6 +171,7 @@ impl Member {
             routes: manager.as_ref().map(Manager::routes),
             manager,
             session: agent.session_state(),
+            attacher: agent.attacher(),
             agent: Mutex::new(Some(agent)),
             accepted: AtomicBool::new(accepted),
             retired: CancellationToken::new(),
@@ -199,6 +201,11 @@ impl Member {
         }
         tracing::info!(node = %id, %cluster, %role, "this node belongs to a swarm");
         Ok(member)
+    }
+
+    /// The way to have containers in networks that are no tasks.
+    pub(crate) fn attacher(&self) -> Attacher {
+        self.attacher.clone()
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {

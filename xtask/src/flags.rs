@@ -38,8 +38,7 @@ impl Fate {
 
 const MODE: &str = "with swarmctl `mode` is octal and begins with 0; Docker's CLI takes other numbers for decimal ones";
 const GOLANG: &str = "`golang` is the only one, and the data must be a template";
-const NO_ATTACHING: &str =
-    "a container that is no task joins no network of the swarm yet; networks of the engine as with Docker";
+const ATTACHING: &str = "with Docker's CLI; networks of the swarm that are attachable, and those of the engine";
 const OF_ENGINE: &str = "for networks of one node, which are the engine's";
 const WINDOWS: &str = "for Windows";
 
@@ -72,14 +71,24 @@ const NOTES: &[(&str, &str, Fate, &str)] = &[
     ("network create", "ipam-opt", Differs, OF_ENGINE),
     ("network create", "ipv4", Differs, "a network of the swarm has IPv4 addresses"),
     ("network create", "opt", Differs, "of overlay networks: `encrypted`, the MTU and the VXLAN"),
-    ("network connect", "alias", Differs, NO_ATTACHING),
-    ("network connect", "driver-opt", Differs, NO_ATTACHING),
-    ("network connect", "gw-priority", Differs, NO_ATTACHING),
-    ("network connect", "ip", Differs, NO_ATTACHING),
-    ("network connect", "ip6", Differs, NO_ATTACHING),
-    ("network connect", "link", Differs, NO_ATTACHING),
-    ("network connect", "link-local-ip", Differs, NO_ATTACHING),
-    ("network disconnect", "force", Differs, NO_ATTACHING),
+    ("network connect", "alias", Differs, ATTACHING),
+    (
+        "network connect",
+        "driver-opt",
+        Differs,
+        "networks of the engine as with Docker; in a network of the swarm for the bridge network that stands for it",
+    ),
+    ("network connect", "gw-priority", Differs, ATTACHING),
+    ("network connect", "ip", Differs, ATTACHING),
+    ("network connect", "ip6", Differs, ATTACHING),
+    (
+        "network connect",
+        "link",
+        Differs,
+        "networks of the engine as with Docker; in a network of the swarm refused by name: an alias does the same",
+    ),
+    ("network connect", "link-local-ip", Differs, ATTACHING),
+    ("network disconnect", "force", Differs, ATTACHING),
     ("service create", "publish", Differs, "`mode=host` only: there is no routing mesh yet"),
     ("service update", "publish-add", Differs, "`mode=host` only: there is no routing mesh yet"),
     (

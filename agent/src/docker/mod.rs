@@ -3,6 +3,7 @@
 //! Only what the engine of API 1.41 knows is sent (Docker 20.10, the oldest that is tested). Each call has a deadline
 //! and shares the engine with a bounded number of others, so that a hung engine costs bounded memory and nothing else.
 
+mod attached;
 mod create;
 mod files;
 mod folder;
@@ -15,7 +16,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -40,6 +41,7 @@ use swarm_model::{
     EngineDescription, EnginePlugin, GenericResource, Labels, NodeId, NodeResources, ObjectId, Platform, TaskId,
     Timestamp,
 };
+use swarm_wire::agent::AssignedObject;
 use thiserror::Error;
 use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +49,8 @@ use tokio_util::sync::CancellationToken;
 use folder::Folder;
 
 use crate::executor::{
-    ContainerEvent, ContainerRequest, EngineError, EngineReport, Executor, Listed, LogLine, LogSelection, Observed,
+    AttachedContainer, ContainerEvent, ContainerRequest, EngineError, EnginePart, EngineReport, Executor, Listed,
+    LogLine, LogSelection, Observed,
 };
 
 /// Creations at the same time: more do not make an engine faster, its own locks see to that.
@@ -320,12 +323,20 @@ impl Executor for DockerExecutor {
             ("event", ["die", "health_status", "destroy", "start", "restart"].map(str::to_owned).into()),
         ]);
         let since = format!("{}.{:09}", since.0.div_euclid(1_000_000_000), since.0.rem_euclid(1_000_000_000));
-        let options = EventsOptionsBuilder::new().since(&since).filters(&only.into_iter().collect()).build();
-        client
-            .events(Some(options))
-            .take_while(|event| future::ready(event.is_ok()))
-            .filter_map(|event| future::ready(event.ok().and_then(|e| told(&e))))
-            .boxed()
+        let of_networks = filters([
+            ("type", ["network", "container"].map(str::to_owned).into()),
+            ("event", ["connect", "disconnect", "destroy", "rename"].map(str::to_owned).into()),
+        ]);
+        let follow = |only: BTreeMap<String, Vec<String>>, told: fn(&EventMessage) -> Option<ContainerEvent>| {
+            let options = EventsOptionsBuilder::new().since(&since).filters(&only.into_iter().collect()).build();
+            let events = client.events(Some(options)).take_while(|event| future::ready(event.is_ok()));
+            let told =
+                events.filter_map(move |event| future::ready(event.ok().and_then(|event| told(&event)).map(Some)));
+            // The end of one of them is the end of both.
+            told.chain(stream::iter([None]))
+        };
+        let all = stream::select(follow(only, told), follow(of_networks, attached::told));
+        all.take_while(|event| future::ready(event.is_some())).filter_map(future::ready).boxed()
     }
 
     fn inspect(&self, request: ContainerRequest) -> BoxFuture<'_, Result<Observed, EngineError>> {
@@ -424,6 +435,22 @@ impl Executor for DockerExecutor {
 
     fn keep_networks(&self, networks: Vec<ObjectId>) -> BoxFuture<'_, Result<(), EngineError>> {
         async move { self.remove_networks_but(&networks).await }.boxed()
+    }
+
+    fn provide_network(&self, network: Arc<AssignedObject>) -> BoxFuture<'_, Result<EnginePart, EngineError>> {
+        async move {
+            let attachment = networks::Attachment::of(&network).map_err(EngineError::Fatal)?;
+            self.provide_network(&attachment).await
+        }
+        .boxed()
+    }
+
+    fn attached(&self) -> BoxFuture<'_, Result<Vec<AttachedContainer>, EngineError>> {
+        self.attached_containers().boxed()
+    }
+
+    fn detach(&self, network: ObjectId, container: String) -> BoxFuture<'_, Result<(), EngineError>> {
+        self.disconnect(network, container).boxed()
     }
 
     fn logs(&self, id: String, selection: LogSelection) -> BoxStream<'static, Result<LogLine, EngineError>> {

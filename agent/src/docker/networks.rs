@@ -11,11 +11,12 @@ use bollard::{
     query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder},
 };
 use swarm_model::{NETWORK_ID_LABEL, NETWORK_NAME_LABEL, NetworkContent, ObjectId};
+use swarm_wire::agent::AssignedObject;
 use tokio::time::sleep;
 
 use super::{CHANGE_TIME_MAX, DockerExecutor, READ_TIME_MAX, filters};
 use crate::{
-    executor::{ContainerRequest, EngineError},
+    executor::{ContainerRequest, EngineError, EnginePart},
     network,
 };
 
@@ -33,6 +34,17 @@ pub(super) struct Attachment<'a> {
     name: &'a str,
     content: &'a NetworkContent,
     addrs: Vec<IpAddr>,
+}
+
+impl<'a> Attachment<'a> {
+    /// A place in a network, without addresses.
+    ///
+    /// # Errors
+    /// The object is no network, for people.
+    pub(super) fn of(object: &'a AssignedObject) -> Result<Self, String> {
+        let content = object.content.as_network().ok_or_else(|| format!("{} is no network", object.name))?;
+        Ok(Self { id: object.id, name: &object.name, content, addrs: Vec::new() })
+    }
 }
 
 /// The networks across nodes that the container of a task is in, in the order of its spec.
@@ -114,17 +126,22 @@ pub(super) fn or_provide_again(error: EngineError) -> EngineError {
 }
 
 impl DockerExecutor {
-    /// The engine's id of its part of a network, if it has one.
-    async fn network(&self, id: ObjectId) -> Result<Option<String>, EngineError> {
+    fn takes_mac(&self) -> Result<bool, EngineError> {
+        Ok(self.client()?.client_version().minor_version >= MAC_ADDRESSES_SINCE)
+    }
+
+    /// The engine's part of a network, if it has one.
+    pub(super) async fn network(&self, id: ObjectId) -> Result<Option<EnginePart>, EngineError> {
         let label = filters([("label", vec![format!("{NETWORK_ID_LABEL}={id}")])]);
         let options = ListNetworksOptionsBuilder::new().filters(&label.into_iter().collect()).build();
         let found =
             self.call(&self.reads, READ_TIME_MAX, |d| async move { d.list_networks(Some(options)).await }).await?;
-        Ok(found.into_iter().find_map(|network| network.id))
+        let takes_mac = self.takes_mac()?;
+        Ok(found.into_iter().find_map(|network| Some(EnginePart { id: network.id?, name: network.name?, takes_mac })))
     }
 
-    /// The engine's id of its part of a network, which is made if it is not there.
-    async fn provide_network(&self, attachment: &Attachment<'_>) -> Result<String, EngineError> {
+    /// The engine's part of a network, which is made if it is not there.
+    pub(super) async fn provide_network(&self, attachment: &Attachment<'_>) -> Result<EnginePart, EngineError> {
         // One at a time: two tasks of a network may come together.
         let one = self.networks.lock().await;
         if let Some(found) = self.network(attachment.id).await? {
@@ -137,10 +154,10 @@ impl DockerExecutor {
         let is_taken = alike.iter().any(|other| other.name.as_deref() == Some(attachment.name));
         // A network of this host has the name already: calls by a name that two have would fail.
         let name = if is_taken { format!("{}.{}", attachment.name, attachment.id) } else { attachment.name.to_owned() };
-        let request = create_request(name, attachment);
+        let request = create_request(name.clone(), attachment);
         let made = self.call(&self.creates, CHANGE_TIME_MAX, |d| async move { d.create_network(request).await }).await;
         let reason = match made {
-            Ok(made) => return Ok(made.id),
+            Ok(made) => return Ok(EnginePart { id: made.id, name, takes_mac: self.takes_mac()? }),
             Err(EngineError::Fatal(reason)) => reason,
             Err(error) => return Err(error),
         };
@@ -160,10 +177,10 @@ impl DockerExecutor {
         &self,
         request: &ContainerRequest,
     ) -> Result<Vec<(String, EndpointSettings)>, EngineError> {
-        let says_mac = self.client()?.client_version().minor_version >= MAC_ADDRESSES_SINCE;
+        let says_mac = self.takes_mac()?;
         let mut endpoints = Vec::new();
         for attachment in attachments(request).map_err(EngineError::Fatal)? {
-            let network = self.provide_network(&attachment).await?;
+            let network = self.provide_network(&attachment).await?.id;
             endpoints.push((network, endpoint(&attachment, says_mac)));
         }
         Ok(endpoints)
@@ -198,9 +215,10 @@ impl DockerExecutor {
 
     /// Whether a container is in a network, or is made to be. The engine itself removes a network under a container that was not
     /// started yet.
-    async fn has_containers(&self, network: &str) -> Result<bool, EngineError> {
+    async fn has_containers(&self, network: &str, name: &str) -> Result<bool, EngineError> {
         let only = filters([
-            ("network", vec![network.to_owned()]),
+            // A container that is no task, and that was not started yet, has the name alone.
+            ("network", vec![network.to_owned(), name.to_owned()]),
             ("status", ["created", "running", "paused", "restarting"].map(str::to_owned).into()),
         ]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&only.into_iter().collect()).build();
@@ -222,7 +240,7 @@ impl DockerExecutor {
         for network in found {
             let of = network.labels.as_ref().and_then(|labels| labels.get(NETWORK_ID_LABEL));
             let Some(id) = network.id.as_deref().filter(|_| of.is_some_and(|of| !is_kept(of))) else { continue };
-            if self.has_containers(id).await? {
+            if self.has_containers(id, network.name.as_deref().unwrap_or_default()).await? {
                 continue;
             }
             self.call(&self.creates, CHANGE_TIME_MAX, |d| async move {

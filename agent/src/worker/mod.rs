@@ -9,6 +9,7 @@
 //! Not here: sockets, files, the engine, clocks.
 
 mod assign;
+mod attachments;
 mod data;
 mod networks;
 mod outbox;
@@ -38,6 +39,8 @@ use crate::{
     step::LocalTask,
 };
 use assign::Incoming;
+use attachments::Attachments;
+pub use attachments::{AttachmentAsk, AttachmentError, AttachmentGrant, AttachmentInput, AttachmentOutput};
 use data::Data;
 pub use data::DataInput;
 pub use networks::NetInput;
@@ -99,6 +102,8 @@ pub enum Input {
     Data(DataInput),
     /// The process that makes networks.
     Net(NetInput),
+    /// Containers that are no tasks, in networks.
+    Attachment(AttachmentInput),
     /// The node has another certificate, or trusts others.
     Certificate(NodeCertificate),
     /// The node leaves the cluster.
@@ -175,6 +180,8 @@ pub enum Output {
     KeepNetworks(Vec<ObjectId>),
     /// The cluster's managers are now these (`host:port`).
     Managers(Vec<String>),
+    /// For containers that are no tasks, in networks.
+    Attachment(AttachmentOutput),
     /// The managers want the node to have this role.
     Role(NodeRole),
     /// Whose certificates count.
@@ -251,6 +258,7 @@ pub struct Worker {
     data: Data,
     networks: Networks,
     questions: Questions,
+    attachments: Attachments,
     /// The node as last described by its engine.
     engine: EngineReport,
     engine_up: bool,
@@ -311,6 +319,7 @@ impl Worker {
             .collect();
         let mut worker = Self {
             session: Session::new(options.seed),
+            attachments: Attachments::new(options.seed),
             options,
             tasks,
             specs,
@@ -361,7 +370,8 @@ impl Worker {
     pub fn deadline_ms(&self) -> u64 {
         let retry = self.retries.first().map_or(u64::MAX, |(at, _)| *at);
         let report = if self.session.is_open() { self.outbox.deadline_ms() } else { u64::MAX };
-        self.session.deadline_ms().min(retry).min(self.list_at_ms).min(report)
+        let attachments = if self.session.is_open() { self.attachments.deadline_ms() } else { u64::MAX };
+        self.session.deadline_ms().min(retry).min(self.list_at_ms).min(report).min(attachments)
     }
 
     /// The node that this worker is for.
@@ -404,6 +414,7 @@ impl Worker {
             Input::StrayRemoved { id, result } => self.stray_removed(now, &id, result, out),
             Input::Data(input) => self.data_input(now, input, out),
             Input::Net(input) => self.net_input(now, input, out),
+            Input::Attachment(input) => self.attachment_input(now, input, out),
             Input::Certificate(certificate) => {
                 self.certificate = certificate;
                 self.tell(out);
@@ -430,6 +441,7 @@ impl Worker {
     }
 
     fn flush(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.say_attachments(now, out);
         self.say_that_all_is_said(out);
         self.send_reports(now, out);
         let mut changes = std::mem::take(&mut self.changes);

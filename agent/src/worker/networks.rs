@@ -84,16 +84,19 @@ impl Table {
             match key {
                 MemberKey::Endpoint(task) => {
                     touched.tasks.insert(task);
-                    if let Some(Member::Endpoint(before)) = before {
-                        touched.services.insert(before.service);
-                        if let Some(tasks) = self.of_service.get_mut(&before.service)
+                    // An attached container has no service.
+                    if let Some(Member::Endpoint(before)) = before
+                        && let Some(service) = before.service
+                    {
+                        touched.services.insert(service);
+                        if let Some(tasks) = self.of_service.get_mut(&service)
                             && tasks.remove(&task)
                             && tasks.is_empty()
                         {
-                            self.of_service.remove(&before.service);
+                            self.of_service.remove(&service);
                         }
                     }
-                    if let Some(service) = self.members.endpoint(task).map(|endpoint| endpoint.service) {
+                    if let Some(service) = self.members.endpoint(task).and_then(|endpoint| endpoint.service) {
                         touched.services.insert(service);
                         self.of_service.entry(service).or_default().insert(task);
                     }
@@ -137,7 +140,7 @@ impl Networks {
     }
 
     /// Whether virtual addresses work in a container.
-    fn virtual_addrs(&self, container: &str) -> VirtualAddrs {
+    pub(super) fn virtual_addrs(&self, container: &str) -> VirtualAddrs {
         match &self.abilities {
             Some(abilities) if abilities.nft.is_err() || abilities.setns.is_err() => VirtualAddrs::Missing,
             _ if self.loaded.contains(container) => VirtualAddrs::Loaded,
@@ -145,7 +148,12 @@ impl Networks {
         }
     }
 
-    fn tell(&self, out: &mut Vec<Output>, messages: impl IntoIterator<Item = ToNet>) {
+    /// Virtual addresses do not work in a container any more.
+    pub(super) fn unload(&mut self, container: &str) {
+        self.loaded.remove(container);
+    }
+
+    pub(super) fn tell(&self, out: &mut Vec<Output>, messages: impl IntoIterator<Item = ToNet>) {
         if self.abilities.is_some() {
             out.extend(messages.into_iter().map(Output::Net));
         }
@@ -234,6 +242,7 @@ impl Worker {
                 self.networks.loaded.clear();
                 self.say_networks(out);
                 self.pump_all(now, out);
+                self.answer_asked(out);
             }
             NetInput::Down(reason) => {
                 (self.networks.abilities, self.networks.reason) = (None, reason);
@@ -284,7 +293,8 @@ impl Worker {
                 backends,
             }));
         }
-        messages.extend(self.networks.containers.values().cloned().map(ToNet::PutContainer));
+        let containers = self.networks.containers.values().chain(self.attachments.containers().values());
+        messages.extend(containers.cloned().map(ToNet::PutContainer));
         self.networks.tell(out, messages);
     }
 
@@ -300,6 +310,9 @@ impl Worker {
         for task in self.networks.containers.keys() {
             out.extend(self.names_of(*task).map(|names| Output::Data(ToData::PutContainer(names))));
         }
+        for container in self.attachments.containers().keys() {
+            out.extend(self.attached_names(container).map(|names| Output::Data(ToData::PutContainer(names))));
+        }
     }
 
     /// Once this agent knows the tasks of the node, their containers and their networks, both processes are told that this is
@@ -311,7 +324,8 @@ impl Worker {
         };
         let is_due = !self.networks.is_complete && self.networks.abilities.is_some();
         let names_are_due = !self.networks.names_are_complete && self.data.is_up();
-        if !(is_due || names_are_due) || !self.synced || self.has_unknown_containers() || !are_whole() {
+        let are_unknown = || self.has_unknown_containers() || !self.attachments.are_known();
+        if !(is_due || names_are_due) || !self.synced || are_unknown() || !are_whole() {
             return;
         }
         if is_due {
@@ -321,7 +335,8 @@ impl Worker {
         if names_are_due {
             self.networks.names_are_complete = true;
             let networks = self.known_networks().map(|(id, _)| id).collect();
-            let containers = self.networks.containers.values().map(|container| container.id.clone()).collect();
+            let of_tasks = self.networks.containers.values().map(|container| container.id.clone());
+            let containers = of_tasks.chain(self.attachments.containers().keys().cloned()).collect();
             out.push(Output::Data(ToData::KeepNames { networks, containers }));
         }
     }
@@ -346,6 +361,7 @@ impl Worker {
         if self.data.is_up() {
             out.push(Output::Data(ToData::PutNetwork(self.record(key.id, &content))));
         }
+        self.answer_asked(out);
     }
 
     /// The node is to have an object no more, which may be a network.
@@ -413,9 +429,14 @@ impl Worker {
     /// The network namespace of a container, where it is known. One that `swarmd net` does not see in the folder of the engine's
     /// namespaces is found by the process, which needs more rights.
     fn sandbox(&self, running: &Running) -> Option<PathBuf> {
+        self.sandbox_of(running.sandbox.clone(), running.pid)
+    }
+
+    /// The same of a container with this file and this process id.
+    pub(super) fn sandbox_of(&self, file: Option<PathBuf>, pid: i64) -> Option<PathBuf> {
         let is_seen = |file: &PathBuf| file.parent() == Some(&*self.options.sandboxes);
-        let of_process = || (running.pid > 0).then(|| format!("/proc/{}/ns/net", running.pid).into());
-        running.sandbox.clone().filter(is_seen).or_else(of_process)
+        let of_process = || (pid > 0).then(|| format!("/proc/{pid}/ns/net").into());
+        file.filter(is_seen).or_else(of_process)
     }
 
     /// The container of a task has ended, or the task is forgotten.
@@ -431,7 +452,8 @@ impl Worker {
     /// Tells the data plane anew of a container.
     fn say_names(&self, container: &str, out: &mut Vec<Output>) {
         let task = self.networks.containers.iter().find(|(_, known)| known.id == container).map(|(task, _)| *task);
-        if let Some(names) = task.and_then(|task| self.names_of(task)).filter(|_| self.data.is_up()) {
+        let names = task.map_or_else(|| self.attached_names(container), |task| self.names_of(task));
+        if let Some(names) = names.filter(|_| self.data.is_up()) {
             out.push(Output::Data(ToData::PutContainer(names)));
         }
     }
@@ -469,7 +491,7 @@ impl Worker {
     }
 
     /// Why this node cannot be in one of these networks, for people.
-    fn lacks_net(&self, networks: &[ObjectId]) -> Option<String> {
+    pub(super) fn lacks_net(&self, networks: &[ObjectId]) -> Option<String> {
         match &self.networks.abilities {
             None if self.networks.reason.is_empty() => Some("waits for swarmd net, which makes networks".into()),
             None => Some(format!("waits for swarmd net, which makes networks: {}", self.networks.reason)),

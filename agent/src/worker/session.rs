@@ -228,6 +228,7 @@ impl Worker {
             (ToAgent::Welcome(welcome), Phase::Greeting { .. }) => {
                 self.session.phase = Phase::Open { beat_ms: now.mono_ms };
                 self.count_users();
+                self.attachments.session_is_open(welcome.takes_attachments);
                 self.welcomed(welcome, out);
                 out.push(Output::Session(SessionState::Open));
                 tracing::debug!("session with a manager is open");
@@ -249,6 +250,7 @@ impl Worker {
             (ToAgent::Table(update), Phase::Open { .. }) => self.table_changed(update, out),
             (ToAgent::Network(update), Phase::Open { .. }) => self.network_changed(now, update, out),
             (ToAgent::Ask { number, question }, Phase::Open { .. }) => self.asked(number, question, out),
+            (ToAgent::Attachments(answers), Phase::Open { .. }) => self.attachments_answered(answers, out),
             (ToAgent::StartLogs(request), Phase::Open { .. }) => out.push(Output::Logs(request)),
             (_, Phase::Greeting { .. }) => {
                 self.hang_up(now, "the manager sent a message that does not belong here".into(), out);
@@ -321,6 +323,7 @@ impl Worker {
         }
         self.leaving = true;
         self.synced = true;
+        self.forget_attachments(out);
         if self.session.is_open() {
             self.said_leaving = true;
             out.push(Output::Send(ToManager::Leaving));

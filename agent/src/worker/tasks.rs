@@ -336,6 +336,7 @@ impl Worker {
             ContainerEvent::Changed(id) => self.container_changed(now, id, out),
             ContainerEvent::Started(id) => self.container_started(now, id, out),
             ContainerEvent::Restarted(id) => self.container_restarted(now, id),
+            ContainerEvent::NetworkChanged => self.list_attached(out),
         }
     }
 
@@ -444,6 +445,7 @@ impl Worker {
         self.list_again = false;
         self.list_at_ms = now.mono_ms.saturating_add(LIST_PERIOD_MS);
         out.push(Output::List);
+        self.list_attached(out);
     }
 
     /// Compares what there is with what was thought to be.

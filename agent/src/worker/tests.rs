@@ -1,3 +1,4 @@
+mod attachments;
 mod bounds;
 mod data;
 mod networks;

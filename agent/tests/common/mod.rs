@@ -224,8 +224,13 @@ impl Manager {
         };
         let mut commands = self.commands.subscribe();
         self.node.send_replace(Some(hello.node));
-        let welcome =
-            Welcome { heartbeat_period_ms: 200, managers: vec!["manager:2377".into()], role: None, authority: None };
+        let welcome = Welcome {
+            heartbeat_period_ms: 200,
+            managers: vec!["manager:2377".into()],
+            role: None,
+            authority: None,
+            takes_attachments: false,
+        };
         sender.send(&ToAgent::Welcome(welcome)).await?;
         let full = {
             let wanted = self.wanted.lock().unwrap();

@@ -14,8 +14,8 @@ use std::{
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    EndpointMode, NamedObject, NetworkAddr, NetworkSubnet, ObjectContent, ObjectId, ObjectKey, ObjectKind, Service,
-    ServiceId, ServiceSpec, Task, TaskId, Timestamp, bits,
+    Attachment, EndpointMode, NamedObject, NetworkAddr, NetworkSubnet, ObjectContent, ObjectId, ObjectKey, ObjectKind,
+    Service, ServiceId, ServiceSpec, Task, TaskId, Timestamp, bits,
 };
 
 use crate::{Event, Op, Outcome, Refusal, State, Tx, apply::not_found, ports::spec_of};
@@ -41,7 +41,8 @@ pub(crate) struct Addresses {
 pub struct Freed {
     /// When (the cluster's clock).
     at: Timestamp,
-    /// The service that had it, or whose task had it. The service itself can have it again at once.
+    /// The service that had it, or whose task had it. The service itself can have it again at once. An attachment stands
+    /// here with its own id, which no service has.
     by: ServiceId,
 }
 
@@ -56,6 +57,7 @@ impl Freed {
 enum Holder {
     Task(TaskId),
     Service(ServiceId),
+    Attachment(TaskId),
 }
 
 /// A fact about an address that does not follow from the tasks and services: a part of snapshots.
@@ -134,6 +136,59 @@ impl State {
         let Some(id) = old.or(new).map(|service| service.id).filter(|_| was != is) else { return };
         self.addresses.give_back(&was, Holder::Service(id), Freed { at: self.time, by: id });
         self.addresses.take(&is, Holder::Service(id));
+    }
+
+    /// Lets the addresses follow an attachment, as it was and as it is.
+    pub(crate) fn follow_attachment_addrs(&mut self, old: Option<&Attachment>, new: Option<&Attachment>) {
+        let of = |attachment: Option<&Attachment>| attachment.map(Attachment::network_addrs).unwrap_or_default();
+        let (was, is) = (of(old), of(new));
+        let Some(id) = old.or(new).map(|attachment| attachment.id).filter(|_| was != is) else { return };
+        self.addresses.give_back(&was, Holder::Attachment(id), Freed { at: self.time, by: ServiceId(id.0) });
+        self.addresses.take(&is, Holder::Attachment(id));
+    }
+
+    /// The addresses for a new attachment: those that are asked for, and the next ones of the other families. An address
+    /// that is asked for may rest still: it is asked for by the container that had it, or by a person.
+    ///
+    /// # Errors
+    /// The network is not there or has no free address, or cannot give an address that is asked for.
+    pub fn choose_attachment_addrs(
+        &self,
+        id: TaskId,
+        network: ObjectId,
+        asked: &[IpAddr],
+    ) -> Result<Vec<IpAddr>, Refusal> {
+        let key = ObjectKey { kind: ObjectKind::Network, id: network };
+        let object = self.object(key).ok_or_else(|| not_found("network", network))?;
+        let subnets = object.content.as_network().map(|content| &content.subnets[..]).unwrap_or_default();
+        for addr in asked {
+            let refuse = |reason: &str| {
+                let ranges: Vec<String> = subnets.iter().map(|subnet| subnet.range.to_string()).collect();
+                let (name, ranges) = (&object.name, ranges.join(" and "));
+                Err(Refusal::Invalid(format!("address {addr} of network {name} ({ranges}) cannot be given: {reason}")))
+            };
+            let Some(subnet) = subnets.iter().find(|subnet| subnet.range.contains(addr)) else {
+                return refuse("it is in none of its subnets");
+            };
+            if !subnet.is_host(*addr) || subnet.is_reserved(*addr) {
+                return refuse("it is reserved");
+            }
+            if self.addresses.held.contains_key(&NetworkAddr { network, addr: *addr }) {
+                return refuse("Address already in use");
+            }
+        }
+        let is_of = |subnet: &NetworkSubnet, addr: &IpAddr| subnet.range.contains(addr);
+        if let Some(subnet) = subnets.iter().find(|of| asked.iter().filter(|addr| is_of(of, addr)).count() > 1) {
+            return Err(Refusal::Invalid(format!("two addresses of subnet {} are asked for: give one", subnet.range)));
+        }
+        let asked_of = |subnet| asked.iter().find(|addr| is_of(subnet, addr)).copied();
+        if subnets.iter().all(|subnet| asked_of(subnet).is_some()) {
+            return Ok(subnets.iter().filter_map(asked_of).collect());
+        }
+        let next = Choice::default().next(self, ServiceId(id.0), std::iter::once(network), self.time);
+        let next = next.map_err(|full| Refusal::Invalid(full.reason.to_string()))?;
+        let of = |subnet| asked_of(subnet).or_else(|| next.iter().map(|at| at.addr).find(|addr| is_of(subnet, addr)));
+        Ok(subnets.iter().filter_map(of).collect())
     }
 
     /// Whether nobody has these addresses, and their networks have them.

@@ -9,9 +9,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use swarm_model::{
-    Alike, Author, Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, Labels, NetworkAddr,
-    NodeDescription, NodeId, NodeRole, NodeSpec, NodeStatus, ObjectContent, ObjectId, ObjectKey, PublishedPort,
-    Redacted, RootRotation, Service, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp, UpdateStatus,
+    Alike, Attachment, Author, Availability, Cause, Cluster, ClusterSpec, DesiredState, JoinTokens, Labels,
+    NetworkAddr, NodeDescription, NodeId, NodeRole, NodeSpec, NodeStatus, ObjectContent, ObjectId, ObjectKey,
+    PublishedPort, Redacted, RootRotation, Service, ServiceId, ServiceSpec, TaskId, TaskStatus, Timestamp,
+    UpdateStatus,
 };
 use thiserror::Error;
 
@@ -46,6 +47,9 @@ const PORTS_LEVEL: u16 = 2;
 
 /// From this feature level on, tasks and services have addresses in networks of the cluster.
 const NETWORKS_LEVEL: u16 = 2;
+
+/// From this feature level on, containers that are no tasks are attached to networks of the cluster.
+pub const ATTACHMENTS_LEVEL: u16 = 2;
 
 /// Transactions in one entry: bounds the time that one entry keeps others waiting.
 pub const ENTRY_TXS_MAX: usize = 1024;
@@ -427,10 +431,18 @@ pub enum Op {
         /// All its labels from now on.
         labels: Labels,
     },
-    /// The end of an object; the transaction falls if the spec of a service names it.
+    /// The end of an object; the transaction falls if the spec of a service names it, or if a container is attached to it.
     RemoveObject {
         /// The object.
         object: ObjectKey,
+    },
+    /// A new attachment, or new names or another state of one. The proposer chose the addresses; the transaction falls if
+    /// somebody else has one, or if the attachment is of another node or has other addresses.
+    PutAttachment(Arc<Attachment>),
+    /// The end of attachments. Those that are not there are skipped.
+    RemoveAttachments {
+        /// The attachments.
+        attachments: Vec<TaskId>,
     },
 }
 
@@ -447,6 +459,7 @@ impl Op {
             Self::CreateObject { .. } | Self::LabelObject { .. } | Self::RemoveObject { .. } => OBJECTS_LEVEL,
             Self::SetPorts { .. } => PORTS_LEVEL,
             Self::SetVirtualAddrs { .. } => NETWORKS_LEVEL,
+            Self::PutAttachment(_) | Self::RemoveAttachments { .. } => ATTACHMENTS_LEVEL,
             Self::UpdateNode { drain_deadline: Some(_), .. } => DRAIN_DEADLINES_LEVEL,
             Self::UpdateService { alike: Some(_), .. } => ALIKE_LEVEL,
             Self::CreateService { spec, .. } | Self::UpdateService { spec, .. } if spec.names_objects() => {

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod apply;
+mod attachments;
 mod decide;
 mod entry;
 mod forecast;
@@ -19,8 +20,8 @@ pub use decide::{
     is_up_to_date, why_service, why_task, why_waiting,
 };
 pub use entry::{
-    DRAIN_DEADLINES_LEVEL, ENTRY_TXS_MAX, ENTRY_VERSION, Entry, FEATURE_LEVEL_MIN, Guard, NewTask, Op, Outcome, Place,
-    Refusal, Tx,
+    ATTACHMENTS_LEVEL, DRAIN_DEADLINES_LEVEL, ENTRY_TXS_MAX, ENTRY_VERSION, Entry, FEATURE_LEVEL_MIN, Guard, NewTask,
+    Op, Outcome, Place, Refusal, Tx,
 };
 pub use forecast::{Action, Forecast, RolledBack, Step, WAVES_MAX, Wave, forecast};
 pub use state::{NODE_LEFT, NodeLoad, Object, State};

@@ -8,6 +8,7 @@
 //!
 //! Not here: time, randomness, I/O, policy. Leniency towards clients is in `swarm-docker-api`.
 
+mod attachment;
 mod author;
 mod canonical;
 mod cluster;
@@ -40,6 +41,7 @@ mod update;
 mod validate;
 mod warning;
 
+pub use attachment::Attachment;
 pub use author::{Author, NodeName, Principal};
 pub use canonical::{Alike, CanonicalSpec, CanonicalTasks};
 pub use cluster::{

@@ -180,7 +180,8 @@ impl NetworkSubnet {
         addr == self.gateway || self.reserved.values().any(|reserved| *reserved == addr)
     }
 
-    fn is_host(&self, addr: IpAddr) -> bool {
+    /// Whether the address is one of a host of the subnet.
+    pub fn is_host(&self, addr: IpAddr) -> bool {
         let is_edge = addr == self.range.network() || is_v4(addr) && addr == self.range.broadcast();
         self.range.contains(&addr) && !is_edge
     }

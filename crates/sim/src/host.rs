@@ -238,6 +238,7 @@ impl World {
             Output::NeedNet
             | Output::Net(_)
             | Output::KeepNetworks(_)
+            | Output::Attachment(_)
             | Output::Managers(_)
             | Output::Role(_)
             | Output::Authority(_)

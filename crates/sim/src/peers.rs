@@ -122,6 +122,7 @@ fn welcome(state: &State) -> Welcome {
         managers: state.nodes().filter_map(|node| node.manager_addr.clone()).collect(),
         role: None,
         authority: None,
+        takes_attachments: false,
     }
 }
 
@@ -173,8 +174,10 @@ impl World {
                 }
                 self.tell_of_table();
             }
-            // Nobody asks questions here.
-            ToManager::Hello(_) | ToManager::Logs { .. } | ToManager::Answer { .. } => self.close(conn),
+            // Nobody asks questions here, and containers that are no tasks are attached by none.
+            ToManager::Hello(_) | ToManager::Logs { .. } | ToManager::Answer { .. } | ToManager::Attachments(_) => {
+                self.close(conn);
+            }
         }
     }
 
@@ -240,7 +243,7 @@ impl World {
                 }
                 Change::Task { node, .. } => nodes.extend(node),
                 Change::Cluster => all = true,
-                Change::Service(_) | Change::Object(_) | Change::Room(_) => {}
+                Change::Service(_) | Change::Object(_) | Change::Room(_) | Change::Attachment { .. } => {}
             }
         }
         let Some(leader) = &mut self.leader else { return };

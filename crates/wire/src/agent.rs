@@ -4,6 +4,7 @@
 //! [`ToAgent::Refused`] and closes. From then on assignments come down and statuses go up until either side closes.
 //! Whose stream it is follows from the peer's certificate, never from a message.
 
+mod attachments;
 mod before_changes;
 mod changes;
 mod questions;
@@ -20,6 +21,9 @@ use crate::{
 };
 
 pub use self::{
+    attachments::{
+        ATTACHMENTS_MAX, AttachmentAnswers, AttachmentRefusal, GrantedAttachment, WantedAttachment, WantedAttachments,
+    },
     before_changes::Assignments,
     changes::{AssignedObject, AssignedSpec, AssignedTask, Changeset, Held, Item, ItemChange, ItemKey, digest},
     questions::{Answer, Question, REACH_NODES_MAX, Traffic},
@@ -65,6 +69,9 @@ pub enum ToManager {
         /// The answer.
         answer: Answer,
     },
+    /// The containers of the node that are no tasks, in networks of the cluster. Not said to a manager that does not take it
+    /// ([`Welcome::takes_attachments`]).
+    Attachments(WantedAttachments),
     /// First and only message of a stream opened for logs; [`LogMessage`]s follow.
     Logs {
         /// The subscription, from [`ToAgent::StartLogs`].
@@ -183,6 +190,8 @@ pub enum ToAgent {
         /// The question.
         question: Question,
     },
+    /// The answer to [`ToManager::Attachments`].
+    Attachments(AttachmentAnswers),
 }
 
 impl ToAgent {
@@ -208,6 +217,9 @@ pub struct Welcome {
     /// Whose certificates count.
     #[serde(default)]
     pub authority: Option<Authority>,
+    /// Whether the manager takes [`ToManager::Attachments`].
+    #[serde(default)]
+    pub takes_attachments: bool,
 }
 
 /// Whose certificates count in the cluster.
@@ -298,7 +310,13 @@ mod tests {
     }
 
     fn welcome() -> Welcome {
-        Welcome { heartbeat_period_ms: 2000, managers: vec!["10.0.0.1:2377".into()], role: None, authority: None }
+        Welcome {
+            heartbeat_period_ms: 2000,
+            managers: vec!["10.0.0.1:2377".into()],
+            role: None,
+            authority: None,
+            takes_attachments: false,
+        }
     }
 
     #[test]

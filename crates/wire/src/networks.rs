@@ -64,13 +64,14 @@ pub struct NetworkServiceRecord {
     pub virtual_addrs: Vec<IpAddr>,
 }
 
-/// A task in a network.
+/// A task in a network, or an attached container, which has no service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkEndpointRecord {
-    /// The task.
+    /// The task, or the attachment.
     pub task: TaskId,
-    /// Its service.
-    pub service: ServiceId,
+    /// Its service; none of an attached container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceId>,
     /// The node that it runs on.
     pub node: NodeId,
     /// Its addresses: at most one of each address family.

@@ -94,7 +94,7 @@ fn show(object: &NamedObject) -> Option<NetworkView> {
 }
 
 fn is_used(state: &State, network: &NamedObject) -> bool {
-    state.users_of(network.key()).next().is_some()
+    state.users_of(network.key()).next().is_some() || state.attachments_of_network(network.id).next().is_some()
 }
 
 /// Docker's client asks for the networks of a service with `scope=swarm`, also for those that every engine has.
@@ -216,7 +216,14 @@ fn refuse_used(state: &State, network: &NamedObject) -> Result<(), ApiError> {
     let mut users: Vec<&str> = state.users_of(network.key()).map(|service| service.spec.name.as_str()).collect();
     users.sort_unstable();
     match users[..] {
-        [] => Ok(()),
+        [] => match state.attachments_of_network(network.id).next() {
+            Some(user) => Err(ApiError::bad_request(format!(
+                "network {} is in use by {}",
+                network.name,
+                state.describe_attachment(user)
+            ))),
+            None => Ok(()),
+        },
         _ => Err(ApiError::bad_request(format!(
             "network {} is in use by service{} {}",
             network.name,

@@ -6,6 +6,7 @@
 //! The steps are pure and tested alone: [`Session`] (what an agent is to be told), [`Liveness`] (who is down),
 //! [`Reports`] (what goes into an entry). The rest of this folder carries their inputs and outputs.
 
+mod attachments;
 mod encoded;
 mod liveness;
 mod presence;

@@ -15,15 +15,15 @@ use swarm_core::{NODE_LEFT, State};
 use swarm_wire::{
     PeerIdentity, Receiver, Sender,
     agent::{
-        AGENT_PROTOCOL, Authority, HeldTable, Hello, NodeReport, Resume, STATUS_BATCH_MAX, TaskReport, ToAgent,
-        ToManager, Welcome,
+        AGENT_PROTOCOL, ATTACHMENTS_MAX, AttachmentAnswers, Authority, HeldTable, Hello, NodeReport, Resume,
+        STATUS_BATCH_MAX, TaskReport, ToAgent, ToManager, WantedAttachments, Welcome,
     },
     channel,
 };
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -120,6 +120,8 @@ pub(super) struct News {
     pub(super) watch: Watch,
     pub(super) assignments: AssignmentWatch,
     pub(super) ordered: mpsc::Receiver<ToAgent>,
+    /// The newest answer about attachments.
+    pub(super) attached: watch::Receiver<AttachmentAnswers>,
 }
 
 /// The hello of an agent: the items that it has, and the form of messages that it takes.
@@ -252,7 +254,7 @@ impl Dispatcher {
         let end = tokio::select! {
             biased;
             () = stop.cancelled() => Err(End::Replaced),
-            end = ctx.run(had, sender, receiver, News { watch, assignments, ordered }) => end,
+            end = ctx.run(had, sender, receiver, (watch, assignments, ordered)) => end,
         };
         ctx.term.unregister(peer, ctx.number);
         end
@@ -395,19 +397,24 @@ impl Ctx<'_> {
         had: Had,
         sender: &mut Sender<WriteHalf<S>, ToAgent>,
         receiver: Receiver<ReadHalf<S>, ToManager>,
-        news: News,
+        (watch, assignments, ordered): (Watch, AssignmentWatch, mpsc::Receiver<ToAgent>),
     ) -> Result<(), End>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        self.committed(&news.watch).await?;
+        self.committed(&watch).await?;
         let welcome = self.welcome(&self.state());
         sender.send(&ToAgent::Welcome(welcome.clone())).await?;
         // Unbounded, but every answer holds one of the permits that a message needs to be read.
         let (answers, answered) = mpsc::unbounded_channel();
+        // Of both only the newest counts, so that a node which asks for ever keeps no more than that.
+        let (wanted, asked) = watch::channel(WantedAttachments::default());
+        let (answered_attachments, attached) = watch::channel(AttachmentAnswers::default());
+        let news = News { watch, assignments, ordered, attached };
         tokio::select! {
-            end = self.read(receiver, answers) => end,
+            end = self.read(receiver, answers, &wanted) => end,
             end = self.write(had, welcome, sender, answered, news) => end,
+            never = self.attach(asked, &answered_attachments) => match never {},
         }
     }
 
@@ -425,6 +432,7 @@ impl Ctx<'_> {
                 issuer: cluster.issuing_root().key_id.clone(),
                 trusted: cluster.trusted_pem(),
             }),
+            takes_attachments: true,
         }
     }
 
@@ -463,6 +471,7 @@ impl Ctx<'_> {
         &self,
         mut receiver: Receiver<R, ToManager>,
         answers: mpsc::UnboundedSender<Answer>,
+        attachments: &watch::Sender<WantedAttachments>,
     ) -> Result<(), End>
     where
         R: AsyncRead + Unpin,
@@ -497,6 +506,8 @@ impl Ctx<'_> {
                 // The other machine is the node from now on.
                 ToManager::Leaving if self.term.has_twin(self.peer) => return Err(End::Left),
                 ToManager::Leaving => {
+                    // Its containers are in no network any more. What is not committed goes when the node is removed.
+                    let _ = self.settle_attachments(&[]).await;
                     self.presence.leave(NODE_LEFT);
                     let watch = self.dispatcher.feed.watch(Topic::Node(self.peer.node));
                     self.committed(&watch).await?;
@@ -511,6 +522,14 @@ impl Ctx<'_> {
                     }
                 }
                 ToManager::Answer { number, answer } => self.term.answered(self.peer.node, number, answer),
+                ToManager::Attachments(wanted) => {
+                    let count = wanted.wanted.len();
+                    if count > ATTACHMENTS_MAX {
+                        let reason = format!("{count} attached containers, {ATTACHMENTS_MAX} are possible");
+                        return Err(End::Protocol(reason));
+                    }
+                    attachments.send_replace(wanted);
+                }
                 ToManager::Hello(_) | ToManager::Logs { .. } => {
                     return Err(End::Protocol("a first message comes once".into()));
                 }

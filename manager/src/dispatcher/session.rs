@@ -36,8 +36,10 @@ pub struct Session {
     used: BTreeMap<SpecKey, Used>,
     /// The specs that the agent was told.
     specs: BTreeSet<SpecKey>,
-    /// The objects that it is to have: how many spec versions with a task that has not ended need them, and whether it was
-    /// told of them.
+    /// The networks of its attachments.
+    attached: BTreeMap<TaskId, ObjectKey>,
+    /// The objects that it is to have: how many spec versions with a task that has not ended, and attachments, need them,
+    /// and whether it was told of them.
     objects: BTreeMap<ObjectKey, (usize, bool)>,
     /// The tasks whose stop the agent is not to be told of yet.
     held: BTreeSet<TaskId>,
@@ -81,6 +83,7 @@ impl Session {
             sent: BTreeMap::new(),
             used: BTreeMap::new(),
             specs: BTreeSet::new(),
+            attached: BTreeMap::new(),
             objects: BTreeMap::new(),
             held: BTreeSet::new(),
         }
@@ -114,6 +117,7 @@ impl Session {
             self.put(state, task, &mut found, &mut |_| true);
             found.tasks.clear();
         }
+        self.put_attachments(state, &mut found);
         self.settle(state, &found.touched);
     }
 
@@ -157,11 +161,19 @@ impl Session {
                     self.put(state, task, &mut found, gate);
                 }
                 found.gone.extend(left);
+                self.put_attachments(state, &mut found);
             }
             Changes::Keys(keys) => {
                 for key in keys {
-                    // The records of networks are told apart.
-                    let AssignmentKey::Task(id) = key else { continue };
+                    let id = match key {
+                        AssignmentKey::Task(id) => id,
+                        AssignmentKey::Attachment(id) => {
+                            self.put_attachment(state, *id, &mut found);
+                            continue;
+                        }
+                        // The records of networks are told apart.
+                        AssignmentKey::Network(_) => continue,
+                    };
                     match state.task(*id).filter(|task| task.node == Some(self.node) && is_assigned(task)) {
                         Some(task) => self.put(state, task, &mut found, gate),
                         None if self.sent.contains_key(id) => found.gone.push(*id),
@@ -228,6 +240,33 @@ impl Session {
         let spec = state.spec(task.service, task.spec_version);
         let spec = spec.filter(|_| before.is_none() && self.specs.insert(key)).cloned();
         found.tasks.push_back((spec, assigned(task, desired, used.needs.clone())));
+    }
+
+    /// Notes all attachments of the node, and those that ended.
+    fn put_attachments(&mut self, state: &State, found: &mut Found) {
+        let mut ids: BTreeSet<TaskId> = self.attached.keys().copied().collect();
+        ids.extend(state.attachments_of_node(self.node).map(|attachment| attachment.id));
+        ids.into_iter().for_each(|id| self.put_attachment(state, id, found));
+    }
+
+    /// Notes an attachment, or its end. The node needs its network.
+    fn put_attachment(&mut self, state: &State, id: TaskId, found: &mut Found) {
+        let now = state.attachment(id).filter(|attachment| attachment.node == self.node);
+        let now = now.map(|attachment| ObjectKey { kind: ObjectKind::Network, id: attachment.network });
+        let before = match now {
+            Some(key) => self.attached.insert(id, key),
+            None => self.attached.remove(&id),
+        };
+        if before == now {
+            return;
+        }
+        if let Some(key) = now {
+            self.objects.entry(key).or_default().0 += 1;
+        }
+        if let Some((users, _)) = before.and_then(|key| self.objects.get_mut(&key)) {
+            *users -= 1;
+        }
+        found.touched.extend(before.into_iter().chain(now));
     }
 
     fn remove(&mut self, task: TaskId, found: &mut Found) {

@@ -39,7 +39,7 @@ impl Ctx<'_> {
         mut welcome: Welcome,
         sender: &mut Sender<W, ToAgent>,
         mut answered: mpsc::UnboundedReceiver<Answer>,
-        News { watch, assignments, mut ordered }: News,
+        News { watch, assignments, mut ordered, mut attached }: News,
     ) -> Result<(), End>
     where
         W: AsyncWrite + Unpin,
@@ -71,6 +71,10 @@ impl Ctx<'_> {
                         }
                     };
                     sender.send(&message).await?;
+                }
+                Ok(()) = attached.changed() => {
+                    let answers = attached.borrow_and_update().clone();
+                    sender.send(&ToAgent::Attachments(answers)).await?;
                 }
                 Some(order) = ordered.recv() => sender.send(&order).await?,
                 stood = self.presence.landed() => {

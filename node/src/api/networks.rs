@@ -2,7 +2,10 @@
 //!
 //! On a node that runs tasks in a network of the swarm, a bridge network of the engine stands for it. That one is not shown
 //! beside it: its containers are shown as those of the network of the swarm.
+//!
+//! Containers that are no tasks join networks of the swarm in `attach.rs`.
 
+mod attach;
 mod shape;
 
 use std::sync::OnceLock;
@@ -18,14 +21,12 @@ use swarm_docker_api::{
 use swarm_manager::api::Caller;
 use swarm_model::NETWORK_ID_LABEL;
 
-use self::shape::{Query, id_of, is_exactly, joined_networks, label_of, spans_nodes, stands_for};
+use self::shape::{Query, id_of, is_exactly, label_of, spans_nodes, stands_for};
 use super::{Api, respond};
 use crate::{bounded::collect, node::Swarm};
 
 /// Largest description of a network: a name, address ranges and labels.
 const NETWORK_BYTES_MAX: usize = 1 << 20;
-/// Largest description of a container: environment, labels and options.
-const CONTAINER_BYTES_MAX: usize = 16 << 20;
 /// Longest list of networks. One with a thousand containers has about 200 kB.
 const LIST_BYTES_MAX: usize = 256 << 20;
 
@@ -34,7 +35,14 @@ const CONTAINERS_CREATE: &str = "/containers/create";
 
 /// Whether a path is one of those that are answered here.
 pub(super) fn concern(method: &Method, path: &str) -> bool {
-    path == NETWORKS || path.starts_with("/networks/") || (method == Method::POST && path == CONTAINERS_CREATE)
+    path == NETWORKS
+        || path.starts_with("/networks/")
+        || (method == Method::POST && (path == CONTAINERS_CREATE || is_start(path)))
+}
+
+/// Whether a path starts a container, or starts it again.
+fn is_start(path: &str) -> bool {
+    matches!(path.split('/').collect::<Vec<_>>()[..], ["", "containers", _, "start" | "restart"])
 }
 
 /// A network that a client names.
@@ -83,10 +91,9 @@ impl<'a> Networks<'a> {
             (&Method::POST, ["prune"]) => self.prune(&Query::read(request.uri())?).await,
             (&Method::GET, [term]) => self.inspect(term, &Query::read(request.uri())?).await,
             (&Method::DELETE, [term]) => self.remove(request, term).await,
-            (&Method::POST, [term, "connect" | "disconnect"]) => {
-                self.refuse_attaching(term).await?;
-                self.pass(request, path).await
-            }
+            (&Method::POST, [term, "connect"]) => self.connect(request, path, term).await,
+            (&Method::POST, [term, "disconnect"]) => self.disconnect(request, path, term).await,
+            (&Method::POST, []) if is_start(path) => self.start(request, path).await,
             _ => self.pass(request, path).await,
         }
     }
@@ -297,26 +304,6 @@ impl<'a> Networks<'a> {
             };
         }
         Ok(respond::json(&removed))
-    }
-
-    async fn create_container(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-        let (parts, body) = request.into_parts();
-        let body = collect(body, CONTAINER_BYTES_MAX).await?;
-        for network in joined_networks(&body) {
-            self.refuse_attaching(&network).await?;
-        }
-        self.pass(Request::from_parts(parts, Body::from(body)), CONTAINERS_CREATE).await
-    }
-
-    /// Refuses to attach a container that is no task to a network of the swarm. What is no network is the engine's to refuse.
-    async fn refuse_attaching(&self, network: &str) -> Result<(), ApiError> {
-        match self.find(network, &Query::default()).await {
-            Ok(Found::Swarm(_)) => Err(ApiError::not_implemented(format!(
-                "network {network} is one of the swarm: to attach containers that are no tasks is not available yet, run a \
-                 service in it, or take a network of the engine"
-            ))),
-            Ok(Found::Engine(_)) | Err(_) => Ok(()),
-        }
     }
 }
 

@@ -91,6 +91,11 @@ impl Engine {
         assert!(answer.is_ok(), "{}", answer.message());
     }
 
+    /// Removes a container, if it is there.
+    pub fn remove(&self, id: &str) {
+        let _ = http::send(&self.socket, "DELETE", &format!("/containers/{id}?force=1&v=1"), None);
+    }
+
     /// Inspects a container.
     pub fn inspect(&self, id: &str) -> Value {
         self.send("GET", &format!("/containers/{id}/json"), None).json()

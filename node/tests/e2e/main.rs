@@ -29,6 +29,7 @@
 
 #![allow(unreachable_pub, missing_docs, clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
+mod attachments;
 mod attack;
 mod autolock;
 mod backup;

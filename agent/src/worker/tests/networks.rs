@@ -32,7 +32,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn network() -> AssignedObject {
+pub(super) fn network() -> AssignedObject {
     network_with(false)
 }
 
@@ -54,14 +54,14 @@ fn key() -> ObjectKey {
     ObjectKey { kind: ObjectKind::Network, id: NETWORK }
 }
 
-fn abilities() -> Abilities {
+pub(super) fn abilities() -> Abilities {
     Abilities { vxlan: Ok(()), tun: Ok(()), nft: Ok(()), setns: Ok(()) }
 }
 
 fn endpoint(task: TaskId, node: u128, addr: &str, state: NetworkEndpointState) -> Member {
     let names = vec![format!("web.{}.{task}", task.0)];
     let node = NodeId(node);
-    Member::Endpoint(NetworkEndpointRecord { task, service: SERVICE, node, addrs: vec![ip(addr)], names, state })
+    Member::Endpoint(NetworkEndpointRecord { task, service: Some(SERVICE), node, addrs: vec![ip(addr)], names, state })
 }
 
 fn node(id: u128) -> Member {

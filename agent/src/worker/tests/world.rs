@@ -14,16 +14,19 @@ use swarm_model::{
 use swarm_net::protocol::ToNet;
 use swarm_wire::agent::{
     AssignedObject, AssignedSpec, AssignedTask, Changeset, Held, Hello, Item, ItemChange, ItemKey, Shared, ToAgent,
-    ToManager, Welcome, digest,
+    ToManager, WantedAttachments, Welcome, digest,
 };
 
 use crate::{
     executor::{
-        ContainerEvent, ContainerRequest, EngineError, EngineReport, Exited, Health, Listed, NodeIdentity, Observed,
-        Running,
+        AttachedContainer, ContainerEvent, ContainerRequest, EngineError, EngineReport, Exited, Health, Listed,
+        NodeIdentity, Observed, Running,
     },
     testing::{assigned_spec, assigned_task},
-    worker::{Change, Input, Now, Operation, Output, SessionState, Stored, Worker, WorkerOptions},
+    worker::{
+        AttachmentInput, AttachmentOutput, Change, Input, Now, Operation, Output, SessionState, Stored, Worker,
+        WorkerOptions,
+    },
 };
 
 pub(super) struct World {
@@ -67,6 +70,12 @@ pub(super) struct World {
     pub(super) net: Vec<ToNet>,
     /// The networks that the engine was told last to keep its parts of.
     pub(super) kept: Option<Vec<ObjectId>>,
+    /// The attached containers that the engine has.
+    pub(super) attached: Vec<AttachedContainer>,
+    /// The attachments that the managers were told of.
+    pub(super) attachments: Vec<WantedAttachments>,
+    /// The answers to the API, and the containers that were taken out of networks.
+    pub(super) attachment_outputs: Vec<AttachmentOutput>,
 }
 
 /// The secret that tasks of even ids need.
@@ -121,9 +130,14 @@ impl World {
 
     /// A node whose networks are made by `swarmd net`.
     pub(super) fn with_networks() -> Self {
+        Self::with_networks_and(Vec::new())
+    }
+
+    /// The same where the engine has attached containers before the agent starts.
+    pub(super) fn with_networks_and(attached: Vec<AttachedContainer>) -> Self {
         let mut worker = worker_with(Stored::default(), Some(DataAddress { addr: None, port: 7946 }));
         worker.options.has_networks = true;
-        Self::with(worker)
+        Self::with_attached(worker, attached)
     }
 
     /// A node with a data plane.
@@ -132,6 +146,10 @@ impl World {
     }
 
     fn with(worker: Worker) -> Self {
+        Self::with_attached(worker, Vec::new())
+    }
+
+    fn with_attached(worker: Worker, attached: Vec<AttachedContainer>) -> Self {
         let mut world = Self {
             worker,
             now_ms: 0,
@@ -160,6 +178,9 @@ impl World {
             needs_net: false,
             net: Vec::new(),
             kept: None,
+            attached,
+            attachments: Vec::new(),
+            attachment_outputs: Vec::new(),
         };
         world.input(Input::EngineUp(EngineReport::default()));
         world
@@ -213,6 +234,11 @@ impl World {
             Output::NeedData => self.needs_data = true,
             Output::Data(message) => self.data.push(message),
             Output::NeedNet => self.needs_net = true,
+            Output::Attachment(AttachmentOutput::List) => {
+                let listed = AttachmentInput::Listed(Ok(self.attached.clone()));
+                inputs.push(Input::Attachment(listed));
+            }
+            Output::Attachment(output) => self.attachment_outputs.push(output),
             Output::Net(message) => self.net.push(message),
             Output::KeepNetworks(networks) => self.kept = Some(networks),
             Output::Connect { .. }
@@ -250,6 +276,7 @@ impl World {
                 }
                 inputs.push(Input::Message(ToAgent::StatusAck { batch }));
             }
+            ToManager::Attachments(wanted) => self.attachments.push(wanted),
             ToManager::Describe(_)
             | ToManager::Leaving
             | ToManager::Logs { .. }
@@ -259,7 +286,13 @@ impl World {
     }
 
     fn greet(&mut self, hello: &Hello, inputs: &mut Vec<Input>) {
-        let welcome = Welcome { heartbeat_period_ms: 2000, managers: vec!["m:1".into()], role: None, authority: None };
+        let welcome = Welcome {
+            heartbeat_period_ms: 2000,
+            managers: vec!["m:1".into()],
+            role: None,
+            authority: None,
+            takes_attachments: true,
+        };
         inputs.push(Input::Message(ToAgent::Welcome(welcome)));
         let tasks = self.wanted.values().map(|task| Held::Task(task.id, task.desired));
         let spec = Held::Spec(ServiceId(1), 1);

@@ -2,8 +2,8 @@
 
 use swarm_core::{Event, Outcome, Refusal, State};
 use swarm_model::{
-    Cause, NamedObject, NetworkAddr, ObjectKey, PublishedPort, Restored, Revision, Service, ServiceId, Task, TaskId,
-    TaskStatus, Timestamp,
+    Attachment, Cause, NamedObject, NetworkAddr, ObjectKey, PublishedPort, Restored, Revision, Service, ServiceId,
+    Task, TaskId, TaskStatus, Timestamp,
 };
 use xxhash_rust::xxh3::xxh3_128;
 use zeroize::Zeroizing;
@@ -18,6 +18,7 @@ enum Object {
     Service(ServiceId),
     Task(TaskId),
     Named(ObjectKey),
+    Attachment(TaskId),
 }
 
 /// A plain encoding: numbers with the lowest byte first, texts with their length before them.
@@ -111,6 +112,11 @@ pub(super) fn write(out: &mut Writer, state: &State, outcomes: &[Outcome], event
                 let object = state.object(key).map(|found| Ok((&**found, digest_parts(found)?))).transpose()?;
                 out.some(object, |out, (object, parts)| write_named(out, object, parts));
             }
+            Object::Attachment(id) => {
+                out.text("attachment");
+                out.digest(id.0);
+                out.some(state.attachment(id), |out, found| write_attachment(out, found));
+            }
         }
     }
     Ok(())
@@ -123,6 +129,7 @@ fn object(event: &Event) -> Option<Object> {
         Event::Service(id) => Some(Object::Service(id)),
         Event::Task { task, .. } => Some(Object::Task(task)),
         Event::Object(key) => Some(Object::Named(key)),
+        Event::Attachment { attachment, .. } => Some(Object::Attachment(attachment)),
         // Follows from the tasks.
         Event::Room(_) => None,
     }
@@ -180,6 +187,17 @@ fn write_addrs(out: &mut Writer, addrs: &[NetworkAddr]) {
         out.digest(network.0);
         out.text(&addr.to_string());
     }
+}
+
+fn write_attachment(out: &mut Writer, attachment: &Attachment) {
+    let Attachment { id: _, node, network, addrs, names, is_running } = attachment;
+    out.digest(node.0);
+    out.digest(network.0);
+    out.number(addrs.len() as u64);
+    addrs.iter().for_each(|addr| out.text(&addr.to_string()));
+    out.number(names.len() as u64);
+    names.iter().for_each(|name| out.text(name));
+    out.number((*is_running).into());
 }
 
 /// The author of a revision, and the author of the last rollback to it.

@@ -8,7 +8,7 @@ use swarm_model::{
 };
 
 use super::{Event, not_found, tasks};
-use crate::{Outcome, Refusal, State};
+use crate::{Outcome, Refusal, State, attachments};
 
 /// A removed node stays on the list so long after its certificate has expired (swarm-behaviour §1.3): 7 days.
 const LOCK_OUT_MARGIN_NS: i64 = 7 * 24 * 3_600_000_000_000;
@@ -215,6 +215,7 @@ pub(super) fn remove_node(state: &mut State, id: NodeId, force: bool, events: &m
     orphaned.err = Some("the task's node was removed from the swarm".into());
     let tasks: Vec<TaskId> = state.tasks_of_node(id).map(|task| task.id).collect();
     tasks.iter().for_each(|task| tasks::end(state, *task, &orphaned, events));
+    attachments::remove_of_node(state, id, events);
     state.nodes.remove(&id);
     state.index_node(id);
     events.push(Event::Node(id));

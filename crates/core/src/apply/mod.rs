@@ -14,7 +14,9 @@ use swarm_model::{NodeId, ObjectKey, ServiceId, TaskId, TaskState, mutant::mutan
 pub(crate) use services::earlier;
 pub(crate) use tasks::charge;
 
-use crate::{ENTRY_VERSION, Entry, Guard, Op, Outcome, Refusal, State, Tx, addresses, entry::AUTHORS_LEVEL, ports};
+use crate::{
+    ENTRY_VERSION, Entry, Guard, Op, Outcome, Refusal, State, Tx, addresses, attachments, entry::AUTHORS_LEVEL, ports,
+};
 
 /// What a change touched; reconcilers and readers mark it dirty and look at the state alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +29,13 @@ pub enum Event {
     Service(ServiceId),
     /// A named object was made, changed or removed.
     Object(ObjectKey),
+    /// An attachment was made, changed or removed.
+    Attachment {
+        /// The attachment.
+        attachment: TaskId,
+        /// Its node.
+        node: NodeId,
+    },
     /// A task was made, changed or removed.
     Task {
         /// The task.
@@ -211,6 +220,11 @@ fn apply_op(state: &mut State, op: &Op, setting: services::Setting<'_>, events: 
         Op::CreateObject { id, name, labels, content } => objects::create(state, *id, name, labels, content, events),
         Op::LabelObject { object, labels } => objects::label(state, *object, labels, events),
         Op::RemoveObject { object } => objects::remove(state, *object, events),
+        Op::PutAttachment(attachment) => attachments::put(state, attachment, events),
+        Op::RemoveAttachments { attachments } => {
+            attachments.iter().for_each(|id| attachments::remove(state, *id, events));
+            Ok(())
+        }
         Op::DeleteTasks { tasks } => {
             tasks.iter().for_each(|task| tasks::delete(state, *task, events));
             Ok(())

@@ -48,7 +48,7 @@ pub(super) fn label(state: &mut State, key: ObjectKey, labels: &Labels, events: 
 }
 
 /// An object that a spec names stays: whoever made that spec counts on it. Tasks of earlier specs keep nothing
-/// (swarm-behaviour §1.7).
+/// (swarm-behaviour §1.7). A network with attached containers stays as well.
 pub(super) fn remove(state: &mut State, key: ObjectKey, events: &mut Vec<Event>) -> Outcome {
     let object = state.object(key).ok_or_else(|| not_found(key.kind.as_str(), key.id))?;
     let mut users: Vec<&str> = state.users_of(key).map(|service| service.spec.name.as_str()).collect();
@@ -57,6 +57,10 @@ pub(super) fn remove(state: &mut State, key: ObjectKey, events: &mut Vec<Event>)
     if !users.is_empty() {
         let (kind, name, users) = (key.kind, &object.name, users.join(", "));
         return Err(Refusal::Invalid(format!("{kind} '{name}' is in use by the following {services}: {users}")));
+    }
+    if let Some(user) = state.attachments_of_network(key.id).next().filter(|_| key.kind == ObjectKind::Network) {
+        let (name, user) = (&object.name, state.describe_attachment(user));
+        return Err(Refusal::Invalid(format!("network '{name}' is in use by {user}")));
     }
     state.delete_object(key);
     events.push(Event::Object(key));

@@ -71,6 +71,8 @@ impl Dirty {
             Event::Room(node) => drop(self.room.insert(node)),
             // An object concerns a service only through the spec of that service, which has an event of its own.
             Event::Object(_) => {}
+            // An attachment is no task: nothing is decided for it.
+            Event::Attachment { .. } => {}
         }
     }
 }

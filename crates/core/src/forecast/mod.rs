@@ -242,7 +242,7 @@ fn differs(before: &State, after: &State, event: &Event) -> bool {
             let written = |state: &State| state.node(id).map(|node| node.spec.clone());
             written(before) != written(after)
         }
-        Event::Cluster | Event::Task { .. } | Event::Room(_) | Event::Object(_) => false,
+        Event::Cluster | Event::Task { .. } | Event::Room(_) | Event::Object(_) | Event::Attachment { .. } => false,
     }
 }
 

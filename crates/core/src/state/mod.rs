@@ -28,7 +28,7 @@ pub use snapshot::Object;
 use specs::Specs;
 use table::{Table, Value};
 
-use crate::{FEATURE_LEVEL_MIN, addresses::Addresses, ports::PortIndex};
+use crate::{FEATURE_LEVEL_MIN, addresses::Addresses, attachments::Attachments, ports::PortIndex};
 
 /// The message in the status of a node that left by itself.
 pub const NODE_LEFT: &str = "the node left the swarm";
@@ -47,6 +47,8 @@ pub struct State {
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(crate) services: OrdMap<ServiceId, Arc<Service>>,
     objects: Objects,
+    /// Containers that are no tasks, in networks.
+    pub(crate) attachments: Attachments,
     specs: Specs,
     /// By service, slot and id: a look at a service walks along its tasks.
     tasks: Table<TaskKey, Seat>,

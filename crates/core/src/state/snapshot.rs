@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use swarm_model::{Cluster, NamedObject, Node, Service, SpecVersion, Task, Timestamp};
+use swarm_model::{Attachment, Cluster, NamedObject, Node, Service, SpecVersion, Task, Timestamp};
 
 use super::State;
 use crate::AddressNote;
@@ -35,6 +35,8 @@ pub enum Object {
     Named(Arc<NamedObject>),
     /// Addresses of a network.
     Address(AddressNote),
+    /// An attachment.
+    Attachment(Arc<Attachment>),
 }
 
 impl State {
@@ -48,6 +50,7 @@ impl State {
             .chain(self.all_specs().cloned().map(Object::SpecVersion))
             .chain(self.tasks().cloned().map(Object::Task))
             .chain(self.all_objects().cloned().map(Object::Named))
+            .chain(self.attachments().cloned().map(Object::Attachment))
             .chain(self.addresses.notes().map(Object::Address))
     }
 
@@ -78,6 +81,7 @@ impl State {
                 Object::SpecVersion(spec) => state.put_spec(spec),
                 Object::Task(task) => tasks.push(task),
                 Object::Address(note) => addresses.push(note),
+                Object::Attachment(attachment) => state.set_attachment(attachment.id, Some(attachment)),
                 Object::Named(object) => state.put_object(Arc::unwrap_or_clone(object)),
             }
         }

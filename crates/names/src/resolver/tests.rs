@@ -26,7 +26,7 @@ const WEB: ServiceId = ServiceId(1);
 fn task(task: u8, state: NetworkEndpointState) -> NetworkEndpointRecord {
     NetworkEndpointRecord {
         task: TaskId(task.into()),
-        service: WEB,
+        service: Some(WEB),
         node: NodeId(1),
         addrs: vec![IpAddr::from([10, 1, 0, task])],
         names: vec![],

@@ -137,7 +137,7 @@ impl Network {
         self.remove_task(record.task);
         let task = record.task;
         if record.state == NetworkEndpointState::In {
-            self.members.insert((record.service, task));
+            self.members.extend(record.service.map(|service| (service, task)));
         }
         self.index(Owner::Task(task), names_of(&record), &record.addrs);
         self.tasks.insert(task, Arc::new(record));
@@ -145,7 +145,9 @@ impl Network {
 
     pub(super) fn remove_task(&mut self, task: TaskId) {
         let Some(record) = self.tasks.remove(&task) else { return };
-        self.members.remove(&(record.service, task));
+        if let Some(service) = record.service {
+            self.members.remove(&(service, task));
+        }
         self.forget(&Owner::Task(task), names_of(&record), &record.addrs);
     }
 

@@ -51,7 +51,7 @@ pub(super) fn task_name(task: u128, service: &str) -> String {
 fn task(task: u128, addrs: &[&str], state: NetworkEndpointState) -> NetworkEndpointRecord {
     NetworkEndpointRecord {
         task: TaskId(task),
-        service: WEB,
+        service: Some(WEB),
         node: NodeId(1),
         addrs: addrs.iter().map(|text| addr(text)).collect(),
         names: vec![task_name(task, "Web"), format!("host{task}")],

@@ -1,9 +1,10 @@
 //! Queries, and the descriptions of networks and containers, as clients and engines write them.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use hyper::Uri;
 use serde_json::{Map, Value};
+use swarm_agent::Attached;
 use swarm_docker_api::{ApiError, view::SWARM_SCOPE};
 use swarm_model::{NETWORK_ID_LABEL, NETWORK_NAME_LABEL, OVERLAY_DRIVER, PREDEFINED_NETWORKS};
 
@@ -80,14 +81,110 @@ fn field<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
 }
 
 /// The networks that a description of a container names, but for those that every engine has.
-pub(super) fn joined_networks(body: &[u8]) -> BTreeSet<String> {
-    let fields: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
-    let inner = |outer: &str, name: &str| field(field(&fields, outer)?.as_object()?, name);
+pub(super) fn joined_networks(fields: &Map<String, Value>) -> BTreeSet<String> {
+    let inner = |outer: &str, name: &str| field(field(fields, outer)?.as_object()?, name);
     let mode = inner("HostConfig", "NetworkMode").and_then(Value::as_str).map(str::to_owned);
     let endpoints = inner("NetworkingConfig", "EndpointsConfig").and_then(Value::as_object);
     let names = mode.into_iter().chain(endpoints.into_iter().flat_map(|endpoints| endpoints.keys().cloned()));
     let is_own = |name: &String| !matches!(name.as_str(), "" | "default") && !name.starts_with("container:");
     names.filter(|name| is_own(name) && !PREDEFINED_NETWORKS.contains(&name.as_str())).collect()
+}
+
+/// A text in a description.
+pub(super) fn text(fields: &Map<String, Value>, name: &str) -> Option<String> {
+    field(fields, name)?.as_str().map(str::to_owned)
+}
+
+/// A part of a description; nothing if it is not there.
+pub(super) fn object(fields: &Map<String, Value>, name: &str) -> Map<String, Value> {
+    field(fields, name).and_then(Value::as_object).cloned().unwrap_or_default()
+}
+
+/// Changes a part of a description, which is made if it is not there.
+fn change(fields: &mut Map<String, Value>, name: &str, change: impl FnOnce(&mut Map<String, Value>)) {
+    let key = fields.keys().find(|given| given.eq_ignore_ascii_case(name)).cloned();
+    let key = key.unwrap_or_else(|| name.to_owned());
+    let mut part = match fields.remove(&key) {
+        Some(Value::Object(part)) => part,
+        _ => Map::new(),
+    };
+    change(&mut part);
+    fields.insert(key, part.into());
+}
+
+/// Sets a field, in whatever case the client has written its name.
+fn set(fields: &mut Map<String, Value>, name: &str, value: impl Into<Value>) {
+    fields.retain(|given, _| !given.eq_ignore_ascii_case(name));
+    fields.insert(name.to_owned(), value.into());
+}
+
+/// What the description of a container says of its place in a network.
+pub(super) fn asked_place(container: &Map<String, Value>, network: &str) -> Map<String, Value> {
+    let endpoints = object(&object(container, "NetworkingConfig"), "EndpointsConfig");
+    endpoints.get(network).and_then(Value::as_object).cloned().unwrap_or_default()
+}
+
+/// The addresses that a container is to have in a network.
+pub(super) fn asked_addrs(settings: &Map<String, Value>) -> Vec<IpAddr> {
+    let asked = object(settings, "IPAMConfig");
+    ["IPv4Address", "IPv6Address"].into_iter().filter_map(|name| text(&asked, name)?.parse().ok()).collect()
+}
+
+/// Puts a granted place into what a description says of a network. `says_mac` where each network has a hardware address.
+pub(super) fn put_place(settings: &mut Map<String, Value>, place: &Attached, says_mac: bool) {
+    change(settings, "IPAMConfig", |asked| {
+        for addr in &place.addrs {
+            set(asked, if addr.is_ipv4() { "IPv4Address" } else { "IPv6Address" }, addr.to_string());
+        }
+    });
+    if let Some(mac) = place.mac.as_ref().filter(|_| says_mac) {
+        set(settings, "MacAddress", mac.clone());
+    }
+}
+
+/// Has a container, as a client describes it, made in the engine's part of a network.
+pub(super) fn join(container: &mut Map<String, Value>, network: &str, place: &Attached, says_each_mac: bool) {
+    let mut settings = asked_place(container, network);
+    put_place(&mut settings, place, says_each_mac);
+    change(container, "NetworkingConfig", |networking| {
+        change(networking, "EndpointsConfig", |endpoints| {
+            endpoints.remove(network);
+            endpoints.insert(place.part.name.clone(), settings.into());
+        });
+    });
+    let is_first = text(&object(container, "HostConfig"), "NetworkMode").is_some_and(|mode| mode == network);
+    if is_first {
+        change(container, "HostConfig", |host| set(host, "NetworkMode", place.part.name.clone()));
+    }
+    if let Some(mac) = place.mac.as_ref().filter(|_| is_first && !says_each_mac) {
+        set(container, "MacAddress", mac.clone());
+    }
+}
+
+/// Whether a container runs, as the engine shows it.
+pub(super) fn is_running(container: &Map<String, Value>) -> bool {
+    object(container, "State").get("Running").and_then(Value::as_bool).unwrap_or_default()
+}
+
+/// The networks that a container names, as the engine shows it, but for those that every engine has.
+pub(super) fn places(container: &Map<String, Value>) -> Vec<(String, Map<String, Value>)> {
+    let networks = object(&object(container, "NetworkSettings"), "Networks");
+    let is_own = |name: &str| !PREDEFINED_NETWORKS.contains(&name);
+    networks
+        .into_iter()
+        .filter(|(name, _)| is_own(name))
+        .map(|(name, settings)| (name, settings.as_object().cloned().unwrap_or_default()))
+        .collect()
+}
+
+/// Of a container's settings in a network the part that its user gave. The engine adds the short id to the aliases by itself.
+pub(super) fn kept_settings(container: &str, settings: Map<String, Value>) -> Map<String, Value> {
+    let kept = ["Aliases", "Links", "DriverOpts", "GwPriority"];
+    let mut kept: Map<String, Value> = settings.into_iter().filter(|(name, _)| kept.contains(&name.as_str())).collect();
+    if let Some(Value::Array(aliases)) = kept.get_mut("Aliases") {
+        aliases.retain(|alias| !alias.as_str().is_some_and(|alias| container.starts_with(alias)));
+    }
+    kept
 }
 
 /// The id of a network.

@@ -22,7 +22,10 @@ fn networks_of_the_swarm_are_known() {
 
 #[test]
 fn the_networks_of_a_container_are_found() {
-    let joined = |body: Value| joined_networks(body.to_string().as_bytes()).into_iter().collect::<Vec<_>>();
+    let joined = |body: Value| {
+        let fields = body.as_object().cloned().unwrap_or_default();
+        shape::joined_networks(&fields).into_iter().collect::<Vec<_>>()
+    };
     let body =
         json!({"hostconfig": {"NetworkMode": "a"}, "NetworkingConfig": {"endpointsConfig": {"b": {}, "a": null}}});
     assert_eq!(joined(body), ["a", "b"]);
@@ -66,7 +69,6 @@ proptest! {
     fn any_body_is_looked_at(body in proptest::collection::vec(any::<u8>(), 0..64)) {
         spans_nodes(&body);
         shape::name_of(&body);
-        joined_networks(&body);
     }
 
     #[test]

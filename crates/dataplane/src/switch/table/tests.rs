@@ -25,7 +25,14 @@ fn node(id: NodeId, engine: &str) -> Member {
 
 fn task(last: u8, node: NodeId, state: NetworkEndpointState) -> Member {
     let (task, service) = (TaskId(last.into()), ServiceId(7));
-    Member::Endpoint(NetworkEndpointRecord { task, service, node, addrs: vec![addr(last)], names: vec![], state })
+    Member::Endpoint(NetworkEndpointRecord {
+        task,
+        service: Some(service),
+        node,
+        addrs: vec![addr(last)],
+        names: vec![],
+        state,
+    })
 }
 
 fn put(member: &Member) -> MemberChange {

@@ -387,7 +387,7 @@ impl Cluster {
             members.push(Member::Node(NetworkNodeRecord { id, data_addr, engine: format!("engine{}", host.id) }));
             members.push(Member::Endpoint(NetworkEndpointRecord {
                 task: TaskId(host.id.into()),
-                service: ServiceId(7),
+                service: Some(ServiceId(7)),
                 node: id,
                 addrs: vec![host.container.v4, host.container.v6],
                 names: Vec::new(),

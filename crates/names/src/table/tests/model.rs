@@ -85,7 +85,7 @@ impl Model {
     fn tasks_of(&self, network: ObjectId, service: ServiceId) -> impl Iterator<Item = IpAddr> {
         self.tasks
             .iter()
-            .filter(move |((of, _), task)| *of == network && task.service == service)
+            .filter(move |((of, _), task)| *of == network && task.service == Some(service))
             .filter(|(_, task)| task.state == NetworkEndpointState::In)
             .flat_map(|(_, task)| task.addrs.clone())
     }
@@ -226,11 +226,12 @@ fn some_task() -> impl Strategy<Value = NetworkEndpointRecord> {
         NetworkEndpointState::Draining,
         NetworkEndpointState::Gone,
     ];
-    (1..5_u128, 1..4_u128, select(states.to_vec()), some_names()).prop_map(|(task, service, state, mut names)| {
+    (1..5_u128, 0..4_u128, select(states.to_vec()), some_names()).prop_map(|(task, service, state, mut names)| {
         names.push(task_name(task, "a"));
         NetworkEndpointRecord {
             task: TaskId(task),
-            service: ServiceId(service),
+            // An attached container has no service.
+            service: (service > 0).then_some(ServiceId(service)),
             node: NodeId(1),
             addrs: task_addrs(task),
             names,
