@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{Cluster, service},
     daemon::Daemon,
-    engine::{CleanUp, Engine},
+    engine::{CleanUp, Engine, networks_alone},
     wait::until,
 };
 
@@ -96,6 +96,7 @@ fn wait_asked(containers: &Containers<'_>, daemon: &Daemon, place: &str, is_answ
 #[test]
 fn containers_that_are_no_tasks_join_attachable_networks() {
     let Some(engine) = Engine::of_this_machine() else { return };
+    let _alone = networks_alone();
     let mut clean_up = CleanUp::new(&engine);
     let mut cluster = Cluster::start(&engine.address(), 3);
     clean_up.note(&cluster);

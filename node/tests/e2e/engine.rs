@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::process::{Pid, Signal, getuid, kill_process};
@@ -14,6 +15,12 @@ use crate::{
     http::{self, Answer, encode},
     wait::until,
 };
+
+/// Held by each test whose swarm has networks on the engine of the machine: two swarms would choose the same VXLANs.
+pub fn networks_alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Names the engine that tests may use.
 const VARIABLE: &str = "SWARM_TEST_DOCKER";

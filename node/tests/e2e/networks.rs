@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{Cluster, service},
-    engine::{CleanUp, Engine},
+    engine::{CleanUp, Engine, networks_alone},
     wait::until,
 };
 
@@ -61,6 +61,7 @@ fn wait_all(cluster: &Cluster, name: &str, count: u64, state: &str) {
 #[test]
 fn tasks_in_a_network_reach_each_other_by_name() {
     let Some(engine) = Engine::of_this_machine() else { return };
+    let _alone = networks_alone();
     let mut clean_up = CleanUp::new(&engine);
     let cluster = Cluster::start(&engine.address(), 3);
     clean_up.note(&cluster);
