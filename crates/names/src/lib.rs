@@ -14,7 +14,5 @@ mod upstream;
 
 pub use counters::Counters;
 pub use resolver::{Audience, Resolver};
-pub use table::{
-    Answer, AttachedContainer, ContainerNames, ContainerNetwork, Kind, NamesTable, Question, VirtualAddrs,
-};
+pub use table::{Answer, ContainerNames, ContainerNetwork, Kind, NamesTable, Question, VirtualAddrs};
 pub use upstream::UpstreamOptions;

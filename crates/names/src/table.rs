@@ -47,17 +47,6 @@ pub struct ContainerNetwork {
     pub names: Vec<String>,
 }
 
-/// A standalone container of any node in a network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttachedContainer {
-    /// The engine's id of the container.
-    pub container: String,
-    /// Addresses of the container in the network.
-    pub addrs: Vec<IpAddr>,
-    /// Names of the container in the network, as in [`ContainerNetwork::names`].
-    pub names: Vec<String>,
-}
-
 /// Whether a container can use virtual addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VirtualAddrs {
@@ -162,24 +151,14 @@ impl NamesTable {
         self.change(network, |network| network.remove_service(service));
     }
 
-    /// Puts a task of a network, in place of the record before.
+    /// Puts a task or an attached container of a network, in place of the record before.
     pub fn put_endpoint(&mut self, network: ObjectId, record: NetworkEndpointRecord) {
         self.change(network, |network| network.put_task(record));
     }
 
-    /// Removes a task from a network.
+    /// Removes a task or an attached container from a network.
     pub fn remove_endpoint(&mut self, network: ObjectId, task: TaskId) {
         self.change(network, |network| network.remove_task(task));
-    }
-
-    /// Puts a standalone container of any node in a network, in place of its record before.
-    pub fn put_attached(&mut self, network: ObjectId, attached: AttachedContainer) {
-        self.change(network, |network| network.put_attached(attached));
-    }
-
-    /// Removes a standalone container from a network.
-    pub fn remove_attached(&mut self, network: ObjectId, container: &str) {
-        self.change(network, |network| network.remove_attached(container));
     }
 
     /// Puts a container of this node, in place of its record before.

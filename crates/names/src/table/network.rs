@@ -6,7 +6,7 @@ use imbl::{OrdMap, OrdSet};
 use swarm_model::{ServiceId, TaskId};
 use swarm_wire::networks::{NetworkEndpointRecord, NetworkEndpointState, NetworkRecord, NetworkServiceRecord};
 
-use super::{AttachedContainer, ContainerNetwork};
+use super::ContainerNetwork;
 
 /// Before the name of a service, it asks for the tasks of the service.
 const TASKS_PREFIX: &str = "tasks.";
@@ -18,7 +18,6 @@ pub(super) struct Network {
     is_complete: bool,
     services: OrdMap<ServiceId, Arc<NetworkServiceRecord>>,
     tasks: OrdMap<TaskId, Arc<NetworkEndpointRecord>>,
-    attached: OrdMap<Arc<str>, Arc<AttachedContainer>>,
     containers: OrdMap<Arc<str>, Arc<LocalContainer>>,
     /// The tasks that are `In`, by service.
     members: OrdSet<(ServiceId, TaskId)>,
@@ -45,8 +44,6 @@ enum Owner {
     Task(TaskId),
     /// A container of this node.
     Container(Arc<str>),
-    /// A standalone container of any node.
-    Attached(Arc<str>),
 }
 
 impl Owner {
@@ -61,8 +58,7 @@ impl Owner {
             Self::Service(_) => 0,
             Self::Alias(_) => 1,
             Self::Task(_) => 2,
-            // The same container may be both.
-            Self::Container(_) | Self::Attached(_) => 3,
+            Self::Container(_) => 3,
         }
     }
 }
@@ -110,7 +106,6 @@ impl Network {
             && !self.is_complete
             && self.services.is_empty()
             && self.tasks.is_empty()
-            && self.attached.is_empty()
             && self.containers.is_empty()
     }
 
@@ -149,19 +144,6 @@ impl Network {
             self.members.remove(&(service, task));
         }
         self.forget(&Owner::Task(task), names_of(&record), &record.addrs);
-    }
-
-    pub(super) fn put_attached(&mut self, attached: AttachedContainer) {
-        self.remove_attached(&attached.container);
-        let id: Arc<str> = attached.container.as_str().into();
-        let owner = Owner::Attached(Arc::clone(&id));
-        self.index(owner, attached.names.iter().map(String::as_str), &attached.addrs);
-        self.attached.insert(id, Arc::new(attached));
-    }
-
-    pub(super) fn remove_attached(&mut self, container: &str) {
-        let Some((id, attached)) = self.attached.remove_with_key(container) else { return };
-        self.forget(&Owner::Attached(id), attached.names.iter().map(String::as_str), &attached.addrs);
     }
 
     pub(super) fn put_container(&mut self, id: &Arc<str>, task: Option<TaskId>, part: &ContainerNetwork) {
@@ -259,7 +241,6 @@ impl Network {
             }
             Owner::Task(task) => self.task_in(*task).map(|task| task.addrs.as_slice()),
             Owner::Container(id) => self.container_in(id).map(|container| container.part.addrs.as_slice()),
-            Owner::Attached(id) => self.attached.get(id).map(|attached| attached.addrs.as_slice()),
         };
         found.is_of_tasks = true;
         found.addrs.extend(addrs.into_iter().flatten());
@@ -296,9 +277,6 @@ impl Network {
                     self.container_in(id).and_then(|container| container.part.names.first()).map(String::as_str),
                     false,
                 ),
-                Owner::Attached(id) => {
-                    (self.attached.get(id).and_then(|attached| attached.names.first()).map(String::as_str), false)
-                }
             };
             Some((format!("{}.{network}", name?), is_virtual))
         })

@@ -160,14 +160,7 @@ fn names_of_services_stand_for_tasks_where_virtual_addresses_are_missing() {
 #[test]
 fn a_name_goes_to_the_service_before_any_container() {
     let mut table = table();
-    table.put_attached(
-        FRONT,
-        AttachedContainer {
-            container: "x".into(),
-            addrs: vec![addr("10.1.0.66")],
-            names: vec!["web".into(), "tasks.web".into(), "host1".into()],
-        },
-    );
+    table.put_container(container("x", &[(FRONT, "10.1.0.66", &["web", "tasks.web", "host1"])]));
     assert_eq!(ask(&table, "web", Kind::A), addrs(&["10.1.0.250"], 5));
     assert_eq!(ask(&table, "tasks.web", Kind::A), addrs(&["10.1.0.11", "10.1.0.12"], 0));
     assert_eq!(ask(&table, "host1", Kind::A), addrs(&["10.1.0.11"], 0));
@@ -177,7 +170,7 @@ fn a_name_goes_to_the_service_before_any_container() {
     table.put_endpoint(FRONT, task(2, &["10.1.0.12"], NetworkEndpointState::Draining));
     assert_eq!(ask(&table, "web", Kind::A), addrs(&[], 0));
     assert_eq!(ask(&table, "host1", Kind::A), addrs(&["10.1.0.66"], 0));
-    table.remove_attached(FRONT, "x");
+    table.remove_container("x");
     assert_eq!(ask(&table, "host1", Kind::A), addrs(&[], 0));
 }
 
@@ -244,9 +237,9 @@ fn a_container_of_a_task_is_shown_with_the_task() {
 #[test]
 fn a_container_that_two_records_name_has_its_address_once() {
     let mut table = table();
-    let attached =
-        AttachedContainer { container: "c".into(), addrs: vec![addr("10.1.0.5")], names: vec!["shell".into()] };
-    table.put_attached(FRONT, attached);
+    let attached = task(9, &["10.1.0.5"], NetworkEndpointState::In);
+    let attached = NetworkEndpointRecord { service: None, names: vec!["shell".into()], ..attached };
+    table.put_endpoint(FRONT, attached);
     assert_eq!(ask(&table, "shell", Kind::A), addrs(&["10.1.0.5"], 0));
 }
 

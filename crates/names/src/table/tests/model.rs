@@ -24,8 +24,6 @@ enum Change {
     RemoveService(ObjectId, ServiceId),
     PutTask(ObjectId, NetworkEndpointRecord),
     RemoveTask(ObjectId, TaskId),
-    PutAttached(ObjectId, AttachedContainer),
-    RemoveAttached(ObjectId, String),
     PutContainer(ContainerNames),
     RemoveContainer(String),
 }
@@ -37,7 +35,6 @@ struct Model {
     ready: BTreeSet<ObjectId>,
     services: BTreeMap<(ObjectId, ServiceId), NetworkServiceRecord>,
     tasks: BTreeMap<(ObjectId, TaskId), NetworkEndpointRecord>,
-    attached: BTreeMap<(ObjectId, String), AttachedContainer>,
     containers: BTreeMap<String, ContainerNames>,
 }
 
@@ -61,7 +58,6 @@ impl Model {
                 self.ready.remove(&id);
                 self.services.retain(|(network, _), _| *network != id);
                 self.tasks.retain(|(network, _), _| *network != id);
-                self.attached.retain(|(network, _), _| *network != id);
             }
             Change::Ready(id, true) => drop(self.ready.insert(id)),
             Change::Ready(id, false) => drop(self.ready.remove(&id)),
@@ -69,10 +65,6 @@ impl Model {
             Change::RemoveService(network, id) => drop(self.services.remove(&(network, id))),
             Change::PutTask(network, record) => drop(self.tasks.insert((network, record.task), record)),
             Change::RemoveTask(network, id) => drop(self.tasks.remove(&(network, id))),
-            Change::PutAttached(network, attached) => {
-                self.attached.insert((network, attached.container.clone()), attached);
-            }
-            Change::RemoveAttached(network, id) => drop(self.attached.remove(&(network, id))),
             Change::PutContainer(container) => drop(self.containers.insert(container.container.clone(), container)),
             Change::RemoveContainer(id) => drop(self.containers.remove(&id)),
         }
@@ -116,12 +108,6 @@ impl Model {
                 if task.state == NetworkEndpointState::In {
                     ranks[2].addrs.extend(task.addrs.clone());
                 }
-            }
-        }
-        for ((of, _), attached) in &self.attached {
-            if *of == network && has(&attached.names) {
-                ranks[3].is_known = true;
-                ranks[3].addrs.extend(attached.addrs.clone());
             }
         }
         for container in self.containers.values() {
@@ -195,8 +181,6 @@ fn apply(table: &mut NamesTable, change: Change) {
         Change::RemoveService(network, id) => table.remove_service(network, id),
         Change::PutTask(network, record) => table.put_endpoint(network, record),
         Change::RemoveTask(network, id) => table.remove_endpoint(network, id),
-        Change::PutAttached(network, attached) => table.put_attached(network, attached),
-        Change::RemoveAttached(network, id) => table.remove_attached(network, &id),
         Change::PutContainer(container) => table.put_container(container),
         Change::RemoveContainer(id) => table.remove_container(&id),
     }
@@ -272,11 +256,6 @@ fn some_container() -> impl Strategy<Value = ContainerNames> {
 }
 
 fn some_change() -> impl Strategy<Value = Change> {
-    let attached = (1..3_u128, some_names()).prop_map(|(number, names)| AttachedContainer {
-        container: format!("c{number}"),
-        addrs: vec![format!("10.1.3.{number}").parse().unwrap()],
-        names,
-    });
     prop_oneof![
         2 => (some_network(), any::<bool>()).prop_map(|(id, internal)| Change::PutNetwork(id, internal)),
         1 => some_network().prop_map(Change::RemoveNetwork),
@@ -285,8 +264,6 @@ fn some_change() -> impl Strategy<Value = Change> {
         1 => (some_network(), 1..4_u128).prop_map(|(id, service)| Change::RemoveService(id, ServiceId(service))),
         6 => (some_network(), some_task()).prop_map(|(id, record)| Change::PutTask(id, record)),
         1 => (some_network(), 1..5_u128).prop_map(|(id, task)| Change::RemoveTask(id, TaskId(task))),
-        2 => (some_network(), attached).prop_map(|(id, attached)| Change::PutAttached(id, attached)),
-        1 => (some_network(), 1..3_u128).prop_map(|(id, n)| Change::RemoveAttached(id, format!("c{n}"))),
         4 => some_container().prop_map(Change::PutContainer),
         1 => (1..4_u128).prop_map(|n| Change::RemoveContainer(format!("c{n}"))),
     ]
