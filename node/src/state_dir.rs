@@ -373,6 +373,12 @@ mod tests {
         format!("{:#}", StateDir::open(path).unwrap_err())
     }
 
+    /// The membership of a node that is a worker.
+    pub(in crate::state_dir) fn a_membership() -> Membership {
+        let addr = "10.0.0.2:2377".to_owned();
+        Membership { listen_addr: addr.clone(), advertise_addr: addr, ..Membership::default() }
+    }
+
     #[test]
     fn a_second_swarmd_is_told_of_the_first() {
         let folder = tempfile::tempdir().unwrap();
@@ -441,6 +447,15 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_is_none_is_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        state.save_membership(&Membership { advertise_addr: "10.0.0.9".to_owned(), ..a_membership() }).unwrap();
+        let error = format!("{:#}", state.membership().unwrap_err());
+        assert!(error.contains("swarm.json is damaged: its advertised address \"10.0.0.9\""), "{error}");
+    }
+
+    #[test]
     fn membership_counts_once_it_is_written_and_until_it_is_wiped() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
@@ -450,7 +465,7 @@ mod tests {
         let identity = NodeIdentity::new(cert.cert_pem, key, ca.cert_pem()).unwrap();
         state.save_identity(&identity).unwrap();
         assert!(state.membership().unwrap().is_none());
-        let membership = Membership { managers: vec!["10.0.0.1:2377".to_owned()], ..Membership::default() };
+        let membership = Membership { managers: vec!["10.0.0.1:2377".to_owned()], ..a_membership() };
         state.save_membership(&membership).unwrap();
         let (found, found_identity) = state.membership().unwrap().unwrap();
         assert_eq!(found, membership);

@@ -151,7 +151,7 @@ mod tests {
             let state = world.open();
             SealKey::load_or_create(&state.manager().unwrap().join(SEAL_KEY_FILE)).unwrap();
             state.save_identity(&world.identity(NodeRole::Manager)).unwrap();
-            state.save_membership(&Membership::default()).unwrap();
+            state.save_membership(&a_membership()).unwrap();
             (world, state)
         }
 

@@ -106,6 +106,7 @@ fn tasks_in_a_network_reach_each_other_by_name() {
 #[test]
 fn an_encrypted_network_has_no_device_that_sends_in_clear_text() {
     let Some(engine) = Engine::of_this_machine().filter(|_| Path::new("/dev/net/tun").exists()) else { return };
+    let _alone = networks_alone();
     let mut clean_up = CleanUp::new(&engine);
     let cluster = Cluster::start(&engine.address(), 2);
     clean_up.note(&cluster);
