@@ -93,7 +93,8 @@ pub(crate) fn post(target: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-fn read_answer(stream: &mut impl BufRead) -> Result<(u16, Vec<u8>)> {
+/// Reads an answer: its status and its body.
+pub(crate) fn read_answer(stream: &mut impl BufRead) -> Result<(u16, Vec<u8>)> {
     let mut line = String::new();
     let mut next = |line: &mut String| -> Result<()> {
         line.clear();

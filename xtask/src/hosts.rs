@@ -6,6 +6,7 @@ mod grow;
 mod host;
 mod init;
 mod lan;
+mod mesh;
 mod trial;
 
 use std::fs;
@@ -88,6 +89,16 @@ pub(crate) enum Task {
         #[arg(long)]
         keep: bool,
     },
+    /// Make three hosts, ask a published port of all of them without a pause while its service is updated, drained and scaled,
+    /// and swarmd and its data plane are killed, restarted and replaced, and check that no request fails
+    Mesh {
+        /// How often all of it is done
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        /// Leave the hosts at the end
+        #[arg(long)]
+        keep: bool,
+    },
     /// The first process of a host
     #[command(hide = true)]
     Init { host: u8, swarmd: std::path::PathBuf },
@@ -113,6 +124,7 @@ pub(crate) fn run(task: Task) -> Result<()> {
         Task::Down => down(),
         Task::Trial { cut_secs, kills, keep } => trial::run(cut_secs, kills, keep),
         Task::Grow { keep } => grow::run(keep),
+        Task::Mesh { rounds, keep } => mesh::run(rounds, keep),
         Task::Init { .. } => Ok(()),
     }
 }

@@ -134,12 +134,28 @@ impl Host {
 
     /// Its swarmd, seen from outside.
     pub(super) fn swarmd(&self) -> Result<Pid> {
-        let first = self.pid().with_context(|| format!("{} does not run", self.name()))?;
-        let is_swarmd =
-            |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "swarmd");
-        let found = children(first.as_raw_nonzero().get().unsigned_abs()).into_iter().find(is_swarmd);
-        let found = found.and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        let found = self.programs("--config")?.first().copied();
         found.with_context(|| format!("{} has no swarmd now", self.name()))
+    }
+
+    /// Its data planes, seen from outside: one, or while it is replaced, two.
+    pub(super) fn data_planes(&self) -> Result<Vec<Pid>> {
+        self.programs("data")
+    }
+
+    /// The processes of swarmd with this first argument.
+    fn programs(&self, argument: &str) -> Result<Vec<Pid>> {
+        let first = self.pid().with_context(|| format!("{} does not run", self.name()))?;
+        let is_meant = |pid: &u32| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut arguments = line.split('\0');
+            arguments.next().is_some_and(|program| program.ends_with("/swarmd")) && arguments.next() == Some(argument)
+        };
+        // A process of a data plane has its parent for a while: a swarmd, or the data plane before.
+        let mut found: Vec<u32> = children(first.as_raw_nonzero().get().unsigned_abs());
+        let below: Vec<u32> = found.iter().flat_map(|pid| children(*pid)).collect();
+        found.extend(below);
+        Ok(found.into_iter().filter(is_meant).filter_map(|pid| Pid::from_raw(pid.cast_signed())).collect())
     }
 
     /// A command on this host; its arguments follow.
@@ -172,10 +188,11 @@ impl Host {
     }
 }
 
-/// The children of a process.
+/// The children of a process. The kernel lists those of each of its threads.
 fn children(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let texts = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    texts.flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
 #[cfg(test)]
@@ -186,6 +203,18 @@ mod tests {
     fn hosts_have_addresses_of_their_own() {
         assert_eq!(Host::new(1).peer_address(), "10.77.0.11:2377");
         assert_eq!(Host::new(20).ip(), Ipv4Addr::new(10, 77, 0, 30));
+    }
+
+    #[test]
+    fn a_child_that_another_thread_started_is_a_child() {
+        let started = std::thread::spawn(|| {
+            let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+            let found = children(std::process::id()).contains(&child.id());
+            child.kill().unwrap();
+            child.wait().unwrap();
+            found
+        });
+        assert!(started.join().unwrap());
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! The LAN: a bridge in a namespace of its own, and a cable from there to each host.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::host::Host;
 use crate::process;
@@ -51,6 +54,14 @@ pub(super) fn heal(host: &Host) -> Result<()> {
 pub(super) fn remove(hosts: &[Host]) -> Result<()> {
     let names = hosts.iter().map(Host::namespace).chain([LAN.to_owned()]);
     names.filter(|name| exists(name)).try_for_each(|name| ip(&["netns", "delete", &name]))
+}
+
+/// Lets this thread use the LAN's network from now on, as a machine beside the hosts.
+pub(super) fn enter() -> Result<()> {
+    let path = namespace_file(LAN);
+    let file = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+        .with_context(|| format!("cannot enter {path}"))
 }
 
 /// The file of a network namespace.
