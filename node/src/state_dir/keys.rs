@@ -137,7 +137,7 @@ mod tests {
     use swarm_wire::{Ca, clock, is_wrapped, new_key_and_csr};
 
     use super::*;
-    use crate::state_dir::Membership;
+    use crate::state_dir::tests::a_membership;
 
     struct World {
         folder: tempfile::TempDir,
