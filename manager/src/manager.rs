@@ -113,7 +113,7 @@ pub enum ManagerError {
     WrongKey {
         /// The file with the key.
         key_file: PathBuf,
-        /// What the log says.
+        /// The error of the log.
         log: swarm_consensus::Error,
     },
     /// There are no random numbers.

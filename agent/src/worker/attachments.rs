@@ -60,7 +60,7 @@ pub struct AttachmentAsk {
     pub container: Option<String>,
 }
 
-/// What to do for attachments.
+/// An order of the worker that concerns attachments.
 #[derive(Clone, Debug)]
 pub enum AttachmentOutput {
     /// List the containers; answered by [`AttachmentInput::Listed`].
@@ -92,7 +92,7 @@ pub struct AttachmentGrant {
 pub enum AttachmentError {
     /// The managers refuse.
     Refused(AttachmentRefusal),
-    /// It cannot be done now, for this reason.
+    /// The container cannot be attached now, for this reason.
     Unavailable(String),
 }
 
@@ -121,7 +121,7 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Attachments {
     all: BTreeMap<TaskId, Entry>,
-    /// What `swarmd net` was told of their containers, by the engine's ids of these.
+    /// The attached containers as `swarmd net` was told of them, by the engine's ids.
     containers: BTreeMap<String, LocalContainer>,
     /// Containers that are none of this node's: those of another cluster, or of another node, with the same engine.
     foreign: BTreeSet<(String, ObjectId)>,
@@ -400,7 +400,7 @@ impl Worker {
             }
         }
         self.attachments.foreign = still_foreign;
-        // Those that the API is about to make have no container yet.
+        // An attachment that the API has just asked for has no container yet, and stays.
         let is_over =
             |id: &TaskId, entry: &Entry| entry.container.is_some() && !seen.contains(id) && entry.touched <= as_of;
         let over: Vec<_> =

@@ -420,4 +420,4 @@ impl Tx {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

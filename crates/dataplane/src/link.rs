@@ -5,8 +5,8 @@
 //! stream has credit of its own, so that a slow reader stops only itself. Both sides may open streams on a link, whoever
 //! made it: a link proves both ends, and half as many links suffice.
 //!
-//! Beside the streams, links carry frames of Ethernet of encrypted networks. A frame that finds the queue of its link full is
-//! dropped, so that no network waits for a slow node.
+//! Links also carry the Ethernet frames of encrypted networks. A link drops a frame when its queue of frames is full, so that no
+//! network waits for a slow node.
 //!
 //! A link ends when the peer is silent for six seconds, is no longer among the peers, has shown a certificate that is no
 //! longer trusted, or breaks the rules; then all its streams fail. It also ends after some minutes without streams.

@@ -97,12 +97,12 @@ impl Names {
         });
     }
 
-    /// Where `swarmd net` listens, once it is known.
+    /// The path of the socket of `swarmd net`; none while it is not known.
     pub(crate) fn net_socket(&self) -> watch::Receiver<Option<PathBuf>> {
         self.net_socket.subscribe()
     }
 
-    /// This node takes part in a network.
+    /// Takes a network in which this node takes part.
     pub(crate) fn put_network(&self, record: NetworkRecord) {
         let mut state = self.state();
         let id = record.id;

@@ -188,7 +188,7 @@ impl Plane {
         Ok(state.receiver.table().version())
     }
 
-    /// This node takes part in a network.
+    /// Takes a network in which this node takes part.
     pub(crate) fn put_network(&self, record: NetworkRecord) {
         self.switch.put_network(&record, self.names.net_socket(), &self.warnings);
         self.names.put_network(record);

@@ -38,7 +38,7 @@ pub enum ToData {
     RemoveLocal(TaskId),
     /// Changes of the endpoint table.
     Table(TableUpdate),
-    /// This node takes part in a network, whose names its containers can ask for. What is known of its members stays.
+    /// The node takes part in a network: its containers can ask for the names there. Members of the network that are known stay.
     PutNetwork(NetworkRecord),
     /// The node has left a network.
     RemoveNetwork(ObjectId),
@@ -165,22 +165,23 @@ pub struct Stats {
     pub switch: SwitchStats,
 }
 
-/// Frames of encrypted networks that were dropped.
+/// Frames of encrypted networks that were dropped, by reason. Only `dropped` counts frames of this node's own containers; the
+/// others count frames that other nodes sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwitchStats {
-    /// Another node sent it, and the Ethernet address of its sender is that of a container of a third node, or of this one.
+    /// The sender's Ethernet address is the one of a container of a third node, or of this node.
     pub forged: u64,
-    /// Another node sent it, and nobody in the network has the Ethernet address of its sender.
+    /// Nobody in the network has the sender's Ethernet address.
     pub unknown: u64,
-    /// Another node sent it, of a network that this node has no task in.
+    /// This node takes no part in the network.
     pub foreign: u64,
-    /// Another node sent it, and its receiver is no container of this node.
+    /// The receiver is no container of this node.
     pub stray: u64,
-    /// Another node sent it, and it is no frame of Ethernet.
+    /// The bytes are no Ethernet frame.
     pub malformed: u64,
-    /// The kernel did not take it, or the device of the network is not there.
+    /// The kernel did not take the frame, or the device of the network is not there.
     pub refused: u64,
-    /// It was not sent: too much waited before it, or there was no way to its node.
+    /// The frame was not sent: the queue of the link was full, or there was no link to the node.
     pub dropped: u64,
 }
 

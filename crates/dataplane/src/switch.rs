@@ -118,8 +118,8 @@ impl Switch {
         self.0.own.store(Some(Arc::new(node)));
     }
 
-    /// This node takes part in a network, which is none of the switch's unless it is encrypted: that never changes. To be called
-    /// inside a tokio runtime.
+    /// Begins to carry the frames of a network in which this node takes part. A network that is not encrypted is ignored; a network
+    /// never becomes encrypted later. To be called inside a tokio runtime.
     pub(crate) fn put_network(
         &self,
         record: &NetworkRecord,

@@ -348,7 +348,7 @@ impl Host {
         if !network.local.has_device {
             return Ok(None);
         }
-        // One kind never takes the place of the other: an encrypted network is not carried in clear text.
+        // An encrypted network never gets a VXLAN device: its frames would go in clear text.
         let kind = if network.local.encrypted { &self.kinds.tap } else { &self.kinds.vxlan };
         if let Err(missing) = kind {
             return Ok(Some(missing.clone()));
@@ -440,7 +440,7 @@ impl Host {
                 link.index
             }
             None if device.is_tap => {
-                // It stays without this queue. The data plane asks for another one.
+                // The device is persistent, and stays when this queue closes. The data plane asks for a queue of its own.
                 tap::open(&name, true).map_err(|e| io::Error::other(describe_tap(&e)))?;
                 self.look_again()?;
                 let index = self.link(&name).map(|link| link.index).ok_or(io::ErrorKind::NotFound)?;

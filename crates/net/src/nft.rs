@@ -52,9 +52,9 @@ pub enum Family {
 /// The packets that a table is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Those of one family.
+    /// Packets of one address family.
     One(Family),
-    /// Those of IPv4 and IPv6 alike.
+    /// Packets of IPv4 and of IPv6.
     Both,
 }
 

@@ -92,16 +92,16 @@ impl Netns {
     /// Runs programs in it, a line each. Returns what they printed.
     ///
     /// # Panics
-    /// One fails.
+    /// A program fails.
     pub fn run(&self, lines: &str) -> String {
         let lines = lines.lines().map(str::trim).filter(|line| !line.is_empty());
         lines.map(|line| self.try_run(line).unwrap_or_else(|e| panic!("{e}"))).collect()
     }
 
-    /// Runs a program in it. Returns what it printed.
+    /// Runs a program in the namespace. Returns the program's output.
     ///
     /// # Errors
-    /// What it printed when it failed.
+    /// The program failed; the text is its output.
     ///
     /// # Panics
     /// There is no such program.

@@ -28,7 +28,7 @@ pub(super) async fn list<P: Plane>(extract::State(plane): extract::State<P>, cal
     resolve::cluster(&state)?;
     let service = resolve::service(&state, call.id())?;
     let tasks = || state.tasks_of_service(service.id).filter(|task| !task.status.state.is_terminal());
-    // What a task sees is known to its node alone.
+    // Only the node of a task knows which address of a client the task sees.
     let mut nodes: BTreeSet<NodeId> =
         tasks().filter(|task| endpoint(&state, task).is_some()).filter_map(|task| task.node).collect();
     if with_stats && !service.ports.is_empty() {

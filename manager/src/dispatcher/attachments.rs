@@ -18,7 +18,7 @@ use super::serve::Ctx;
 /// Proposals for one set of attachments. Two are needed where another node got an address first; the rest is room.
 const PROPOSALS_MAX: usize = 8;
 
-/// What is to be done so that the state has the attachments that a node wants.
+/// The changes that give the state the attachments that a node wants, and the answers to the node.
 #[derive(Debug, Default)]
 struct Look {
     txs: Vec<Tx>,
@@ -91,7 +91,7 @@ fn look(state: &State, node: NodeId, wanted: &[WantedAttachment]) -> Look {
         look.answers.push((want.id, answer));
     }
     if !left.is_empty() {
-        // Those that are refused now, or that the node has no more.
+        // Attachments of the state that the node does not want any more, or that are refused now.
         look.txs.push(Tx::new(vec![Op::RemoveAttachments { attachments: left.into_keys().collect() }]));
     }
     look.txs.extend(puts.into_iter().map(|put| Tx::new(vec![Op::PutAttachment(Arc::new(put))])));

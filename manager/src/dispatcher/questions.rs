@@ -83,7 +83,7 @@ impl Term {
     pub(super) fn answered(&self, node: NodeId, number: u64, answer: Answer) {
         let mut questions = lock(&self.questions);
         match questions.waiting.remove(&number) {
-            // Who asked may have given up.
+            // The asker may have given up.
             Some((asked, hand)) if asked == node => drop(hand.send(answer)),
             Some(other) => {
                 tracing::warn!(%node, number, "a node answered a question that another one was asked");

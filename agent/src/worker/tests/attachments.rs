@@ -222,7 +222,7 @@ fn containers_that_the_managers_refuse_are_disconnected_but_for_those_of_others(
         );
         assert_eq!(detached, is_detached, "{refusal:?}");
         world.input(Input::Container(ContainerEvent::NetworkChanged));
-        // One of another node, or of another cluster, is asked for once.
+        // A container of another node or cluster is asked for once.
         assert_eq!(wanted(&world).len(), usize::from(is_detached), "{refusal:?}");
     }
 }

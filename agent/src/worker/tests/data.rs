@@ -323,7 +323,7 @@ fn the_leader_is_told_which_nodes_do_not_answer() {
     ask(&mut world, 7, reach(&[NodeId(2), NodeId(3)]));
     assert_eq!(world.data, [ToData::Probe { number: 7, nodes: vec![NodeId(2), NodeId(3)] }]);
     let failed = vec![(NodeId(3), "no answer".to_owned())];
-    // That of a session before.
+    // The answer to a question of an earlier session.
     says(&mut world, FromData::Probed { number: 6, failed: Vec::new() });
     says(&mut world, FromData::Probed { number: 7, failed: failed.clone() });
     assert_eq!(answers(&world), [(7, Answer::Unreached(failed))]);

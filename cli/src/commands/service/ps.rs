@@ -79,7 +79,7 @@ async fn warn(context: &mut Context, services: &[String]) -> anyhow::Result<()> 
         let path = format!("/swarmd/services/{}/why", segment(service));
         let why: WhyView = match context.client.get(&path, Query::new()).await {
             Ok(why) => why,
-            // It was removed meanwhile.
+            // The task was removed meanwhile.
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error.into()),
         };

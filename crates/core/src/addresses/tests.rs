@@ -8,17 +8,17 @@ use super::*;
 use crate::{Entry, NewTask, Object, Place, apply, entry::ENTRY_VERSION};
 
 const NETWORK: ObjectId = ObjectId(7);
-const NODE: NodeId = NodeId(1);
+pub(crate) const NODE: NodeId = NodeId(1);
 const SECOND_NS: i64 = 1_000_000_000;
 
 /// A state with a node and a network of addresses 10.0.1.2 to 10.0.1.6.
-struct World {
-    state: State,
-    time: Timestamp,
+pub(crate) struct World {
+    pub(crate) state: State,
+    pub(crate) time: Timestamp,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut world = Self { state: State::default(), time: Timestamp(1) };
         world.apply(Op::RaiseFeatureLevel { level: ENTRY_VERSION }).expect("a level");
         let admit = Op::AdmitNode {
@@ -28,16 +28,12 @@ impl World {
             manager_addr: None,
             availability: Default::default(),
         };
-        world.try_apply(admit).expect("a node");
-        world.try_apply(create(NETWORK, "net", network(4097, "10.0.1.0/29"))).expect("a network");
+        world.apply(admit).expect("a node");
+        world.apply(create(NETWORK, "net", network(4097, "10.0.1.0/29"))).expect("a network");
         world
     }
 
-    fn try_apply(&mut self, op: Op) -> Outcome {
-        self.apply(op)
-    }
-
-    fn apply(&mut self, op: Op) -> Outcome {
+    pub(crate) fn apply(&mut self, op: Op) -> Outcome {
         self.apply_tx(Tx::new(vec![op]))
     }
 
@@ -83,16 +79,16 @@ impl World {
     }
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-fn create(id: ObjectId, name: &str, network: NetworkContent) -> Op {
+pub(crate) fn create(id: ObjectId, name: &str, network: NetworkContent) -> Op {
     let content = Arc::new(ObjectContent::Network(network));
     Op::CreateObject { id, name: name.into(), labels: Labels::new(), content }
 }
 
-fn network(vni: u32, range: &str) -> NetworkContent {
+pub(crate) fn network(vni: u32, range: &str) -> NetworkContent {
     NetworkContent {
         vni,
         data_port: 4789,

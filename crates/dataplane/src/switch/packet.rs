@@ -15,11 +15,12 @@ pub(super) const FRAME_BYTES_MAX: usize = u16::MAX as usize;
 /// The flags of virtio-net: the checksum is to be computed, or was found right.
 const NEEDS_CHECKSUM: u8 = 1;
 const CHECKSUM_IS_RIGHT: u8 = 2;
-/// What the frame is to be cut into: nothing, or segments of TCP over IPv4, fragments of UDP, segments of TCP over IPv6, segments
-/// of UDP.
+/// The kernel sends the frame as it is.
 const NOT_CUT: u8 = 0;
+/// The kernel cuts the frame before it sends it: into TCP segments over IPv4, UDP fragments, TCP segments over IPv6, or UDP
+/// segments.
 const CUTS: [u8; 4] = [1, 3, 4, 5];
-/// A flag beside these: TCP says that the way is congested.
+/// A flag beside the kinds of cuts: TCP says that the path is congested.
 const CONGESTION: u8 = 0x80;
 
 /// Kinds of content.

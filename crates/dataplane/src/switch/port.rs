@@ -37,7 +37,7 @@ impl Port {
 
     /// Reads frames until the device is gone, and returns why.
     pub(super) async fn read(&self, mut each: impl FnMut(&[u8])) -> io::Error {
-        // One more byte than a frame may have shows one that is too long.
+        // A frame that fills the buffer is longer than a frame may be.
         let mut buffer = vec![0; FRAME_BYTES_MAX + 1];
         loop {
             let some = self.readable.read(|| {

@@ -52,7 +52,7 @@ async fn an_encrypted_network_has_a_tap_device_that_stays() {
     assert!(!waiting.is_finished());
     host.netns.run("ip link add sw4098 type bridge");
     soon(waiting).await.unwrap().unwrap();
-    // It outlives the process, and its queues.
+    // The device outlives the process and its queues.
     drop(swarmd);
     host.start_again().await;
     assert!(is_settled(&host));

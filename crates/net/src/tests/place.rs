@@ -254,7 +254,7 @@ impl Container {
 
     /// Answers each connection and each datagram with its id, at all its addresses.
     pub(super) fn serve(&self) {
-        // This address stands for those of IPv4 too.
+        // A socket at this address takes connections over IPv4 too.
         let any = SocketAddr::new(ip("::"), PORT);
         let (tcp, udp) = self.netns.within(|| (TcpListener::bind(any).unwrap(), UdpSocket::bind(any).unwrap()));
         let (id, other) = (self.id.clone(), self.id.clone());

@@ -41,7 +41,7 @@ pub struct WantedAttachment {
 pub struct AttachmentAnswers {
     /// The number of the message.
     pub number: u64,
-    /// What became of each attachment.
+    /// For each attachment that was asked for, the grant or the refusal.
     pub answers: Vec<(TaskId, Result<GrantedAttachment, AttachmentRefusal>)>,
 }
 

@@ -98,7 +98,7 @@ impl Wanted {
         let mut options = self.options.clone();
         let encrypted = self.encrypted.unwrap_or(overlay.encrypt_networks);
         if encrypted && self.encrypted.is_none() {
-            // It is shown as if the user had asked for it.
+            // `network inspect` shows the option as if the user had given it.
             options.insert(ENCRYPTED_OPTION.to_owned(), String::new());
         }
         let content = NetworkContent {

@@ -42,7 +42,7 @@ async fn counters_are_summed_over_nodes_and_a_silent_one_is_named() {
     let (plane, service, [one, two]) = serving().await;
     let refused = |by| ServiceStats { service, connections: 9, over_connections: by, over_rate: 0, bad_headers: 2 };
     let of_alpha = Traffic {
-        // What a task of another node sees is not for alpha to say.
+        // The table takes the source of a task from the task's own node, so the second source of alpha must not show.
         endpoints: vec![counted(one, 1, Some(IngressSource::Client)), counted(two, 3, Some(IngressSource::Proxy))],
         service: Some(refused(1)),
     };

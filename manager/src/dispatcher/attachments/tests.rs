@@ -66,7 +66,7 @@ fn a_node_has_the_attachments_that_it_wants_and_no_others() {
     // Asked again, nothing changes; another node's are not touched.
     assert_eq!(settle(&mut world, N2, &[want(3, "tools", &["10.0.1.9"])]), [granted("10.0.1.9")]);
     assert!(look(&world.state, N1, &[one.clone(), two]).txs.is_empty());
-    // What it does not name any more is gone.
+    // An attachment that the node does not name any more is gone.
     let running = WantedAttachment { is_running: true, names: vec!["new".into()], ..one };
     assert_eq!(settle(&mut world, N1, &[running]), [granted("10.0.1.2")]);
     let left: Vec<_> = world.state.attachments().map(|found| (found.id.0, found.is_running)).collect();

@@ -118,7 +118,7 @@ fn set(fields: &mut Map<String, Value>, name: &str, value: impl Into<Value>) {
     fields.insert(name.to_owned(), value.into());
 }
 
-/// What the description of a container says of its place in a network.
+/// The settings for one network in the description of a container; empty without any.
 pub(super) fn asked_place(container: &Map<String, Value>, network: &str) -> Map<String, Value> {
     let endpoints = object(&object(container, "NetworkingConfig"), "EndpointsConfig");
     endpoints.get(network).and_then(Value::as_object).cloned().unwrap_or_default()

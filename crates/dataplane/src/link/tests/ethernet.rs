@@ -94,6 +94,6 @@ async fn a_link_that_carries_frames_does_not_end() {
         tokio::time::advance(driver::IDLE_MAX / 400).await;
         assert_eq!((a.links.count(b.id), b.links.count(a.id)), (1, 1), "after {:?}", begin.elapsed());
     }
-    // It ends when nothing passes any more.
+    // A link ends when no frames pass any more.
     until(|| (a.links.count(b.id), b.links.count(a.id)) == (0, 0)).await;
 }
