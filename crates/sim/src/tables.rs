@@ -20,7 +20,7 @@ use swarm_wire::{
 use crate::{
     event::{ConnId, Event},
     lead::Leader,
-    peers::is_old,
+    peers::{Peer, is_old},
     world::World,
 };
 
@@ -239,7 +239,11 @@ impl World {
         let now_ms = self.now_ms;
         let Some(leader) = &self.leader else { return };
         let mut wrong = None;
-        for (node, peer) in leader.peers.iter().filter(|(_, peer)| peer.open && !peer.leaving && peer.table.is_some()) {
+        // An agent that was off and is back has no session before its hello, while the leader still has the old one.
+        let is_heard =
+            |node: &NodeId, peer: &Peer| self.hosts.get(node).is_some_and(|host| host.conn == Some(peer.conn));
+        let peers = leader.peers.iter().filter(|(_, peer)| peer.open && !peer.leaving && peer.table.is_some());
+        for (node, peer) in peers.filter(|(node, peer)| is_heard(node, peer)) {
             let late = peer.stopping.since_ms.iter().find(|(task, since_ms)| {
                 now_ms > **since_ms + wait_max_ms() + SLACK_MS
                     && !peer.stopping.told.contains(task)
