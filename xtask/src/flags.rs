@@ -36,70 +36,78 @@ impl Fate {
     }
 }
 
-const MODE: &str = "with swarmctl `mode` is octal and begins with 0; Docker's CLI takes other numbers for decimal ones";
-const GOLANG: &str = "`golang` is the only one, and the data must be a template";
-const ATTACHING: &str = "with Docker's CLI; networks of the swarm that are attachable, and those of the engine";
-const OF_ENGINE: &str = "for networks of one node, which are the engine's";
-const WINDOWS: &str = "for Windows";
+/// Flags (`command --flag`), their fate, and the text about them.
+type Note<'a> = (&'a [&'a str], Fate, &'a str);
 
-/// The flags of which more is to be said than that swarmctl has them: the command, the flag, and what is different.
-const NOTES: &[(&str, &str, Fate, &str)] = &[
-    ("swarm ca", "external-ca", Refused, "managers sign certificates themselves"),
-    ("swarm init", "external-ca", Refused, "managers sign certificates themselves"),
-    ("swarm update", "external-ca", Refused, "managers sign certificates themselves"),
-    ("swarm init", "dispatcher-heartbeat", Differs, "2 s where nothing is said"),
-    ("swarm init", "force-new-cluster", Differs, "refused while a majority of the managers leads"),
-    ("swarm leave", "force", Differs, "a manager that the others can do without leaves without it"),
-    ("service create", "config", Differs, MODE),
-    ("service create", "secret", Differs, MODE),
-    ("service update", "config-add", Differs, MODE),
-    ("service update", "secret-add", Differs, MODE),
-    ("secret create", "driver", Refused, "there are no secret plugins, the managers keep the data"),
-    ("secret create", "template-driver", Differs, GOLANG),
-    ("config create", "template-driver", Differs, GOLANG),
-    ("service create", "credential-spec", Refused, WINDOWS),
-    ("service update", "credential-spec", Refused, WINDOWS),
-    ("service create", "isolation", Refused, "for Windows; `default` is taken from Docker's CLI"),
-    ("service update", "isolation", Refused, "for Windows; `default` is taken from Docker's CLI"),
-    ("service create", "network", Differs, "without `driver-opt`"),
-    ("service update", "network-add", Differs, "without `driver-opt`"),
-    ("network create", "config-from", Differs, OF_ENGINE),
-    ("network create", "config-only", Differs, OF_ENGINE),
-    ("network create", "driver", Differs, "swarmctl: `overlay` where nothing is said; a swarm has no other one"),
-    ("network create", "ingress", Refused, "published ports need no network"),
-    ("network create", "ipam-driver", Differs, "`default` is the only one of a swarm"),
-    ("network create", "ipam-opt", Differs, OF_ENGINE),
-    ("network create", "ipv4", Differs, "a network of the swarm has IPv4 addresses"),
-    ("network create", "opt", Differs, "of overlay networks: `encrypted`, the MTU and the VXLAN"),
-    ("network connect", "alias", Differs, ATTACHING),
+/// Notes about flags of which more is to be said than that swarmctl has them: the flags, each with its command, their fate, and
+/// the difference or the reason.
+const NOTES: &[Note<'_>] = &[
     (
-        "network connect",
-        "driver-opt",
-        Differs,
-        "networks of the engine as with Docker; in a network of the swarm for the bridge network that stands for it",
+        &["swarm ca --external-ca", "swarm init --external-ca", "swarm update --external-ca"],
+        Refused,
+        "managers sign certificates themselves",
     ),
-    ("network connect", "gw-priority", Differs, ATTACHING),
-    ("network connect", "ip", Differs, ATTACHING),
-    ("network connect", "ip6", Differs, ATTACHING),
+    (&["swarm init --dispatcher-heartbeat"], Differs, "2 s where nothing is said"),
+    (&["swarm init --force-new-cluster"], Differs, "refused while a majority of the managers leads"),
+    (&["swarm leave --force"], Differs, "a manager that the others can do without leaves without it"),
     (
-        "network connect",
-        "link",
+        &[
+            "service create --config",
+            "service create --secret",
+            "service update --config-add",
+            "service update --secret-add",
+        ],
         Differs,
-        "networks of the engine as with Docker; in a network of the swarm refused by name: an alias does the same",
+        "with swarmctl `mode` is octal and begins with 0; Docker's CLI takes other numbers for decimal ones",
     ),
-    ("network connect", "link-local-ip", Differs, ATTACHING),
-    ("network disconnect", "force", Differs, ATTACHING),
-    ("service create", "publish", Differs, "`mode=host` only: there is no routing mesh yet"),
-    ("service update", "publish-add", Differs, "`mode=host` only: there is no routing mesh yet"),
+    (&["secret create --driver"], Refused, "there are no secret plugins, the managers keep the data"),
     (
-        "service create",
-        "mount",
+        &["secret create --template-driver", "config create --template-driver"],
         Differs,
-        "without `volume-subpath`, and without `bind-recursive=writable` and `=readonly`",
+        "`golang` is the only one, and the data must be a template",
+    ),
+    (&["service create --credential-spec", "service update --credential-spec"], Refused, "for Windows"),
+    (
+        &["service create --isolation", "service update --isolation"],
+        Refused,
+        "for Windows; `default` is taken from Docker's CLI",
+    ),
+    (&["service create --network", "service update --network-add"], Differs, "without `driver-opt`"),
+    (&["service create --publish", "service update --publish-add"], Differs, "SCTP in ingress mode is refused"),
+    (
+        &["network create --config-from", "network create --config-only", "network create --ipam-opt"],
+        Differs,
+        "for networks of one node, which are the engine's",
+    ),
+    (&["network create --driver"], Differs, "swarmctl: `overlay` where nothing is said; a swarm has no other one"),
+    (&["network create --ingress"], Refused, "published ports need no network"),
+    (&["network create --ipam-driver"], Differs, "`default` is the only one of a swarm"),
+    (&["network create --ipv4"], Differs, "a network of the swarm has IPv4 addresses"),
+    (&["network create --opt"], Differs, "of overlay networks: `encrypted`, the MTU and the VXLAN"),
+    (
+        &[
+            "network connect --alias",
+            "network connect --gw-priority",
+            "network connect --ip",
+            "network connect --ip6",
+            "network connect --link-local-ip",
+            "network disconnect --force",
+        ],
+        Differs,
+        "with Docker's CLI; networks of the swarm that are attachable, and those of the engine",
     ),
     (
-        "service update",
-        "mount-add",
+        &["network connect --driver-opt"],
+        Differs,
+        "as with Docker for networks of the engine; for a network of the swarm an option of the engine's bridge network",
+    ),
+    (
+        &["network connect --link"],
+        Differs,
+        "as with Docker for networks of the engine; refused for a network of the swarm, where an alias does the same",
+    ),
+    (
+        &["service create --mount", "service update --mount-add"],
         Differs,
         "without `volume-subpath`, and without `bind-recursive=writable` and `=readonly`",
     ),
@@ -163,16 +171,17 @@ fn flags(help: &str) -> Vec<String> {
 }
 
 /// The table. A row has the command, whether swarmctl has the flag, and the flag.
-fn table(rows: &[(String, bool, String)], notes: &[(&str, &str, Fate, &str)]) -> Result<String> {
-    let mut unused: BTreeSet<(&str, &str)> = notes.iter().map(|(command, flag, ..)| (*command, *flag)).collect();
+fn table(rows: &[(String, bool, String)], notes: &[Note<'_>]) -> Result<String> {
+    let mut unused: BTreeSet<&str> = notes.iter().flat_map(|(flags, ..)| *flags).copied().collect();
     let mut table = String::from("| command | flag | |\n|---|---|---|\n");
     for (command, has, flag) in rows {
-        unused.remove(&(command.as_str(), flag.as_str()));
-        let note = notes.iter().find(|(of, name, ..)| of == command && name == flag);
+        let full = format!("{command} --{flag}");
+        unused.remove(full.as_str());
+        let note = notes.iter().find(|(flags, ..)| flags.contains(&full.as_str()));
         let (fate, why) = match note {
-            Some((_, _, fate, why)) => (*fate, format!(": {why}")),
+            Some((_, fate, why)) => (*fate, format!(": {why}")),
             None if *has => (Fate::Same, String::new()),
-            None => bail!("`{command} --{flag}`: swarmctl has no such flag, and nothing says what becomes of it"),
+            None => bail!("`{full}`: swarmctl has no such flag, and nothing says what becomes of it"),
         };
         table.push_str(&format!("| `{command}` | `--{flag}` | {}{why} |\n", fate.text()));
     }
@@ -205,7 +214,7 @@ Options:
     #[test]
     fn each_flag_has_its_fate() {
         let row = |has, flag: &str| ("service create".to_owned(), has, flag.to_owned());
-        let notes = [("service create", "b", Refused, "not yet")];
+        let notes: [Note<'_>; 1] = [(&["service create --b"], Refused, "not yet")];
         let found = table(&[row(true, "a"), row(false, "b")], &notes).unwrap();
         assert!(found.contains("| `service create` | `--a` | same |\n"), "{found}");
         assert!(found.contains("| `service create` | `--b` | refused by name: not yet |\n"), "{found}");
