@@ -214,7 +214,7 @@ pub struct AttachedNetwork {
 }
 
 /// An event of the engine about the container of a task, or about the networks of containers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContainerEvent {
     /// The container of this task has ended.
     Ended(TaskId),
@@ -224,9 +224,9 @@ pub enum ContainerEvent {
     Started(TaskId),
     /// Somebody had it restarted: a [`ContainerEvent::Started`] came before.
     Restarted(TaskId),
-    /// A container, of a task or not, was connected to a network, or disconnected, or one that is no task was removed or
-    /// renamed.
-    NetworkChanged,
+    /// A container of this engine's id, of a task or not, was connected to a network or disconnected. Without an id: a network,
+    /// or a container that is no task, was removed or renamed.
+    NetworkChanged(Option<String>),
 }
 
 /// What the engine says of itself and of its host.

@@ -25,7 +25,7 @@ pub(super) fn told(event: &EventMessage) -> Option<ContainerEvent> {
         Some(EventMessageTypeEnum::CONTAINER) => !attributes.contains_key(LABEL_TASK),
         _ => attributes.get("type").is_some_and(|driver| driver == "bridge"),
     };
-    concerns_attached.then_some(ContainerEvent::NetworkChanged)
+    concerns_attached.then(|| ContainerEvent::NetworkChanged(attributes.get("container").cloned()))
 }
 
 impl DockerExecutor {

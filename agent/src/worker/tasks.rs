@@ -336,7 +336,13 @@ impl Worker {
             ContainerEvent::Changed(id) => self.container_changed(now, id, out),
             ContainerEvent::Started(id) => self.container_started(now, id, out),
             ContainerEvent::Restarted(id) => self.container_restarted(now, id),
-            ContainerEvent::NetworkChanged => self.list_attached(out),
+            ContainerEvent::NetworkChanged(container) => {
+                // The networks of a task's container are known: its start and its end list nothing.
+                let is_of_task = |id: &str| self.tasks.keys().any(|task| self.container_id(*task) == Some(id));
+                if !container.as_deref().is_some_and(is_of_task) {
+                    self.list_attached(out);
+                }
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use swarm_dataplane::protocol::ToData;
-use swarm_model::{ObjectId, TaskId};
+use swarm_model::{DesiredState, ObjectId, TaskId};
 use swarm_net::protocol::ToNet;
 use swarm_wire::agent::{
     AttachmentAnswers, AttachmentRefusal, GrantedAttachment, Item, ItemChange, Shared, ToAgent, WantedAttachment,
@@ -90,7 +90,7 @@ fn running() -> World {
     learn_network(&mut world);
     world.input(Input::Attachment(AttachmentInput::Given { id: ASKED, container: CONTAINER.into() }));
     world.attached = vec![container(true)];
-    world.input(Input::Container(ContainerEvent::NetworkChanged));
+    world.input(Input::Container(ContainerEvent::NetworkChanged(None)));
     world
 }
 
@@ -159,7 +159,7 @@ fn a_container_has_tables_and_names_before_its_start_and_is_shown_when_it_runs()
     assert!(world.net.iter().any(put), "{:?}", world.net);
     assert!(!wanted(&world)[0].is_running);
     world.attached = vec![container(true)];
-    world.input(Input::Container(ContainerEvent::NetworkChanged));
+    world.input(Input::Container(ContainerEvent::NetworkChanged(None)));
     let shown = &wanted(&world)[0];
     assert_eq!((shown.is_running, &shown.names[..]), (true, &["shell".to_owned(), "alias".to_owned()][..]));
     let sandbox =
@@ -173,7 +173,7 @@ fn a_container_has_tables_and_names_before_its_start_and_is_shown_when_it_runs()
 fn a_container_that_has_ended_is_in_no_network() {
     let mut world = running();
     world.attached.clear();
-    world.input(Input::Container(ContainerEvent::NetworkChanged));
+    world.input(Input::Container(ContainerEvent::NetworkChanged(None)));
     assert_eq!(wanted(&world), []);
     assert!(world.net.contains(&ToNet::RemoveContainer(CONTAINER.into())));
     assert!(world.data.contains(&ToData::RemoveContainer(CONTAINER.into())));
@@ -185,7 +185,7 @@ fn a_place_that_no_container_got_is_given_back() {
     ask(&mut world, &[]);
     answer(&mut world, Ok("10.0.1.5"));
     // A listing takes nothing away that the API is about to use.
-    world.input(Input::Container(ContainerEvent::NetworkChanged));
+    world.input(Input::Container(ContainerEvent::NetworkChanged(None)));
     assert_eq!(wanted(&world).len(), 1);
     world.input(Input::Attachment(AttachmentInput::Withdraw(ASKED)));
     assert_eq!(wanted(&world), []);
@@ -214,14 +214,14 @@ fn containers_that_the_managers_refuse_are_disconnected_but_for_those_of_others(
     ] {
         let mut world = world();
         world.attached = vec![container(true)];
-        world.input(Input::Container(ContainerEvent::NetworkChanged));
+        world.input(Input::Container(ContainerEvent::NetworkChanged(None)));
         assert_eq!(wanted(&world).len(), 1);
         answer(&mut world, Err(refusal.clone()));
         let detached = world.attachment_outputs.iter().any(
             |output| matches!(output, AttachmentOutput::Detach { network: NETWORK, container } if container == CONTAINER),
         );
         assert_eq!(detached, is_detached, "{refusal:?}");
-        world.input(Input::Container(ContainerEvent::NetworkChanged));
+        world.input(Input::Container(ContainerEvent::NetworkChanged(None)));
         // A container of another node or cluster is asked for once.
         assert_eq!(wanted(&world).len(), usize::from(is_detached), "{refusal:?}");
     }
@@ -252,4 +252,19 @@ fn a_node_that_leaves_takes_its_containers_out_of_their_networks() {
     world.attachment_outputs.clear();
     ask(&mut world, &[]);
     assert!(matches!(answered(&world), Some(Err(AttachmentError::Unavailable(_)))));
+}
+
+#[test]
+fn the_start_of_a_task_lists_no_attached_containers() {
+    let mut world = running();
+    world.want(TaskId(1), DesiredState::Running);
+    world.settle();
+    let of_task = world.worker.container_id(TaskId(1)).expect("a container").to_owned();
+    world.attached.clear();
+    let told = world.attachments.len();
+    for (container, is_listed) in [(of_task, false), ("c7".to_owned(), true)] {
+        world.input(Input::Container(ContainerEvent::NetworkChanged(Some(container.clone()))));
+        // A listing finds that the attached container is gone, and the managers are told.
+        assert_eq!(world.attachments.len() > told, is_listed, "{container}");
+    }
 }
