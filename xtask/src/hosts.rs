@@ -197,7 +197,7 @@ fn wait_ready(hosts: &[Host]) -> Result<()> {
 }
 
 fn exec(host: &Host, command: &[String]) -> Result<()> {
-    let folder = crate::workspace::metadata()?.target_directory.join("release");
+    let folder = programs::folder()?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(folder).chain(std::env::split_paths(&path)))?;
     process::run(host.enter()?.args(command).env("PATH", path).env_remove("DOCKER_HOST"))

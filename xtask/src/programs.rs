@@ -18,12 +18,25 @@ pub(crate) struct Programs {
 /// Names a folder whose programs are run instead of new ones, to compare with another version.
 const FOLDER_VARIABLE: &str = "SWARM_PROGRAMS";
 
+/// The folder that [`FOLDER_VARIABLE`] names.
+fn named_folder() -> Option<PathBuf> {
+    std::env::var_os(FOLDER_VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from)
+}
+
+/// The folder of the programs, which are perhaps not built yet.
+pub(crate) fn folder() -> Result<PathBuf> {
+    match named_folder() {
+        Some(folder) => Ok(folder),
+        None => Ok(workspace::metadata()?.target_directory.join("release")),
+    }
+}
+
 /// Builds them in release mode, unless a folder with others is given.
 pub(crate) fn build() -> Result<Programs> {
-    if let Some(folder) = std::env::var_os(FOLDER_VARIABLE).filter(|folder| !folder.is_empty()) {
-        let folder = PathBuf::from(folder);
+    let folder = folder()?;
+    let programs = Programs { swarmd: folder.join("swarmd"), swarmctl: folder.join("swarmctl") };
+    if named_folder().is_some() {
         ui::say(&format!("Running the programs in {} ({FOLDER_VARIABLE}).", folder.display()));
-        let programs = Programs { swarmd: folder.join("swarmd"), swarmctl: folder.join("swarmctl") };
         for program in [&programs.swarmd, &programs.swarmctl] {
             ensure!(program.is_file(), "{FOLDER_VARIABLE}: there is no program {}", program.display());
         }
@@ -34,6 +47,5 @@ pub(crate) fn build() -> Result<Programs> {
     ui::say("Building swarmd and swarmctl in release mode; the first time takes some minutes.");
     ui::command(&process::line(&cargo));
     process::run(&mut cargo)?;
-    let folder = workspace::metadata()?.target_directory.join("release");
-    Ok(Programs { swarmd: folder.join("swarmd"), swarmctl: folder.join("swarmctl") })
+    Ok(programs)
 }
