@@ -177,9 +177,9 @@ pub struct Listed {
 /// The engine's part of a network of the cluster: a bridge network of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnginePart {
-    /// The engine's id of it.
+    /// The engine's id of the part.
     pub id: String,
-    /// The engine's name of it: mostly that of the network.
+    /// The engine's name of the part, mostly the name of the network.
     pub name: String,
     /// Whether the engine takes a hardware address for each network. An older engine makes it from the address.
     pub takes_mac: bool,

@@ -332,7 +332,7 @@ impl Executor for DockerExecutor {
             let events = client.events(Some(options)).take_while(|event| future::ready(event.is_ok()));
             let told =
                 events.filter_map(move |event| future::ready(event.ok().and_then(|event| told(&event)).map(Some)));
-            // The end of one of them is the end of both.
+            // The end of one stream of events is the end of both.
             told.chain(stream::iter([None]))
         };
         let all = stream::select(follow(only, told), follow(of_networks, attached::told));

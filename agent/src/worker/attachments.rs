@@ -286,7 +286,7 @@ impl Worker {
         }
     }
 
-    /// The managers say what became of attachments.
+    /// Takes the managers' grants and refusals of attachments.
     pub(super) fn attachments_answered(&mut self, answers: AttachmentAnswers, out: &mut Vec<Output>) {
         // A newer message has another answer.
         if answers.number != self.attachments.number {
@@ -433,7 +433,7 @@ impl Worker {
         id
     }
 
-    /// Tells the managers all attachments, if something of them is news or was not answered.
+    /// Tells the managers all attachments, if one has changed or the managers have not answered.
     pub(super) fn say_attachments(&mut self, now: Now, out: &mut Vec<Output>) {
         let attachments = &mut self.attachments;
         let is_due = attachments.is_news || attachments.resend_at_ms.is_some_and(|at| at <= now.mono_ms);

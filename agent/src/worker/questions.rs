@@ -14,11 +14,11 @@ const WAITING_MAX: usize = 64;
 /// The questions that wait for the data plane.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
-    /// The numbers of those for counters, each with its service.
+    /// The numbers of the questions for counters, each with its service.
     traffic: Vec<(u64, ServiceId)>,
     /// Whether the data plane was asked for its counters and has not answered.
     is_asked: bool,
-    /// The numbers of those for the data ports of other nodes.
+    /// The numbers of the questions about the data ports of other nodes.
     reach: BTreeSet<u64>,
 }
 

@@ -178,7 +178,7 @@ impl Links {
         }
     }
 
-    /// Sets who takes frames of Ethernet that other nodes send; the first one counts.
+    /// Sets the taker of the Ethernet frames that other nodes send. The first call counts.
     pub fn take_ethernet(&self, sink: EthernetSink) {
         self.owner.hub.ethernet.set_sink(sink);
     }

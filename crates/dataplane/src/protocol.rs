@@ -57,7 +57,7 @@ pub enum ToData {
     },
     /// Says how things are: answered by [`FromData::Stats`].
     Stats,
-    /// Makes a connection to the data port of each of these nodes, for nothing but the answer: [`FromData::Probed`].
+    /// Connect to the data port of each of these nodes, and tell which answer: [`FromData::Probed`].
     Probe {
         /// Number of the question; the answer has it as well.
         number: u64,

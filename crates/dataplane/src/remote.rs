@@ -35,7 +35,7 @@ pub trait Remote: Send + Sync + 'static {
     fn listen(&self, listener: TcpListener);
     /// Sends a frame of Ethernet to a node, or drops it ([`Links::send_ethernet`]).
     fn send_ethernet(&self, node: NodeId, network: u32, flow: u64, frame: Bytes);
-    /// Sets who takes frames of Ethernet of other nodes.
+    /// Sets the taker of Ethernet frames of other nodes.
     fn take_ethernet(&self, sink: EthernetSink);
     /// Frames of Ethernet that were not sent so far.
     fn dropped_ethernet(&self) -> u64;

@@ -471,7 +471,7 @@ impl Host {
             }
         };
         device.index = Some(index);
-        // The data plane is what a TAP device has in place of entries.
+        // A TAP device needs no entries: the data plane finds the node of a frame.
         if !device.is_tap {
             self.settle_entries(device, index, &network.peers)?;
         }

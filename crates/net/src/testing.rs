@@ -38,7 +38,7 @@ fn enter(file: &File) {
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("a namespace can be entered");
 }
 
-/// A network namespace. It goes with the last descriptor of it.
+/// A network namespace. The namespace goes with its last descriptor.
 #[derive(Debug)]
 pub struct Netns(File);
 
@@ -89,7 +89,7 @@ impl Netns {
         })
     }
 
-    /// Runs programs in it, a line each. Returns what they printed.
+    /// Runs programs in the namespace, a line each. Returns their output.
     ///
     /// # Panics
     /// A program fails.

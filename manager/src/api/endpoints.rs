@@ -69,7 +69,7 @@ impl Sums {
 
     fn add(&mut self, state: &State, node: NodeId, traffic: &Traffic) {
         for stats in &traffic.endpoints {
-            // A node knows what its own tasks see, and nothing of those of others.
+            // A node knows the source for its own tasks only.
             if let Some(source) = stats.source
                 && state.task(stats.task).is_some_and(|task| task.node == Some(node))
             {

@@ -39,7 +39,7 @@ fn concerns(state: &State, service: &Service, cause: &WarningCause) -> bool {
             let mut tasks = state.tasks_of_service(service.id);
             tasks.any(|task| task.node == Some(*peer) && !task.status.state.is_terminal())
         }
-        // `service endpoints` shows what tasks see.
+        // `service endpoints` shows the sources.
         WarningCause::ClientAddress | WarningCause::Network => false,
     }
 }

@@ -1,7 +1,7 @@
 //! Attachments: the containers of a node that are no tasks, in networks of the cluster, as the node asks for them.
 //!
-//! A node says all that it wants each time. A step compares that with the state; what it finds is proposed, until nothing is
-//! left to propose. Then the node gets its answer. The node is that of the session: it cannot ask for another one.
+//! A node names all attachments that it wants each time. A step compares them with the state and proposes the difference,
+//! until nothing is left to propose. Then the node gets its answer. A node asks for itself only: the session says which.
 
 #[cfg(test)]
 mod tests;

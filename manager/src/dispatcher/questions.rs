@@ -1,4 +1,4 @@
-//! Questions to nodes, over the sessions of their agents. Nothing of them is kept: who asks waits for the answer.
+//! Questions to nodes, over the sessions of their agents. The asker waits for the answer; nothing is kept.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

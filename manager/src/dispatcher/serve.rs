@@ -506,7 +506,8 @@ impl Ctx<'_> {
                 // The other machine is the node from now on.
                 ToManager::Leaving if self.term.has_twin(self.peer) => return Err(End::Left),
                 ToManager::Leaving => {
-                    // Its containers are in no network any more. What is not committed goes when the node is removed.
+                    // The node's containers are in no network any more. An attachment whose end is not committed now goes with
+                    // the removal of the node.
                     let _ = self.settle_attachments(&[]).await;
                     self.presence.leave(NODE_LEFT);
                     let watch = self.dispatcher.feed.watch(Topic::Node(self.peer.node));

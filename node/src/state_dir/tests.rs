@@ -57,7 +57,7 @@ fn the_folder_is_private_unless_it_is_somebody_elses() {
     open_to_others(0o750);
     let text = format!("{:#}", keep_private(folder.path(), own_uid + 1).unwrap_err());
     assert!(text.contains("0750") && text.contains(&format!("belongs to user {own_uid}")), "{text}");
-    // What is not swarmd's stays as it is.
+    // A network that swarmd did not make stays as it is.
     fs::remove_file(folder.path().join(FORMAT_FILE)).unwrap();
     fs::write(folder.path().join("letters.txt"), "dear").unwrap();
     assert!(error(folder.path()).contains("letters.txt"));

@@ -151,10 +151,13 @@ impl Host {
             let mut arguments = line.split('\0');
             arguments.next().is_some_and(|program| program.ends_with("/swarmd")) && arguments.next() == Some(argument)
         };
-        // A process of a data plane has its parent for a while: a swarmd, or the data plane before.
-        let mut found: Vec<u32> = children(first.as_raw_nonzero().get().unsigned_abs());
-        let below: Vec<u32> = found.iter().flat_map(|pid| children(*pid)).collect();
-        found.extend(below);
+        // A data plane stays below the swarmd that started it, and the next data plane below the one before.
+        let mut found = children(first.as_raw_nonzero().get().unsigned_abs());
+        let mut looked_at = 0;
+        while let Some(pid) = found.get(looked_at).copied() {
+            found.extend(children(pid));
+            looked_at += 1;
+        }
         Ok(found.into_iter().filter(is_meant).filter_map(|pid| Pid::from_raw(pid.cast_signed())).collect())
     }
 

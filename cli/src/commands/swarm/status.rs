@@ -84,7 +84,7 @@ fn leader(view: &ManagersView) -> Option<&ManagerView> {
     view.managers.iter().find(|manager| manager.role == "leader")
 }
 
-/// How far nodes reach each other's data ports, in a line; what is wrong is added to the errors and warnings.
+/// A line about how far nodes reach each other's data ports. Faults are added to the errors and warnings.
 fn data_ports(reach: Result<ReachView, ClientError>, view: &mut ManagersView) -> String {
     let reach = match reach {
         Ok(reach) => reach,

@@ -64,7 +64,7 @@ fn an_attachment_holds_its_address_until_it_ends_and_the_address_rests_then() {
 
     assert_eq!(world.apply(Op::RemoveAttachments { attachments: vec![TaskId(1), TaskId(8)] }), Ok(()));
     assert_eq!(world.state.attachments().count(), 0);
-    // The one who asks for it by its number gets it; nobody else gets it before it has rested.
+    // A request that names the address gets it; no other request gets it before it has rested.
     assert_eq!(choose(&world, &["10.0.2.2"]), Ok(vec![ip("10.0.2.2")]));
     for (id, addr) in (3..).zip(["10.0.2.3", "10.0.2.4", "10.0.2.5", "10.0.2.6"]) {
         assert_eq!(choose(&world, &[]), Ok(vec![ip(addr)]));

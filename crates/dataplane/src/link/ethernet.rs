@@ -1,4 +1,4 @@
-//! Frames of Ethernet on links: who takes those that come, and those that wait for a link.
+//! Ethernet frames on links: the taker of the frames that come in, and the frames that wait for a link.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ const DIAL_PAUSE: Duration = Duration::from_millis(500);
 /// says what is wrong with a frame that the node may not send.
 pub type EthernetSink = Box<dyn Fn(NodeId, u32, &[u8]) -> Result<(), &'static str> + Send + Sync>;
 
-/// Frames of Ethernet that come, and the count of those that were not sent.
+/// The taker of incoming Ethernet frames, and the count of frames that were not sent.
 #[derive(Default)]
 pub(super) struct Ethernet {
     sink: OnceLock<EthernetSink>,
@@ -32,7 +32,7 @@ pub(super) struct Ethernet {
 }
 
 impl Ethernet {
-    /// Sets who takes frames; the first one counts. Until then they are dropped.
+    /// Sets the taker of frames. The first call counts. Frames before it are dropped.
     pub(super) fn set_sink(&self, sink: EthernetSink) {
         let _ = self.sink.set(sink);
     }

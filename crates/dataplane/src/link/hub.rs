@@ -35,7 +35,7 @@ const STREAMS_ENOUGH: usize = 64;
 /// started anew, or a node that is about to count as down, takes less.
 const SILENT_RETRY: Duration = Duration::from_secs(5);
 
-/// Longest wait for the answer to a probe: who asked for it waits little longer.
+/// Longest wait for the answer to a probe. The asker waits little longer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Longest wait for the first frame of a peer, which follows its handshake.

@@ -16,7 +16,7 @@ const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 /// The receiver's check that no router passed the packet on.
 const HOPS: u8 = 255;
-/// The answer was asked for, and replaces what is known.
+/// An answer that this node asked for, which replaces an entry.
 const SOLICITED_AND_OVERRIDE: u8 = 0x60;
 /// The option with the address of the link layer, of eight bytes.
 const OPTION_TARGET: [u8; 2] = [2, 1];

@@ -1,4 +1,5 @@
-//! Frames of Ethernet as a TAP device has them: a header of virtio-net, which tells what the kernel left undone, and the frame.
+//! Ethernet frames as a TAP device has them: a header of virtio-net, which names the work that the kernel left undone, and the
+//! frame.
 
 use std::ops::Range;
 

@@ -20,7 +20,7 @@ pub(super) struct Table {
 /// Why a frame of another node is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// Its sender is a container of another node than that one, or of this one.
+    /// The sender of the frame is no container of the node that sent it.
     Forged,
     /// Its sender is no container of the network, as far as is known.
     Unknown,
@@ -31,7 +31,7 @@ pub(super) enum Refusal {
 impl Table {
     /// Takes records that changed, each with what it was before.
     pub(super) fn change(&mut self, members: &Members, changed: &[(MemberKey, Option<Member>)]) {
-        // An address that one task has left may be another's by the same change.
+        // One change may take an address from a task and give it to another task.
         for (_, before) in changed {
             if let Some(Member::Endpoint(before)) = before {
                 self.remove(before);

@@ -33,7 +33,7 @@ pub struct ClusterInfo {
     pub subnet_size: u32,
     /// UDP port of overlay networks.
     pub data_path_port: u32,
-    /// Whether overlay networks are encrypted that do not say it themselves. Docker has no such field.
+    /// Whether an overlay network that does not say so itself is encrypted. A field that Docker does not have.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub encrypt_networks: bool,
 }
@@ -137,7 +137,7 @@ pub struct InitRequest {
     pub default_addr_pool: Option<Vec<String>>,
     /// Prefix length of an overlay network.
     pub subnet_size: u32,
-    /// Whether overlay networks are encrypted that do not say it themselves. Docker has no such field.
+    /// Whether an overlay network that does not say so itself is encrypted. A field that Docker does not have.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub encrypt_networks: bool,
 }

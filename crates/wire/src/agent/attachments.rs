@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use swarm_model::{ObjectId, TaskId};
 
-/// Most attachments of one node. A node says all of them with each change.
+/// Most attachments of one node. A node names all its attachments with each change.
 pub const ATTACHMENTS_MAX: usize = 1024;
 
 /// All attachments that a node wants. Each message takes the place of the one before.

@@ -2,7 +2,7 @@ use swarm_model::{DesiredState, NodeWarning, PortProtocol, ServiceId, TaskState,
 
 use super::*;
 
-/// What a later version says: the same, and a field more.
+/// The message of a later version, with one more field.
 #[derive(Serialize)]
 struct Later<T> {
     #[serde(flatten)]

@@ -129,7 +129,7 @@ async fn warnings_of_nodes_about_the_ports_of_a_service_are_told_with_it() {
     let node = get(&plane, &format!("/nodes/{WORKER}")).await.ok().json();
     assert_eq!(node["Warnings"].as_array().map(Vec::len), Some(own.len() + others.len()));
 
-    // Without published ports none of it matters.
+    // Without published ports there is nothing to warn of.
     post(&plane, "/services/create", &plain("quiet")).await.ok();
     assert_eq!(get(&plane, "/swarmd/services/quiet/why").await.ok().json()["Warnings"], Value::Null);
     warned(&plane, WORKER, &[own[0]; 12]);

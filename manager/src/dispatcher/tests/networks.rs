@@ -50,7 +50,7 @@ async fn a_node_is_told_of_networks_in_which_it_has_tasks_and_of_no_others() {
     let [MemberChange::Put(member)] = &second.changes[..] else { panic!("{second:?}") };
     let shown = format!("{:?}", member.open().unwrap());
     assert!(!second.full && shown.contains(&format!("{:?}", NetworkEndpointState::In)), "{shown}");
-    // The other node has heard nothing of it, and hears all once it has a task there.
+    // The other node was told nothing of the network, and is told all once it has a task there.
     two.say(ToManager::Heartbeat).await;
     loop {
         match two.hear().await {

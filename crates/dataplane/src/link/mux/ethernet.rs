@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{super::frame::Frame, Shared};
 
-/// Bytes of frames that wait to be sent; one more is dropped. TCP inside of these takes that for a full wire.
+/// Bytes of frames that wait to be sent, at most. Further frames are dropped, and TCP inside the frames slows down.
 pub(in crate::link) const QUEUE_BYTES_MAX: usize = 512 << 10;
 
 /// The frames that wait to be sent, and the one that is arriving.
