@@ -74,11 +74,8 @@ async fn a_device_that_an_earlier_process_left_is_removed_when_all_is_said() {
     }
     let mut host = Host::new("192.0.2.1").await;
     host.swarmd().await.sync().await;
-    host.start_again().await;
     assert!(host.netns.has_link(DEVICE));
-    let mut swarmd = Swarmd::connect(&host.socket()).await;
-    swarmd.say(ToNet::Configure(host.configuration("c1"))).await;
-    swarmd.say(ToNet::Complete).await;
+    let _swarmd = host.start_again_without_networks().await;
     until(|| !host.netns.has_link(DEVICE)).await;
 }
 

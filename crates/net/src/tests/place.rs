@@ -128,6 +128,15 @@ impl Host {
         self.begin().await;
     }
 
+    /// The process ends, and another one is told that the node is in no network.
+    pub(super) async fn start_again_without_networks(&mut self) -> Swarmd {
+        self.start_again().await;
+        let mut swarmd = Swarmd::connect(&self.socket()).await;
+        swarmd.say(ToNet::Configure(self.configuration("c1"))).await;
+        swarmd.say(ToNet::Complete).await;
+        swarmd
+    }
+
     /// The same on a kernel without a part.
     pub(super) async fn start_again_without(&mut self, part: &str) {
         self.end().await;
